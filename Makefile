@@ -1,0 +1,40 @@
+# `make` lists the targets. Every one of them makes the virtual environment it needs; `demo` and `test` share it.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO_DIR ?= runs/demo
+
+.PHONY: help setup demo test lint bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: .venv/ready  ## make the virtual environment .venv
+
+.venv/ready: setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one: make PYTHON=python3.12 ...")'
+	@echo "setting up .venv: PyTorch and what else is needed, some minutes and some GB the first time"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools
+	@$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[dev]'
+	@touch $@
+
+demo: .venv/ready  ## train SVDNet from scratch on pedestrians that the project draws itself
+	@rm -rf $(DEMO_DIR)
+	$(BIN)/python tools/train_svdnet.py --config-file configs/demo_synthetic.yaml OUTPUT_DIR $(DEMO_DIR)
+
+test: .venv/ready  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/ready  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/ready  ## measure ranking, decorrelation and drawing on this machine
+	$(BIN)/python benchmarks/ranking.py
+	$(BIN)/python benchmarks/decorrelation.py
+	$(BIN)/python benchmarks/synthetic.py
+
+clean:  ## remove the virtual environment and caches, not runs/
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,65 @@
+"""Seconds a round spends on its algebra: SVD, matching and S(W).
+
+    python benchmarks/decorrelation.py [--threads 1] [--rounds 3] [--size D_IN K ...]
+
+A round makes one replacement and measures S(W) a few times; set that against the seconds of an epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from reid.decorrelation import correlation_metric, replace_weight, spectrum
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=int, nargs=2, action="append", metavar=("D_IN", "K"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(f"{arguments.threads} thread(s), medians of {arguments.rounds}")
+    for d_in, k in arguments.size or [(512, 512), (2048, 1024)]:
+        weight = correlated(d_in, k)
+        steps: dict[str, Callable[[], object]] = {
+            "replace, order sorted (the SVD alone)": partial(replace_weight, weight, order="sorted"),
+            "replace, order greedy": partial(replace_weight, weight, order="greedy"),
+            "replace, order assignment": partial(replace_weight, weight, order="assignment"),
+            "S(W)": partial(correlation_metric, weight),
+            "spectrum": partial(spectrum, weight),
+        }
+        after = correlation_metric(replace_weight(weight).weight)
+        print(f"{d_in} x {k}: S(W) {correlation_metric(weight):.4f}, after US {after:.4f}")
+        for name, value in medians(steps, arguments.rounds).items():
+            print(f"    {name:38} {value:7.3f} s")
+
+
+def medians(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Seconds of each step, measured in turns after one turn that isn't counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if turn > 0:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def correlated(d_in: int, k: int) -> torch.Tensor:
+    """(d_in, k) float32 with a falling spectrum and columns that share directions, as trained weights have."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(d_in, k, generator=generator)
+    shared = torch.randn(d_in, 32, generator=generator) @ torch.randn(32, k, generator=generator)
+    return 0.01 * (noise + 0.2 * shared)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""From a configuration to objects: the only room below `tools/` that reads one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from reid.checkpoint import load_checkpoint, load_into
+from reid.config import parse_config
+from reid.data import DATASETS
+from reid.data.cache import decode_images
+from reid.data.loaders import TestLoader, TrainLoader
+from reid.errors import InputError
+from reid.model.network import ReidNetwork, build_network
+from reid.model.precision import autocast_dtype
+from reid.model.pretrained import load_pretrained
+from reid.records import ImageRecord, Split
+from reid.stages.optimizer import Solver
+from reid.stages.rri import Plan
+from reid.stages.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Training, query and gallery images of a split, decoded."""
+
+    train: TrainLoader
+    query: TestLoader
+    gallery: TestLoader
+
+
+def device(config: CfgNode) -> torch.device:
+    """The device of MODEL.DEVICE. Raises InputError for one that is not there."""
+    name = config.MODEL.DEVICE
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"MODEL.DEVICE {name!r} is no device; use auto, cpu, cuda or cuda:N") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"MODEL.DEVICE {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+    if found.type not in ("cpu", "cuda"):
+        raise InputError(f"MODEL.DEVICE {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    return found
+
+
+def cache_folder(config: CfgNode) -> Path:
+    """Where unpacked and decoded data are kept."""
+    return Path(config.DATASETS.CACHE or os.environ.get("REID_CACHE") or "~/.cache/reid").expanduser()
+
+
+def split(config: CfgNode) -> Split:
+    """The dataset of DATASETS.NAME, its counts checked."""
+    d = config.DATASETS
+    root = Path(d.ROOT or os.environ.get("REID_DATA") or "datasets").expanduser()
+    options = {}
+    if d.NAME == "synthetic":
+        options = {"size": d.SYNTHETIC.SIZE, "layout": d.SYNTHETIC.LAYOUT, "seed": d.SYNTHETIC.SEED}
+    return DATASETS[d.NAME](root, strict=d.STRICT, cache=cache_folder(config), **options)
+
+
+def train_loader(config: CfgNode, data: Split) -> TrainLoader:
+    """The training images, decoded once, with class labels 0..n-1."""
+    labels = data.train_labels()
+    return TrainLoader(
+        images=_decode(config, data.train),
+        labels=np.array([labels[image.identity] for image in data.train], dtype=np.int64),
+        batch_size=config.SOLVER.BATCH_SIZE,
+        flip=config.INPUT.FLIP,
+        pad=config.INPUT.PAD,
+        erasing=config.INPUT.ERASING,
+        mean=tuple(config.INPUT.MEAN),
+        std=tuple(config.INPUT.STD),
+        device=device(config),
+    )
+
+
+def test_loader(config: CfgNode, images: tuple[ImageRecord, ...]) -> TestLoader:
+    """Query or gallery images in order."""
+    return TestLoader(
+        images=_decode(config, images),
+        identities=np.array([image.identity for image in images], dtype=np.int64),
+        cameras=np.array([image.camera for image in images], dtype=np.int64),
+        paths=tuple(image.path for image in images),
+        batch_size=config.TEST.BATCH_SIZE,
+        mean=tuple(config.INPUT.MEAN),
+        std=tuple(config.INPUT.STD),
+        device=device(config),
+    )
+
+
+def loaders(config: CfgNode, data: Split) -> Loaders:
+    """All three parts."""
+    query, gallery = test_loader(config, data.query), test_loader(config, data.gallery)
+    return Loaders(train_loader(config, data), query, gallery)
+
+
+def _decode(config: CfgNode, images: tuple[ImageRecord, ...]) -> np.ndarray:
+    height, width = config.INPUT.SIZE
+    return decode_images([image.path for image in images], size=(height, width), cache=cache_folder(config))
+
+
+def pretrained(config: CfgNode) -> dict[str, Tensor] | None:
+    """The published weights of MODEL.WEIGHTS, or None for a network from scratch."""
+    roots = [Path(os.environ["REID_WEIGHTS"])] if os.environ.get("REID_WEIGHTS") else []
+    tensors = load_pretrained(config.MODEL.BACKBONE, config.MODEL.WEIGHTS, roots=roots)
+    return None if tensors is None else dict(tensors)
+
+
+def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | None = None) -> ReidNetwork:
+    """The network on its device. weights: what `pretrained` gave, None for a network from scratch."""
+    eigenlayer = config.MODEL.EIGENLAYER
+    model = build_network(
+        config.MODEL.BACKBONE,
+        num_classes=num_classes,
+        weights=weights,
+        last_stride=config.MODEL.LAST_STRIDE or None,
+        pooling=config.MODEL.POOLING,
+        eigenlayer_dim=eigenlayer.DIM,
+        eigenlayer_bias=eigenlayer.BIAS,
+        eigenlayer_relu=eigenlayer.RELU,
+        eigenlayer_last=eigenlayer.LAST,
+        init_std=eigenlayer.INIT_STD,
+        dropout=config.MODEL.DROPOUT,
+        source=config.MODEL.WEIGHTS,
+    )
+    return model.to(device(config))
+
+
+def load_network(path: Path) -> tuple[ReidNetwork, CfgNode]:
+    """The network of a checkpoint of ours, in evaluation mode, and the configuration it carries."""
+    content = load_checkpoint(path)
+    config = parse_config(content["config"], source=f"the configuration in {path}")
+    model = network(config, num_classes=content["num_classes"])
+    load_into(model, content["model"], source=str(path))
+    return model.eval(), config
+
+
+def plan(config: CfgNode) -> Plan:
+    """The course of a run."""
+    s, r = config.SOLVER, config.RRI
+    return Plan(
+        step0=_schedule(config.STEP0),
+        restraint=_schedule(config.RESTRAINT),
+        relaxation=_schedule(config.RELAXATION),
+        solver=Solver(
+            optimizer=s.OPTIMIZER,
+            momentum=s.MOMENTUM,
+            amsgrad=s.AMSGRAD,
+            weight_decay=s.WEIGHT_DECAY,
+            bias_lr_factor=s.BIAS_LR_FACTOR,
+            bias_weight_decay=s.BIAS_WEIGHT_DECAY,
+            label_smoothing=s.LABEL_SMOOTHING,
+            norm_statistics=s.NORM_STATISTICS,
+            dtype=autocast_dtype(s.PRECISION, device(config)),
+            seed=config.SEED,
+        ),
+        variant=r.VARIANT,
+        order=r.ORDER,
+        rotate_classifier=r.ROTATE_CLASSIFIER,
+        max_rounds=r.MAX_ROUNDS,
+        patience=r.PATIENCE,
+        tolerance=r.TOLERANCE,
+        final_restraint=r.FINAL_RESTRAINT,
+        loss_images=r.LOSS_IMAGES,
+    )
+
+
+def _schedule(stage: CfgNode) -> Schedule:
+    return Schedule(
+        epochs=stage.EPOCHS,
+        lr=tuple(stage.LR),
+        schedule=stage.SCHEDULE,
+        milestones=tuple(stage.MILESTONES),
+        gamma=stage.GAMMA,
+        warmup_epochs=stage.WARMUP_EPOCHS,
+        freeze=tuple(stage.FREEZE),
+        settle_epochs=stage.SETTLE_EPOCHS,
+        settle_tolerance=stage.SETTLE_TOLERANCE,
+    )

@@ -1,0 +1,315 @@
+"""The configuration: yacs defaults, one YAML file over them, `KEY VALUE` overrides over that, then frozen.
+
+A mistake never comes alone, so all of them are collected and told together, each with the names that come near.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+from reid.decorrelation import ORDERS, VARIANTS
+from reid.errors import InputError
+
+# Names a key may take. Rooms above this one hold the dicts of functions; a test keeps both sides equal.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "MODEL.BACKBONE": (
+        *("resnet18", "resnet34", "resnet50", "resnet101"),
+        *("osnet_x0_25", "osnet_x0_5", "osnet_x0_75", "osnet_x1_0"),
+    ),
+    "MODEL.POOLING": ("average", "max", "average_max"),
+    "DATASETS.NAME": ("synthetic", "market1501", "dukemtmcreid"),
+    "DATASETS.SYNTHETIC.SIZE": ("tiny", "demo", "market"),
+    "DATASETS.SYNTHETIC.LAYOUT": ("market", "duke"),
+    "SOLVER.OPTIMIZER": ("sgd", "adam", "adamw"),
+    "SOLVER.PRECISION": ("auto", "float32", "bfloat16"),
+    "SOLVER.NORM_STATISTICS": ("running", "frozen"),
+    "RRI.VARIANT": VARIANTS,
+    "RRI.ORDER": ORDERS,
+    "TEST.FEATURE": ("input", "output"),
+    "TEST.PRECISION": ("auto", "float32", "bfloat16"),
+    **{f"{stage}.SCHEDULE": ("constant", "step", "cosine") for stage in ("STEP0", "RESTRAINT", "RELAXATION")},
+}
+
+
+def _stage(epochs: int, lr: list[float], schedule: str, milestones: list[float]) -> CfgNode:
+    stage = CfgNode()
+    stage.EPOCHS = epochs
+    stage.LR = lr  # one value a round, the last one repeated
+    stage.SCHEDULE = schedule
+    stage.MILESTONES = milestones  # of `step`: fractions of the stage at which the rate is multiplied by GAMMA
+    stage.GAMMA = 0.1
+    stage.WARMUP_EPOCHS = 0.0  # linear rise from a hundredth of the rate
+    stage.FREEZE = []  # beginnings of parameter names, or "norm" for the scale and shift of every normalisation
+    stage.SETTLE_EPOCHS = 0  # end early when the training loss has not fallen for this many epochs; 0: never
+    stage.SETTLE_TOLERANCE = 0.01  # relative fall of the loss that counts as falling
+    return stage
+
+
+def defaults() -> CfgNode:
+    """Every key with its default value."""
+    c = CfgNode()
+    c.OUTPUT_DIR = "runs/svdnet"
+    c.SEED = 0
+    c.TENSORBOARD = False
+
+    c.MODEL = CfgNode()
+    c.MODEL.DEVICE = "auto"  # auto (CUDA where there is one), cpu, cuda, cuda:1, ...
+    c.MODEL.BACKBONE = "resnet50"
+    c.MODEL.WEIGHTS = "imagenet"  # imagenet (torchvision's download), none (from scratch), or a file
+    c.MODEL.LAST_STRIDE = 0  # of a ResNet: 1 or 2; 0: the network's own
+    c.MODEL.POOLING = "average"
+    c.MODEL.DROPOUT = 0.5
+    c.MODEL.EIGENLAYER = CfgNode()
+    c.MODEL.EIGENLAYER.DIM = 0  # K; 0: min(1024, D_in)
+    c.MODEL.EIGENLAYER.INIT_STD = 0.01
+    c.MODEL.EIGENLAYER.BIAS = False  # ablations of the paper
+    c.MODEL.EIGENLAYER.RELU = False
+    c.MODEL.EIGENLAYER.LAST = False
+
+    c.INPUT = CfgNode()
+    c.INPUT.SIZE = [256, 128]  # height, width
+    c.INPUT.FLIP = 0.5  # probability of a mirrored training image
+    c.INPUT.PAD = 0  # pixels of padding before the random crop
+    c.INPUT.ERASING = 0.0  # probability of random erasing
+    c.INPUT.MEAN = [0.485, 0.456, 0.406]  # of RGB in [0, 1]
+    c.INPUT.STD = [0.229, 0.224, 0.225]
+
+    c.DATASETS = CfgNode()
+    c.DATASETS.NAME = "market1501"
+    c.DATASETS.ROOT = ""  # "": the variable REID_DATA, else datasets/
+    c.DATASETS.CACHE = ""  # unpacked zips, decoded images; "": the variable REID_CACHE, else ~/.cache/reid
+    c.DATASETS.STRICT = True  # the official counts are demanded
+    c.DATASETS.SYNTHETIC = CfgNode()
+    c.DATASETS.SYNTHETIC.SIZE = "demo"
+    c.DATASETS.SYNTHETIC.LAYOUT = "market"
+    c.DATASETS.SYNTHETIC.SEED = 0
+
+    c.SOLVER = CfgNode()
+    c.SOLVER.OPTIMIZER = "sgd"
+    c.SOLVER.MOMENTUM = 0.9  # of sgd
+    c.SOLVER.AMSGRAD = False  # of adam and adamw
+    c.SOLVER.WEIGHT_DECAY = 5e-4
+    c.SOLVER.BIAS_LR_FACTOR = 1.0
+    c.SOLVER.BIAS_WEIGHT_DECAY = True  # False: biases are not decayed
+    c.SOLVER.BATCH_SIZE = 32
+    c.SOLVER.LABEL_SMOOTHING = 0.0
+    c.SOLVER.NORM_STATISTICS = "running"  # frozen: BatchNorm keeps the statistics it came with
+    c.SOLVER.PRECISION = "auto"  # auto: bfloat16 where the hardware has it
+
+    c.STEP0 = _stage(60, [1e-3], "step", [0.4, 0.8])
+    c.RESTRAINT = _stage(20, [1e-3], "step", [0.625])
+    c.RELAXATION = _stage(20, [1e-3], "step", [0.625])
+
+    c.RRI = CfgNode()
+    c.RRI.VARIANT = "US"
+    c.RRI.ORDER = "assignment"
+    c.RRI.ROTATE_CLASSIFIER = False  # turn the classifier along, so that the logits stay what they were
+    c.RRI.MAX_ROUNDS = 7
+    c.RRI.PATIENCE = 1  # rounds without a rise of S(W) after which the iteration has converged
+    c.RRI.TOLERANCE = 0.01  # a smaller rise of S(W) is none
+    c.RRI.FINAL_RESTRAINT = False
+    c.RRI.CONTROL = False  # also train the same network for the same epochs without the replacement
+    c.RRI.LOSS_IMAGES = 4096  # training images on which the loss before and after a replacement is measured
+
+    c.TEST = CfgNode()
+    c.TEST.FEATURE = "input"  # the Eigenlayer's input or output is what `final` reports
+    c.TEST.NORMALIZED = False
+    c.TEST.FLIP = False
+    c.TEST.BATCH_SIZE = 256
+    c.TEST.PRECISION = "float32"
+    return c
+
+
+def load_config(path: str | Path | None, overrides: Sequence[str] = (), *, base: CfgNode | None = None) -> CfgNode:
+    """Defaults (or `base`), then the YAML file, then `KEY VALUE` pairs; checked and frozen.
+
+    Raises InputError listing every mistake at once: unknown keys and names (with near ones), wrong types, values out
+    of range, combinations that cannot work.
+    """
+    text = "" if path is None else read_yaml_text(Path(path))
+    return parse_config(text, overrides, source=str(path or "the configuration"), base=base)
+
+
+def read_yaml_text(path: Path) -> str:
+    """The text of a YAML file. A `.py` file is refused, since yacs would execute it."""
+    if path.suffix not in (".yaml", ".yml"):
+        raise InputError(f"{path}: a configuration is a .yaml file; other files are not read, Python is never executed")
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=3)
+        raise InputError(f"{path}: no such configuration{_offer(near)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a text file ({error})") from None
+
+
+def parse_config(
+    text: str, overrides: Sequence[str] = (), *, source: str = "the configuration", base: CfgNode | None = None
+) -> CfgNode:
+    """`load_config` on the text of a YAML file, such as the one a checkpoint carries."""
+    config = base.clone() if base else defaults()
+    config.defrost()
+    mistakes: list[str] = []
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{source}: no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{source}: a configuration is a mapping of keys, not a {type(tree).__name__}")
+    pairs = list(_flatten(tree))
+    if len(overrides) % 2:
+        raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value")
+    pairs += [(key, _literal(value)) for key, value in zip(overrides[::2], overrides[1::2], strict=True)]
+    for key, value in pairs:
+        mistake = _set(config, key, value)
+        if mistake:
+            mistakes.append(mistake)
+    mistakes += list(_check(config))
+    if mistakes:
+        raise InputError(f"{source}: " + "; ".join(dict.fromkeys(mistakes)))
+    config.freeze()
+    return config
+
+
+def _flatten(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _keys(config: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _set(config: CfgNode, key: str, value: Any) -> str | None:
+    """Set one key; returns the mistake, if it is one."""
+    known = list(_keys(config))
+    if key not in known:
+        if any(name.startswith(f"{key}.") for name in known):
+            return f"{key} is a section, not a value"
+        near = difflib.get_close_matches(key.upper(), known, n=3, cutoff=0.5)
+        near += [name for name in known if name.split(".")[-1] == key.split(".")[-1].upper() and name not in near]
+        return f"unknown key {key}{_offer(near[:3])}"
+    *sections, last = key.split(".")
+    node = config
+    for section in sections:
+        node = node[section]
+    try:
+        node[last] = _convert(value, node[last])
+    except TypeError as error:
+        return f"{key} {error}"
+    return None
+
+
+def _convert(value: Any, default: Any) -> Any:
+    """`value` in the type of `default`, widening an integer to a float and a single value to a list."""
+    if isinstance(default, list):
+        items = list(value) if isinstance(value, (list, tuple)) else [value]
+        kind = default[0] if default else (0.0 if items and not isinstance(items[0], str) else "")
+        return [_convert(item, kind) for item in items]
+    if isinstance(value, str) and isinstance(default, float):
+        value = _number(value)  # YAML reads 1e-3 as a text
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, str) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if type(value) is not type(default):
+        raise TypeError(f"must be {_kind(default)}, not {value!r}")
+    return value
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "True or False", int: "an integer", float: "a number", str: "a text", list: "a list"}
+    return names[type(value)]
+
+
+def _offer(near: Sequence[str]) -> str:
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _check(c: CfgNode) -> Iterator[str]:
+    """Values out of range and combinations that cannot work."""
+    for key, names in CHOICES.items():
+        value = c
+        for part in key.split("."):
+            value = value[part]
+        if value not in names:
+            near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.4)
+            yield f"{key} {value!r} is none of {', '.join(names)}{_offer(near)}"
+    for stage in ("STEP0", "RESTRAINT", "RELAXATION"):
+        s = c[stage]
+        if s.EPOCHS < 1:
+            yield f"{stage}.EPOCHS {s.EPOCHS} must be 1 or more"
+        if not s.LR or min(s.LR) <= 0:
+            yield f"{stage}.LR {s.LR} must be positive rates"
+        if any(not 0 < m < 1 for m in s.MILESTONES) or s.MILESTONES != sorted(s.MILESTONES):
+            yield f"{stage}.MILESTONES {s.MILESTONES} must be rising fractions between 0 and 1"
+        if not 0 <= s.WARMUP_EPOCHS <= s.EPOCHS:
+            yield f"{stage}.WARMUP_EPOCHS {s.WARMUP_EPOCHS} must lie in 0..EPOCHS"
+        if s.SETTLE_EPOCHS < 0:
+            yield f"{stage}.SETTLE_EPOCHS {s.SETTLE_EPOCHS} must be 0 or more"
+    if len(c.STEP0.LR) != 1:
+        yield f"STEP0.LR {c.STEP0.LR} must be one rate, there is one Step 0"
+    for key, low in (("BATCH_SIZE", 2),):
+        if c.SOLVER[key] < low:
+            yield f"SOLVER.{key} {c.SOLVER[key]} must be {low} or more"
+    if c.TEST.BATCH_SIZE < 1:
+        yield f"TEST.BATCH_SIZE {c.TEST.BATCH_SIZE} must be 1 or more"
+    if len(c.INPUT.SIZE) != 2 or min(c.INPUT.SIZE) < 16 or max(c.INPUT.SIZE) > 1024:
+        yield f"INPUT.SIZE {c.INPUT.SIZE} must be height and width, 16 to 1024 pixels each"
+    if len(c.INPUT.MEAN) != 3 or len(c.INPUT.STD) != 3 or min(c.INPUT.STD) <= 0:
+        yield "INPUT.MEAN and INPUT.STD must be three numbers each, STD above 0"
+    if c.INPUT.PAD < 0:
+        yield f"INPUT.PAD {c.INPUT.PAD} must be 0 or more"
+    for key in ("INPUT.FLIP", "INPUT.ERASING"):
+        if not 0 <= c.INPUT[key.split(".")[1]] <= 1:
+            yield f"{key} must be a probability between 0 and 1"
+    if not 0 <= c.MODEL.DROPOUT < 1:
+        yield f"MODEL.DROPOUT {c.MODEL.DROPOUT} must lie in [0, 1)"
+    if not 0 <= c.SOLVER.LABEL_SMOOTHING < 1:
+        yield f"SOLVER.LABEL_SMOOTHING {c.SOLVER.LABEL_SMOOTHING} must lie in [0, 1)"
+    if c.MODEL.LAST_STRIDE not in (0, 1, 2):
+        yield f"MODEL.LAST_STRIDE {c.MODEL.LAST_STRIDE} must be 1, 2, or 0 for the network's own"
+    elif c.MODEL.LAST_STRIDE and c.MODEL.BACKBONE.startswith("osnet"):
+        yield f"MODEL.LAST_STRIDE {c.MODEL.LAST_STRIDE} is for ResNets; leave it 0 for {c.MODEL.BACKBONE}"
+    if c.MODEL.EIGENLAYER.DIM < 0 or c.MODEL.EIGENLAYER.INIT_STD <= 0:
+        yield "MODEL.EIGENLAYER.DIM must be 0 or more and INIT_STD above 0"
+    if c.RRI.MAX_ROUNDS < 0 or c.RRI.PATIENCE < 1 or c.RRI.TOLERANCE < 0 or c.RRI.LOSS_IMAGES < 1:
+        yield "RRI.MAX_ROUNDS and TOLERANCE must be 0 or more, PATIENCE and LOSS_IMAGES 1 or more"
+    eigenlayer = c.MODEL.EIGENLAYER
+    if c.RRI.ROTATE_CLASSIFIER and (eigenlayer.BIAS or eigenlayer.RELU or eigenlayer.LAST):
+        yield "RRI.ROTATE_CLASSIFIER needs a plain Eigenlayer before a classifier (BIAS, RELU and LAST False)"
+    if eigenlayer.LAST and (eigenlayer.DIM or eigenlayer.RELU):
+        yield "MODEL.EIGENLAYER.LAST makes the Eigenlayer the classifier: DIM must be 0 and RELU False"
+    if c.SOLVER.NORM_STATISTICS == "frozen" and c.MODEL.WEIGHTS == "none":
+        yield (
+            "SOLVER.NORM_STATISTICS frozen keeps the BatchNorm statistics of a pretrained network, and MODEL.WEIGHTS "
+            "none has no such statistics: give weights, or set SOLVER.NORM_STATISTICS running"
+        )

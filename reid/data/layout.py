@@ -1,0 +1,169 @@
+"""The folder layout Market-1501 introduced, read into a checked `Split`: three parts, labels in the file names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reid.data.archive import unpack
+from reid.errors import InputError
+from reid.records import DISTRACTOR, JUNK, ImageRecord, Split
+
+PARTS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+_ANNOTATION = "gt_query"
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class PartCounts:
+    """What one part holds: all images, the persons among their labels, the cameras, the junk and distractor images."""
+
+    images: int
+    identities: int
+    cameras: int
+    junk: int = 0
+    distractors: int = 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one dataset is laid out.
+
+    name: key in `DATASETS`. title: as its authors write it. folders: names its folder goes by, the official one first.
+    archive: the official zip. pattern: matches a file name; the groups `identity` and `camera` are integers.
+    example: such a name. official: the counts of each part. obtaining: where a user may get it.
+    """
+
+    name: str
+    title: str
+    folders: tuple[str, ...]
+    archive: str
+    pattern: re.Pattern[str]
+    example: str
+    official: Mapping[str, PartCounts]
+    obtaining: str
+
+
+def read_dataset(layout: Layout, root: Path, *, strict: bool, cache: Path) -> Split:
+    """Find the dataset under `root` (unpacking its zip where need be), read its three parts and check them.
+
+    strict: the official counts must hold. Raises `InputError`.
+    """
+    split = read_folder(layout, locate(layout, root, cache=cache))
+    if strict:
+        check_counts(split, layout.official, f"the official {layout.title}", "DATASETS.STRICT False accepts a subset")
+    return split
+
+
+def locate(layout: Layout, root: Path, *, cache: Path) -> Path:
+    """The folder that holds the parts of the dataset.
+
+    `root` is that folder, a folder above it, the folder that holds the official zip, or the zip itself.
+    """
+    root = root.expanduser()
+    wanted = f"{layout.folders[0]}/ or {layout.archive}"
+    if root.is_file():
+        if root.suffix.lower() != ".zip":
+            raise InputError(f"{root}: neither a folder nor a zip; give the folder that holds {wanted}")
+        return _unpacked(root, cache)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; it must hold {wanted}. {layout.obtaining}")
+    nested = [root / outer / inner for outer in layout.folders for inner in layout.folders if outer != inner]
+    for folder in (root, *(root / name for name in layout.folders), *nested):
+        if any((folder / part).is_dir() for part in PARTS.values()):
+            return folder
+    zips = [root / layout.archive, *(root / name / layout.archive for name in layout.folders)]
+    for archive in zips:
+        if archive.is_file():
+            return _unpacked(archive, cache)
+    found = sorted(entry.name for entry in root.iterdir())
+    holds = "is empty" if not found else "holds " + ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+    raise InputError(f"{root}: no {layout.title} here, it {holds}; it must hold {wanted}. {layout.obtaining}")
+
+
+def _unpacked(archive: Path, cache: Path) -> Path:
+    return unpack(archive, parts=(*PARTS.values(), _ANNOTATION), cache=cache)
+
+
+def read_folder(layout: Layout, folder: Path, *, name: str | None = None) -> Split:
+    """Read the three parts of `folder`, each sorted by file name, without checking counts."""
+    missing = [part for part in PARTS.values() if not (folder / part).is_dir()]
+    if missing:
+        raise InputError(f"{folder}: {layout.title} without its folder {' and '.join(missing)}")
+    parts = {part: _read_part(layout, folder / subfolder) for part, subfolder in PARTS.items()}
+    split = Split(name or layout.name, parts["train"], parts["query"], parts["gallery"])
+    _check_cameras(split, folder)
+    return split
+
+
+def _read_part(layout: Layout, folder: Path) -> tuple[ImageRecord, ...]:
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if _is_image(entry.name) and entry.is_file())
+    if not names:
+        raise InputError(f"{folder}: holds no image ({', '.join(_IMAGE_SUFFIXES)})")
+    records, unread = [], []
+    for name in names:
+        match = layout.pattern.fullmatch(name)
+        if match is None or int(match["camera"]) < 1:
+            unread.append(name)
+        else:
+            records.append(ImageRecord(str(folder / name), int(match["identity"]), int(match["camera"])))
+    if unread:
+        raise InputError(
+            f"{folder / unread[0]}: not a file name of {layout.title}, such as {layout.example} "
+            f"({len(unread):,} of {len(names):,} images in {folder.name} are named otherwise)"
+        )
+    return tuple(records)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(_IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def _check_cameras(split: Split, folder: Path) -> None:
+    cameras = {image.camera for image in (*split.query, *split.gallery) if image.identity != JUNK}
+    if len(cameras) == 1:
+        raise InputError(
+            f"{folder}: all query and gallery images come from camera {min(cameras)}; a match must come from another "
+            "camera than its query, so nothing is left to find"
+        )
+
+
+def count_part(images: Sequence[ImageRecord]) -> PartCounts:
+    """Count one part; junk and distractors are no persons, but their images and cameras count."""
+    return PartCounts(
+        images=len(images),
+        identities=len({image.identity for image in images if image.identity > DISTRACTOR}),
+        cameras=len({image.camera for image in images}),
+        junk=sum(image.identity == JUNK for image in images),
+        distractors=sum(image.identity == DISTRACTOR for image in images),
+    )
+
+
+def check_counts(split: Split, expected: Mapping[str, PartCounts], source: str, advice: str) -> None:
+    """Raise `InputError`, in one line with both numbers each, where a part differs from `expected`."""
+    differences = []
+    for part, wanted in expected.items():
+        found = count_part(getattr(split, part))
+        for quantity in PartCounts.__dataclass_fields__:
+            have, want = getattr(found, quantity), getattr(wanted, quantity)
+            if have != want:
+                differences.append(f"{part} has {have:,} {quantity.replace('_', ' ')}, not {want:,}")
+    if differences:
+        folder = Path(split.train[0].path).parent.parent
+        raise InputError(f"{folder} differs from {source}: {'; '.join(differences)}; {advice}")
+
+
+def banner(split: Split) -> str:
+    """The table `subset | # ids | # images | # cameras`; the gallery's line tells junk and distractors apart."""
+    lines = [f"{split.name}", "subset  |  # ids | # images | # cameras"]
+    for part in PARTS:
+        counts = count_part(getattr(split, part))
+        line = f"{part:<7} | {counts.identities:>6,} | {counts.images:>8,} | {counts.cameras:>9}"
+        if part == "gallery":
+            line += f"   ({counts.junk:,} junk and {counts.distractors:,} distractor images among them)"
+        lines.append(line)
+    return "\n".join(lines)

@@ -1,0 +1,207 @@
+"""Identity: what a person looks like in every image: build, skin, hair, clothes, shoes, bag, hat.
+
+Clothes follow a skewed palette (most people wear black, white, grey or blue), so many identities look alike from
+afar and differ in details: the shade, the spacing of stripes, sleeves, trouser length, hair, shoes, a bag. It is this
+non-uniformity that SVDNet gives as the reason why learned weight vectors are correlated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+Colour = tuple[float, float, float]
+T = TypeVar("T")
+
+# The difficulty of telling people apart: a larger spread of shades or a larger share of patterns makes it easier.
+SHADE_SPREAD = 9.0
+"""Standard deviation, in sRGB levels, of a garment's colour around its palette entry."""
+PATTERN_SHARES = (("plain", 0.60), ("striped", 0.10), ("columns", 0.05), ("checked", 0.09), ("printed", 0.16))
+"""Tops by pattern; `columns` are vertical stripes."""
+BAG_SHARES = (("none", 0.46), ("backpack", 0.26), ("shoulder", 0.17), ("handbag", 0.11))
+HAT_SHARES = (("none", 0.86), ("cap", 0.09), ("beanie", 0.05))
+
+PALETTE: dict[str, Colour] = {
+    "black": (30, 30, 34),
+    "charcoal": (66, 66, 72),
+    "grey": (132, 133, 136),
+    "white": (228, 227, 222),
+    "navy": (34, 42, 78),
+    "blue": (62, 96, 158),
+    "sky": (140, 176, 208),
+    "denim": (78, 92, 122),
+    "khaki": (158, 142, 108),
+    "brown": (96, 68, 48),
+    "red": (172, 44, 48),
+    "wine": (104, 34, 50),
+    "pink": (216, 150, 166),
+    "orange": (214, 120, 52),
+    "yellow": (214, 188, 80),
+    "olive": (86, 92, 58),
+    "green": (52, 112, 72),
+    "purple": (98, 66, 128),
+    "teal": (44, 110, 118),
+    "beige": (206, 190, 162),
+}
+TOP_SHARES = (
+    ("black", 0.22), ("white", 0.16), ("grey", 0.10), ("navy", 0.08), ("blue", 0.08), ("charcoal", 0.06),
+    ("sky", 0.04), ("red", 0.05), ("wine", 0.02), ("pink", 0.03), ("orange", 0.02), ("yellow", 0.02), ("olive", 0.02),
+    ("green", 0.03), ("purple", 0.02), ("teal", 0.01), ("beige", 0.02), ("khaki", 0.01), ("brown", 0.01),
+)  # fmt: skip
+BOTTOM_SHARES = (
+    ("black", 0.30), ("navy", 0.13), ("denim", 0.22), ("charcoal", 0.09), ("grey", 0.08), ("blue", 0.05),
+    ("khaki", 0.05), ("white", 0.03), ("beige", 0.02), ("brown", 0.02), ("red", 0.01),
+)  # fmt: skip
+SHOE_SHARES = (
+    ("black", 0.40), ("white", 0.24), ("charcoal", 0.08), ("grey", 0.08), ("brown", 0.08), ("red", 0.04),
+    ("blue", 0.04), ("pink", 0.02), ("beige", 0.02),
+)  # fmt: skip
+BAG_COLOUR_SHARES = (
+    ("black", 0.40), ("navy", 0.12), ("grey", 0.10), ("brown", 0.08), ("red", 0.07), ("blue", 0.06), ("beige", 0.05),
+    ("olive", 0.04), ("pink", 0.03), ("green", 0.02), ("white", 0.03),
+)  # fmt: skip
+SKINS: tuple[Colour, ...] = ((232, 196, 170), (218, 176, 146), (196, 150, 118), (160, 114, 84), (112, 78, 58))
+SKIN_SHARES = ((0, 0.26), (1, 0.32), (2, 0.22), (3, 0.12), (4, 0.08))
+HAIRS: tuple[Colour, ...] = ((26, 24, 26), (48, 36, 30), (84, 60, 42), (168, 136, 84), (150, 148, 146), (116, 58, 36))
+HAIR_SHARES = ((0, 0.52), (1, 0.22), (2, 0.11), (3, 0.06), (4, 0.06), (5, 0.03))
+
+
+@dataclass(frozen=True)
+class Garment:
+    """A piece of cloth. period: of stripes or checks, in body heights; print_*: the motif on the chest.
+
+    print_height is the motif's middle below the shoulders and print_size its (half width in turns around the body,
+    half height in body heights).
+    """
+
+    colour: Colour
+    pattern: str = "plain"
+    second: Colour = (0.0, 0.0, 0.0)
+    period: float = 0.05
+    print_shape: str = "block"
+    print_height: float = 0.12
+    print_size: tuple[float, float] = (0.1, 0.05)
+    print_on_back: bool = False
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """One identity. Lengths are in body heights, factors around 1, sleeve and trouser lengths in [0, 1]."""
+
+    shoulder: float
+    girth: float
+    leg_length: float
+    head_size: float
+    skin: Colour
+    hair: Colour
+    hair_style: str  # short, cropped, long, tail, bun, bald
+    top: Garment
+    jacket: Colour | None  # an open jacket: its colour shows left and right of `top` and all over the back
+    sleeve: Colour
+    sleeve_length: float
+    hem: float  # height of the top's lower edge above the ground
+    bottom: str  # trousers, shorts, skirt
+    bottom_garment: Garment
+    bottom_length: float  # how far down the leg the cloth reaches
+    leg_width: float
+    stripe: Colour | None  # along the outside of the trousers
+    shoe: Colour
+    sole: Colour
+    bag: str
+    bag_colour: Colour
+    bag_size: float
+    bag_side: int  # -1 or +1
+    hat: str
+    hat_colour: Colour
+
+
+def pick(rng: np.random.Generator, shares: Sequence[tuple[T, float]]) -> T:
+    """One of the named values with the probability of its share (the shares need not sum to 1)."""
+    point = rng.random() * sum(share for _, share in shares)
+    for value, share in shares:
+        point -= share
+        if point < 0:
+            return value
+    return shares[-1][0]
+
+
+def draw_appearance(rng: np.random.Generator) -> Appearance:
+    """Draw an identity from the shares above."""
+    woman = rng.random() < 0.48
+    top_colour = pick(rng, TOP_SHARES)
+    bottom = pick(rng, (("trousers", 0.60), ("shorts", 0.20), ("skirt", 0.20)) if woman else
+                       (("trousers", 0.72), ("shorts", 0.28)))  # fmt: skip
+    top = _top(rng, top_colour)
+    jacket = _shade(rng, pick(rng, TOP_SHARES)) if rng.random() < 0.16 else None
+    outer = jacket or top.colour
+    if jacket is None and rng.random() < 0.07:
+        outer = _shade(rng, pick(rng, TOP_SHARES))  # sleeves of another colour than the body
+    long_sleeves = jacket is not None or rng.random() < 0.45
+    style = pick(rng, (("long", 0.42), ("tail", 0.24), ("bun", 0.12), ("short", 0.22)) if woman else
+                      (("short", 0.66), ("cropped", 0.24), ("bald", 0.06), ("tail", 0.04)))  # fmt: skip
+    length = {"trousers": (0.86, 1.0), "shorts": (0.30, 0.60), "skirt": (0.30, 0.78)}[bottom]
+    bottom_garment = Garment(_shade(rng, pick(rng, BOTTOM_SHARES)))
+    if bottom == "skirt" and rng.random() < 0.35:
+        bottom_garment = top if top.pattern != "printed" else Garment(top.colour)  # a dress
+    return Appearance(
+        shoulder=(0.108 if woman else 0.122) * _about(rng, 0.06),
+        girth=(0.94 if woman else 1.0) * _about(rng, 0.10),
+        leg_length=_about(rng, 0.025),
+        head_size=_about(rng, 0.04),
+        skin=_near(rng, SKINS[pick(rng, SKIN_SHARES)], 5),
+        hair=_near(rng, HAIRS[pick(rng, HAIR_SHARES)], 5),
+        hair_style=style,
+        top=top,
+        jacket=jacket,
+        sleeve=outer,
+        sleeve_length=rng.uniform(0.88, 1.0) if long_sleeves else rng.uniform(0.16, 0.46),
+        hem=rng.uniform(0.36, 0.44) if long_sleeves and rng.random() < 0.18 else rng.uniform(0.45, 0.515),
+        bottom=bottom,
+        bottom_garment=bottom_garment,
+        bottom_length=rng.uniform(*length),
+        leg_width=_about(rng, 0.10) * (0.88 if woman else 1.0),
+        stripe=_shade(rng, "white") if bottom == "trousers" and rng.random() < 0.08 else None,
+        shoe=_shade(rng, pick(rng, SHOE_SHARES)),
+        sole=_shade(rng, pick(rng, (("white", 0.4), ("charcoal", 0.6)))),
+        bag=pick(rng, BAG_SHARES),
+        bag_colour=_shade(rng, pick(rng, BAG_COLOUR_SHARES)),
+        bag_size=_about(rng, 0.12),
+        bag_side=-1 if rng.random() < 0.5 else 1,
+        hat=pick(rng, HAT_SHARES),
+        hat_colour=_shade(rng, pick(rng, TOP_SHARES)),
+    )
+
+
+def _top(rng: np.random.Generator, name: str) -> Garment:
+    pattern = pick(rng, PATTERN_SHARES)
+    dark = sum(PALETTE[name]) < 330
+    contrast = (("white", 0.5), ("grey", 0.2), ("red", 0.1), ("yellow", 0.1), ("sky", 0.1)) if dark else \
+               (("black", 0.3), ("navy", 0.2), ("red", 0.2), ("blue", 0.2), ("green", 0.1))  # fmt: skip
+    return Garment(
+        colour=_shade(rng, name),
+        pattern=pattern,
+        second=_shade(rng, pick(rng, contrast)),
+        period=rng.uniform(0.030, 0.085),
+        print_shape=pick(rng, (("block", 0.3), ("disc", 0.3), ("bars", 0.4))),
+        print_height=rng.uniform(0.09, 0.17),
+        print_size=(rng.uniform(0.06, 0.15), rng.uniform(0.025, 0.07)),
+        print_on_back=rng.random() < 0.35,
+    )
+
+
+def _about(rng: np.random.Generator, spread: float) -> float:
+    """A factor around 1, never more than two spreads away."""
+    return 1.0 + spread * min(2.0, max(-2.0, rng.normal()))
+
+
+def _near(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
+    light, *tints = rng.normal(0.0, spread, 4)
+    red, green, blue = (min(245.0, max(12.0, c + light + 0.5 * t)) for c, t in zip(colour, tints, strict=True))
+    return (red, green, blue)
+
+
+def _shade(rng: np.random.Generator, name: str) -> Colour:
+    return _near(rng, PALETTE[name], SHADE_SPREAD)

@@ -1,0 +1,157 @@
+"""Paints: what colour a point of a garment, a head or a bag has.
+
+A point of an upright body is given by its distance below the shoulders (in body heights) and by its place around the
+body in turns: 0 the middle of the front, 0.5 the middle of the back, positive towards the body's right in the picture
+when it faces the camera. So a motif on the chest turns with the person, and stripes run round.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from reid.data.synthetic.appearance import Appearance, Colour, Garment
+from reid.data.synthetic.shapes import Paint
+
+TURN = 0.63
+"""Once around the chest, in body heights."""
+
+
+def level(colour: Colour) -> np.ndarray:
+    """A colour as (3, 1, 1) float32."""
+    return np.array(colour, dtype=np.float32)[:, None, None]
+
+
+def plain(colour: Colour) -> Paint:
+    """A paint of one colour."""
+    value = level(colour)
+    return lambda along, across: value
+
+
+def mixed(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """From `first` (weight 0) to `second` (weight 1)."""
+    return first + weight * (second - first)
+
+
+def soft(inside: np.ndarray) -> np.ndarray:
+    """A step at 0 one pixel wide, for distances in pixels."""
+    return np.minimum(np.maximum(inside + 0.5, 0.0), 1.0)
+
+
+def around(across: np.ndarray, yaw: float) -> np.ndarray:
+    """Turns around an upright body, in [-0.5, 0.5], of the point seen at `across` half widths from its middle.
+
+    The angle is asin(across) - yaw, with asin(u) taken as u + 0.5708 u^3 (exact at 0 and 1, within 0.06 between).
+    """
+    clipped = np.minimum(np.maximum(across, -1.0), 1.0)
+    turns = clipped * (1.0 + 0.5708 * clipped * clipped) * (0.5 / math.pi) - yaw * (0.5 / math.pi)
+    return turns - np.rint(turns)
+
+
+def wave(position: np.ndarray, period: float, pixels: float) -> np.ndarray:
+    """Weights of evenly spaced stripes: period in the unit of `position`, of which one is `pixels` pixels."""
+    cycles = position * (1.0 / period)
+    triangle = np.abs(cycles - np.floor(cycles) - 0.5) * 4.0 - 1.0
+    return np.minimum(np.maximum(triangle * (0.25 * period * pixels) + 0.5, 0.0), 1.0)
+
+
+def cloth(garment: Garment, below: np.ndarray, turns: np.ndarray, scale: float) -> np.ndarray:
+    """The garment's colour at points `below` the shoulders and around the body; scale: pixels of a body height."""
+    base = level(garment.colour)
+    if garment.pattern == "plain":
+        return base
+    second = level(garment.second)
+    if garment.pattern == "striped":
+        return mixed(base, second, wave(below, garment.period, scale))
+    columns = wave(turns, garment.period / TURN, scale * TURN) if garment.pattern != "printed" else turns
+    if garment.pattern == "columns":
+        return mixed(base, second, columns)
+    if garment.pattern == "checked":
+        return mixed(base, second, 0.5 * (columns + wave(below, garment.period, scale)))
+    weight = _motif(garment, below, turns, scale)
+    if garment.print_on_back:
+        weight = weight + _motif(garment, below, turns - 0.5 - np.rint(turns - 0.5), scale)
+    return mixed(base, second, weight)
+
+
+def _motif(garment: Garment, below: np.ndarray, turns: np.ndarray, scale: float) -> np.ndarray:
+    half_width, half_height = garment.print_size
+    down = (below - garment.print_height) / half_height
+    aside = turns / half_width
+    pixels = half_height * scale
+    if garment.print_shape == "disc":
+        return soft((1.0 - (aside * aside + down * down)) * 0.5 * pixels)
+    inside = soft((1.0 - np.maximum(np.abs(aside), np.abs(down))) * pixels)
+    return inside if garment.print_shape == "block" else inside * wave(down, 0.8, pixels)
+
+
+def trunk(person: Appearance, yaw: float, shoulder_row: float, scale: float) -> Paint:
+    """Top, open jacket over it, and the neckline."""
+    jacket = None if person.jacket is None else level(person.jacket)
+    skin = level(person.skin)
+
+    def paint(row: np.ndarray, across: np.ndarray) -> np.ndarray:
+        below = (row - shoulder_row) * (1.0 / scale)
+        turns = around(across, yaw)
+        colour = cloth(person.top, below, turns, scale)
+        from_front = np.abs(turns) * TURN
+        if jacket is not None:
+            opening = 0.028 + 0.10 * below
+            colour = mixed(colour, jacket, soft((from_front - opening) * scale))
+        neckline = (0.030 - 0.8 * np.maximum(below + 0.01, 0.0)) - from_front
+        return mixed(colour, skin, soft(neckline * scale))
+
+    return paint
+
+
+def skirt(person: Appearance, yaw: float, shoulder_row: float, scale: float) -> Paint:
+    """A skirt, whose pattern goes on from the top's where both are a dress."""
+
+    def paint(row: np.ndarray, across: np.ndarray) -> np.ndarray:
+        return cloth(person.bottom_garment, (row - shoulder_row) * (1.0 / scale), around(across, yaw), scale)
+
+    return paint
+
+
+def leg(person: Appearance, yaw: float, side: int) -> Paint:
+    """Trousers, with the stripe along the outside where there is one."""
+    base = level(person.bottom_garment.colour)
+    if person.stripe is None:
+        return lambda along, across: base
+    stripe = level(person.stripe)
+
+    def paint(along: np.ndarray, across: np.ndarray) -> np.ndarray:
+        aside = around(across, yaw) - 0.25 * side
+        return mixed(base, stripe, soft((0.055 - np.abs(aside - np.rint(aside))) * 30.0))
+
+    return paint
+
+
+def head(person: Appearance, yaw: float, pixels: float) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """Face, hair and hat on an ellipsoid whose half width is `pixels`."""
+    skin, hair, hat = level(person.skin), level(person.hair), level(person.hat_colour)
+    features = level((70.0, 46.0, 42.0))
+    ahead_x, ahead_z = math.sin(yaw), math.cos(yaw)
+    style = person.hair_style
+    start = {"bald": 2.0, "cropped": 0.42}.get(style, 0.25)  # how far forward the hair reaches at the forehead
+
+    def paint(right: np.ndarray, down: np.ndarray, toward: np.ndarray) -> np.ndarray:
+        ahead = right * ahead_x + toward * ahead_z
+        aside = right * ahead_z - toward * ahead_x
+        eyes = 1.0 - (np.abs(np.abs(aside) - 0.38) * 5.0) - np.abs(down - 0.02) * 7.0
+        mouth = 1.0 - np.abs(aside) * 3.0 - np.abs(down - 0.56) * 8.0
+        marks = np.minimum(np.maximum(np.maximum(eyes * 1.4, mouth * 0.8), 0.0), 0.8) * (ahead > 0.2)
+        colour = mixed(skin, features, marks)
+        if style != "bald":
+            nape = 0.75 if style == "long" else 1.35  # long hair covers the ears
+            line = start - (down + 0.35) * np.where(down > -0.35, nape * 0.7, 1.0)
+            line = np.maximum(line, 0.12) if style == "long" else line
+            colour = mixed(colour, hair, soft((line - ahead) * 0.8 * pixels))
+        if person.hat != "none":
+            rim = -0.30 if person.hat == "cap" else -0.18
+            colour = mixed(colour, hat, soft((rim - down) * pixels))
+        return colour
+
+    return paint

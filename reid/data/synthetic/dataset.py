@@ -1,0 +1,114 @@
+"""Drawing a whole dataset into a folder: all of it or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import PIL
+from tqdm import tqdm
+
+from reid.data.synthetic.drawing import VERSION, World
+from reid.data.synthetic.layout import FOLDERS, PARTS, Picture, plan
+from reid.errors import InputError
+from reid.records import DISTRACTOR, JUNK
+
+NOTE = "synthetic.json"
+
+
+def draw_dataset(output: Path, *, size: str, layout: str = "market", seed: int = 0, progress: bool = True) -> Path:
+    """Draw a dataset and return `output`.
+
+    output: a folder that does not exist, is empty, or holds the same dataset already (then nothing is done). It gets
+    `Market-1501-v15.09.15/` or `DukeMTMC-reID/` with `bounding_box_train`, `bounding_box_test` and `query`, and
+    `synthetic.json` beside it. size: tiny, demo or market; layout: market or duke; seed: 0 or more. The same
+    arguments and the same Pillow give the same bytes. The images appear in `output` all at once, when the last is
+    drawn; an interrupted drawing leaves nothing.
+
+    Raises `InputError` for an unknown size or layout, a negative seed, or an `output` that holds something else.
+    """
+    if seed < 0:
+        raise InputError(f"the seed of the synthetic dataset is {seed}; it must be 0 or more")
+    pictures = plan(size, layout, seed)
+    note = {
+        "size": size,
+        "layout": layout,
+        "seed": seed,
+        "generator": VERSION,
+        "pillow": PIL.__version__,
+        "counts": count(pictures),
+    }
+    output = Path(output)
+    if _already_there(output, note):
+        return output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        _write(partial, pictures, World(seed), FOLDERS[layout], progress)
+        (partial / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+        try:
+            partial.replace(output)
+        except OSError:
+            # Somebody else may have drawn the same meanwhile; anything else in the way is told by the check.
+            if not _already_there(output, note):
+                raise
+            shutil.rmtree(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return output
+
+
+def count(pictures: list[Picture]) -> dict[str, dict[str, int]]:
+    """What `synthetic.json` says of each part: train, query, gallery.
+
+    images; identities, without -1 and 0; cameras; junk and distractors, the images labelled -1 and 0; lone, the images
+    of identities that no query asks for because only one camera sees them (layout duke).
+    """
+    queried = {picture.identity for picture in pictures if picture.part == PARTS["query"]}
+    counts: dict[str, dict[str, int]] = {}
+    for part, folder in PARTS.items():
+        here = [picture for picture in pictures if picture.part == folder]
+        counts[part] = {
+            "images": len(here),
+            "identities": len({picture.identity for picture in here if picture.identity > 0}),
+            "cameras": len({picture.camera for picture in here}),
+            "junk": sum(picture.identity == JUNK for picture in here),
+            "distractors": sum(picture.identity == DISTRACTOR for picture in here),
+            "lone": sum(picture.identity > 0 and picture.identity not in queried for picture in here)
+            if part == "gallery"
+            else 0,
+        }
+    return counts
+
+
+def _write(folder: Path, pictures: list[Picture], world: World, name: str, progress: bool) -> None:
+    for part in PARTS.values():
+        (folder / name / part).mkdir(parents=True)
+    for picture in tqdm(pictures, desc="drawing", unit="image", disable=not progress):
+        (folder / name / picture.part / picture.name).write_bytes(world.jpeg(picture))
+
+
+def _already_there(output: Path, note: dict[str, Any]) -> bool:
+    if not output.exists():
+        return False
+    if not output.is_dir():
+        raise InputError(f"{output} is a file; the synthetic dataset needs a folder")
+    if not any(output.iterdir()):
+        return False
+    remedy = "remove the folder or choose another"
+    try:
+        found = json.loads((output / NOTE).read_text(encoding="utf-8"))
+        differences = [f"{key} {found[key]!r} instead of {note[key]!r}" for key in note if found[key] != note[key]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{output} holds something else than a synthetic dataset; {remedy}") from None
+    if differences:
+        raise InputError(f"{output} holds another synthetic dataset ({'; '.join(differences)}); {remedy}")
+    for part, counts in note["counts"].items():
+        images = sum(1 for _ in (output / FOLDERS[note["layout"]] / PARTS[part]).glob("*.jpg"))
+        if images != counts["images"]:
+            raise InputError(f"{output}: {part} holds {images} images instead of {counts['images']}; {remedy}")
+    return True

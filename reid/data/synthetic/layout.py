@@ -1,0 +1,163 @@
+"""Which images a dataset holds: how many of whom by which camera, in which part, under which name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reid.errors import InputError
+
+TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
+PARTS = {"train": TRAIN, "query": QUERY, "gallery": GALLERY}
+FOLDERS = {"market": "Market-1501-v15.09.15", "duke": "DukeMTMC-reID"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Counts of a dataset. gallery is the images of bounding_box_test, junk and distractors among them.
+
+    lone_identities: distractors with an identity of their own that only one camera sees (layout duke).
+    """
+
+    train: int
+    train_identities: int
+    query: int
+    test_identities: int
+    gallery: int
+    junk: int
+    distractors: int
+    cameras: int
+    lone_identities: int = 0
+
+
+SIZES: dict[tuple[str, str], Size] = {
+    ("tiny", "market"): Size(64, 8, 24, 8, 84, 10, 10, 4),
+    ("tiny", "duke"): Size(64, 8, 24, 8, 84, 0, 10, 8, 5),
+    ("demo", "market"): Size(1600, 100, 400, 100, 1500, 200, 200, 6),
+    ("demo", "duke"): Size(1600, 100, 400, 100, 1500, 0, 200, 8, 50),
+    ("market", "market"): Size(12936, 751, 3368, 750, 19732, 3819, 2798, 6),
+    ("market", "duke"): Size(16522, 702, 2228, 702, 17661, 0, 1900, 8, 408),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image to draw.
+
+    subject: who is drawn: an identity (> 0) or, below 0, a stranger of no other image. kind: person, cut (a box gone
+    wrong) or clutter (nobody). key: what its random generator is seeded with, beside seed and version.
+    """
+
+    part: str
+    name: str
+    identity: int
+    camera: int
+    subject: int
+    kind: str
+    key: tuple[int, ...]
+
+
+def size_of(size: str, layout: str) -> Size:
+    """The counts of a named size in a layout."""
+    for value, known, what in ((layout, FOLDERS, "layout"), (size, {name for name, _ in SIZES}, "size")):
+        if value not in known:
+            raise InputError(f"unknown {what} '{value}' of the synthetic dataset; there are {', '.join(sorted(known))}")
+    return SIZES[size, layout]
+
+
+def plan(size: str, layout: str, seed: int) -> list[Picture]:
+    """Every image of a dataset, in the order in which they are drawn."""
+    counts = size_of(size, layout)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 99]))
+    people = counts.train_identities + counts.test_identities + counts.lone_identities
+    numbers = [int(number) + 1 for number in rng.permutation(people)]
+    train = sorted(numbers[: counts.train_identities])
+    test = sorted(numbers[counts.train_identities : counts.train_identities + counts.test_identities])
+    lone = sorted(numbers[counts.train_identities + counts.test_identities :])
+    names = _Names(rng, layout)
+    pictures: list[Picture] = []
+
+    def add(part: str, identity: int, camera: int, subject: int, kind: str = "person") -> None:
+        index = len(pictures)
+        name = names.next(identity, camera)
+        # Names carry all that tells two images of a person apart, so they seed the image too.
+        pictures.append(Picture(part, name, identity, camera, subject, kind, (index,)))
+
+    pairs = round(3.6 * len(train)) if counts.train >= 3.6 * len(train) else counts.train
+    seen = _sightings(rng, train, pairs, counts.cameras)
+    for (identity, camera), images in zip(seen, share_out(rng, counts.train, len(seen)), strict=True):
+        for _ in range(images):
+            add(TRAIN, identity, camera, identity)
+
+    # One query of each identity in each camera, the rest of the same sightings to the gallery.
+    seen = _sightings(rng, test, counts.query, counts.cameras)
+    matches = counts.gallery - counts.junk - counts.distractors
+    for (identity, camera), images in zip(seen, share_out(rng, matches, len(seen)), strict=True):
+        add(QUERY, identity, camera, identity)
+        for _ in range(images):
+            add(GALLERY, identity, camera, identity)
+    if counts.lone_identities:
+        for identity, images in zip(lone, share_out(rng, counts.distractors, len(lone)), strict=True):
+            camera = int(rng.integers(counts.cameras)) + 1
+            for _ in range(images):
+                add(GALLERY, identity, camera, identity)
+    else:
+        for stranger in range(counts.distractors):
+            camera = int(rng.integers(counts.cameras)) + 1
+            add(GALLERY, 0, camera, -1 - stranger, "clutter" if rng.random() < 0.25 else "person")
+    for _ in range(counts.junk):
+        camera = int(rng.integers(counts.cameras)) + 1
+        add(GALLERY, -1, camera, test[int(rng.integers(len(test)))], "clutter" if rng.random() < 0.2 else "cut")
+    return pictures
+
+
+def share_out(rng: np.random.Generator, total: int, receivers: int) -> list[int]:
+    """Whole numbers of at least 1 that sum to `total`, unevenly: some receivers get several times as much."""
+    weights = rng.uniform(0.3, 1.7, receivers)
+    points = np.floor(np.cumsum(weights / weights.sum()) * (total - receivers)).astype(int)
+    points[-1] = total - receivers
+    return [int(share) + 1 for share in np.diff(points, prepend=0)]
+
+
+def _sightings(rng: np.random.Generator, identities: list[int], pairs: int, cameras: int) -> list[tuple[int, int]]:
+    """`pairs` pairs (identity, camera), each identity seen by at least two cameras."""
+    counts = np.full(len(identities), 2)
+    while (missing := pairs - int(counts.sum())) > 0:
+        room = np.flatnonzero(counts < cameras)
+        counts[rng.permutation(room)[:missing]] += rng.random(min(missing, len(room))) < 0.5
+    return [
+        (identity, int(camera) + 1)
+        for identity, count in zip(identities, counts, strict=True)
+        for camera in sorted(rng.permutation(cameras)[:count])
+    ]
+
+
+class _Names:
+    """File names after the layout's pattern, none twice."""
+
+    def __init__(self, rng: np.random.Generator, layout: str) -> None:
+        self.rng = rng
+        self.layout = layout
+        self.walk: tuple[int, int] | None = None
+        self.sequence = self.frame = 0
+        self.given: set[str] = set()
+
+    def next(self, identity: int, camera: int) -> str:
+        """The next image of this walk; another identity or camera begins a walk at another time."""
+        if (identity, camera) != self.walk or identity <= 0:
+            self.walk = (identity, camera)
+            self.sequence = int(self.rng.integers(1, 7))
+            self.frame = int(self.rng.integers(1, 90000))
+        while True:
+            self.frame += int(self.rng.integers(10, 60))
+            name = self._name(identity, camera)
+            if name not in self.given:
+                self.given.add(name)
+                return name
+
+    def _name(self, identity: int, camera: int) -> str:
+        number = f"{identity:04d}" if identity >= 0 else str(identity)
+        if self.layout == "duke":
+            return f"{number}_c{camera}_f{self.frame:07d}.jpg"
+        return f"{number}_c{camera}s{self.sequence}_{self.frame:06d}_{int(self.rng.integers(1, 8)):02d}.jpg"

@@ -1,0 +1,94 @@
+"""How correlated the weight vectors of a linear layer are.
+
+Throughout, `weight` is W of shape (D_in, K), any floating dtype, on any device that has float64; its K columns are the
+weight vectors (`torch.nn.Linear.weight` is the transpose). G = W^T W is its Gram matrix.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from reid.errors import InputError
+
+
+def correlation_metric(weight: Tensor) -> float:
+    """S(W) = sum_i g_ii / sum_ij |g_ij|, in [1/K, 1] (section 3.4 of Sun et al. 2017).
+
+    1 when all columns are orthogonal, 1/K when they coincide up to sign. Any scale of W gives the same value.
+    Raises InputError for a matrix that is empty, zero or not finite.
+    """
+    columns = _unit_scale(weight)
+    gram = columns.T @ columns
+    # Rounding may lift the quotient of orthogonal columns a hair above one.
+    return min(1.0, float(gram.diagonal().sum() / gram.abs().sum()))
+
+
+def severest_pair(weight: Tensor) -> float:
+    """min eig(G) / min diag(G), in [0, 1]: printed by the official SVDNet code as the state of the most severe pair.
+
+    1 when all columns are orthogonal, 0 when they are linearly dependent (a zero column or K > D_in included).
+    Raises InputError for a matrix that is empty, zero or not finite.
+    """
+    columns = _unit_scale(weight)
+    smallest_norm = float(torch.linalg.vector_norm(columns, dim=0).min())
+    if columns.shape[1] > columns.shape[0] or smallest_norm == 0.0:
+        return 0.0
+    # The eigenvalues of G are the squared singular values of W, which keep twice the digits of an explicit G.
+    return min(1.0, float(torch.linalg.svdvals(columns)[-1] / smallest_norm) ** 2)
+
+
+def condition_number(weight: Tensor) -> float:
+    """Largest over smallest of the min(D_in, K) singular values; 1 at least, infinite where the smallest is zero.
+
+    Raises InputError for a matrix that is empty, zero or not finite.
+    """
+    values = torch.linalg.svdvals(_unit_scale(weight))
+    return math.inf if float(values[-1]) == 0.0 else float(values[0] / values[-1])
+
+
+def spectrum(weight: Tensor) -> Tensor:
+    """The min(D_in, K) singular values, descending, float64, on the device of `weight`.
+
+    Raises InputError for a matrix that is empty or not finite.
+    """
+    return torch.linalg.svdvals(float64_matrix(weight))
+
+
+def gaussian_correlation(d_in: int, k: int) -> float:
+    """S(W) to expect of a (d_in, k) matrix with independent Gaussian entries: 1 / (1 + (K - 1) sqrt(2 / (pi D))).
+
+    A column has E g_ii = D; two columns have E |g_ij| = sqrt(2 D / pi) for large D.
+    """
+    if d_in < 1 or k < 1:
+        raise InputError(f"a weight matrix has at least one row and one column, not {d_in} x {k}")
+    return 1.0 / (1.0 + (k - 1) * math.sqrt(2.0 / (math.pi * d_in)))
+
+
+def float64_matrix(weight: Tensor) -> Tensor:
+    """`weight` as a detached float64 matrix on its own device; InputError where it is no finite, filled matrix."""
+    if weight.ndim != 2 or weight.numel() == 0 or not weight.is_floating_point():
+        raise InputError(
+            f"a weight matrix is a floating (D_in, K) tensor with entries, not {weight.dtype} {tuple(weight.shape)}"
+        )
+    matrix = weight.detach().to(torch.float64)
+    finite = torch.isfinite(matrix)
+    if not bool(finite.all()):
+        raise InputError(
+            f"{int((~finite).sum())} of {matrix.numel()} entries of the {matrix.shape[0]} x {matrix.shape[1]} weight "
+            "matrix are NaN or infinite; has the training diverged?"
+        )
+    return matrix
+
+
+def _unit_scale(weight: Tensor) -> Tensor:
+    """W over its largest entry, so that no square under- or overflows; the measures here don't depend on the scale."""
+    matrix = float64_matrix(weight)
+    largest = matrix.abs().max()
+    if float(largest) == 0.0:
+        raise InputError(
+            f"all entries of the {matrix.shape[0]} x {matrix.shape[1]} weight matrix are zero; it has no correlation"
+        )
+    return matrix / largest

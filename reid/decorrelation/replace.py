@@ -1,0 +1,135 @@
+"""Replace a weight matrix by one with orthogonal columns (the decorrelate step of SVDNet, Sun et al. 2017).
+
+With W = U S V^T every variant is W_new = W M, so that the layer's output becomes f_new = M^T f. A classifier C on f
+keeps its logits when it becomes C M^{-T}; `Replacement.turn` holds M^{-T}, written without dividing by a singular
+value:
+
+    variant   W_new    M             turn
+    US        U S P    V P           V P
+    U         U P      V S^-1 P      V S P
+    UVt       U V^T    V S^-1 V^T    V S V^T
+    QD        Q D      R^-1 D        R^T D^-1      (W = Q R, D the diagonal of R)
+    none      W        I             I
+
+The SVD leaves the order and the signs of U's columns free; P, a permutation with signs, settles them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from reid.decorrelation.correlation import float64_matrix
+from reid.errors import InputError, unknown_name
+
+VARIANTS = ("US", "U", "UVt", "QD", "none")
+ORDERS = ("assignment", "greedy", "sorted")
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A replaced weight matrix; all three tensors are float64 and on the device of the original.
+
+    weight: (D_in, K), the new W. turn: (K, K), `classifier @ turn` keeps the logits of a classifier (classes, K).
+    singular_values: (K,), those of the original W, descending.
+    """
+
+    weight: Tensor
+    turn: Tensor
+    singular_values: Tensor
+
+
+def replace_weight(weight: Tensor, *, variant: str = "US", order: str = "assignment") -> Replacement:
+    """Replace W, a floating (D_in, K) tensor whose columns are the weight vectors, by one of `VARIANTS`.
+
+    order: which singular vector takes the place of which column, for US and U (UVt and QD have their own order):
+        assignment  the one-to-one match with the largest sum of |cos| to the old columns, sign of the cosine; the
+                    result doesn't depend on the order in which the columns are visited
+        greedy      column after column the best |cos| still free, sign of the cosine (the authors' script)
+        sorted      by singular value, as the SVD returns them, signs untouched (the authors' first CaffeNet rounds)
+
+    Euclidean distances between outputs are those of W under US; U and UVt share another set of distances.
+    Raises InputError for K > D_in, an empty or not finite matrix, an unknown name, and for QD where a diagonal entry
+    of R is zero within rounding.
+    """
+    if variant not in VARIANTS:
+        raise unknown_name("decorrelation variant", variant, VARIANTS)
+    if order not in ORDERS:
+        raise unknown_name("column order", order, ORDERS)
+    matrix = float64_matrix(weight)
+    d_in, k = matrix.shape
+    if k > d_in:
+        raise InputError(
+            f"{k} weight vectors of {d_in} dimensions cannot all be orthogonal; the Eigenlayer needs K <= D_in, "
+            f"here at most {d_in}"
+        )
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    right = right.T
+    if variant == "none":
+        return Replacement(matrix.clone(), torch.eye(k, dtype=matrix.dtype, device=matrix.device), values)
+    if variant == "UVt":
+        return Replacement(left @ right.T, (right * values) @ right.T, values)
+    if variant == "QD":
+        return Replacement(*_scaled_q(matrix), values)
+
+    columns, signs = _placement(matrix, values, right, order)
+    left, right, placed = left[:, columns] * signs, right[:, columns] * signs, values[columns]
+    if variant == "US":
+        return Replacement(left * placed, right, values)
+    return Replacement(left, right * placed, values)
+
+
+def classifier_turned(classifier_weight: Tensor, turn: Tensor) -> Tensor:
+    """C_new = C turn, (classes, K), in the dtype and on the device of `classifier_weight`; computed in float64."""
+    if classifier_weight.ndim != 2 or classifier_weight.shape[1] != len(turn):
+        raise InputError(
+            f"a classifier of shape {tuple(classifier_weight.shape)} doesn't read the {len(turn)} outputs of this layer"
+        )
+    turned = classifier_weight.detach().to(torch.float64) @ turn.to(classifier_weight.device)
+    return turned.to(classifier_weight.dtype)
+
+
+def _placement(matrix: Tensor, values: Tensor, right: Tensor, order: str) -> tuple[Tensor, Tensor]:
+    """For each old column the singular vector that takes its place, (K,) int64, and its sign, (K,) float64."""
+    k = len(values)
+    if order == "sorted":
+        return torch.arange(k, device=matrix.device), torch.ones_like(values)
+    # w_i . u_j = s_j v_ij; a zero column has no direction and matches nothing (cosine 0).
+    norms = torch.linalg.vector_norm(matrix, dim=0)
+    cosine = (right * values / torch.where(norms > 0, norms, torch.ones_like(norms))[:, None]).cpu().numpy()
+    chosen = _assignment(cosine) if order == "assignment" else _greedy(cosine)
+    signs = np.where(cosine[np.arange(k), chosen] < 0, -1.0, 1.0)
+    return torch.from_numpy(chosen).to(matrix.device), torch.from_numpy(signs).to(matrix.device)
+
+
+def _assignment(cosine: np.ndarray) -> np.ndarray:
+    """The permutation with the largest sum of |cosine[i, chosen[i]]|."""
+    return linear_sum_assignment(np.abs(cosine), maximize=True)[1].astype(np.int64)
+
+
+def _greedy(cosine: np.ndarray) -> np.ndarray:
+    """Row by row the largest |cosine| among the columns not yet taken."""
+    free = np.abs(cosine)
+    chosen = np.empty(len(free), dtype=np.int64)
+    for i, row in enumerate(free):
+        chosen[i] = row.argmax()
+        free[:, chosen[i]] = -1.0
+    return chosen
+
+
+def _scaled_q(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Q D and R^T D^-1 of W = Q R; the signs LAPACK chose for the columns of Q cancel in Q D."""
+    q, r = torch.linalg.qr(matrix)
+    diagonal = r.diagonal()
+    rounding = max(matrix.shape) * torch.finfo(r.dtype).eps * float(r.abs().max())
+    zero = torch.nonzero(diagonal.abs() <= rounding).flatten()
+    if len(zero):
+        raise InputError(
+            f"variant QD needs linearly independent weight vectors, but {len(zero)} of {len(diagonal)} are not, the "
+            f"first is column {int(zero[0])}; use US, which needs no full rank"
+        )
+    return q * diagonal, r.T / diagonal

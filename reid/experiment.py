@@ -1,0 +1,119 @@
+"""A run from its folder's point of view: train, log, save, go on, and sum up in `scores.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from reid.checkpoint import load_checkpoint, load_into, save_checkpoint
+from reid.model.network import ReidNetwork
+from reid.records import Scores, StageLog
+from reid.retrieval import choose
+from reid.run import RunFolder, write_json
+from reid.stages import rri
+from reid.stages.rri import Plan
+from reid.stages.state import Batches, Hooks, TrainState
+
+MAX_CMC = 50
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One RRI run and, where wanted, its control.
+
+    make_network: the network as it is before Step 0. evaluate(model, last): its scores. final: which feature,
+    normalisation and flip `final` reports. carried: what every checkpoint carries besides (configuration, classes).
+    """
+
+    folder: RunFolder
+    make_network: Callable[[], ReidNetwork]
+    loader: Batches
+    plan: Plan
+    evaluate: Callable[[ReidNetwork, bool], tuple[Scores, ...]]
+    final: dict[str, Any]
+    carried: dict[str, Any]
+    dataset: str
+    control: bool = False
+    report: Callable[[StageLog], None] = lambda row: None
+
+    def run(self) -> dict[str, Any]:
+        """Train what is not yet trained; returns the content of `scores.json`."""
+        last = self.folder.checkpoints / "rri_last.pth"
+        state = TrainState("rri", self.make_network())
+        self._go_on(state)
+        if not last.exists():
+            self._save(state, "last")
+        stopped = rri.run(state, self.loader, self.plan, self._hooks([]))
+        self._finish(state)
+        rows = list(state.rows)
+        summary = self._summary(rows, [], stopped)
+        if self.control:
+            control = TrainState("control", state.model)
+            if not self._go_on(control):
+                step0 = load_checkpoint(self.folder.checkpoints / "rri_step0.pth")
+                load_into(control.model, step0["model"], source="rri_step0.pth")
+                control.rows = [dataclasses.replace(rows[0], run="control")]
+                self._save(control, "last")
+            rri.run_control(control, self.loader, self.plan, self._hooks(rows, stopped), rows)
+            self._finish(control)
+            summary = self._summary(rows, control.rows, stopped)
+        write_json(self.folder.path / "scores.json", summary)
+        return summary
+
+    def _go_on(self, state: TrainState) -> bool:
+        """Take up the run's last checkpoint where there is one; the log is cut back to it."""
+        path = self.folder.checkpoints / f"{state.run}_last.pth"
+        if not path.exists():
+            return False
+        content = load_checkpoint(path)
+        load_into(state.model, content["model"], source=str(path))
+        state.restore(content)
+        if not (self.folder.checkpoints / "control_last.pth").exists() or state.run == "control":
+            self.folder.cut_log(content["log_lines"])
+        return True
+
+    def _hooks(self, before: list[StageLog], stopped: str | None = None) -> Hooks:
+        def epoch(state: TrainState, entry: dict[str, Any]) -> None:
+            self.folder.log(entry)
+            self._save(state, "last")
+
+        def stage(state: TrainState, row: StageLog) -> None:
+            cmc = {f"{s.feature}{'_normalized' if s.normalized else ''}": list(s.cmc[:MAX_CMC]) for s in row.scores}
+            self.folder.log({"kind": "stage", "epoch": row.epochs, **_log_names(row.to_json()), "cmc": cmc})
+            name = row.stage if row.round == 0 else f"r{row.round:02d}_{row.stage}"
+            self._save(state, name)
+            self._save(state, "last")
+            rows, control = (state.rows, []) if state.run == "rri" else (before, state.rows)
+            write_json(self.folder.path / "scores.json", self._summary(rows, control, stopped))
+            self.report(row)
+
+        return Hooks(evaluate=self.evaluate, epoch=epoch, stage=stage)
+
+    def _finish(self, state: TrainState) -> None:
+        """The last row gets every score, the flip test too."""
+        row = state.rows[-1]
+        if {score.flip for score in row.scores} != {False, True}:
+            state.rows[-1] = dataclasses.replace(row, scores=self.evaluate(state.model, True))
+            self.folder.log({"kind": "final", "run": state.run, "scores": state.rows[-1].to_json()["scores"]})
+            self._save(state, "last")
+
+    def _save(self, state: TrainState, name: str) -> None:
+        content = {**self.carried, **state.to_checkpoint(), "log_lines": self.folder.log_length()}
+        save_checkpoint(self.folder.checkpoints / f"{state.run}_{name}.pth", content)
+
+    def _summary(self, rows: list[StageLog], control: list[StageLog], stopped: str | None) -> dict[str, Any]:
+        return {
+            "dataset": self.dataset,
+            "rows": [row.to_json() for row in (*rows, *control[1:])],
+            "final": choose(rows[-1].scores, **self.final).to_json(),
+            "control_final": choose(control[-1].scores, **self.final).to_json() if control else None,
+            "rounds": max((row.round for row in rows if row.stage == "relaxation"), default=0),
+            "stopped": stopped,
+        }
+
+
+def _log_names(row: dict[str, Any]) -> dict[str, Any]:
+    """A row under the names of `log.jsonl`, where `loss` means the same in epoch and stage lines."""
+    return {"loss": row["train_loss"], **row}

@@ -1,0 +1,102 @@
+"""Features: a network and images in, embeddings out, saved and loaded as `.npz`."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from reid.errors import InputError
+from reid.model.network import ReidNetwork
+from reid.records import Features
+from reid.stages.epoch import autocast
+
+
+class LabelledBatches(Protocol):
+    """Images in a fixed order with their labels: see `reid.data.loaders.TestLoader`."""
+
+    identities: np.ndarray
+    cameras: np.ndarray
+    paths: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterable[Tensor]: ...
+
+
+@torch.inference_mode()
+def extract(
+    model: ReidNetwork,
+    loader: LabelledBatches,
+    *,
+    mirror: bool = False,
+    dtype: torch.dtype | None = None,
+    title: str = "",
+) -> dict[str, Features]:
+    """Embed every image of `loader`: {"input": (N, D_in), "output": (N, K)} of the Eigenlayer, float32.
+
+    mirror: embed the mirror images instead. dtype: autocast type, None for float32. The model's mode is restored.
+    """
+    training = model.training
+    model.eval()
+    parts: dict[str, list[np.ndarray]] = {"input": [], "output": []}
+    for images in tqdm(loader, desc=title or "features", unit="batch", leave=False, mininterval=1.0):
+        with autocast(images.device, dtype):
+            embedding = model.embed(images.flip(-1) if mirror else images)
+        parts["input"].append(embedding.input.float().cpu().numpy())
+        parts["output"].append(embedding.output.float().cpu().numpy())
+    model.train(training)
+    return {
+        name: Features(np.concatenate(values), loader.identities, loader.cameras, loader.paths)
+        for name, values in parts.items()
+    }
+
+
+def mean_features(first: Features, second: Features) -> Features:
+    """The mean of an image's embedding and its mirror image's: the flip test."""
+    return Features((first.values + second.values) / 2, first.identities, first.cameras, first.paths)
+
+
+def save_features(path: Path, query: Features, gallery: Features) -> None:
+    """Write query and gallery into one `.npz`: `{query,gallery}_{values,identities,cameras,paths}`."""
+    arrays = {
+        f"{part}_{name}": np.asarray(getattr(features, name))
+        for part, features in (("query", query), ("gallery", gallery))
+        for name in ("values", "identities", "cameras", "paths")
+    }
+    beside = path.with_name(f".{path.name}.writing.npz")
+    try:
+        np.savez(beside, **arrays)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load_features(path: Path) -> tuple[Features, Features]:
+    """Query and gallery as `save_features` wrote them. Raises InputError for a missing, broken or foreign file."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such feature file")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            parts = [
+                Features(
+                    arrays[f"{part}_values"],
+                    arrays[f"{part}_identities"],
+                    arrays[f"{part}_cameras"],
+                    tuple(arrays[f"{part}_paths"].tolist()),
+                )
+                for part in ("query", "gallery")
+            ]
+    except KeyError as error:
+        raise InputError(f"{path}: holds no array {error}; written by tools/evaluate.py --save-features?") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: broken or no feature file ({' '.join(str(error).split())[:120]})") from None
+    return parts[0], parts[1]

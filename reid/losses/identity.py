@@ -1,0 +1,15 @@
+"""Identity classification: the softmax loss every stage of SVDNet trains with."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+
+def identity_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy over the batch, a float32 scalar in nats.
+
+    logits: (B, C) floating. labels: (B,) int64 in [0, C). label_smoothing: ε in [0, 1); the target is 1 - ε on the
+    true identity plus ε / C on each (Szegedy et al. 2016, Eq. 7-8).
+    """
+    return functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)

@@ -1,0 +1,32 @@
+"""Backbone, pooling, neck, Eigenlayer, classifier.
+
+A backbone is a function `(*, weights, last_stride, source) -> trunk`: a module from images (B, 3, H, W) float32,
+normalised, to a map (B, C, h, w), with C as its attribute `out_channels`.
+A neck is a function `(d_in, *, weights, source) -> module` from pooled (B, d_in) to the Eigenlayer's input; a backbone
+without one hands the pooled vector on as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from reid.model.osnet import WIDTHS, OSNetTrunk, osnet_neck, osnet_trunk
+from reid.model.resnet import ResNetTrunk, resnet_trunk
+
+Trunk = OSNetTrunk | ResNetTrunk
+
+BACKBONES: dict[str, Callable[..., Trunk]] = {
+    "resnet18": partial(resnet_trunk, "resnet18"),
+    "resnet34": partial(resnet_trunk, "resnet34"),
+    "resnet50": partial(resnet_trunk, "resnet50"),
+    "resnet101": partial(resnet_trunk, "resnet101"),
+    "osnet_x0_25": partial(osnet_trunk, "osnet_x0_25"),
+    "osnet_x0_5": partial(osnet_trunk, "osnet_x0_5"),
+    "osnet_x0_75": partial(osnet_trunk, "osnet_x0_75"),
+    "osnet_x1_0": partial(osnet_trunk, "osnet_x1_0"),
+}
+
+NECKS: dict[str, Callable[..., nn.Module]] = {name: partial(osnet_neck, name) for name in WIDTHS}

@@ -1,0 +1,123 @@
+"""From the ranks of the true matches to AP, INP and CMC.
+
+Nothing but these ranks is needed: a query with m true matches at the ranks r_1 < ... < r_m (from 1, junk left out) has
+the precision j / r_j at its j-th hit and (j - 1) / (r_j - 1) at the rank before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reid.errors import InputError
+from reid.records import Scores
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Where each query found its true matches.
+
+    ranks: (M,) int64, the ranks of all true matches, query after query, ascending within a query, from 1, junk left
+    out. offsets: (Q + 1,) int64, query i owns ranks[offsets[i]:offsets[i + 1]]; an empty stretch is a query with
+    nothing to find. gallery: number of gallery images.
+
+    The per-query measures are (Q,) arrays in the order of the queries.
+    """
+
+    ranks: np.ndarray
+    offsets: np.ndarray
+    gallery: int
+
+    def __post_init__(self) -> None:
+        ranks, offsets = self.ranks, self.offsets
+        if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(ranks) or (np.diff(offsets) < 0).any():
+            raise ValueError(f"offsets don't divide {len(ranks)} ranks among the queries")
+        ascending = np.diff(ranks) > 0
+        ascending[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(ranks))] - 1] = True
+        if not ascending.all() or (len(ranks) and not 1 <= ranks.min() <= ranks.max() <= self.gallery):
+            raise ValueError("the ranks of a query must ascend within 1 .. gallery")
+
+    def hits(self, query: int) -> np.ndarray:
+        """The ranks of the true matches of one query, ascending."""
+        return self.ranks[self.offsets[query] : self.offsets[query + 1]]
+
+    @property
+    def matches(self) -> np.ndarray:
+        """Number of true matches, int64."""
+        return np.diff(self.offsets)
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Whether there is anything to find, bool."""
+        return self.matches > 0
+
+    @property
+    def first_hit(self) -> np.ndarray:
+        """Rank of the first true match, int64; 0 where there is none."""
+        first = np.zeros(len(self.matches), dtype=np.int64)
+        first[self.valid] = self.ranks[self.offsets[:-1][self.valid]]
+        return first
+
+    @property
+    def average_precision(self) -> np.ndarray:
+        """AP as a rectangle sum, 1/m sum_j j / r_j, float64; NaN where there is no true match."""
+        return np.where(self.valid, self._mean_over_hits(self._hit_number() / self.ranks), np.nan)
+
+    @property
+    def average_precision_trapezoid(self) -> np.ndarray:
+        """AP as the code of the Market-1501 authors has it, float64; 0 where there is no true match.
+
+        The sum over ranks n of (recall_n - recall_{n-1}) (P_{n-1} + P_n) / 2 with P_0 = 1. Recall rises by 1/m at a
+        hit and nowhere else, so only hits add to it.
+        """
+        number = self._hit_number()
+        before = np.where(self.ranks > 1, (number - 1) / np.maximum(self.ranks - 1, 1), 1.0)
+        return self._mean_over_hits((before + number / self.ranks) / 2)
+
+    @property
+    def inverse_negative_penalty(self) -> np.ndarray:
+        """INP, true matches / rank of the last one, float64; NaN where there is no true match."""
+        penalty = np.full(len(self.matches), np.nan)
+        penalty[self.valid] = self.matches[self.valid] / self.ranks[self.offsets[1:][self.valid] - 1]
+        return penalty
+
+    def cmc(self, max_rank: int = 50) -> np.ndarray:
+        """(min(max_rank, gallery),) float64: share of the valid queries with a hit at rank k or before, k from 1."""
+        if max_rank < 1:
+            raise InputError(f"the CMC curve needs max_rank >= 1, not {max_rank}")
+        length = min(max_rank, self.gallery)
+        first = self.first_hit[self.valid]
+        found = np.bincount(first[first <= length], minlength=length + 1)[1:]
+        return np.cumsum(found) / max(len(first), 1)
+
+    def scores(self, max_rank: int = 50) -> Scores:
+        """The means over queries: over the valid ones, mAP_trapezoid over all."""
+        valid, first = self.valid, self.first_hit
+        if not valid.any():
+            raise InputError(f"none of the {len(valid)} queries has a true match in the gallery")
+        rank1, rank5, rank10 = (float(np.mean(first[valid] <= k)) for k in (1, 5, 10))
+        return Scores(
+            rank1=rank1,
+            rank5=rank5,
+            rank10=rank10,
+            mAP=float(self.average_precision[valid].mean()),
+            mAP_trapezoid=float(self.average_precision_trapezoid.mean()),
+            mINP=float(self.inverse_negative_penalty[valid].mean()),
+            cmc=tuple(self.cmc(max_rank).tolist()),
+            queries=int(valid.sum()),
+            dropped_queries=int((~valid).sum()),
+        )
+
+    def _owner(self) -> np.ndarray:
+        """(M,) the query of each rank."""
+        return np.repeat(np.arange(len(self.matches)), self.matches)
+
+    def _hit_number(self) -> np.ndarray:
+        """(M,) j of the j-th hit of its query, from 1."""
+        return np.arange(len(self.ranks)) - self.offsets[self._owner()] + 1
+
+    def _mean_over_hits(self, values: np.ndarray) -> np.ndarray:
+        """(M,) values -> (Q,) their mean per query, 0 for a query without hits."""
+        sums = np.bincount(self._owner(), weights=values, minlength=len(self.matches))
+        return sums / np.maximum(self.matches, 1)

@@ -1,0 +1,161 @@
+"""The run folder: what a run writes down, how it is seeded, and where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+
+from reid import __version__
+from reid.errors import InputError
+
+
+class RunFolder:
+    """`OUTPUT_DIR` with `config.yaml`, `log.jsonl`, `scores.json`, `checkpoints/` and `report.html`."""
+
+    def __init__(self, path: Path, *, tensorboard: bool = False) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self._log = path / "log.jsonl"
+        self._tensorboard = _tensorboard_writer(path) if tensorboard else None
+
+    def open(self, config_text: str, *, resume: bool) -> None:
+        """Make the folder, or go on in it. Raises InputError where a run would be overwritten or changed."""
+        config = self.path / "config.yaml"
+        if config.exists() and not resume:
+            raise InputError(
+                f"{self.path} already holds a run: add --resume to go on with it, or choose another OUTPUT_DIR"
+            )
+        if resume and not config.exists():
+            raise InputError(f"{self.path} holds no run to go on with: leave --resume out to start one")
+        if resume and config.read_text(encoding="utf-8") != config_text:
+            changed = _changed_lines(config.read_text(encoding="utf-8"), config_text)
+            raise InputError(f"{self.path}: the run to go on with was made with another configuration: {changed}")
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            write_text(config, config_text)
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append one line to `log.jsonl`."""
+        with open(self._log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        if self._tensorboard is not None:
+            self._to_tensorboard(entry)
+
+    def log_length(self) -> int:
+        """Lines written so far; a checkpoint remembers it."""
+        return len(self._log.read_text(encoding="utf-8").splitlines()) if self._log.exists() else 0
+
+    def cut_log(self, lines: int) -> None:
+        """Forget what was logged after the checkpoint that the run goes on from."""
+        if self._log.exists():
+            kept = self._log.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
+            write_text(self._log, "".join(kept))
+
+    def _to_tensorboard(self, entry: dict[str, Any]) -> None:
+        values = {k: v for k, v in entry.items() if isinstance(v, float)}
+        for score in entry.get("scores", []):
+            name = f"{score['feature']}{'_normalized' if score['normalized'] else ''}{'_flip' if score['flip'] else ''}"
+            values |= {f"{name}/rank1": score["rank1"], f"{name}/mAP": score["mAP"]}
+        for name, value in values.items():
+            self._tensorboard.add_scalar(f"{entry['run']}/{name}", value, entry.get("total_epochs", 0))
+        self._tensorboard.flush()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing."""
+    beside = path.with_name(f".{path.name}.writing")
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file or nothing."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def seed_from(*parts: object) -> int:
+    """A seed in [0, 2**63) for one use, from what names it: (seed, stage, round, epoch), say.
+
+    An epoch seeded so is the same whatever ran before it, which is what makes a resumed run equal to an unbroken one.
+    """
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch (all devices) and NumPy's global generator, which libraries may use."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def provenance() -> dict[str, Any]:
+    """Where a run came from: command, commit, versions, machine."""
+    return {
+        "command": " ".join(sys.argv),
+        "commit": _commit(),
+        "versions": {
+            "reid": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+        },
+        "machine": {
+            "processor": _processor(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _commit() -> str | None:
+    folder = Path(__file__).parent
+    try:
+        head = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _changed_lines(old: str, new: str) -> str:
+    was, now = set(old.splitlines()), set(new.splitlines())
+    gone = sorted(line.strip() for line in was - now)
+    come = sorted(line.strip() for line in now - was)
+    return f"was {', '.join(gone) or 'nothing'}; is {', '.join(come) or 'nothing'}"
+
+
+def _tensorboard_writer(path: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError("TENSORBOARD True needs the extra: pip install 'reid[tensorboard]'") from None
+    return SummaryWriter(str(path / "tensorboard"))

@@ -1,0 +1,16 @@
+"""When the Restraint-and-Relaxation Iteration has converged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def converged(history: Sequence[float], *, tolerance: float, patience: int) -> bool:
+    """Whether S(W) has stopped rising (Sun et al. 2017, Section 3.2: RRI ends when S(W) becomes stable).
+
+    history: S(W) after each Relaxation, in order, each in (0, 1]. True when none of the last `patience` values exceeds
+    the best one before them by more than `tolerance`; with `patience` values or fewer nothing can be said yet.
+    """
+    if len(history) <= patience:
+        return False
+    return max(history[-patience:]) <= max(history[:-patience]) + tolerance

@@ -1,0 +1,86 @@
+"""Decorrelate: replace the Eigenlayer's weight vectors by uncorrelated ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import torch
+
+from reid.decorrelation import condition_number, correlation_metric, replace_weight, severest_pair, spectrum
+from reid.records import StageLog
+from reid.run import seed_from
+from reid.stages.epoch import measure_loss
+from reid.stages.optimizer import Solver
+from reid.stages.state import Batches, Hooks, TrainState
+
+
+def run(
+    state: TrainState,
+    loader: Batches,
+    *,
+    round: int,
+    variant: str,
+    order: str,
+    rotate_classifier: bool,
+    loss_images: int,
+    solver: Solver,
+    hooks: Hooks,
+) -> StageLog:
+    """Replace the weight and record what that did: S(W), spectrum, and the training loss just before and after.
+
+    variant "none" leaves the weight alone, as a control does. The loss is measured in evaluation mode on the same
+    `loss_images` unaugmented training images both times. `seconds` of the row counts the decomposition, the
+    matching and S(W), nothing else.
+    """
+    model = state.model
+    state.begin("decorrelate", round)
+    before = _loss(state, loader, loss_images, solver)
+    started = time.perf_counter()
+    vectors = model.eigenlayer.vectors.detach()
+    facts = {
+        "variant": variant,
+        "correlation_before": correlation_metric(vectors),
+        "severest_pair_before": severest_pair(vectors),
+        "condition_number_before": condition_number(vectors),
+        "spectrum_before": spectrum(vectors).tolist(),
+    }
+    if variant != "none":
+        replacement = replace_weight(vectors, variant=variant, order=order)
+        with torch.no_grad():
+            model.eigenlayer.vectors.copy_(replacement.weight)
+            if rotate_classifier and model.classifier is not None:
+                weight = model.classifier.weight
+                weight.copy_(weight.double() @ replacement.turn.to(weight.device))
+    vectors = model.eigenlayer.vectors.detach()
+    correlation = correlation_metric(vectors)
+    facts |= {
+        "severest_pair_after": severest_pair(vectors),
+        "condition_number_after": condition_number(vectors),
+        "spectrum_after": spectrum(vectors).tolist(),
+    }
+    seconds = time.perf_counter() - started
+    after = before if variant == "none" else _loss(state, loader, loss_images, solver)
+    if variant == "none" and state.rows:
+        scores = tuple(dataclasses.replace(score) for score in state.rows[-1].scores)  # the network is the same
+    else:
+        scores = hooks.evaluate(model, False)
+    row = StageLog(
+        run=state.run,
+        stage="decorrelate",
+        round=round,
+        epochs=0,
+        seconds=seconds,
+        train_loss=after,
+        correlation=correlation,
+        scores=scores,
+        extra={"train_loss_before": before, "train_loss_after": after, **facts},
+    )
+    state.finish(row)
+    hooks.stage(state, row)
+    return row
+
+
+def _loss(state: TrainState, loader: Batches, count: int, solver: Solver) -> float:
+    batches = loader.sample(count, seed_from(solver.seed, "loss before and after a replacement"))
+    return measure_loss(state.model, batches, label_smoothing=solver.label_smoothing, dtype=solver.dtype)

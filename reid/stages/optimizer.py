@@ -1,0 +1,92 @@
+"""A fresh optimiser for a stage, over what the stage trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from reid.errors import InputError
+
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+@dataclass(frozen=True)
+class Solver:
+    """What every stage shares.
+
+    optimizer: "sgd", "adam" or "adamw". bias_lr_factor, bias_weight_decay: the official recipe doubles the rate of
+    biases and does not decay them. norm_statistics: "running" (BatchNorm learns its statistics) or "frozen" (it keeps
+    them). dtype: autocast type of the forward pass, None for float32.
+    """
+
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    amsgrad: bool = False
+    weight_decay: float = 5e-4
+    bias_lr_factor: float = 1.0
+    bias_weight_decay: bool = True
+    label_smoothing: float = 0.0
+    norm_statistics: str = "running"
+    dtype: torch.dtype | None = None
+    seed: int = 0
+
+
+def freeze(model: nn.Module, names: Sequence[str]) -> None:
+    """Let exactly the parameters outside `names` require a gradient.
+
+    names: beginnings of parameter names at a dot ("backbone.layer1"), or "norm" for the scale and shift of every
+    normalisation. Raises InputError for a name that freezes nothing.
+    """
+    norm_parameters = {
+        f"{module_name}.{name}"
+        for module_name, module in model.named_modules()
+        if isinstance(module, NORMS)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    matched = set()
+    for name, parameter in model.named_parameters():
+        hits = {n for n in names if (n == "norm" and name in norm_parameters) or f"{name}.".startswith(f"{n}.")}
+        matched |= hits
+        parameter.requires_grad_(not hits)
+    idle = [name for name in names if name not in matched]
+    if idle:
+        tops = ", ".join(dict.fromkeys(".".join(n.split(".")[:2]) for n, _ in model.named_parameters()))
+        raise InputError(f"FREEZE names no parameter: {', '.join(idle)}; names begin with {tops}")
+
+
+def make_optimizer(model: nn.Module, solver: Solver, lr: float) -> Optimizer:
+    """The optimiser over the parameters that require a gradient, in groups for weights and biases.
+
+    A frozen parameter is not in it at all, so neither momentum nor weight decay can move it. Each group holds its
+    `base_lr`, which the schedule multiplies.
+    """
+    weights, biases = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (biases if name.endswith("bias") else weights).append(parameter)
+    groups = [
+        {"params": weights, "base_lr": lr, "weight_decay": solver.weight_decay},
+        {
+            "params": biases,
+            "base_lr": lr * solver.bias_lr_factor,
+            "weight_decay": solver.weight_decay if solver.bias_weight_decay else 0.0,
+        },
+    ]
+    groups = [group for group in groups if group["params"]]
+    if solver.optimizer == "sgd":
+        return SGD(groups, lr=lr, momentum=solver.momentum)
+    kind = {"adam": Adam, "adamw": AdamW}[solver.optimizer]
+    return kind(groups, lr=lr, amsgrad=solver.amsgrad)
+
+
+def set_training_mode(model: nn.Module, norm_statistics: str) -> None:
+    """Training mode; with "frozen" statistics BatchNorm normalises by its running ones and leaves them alone."""
+    model.train()
+    if norm_statistics == "frozen":
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()

@@ -1,0 +1,98 @@
+"""What a training holds between two moments, and how it tells others about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from reid.model.network import ReidNetwork
+from reid.records import Scores, StageLog
+
+
+class Batches(Protocol):
+    """What a stage asks of the training data: see `reid.data.loaders.TrainLoader`."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+    def sample(self, count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+@dataclass
+class TrainState:
+    """Everything a checkpoint must hold of a run.
+
+    rows: the finished stages. stage, round, epoch: the unfinished one and how many of its epochs are done, with the
+    loss of each, the seconds spent and the optimiser's state. Random numbers need no place here: every epoch is seeded
+    from its own position.
+    """
+
+    run: str
+    model: ReidNetwork
+    rows: list[StageLog] = field(default_factory=list)
+    stage: str = ""
+    round: int = 0
+    epoch: int = 0
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    optimizer: dict[str, Any] | None = None
+
+    def done(self, stage: str, round: int) -> StageLog | None:
+        """The row of a stage, if it is finished."""
+        return next((row for row in self.rows if (row.stage, row.round) == (stage, round)), None)
+
+    def begin(self, stage: str, round: int) -> bool:
+        """Take up a stage; True where it goes on in the middle, False where it starts afresh."""
+        if (self.stage, self.round) == (stage, round) and self.epoch:
+            return True
+        self.stage, self.round, self.epoch, self.losses, self.seconds, self.optimizer = stage, round, 0, [], 0.0, None
+        return False
+
+    def finish(self, row: StageLog) -> StageLog:
+        """Add the row of the stage that has just ended."""
+        self.rows.append(row)
+        self.stage, self.epoch, self.losses, self.seconds, self.optimizer = "", 0, [], 0.0, None
+        return row
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        """Tensors and plain values only, so that it loads without a pickle."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer,
+            "position": {key: getattr(self, key) for key in ("run", "stage", "round", "epoch", "losses", "seconds")},
+            "rows": [_row_to_plain(row) for row in self.rows],
+        }
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Take over what `to_checkpoint` gave; the model's tensors are loaded by the caller."""
+        for key, value in content["position"].items():
+            setattr(self, key, value)
+        self.optimizer = content["optimizer"]
+        self.rows = [_row_from_plain(row) for row in content["rows"]]
+
+
+def _row_to_plain(row: StageLog) -> dict[str, Any]:
+    plain = {name: getattr(row, name) for name in row.__dataclass_fields__}
+    plain["scores"] = [{name: getattr(s, name) for name in s.__dataclass_fields__} for s in row.scores]
+    return plain
+
+
+def _row_from_plain(plain: dict[str, Any]) -> StageLog:
+    scores = tuple(Scores(**{**score, "cmc": tuple(score["cmc"])}) for score in plain["scores"])
+    return StageLog(**{**plain, "scores": scores})
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How a run reports. evaluate(model, last): the scores, more of them where `last` says that the run ends here.
+
+    epoch(state, entry) after every epoch and stage(state, row) after every stage: log and save.
+    """
+
+    evaluate: Callable[[ReidNetwork, bool], tuple[Scores, ...]] = lambda model, last: ()
+    epoch: Callable[[TrainState, dict[str, Any]], None] = lambda state, entry: None
+    stage: Callable[[TrainState, StageLog], None] = lambda state, row: None

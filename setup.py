@@ -1,0 +1,45 @@
+"""Packaging of `reid`. Lower bounds are versions the tests have run with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "reid/__init__.py").read_text(encoding="utf-8"))
+assert VERSION is not None
+
+REPORT = ["jinja2>=3.1", "matplotlib>=3.8"]
+TENSORBOARD = ["tensorboard>=2.20"]
+TEST = ["pytest>=8", "hypothesis>=6.100"]
+LINT = ["ruff>=0.9", "mypy>=1.15", "types-PyYAML", "types-tqdm"]
+
+setup(
+    name="reid",
+    version=VERSION.group(1),
+    description="SVDNet for pedestrian retrieval: training, correlation and exact ranking evaluation",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["reid", "reid.*"]),
+    package_data={"reid.report": ["templates/*"]},
+    install_requires=[
+        "torch>=2.11",
+        "torchvision>=0.26",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "scikit-learn>=1.4",
+        "pillow>=10.2",
+        "tqdm>=4.66",
+        "yacs>=0.1.8",
+        "pyyaml>=6.0.1",
+    ],
+    extras_require={
+        "report": REPORT,
+        "tensorboard": TENSORBOARD,
+        "dev": [*REPORT, *TENSORBOARD, *TEST, *LINT],
+    },
+)

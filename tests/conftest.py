@@ -1,0 +1,35 @@
+"""What tests on real data need, and where they look for it: REID_DATA, REID_WEIGHTS, else a folder beside."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    """More threads than cores cost more than they bring on these small tensors."""
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder that holds `Market-1501-v15.09.15.zip`."""
+    folder = Path(os.environ.get("REID_DATA") or SHARED / "data")
+    if not (folder / "Market-1501-v15.09.15.zip").is_file():
+        pytest.skip("needs Market-1501-v15.09.15.zip in the folder REID_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """The folder that holds `osnet_x0_25_imagenet.pth`."""
+    folder = Path(os.environ.get("REID_WEIGHTS") or SHARED / "weights")
+    if not (folder / "osnet_x0_25_imagenet.pth").is_file():
+        pytest.skip("needs osnet_x0_25_imagenet.pth in the folder REID_WEIGHTS")
+    return folder

@@ -1,0 +1,166 @@
+"""Images are decoded once, exactly, and a file of them is never stale and never half-written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reid.data import cache as cache_module
+from reid.data.cache import decode_images, new_folder
+from reid.errors import InputError
+
+
+@pytest.fixture
+def paths(tmp_path, make_image) -> list[str]:
+    files = [tmp_path / f"{index:03d}.jpg" for index in range(150)]  # more than two pieces
+    for index, file in enumerate(files):
+        make_image(file, index)
+    return [str(file) for file in files]
+
+
+def decode(paths, tmp_path, **options):
+    return decode_images(paths, **{"size": (128, 64), "cache": tmp_path / "cache", "progress": False, **options})
+
+
+def test_pixels_and_order_are_those_of_the_files(tmp_path, paths):
+    images = decode(paths, tmp_path)
+    assert images.shape == (150, 3, 128, 64) and images.dtype == np.uint8
+    for index in (0, 63, 64, 149):
+        np.testing.assert_array_equal(images[index].transpose(1, 2, 0), np.asarray(Image.open(paths[index])))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_resizing_is_antialiased_height_by_width(tmp_path):
+    stripes = np.zeros((256, 128, 3), dtype=np.uint8)
+    stripes[:, ::2] = 200
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    image = decode([str(tmp_path / "stripes.png")], tmp_path, size=(64, 32))[0]
+    assert image.shape == (3, 64, 32)
+    # stripes one pixel wide average out; plain bilinear sampling would keep some of them
+    assert np.abs(image[:, :, 2:-2].astype(int) - 100).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P"])
+def test_every_colour_mode_becomes_rgb(tmp_path, mode):
+    path = tmp_path / ("image.jpg" if mode in ("L", "CMYK") else "image.png")
+    Image.new("RGB", (64, 128), (200, 200, 200)).convert(mode).save(path)
+    image = decode([str(path)], tmp_path)[0]
+    assert image.shape == (3, 128, 64) and np.abs(image.astype(int) - 200).max() <= 2
+
+
+def test_a_large_array_is_a_read_only_file_decoded_once(tmp_path, paths, monkeypatch):
+    mapped = decode(paths, tmp_path, in_memory_limit=0)
+    assert isinstance(mapped, np.memmap) and not mapped.flags.writeable
+    np.testing.assert_array_equal(mapped, decode(paths, tmp_path))
+    monkeypatch.setattr(cache_module, "decode_image", lambda *_: pytest.fail("decoded again"))
+    np.testing.assert_array_equal(decode(paths, tmp_path, in_memory_limit=0), mapped)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_the_limit_counts_bytes(tmp_path, paths):
+    needed = 150 * 3 * 128 * 64
+    assert not isinstance(decode(paths, tmp_path, in_memory_limit=needed), np.memmap)
+    assert isinstance(decode(paths, tmp_path, in_memory_limit=needed - 1), np.memmap)
+
+
+@pytest.mark.parametrize("change", ["content", "time", "order", "size"])
+def test_a_changed_dataset_is_decoded_anew(tmp_path, paths, make_image, change):
+    before = np.array(decode(paths, tmp_path, in_memory_limit=0))
+    options = {}
+    if change == "content":
+        make_image(Path(paths[3]), 999)
+    elif change == "time":
+        os.utime(paths[3], ns=(1, 1))
+    elif change == "order":
+        paths[0], paths[1] = paths[1], paths[0]
+    else:
+        options["size"] = (64, 32)
+    after = decode(paths, tmp_path, in_memory_limit=0, **options)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    if change in ("content", "order"):
+        assert not np.array_equal(after, before)
+
+
+@pytest.mark.parametrize("cut", [2, 60, 1200])
+@pytest.mark.parametrize("limit", [0, 2**30])
+def test_a_truncated_image_is_named_and_leaves_nothing(tmp_path, paths, cut, limit):
+    broken = Path(paths[100])
+    broken.write_bytes(broken.read_bytes()[:-cut])
+    with pytest.raises(InputError, match="unreadable or truncated") as caught:
+        decode(paths, tmp_path, in_memory_limit=limit)
+    assert str(broken) in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"plain text", b"\xff\xd8\xff\xe0" + b"\0" * 30, b"\x89PNG\r\n\x1a\n\0\0"])
+def test_a_file_that_is_no_image_is_named(tmp_path, content):
+    path = tmp_path / "no.jpg"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"no\.jpg: unreadable or truncated"):
+        decode([str(path)], tmp_path)
+
+
+@pytest.mark.parametrize("limit", [0, 2**30])
+def test_a_missing_image_is_named(tmp_path, paths, limit):
+    os.unlink(paths[7])
+    with pytest.raises(InputError, match=r"007\.jpg: no such image"):
+        decode(paths, tmp_path, in_memory_limit=limit)
+
+
+def test_a_giant_image_is_refused_by_its_header(tmp_path):
+    path = tmp_path / "giant.png"
+    Image.new("1", (10_000, 5_001)).save(path)
+    with pytest.raises(InputError, match=r"giant\.png: 10000 x 5001 pixels, above the limit of 50,000,000"):
+        decode([str(path)], tmp_path)
+
+
+def test_a_disk_that_fills_leaves_nothing(tmp_path, paths, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        decode(paths, tmp_path, in_memory_limit=0)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_room_is_checked_first(tmp_path, paths, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3 * 2**20))
+    monkeypatch.setattr(cache_module, "decode_image", lambda *_: pytest.fail("decoded all the same"))
+    with pytest.raises(InputError, match="decoding 150 images at 128x64 needs 4 MiB .* has 3 MiB free"):
+        decode(paths, tmp_path, in_memory_limit=0)
+
+
+def test_a_damaged_cache_file_is_told(tmp_path, paths):
+    decode(paths, tmp_path, in_memory_limit=0)
+    (stored,) = (tmp_path / "cache").iterdir()
+    stored.write_bytes(stored.read_bytes()[:1000])
+    with pytest.raises(InputError, match="damaged cache file"):
+        decode(paths, tmp_path, in_memory_limit=0)
+
+
+def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "made") as partial:
+        (partial / "file").write_text("x")
+        assert not (tmp_path / "made").exists()
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    with new_folder(tmp_path / "made") as partial:
+        (partial / "file").write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_faster_neighbour_keeps_its_folder(tmp_path):
+    with new_folder(tmp_path / "made") as partial:
+        (partial / "file").write_text("slow")
+        (tmp_path / "made").mkdir()
+        (tmp_path / "made" / "file").write_text("fast")
+    assert (tmp_path / "made" / "file").read_text() == "fast"
+    assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,37 @@
+"""The real Market-1501, where it is at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reid.data import DATASETS, banner
+from reid.records import Split
+
+
+@pytest.fixture(scope="module")
+def market(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Path]:
+    cache = tmp_path_factory.mktemp("market-cache")
+    return DATASETS["market1501"](real_data, cache=cache), cache
+
+
+def test_the_real_dataset_passes_its_strict_counts(market):
+    split, _ = market
+    assert (len(split.train), len(split.query), len(split.gallery)) == (12_936, 3_368, 19_732)
+    assert {image.camera for image in split.gallery} == set(range(1, 7))
+    assert sum(image.identity == -1 for image in split.gallery) == 3_819
+    assert sum(image.identity == 0 for image in split.gallery) == 2_798
+    assert sorted(split.train_labels().values()) == list(range(751))
+    assert "12,936" in banner(split)
+
+
+def test_a_removed_image_is_noticed_and_a_subset_accepted_on_request(market):
+    from reid.errors import InputError
+
+    split, cache = market
+    Path(split.train[0].path).unlink()
+    folder = Path(split.train[0].path).parent.parent
+    with pytest.raises(InputError, match="train has 12,935 images, not 12,936"):
+        DATASETS["market1501"](folder, cache=cache)
+    assert len(DATASETS["market1501"](folder, strict=False, cache=cache).train) == 12_935

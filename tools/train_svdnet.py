@@ -1,0 +1,78 @@
+"""Train SVDNet: Step 0, then the Restraint-and-Relaxation Iteration, and its control where wanted."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from reid import build
+from reid.config import load_config
+from reid.data import banner
+from reid.errors import Interrupted, run_command
+from reid.experiment import Experiment
+from reid.model.network import ReidNetwork
+from reid.model.precision import autocast_dtype
+from reid.records import Scores
+from reid.report.tables import row_line, stage_table
+from reid.report.training import write_report
+from reid.retrieval import network_features, score
+from reid.run import RunFolder, provenance, seed_everything
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", required=True, type=Path, help="a YAML file of configs/")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT_DIR")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as SEED 1 OUTPUT_DIR runs/again")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config_file, arguments.overrides)
+    device, weights = build.device(config), build.pretrained(config)
+    split = build.split(config)
+    print(banner(split), flush=True)
+    loaders = build.loaders(config, split)
+    classes = len(split.train_labels())
+
+    def make_network() -> ReidNetwork:
+        seed_everything(config.SEED)
+        return build.network(config, num_classes=classes, weights=weights)
+
+    def evaluate(model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
+        flips = (False, True) if last else (config.TEST.FLIP,)
+        dtype = autocast_dtype(config.TEST.PRECISION, device)
+        return score(network_features(model, loaders.query, loaders.gallery, flips=flips, dtype=dtype))
+
+    make_network()  # a mistake in the network is told before the folder is made
+    folder = RunFolder(Path(config.OUTPUT_DIR), tensorboard=config.TENSORBOARD)
+    folder.open(config.dump(), resume=arguments.resume)
+    if not arguments.resume:
+        folder.log({"kind": "start", "dataset": split.name, **provenance()})
+    start = "from scratch" if weights is None else f"weights {config.MODEL.WEIGHTS}"
+    print(f"{config.MODEL.BACKBONE}, {start}, {device}, {torch.get_num_threads()} threads -> {folder.path}", flush=True)
+    final = {"feature": config.TEST.FEATURE, "normalized": config.TEST.NORMALIZED, "flip": config.TEST.FLIP}
+    experiment = Experiment(
+        folder=folder,
+        make_network=make_network,
+        loader=loaders.train,
+        plan=build.plan(config),
+        evaluate=evaluate,
+        final=final,
+        carried={"config": config.dump(), "num_classes": classes},
+        dataset=split.name,
+        control=config.RRI.CONTROL,
+        report=lambda row: print(row_line(row.to_json(), **final), flush=True),
+    )
+    try:
+        summary = experiment.run()
+    except KeyboardInterrupt:
+        command = " ".join(["python", *(a for a in sys.argv if a != "--resume")])
+        command = command.replace(str(arguments.config_file), f"{arguments.config_file} --resume", 1)
+        raise Interrupted(f"interrupted; the last finished epoch is saved. To go on: {command}") from None
+    print(stage_table(summary, **final))
+    print(f"report: {write_report(folder.path)}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
