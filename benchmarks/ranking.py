@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from reid.records import Features
 
 BLOCK = 512
-NUISANCE = 0.5
+NUISANCE = 0.35
 
 
 def main() -> None:

@@ -62,12 +62,16 @@ class RunFolder:
             write_text(self._log, "".join(kept))
 
     def _to_tensorboard(self, entry: dict[str, Any]) -> None:
+        if "run" not in entry:
+            return
+        logged = [json.loads(line) for line in self._log.read_text(encoding="utf-8").splitlines()]
+        step = sum(line["kind"] == "epoch" and line["run"] == entry["run"] for line in logged)
         values = {k: v for k, v in entry.items() if isinstance(v, float)}
         for score in entry.get("scores", []):
             name = f"{score['feature']}{'_normalized' if score['normalized'] else ''}{'_flip' if score['flip'] else ''}"
             values |= {f"{name}/rank1": score["rank1"], f"{name}/mAP": score["mAP"]}
         for name, value in values.items():
-            self._tensorboard.add_scalar(f"{entry['run']}/{name}", value, entry.get("total_epochs", 0))
+            self._tensorboard.add_scalar(f"{entry['run']}/{name}", value, step)
         self._tensorboard.flush()
 
 

@@ -2,8 +2,8 @@
 
 A backbone is a function `(*, weights, last_stride, source) -> trunk`: a module from images (B, 3, H, W) float32,
 normalised, to a map (B, C, h, w), with C as its attribute `out_channels`.
-A neck is a function `(d_in, *, weights, source) -> module` from pooled (B, d_in) to the Eigenlayer's input; a backbone
-without one hands the pooled vector on as it is.
+A neck is a function `(d_in, *, weights, source) -> module` from pooled (B, d_in) to the Eigenlayer's input, (B,
+`out_features`); a backbone without one hands the pooled vector on as it is.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from torch import nn
-
-from reid.model.osnet import WIDTHS, OSNetTrunk, osnet_neck, osnet_trunk
+from reid.model.osnet import WIDTHS, FeatureBlock, OSNetTrunk, osnet_neck, osnet_trunk
 from reid.model.resnet import ResNetTrunk, resnet_trunk
 
 Trunk = OSNetTrunk | ResNetTrunk
@@ -29,4 +27,4 @@ BACKBONES: dict[str, Callable[..., Trunk]] = {
     "osnet_x1_0": partial(osnet_trunk, "osnet_x1_0"),
 }
 
-NECKS: dict[str, Callable[..., nn.Module]] = {name: partial(osnet_neck, name) for name in WIDTHS}
+NECKS: dict[str, Callable[..., FeatureBlock]] = {name: partial(osnet_neck, name) for name in WIDTHS}

@@ -15,9 +15,7 @@ class Eigenlayer(nn.Linear):
     Raises InputError where K > D_in.
     """
 
-    def __init__(
-        self, d_in: int, k: int = 0, bias: bool = False, relu: bool = False, init_std: float = 0.01
-    ) -> None:
+    def __init__(self, d_in: int, k: int = 0, bias: bool = False, relu: bool = False, init_std: float = 0.01) -> None:
         super().__init__(d_in, vector_count(d_in, k), bias=bias)
         self.relu = relu
         nn.init.normal_(self.weight, std=init_std)

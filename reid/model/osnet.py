@@ -81,8 +81,8 @@ class OSBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         reduced = self.conv1(maps)
-        streams = (self.conv2a, self.conv2b, self.conv2c, self.conv2d)
-        gated = torch.stack([self.gate(stream(reduced)) for stream in streams]).sum(0)
+        gated = self.gate(self.conv2a(reduced)) + self.gate(self.conv2b(reduced))
+        gated = gated + self.gate(self.conv2c(reduced)) + self.gate(self.conv2d(reduced))
         shortcut = maps if self.downsample is None else self.downsample(maps)
         return torch.relu(self.conv3(gated) + shortcut)
 
@@ -119,7 +119,7 @@ class OSNet(OSNetTrunk):
 
     def __init__(self, width: float, num_classes: int = 1000) -> None:
         super().__init__(width)
-        self.fc = feature_block(self.out_channels)
+        self.fc = FeatureBlock(self.out_channels)
         self.classifier = nn.Linear(FEATURE_DIM, num_classes)
         _initialise(self.classifier)
 
@@ -127,11 +127,13 @@ class OSNet(OSNetTrunk):
         return self.classifier(self.fc(self.maps(images).mean((2, 3))))
 
 
-def feature_block(d_in: int) -> nn.Sequential:
-    """OSNet's fc block: linear to 512, batch normalisation, ReLU. (B, d_in) -> (B, 512)."""
-    block = nn.Sequential(nn.Linear(d_in, FEATURE_DIM), nn.BatchNorm1d(FEATURE_DIM), nn.ReLU())
-    _initialise(block)
-    return block
+class FeatureBlock(nn.Sequential):
+    """OSNet's fc block: linear to 512, batch normalisation, ReLU. (B, in_features) -> (B, out_features)."""
+
+    def __init__(self, in_features: int) -> None:
+        super().__init__(nn.Linear(in_features, FEATURE_DIM), nn.BatchNorm1d(FEATURE_DIM), nn.ReLU())
+        self.in_features, self.out_features = in_features, FEATURE_DIM
+        _initialise(self)
 
 
 def osnet_trunk(
@@ -158,22 +160,26 @@ def osnet_trunk(
 
 def osnet_neck(
     name: str, d_in: int, *, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights"
-) -> nn.Sequential:
+) -> FeatureBlock:
     """OSNet's fc block between pooling of width `d_in` and Eigenlayer, with the published weights where given.
 
-    Where `d_in` is not the published width (a pooling that widens), the block's first linear is new, and the log says
-    so; its batch normalisation, whose statistics belong to the old linear, is new with it.
+    Where `d_in` is not the published width (a pooling that widens), the block's linear layer is new, and the log says
+    so. The running statistics of its batch normalisation, which belonged to the old linear, begin anew too.
     """
-    neck = feature_block(d_in)
     if weights is None:
-        return neck
+        return FeatureBlock(d_in)
     published = _published(name, weights, source).fc
-    width = int(published[0].in_features)
-    if width == d_in:
+    if published.in_features == d_in:
         return published
     logger.warning(
-        "%s: the pooled width is %d, the published one %d: the linear layer of the fc block is new", name, d_in, width
+        "%s: the pooled width is %d, the published one %d: the linear layer of the fc block is new",
+        name,
+        d_in,
+        published.in_features,
     )
+    neck = FeatureBlock(d_in)
+    scale_and_shift = {name: published.state_dict()[name] for name in ("1.weight", "1.bias")}
+    neck.load_state_dict(scale_and_shift, strict=False)
     return neck
 
 

@@ -31,7 +31,14 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        # PyTorch offers no public question for the CPU; without these private ones the answer is no.
-        questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(bool(getattr(torch.cpu, name, bool)()) for name in questions)
+        return _cpu_has_bfloat16()
     return False
+
+
+def _cpu_has_bfloat16() -> bool:
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    if ask is None:  # older releases have a private question only; where that is missing too, the answer is no
+        private = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return private is not None and bool(private())
+    can = ask()
+    return any(can.get(instruction, False) for instruction in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))

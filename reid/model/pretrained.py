@@ -101,12 +101,11 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"{path}: holds a {type(content).__name__}, not the named tensors of a network")
-    stranger = next((name for name in content if not isinstance(name, str)), None)
-    stranger = stranger or next((name for name, value in content.items() if not isinstance(value, Tensor)), None)
-    if stranger is not None:
-        raise InputError(
-            f"{path}: {stranger!r} is a {type(content[stranger]).__name__}, not a tensor; "
-            "expected a state dict, or one under 'state_dict'"
-        )
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise InputError(
+                f"{path}: {name!r} is a {type(value).__name__}, not a named tensor; "
+                "expected a state dict, or one under 'state_dict'"
+            )
     prefix = "module." if all(name.startswith("module.") for name in content) else ""
     return {name.removeprefix(prefix): value for name, value in content.items()}

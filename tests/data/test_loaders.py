@@ -83,7 +83,9 @@ def test_the_sample_is_fixed_and_not_augmented():
         assert torch.equal(images, same)
         assert torch.equal(images, normalise(torch.from_numpy(loader.images[labels.numpy()]), MEAN, STD))
     chosen = {label for _, labels in first for label in labels.tolist()}
-    assert len(chosen) == 12 and chosen != {label for _, labels in loader.sample(12, seed=2) for label in labels.tolist()}
+    assert len(chosen) == 12 and chosen != {
+        label for _, labels in loader.sample(12, seed=2) for label in labels.tolist()
+    }
     assert sum(len(labels) for _, labels in loader.sample(1000, seed=1)) == 23
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from reid.data import DATASETS, banner
+from reid.errors import InputError
 from reid.records import Split
 
 
@@ -27,8 +28,6 @@ def test_the_real_dataset_passes_its_strict_counts(market):
 
 
 def test_a_removed_image_is_noticed_and_a_subset_accepted_on_request(market):
-    from reid.errors import InputError
-
     split, cache = market
     Path(split.train[0].path).unlink()
     folder = Path(split.train[0].path).parent.parent

@@ -57,7 +57,7 @@ def test_an_older_or_unfinished_drawing_is_replaced(cache, monkeypatch, damage):
 
 
 def test_an_unknown_layout_and_size_are_told(tmp_path):
-    with pytest.raises(InputError, match="unknown layout 'cuhk'.*market, duke"):
+    with pytest.raises(InputError, match=r"unknown layout 'cuhk'.*market, duke"):
         read_synthetic(Path("ignored"), cache=tmp_path, size="tiny", layout="cuhk")
     with pytest.raises(InputError, match="huge"):
         read_synthetic(Path("ignored"), cache=tmp_path, size="huge")

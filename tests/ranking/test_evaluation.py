@@ -14,7 +14,6 @@ from reid.errors import InputError
 from reid.ranking import evaluate, matches_and_junk, rank_matches
 from reid.records import Features, Scores
 
-
 Labels = Sequence[int] | np.ndarray
 
 
@@ -52,8 +51,10 @@ def sorted_reference(query: Features, gallery: Features) -> Reference:
         penalty.append(hit.sum() / (np.flatnonzero(hit)[-1] + 1))
         # Junk leaves the list shorter than the gallery; behind its end everything findable is found.
         curves.append(np.pad(found > 0, (0, len(kept) - len(found)), constant_values=True))
-    mean = [float(np.mean(part)) if part else 0.0 for part in (rectangle, trapezoid, penalty)]
-    return Reference(ranks, *mean, np.mean(curves, axis=0).tolist() if curves else [])
+    if not curves:
+        return Reference(ranks, 0.0, 0.0, 0.0, [])
+    means = [float(np.mean(part)) for part in (rectangle, trapezoid, penalty)]
+    return Reference(ranks, means[0], means[1], means[2], np.mean(curves, axis=0).tolist())
 
 
 def assert_equals_reference(scores: Scores, expected: Reference) -> None:
@@ -71,12 +72,12 @@ def drawn(kind: str, seed: int, *, queries: int = 40, gallery: int = 300) -> tup
     identities = rng.integers(1, 13, queries), rng.integers(-1, 13, gallery)
     cameras = rng.integers(1, 4, queries), rng.integers(1, 4, gallery)
     if kind == "tied":
-        values = rng.integers(0, 3, (queries, 2)), rng.integers(0, 3, (gallery, 2))
+        values = [rng.integers(0, 3, (len(ids), 2)) for ids in identities]
     elif kind == "random":
-        values = rng.integers(-300, 301, (queries, 32)), rng.integers(-300, 301, (gallery, 32))
+        values = [rng.integers(-300, 301, (len(ids), 32)) for ids in identities]
     else:
         centres = rng.integers(-60, 61, (14, 16))
-        values = tuple(centres[ids] + rng.integers(-70, 71, (len(ids), 16)) for ids in identities)
+        values = [centres[ids] + rng.integers(-70, 71, (len(ids), 16)) for ids in identities]
     return features(values[0], identities[0], cameras[0]), features(values[1], identities[1], cameras[1])
 
 

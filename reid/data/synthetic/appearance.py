@@ -17,9 +17,9 @@ Colour = tuple[float, float, float]
 T = TypeVar("T")
 
 # The difficulty of telling people apart: a larger spread of shades or a larger share of patterns makes it easier.
-SHADE_SPREAD = 9.0
+SHADE_SPREAD = 12.0
 """Standard deviation, in sRGB levels, of a garment's colour around its palette entry."""
-PATTERN_SHARES = (("plain", 0.60), ("striped", 0.10), ("columns", 0.05), ("checked", 0.09), ("printed", 0.16))
+PATTERN_SHARES = (("plain", 0.52), ("striped", 0.13), ("columns", 0.06), ("checked", 0.11), ("printed", 0.18))
 """Tops by pattern; `columns` are vertical stripes."""
 BAG_SHARES = (("none", 0.46), ("backpack", 0.26), ("shoulder", 0.17), ("handbag", 0.11))
 HAT_SHARES = (("none", 0.86), ("cap", 0.09), ("beanie", 0.05))
@@ -132,16 +132,22 @@ def draw_appearance(rng: np.random.Generator) -> Appearance:
     """Draw an identity from the shares above."""
     woman = rng.random() < 0.48
     top_colour = pick(rng, TOP_SHARES)
-    bottom = pick(rng, (("trousers", 0.60), ("shorts", 0.20), ("skirt", 0.20)) if woman else
-                       (("trousers", 0.72), ("shorts", 0.28)))  # fmt: skip
+    bottom = pick(
+        rng,
+        (("trousers", 0.60), ("shorts", 0.20), ("skirt", 0.20)) if woman else (("trousers", 0.72), ("shorts", 0.28)),
+    )
     top = _top(rng, top_colour)
     jacket = _shade(rng, pick(rng, TOP_SHARES)) if rng.random() < 0.16 else None
     outer = jacket or top.colour
     if jacket is None and rng.random() < 0.07:
         outer = _shade(rng, pick(rng, TOP_SHARES))  # sleeves of another colour than the body
     long_sleeves = jacket is not None or rng.random() < 0.45
-    style = pick(rng, (("long", 0.42), ("tail", 0.24), ("bun", 0.12), ("short", 0.22)) if woman else
-                      (("short", 0.66), ("cropped", 0.24), ("bald", 0.06), ("tail", 0.04)))  # fmt: skip
+    style = pick(
+        rng,
+        (("long", 0.42), ("tail", 0.24), ("bun", 0.12), ("short", 0.22))
+        if woman
+        else (("short", 0.66), ("cropped", 0.24), ("bald", 0.06), ("tail", 0.04)),
+    )
     length = {"trousers": (0.86, 1.0), "shorts": (0.30, 0.60), "skirt": (0.30, 0.78)}[bottom]
     bottom_garment = Garment(_shade(rng, pick(rng, BOTTOM_SHARES)))
     if bottom == "skirt" and rng.random() < 0.35:
@@ -178,8 +184,11 @@ def draw_appearance(rng: np.random.Generator) -> Appearance:
 def _top(rng: np.random.Generator, name: str) -> Garment:
     pattern = pick(rng, PATTERN_SHARES)
     dark = sum(PALETTE[name]) < 330
-    contrast = (("white", 0.5), ("grey", 0.2), ("red", 0.1), ("yellow", 0.1), ("sky", 0.1)) if dark else \
-               (("black", 0.3), ("navy", 0.2), ("red", 0.2), ("blue", 0.2), ("green", 0.1))  # fmt: skip
+    contrast = (
+        (("white", 0.5), ("grey", 0.2), ("red", 0.1), ("yellow", 0.1), ("sky", 0.1))
+        if dark
+        else (("black", 0.3), ("navy", 0.2), ("red", 0.2), ("blue", 0.2), ("green", 0.1))
+    )
     return Garment(
         colour=_shade(rng, name),
         pattern=pattern,

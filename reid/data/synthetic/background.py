@@ -53,8 +53,9 @@ def _rgb(colour: Colour, factor: float = 1.0) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _pavement(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, height: int, edge: int,
-              ground: Colour) -> None:  # fmt: skip
+def _pavement(
+    draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, height: int, edge: int, ground: Colour
+) -> None:
     joint = _rgb(ground, rng.uniform(0.68, 0.88))
     far = max(-0.3 * height, edge - 0.12 * height)
     row, step = float(max(edge, 0)), rng.uniform(0.02, 0.05) * height
@@ -123,22 +124,27 @@ def _plaza(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, edge
     for x in np.arange(0, width, rng.uniform(22, 40) * scale):
         draw.rectangle((x, 0.1 * edge, x + 5 * scale, edge), fill=(148, 142, 134))
     for _ in range(24):
-        x, radius = rng.uniform(0, width), rng.uniform(4, 10) * scale
-        draw.ellipse((x - radius, edge - 1.5 * radius, x + radius, edge + 2), fill=_rgb((70, 96, 60), rng.uniform(0.7, 1.2)))
+        x, radius, green = rng.uniform(0, width), rng.uniform(4, 10) * scale, rng.uniform(0.7, 1.2)
+        draw.ellipse((x - radius, edge - 1.5 * radius, x + radius, edge + 2), fill=_rgb((70, 96, 60), green))
 
 
-def _thing(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, height: int, edge: int,
-           scale: float) -> None:  # fmt: skip
+def _thing(
+    draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, height: int, edge: int, scale: float
+) -> None:
     """Something that stands about: a bicycle, a post or a crate."""
     x, foot = rng.uniform(0, width), rng.uniform(edge + 4, max(edge + 8, 0.55 * height))
     size = (8 + 14 * (foot - edge) / height) * scale
     kind = rng.integers(3)
     if kind == 0:
-        for shift in (0.0, 1.7 * size):
-            draw.ellipse((x + shift, foot - size, x + shift + size, foot), outline=(46, 46, 48), width=max(1, round(scale)))
+        tyre = max(1, round(scale))
+        for left in (x, x + 1.7 * size):
+            draw.ellipse((left, foot - size, left + size, foot), outline=(46, 46, 48), width=tyre)
         frame = _rgb(SIGNS[rng.integers(len(SIGNS))], 0.8)
-        draw.line((x + 0.5 * size, foot - 0.5 * size, x + size, foot - 1.2 * size, x + 2.2 * size, foot - 0.5 * size),
-                  fill=frame, width=max(1, round(1.4 * scale)))  # fmt: skip
+        draw.line(
+            (x + 0.5 * size, foot - 0.5 * size, x + size, foot - 1.2 * size, x + 2.2 * size, foot - 0.5 * size),
+            fill=frame,
+            width=max(1, round(1.4 * scale)),
+        )
     elif kind == 1:
         draw.rectangle((x, foot - 3.5 * size, x + 0.25 * size, foot), fill=(92, 92, 94))
     else:

@@ -11,8 +11,9 @@ from typing import Any
 import PIL
 from tqdm import tqdm
 
-from reid.data.synthetic.drawing import VERSION, World
+from reid.data.synthetic.drawing import World
 from reid.data.synthetic.layout import FOLDERS, PARTS, Picture, plan
+from reid.data.synthetic.seeding import VERSION
 from reid.errors import InputError
 from reid.records import DISTRACTOR, JUNK
 

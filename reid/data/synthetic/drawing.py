@@ -5,39 +5,37 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image
 
 from reid.data.synthetic.appearance import Appearance, Colour, draw_appearance, pick
 from reid.data.synthetic.background import cloud
-from reid.data.synthetic.clothing import plain
+from reid.data.synthetic.clothing import level, plain
 from reid.data.synthetic.figure import draw_figure
-from reid.data.synthetic.layout import Picture
+from reid.data.synthetic.layout import PARTS, Picture
 from reid.data.synthetic.scene import HEIGHT, WIDTH, Camera, Shot, Walk, draw_camera, draw_shot, draw_walk
+from reid.data.synthetic.seeding import VERSION, Thing, generator
 from reid.data.synthetic.shapes import Canvas, Light, capsule, ellipsoid, profile
 from reid.data.synthetic.skeleton import Placement
 
-VERSION = 1
-"""Of the generator: raised whenever the same seed would give other bytes."""
+__all__ = ["SCALE", "VERSION", "World"]
 
 SCALE = 1.25
 """Canvas pixels per pixel of the final image."""
-
-_CAMERA, _PERSON, _STRANGER, _WALK, _IMAGE, _TILES = range(6)
 
 
 class World:
     """Everything one seed decides, drawn when first asked for.
 
-    Each thing has a random generator of its own, seeded by (seed, VERSION, what it is), so any image can be drawn
-    alone and comes out as the same bytes as in the whole dataset.
+    Each thing has a random generator of its own (see `seeding`), so any image can be drawn alone and comes out as the
+    same bytes as in the whole dataset.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        tiles = self._generator(_TILES)
+        tiles = generator(seed, Thing.TILES)
         rows, columns = round(HEIGHT * SCALE), round(WIDTH * SCALE)
         folds = cloud(tiles, 3 * rows, 3 * columns, (3 * rows // 5, 3 * columns // 9))
         self._folds = folds + 0.5 * cloud(tiles, 3 * rows, 3 * columns, (3 * rows // 14, 3 * columns // 12))
@@ -46,22 +44,19 @@ class World:
         self.person = lru_cache(maxsize=16)(self._person)  # images come ordered by person and walk
         self.walk = lru_cache(maxsize=16)(self._walk)
 
-    def _generator(self, *key: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence([self.seed, VERSION, *key]))
-
     def _camera(self, number: int) -> Camera:
-        return draw_camera(self._generator(_CAMERA, number), SCALE)
+        return draw_camera(generator(self.seed, Thing.CAMERA, number), SCALE)
 
     def _person(self, subject: int) -> Appearance:
-        """The person of an identity (subject > 0) or a stranger (subject < 0), who is in no other image."""
-        return draw_appearance(self._generator(_PERSON if subject > 0 else _STRANGER, abs(subject)))
+        return draw_appearance(generator(self.seed, *_who(subject)))
 
     def _walk(self, subject: int, camera: int) -> Walk:
-        return draw_walk(self._generator(_WALK, int(subject > 0), abs(subject), camera), self.camera(camera))
+        return draw_walk(generator(self.seed, Thing.WALK, *_who(subject), camera), self.camera(camera))
 
     def jpeg(self, picture: Picture) -> bytes:
         """The image as it is written, HEIGHT x WIDTH."""
-        rng = self._generator(_IMAGE, *picture.key)
+        part = tuple(PARTS.values()).index(picture.part)
+        rng = generator(self.seed, Thing.IMAGE, part, *_who(picture.subject), picture.camera, picture.index)
         camera = self.camera(picture.camera)
         walk = self.walk(picture.subject, picture.camera)
         shot = draw_shot(rng, camera, walk, SCALE)
@@ -119,9 +114,9 @@ class World:
             middle, top = rng.uniform(0.0, 1.0) * width, rng.uniform(0.72, 0.88) * height
             for _ in range(9):
                 green, radius = rng.uniform(0.6, 1.2), rng.uniform(0.06, 0.13) * width
-                leaf = plain((74 * green, 104 * green, 58 * green))
+                leaf = partial(_leaf, level((74 * green, 104 * green, 58 * green)))
                 at = (middle + 0.22 * width * rng.normal(), top + rng.uniform(0.0, 0.3) * height)
-                ellipsoid(canvas, at, (radius * 1.3, radius), lambda right, down, toward, leaf=leaf: leaf(right, down))
+                ellipsoid(canvas, at, (radius * 1.3, radius), leaf)
 
     def _develop(self, rng: np.random.Generator, pixels: np.ndarray, camera: Camera, shot: Shot) -> bytes:
         """Sensor and encoder: the crop's true resolution, white balance, exposure, noise, resizing to the box, JPEG."""
@@ -144,11 +139,21 @@ class World:
         return encoded.getvalue()
 
 
+def _who(subject: int) -> tuple[Thing, int]:
+    """An identity (subject > 0) or a stranger (subject < 0), who is in no other image."""
+    return Thing.IDENTITY if subject > 0 else Thing.STRANGER, abs(subject)
+
+
+def _leaf(colour: np.ndarray, right: np.ndarray, down: np.ndarray, toward: np.ndarray) -> np.ndarray:
+    return colour
+
+
 def _badly_cut(rng: np.random.Generator, place: Placement) -> Placement:
     """The box of a detector gone wrong: half a body, legs only, or a body at the edge."""
     kind = rng.integers(3)
     if kind == 0:
-        return dataclasses.replace(place, scale=place.scale * rng.uniform(1.7, 2.4), feet=place.feet * rng.uniform(1.2, 2.2))
+        larger, lower = rng.uniform(1.7, 2.4), rng.uniform(1.2, 2.2)
+        return dataclasses.replace(place, scale=place.scale * larger, feet=place.feet * lower)
     if kind == 1:
         side = 1.0 if rng.random() < 0.5 else -1.0
         return dataclasses.replace(place, middle=place.middle * (1.0 + side * rng.uniform(0.65, 1.05)))

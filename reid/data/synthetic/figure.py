@@ -103,13 +103,19 @@ def _lower_body(canvas: Canvas, person: Appearance, pose: Pose, view: Projection
     girth = person.girth
     if person.bottom == "skirt":
         flare = 1.0 + 0.45 * pose.stride
-        rows = [(0.60, 0.074 * girth, 0.058 * girth), (0.50, 0.094 * girth, 0.072 * girth),
-                (0.50 - 0.46 * person.bottom_length, 0.118 * girth, 0.100 * girth * flare)]  # fmt: skip
+        rows = [
+            (0.60, 0.074 * girth, 0.058 * girth),
+            (0.50, 0.094 * girth, 0.072 * girth),
+            (0.50 - 0.46 * person.bottom_length, 0.118 * girth, 0.100 * girth * flare),
+        ]
         paint = clothing.skirt(person, pose.yaw, view((0.0, 0.0, 0.82))[1], view.place.scale)
         _upright(canvas, view, rows, paint, folds=0.14)
     else:
-        rows = [(0.58, 0.074 * girth, 0.058 * girth), (0.52, 0.092 * girth, 0.070 * girth),
-                (0.465, 0.090 * girth, 0.060 * girth)]  # fmt: skip
+        rows = [
+            (0.58, 0.074 * girth, 0.058 * girth),
+            (0.52, 0.092 * girth, 0.070 * girth),
+            (0.465, 0.090 * girth, 0.060 * girth),
+        ]
         _upright(canvas, view, rows, plain(person.bottom_garment.colour), folds=0.08, rim=0.0)
 
 
@@ -132,8 +138,15 @@ def _upper_body(canvas: Canvas, person: Appearance, pose: Pose, view: Projection
     _upright(canvas, view, rows, paint, folds=0.13)
 
 
-def _upright(canvas: Canvas, view: Projection, rows: Sequence[tuple[float, float, float]], paint: Paint, *,
-             folds: float, rim: float = 0.22) -> None:  # fmt: skip
+def _upright(
+    canvas: Canvas,
+    view: Projection,
+    rows: Sequence[tuple[float, float, float]],
+    paint: Paint,
+    *,
+    folds: float,
+    rim: float = 0.22,
+) -> None:
     """A trunk of elliptic sections, given from the top as (height, half width, half depth)."""
     middles = np.array([view((0.0, 0.0, z)) for z, _, _ in rows])
     halves = np.array([view.half_width(wide, deep, z) for z, wide, deep in rows])
@@ -142,8 +155,10 @@ def _upright(canvas: Canvas, view: Projection, rows: Sequence[tuple[float, float
 
 def _head(canvas: Canvas, person: Appearance, pose: Pose, view: Projection) -> None:
     taller = 0.008 if person.hat == "beanie" else 0.0
-    radii = (view.half_width(0.050, 0.057, 0.93) * person.head_size,
-             (0.067 + taller) * person.head_size * view.place.scale)  # fmt: skip
+    radii = (
+        view.half_width(0.050, 0.057, 0.93) * person.head_size,
+        (0.067 + taller) * person.head_size * view.place.scale,
+    )
     centre = view((0.0, 0.012 + pose.lean, 0.925 + taller))
     ellipsoid(canvas, centre, radii, clothing.head(person, pose.yaw, radii[0]))
     if person.hat == "cap" and view.cos > -0.6:

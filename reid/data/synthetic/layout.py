@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
+from reid.data.synthetic.seeding import Thing, generator
 from reid.errors import InputError
+from reid.records import DISTRACTOR, JUNK
 
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 PARTS = {"train": TRAIN, "query": QUERY, "gallery": GALLERY}
 FOLDERS = {"market": "Market-1501-v15.09.15", "duke": "DukeMTMC-reID"}
+
+CAMERAS_PER_IDENTITY = 3.6
+"""Of the training identities, on average; of the others it follows from the number of queries."""
+CLUTTER_SHARE = 0.22
+"""Junk and distractors that show nobody."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,9 @@ SIZES: dict[tuple[str, str], Size] = {
 class Picture:
     """One image to draw.
 
-    subject: who is drawn: an identity (> 0) or, below 0, a stranger of no other image. kind: person, cut (a box gone
-    wrong) or clutter (nobody). key: what its random generator is seeded with, beside seed and version.
+    identity, camera: the labels in its name. subject: who is drawn, an identity (> 0) or a stranger of no other image
+    (< 0). kind: person, cut (a box gone wrong) or clutter (nobody). index: counts the images of the subject in this
+    part and camera.
     """
 
     part: str
@@ -55,7 +64,7 @@ class Picture:
     camera: int
     subject: int
     kind: str
-    key: tuple[int, ...]
+    index: int
 
 
 def size_of(size: str, layout: str) -> Size:
@@ -69,7 +78,7 @@ def size_of(size: str, layout: str) -> Size:
 def plan(size: str, layout: str, seed: int) -> list[Picture]:
     """Every image of a dataset, in the order in which they are drawn."""
     counts = size_of(size, layout)
-    rng = np.random.default_rng(np.random.SeedSequence([seed, 99]))
+    rng = generator(seed, Thing.PLAN)
     people = counts.train_identities + counts.test_identities + counts.lone_identities
     numbers = [int(number) + 1 for number in rng.permutation(people)]
     train = sorted(numbers[: counts.train_identities])
@@ -78,14 +87,17 @@ def plan(size: str, layout: str, seed: int) -> list[Picture]:
     names = _Names(rng, layout)
     pictures: list[Picture] = []
 
-    def add(part: str, identity: int, camera: int, subject: int, kind: str = "person") -> None:
-        index = len(pictures)
-        name = names.next(identity, camera)
-        # Names carry all that tells two images of a person apart, so they seed the image too.
-        pictures.append(Picture(part, name, identity, camera, subject, kind, (index,)))
+    taken: Counter[tuple[str, int, int]] = Counter()
 
-    pairs = round(3.6 * len(train)) if counts.train >= 3.6 * len(train) else counts.train
-    seen = _sightings(rng, train, pairs, counts.cameras)
+    def add(part: str, identity: int, camera: int, subject: int, kind: str = "person") -> None:
+        index = taken[part, subject, camera]
+        taken[part, subject, camera] += 1
+        pictures.append(Picture(part, names.next(identity, camera), identity, camera, subject, kind, index))
+
+    def some_camera() -> int:
+        return int(rng.integers(counts.cameras)) + 1
+
+    seen = _sightings(rng, train, round(CAMERAS_PER_IDENTITY * len(train)), counts.cameras)
     for (identity, camera), images in zip(seen, share_out(rng, counts.train, len(seen)), strict=True):
         for _ in range(images):
             add(TRAIN, identity, camera, identity)
@@ -99,16 +111,16 @@ def plan(size: str, layout: str, seed: int) -> list[Picture]:
             add(GALLERY, identity, camera, identity)
     if counts.lone_identities:
         for identity, images in zip(lone, share_out(rng, counts.distractors, len(lone)), strict=True):
-            camera = int(rng.integers(counts.cameras)) + 1
+            camera = some_camera()
             for _ in range(images):
                 add(GALLERY, identity, camera, identity)
     else:
         for stranger in range(counts.distractors):
-            camera = int(rng.integers(counts.cameras)) + 1
-            add(GALLERY, 0, camera, -1 - stranger, "clutter" if rng.random() < 0.25 else "person")
+            kind = "clutter" if rng.random() < CLUTTER_SHARE else "person"
+            add(GALLERY, DISTRACTOR, some_camera(), -1 - stranger, kind)
     for _ in range(counts.junk):
-        camera = int(rng.integers(counts.cameras)) + 1
-        add(GALLERY, -1, camera, test[int(rng.integers(len(test)))], "clutter" if rng.random() < 0.2 else "cut")
+        kind = "clutter" if rng.random() < CLUTTER_SHARE else "cut"
+        add(GALLERY, JUNK, some_camera(), test[int(rng.integers(len(test)))], kind)
     return pictures
 
 

@@ -16,21 +16,21 @@ HEIGHT, WIDTH = 128, 64
 """Size of every image in pixels."""
 
 # The difficulty of matching across cameras. All spreads are standard deviations; 0 switches an effect off.
-WHITE_BALANCE_SPREAD = 0.09
+WHITE_BALANCE_SPREAD = 0.06
 """Of the logarithm of a camera's gain of red against blue; a third of it of green against both."""
-EXPOSURE_SPREAD = 0.16
+EXPOSURE_SPREAD = 0.12
 """Of the logarithm of a camera's gain."""
-SHOT_EXPOSURE_SPREAD = 0.10
+SHOT_EXPOSURE_SPREAD = 0.08
 """The same of one image: sun, shade, automatic exposure."""
-JITTER = 0.045
+JITTER = 0.035
 """Of the detector's box: shift and size, as a share of the box."""
-OCCLUDED_SHARE = 0.10
+OCCLUDED_SHARE = 0.08
 """Images in which something stands before the person."""
-BYSTANDER_SHARE = 0.12
+BYSTANDER_SHARE = 0.10
 """Images in which somebody else shows at the side."""
 NOISE = (1.5, 6.5)
 """Range of a camera's noise, in sRGB levels."""
-SHARPNESS = (0.45, 1.0)
+SHARPNESS = (0.55, 1.0)
 """Range of a camera's resolution: pixels of the crop before it was resized, as a share of the final size."""
 VIEW_HEIGHT = (0.03, 0.42)
 """Range of how steeply a camera looks down, in radians."""

@@ -1,8 +1,8 @@
 """Shaded shapes on a canvas: tapered capsules for limbs, profiles for trunks, ellipsoids for heads.
 
 Coverage is computed from distances, so edges are smooth without drawing larger first. Arrays go only through
-operations that IEEE 754 rounds exactly (+, -, *, /, sqrt, comparisons): no sine or exponential of an array, whose
-last digit depends on the processor, and no sums, so that a dataset is the same bytes everywhere.
+operations that IEEE 754 rounds exactly (+, -, *, /, sqrt, comparisons): no sine or exponential of an array and no sums,
+whose last digit depends on the processor, so that a dataset does not.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 
 Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(along the shape, across it in [-1, 1]) -> colours (3, 1 or h, 1 or w), sRGB levels in 0..255."""
+
+_RIM = 2.5  # pixels of the dark rim
 
 
 @dataclass(frozen=True)
@@ -44,26 +46,38 @@ class Canvas:
         y0, y1 = max(0, math.floor(top)), min(self.height, math.ceil(bottom))
         return (slice(y0, y1), slice(x0, x1)) if x0 < x1 and y0 < y1 else None
 
-    def lay(self, at: tuple[slice, slice], edge: np.ndarray, colour: np.ndarray, shade: np.ndarray,
-            rim: float) -> None:  # fmt: skip
+    def lay(self, at: tuple[slice, slice], edge: np.ndarray, colour: np.ndarray, shade: np.ndarray, rim: float) -> None:
         """Lay a shaded colour where `edge` (pixels inside the outline) is positive, with a soft dark rim around."""
         target = self.pixels[:, at[0], at[1]]
-        cover = np.minimum(np.maximum(edge + 0.5, 0.0), 1.0)
+        cover = edge + 0.5
+        np.maximum(cover, 0.0, out=cover)
+        np.minimum(cover, 1.0, out=cover)
         keep = 1.0 - cover
         if rim:
-            keep *= 1.0 - rim * np.minimum(np.maximum(edge * 0.4 + 1.0, 0.0), 1.0)
+            # 1 outside the rim, falling to 1 - rim at the outline.
+            np.minimum(keep, np.maximum(edge, -_RIM) * (-rim / _RIM) + (1.0 - rim), out=keep)
+            np.maximum(keep, 0.0, out=keep)
         target *= keep
-        target += (cover * shade) * colour
+        cover *= shade
+        target += cover * colour
 
 
-def capsule(canvas: Canvas, start: tuple[float, float], end: tuple[float, float], radii: tuple[float, float],
-            paint: Paint, *, folds: float = 0.0, rim: float = 0.22) -> None:  # fmt: skip
+def capsule(
+    canvas: Canvas,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    radii: tuple[float, float],
+    paint: Paint,
+    *,
+    folds: float = 0.0,
+    rim: float = 0.22,
+) -> None:
     """A limb between two points (x, y) in pixels, its radius going from the first to the second.
 
     `paint` gets the distance from `start` in [0, 1] and the horizontal offset in radii.
     """
     (ax, ay), (bx, by), (first, last) = start, end, radii
-    reach = max(first, last) + 3.0
+    reach = max(first, last) + _RIM
     at = canvas.window(min(ax, bx) - reach, min(ay, by) - reach, max(ax, bx) + reach, max(ay, by) + reach)
     if at is None:
         return
@@ -79,15 +93,23 @@ def capsule(canvas: Canvas, start: tuple[float, float], end: tuple[float, float]
     canvas.lay(at, edge, paint(along * (1.0 / length), off_x), shade, rim)
 
 
-def profile(canvas: Canvas, rows: np.ndarray, middles: np.ndarray, halves: np.ndarray, paint: Paint, *,
-            folds: float = 0.0, rim: float = 0.22) -> None:  # fmt: skip
+def profile(
+    canvas: Canvas,
+    rows: np.ndarray,
+    middles: np.ndarray,
+    halves: np.ndarray,
+    paint: Paint,
+    *,
+    folds: float = 0.0,
+    rim: float = 0.22,
+) -> None:
     """An upright body given by its outline: at the heights `rows` (ascending, pixels) its middle and half width.
 
     `paint` gets the row in pixels (h, 1) and the offset in half widths (h, w).
     """
     top, bottom = float(rows[0]), float(rows[-1])
-    reach = float(halves.max()) + 3.0
-    at = canvas.window(float(middles.min()) - reach, top - 2.0, float(middles.max()) + reach, bottom + 2.0)
+    reach = float(halves.max()) + _RIM
+    at = canvas.window(float(middles.min()) - reach, top - _RIM, float(middles.max()) + reach, bottom + _RIM)
     if at is None:
         return
     y = canvas.y[at[0]]
@@ -99,11 +121,17 @@ def profile(canvas: Canvas, rows: np.ndarray, middles: np.ndarray, halves: np.nd
     canvas.lay(at, edge, paint(y, across), shade, rim)
 
 
-def ellipsoid(canvas: Canvas, centre: tuple[float, float], radii: tuple[float, float],
-              paint: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray], *, rim: float = 0.22) -> None:  # fmt: skip
+def ellipsoid(
+    canvas: Canvas,
+    centre: tuple[float, float],
+    radii: tuple[float, float],
+    paint: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    *,
+    rim: float = 0.22,
+) -> None:
     """A head or another rounded thing; `paint` gets the surface normal (right, down, to the viewer) in [-1, 1]."""
     (cx, cy), (rx, ry) = centre, radii
-    at = canvas.window(cx - rx - 3.0, cy - ry - 3.0, cx + rx + 3.0, cy + ry + 3.0)
+    at = canvas.window(cx - rx - _RIM, cy - ry - _RIM, cx + rx + _RIM, cy + ry + _RIM)
     if at is None:
         return
     right, down = (canvas.x[at[1]] - cx) / rx, (canvas.y[at[0]] - cy) / ry
@@ -115,8 +143,14 @@ def ellipsoid(canvas: Canvas, centre: tuple[float, float], radii: tuple[float, f
     canvas.lay(at, edge, paint(right, down, toward), shade, rim)
 
 
-def _shading(canvas: Canvas, at: tuple[slice, slice], right: np.ndarray, down: np.ndarray | None,
-             squared: np.ndarray, folds: float) -> np.ndarray:  # fmt: skip
+def _shading(
+    canvas: Canvas,
+    at: tuple[slice, slice],
+    right: np.ndarray,
+    down: np.ndarray | None,
+    squared: np.ndarray,
+    folds: float,
+) -> np.ndarray:
     light = canvas.light
     shade = np.sqrt(np.maximum(1.0 - squared, 0.0)) * light.z + light.ambient
     shade += right * light.x

@@ -1,0 +1,217 @@
+"""What the files of a run folder tell: `config.yaml`, `log.jsonl` and `scores.json`, a run cut short included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reid.errors import InputError
+from reid.report.tables import pick
+
+# What a line of the log must hold to be of use.
+NEEDED = {
+    "start": (),
+    "epoch": ("run", "stage", "round", "epoch", "loss", "correlation"),
+    "stage": ("run", "stage", "round", "epochs", "seconds", "train_loss", "correlation", "scores"),
+    "final": ("run", "scores"),
+}
+
+
+@dataclass(frozen=True)
+class Band:
+    """A stage on the axis of epochs: from `start` to `end`, both counted from the beginning of Step 0."""
+
+    stage: str
+    round: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class History:
+    """A run as its files tell it.
+
+    events: the epoch and stage lines of the log, in order. rows: ROWs of `scores.json`, or, where that file is missing
+    or behind, the stage lines of the log. stopped: why RRI ended, None while it has not. variant: feature, normalised
+    and flip of the scores that the run reports as its result.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    config_text: str
+    start: dict[str, Any]
+    dataset: str
+    events: tuple[dict[str, Any], ...]
+    rows: tuple[dict[str, Any], ...]
+    variant: dict[str, Any]
+    stopped: str | None
+    unread: tuple[int, ...] = ()
+
+    def of(self, run: str) -> list[dict[str, Any]]:
+        """The rows of "rri" or of "control", whose Step 0 is that of "rri"."""
+        return [row for row in self.rows if row["run"] == run]
+
+    def row(self, run: str, stage: str, round: int) -> dict[str, Any] | None:
+        """The row of one stage, if it is finished."""
+        return next((row for row in self.of(run) if (row["stage"], row["round"]) == (stage, round)), None)
+
+    def score(self, row: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The SCORE of a row in the reported variant."""
+        return pick(row["scores"], **self.variant) if row else None
+
+    def cmc(self, row: dict[str, Any]) -> list[float]:
+        """The CMC curve of a row in the reported feature, from rank 1; empty where the log has none."""
+        name = f"{self.variant['feature']}{'_normalized' if self.variant['normalized'] else ''}"
+        return row.get("cmc", {}).get(name, [])
+
+    @property
+    def control_complete(self) -> bool:
+        """Whether the control has been through every stage of the finished run, so that the two can be compared."""
+        stages = {(row["stage"], row["round"]) for row in self.of("rri") if row["stage"] != "step0"}
+        return bool(self.stopped and stages) and stages == {
+            (row["stage"], row["round"]) for row in self.of("control") if row["stage"] != "step0"
+        }
+
+    @property
+    def final_restraint(self) -> int | None:
+        """The round that is a final Restraint only, once RRI has ended."""
+        rounds = {row["round"] for row in self.of("rri")} - {0}
+        relaxed = {row["round"] for row in self.of("rri") if row["stage"] == "relaxation"}
+        return max(rounds - relaxed, default=None) if self.stopped else None
+
+    def curve(self, run: str, value: str) -> list[tuple[int, float]]:
+        """(epoch, value) after each epoch of a run, on the axis of `bands`.
+
+        value: "loss", or "correlation", which also jumps at each decorrelate. The control begins where Step 0 ends.
+        """
+        points = [
+            (x, event[value])
+            for x, event in self._placed(run)
+            if event["kind"] == "epoch" or (event["stage"] == "decorrelate" and value == "correlation")
+        ]
+        if run == "control" and points:
+            step0 = [(x, e[value]) for x, e in self._placed("rri") if (e["kind"], e["stage"]) == ("epoch", "step0")]
+            return step0[-1:] + points
+        return points
+
+    def bands(self) -> list[Band]:
+        """The training stages of the run, the unfinished one too."""
+        found: dict[tuple[str, int], list[int]] = {}
+        for x, event in self._placed("rri"):
+            if event["kind"] == "epoch":
+                found.setdefault((event["stage"], event["round"]), []).append(x - event["epoch"])
+                found[event["stage"], event["round"]].append(x)
+        return [Band(stage, round, min(xs), max(xs)) for (stage, round), xs in found.items()]
+
+    def jumps(self, run: str) -> list[tuple[int, float, float]]:
+        """(epoch, loss before, loss after) of each decorrelate."""
+        placed = ((x, e) for x, e in self._placed(run) if e["kind"] == "stage" and e["stage"] == "decorrelate")
+        return [(x, e["train_loss_before"], e["train_loss_after"]) for x, e in placed if "train_loss_before" in e]
+
+    def _placed(self, run: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Each event of a run with the number of epochs trained by then."""
+        x = start = 0
+        if run == "control":
+            x = max((e["epoch"] for e in self.events if e["kind"] == "epoch" and e["stage"] == "step0"), default=0)
+        stage = None
+        for event in self.events:
+            if event["run"] != run:
+                continue
+            if (event["stage"], event["round"]) != stage:
+                stage, start = (event["stage"], event["round"]), x
+            if event["kind"] == "epoch":
+                x = start + event["epoch"]
+            yield x, event
+
+
+def read_history(folder: Path) -> History:
+    """Read a run folder. What a crash has cut off is left out; lines of the log that make no sense are counted.
+
+    Raises InputError where the folder holds no run, or a `config.yaml` or `scores.json` that cannot be read.
+    """
+    if not (folder / "config.yaml").is_file() and not (folder / "log.jsonl").is_file():
+        raise InputError(f"{folder} holds no run: neither config.yaml nor log.jsonl is there; name an OUTPUT_DIR")
+    config_text, config = _read_config(folder / "config.yaml")
+    entries, unread = _read_log(folder / "log.jsonl")
+    summary = _read_summary(folder / "scores.json")
+    start = next((entry for entry in entries if entry["kind"] == "start"), {})
+    # A line written twice (a crash, then a resumed run) counts once.
+    events = {(*_stage(e), e["kind"], e.get("epoch")): e for e in entries if e["kind"] in ("epoch", "stage")}
+    rows = {_stage(event): event for event in events.values() if event["kind"] == "stage"}
+    for row in summary["rows"]:
+        rows[_stage(row)] = {**rows.get(_stage(row), {}), **row}
+    for entry in entries:
+        of_run = [key for key in rows if key[0] == entry.get("run")]
+        if entry["kind"] == "final" and of_run and len(entry["scores"]) > len(rows[of_run[-1]]["scores"]):
+            rows[of_run[-1]] = {**rows[of_run[-1]], "scores": entry["scores"]}
+    test = config.get("TEST") or {}
+    shown = summary.get("final") or {
+        "feature": test.get("FEATURE", "input"),
+        "normalized": test.get("NORMALIZED", False),
+        "flip": test.get("FLIP", False),
+    }
+    return History(
+        folder=folder,
+        config=config,
+        config_text=config_text,
+        start=start,
+        dataset=str(summary.get("dataset") or start.get("dataset") or "unknown dataset"),
+        events=tuple(events.values()),
+        rows=tuple(sorted(rows.values(), key=lambda row: row["run"] != "rri")),
+        variant={name: shown[name] for name in ("feature", "normalized", "flip")},
+        stopped=summary.get("stopped"),
+        unread=unread,
+    )
+
+
+def _stage(entry: dict[str, Any]) -> tuple[str, str, int]:
+    return entry["run"], entry["stage"], entry["round"]
+
+
+def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
+    if not path.is_file():
+        return "", {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: a configuration is a mapping of keys, not a {type(tree).__name__}")
+    return text, tree
+
+
+def _read_log(path: Path) -> tuple[list[dict[str, Any]], tuple[int, ...]]:
+    """The lines of the log, and the numbers (from 1) of those that cannot be read."""
+    if not path.is_file():
+        return [], ()
+    entries, unread = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            entry = None
+        if not isinstance(entry, dict) or any(name not in entry for name in NEEDED.get(entry.get("kind", ""), ())):
+            unread.append(number)
+        elif entry.get("kind") in NEEDED:
+            entries.append(entry)
+    return entries, tuple(unread)
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {"rows": []}
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        rows = summary["rows"]
+        complete = all(name in row for row in rows for name in NEEDED["stage"])
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        complete = False
+    if not complete:
+        raise InputError(f"{path}: no scores of a run; move it away and the report is made from log.jsonl alone")
+    return summary

@@ -1,0 +1,164 @@
+"""Reading weights: where they are looked for, what is accepted, what is refused in one line."""
+
+from __future__ import annotations
+
+import email.message
+import io
+import pickle
+import urllib.error
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+
+from reid.errors import InputError
+from reid.model.pretrained import load_pretrained, load_strictly
+
+TENSORS = OrderedDict(weight=torch.arange(6.0).view(2, 3), bias=torch.ones(2))
+
+
+def test_none_is_from_scratch() -> None:
+    assert load_pretrained("resnet50", "none") is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TENSORS,
+        {"state_dict": TENSORS, "epoch": 3},
+        {f"module.{name}": value for name, value in TENSORS.items()},
+        {"state_dict": {f"module.{name}": value for name, value in TENSORS.items()}},
+    ],
+    ids=["plain", "nested", "prefixed", "both"],
+)
+def test_layouts(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    loaded = load_pretrained("resnet50", str(tmp_path / "w.pth"))
+    assert loaded is not None and list(loaded) == list(TENSORS)
+    assert all(torch.equal(loaded[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_a_relative_path_is_looked_for_here_then_under_the_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, root = tmp_path / "here", tmp_path / "root"
+    here.mkdir()
+    root.mkdir()
+    monkeypatch.chdir(here)
+    torch.save({"place": torch.tensor(2)}, root / "w.pth")
+    assert dict(load_pretrained("resnet50", "w.pth", roots=[tmp_path / "empty", root]) or {}) == {"place": 2}
+    torch.save({"place": torch.tensor(1)}, here / "w.pth")
+    assert dict(load_pretrained("resnet50", "w.pth", roots=[root]) or {}) == {"place": 1}
+    with pytest.raises(InputError, match=r"no weights file at gone\.pth or .*root/gone\.pth"):
+        load_pretrained("resnet50", "gone.pth", roots=[root])
+
+
+class Bomb:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.target,)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    torch.save({"weight": Bomb(tmp_path / "ran")}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"w\.pth: not a checkpoint that loads without running code"):
+        load_pretrained("resnet50", str(tmp_path / "w.pth"))
+    assert not (tmp_path / "ran").exists()
+
+
+def broken_files() -> dict[str, bytes]:
+    whole = io.BytesIO()
+    torch.save(dict(TENSORS), whole)
+    return {
+        "empty": b"",
+        "text": b"<html>404 not found</html>",
+        "truncated": whole.getvalue()[:-200],
+        "noise": bytes(range(256)) * 4,
+        "pickle": pickle.dumps(TENSORS["bias"].numpy(), protocol=2),
+    }
+
+
+@pytest.mark.parametrize("kind", broken_files())
+def test_a_broken_file_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(broken_files()[kind])
+    with pytest.raises(InputError, match=r"w\.pth: not a checkpoint") as caught:
+        load_pretrained("resnet50", str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ([1, 2], "holds a list"),
+        ({}, "holds a dict"),
+        ({"model": {"weight": torch.ones(1)}}, "'model' is a dict"),
+        ({"weight": torch.ones(1), "epoch": 3}, "'epoch' is a int"),
+        ({0: torch.ones(1)}, "0 is a Tensor"),
+    ],
+)
+def test_what_is_no_state_dict(content: object, told: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=told):
+        load_pretrained("resnet50", str(tmp_path / "w.pth"))
+
+
+def test_imagenet_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("Temporary failure in name resolution")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    with pytest.raises(InputError, match=r"resnet18.*cannot be reached.*give the path") as caught:
+        load_pretrained("resnet18", "imagenet")
+    assert "\n" not in str(caught.value)
+
+
+class Answer(io.BytesIO):
+    """What a server answers that sends something else than the weights."""
+
+    def info(self) -> email.message.Message:
+        return email.message.Message()
+
+
+def test_imagenet_download_of_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", lambda *_, **__: Answer(b"please log in"))
+    with pytest.raises(InputError, match=r"resnet18.*sent a broken file"):
+        load_pretrained("resnet18", "imagenet")
+    assert not list(tmp_path.rglob("*.pth"))
+
+
+def test_imagenet_for_osnet_asks_for_the_file() -> None:
+    with pytest.raises(InputError, match="no ImageNet weights for osnet_x0_25: give the path of its published file"):
+        load_pretrained("osnet_x0_25", "imagenet")
+
+
+def test_every_kind_of_difference_is_named_and_nothing_is_copied() -> None:
+    module = torch.nn.Linear(3, 2)
+    before = module.bias.detach().clone()
+    weights = {"weight": torch.zeros(3, 2), "bias": torch.zeros(2), "scale": torch.zeros(1)}
+    told = (
+        r"f\.pth: not the weights of net.*1 unexpected \(scale\); 1 of another shape \(weight \(3, 2\) for \(2, 3\)\)"
+    )
+    with pytest.raises(InputError, match=told):
+        load_strictly(module, weights, network="net", source="f.pth")
+    with pytest.raises(InputError, match=r"2 missing \(weight, bias\)"):
+        load_strictly(module, {}, network="net", source="f.pth")
+    assert torch.equal(module.bias, before)
+
+
+def test_many_differences_are_shortened() -> None:
+    with pytest.raises(InputError, match=r"5 unexpected \(t0, t1, t2, \.\.\.\)"):
+        weights = {**TENSORS, **{f"t{i}": torch.zeros(1) for i in range(5)}}
+        load_strictly(torch.nn.Linear(3, 2), weights, network="net", source="f.pth")
+
+
+def test_unused_tensors_and_missing_counters_are_fine() -> None:
+    norm = torch.nn.BatchNorm1d(2)
+    weights = {name: torch.full((2,), 3.0) for name in ("weight", "bias", "running_mean", "running_var", "fc")}
+    load_strictly(norm, weights, network="net", source="f.pth", unused=("fc",))
+    assert norm.running_var.tolist() == [3.0, 3.0]

@@ -1,0 +1,332 @@
+"""The training report says what the files say, whatever state a run was left in."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from reid.errors import InputError
+from reid.report.training import check_available, write_report
+
+CONFIG = """\
+MODEL:
+  BACKBONE: osnet_x0_25
+  WEIGHTS: none
+RRI:
+  CONTROL: {control}
+  PATIENCE: 1
+  TOLERANCE: 0.01
+TEST:
+  FEATURE: input
+  FLIP: false
+  NORMALIZED: false
+"""
+EPOCHS = {"step0": 4, "decorrelate": 0, "restraint": 3, "relaxation": 2}
+
+
+class DrawnRun:
+    """A run folder with numbers of its own for every stage, written as a training writes them."""
+
+    def __init__(self, folder: Path, *, rounds: int = 2, control: bool = True, final: bool = True, size: int = 16):
+        self.folder, self.control, self.size = folder, control, size
+        self.random = np.random.default_rng(0)
+        self.lines: list[dict[str, Any]] = [
+            {"kind": "start", "dataset": "market1501", "command": "tools/train_svdnet.py", "versions": {"reid": "0"}}
+        ]
+        self.rows: list[dict[str, Any]] = []
+        plan = [("step0", 0)]
+        for round in range(1, rounds + 1):
+            plan += [(stage, round) for stage in ("decorrelate", "restraint", "relaxation")]
+        plan += [("decorrelate", rounds + 1), ("restraint", rounds + 1)] if final else []
+        for run in ("rri", "control") if control else ("rri",):
+            for stage, round in plan[run == "control" :]:
+                self._stage(run, stage, round)
+            last = self.rows[-1]
+            last["scores"] = [*last["scores"], *self._scores(flip=True)]
+            self.lines.append({"kind": "final", "run": run, "scores": last["scores"]})
+        chosen = {run: next(r for r in reversed(self.rows) if r["run"] == run) for run in {r["run"] for r in self.rows}}
+        self.summary: dict[str, Any] = {
+            "dataset": "market1501",
+            "rows": self.rows,
+            "final": chosen["rri"]["scores"][0],
+            "control_final": chosen["control"]["scores"][0] if control else None,
+            "rounds": rounds,
+            "stopped": "converged",
+        }
+
+    def _scores(self, flip: bool) -> list[dict[str, Any]]:
+        names = ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP")
+        return [
+            {"feature": feature, "normalized": normalized, "flip": flip, "queries": 3368, "dropped_queries": 0}
+            | {name: float(self.random.uniform(0.2, 0.99)) for name in names}
+            for feature in ("input", "output")
+            for normalized in (False, True)
+        ]
+
+    def _stage(self, run: str, stage: str, round: int) -> None:
+        for epoch in range(1, EPOCHS[stage] + 1):
+            loss, correlation = self.random.uniform(1, 6), self.random.uniform(0.02, 1)
+            place = {"run": run, "stage": stage, "round": round, "epoch": epoch}
+            self.lines.append({"kind": "epoch", **place, "loss": loss, "correlation": correlation, "lr": 0.1})
+        row = {"run": run, "stage": stage, "round": round, "epochs": EPOCHS[stage]}
+        row |= {"seconds": float(self.random.uniform(1, 900)), "train_loss": float(self.random.uniform(1, 6))}
+        row |= {"correlation": float(self.random.uniform(0.02, 1)), "scores": self._scores(flip=False)}
+        if stage == "decorrelate":
+            spectrum = np.sort(self.random.exponential(size=self.size))[::-1].tolist()
+            row |= {"train_loss_before": 1.39, "train_loss_after": row["train_loss"], "variant": "US"}
+            row |= {"spectrum_before": spectrum, "spectrum_after": spectrum}
+        cmc = {"input": np.sort(self.random.uniform(0.5, 1, 50)).tolist(), "input_normalized": [0.0] * 50}
+        self.lines.append({"kind": "stage", "epoch": row["epochs"], "loss": row["train_loss"], **row, "cmc": cmc})
+        self.rows.append(row)
+
+    def write(self, *, scores: bool = True, cut: str = "") -> Path:
+        """cut: what a crash left of the line that it was writing."""
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "config.yaml").write_text(CONFIG.format(control=str(self.control).lower()))
+        (self.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.lines) + cut)
+        if scores:
+            (self.folder / "scores.json").write_text(json.dumps(self.summary))
+        return self.folder
+
+
+class Page(HTMLParser):
+    """Tables by id, the text of other elements with an id, and every tag with its attributes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.texts: dict[str, str] = {}
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._table = self._id = ""
+        self._cell = False
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.tags.append((tag, named))
+        if tag == "table":
+            self._table = named["id"] or ""
+            self.tables[self._table] = []
+        elif tag == "tr":
+            self.tables[self._table].append([])
+        elif tag in ("td", "th"):
+            self.tables[self._table][-1].append("")
+            self._cell = True
+        elif tag in ("p", "b", "h1"):
+            self._id = named.get("id") or ("h1" if tag == "h1" else "")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._cell = False
+        elif tag in ("p", "b", "h1"):
+            self._id = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._cell:
+            self.tables[self._table][-1][-1] += data
+        elif self._id:
+            self.texts[self._id] = self.texts.get(self._id, "") + " ".join(data.split())
+
+    @property
+    def charts(self) -> list[str]:
+        return re.findall(r"<svg.*?</svg>", self.source, flags=re.DOTALL)
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def test_the_numbers_are_those_of_the_files(tmp_path: Path) -> None:
+    run = DrawnRun(tmp_path)
+    page = Page(write_report(run.write()))
+    head, *rows = page.tables["stages"]
+    assert head == ["run", "stage", "round", "epochs", "seconds", "loss", "S(W)", "rank-1", "mAP"]
+    assert len(rows) == len(run.rows)
+    for shown, row in zip(rows, run.rows, strict=True):
+        loss = f"{row['train_loss']:.3f}"
+        if row["stage"] == "decorrelate":
+            loss = f"{row['train_loss_before']:.3f} → {row['train_loss_after']:.3f}"
+        assert shown[0].lower() == row["run"]
+        assert shown[1].lower().replace(" ", "").removeprefix("final") == row["stage"]
+        assert shown[1].startswith("final") == (row["round"] == 3)
+        assert shown[2:4] == [str(row["round"] or "–"), str(row["epochs"] or "–")]
+        assert math.isclose(float(shown[4]), row["seconds"], abs_tol=0.051)
+        score = row["scores"][0]
+        assert shown[5:] == [loss, f"{row['correlation']:.4f}", percent(score["rank1"]), percent(score["mAP"])]
+
+    finals = [next(row for row in reversed(run.rows) if row["run"] == name) for name in ("rri", "control")]
+    expected = [
+        [
+            *(row["run"].upper() if row["run"] == "rri" else "control", "final Restraint", score["feature"]),
+            *("L2" if score["normalized"] else "raw", "yes" if score["flip"] else "no"),
+            *(percent(score[name]) for name in ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP")),
+        ]
+        for row in finals
+        for score in row["scores"]
+    ]
+    assert page.tables["scores"][1:] == expected
+    assert len(expected) == 16
+
+    final, control = run.summary["final"], run.summary["control_final"]
+    assert page.texts["final"] == f"{percent(final['rank1'])} / {percent(final['mAP'])}"
+    assert page.texts["control"] == f"{percent(control['rank1'])} / {percent(control['mAP'])}"
+    gain = [100 * (final[name] - control[name]) for name in ("rank1", "mAP")]
+    assert page.texts["gain"] == f"{gain[0]:+.1f} / {gain[1]:+.1f}"
+    assert page.texts["ending"].startswith("Converged after 2 rounds")
+    assert "note" not in page.texts and "unread" not in page.texts
+
+
+def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
+    page = Page(write_report(DrawnRun(tmp_path).write()))
+    assert "http://" not in page.source and "https://" not in page.source
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "img", "link", "iframe")
+        for name in ("src", "href"):
+            value = attributes.get(name)
+            assert value is None or value.startswith("#"), f"{tag} asks for {value}"
+    assert len(page.charts) == 6
+    for chart in page.charts:
+        ElementTree.fromstring(chart)
+    described = [a for _, a in page.tags if a.get("role") == "img"]
+    assert len(described) == 6 and all(len(a["aria-label"] or "") > 40 for a in described)
+    # What a drawing refers to is there, once in the whole page.
+    names = [a["id"] for _, a in page.tags if a.get("id")]
+    assert len(names) == len(set(names))
+    assert set(re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", "".join(page.charts))) == {
+        (name, "") if f"url(#{name})" in page.source else ("", name) for name in names if f"#{name}" in page.source
+    }
+
+
+def test_charts_take_the_colours_of_the_page(tmp_path: Path) -> None:
+    page = Page(write_report(DrawnRun(tmp_path).write()))
+    used = set(re.findall(r"var\(--(\w+)\)", "".join(page.charts)))
+    assert used == {"ink", "grid", "rri", "control", "step0", "restraint", "relaxation"}
+    light, dark = re.findall(r":root \{(.*?)\}", page.source, flags=re.DOTALL)
+    for name in used:
+        assert f"--{name}:" in light and f"--{name}:" in dark
+    assert not re.search(r"(fill|stroke): *#[0-9a-f]", "".join(page.charts))
+
+
+def test_long_run_stays_small_and_twice_the_same(tmp_path: Path) -> None:
+    folder = DrawnRun(tmp_path, rounds=6, size=2048).write()
+    first = write_report(folder).read_bytes()
+    assert len(first) < 500_000
+    assert write_report(folder).read_bytes() == first
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    run = DrawnRun(tmp_path, rounds=1)
+    evil = "<script>alert('1')</script>&"
+    run.summary["dataset"] = evil
+    run.lines[0]["command"] = evil
+    folder = run.write()
+    config = (folder / "config.yaml").read_text().replace("osnet_x0_25", json.dumps(evil))
+    (folder / "config.yaml").write_text(config)
+    page = Page(write_report(folder))
+    assert "<script" not in page.source
+    assert html.escape(evil, quote=False).replace("'", "&#39;") in page.source
+    assert page.texts["h1"] == f"SVDNet on {evil}"
+    assert ["command", evil] in page.tables["provenance"]
+
+
+def test_no_control_no_gain(tmp_path: Path) -> None:
+    page = Page(write_report(DrawnRun(tmp_path, control=False).write()))
+    assert "gain" not in page.texts and "control" not in page.texts
+    assert page.texts["note"].startswith("No control was trained, so no gain is claimed")
+    assert all(row[0] == "RRI" for row in page.tables["stages"][1:])
+    assert "var(--control)" not in "".join(page.charts)
+
+
+def test_a_control_on_its_way_gives_no_gain(tmp_path: Path) -> None:
+    run = DrawnRun(tmp_path)
+    missing = run.rows.pop()
+    run.lines = [line for line in run.lines if (line["kind"], line.get("run")) != ("final", "control")]
+    run.lines.remove(next(line for line in reversed(run.lines) if line["kind"] == "stage"))
+    assert missing["run"] == "control"
+    page = Page(write_report(run.write()))
+    assert "gain" not in page.texts
+    assert "control has not ended" in page.texts["note"]
+    assert page.texts["ending"].endswith("The log ends with control, final Restraint, epoch 3.")
+
+
+def test_run_cut_short(tmp_path: Path) -> None:
+    """Killed in the second Restraint while writing a line, before `scores.json` knew of it."""
+    run = DrawnRun(tmp_path)
+    places = [(line["kind"], line.get("stage"), line.get("round")) for line in run.lines]
+    at = places.index(("epoch", "restraint", 2))
+    run.lines = run.lines[: at + 2]
+    page = Page(write_report(run.write(scores=False, cut='{"kind": "epoch", "run": "rri", "sta')))
+    unfinished = "Unfinished: RRI has not come to its end."
+    assert page.texts["ending"] == f"{unfinished} The log ends with RRI, Restraint 2, epoch 2."
+    assert page.texts["unread"].startswith("1 line of log.jsonl could not be read")
+    assert f"number {at + 3}" in page.texts["unread"]
+    assert page.texts["note"].startswith("The control follows")
+    assert len(page.tables["stages"]) == 1 + 5  # Step 0, a round of three, decorrelate 2
+    last = run.rows[4]["scores"][0]
+    assert page.texts["final"] == f"{percent(last['rank1'])} / {percent(last['mAP'])}"
+    assert "gain" not in page.texts
+
+
+def test_scores_behind_the_log(tmp_path: Path) -> None:
+    run = DrawnRun(tmp_path, control=False)
+    run.summary |= {"rows": run.rows[:3], "final": run.rows[2]["scores"][0], "stopped": None}
+    page = Page(write_report(run.write()))
+    assert len(page.tables["stages"]) == 1 + len(run.rows)
+    assert page.texts["ending"].startswith("Unfinished")
+
+
+@pytest.mark.parametrize("lines", [0, 1, 2], ids=["no line", "start only", "one epoch"])
+def test_run_that_has_hardly_begun(tmp_path: Path, lines: int) -> None:
+    run = DrawnRun(tmp_path)
+    run.lines = run.lines[:lines]
+    page = Page(write_report(run.write(scores=False)))
+    assert page.texts["note"] == "No stage has ended yet, so there is no score."
+    assert page.texts["ending"].startswith("Unfinished")
+    assert len(page.charts) == (2 if lines == 2 else 0)
+
+
+def test_the_control_starts_where_step0_ends(tmp_path: Path) -> None:
+    from reid.report.history import read_history
+
+    history = read_history(DrawnRun(tmp_path).write())
+    epochs = [e for e in history.events if e["kind"] == "epoch"]
+    step0 = [e for e in epochs if e["stage"] == "step0"]
+    control = [e for e in epochs if e["run"] == "control"]
+    expected = [(4, step0[-1]["loss"])] + [(5 + i, e["loss"]) for i, e in enumerate(control)]
+    assert history.curve("control", "loss") == expected
+    spans = [(band.stage, band.start, band.end) for band in history.bands()]
+    assert spans[:4] == [("step0", 0, 4), ("restraint", 4, 7), ("relaxation", 7, 9), ("restraint", 9, 12)]
+    jump = history.row("rri", "decorrelate", 1)
+    assert jump is not None
+    at_jump = [y for x, y in history.curve("rri", "correlation") if x == 4]
+    assert at_jump == [step0[-1]["correlation"], jump["correlation"]]
+    assert history.jumps("rri")[0] == (4, 1.39, jump["train_loss_after"])
+
+
+def test_bad_folders_are_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no run"):
+        write_report(tmp_path)
+    folder = DrawnRun(tmp_path / "run", rounds=1).write()
+    (folder / "scores.json").write_text("[1, 2")
+    with pytest.raises(InputError, match=r"scores\.json: no scores of a run") as told:
+        write_report(folder)
+    assert "\n" not in str(told.value)
+    assert not (folder / "report.html").exists()
+
+
+def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_available()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match=r"needs matplotlib: pip install 'reid\[report\]'"):
+        check_available()

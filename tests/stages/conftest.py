@@ -1,0 +1,71 @@
+"""A network and data small enough that a whole run takes a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reid.model.eigenlayer import Eigenlayer
+from reid.model.network import ReidNetwork
+from reid.model.pooling import POOLINGS
+
+CLASSES = 5
+
+
+class SmallTrunk(nn.Module):
+    """(B, 3, H, W) -> (B, 12, H / 2, W / 2)."""
+
+    out_channels = 12
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.conv2 = nn.Conv2d(8, 12, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv2(self.bn1(self.conv1(images)).relu()).relu()
+
+
+@dataclass
+class SmallLoader:
+    """Coloured noise: the class decides the mean colour. Counts how often an epoch was begun."""
+
+    images: Tensor
+    labels: Tensor
+    batch: int = 10
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch
+
+    def epoch(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
+        for index in order.split(self.batch):
+            yield self.images[index], self.labels[index]
+
+    def sample(self, count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        yield self.images[:count], self.labels[:count]
+
+
+@pytest.fixture
+def make_model() -> Callable[[], ReidNetwork]:
+    def make() -> ReidNetwork:
+        torch.manual_seed(0)
+        trunk = SmallTrunk()
+        eigenlayer = Eigenlayer(12, 6, init_std=0.3)
+        return ReidNetwork(trunk, POOLINGS["average"](), nn.Identity(), eigenlayer, nn.Linear(6, CLASSES), 0.2)
+
+    return make
+
+
+@pytest.fixture
+def loader() -> SmallLoader:
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(50) % CLASSES
+    colours = torch.randn(CLASSES, 3, generator=generator)
+    noise = torch.randn(50, 3, 8, 6, generator=generator)
+    return SmallLoader(colours[labels][:, :, None, None] + 0.5 * noise, labels)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from reid.checkpoint import load_checkpoint, load_into, load_tensors, save_checkpoint
+from reid.errors import InputError
+
+CONTENT = {"model": {"weight": torch.arange(3.0)}, "config": "SEED: 1\n", "position": {"losses": [1.5]}}
+
+
+def test_saved_and_loaded_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.pth"
+    save_checkpoint(path, CONTENT)
+    loaded = load_checkpoint(path)
+    assert torch.equal(loaded["model"]["weight"], CONTENT["model"]["weight"])  # type: ignore[index]
+    assert loaded["position"] == {"losses": [1.5]}
+    assert [p.name for p in path.parent.iterdir()] == ["a.pth"]
+
+
+class FullDisk:
+    """A file on a disk that fills after some bytes."""
+
+    def __init__(self, file: Any, room: int) -> None:
+        self.file, self.room = file, room
+
+    def __enter__(self) -> FullDisk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def write(self, data: bytes) -> int:
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return int(self.file.write(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("room", [0, 600])
+def test_a_full_disk_keeps_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    path = tmp_path / "a.pth"
+    save_checkpoint(path, CONTENT)
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", lambda *a, _open=open, **k: FullDisk(_open(*a, **k), room))
+        with pytest.raises(OSError) as caught:
+            save_checkpoint(path, {**CONTENT, "more": torch.zeros(10_000)})
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_broken_and_foreign_files(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "good.pth", CONTENT)
+    (tmp_path / "short.pth").write_bytes((tmp_path / "good.pth").read_bytes()[:-200])
+    (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "foreign.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name, message in [
+        ("short.pth", "broken"),
+        ("text.pth", "broken|execute"),
+        ("empty.pth", "broken"),
+        ("foreign.pth", "not a checkpoint written by this project"),
+        ("list.pth", "holds a list"),
+        ("missing.pth", "no such checkpoint"),
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            load_checkpoint(tmp_path / name)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+class Trap:
+    def __reduce__(self) -> Any:
+        return (print, ("executed",))
+
+
+def test_code_in_a_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"model": Trap()}, tmp_path / "trap.pth")
+    with pytest.raises(InputError, match="would execute code"):
+        load_tensors(tmp_path / "trap.pth")
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_another_network_is_refused_by_the_tensors_that_differ() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    before = model.state_dict()["1.weight"].clone()
+    tensors = {"0.weight": torch.zeros(5, 3), "0.bias": torch.zeros(4), "1.weight": torch.zeros(2, 4), "x": before}
+    with pytest.raises(InputError) as caught:
+        load_into(model, tensors, source="a.pth")
+    message = str(caught.value)
+    assert "1 missing (1.bias)" in message
+    assert "1 unexpected (x)" in message
+    assert "1 of another shape (0.weight (5, 3) instead of (4, 3))" in message
+    assert torch.equal(model.state_dict()["1.weight"], before)

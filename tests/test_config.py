@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reid.config import CHOICES, defaults, load_config, parse_config
+from reid.data import DATASETS
+from reid.data.synthetic.layout import FOLDERS, SIZES
+from reid.errors import InputError
+from reid.model import BACKBONES
+from reid.model.pooling import POOLINGS
+from reid.model.precision import PRECISIONS
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+def test_choices_are_the_names_that_the_rooms_know() -> None:
+    assert set(CHOICES["MODEL.BACKBONE"]) == set(BACKBONES)
+    assert set(CHOICES["MODEL.POOLING"]) == set(POOLINGS)
+    assert set(CHOICES["DATASETS.NAME"]) == set(DATASETS)
+    assert set(CHOICES["SOLVER.PRECISION"]) == set(CHOICES["TEST.PRECISION"]) == set(PRECISIONS)
+    assert set(CHOICES["DATASETS.SYNTHETIC.SIZE"]) == {size for size, _ in SIZES}
+    assert set(CHOICES["DATASETS.SYNTHETIC.LAYOUT"]) == set(FOLDERS)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_loads_and_says_what_it_is(path: Path) -> None:
+    config = load_config(path)
+    assert config.is_frozen()
+    head = path.read_text(encoding="utf-8").split("OUTPUT_DIR")[0]
+    assert head.startswith(f"# python tools/train_svdnet.py --config-file configs/{path.name}")
+    assert "# Cost: " in head
+    assert "# Expect: " in head
+    assert "@" not in head
+    assert config.OUTPUT_DIR.startswith("runs/")
+
+
+def test_overrides_come_last_and_are_converted() -> None:
+    text = "SOLVER: {BATCH_SIZE: 16}\nSTEP0: {LR: 1e-3}"
+    config = parse_config(text, ["SOLVER.BATCH_SIZE", "8", "RRI.CONTROL", "True", "MODEL.WEIGHTS", "none"])
+    assert config.SOLVER.BATCH_SIZE == 8
+    assert config.STEP0.LR == [1e-3]
+    assert config.RRI.CONTROL is True
+    assert config.RRI.MAX_ROUNDS == defaults().RRI.MAX_ROUNDS
+
+
+def test_a_dumped_config_is_read_back_the_same() -> None:
+    config = load_config(CONFIGS[0])
+    assert parse_config(config.dump()) == config
+
+
+def test_several_mistakes_are_told_together_with_near_names() -> None:
+    text = "MODEL: {BACKBON: x, BACKBONE: resnet5}\nSOLVER: {BATCH_SIZE: many}\nRRI: 3"
+    with pytest.raises(InputError) as caught:
+        parse_config(text, ["STEP0.EPOCHS", "0", "epochs", "3"])
+    message = str(caught.value)
+    for part in (
+        "unknown key MODEL.BACKBON (did you mean MODEL.BACKBONE",
+        "MODEL.BACKBONE 'resnet5' is none of",
+        "did you mean resnet50",
+        "SOLVER.BATCH_SIZE must be an integer, not 'many'",
+        "RRI is a section",
+        "STEP0.EPOCHS 0 must be 1 or more",
+        "unknown key epochs",
+    ):
+        assert part in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["SOLVER.NORM_STATISTICS", "frozen", "MODEL.WEIGHTS", "none"], "pretrained network"),
+        (["SOLVER.BATCH_SIZE"], "has no value"),
+        (["INPUT.SIZE", "[256]"], "height and width"),
+        (["INPUT.SIZE", "[256, 'a']"], "must be an integer"),
+        (["INPUT.STD", "[0.1, 0.1, 0]"], "STD above 0"),
+        (["STEP0.MILESTONES", "[0.8, 0.4]"], "rising fractions"),
+        (["STEP0.LR", "[1e-3, 1e-4]"], "one rate"),
+        (["RELAXATION.LR", "[]"], "positive rates"),
+        (["MODEL.BACKBONE", "osnet_x1_0", "MODEL.LAST_STRIDE", "1"], "is for ResNets"),
+        (["RRI.ROTATE_CLASSIFIER", "True", "MODEL.EIGENLAYER.RELU", "True"], "plain Eigenlayer"),
+        (["MODEL.EIGENLAYER.LAST", "True", "MODEL.EIGENLAYER.DIM", "5"], "the classifier"),
+        (["RRI.PATIENCE", "0"], "PATIENCE"),
+        (["SOLVER.MOMENTUM", "True"], "must be a number"),
+        (["RRI.CONTROL", "1"], "must be True or False"),
+    ],
+)
+def test_values_that_cannot_work(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_config("", overrides)
+
+
+def test_a_python_file_is_refused_and_not_executed(tmp_path: Path) -> None:
+    trap = tmp_path / "config.py"
+    trap.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\ncfg = {{}}\n")
+    with pytest.raises(InputError, match="never executed"):
+        load_config(trap)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_yaml_tags_do_not_run_code(tmp_path: Path) -> None:
+    path = tmp_path / "trap.yaml"
+    path.write_text(f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']\n")
+    with pytest.raises(InputError, match="no valid YAML"):
+        load_config(path)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[1, 2]", b"a: [", b"just text"])
+def test_files_that_are_no_config(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="broken.yaml"):
+        load_config(path)
+
+
+def test_a_missing_config_offers_near_ones(tmp_path: Path) -> None:
+    (tmp_path / "demo_synthetic.yaml").write_text("")
+    with pytest.raises(InputError, match="did you mean demo_synthetic.yaml"):
+        load_config(tmp_path / "demo_syntetic.yaml")

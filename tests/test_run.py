@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reid.errors import InputError
+from reid.run import RunFolder, provenance, seed_from, write_json
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.open("SEED: 0\n", resume=False)
+    assert (tmp_path / "run" / "config.yaml").read_text() == "SEED: 0\n"
+    with pytest.raises(InputError, match="add --resume"):
+        RunFolder(tmp_path / "run").open("SEED: 0\n", resume=False)
+    RunFolder(tmp_path / "run").open("SEED: 0\n", resume=True)
+
+
+def test_resume_needs_the_same_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run to go on with"):
+        RunFolder(tmp_path / "none").open("", resume=True)
+    RunFolder(tmp_path).open("SEED: 0\nX: 1\n", resume=False)
+    with pytest.raises(InputError, match="was SEED: 0; is SEED: 1"):
+        RunFolder(tmp_path).open("SEED: 1\nX: 1\n", resume=True)
+
+
+def test_the_log_is_lines_of_json_and_can_be_cut_back(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for number in range(5):
+        folder.log({"kind": "epoch", "epoch": number})
+    assert folder.log_length() == 5
+    folder.cut_log(2)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": {1, 2}})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_seeds_follow_from_their_names_alone() -> None:
+    seeds = {seed_from(seed, stage, r, e) for seed in (0, 1) for stage in "ab" for r in range(3) for e in range(9)}
+    assert len(seeds) == 2 * 2 * 3 * 9
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert seed_from(0, "step0", 0, 1) == seed_from(0, "step0", 0, 1)
+
+
+def test_provenance_names_command_and_versions() -> None:
+    found = provenance()
+    assert {"command", "commit", "versions", "machine"} <= set(found)
+    assert {"python", "torch", "torchvision", "numpy", "reid"} <= set(found["versions"])
+
+
+def test_tensorboard_holds_what_was_logged(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = RunFolder(tmp_path, tensorboard=True)
+    folder.log({"kind": "epoch", "run": "rri", "stage": "step0", "epoch": 1, "loss": 2.5})
+    folder.log({"kind": "epoch", "run": "rri", "stage": "step0", "epoch": 2, "loss": 1.5})
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("rri/loss")] == [(1, 2.5), (2, 1.5)]

@@ -1,0 +1,36 @@
+"""Draw the synthetic dataset in the folder layout of Market-1501 or DukeMTMC-reID."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from reid.data.synthetic import draw_dataset
+from reid.data.synthetic.dataset import NOTE
+from reid.data.synthetic.sheet import contact_sheet
+from reid.errors import run_command
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", default="demo", choices=("tiny", "demo", "market"), help="how many images (demo)")
+    parser.add_argument("--layout", default="market", choices=("market", "duke"), help="whose layout (market)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed draws other people and cameras (0)")
+    parser.add_argument("--output", required=True, type=Path, help="the folder to make")
+    parser.add_argument("--sheet", type=Path, help="also draw a contact sheet of size demo to this PNG file")
+    arguments = parser.parse_args()
+    output = draw_dataset(arguments.output, size=arguments.size, layout=arguments.layout, seed=arguments.seed)
+    print(f"{output}: size {arguments.size}, layout {arguments.layout}, seed {arguments.seed}")
+    print("part    | identities |  images | cameras |  junk | distractors")
+    for part, counts in json.loads((output / NOTE).read_text(encoding="utf-8"))["counts"].items():
+        print(
+            f"{part:<7} | {counts['identities']:>10,} | {counts['images']:>7,} | {counts['cameras']:>7} "
+            f"| {counts['junk']:>5,} | {counts['distractors'] + counts['lone']:>11,}"
+        )
+    if arguments.sheet:
+        contact_sheet(arguments.seed).save(arguments.sheet, optimize=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
