@@ -269,7 +269,7 @@ def _check(c: CfgNode) -> Iterator[str]:
             yield f"{stage}.EPOCHS {s.EPOCHS} must be 1 or more"
         if not s.LR or min(s.LR) <= 0:
             yield f"{stage}.LR {s.LR} must be positive rates"
-        if any(not 0 < m < 1 for m in s.MILESTONES) or s.MILESTONES != sorted(s.MILESTONES):
+        if any(not 0 < m < 1 for m in s.MILESTONES) or sorted(s.MILESTONES) != s.MILESTONES:
             yield f"{stage}.MILESTONES {s.MILESTONES} must be rising fractions between 0 and 1"
         if not 0 <= s.WARMUP_EPOCHS <= s.EPOCHS:
             yield f"{stage}.WARMUP_EPOCHS {s.WARMUP_EPOCHS} must lie in 0..EPOCHS"

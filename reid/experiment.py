@@ -81,7 +81,8 @@ class Experiment:
 
         def stage(state: TrainState, row: StageLog) -> None:
             cmc = {f"{s.feature}{'_normalized' if s.normalized else ''}": list(s.cmc[:MAX_CMC]) for s in row.scores}
-            self.folder.log({"kind": "stage", "epoch": row.epochs, **_log_names(row.to_json()), "cmc": cmc})
+            entry = {"kind": "stage", "epoch": row.epochs, "loss": row.train_loss, **row.to_json(), "cmc": cmc}
+            self.folder.log(entry)
             name = row.stage if row.round == 0 else f"r{row.round:02d}_{row.stage}"
             self._save(state, name)
             self._save(state, "last")
@@ -112,8 +113,3 @@ class Experiment:
             "rounds": max((row.round for row in rows if row.stage == "relaxation"), default=0),
             "stopped": stopped,
         }
-
-
-def _log_names(row: dict[str, Any]) -> dict[str, Any]:
-    """A row under the names of `log.jsonl`, where `loss` means the same in epoch and stage lines."""
-    return {"loss": row["train_loss"], **row}

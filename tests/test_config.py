@@ -112,11 +112,11 @@ def test_yaml_tags_do_not_run_code(tmp_path: Path) -> None:
 def test_files_that_are_no_config(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.yaml"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="broken.yaml"):
+    with pytest.raises(InputError, match="broken"):
         load_config(path)
 
 
 def test_a_missing_config_offers_near_ones(tmp_path: Path) -> None:
     (tmp_path / "demo_synthetic.yaml").write_text("")
-    with pytest.raises(InputError, match="did you mean demo_synthetic.yaml"):
+    with pytest.raises(InputError, match="did you mean demo_synthetic"):
         load_config(tmp_path / "demo_syntetic.yaml")

@@ -22,8 +22,16 @@ def raising(error: BaseException) -> Callable[[], None]:
         (Diverged("loss is nan"), 1, "error: loss is nan\n"),
         (Interrupted("to go on: x"), 130, "to go on: x\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
-        (OSError(errno.ENOSPC, "No space", "a.pth"), 2, "error: the disk is full: a.pth; free some space and start again\n"),
-        (PermissionError(errno.EACCES, "Permission denied", "a"), 2, "error: no right to read or write a: Permission denied\n"),
+        (
+            OSError(errno.ENOSPC, "No space", "a.pth"),
+            2,
+            "error: the disk is full: a.pth; free some space and start again\n",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a"),
+            2,
+            "error: no right to read or write a: Permission denied\n",
+        ),
     ],
 )
 def test_exit_codes(error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import torch
 from reid import build
 from reid.config import load_config
 from reid.data import banner
-from reid.errors import Interrupted, run_command
+from reid.errors import InputError, Interrupted, run_command
 from reid.experiment import Experiment
 from reid.model.network import ReidNetwork
 from reid.model.precision import autocast_dtype
@@ -20,6 +20,7 @@ from reid.report.tables import row_line, stage_table
 from reid.report.training import write_report
 from reid.retrieval import network_features, score
 from reid.run import RunFolder, provenance, seed_everything
+from reid.stages.rri import check_freezes
 
 
 def main() -> None:
@@ -44,7 +45,8 @@ def main() -> None:
         dtype = autocast_dtype(config.TEST.PRECISION, device)
         return score(network_features(model, loaders.query, loaders.gallery, flips=flips, dtype=dtype))
 
-    make_network()  # a mistake in the network is told before the folder is made
+    plan = build.plan(config)
+    check_freezes(plan, make_network())  # mistakes in the network are told before the folder is made
     folder = RunFolder(Path(config.OUTPUT_DIR), tensorboard=config.TENSORBOARD)
     folder.open(config.dump(), resume=arguments.resume)
     if not arguments.resume:
@@ -56,7 +58,7 @@ def main() -> None:
         folder=folder,
         make_network=make_network,
         loader=loaders.train,
-        plan=build.plan(config),
+        plan=plan,
         evaluate=evaluate,
         final=final,
         carried={"config": config.dump(), "num_classes": classes},
@@ -71,7 +73,10 @@ def main() -> None:
         command = command.replace(str(arguments.config_file), f"{arguments.config_file} --resume", 1)
         raise Interrupted(f"interrupted; the last finished epoch is saved. To go on: {command}") from None
     print(stage_table(summary, **final))
-    print(f"report: {write_report(folder.path)}")
+    try:
+        print(f"report: {write_report(folder.path)}")
+    except InputError as error:  # the scores are there; only the page's libraries are not
+        print(f"no report.html: {error}")
 
 
 if __name__ == "__main__":

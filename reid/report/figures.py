@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from reid.report.history import Band
 
@@ -59,7 +59,7 @@ def correlation_chart(curves: Curves, bands: Sequence[Band]) -> str:
         axes.set_ylim(bottom, 1.35)
         axes.yaxis.set_major_locator(FixedLocator([t for t in _decades(bottom) if bottom <= t <= 1]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.set_ylabel("S(W), log scale")
         ends = {band.end: band for band in bands if band.stage == "relaxation"}
         if len(ends) <= 10:
@@ -104,7 +104,7 @@ def stages_chart(labels: Sequence[str], values: Mapping[str, Sequence[float | No
         axes.set_xticks(range(0, len(labels), step), labels[::step], rotation=50, ha="right", rotation_mode="anchor")
         axes.set_ylabel(f"{name}, %")
         axes.yaxis.set_major_locator(MaxNLocator(6))
-        axes.legend(loc="lower right")
+        axes.legend()
         return _to_svg(figure, name)
 
 
@@ -173,7 +173,7 @@ def _over_epochs(curves: Curves, bands: Sequence[Band], draw: Callable[[Axes], l
         axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
         axes.set_xlabel("epoch")
         axes.grid(axis="x", visible=False)
-        figure.legend(handles=[*lines, *patches], loc="outside lower center", ncols=4 if len(lines) > 2 else 5)
+        figure.legend(handles=[*lines, *patches], loc="outside lower left", ncols=4 if len(lines) > 2 else 5)
         return _to_svg(figure, name)
 
 

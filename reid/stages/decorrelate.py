@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 
 import torch
@@ -42,7 +43,7 @@ def run(
         "variant": variant,
         "correlation_before": correlation_metric(vectors),
         "severest_pair_before": severest_pair(vectors),
-        "condition_number_before": condition_number(vectors),
+        "condition_number_before": _finite(condition_number(vectors)),
         "spectrum_before": spectrum(vectors).tolist(),
     }
     if variant != "none":
@@ -56,7 +57,7 @@ def run(
     correlation = correlation_metric(vectors)
     facts |= {
         "severest_pair_after": severest_pair(vectors),
-        "condition_number_after": condition_number(vectors),
+        "condition_number_after": _finite(condition_number(vectors)),
         "spectrum_after": spectrum(vectors).tolist(),
     }
     seconds = time.perf_counter() - started
@@ -79,6 +80,10 @@ def run(
     state.finish(row)
     hooks.stage(state, row)
     return row
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON knows no infinity
 
 
 def _loss(state: TrainState, loader: Batches, count: int, solver: Solver) -> float:

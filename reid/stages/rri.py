@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from reid.model.network import ReidNetwork
 from reid.records import StageLog
 from reid.stages import decorrelate, relaxation, restraint, step0
 from reid.stages.convergence import converged
-from reid.stages.optimizer import Solver
+from reid.stages.optimizer import Solver, freeze
 from reid.stages.schedule import Schedule
 from reid.stages.state import Batches, Hooks, TrainState
 
@@ -29,6 +30,12 @@ class Plan:
     tolerance: float = 0.01
     final_restraint: bool = False
     loss_images: int = 4096
+
+
+def check_freezes(plan: Plan, model: ReidNetwork) -> None:
+    """Find a freeze that names no parameter before hours of training have led to it. Raises InputError."""
+    for schedule in (plan.step0, plan.restraint, plan.relaxation):
+        freeze(model, schedule.freeze)
 
 
 def run(state: TrainState, loader: Batches, plan: Plan, hooks: Hooks) -> str:

@@ -1,0 +1,174 @@
+"""The main job from end to end on a drawn dataset, and what it says to bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reid.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).parents[2]
+Tool = Callable[..., Any]
+
+
+def test_from_drawing_to_report_and_back(train: Tool, tool: Tool, tmp_path: Path) -> None:
+    ended = train()
+    assert ended.code == 0, ended.err
+    run = tmp_path / "run"
+    for line in ("subset", "train ", "query ", "gallery ", "decorrelate", "control", "stopped after 1 rounds"):
+        assert line in ended.out
+    summary = json.loads((run / "scores.json").read_text())
+    rows = {(row["run"], row["stage"], row["round"]): row for row in summary["rows"]}
+    assert list(rows) == [("rri", "step0", 0)] + [
+        (run, stage, 1) for run in ("rri", "control") for stage in ("decorrelate", "restraint", "relaxation")
+    ]
+    decorrelate, restraint = rows["rri", "decorrelate", 1], rows["rri", "restraint", 1]
+    assert decorrelate["correlation"] == pytest.approx(1, abs=1e-5)
+    assert restraint["correlation"] == decorrelate["correlation"]
+    assert rows["rri", "step0", 0]["correlation"] < 0.5
+    # Retrieval stands where it was: the same input features, and the same distances between the outputs.
+    before, after = (row["scores"] for row in (rows["rri", "step0", 0], decorrelate))
+    assert [s for s in before if s["feature"] == "input"] == [s for s in after if s["feature"] == "input"]
+    for a, b in zip(before, after, strict=True):
+        assert a["mAP"] == pytest.approx(b["mAP"], abs=0.01)
+    assert (run / "report.html").stat().st_size > 1000
+
+    last = run / "checkpoints" / "rri_last.pth"
+    scored = tool("evaluate", "--weights", last, "--output", tmp_path / "again", "--save-features", "TEST.FLIP", "True")
+    assert scored.code == 0, scored.err
+    evaluation = json.loads((tmp_path / "again" / "evaluation.json").read_text())
+    final_row = rows["rri", "relaxation", 1]
+    assert evaluation["scores"] == final_row["scores"]
+    assert summary["final"] in evaluation["scores"]
+
+    from_file = tool("evaluate", "--features", tmp_path / "again" / "features_input.npz")
+    assert from_file.code == 0, from_file.err
+    raw = json.loads((tmp_path / "again" / "evaluation.json").read_text())["scores"][0]
+    assert raw["mAP"] == summary["final"]["mAP"]
+    assert json.loads((run / "scores.json").read_text()) == summary
+
+
+def test_the_duke_reader_from_end_to_end(train: Tool, tool: Tool, tmp_path: Path) -> None:
+    drawn = tool("make_dataset", "--size", "tiny", "--layout", "duke", "--seed", "1", "--output", tmp_path / "data")
+    assert drawn.code == 0, drawn.err
+    options = ("DATASETS.NAME", "dukemtmcreid", "DATASETS.ROOT", tmp_path / "data", "RRI.MAX_ROUNDS", "0")
+    ended = train(*options, "RRI.CONTROL", "False")
+    assert ended.code == 2
+    assert "16,522" in ended.err
+    assert "DATASETS.STRICT False" in ended.err
+    assert not (tmp_path / "run").exists()
+    ended = train(*options, "RRI.CONTROL", "False", "DATASETS.STRICT", "False")
+    assert ended.code == 0, ended.err
+    summary = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert summary["dataset"] == "dukemtmcreid"
+    assert [row["stage"] for row in summary["rows"]] == ["step0"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (("SOLVER.BATCHSIZE", "3", "STEP0.EPOCHS", "no"), ("SOLVER.BATCH_SIZE", "STEP0.EPOCHS must be an integer")),
+        (("DATASETS.NAME", "market1501", "DATASETS.ROOT", "nowhere"), ("nowhere",)),
+        (("MODEL.WEIGHTS", "missing.pth"), ("missing.pth",)),
+        (("MODEL.EIGENLAYER.DIM", "600"), ("K = 600", "512")),
+        (("MODEL.DEVICE", "cuda:7"), ("cuda:7",)),
+        (("MODEL.DEVICE", "toaster"), ("toaster",)),
+        (("RESTRAINT.FREEZE", "['backbone.layer9']"), ("backbone.layer9",)),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(train: Tool, overrides: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    ended = train(*overrides)
+    assert ended.code == 2
+    lines = [line for line in ended.err.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in ended.err
+    for part in parts:
+        assert part in lines[0]
+
+
+def drawn(tool: Tool, tmp_path: Path) -> Path:
+    ended = tool("make_dataset", "--size", "tiny", "--seed", "2", "--output", tmp_path / "data")
+    assert ended.code == 0
+    return tmp_path / "data" / "Market-1501-v15.09.15"
+
+
+MARKET = ("DATASETS.NAME", "market1501", "DATASETS.STRICT", "False", "DATASETS.ROOT")
+
+
+def test_a_truncated_image_is_named(train: Tool, tool: Tool, tmp_path: Path) -> None:
+    folder = drawn(tool, tmp_path)
+    victim = sorted((folder / "query").glob("*.jpg"))[3]
+    victim.write_bytes(victim.read_bytes()[:700])
+    ended = train(*MARKET, folder.parent)
+    assert ended.code == 2
+    assert victim.name in ended.err
+
+
+def test_one_camera_leaves_nothing_to_find(train: Tool, tool: Tool, tmp_path: Path) -> None:
+    folder = drawn(tool, tmp_path)
+    for image in [*(folder / "query").iterdir(), *(folder / "bounding_box_test").iterdir()]:
+        if "_c1s" not in image.name:
+            image.unlink()
+    ended = train(*MARKET, folder.parent)
+    assert ended.code == 2
+    assert "camera" in ended.err
+
+
+def test_a_name_that_does_not_parse(train: Tool, tool: Tool, tmp_path: Path) -> None:
+    folder = drawn(tool, tmp_path)
+    first = min((folder / "bounding_box_train").iterdir())
+    first.rename(first.with_name("holiday.jpg"))
+    ended = train(*MARKET, folder.parent)
+    assert ended.code == 2
+    assert "holiday.jpg" in ended.err
+
+
+def test_a_checkpoint_of_another_network(train: Tool, tool: Tool, tmp_path: Path) -> None:
+    assert train("RRI.MAX_ROUNDS", "0", "RRI.CONTROL", "False", "STEP0.EPOCHS", "1").code == 0
+    path = tmp_path / "run" / "checkpoints" / "rri_last.pth"
+    content = load_checkpoint(path)
+    content["config"] = content["config"].replace("DIM: 32", "DIM: 16")
+    torch.save(content, path)
+    ended = tool("evaluate", "--weights", path)
+    assert ended.code == 2
+    assert "eigenlayer.weight (32, 512) instead of (16, 512)" in ended.err
+
+
+def test_a_run_is_not_overwritten(train: Tool, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("SEED: 7\n")
+    ended = train()
+    assert ended.code == 2
+    assert "--resume" in ended.err
+    assert (tmp_path / "run" / "config.yaml").read_text() == "SEED: 7\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_interrupted_it_saves_and_says_how_to_go_on(quick: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, "tools/train_svdnet.py", "--config-file", "configs/demo_synthetic.yaml"]
+    options = [*quick, "OUTPUT_DIR", str(tmp_path / "run"), "STEP0.EPOCHS", "400"]
+    process = subprocess.Popen(
+        [*command, *options], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    log = tmp_path / "run" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.read_text().count('"epoch"') >= 3) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "--resume" in err
+    assert "Traceback" not in err
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "rri_last.pth")["position"]["epoch"] >= 1
