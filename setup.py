@@ -14,7 +14,7 @@ assert VERSION is not None
 REPORT = ["jinja2>=3.1", "matplotlib>=3.8"]
 TENSORBOARD = ["tensorboard>=2.20"]
 TEST = ["pytest>=8", "hypothesis>=6.100"]
-LINT = ["ruff>=0.9", "mypy>=1.15", "types-PyYAML", "types-tqdm"]
+LINT = ["ruff>=0.9", "mypy>=1.15", "types-PyYAML", "types-setuptools", "types-tqdm"]
 
 setup(
     name="reid",

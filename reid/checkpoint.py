@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import zipfile
@@ -24,15 +25,26 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.writing")
     try:
+        # Serialised first: torch's own file writer turns a full disk or a Ctrl-C in its midst into a RuntimeError.
+        data = _serialised({"format": FORMAT, **content})
         with open(beside, "wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except RuntimeError as error:  # torch wraps a failed write of its zip writer
-        raise OSError(getattr(error.__cause__, "errno", None) or 28, f"writing failed: {error}", str(path)) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _serialised(content: dict[str, Any]) -> memoryview:
+    buffer = io.BytesIO()
+    try:
+        torch.save(content, buffer)
+    except RuntimeError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    return buffer.getbuffer()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

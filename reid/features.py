@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,13 +21,18 @@ from reid.stages.epoch import autocast
 class LabelledBatches(Protocol):
     """Images in a fixed order with their labels: see `reid.data.loaders.TestLoader`."""
 
-    identities: np.ndarray
-    cameras: np.ndarray
-    paths: tuple[str, ...]
+    @property
+    def identities(self) -> np.ndarray: ...
+
+    @property
+    def cameras(self) -> np.ndarray: ...
+
+    @property
+    def paths(self) -> Sequence[str]: ...
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterable[Tensor]: ...
+    def __iter__(self) -> Iterator[Tensor]: ...
 
 
 @torch.inference_mode()
@@ -53,7 +58,7 @@ def extract(
         parts["output"].append(embedding.output.float().cpu().numpy())
     model.train(training)
     return {
-        name: Features(np.concatenate(values), loader.identities, loader.cameras, loader.paths)
+        name: Features(np.concatenate(values), loader.identities, loader.cameras, tuple(loader.paths))
         for name, values in parts.items()
     }
 
@@ -65,7 +70,7 @@ def mean_features(first: Features, second: Features) -> Features:
 
 def save_features(path: Path, query: Features, gallery: Features) -> None:
     """Write query and gallery into one `.npz`: `{query,gallery}_{values,identities,cameras,paths}`."""
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{part}_{name}": np.asarray(getattr(features, name))
         for part, features in (("query", query), ("gallery", gallery))
         for name in ("values", "identities", "cameras", "paths")

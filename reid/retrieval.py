@@ -23,7 +23,7 @@ def network_features(
 ) -> dict[tuple[str, bool], tuple[Features, Features]]:
     """(feature, flip) -> (query, gallery), for the Eigenlayer's "input" and "output" and each of `flips`."""
     plain = [extract(model, part, dtype=dtype, title=name) for name, part in (("query", query), ("gallery", gallery))]
-    found = {}
+    found: dict[tuple[str, bool], tuple[Features, Features]] = {}
     if False in flips:
         found |= {(name, False): (plain[0][name], plain[1][name]) for name in ("input", "output")}
     if True in flips:

@@ -48,8 +48,7 @@ class RunFolder:
         """Append one line to `log.jsonl`."""
         with open(self._log, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-        if self._tensorboard is not None:
-            self._to_tensorboard(entry)
+        self._to_tensorboard(entry)
 
     def log_length(self) -> int:
         """Lines written so far; a checkpoint remembers it."""
@@ -62,7 +61,7 @@ class RunFolder:
             write_text(self._log, "".join(kept))
 
     def _to_tensorboard(self, entry: dict[str, Any]) -> None:
-        if "run" not in entry:
+        if self._tensorboard is None or "run" not in entry:
             return
         logged = [json.loads(line) for line in self._log.read_text(encoding="utf-8").splitlines()]
         step = sum(line["kind"] == "epoch" and line["run"] == entry["run"] for line in logged)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,24 @@ def test_broken_and_foreign_files(tmp_path: Path) -> None:
             load_checkpoint(tmp_path / name)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("after", [0.0005, 0.003, 0.01, 0.03])
+def test_an_interrupt_in_the_midst_is_an_interrupt(tmp_path: Path, after: float) -> None:
+    path = tmp_path / "a.pth"
+    save_checkpoint(path, CONTENT)
+    large = {**CONTENT, **{f"tensor{n}": torch.zeros(1_000_000) for n in range(20)}}
+    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, after)
+            while True:  # until the alarm comes, in the serialising, the writing or the renaming
+                save_checkpoint(path, large)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    load_checkpoint(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
 
 
 class Trap:

@@ -61,11 +61,12 @@ def correlation_chart(curves: Curves, bands: Sequence[Band]) -> str:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_ylabel("S(W), log scale")
-        ends = {band.end: band for band in bands if band.stage == "relaxation"}
-        if len(ends) <= 10:
-            for x, y in curves.get("rri", ()):
-                if x in ends and y < 1:
-                    axes.annotate(f"{y:.3f}", (x, y), (-2, -11), textcoords="offset points", ha="right", fontsize=8)
+        # Of the two points at a decorrelate the first is what Relaxation reached.
+        reached = dict(reversed(curves.get("rri", ())))
+        ends = [band.end for band in bands if band.stage == "relaxation"]
+        for x in ends if len(ends) <= 10 else []:
+            y = reached[x]
+            axes.annotate(f"{y:.3f}", (x, y), (-2, -11), textcoords="offset points", ha="right", fontsize=8)
         return []
 
     return _over_epochs(curves, bands, draw, "correlation")
@@ -103,7 +104,10 @@ def stages_chart(labels: Sequence[str], values: Mapping[str, Sequence[float | No
         step = 1 + (len(labels) - 1) // 24
         axes.set_xticks(range(0, len(labels), step), labels[::step], rotation=50, ha="right", rotation_mode="anchor")
         axes.set_ylabel(f"{name}, %")
-        axes.yaxis.set_major_locator(MaxNLocator(6))
+        low, high = axes.get_ylim()
+        if high - low < 1:  # percent: a smaller range would show noise as if it were news
+            axes.set_ylim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.legend()
         return _to_svg(figure, name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -197,26 +198,25 @@ def _charts(history: History) -> list[dict[str, Any]]:
     def add(title: str, svg: str, alt: str, caption: str, *, wide: bool = False) -> None:
         charts.append({"title": title, "svg": svg, "alt": f"{title}. {alt}", "caption": caption, "wide": wide})
 
-    bands = history.bands()
-    curves = {run: history.curve(run, "correlation") for run in RUNS}
+    bands, jumps = history.bands(), history.jumps("rri")
     if bands:
-        add(
-            "S(W) of the Eigenlayer",
-            figures.correlation_chart(curves, bands),
-            _listed(history, lambda row: f"{row['correlation']:.3f}"),
-            "1: the weight vectors are orthogonal. Numbers above the bands are rounds; each starts with a replacement. "
-            "The control trains on from the end of Step 0 without any.",
-            wide=True,
-        )
+        curves = {run: history.curve(run, "correlation") for run in RUNS}
+        caption = "1: the weight vectors are orthogonal."
+        if jumps:
+            caption += " Numbers above the bands are rounds; each starts with a replacement."
+        if curves["control"]:
+            caption += " The control trains on from the end of Step 0 without any."
+        alt = _listed(history, lambda row: f"{row['correlation']:.3f}")
+        add("S(W) of the Eigenlayer", figures.correlation_chart(curves, bands), alt, caption, wide=True)
         losses = {run: history.curve(run, "loss") for run in RUNS}
-        add(
-            "Training loss",
-            figures.loss_chart(losses, bands, history.jumps("rri")),
-            _listed(history, lambda row: f"{row['train_loss']:.2f}"),
-            "Lines: mean over each epoch, with augmentation. Circles: the same loss in evaluation mode on training "
-            "images as they are, just before and just after a replacement; their distance is its jump.",
-            wide=True,
-        )
+        caption = "Lines: mean over each epoch, with augmentation."
+        if jumps:
+            caption += (
+                " Circles: the same loss in evaluation mode on training images as they are, just before and just after"
+                " a replacement; their distance is its jump."
+            )
+        alt = _listed(history, lambda row: f"{row['train_loss']:.2f}")
+        add("Training loss", figures.loss_chart(losses, bands, jumps), alt, caption, wide=True)
     stages = [(row["stage"], row["round"]) for row in history.of("rri")]
     labels = [_stage_name(history, *stage, names=SHORT) for stage in stages]
     for key, name in (("rank1", "rank-1"), ("mAP", "mAP")):
@@ -268,7 +268,7 @@ def _percent(history: History, run: str, stage: tuple[str, int], key: str) -> fl
     return 100 * score[key] if score else None
 
 
-def _listed(history: History, value: Any) -> str:
+def _listed(history: History, value: Callable[[dict[str, Any]], str]) -> str:
     """The rows of each run in words, for those who do not see the chart."""
     lines = []
     for run, name in RUNS.items():

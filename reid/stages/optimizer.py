@@ -64,7 +64,8 @@ def make_optimizer(model: nn.Module, solver: Solver, lr: float) -> Optimizer:
     A frozen parameter is not in it at all, so neither momentum nor weight decay can move it. Each group holds its
     `base_lr`, which the schedule multiplies.
     """
-    weights, biases = [], []
+    weights: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (biases if name.endswith("bias") else weights).append(parameter)

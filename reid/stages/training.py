@@ -44,7 +44,7 @@ def train_stage(
             loader.epoch(seed),
             count=len(loader),
             optimizer=optimizer,
-            factor=lambda part, epoch=epoch: schedule.factor(epoch + part),
+            factor=lambda part: schedule.factor(state.epoch + part),
             label_smoothing=solver.label_smoothing,
             dtype=solver.dtype,
             title=f"{state.run} {stage} {round or ''} epoch {epoch + 1}/{last}".replace("  ", " "),
