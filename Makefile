@@ -12,15 +12,15 @@ help:  ## list the targets
 setup: .venv/ready  ## make the virtual environment .venv
 
 .venv/ready: setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ...")'
 	@echo "setting up .venv: PyTorch and what else is needed, some minutes and some GB the first time"
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { echo "no virtual environment: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools
 	@$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[dev]'
 	@touch $@
 
 demo: .venv/ready  ## train SVDNet from scratch on pedestrians that the project draws itself
-	@rm -rf $(DEMO_DIR)
+	@if [ -f $(DEMO_DIR)/config.yaml ]; then echo "removing the run of an earlier demo, $(DEMO_DIR)"; rm -rf $(DEMO_DIR); fi
 	$(BIN)/python tools/train_svdnet.py --config-file configs/demo_synthetic.yaml OUTPUT_DIR $(DEMO_DIR)
 
 test: .venv/ready  ## run the tests

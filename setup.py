@@ -11,10 +11,10 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "reid/__init__.py").read_text(encoding="utf-8"))
 assert VERSION is not None
 
-REPORT = ["jinja2>=3.1", "matplotlib>=3.8"]
-TENSORBOARD = ["tensorboard>=2.20"]
-TEST = ["pytest>=8", "hypothesis>=6.100"]
-LINT = ["ruff>=0.9", "mypy>=1.15", "types-PyYAML", "types-setuptools", "types-tqdm"]
+REPORT = ["jinja2>=3.1.6", "matplotlib>=3.11"]
+TENSORBOARD = ["tensorboard>=2.21"]
+TEST = ["pytest>=9.2", "hypothesis>=6.170"]
+LINT = ["ruff>=0.17", "mypy>=2.4", "types-PyYAML", "types-setuptools", "types-tqdm"]
 
 setup(
     name="reid",
@@ -23,19 +23,18 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     packages=find_packages(include=["reid", "reid.*"]),
     package_data={"reid.report": ["templates/*"]},
     install_requires=[
-        "torch>=2.11",
-        "torchvision>=0.26",
-        "numpy>=1.26",
-        "scipy>=1.11",
-        "scikit-learn>=1.4",
-        "pillow>=10.2",
-        "tqdm>=4.66",
+        "torch>=2.15",
+        "torchvision>=0.29",
+        "numpy>=2.4",
+        "scipy>=1.17",
+        "pillow>=13.0",
+        "tqdm>=4.70",
         "yacs>=0.1.8",
-        "pyyaml>=6.0.1",
+        "pyyaml>=6.0.3",
     ],
     extras_require={
         "report": REPORT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from reid.checkpoint import load_checkpoint, load_into
-from reid.config import parse_config
+from reid.checkpoint import load_checkpoint, load_strictly
+from reid.config import load_config, parse_config
 from reid.data import DATASETS
 from reid.data.cache import decode_images
 from reid.data.loaders import TestLoader, TrainLoader
@@ -115,9 +116,9 @@ def pretrained(config: CfgNode) -> dict[str, Tensor] | None:
 
 
 def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | None = None) -> ReidNetwork:
-    """The network on its device. weights: what `pretrained` gave, None for a network from scratch."""
+    """The network, on the CPU. weights: what `pretrained` gave, None for a network from scratch."""
     eigenlayer = config.MODEL.EIGENLAYER
-    model = build_network(
+    return build_network(
         config.MODEL.BACKBONE,
         num_classes=num_classes,
         weights=weights,
@@ -131,16 +132,28 @@ def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | N
         dropout=config.MODEL.DROPOUT,
         source=config.MODEL.WEIGHTS,
     )
-    return model.to(device(config))
 
 
 def load_network(path: Path) -> tuple[ReidNetwork, CfgNode]:
-    """The network of a checkpoint of ours, in evaluation mode, and the configuration it carries."""
+    """The network of a checkpoint of ours, on the CPU in evaluation mode, and the configuration it carries."""
     content = load_checkpoint(path)
     config = parse_config(content["config"], source=f"the configuration in {path}")
     model = network(config, num_classes=content["num_classes"])
-    load_into(model, content["model"], source=str(path))
+    load_strictly(model, content["model"], network="the configuration it carries", source=str(path))
     return model.eval(), config
+
+
+def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[str]) -> CfgNode:
+    """The configuration a checkpoint carries, with DATASETS and TEST of another file and `KEY VALUE` pairs over it.
+
+    Images keep the size and normalisation that the network was trained with, unless a pair says otherwise.
+    """
+    config = trained.clone()
+    config.defrost()
+    if path:
+        other = load_config(path)
+        config.DATASETS, config.TEST = other.DATASETS.clone(), other.TEST.clone()
+    return parse_config("", overrides, base=config)
 
 
 def plan(config: CfgNode) -> Plan:
@@ -184,4 +197,5 @@ def _schedule(stage: CfgNode) -> Schedule:
         freeze=tuple(stage.FREEZE),
         settle_epochs=stage.SETTLE_EPOCHS,
         settle_tolerance=stage.SETTLE_TOLERANCE,
+        optimizer=stage.OPTIMIZER,
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
-import zipfile
+import warnings
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from reid.errors import InputError
+from reid.files import write_whole
 
 FORMAT = 1
 
@@ -23,17 +24,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     Raises OSError (a full disk, say) with nothing half-written left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.writing")
-    try:
-        # Serialised first: torch's own file writer turns a full disk or a Ctrl-C in its midst into a RuntimeError.
-        data = _serialised({"format": FORMAT, **content})
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    # Serialised first: torch's own file writer turns a full disk or a Ctrl-C in its midst into a RuntimeError.
+    write_whole(path, _serialised({"format": FORMAT, **content}))
 
 
 def _serialised(content: dict[str, Any]) -> memoryview:
@@ -50,51 +42,60 @@ def _serialised(content: dict[str, Any]) -> memoryview:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of ours. Raises InputError for a missing, broken or foreign file; no code in it is executed."""
     content = load_tensors(path)
-    if content.get("format") != FORMAT or "model" not in content or "config" not in content:
+    kinds = {"model": dict, "config": str, "num_classes": int}
+    if content.get("format") != FORMAT or not all(isinstance(content.get(k), kind) for k, kind in kinds.items()):
         raise InputError(
             f"{path}: not a checkpoint written by this project (its keys: {', '.join(map(str, list(content)[:6]))})"
         )
     return content
 
 
-def load_tensors(path: Path) -> dict[str, Any]:
-    """Any file of `torch.save` that holds a dict of tensors and plain values."""
+def load_tensors(path: Path) -> dict[Any, Any]:
+    """Any file of `torch.save` that holds a dict of tensors and plain values. Raises InputError for any other."""
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() or "Unsupported" in str(error):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # bytes that are no checkpoint make the unpickler fail in any way it likes
+        told = " ".join(str(error).split())
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in told:
             raise InputError(
                 f"{path}: loading it would execute code; save its state_dict alone and load that"
             ) from None
-        raise InputError(f"{path}: broken or no checkpoint ({_one_line(error)})") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: broken or no checkpoint ({_one_line(error)})") from None
+        raise InputError(f"{path}: broken or no checkpoint ({type(error).__name__}: {told[:120]})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a dict of tensors")
     return content
 
 
-def load_into(model: nn.Module, tensors: dict[str, Tensor], *, source: str) -> None:
-    """Load a state dict strictly. Raises InputError naming the tensors that differ."""
-    own = model.state_dict()
-    missing = [name for name in own if name not in tensors]
-    unexpected = [name for name in tensors if name not in own]
-    shapes = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
+def load_strictly(
+    module: nn.Module, weights: Mapping[str, Tensor], *, network: str, source: str, unused: Collection[str] = ()
+) -> None:
+    """Copy `weights` into `module`; every tensor must be there in its shape, and none beside them but `unused`.
+
+    network, source: what the error calls the two. The batch counters of BatchNorm may be missing, as they are in
+    checkpoints older than them. Raises InputError naming some of the tensors that differ; nothing is copied then.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in weights if name not in own and name not in unused]
+    reshaped = [
+        f"{name} {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
         for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
+        if name in weights and weights[name].shape != own[name].shape
     ]
-    found = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+    told = [
+        f"{len(names)} {fault} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for fault, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
         if names
     ]
-    if found:
-        raise InputError(f"{source}: a checkpoint of another network: tensors {'; '.join(found)}")
-    model.load_state_dict(tensors)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+    if told:
+        raise InputError(
+            f"{source}: not the weights of {network}, perhaps a checkpoint of another network; "
+            f"of {len(own)} tensors {'; '.join(told)}"
+        )
+    module.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from yacs.config import CfgNode
 
 from reid.decorrelation import ORDERS, VARIANTS
 from reid.errors import InputError
+
+STAGES = ("STEP0", "RESTRAINT", "RELAXATION")
 
 # Names a key may take. Rooms above this one hold the dicts of functions; a test keeps both sides equal.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -34,7 +37,35 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "RRI.ORDER": ORDERS,
     "TEST.FEATURE": ("input", "output"),
     "TEST.PRECISION": ("auto", "float32", "bfloat16"),
-    **{f"{stage}.SCHEDULE": ("constant", "step", "cosine") for stage in ("STEP0", "RESTRAINT", "RELAXATION")},
+    **{f"{stage}.SCHEDULE": ("constant", "step", "cosine") for stage in STAGES},
+    **{f"{stage}.OPTIMIZER": ("", "sgd", "adam", "adamw") for stage in STAGES},
+}
+
+# The smallest and largest value of numbers that stand alone.
+RANGES: dict[str, tuple[float, float]] = {
+    "SEED": (0, 2**31 - 1),
+    "MODEL.LAST_STRIDE": (0, 2),
+    "MODEL.DROPOUT": (0, 0.99),
+    "MODEL.EIGENLAYER.DIM": (0, math.inf),
+    "INPUT.FLIP": (0, 1),
+    "INPUT.PAD": (0, 256),
+    "INPUT.ERASING": (0, 1),
+    "DATASETS.SYNTHETIC.SEED": (0, 2**31 - 1),
+    "SOLVER.MOMENTUM": (0, 1),
+    "SOLVER.WEIGHT_DECAY": (0, math.inf),
+    "SOLVER.BIAS_LR_FACTOR": (0, math.inf),
+    "SOLVER.BATCH_SIZE": (2, math.inf),
+    "SOLVER.LABEL_SMOOTHING": (0, 0.99),
+    "RRI.MAX_ROUNDS": (0, 99),
+    "RRI.PATIENCE": (1, math.inf),
+    "RRI.TOLERANCE": (0, math.inf),
+    "RRI.LOSS_IMAGES": (1, math.inf),
+    "TEST.BATCH_SIZE": (1, math.inf),
+    **{f"{stage}.EPOCHS": (1, math.inf) for stage in STAGES},
+    **{f"{stage}.GAMMA": (0, 1) for stage in STAGES},
+    **{f"{stage}.WARMUP_EPOCHS": (0, math.inf) for stage in STAGES},
+    **{f"{stage}.SETTLE_EPOCHS": (0, math.inf) for stage in STAGES},
+    **{f"{stage}.SETTLE_TOLERANCE": (0, 1) for stage in STAGES},
 }
 
 
@@ -49,6 +80,7 @@ def _stage(epochs: int, lr: list[float], schedule: str, milestones: list[float])
     stage.FREEZE = []  # beginnings of parameter names, or "norm" for the scale and shift of every normalisation
     stage.SETTLE_EPOCHS = 0  # end early when the training loss has not fallen for this many epochs; 0: never
     stage.SETTLE_TOLERANCE = 0.01  # relative fall of the loss that counts as falling
+    stage.OPTIMIZER = ""  # of this stage; "": SOLVER.OPTIMIZER
     return stage
 
 
@@ -127,14 +159,13 @@ def defaults() -> CfgNode:
     return c
 
 
-def load_config(path: str | Path | None, overrides: Sequence[str] = (), *, base: CfgNode | None = None) -> CfgNode:
-    """Defaults (or `base`), then the YAML file, then `KEY VALUE` pairs; checked and frozen.
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
+    """Defaults, then the YAML file, then `KEY VALUE` pairs; checked and frozen.
 
     Raises InputError listing every mistake at once: unknown keys and names (with near ones), wrong types, values out
     of range, combinations that cannot work.
     """
-    text = "" if path is None else read_yaml_text(Path(path))
-    return parse_config(text, overrides, source=str(path or "the configuration"), base=base)
+    return parse_config(read_yaml_text(Path(path)), overrides, source=str(path))
 
 
 def read_yaml_text(path: Path) -> str:
@@ -153,7 +184,7 @@ def read_yaml_text(path: Path) -> str:
 def parse_config(
     text: str, overrides: Sequence[str] = (), *, source: str = "the configuration", base: CfgNode | None = None
 ) -> CfgNode:
-    """`load_config` on the text of a YAML file, such as the one a checkpoint carries."""
+    """`load_config` on the text of a YAML file, such as the one a checkpoint carries; `base` replaces the defaults."""
     config = base.clone() if base else defaults()
     config.defrost()
     mistakes: list[str] = []
@@ -166,7 +197,7 @@ def parse_config(
     pairs = list(_flatten(tree))
     if len(overrides) % 2:
         raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value")
-    pairs += [(key, _literal(value)) for key, value in zip(overrides[::2], overrides[1::2], strict=True)]
+    pairs += list(zip(overrides[::2], overrides[1::2], strict=True))
     for key, value in pairs:
         mistake = _set(config, key, value)
         if mistake:
@@ -184,13 +215,6 @@ def _flatten(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def _keys(config: CfgNode, prefix: str = "") -> Iterator[str]:
@@ -222,26 +246,29 @@ def _set(config: CfgNode, key: str, value: Any) -> str | None:
 
 
 def _convert(value: Any, default: Any) -> Any:
-    """`value` in the type of `default`, widening an integer to a float and a single value to a list."""
+    """`value`, of YAML or the text of an override, in the type of `default`; a single value may stand for a list."""
+    if isinstance(default, str):
+        if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+            raise TypeError(f"must be a text, not {value!r}")
+        return str(value)
+    if isinstance(value, str):
+        value = _literal(value)  # an override; or 1e-3, which YAML reads as a text
     if isinstance(default, list):
         items = list(value) if isinstance(value, (list, tuple)) else [value]
-        kind = default[0] if default else (0.0 if items and not isinstance(items[0], str) else "")
-        return [_convert(item, kind) for item in items]
-    if isinstance(value, str) and isinstance(default, float):
-        value = _number(value)  # YAML reads 1e-3 as a text
+        return [_convert(item, default[0] if default else "") for item in items]
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(default, str) and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
+        value = float(value)
     if type(value) is not type(default):
         raise TypeError(f"must be {_kind(default)}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"must be a finite number, not {value}")
     return value
 
 
-def _number(text: str) -> Any:
+def _literal(text: str) -> Any:
     try:
-        return float(text)
-    except ValueError:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
         return text
 
 
@@ -257,53 +284,34 @@ def _offer(near: Sequence[str]) -> str:
 def _check(c: CfgNode) -> Iterator[str]:
     """Values out of range and combinations that cannot work."""
     for key, names in CHOICES.items():
-        value = c
-        for part in key.split("."):
-            value = value[part]
+        value = _get(c, key)
         if value not in names:
             near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.4)
-            yield f"{key} {value!r} is none of {', '.join(names)}{_offer(near)}"
-    for stage in ("STEP0", "RESTRAINT", "RELAXATION"):
-        s = c[stage]
-        if s.EPOCHS < 1:
-            yield f"{stage}.EPOCHS {s.EPOCHS} must be 1 or more"
-        if not s.LR or min(s.LR) <= 0:
-            yield f"{stage}.LR {s.LR} must be positive rates"
-        if any(not 0 < m < 1 for m in s.MILESTONES) or sorted(s.MILESTONES) != s.MILESTONES:
-            yield f"{stage}.MILESTONES {s.MILESTONES} must be rising fractions between 0 and 1"
-        if not 0 <= s.WARMUP_EPOCHS <= s.EPOCHS:
-            yield f"{stage}.WARMUP_EPOCHS {s.WARMUP_EPOCHS} must lie in 0..EPOCHS"
-        if s.SETTLE_EPOCHS < 0:
-            yield f"{stage}.SETTLE_EPOCHS {s.SETTLE_EPOCHS} must be 0 or more"
+            yield f"{key} {value!r} is none of {', '.join(filter(None, names))}{_offer(near)}"
+    for key, (low, high) in RANGES.items():
+        if not low <= _get(c, key) <= high:
+            yield f"{key} {_get(c, key)} must be {f'{low} to {high}' if high < math.inf else f'{low} or more'}"
+    for name in STAGES:
+        stage = c[name]
+        if not stage.LR or min(stage.LR) <= 0:
+            yield f"{name}.LR {stage.LR} must be positive rates"
+        if any(not 0 < m < 1 for m in stage.MILESTONES) or sorted(stage.MILESTONES) != stage.MILESTONES:
+            yield f"{name}.MILESTONES {stage.MILESTONES} must be rising fractions between 0 and 1"
+        if stage.WARMUP_EPOCHS > stage.EPOCHS:
+            yield f"{name}.WARMUP_EPOCHS {stage.WARMUP_EPOCHS} must not exceed EPOCHS"
     if len(c.STEP0.LR) != 1:
         yield f"STEP0.LR {c.STEP0.LR} must be one rate, there is one Step 0"
-    for key, low in (("BATCH_SIZE", 2),):
-        if c.SOLVER[key] < low:
-            yield f"SOLVER.{key} {c.SOLVER[key]} must be {low} or more"
-    if c.TEST.BATCH_SIZE < 1:
-        yield f"TEST.BATCH_SIZE {c.TEST.BATCH_SIZE} must be 1 or more"
     if len(c.INPUT.SIZE) != 2 or min(c.INPUT.SIZE) < 16 or max(c.INPUT.SIZE) > 1024:
         yield f"INPUT.SIZE {c.INPUT.SIZE} must be height and width, 16 to 1024 pixels each"
     if len(c.INPUT.MEAN) != 3 or len(c.INPUT.STD) != 3 or min(c.INPUT.STD) <= 0:
         yield "INPUT.MEAN and INPUT.STD must be three numbers each, STD above 0"
-    if c.INPUT.PAD < 0:
-        yield f"INPUT.PAD {c.INPUT.PAD} must be 0 or more"
-    for key in ("INPUT.FLIP", "INPUT.ERASING"):
-        if not 0 <= c.INPUT[key.split(".")[1]] <= 1:
-            yield f"{key} must be a probability between 0 and 1"
-    if not 0 <= c.MODEL.DROPOUT < 1:
-        yield f"MODEL.DROPOUT {c.MODEL.DROPOUT} must lie in [0, 1)"
-    if not 0 <= c.SOLVER.LABEL_SMOOTHING < 1:
-        yield f"SOLVER.LABEL_SMOOTHING {c.SOLVER.LABEL_SMOOTHING} must lie in [0, 1)"
-    if c.MODEL.LAST_STRIDE not in (0, 1, 2):
-        yield f"MODEL.LAST_STRIDE {c.MODEL.LAST_STRIDE} must be 1, 2, or 0 for the network's own"
-    elif c.MODEL.LAST_STRIDE and c.MODEL.BACKBONE.startswith("osnet"):
+    if not c.MODEL.WEIGHTS or not c.OUTPUT_DIR:
+        yield "MODEL.WEIGHTS and OUTPUT_DIR must not be empty"
+    if c.MODEL.LAST_STRIDE and c.MODEL.BACKBONE.startswith("osnet"):
         yield f"MODEL.LAST_STRIDE {c.MODEL.LAST_STRIDE} is for ResNets; leave it 0 for {c.MODEL.BACKBONE}"
-    if c.MODEL.EIGENLAYER.DIM < 0 or c.MODEL.EIGENLAYER.INIT_STD <= 0:
-        yield "MODEL.EIGENLAYER.DIM must be 0 or more and INIT_STD above 0"
-    if c.RRI.MAX_ROUNDS < 0 or c.RRI.PATIENCE < 1 or c.RRI.TOLERANCE < 0 or c.RRI.LOSS_IMAGES < 1:
-        yield "RRI.MAX_ROUNDS and TOLERANCE must be 0 or more, PATIENCE and LOSS_IMAGES 1 or more"
     eigenlayer = c.MODEL.EIGENLAYER
+    if eigenlayer.INIT_STD <= 0:
+        yield f"MODEL.EIGENLAYER.INIT_STD {eigenlayer.INIT_STD} must be above 0"
     if c.RRI.ROTATE_CLASSIFIER and (eigenlayer.BIAS or eigenlayer.RELU or eigenlayer.LAST):
         yield "RRI.ROTATE_CLASSIFIER needs a plain Eigenlayer before a classifier (BIAS, RELU and LAST False)"
     if eigenlayer.LAST and (eigenlayer.DIM or eigenlayer.RELU):
@@ -313,3 +321,9 @@ def _check(c: CfgNode) -> Iterator[str]:
             "SOLVER.NORM_STATISTICS frozen keeps the BatchNorm statistics of a pretrained network, and MODEL.WEIGHTS "
             "none has no such statistics: give weights, or set SOLVER.NORM_STATISTICS running"
         )
+
+
+def _get(config: CfgNode, key: str) -> Any:
+    for part in key.split("."):
+        config = config[part]
+    return config

@@ -7,6 +7,8 @@ import errno
 import sys
 from collections.abc import Callable, Collection
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
 
 class InputError(ValueError):
     """Something the caller or the machine can put right: the message says what, where and how (exit code 2)."""
@@ -44,10 +46,12 @@ def run_command(main: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return _tell("interrupted", 130)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            return _tell(f"the disk is full: {error.filename or 'while writing'}; free some space and start again", 2)
+        if error.errno in FULL_DISK:
+            return _tell(f"the disk is full: {error.filename or 'while writing'}; free some space and go on", 2)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return _tell(f"no right to read or write {error.filename}: {error.strerror}", 2)
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG):
+            return _tell(f"{error.filename}: {error.strerror}; give another path", 2)
         raise
     return 0
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from reid.checkpoint import load_checkpoint, load_into, save_checkpoint
+from reid.checkpoint import load_checkpoint, load_strictly, save_checkpoint
 from reid.model.network import ReidNetwork
 from reid.records import Scores, StageLog
 from reid.retrieval import choose
@@ -25,6 +26,7 @@ class Experiment:
 
     make_network: the network as it is before Step 0. evaluate(model, last): its scores. final: which feature,
     normalisation and flip `final` reports. carried: what every checkpoint carries besides (configuration, classes).
+    origin: the first line of the log. report, ended: called after every stage, and when RRI has stopped.
     """
 
     folder: RunFolder
@@ -35,44 +37,54 @@ class Experiment:
     final: dict[str, Any]
     carried: dict[str, Any]
     dataset: str
+    origin: dict[str, Any]
     control: bool = False
     report: Callable[[StageLog], None] = lambda row: None
+    ended: Callable[[str], None] = lambda stopped: None
 
     def run(self) -> dict[str, Any]:
         """Train what is not yet trained; returns the content of `scores.json`."""
-        last = self.folder.checkpoints / "rri_last.pth"
+        self._cut_log()
         state = TrainState("rri", self.make_network())
-        self._go_on(state)
-        if not last.exists():
+        if not self._go_on(state):
             self._save(state, "last")
         stopped = rri.run(state, self.loader, self.plan, self._hooks([]))
         self._finish(state)
         rows = list(state.rows)
-        summary = self._summary(rows, [], stopped)
+        summary = self._summarise(rows, [], stopped)
+        self.ended(stopped)
         if self.control:
             control = TrainState("control", state.model)
             if not self._go_on(control):
-                step0 = load_checkpoint(self.folder.checkpoints / "rri_step0.pth")
-                load_into(control.model, step0["model"], source="rri_step0.pth")
+                path = self.folder.checkpoints / "rri_step0.pth"
+                self._load(control.model, load_checkpoint(path), path)
                 control.rows = [dataclasses.replace(rows[0], run="control")]
                 self._save(control, "last")
             rri.run_control(control, self.loader, self.plan, self._hooks(rows, stopped), rows)
             self._finish(control)
-            summary = self._summary(rows, control.rows, stopped)
-        write_json(self.folder.path / "scores.json", summary)
+            summary = self._summarise(rows, control.rows, stopped)
         return summary
 
+    def _cut_log(self) -> None:
+        """Cut the log back to the checkpoint the run goes on from, or to its first line."""
+        paths = (self.folder.checkpoints / f"{run}_last.pth" for run in ("control", "rri"))
+        newest = next((path for path in paths if path.exists()), None)
+        self.folder.cut_log(load_checkpoint(newest)["log_lines"] if newest else 0)
+        if not newest:
+            self.folder.log(self.origin)
+
     def _go_on(self, state: TrainState) -> bool:
-        """Take up the run's last checkpoint where there is one; the log is cut back to it."""
+        """Take up the run's last checkpoint, where there is one."""
         path = self.folder.checkpoints / f"{state.run}_last.pth"
         if not path.exists():
             return False
         content = load_checkpoint(path)
-        load_into(state.model, content["model"], source=str(path))
+        self._load(state.model, content, path)
         state.restore(content)
-        if not (self.folder.checkpoints / "control_last.pth").exists() or state.run == "control":
-            self.folder.cut_log(content["log_lines"])
         return True
+
+    def _load(self, model: ReidNetwork, content: dict[str, Any], path: Path) -> None:
+        load_strictly(model, content["model"], network="this run", source=str(path))
 
     def _hooks(self, before: list[StageLog], stopped: str | None = None) -> Hooks:
         def epoch(state: TrainState, entry: dict[str, Any]) -> None:
@@ -87,7 +99,7 @@ class Experiment:
             self._save(state, name)
             self._save(state, "last")
             rows, control = (state.rows, []) if state.run == "rri" else (before, state.rows)
-            write_json(self.folder.path / "scores.json", self._summary(rows, control, stopped))
+            self._summarise(rows, control, stopped)
             self.report(row)
 
         return Hooks(evaluate=self.evaluate, epoch=epoch, stage=stage)
@@ -104,8 +116,9 @@ class Experiment:
         content = {**self.carried, **state.to_checkpoint(), "log_lines": self.folder.log_length()}
         save_checkpoint(self.folder.checkpoints / f"{state.run}_{name}.pth", content)
 
-    def _summary(self, rows: list[StageLog], control: list[StageLog], stopped: str | None) -> dict[str, Any]:
-        return {
+    def _summarise(self, rows: list[StageLog], control: list[StageLog], stopped: str | None) -> dict[str, Any]:
+        """Write `scores.json`; while RRI has not ended, `stopped` is None and `final` is its last row so far."""
+        summary = {
             "dataset": self.dataset,
             "rows": [row.to_json() for row in (*rows, *control[1:])],
             "final": choose(rows[-1].scores, **self.final).to_json(),
@@ -113,3 +126,5 @@ class Experiment:
             "rounds": max((row.round for row in rows if row.stage == "relaxation"), default=0),
             "stopped": stopped,
         }
+        write_json(self.folder.path / "scores.json", summary)
+        return summary

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,9 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from reid.errors import InputError
+from reid.files import write_whole
 from reid.model.network import ReidNetwork
 from reid.records import Features
-from reid.stages.epoch import autocast
+from reid.stages.epoch import autocast, evaluation_mode
 
 
 class LabelledBatches(Protocol):
@@ -48,15 +51,13 @@ def extract(
 
     mirror: embed the mirror images instead. dtype: autocast type, None for float32. The model's mode is restored.
     """
-    training = model.training
-    model.eval()
     parts: dict[str, list[np.ndarray]] = {"input": [], "output": []}
-    for images in tqdm(loader, desc=title or "features", unit="batch", leave=False, mininterval=1.0):
-        with autocast(images.device, dtype):
-            embedding = model.embed(images.flip(-1) if mirror else images)
-        parts["input"].append(embedding.input.float().cpu().numpy())
-        parts["output"].append(embedding.output.float().cpu().numpy())
-    model.train(training)
+    with evaluation_mode(model):
+        for images in tqdm(loader, desc=title or "features", unit="batch", leave=False, mininterval=1.0):
+            with autocast(images.device, dtype):
+                embedding = model.embed(images.flip(-1) if mirror else images)
+            parts["input"].append(embedding.input.float().cpu().numpy())
+            parts["output"].append(embedding.output.float().cpu().numpy())
     return {
         name: Features(np.concatenate(values), loader.identities, loader.cameras, tuple(loader.paths))
         for name, values in parts.items()
@@ -68,23 +69,26 @@ def mean_features(first: Features, second: Features) -> Features:
     return Features((first.values + second.values) / 2, first.identities, first.cameras, first.paths)
 
 
-def save_features(path: Path, query: Features, gallery: Features) -> None:
-    """Write query and gallery into one `.npz`: `{query,gallery}_{values,identities,cameras,paths}`."""
+def save_features(path: Path, query: Features, gallery: Features, *, feature: str) -> None:
+    """Write query and gallery into one `.npz`: `{query,gallery}_{values,identities,cameras,paths}` and `feature`.
+
+    feature: what they are, the Eigenlayer's "input" or "output".
+    """
     arrays: dict[str, Any] = {
         f"{part}_{name}": np.asarray(getattr(features, name))
         for part, features in (("query", query), ("gallery", gallery))
         for name in ("values", "identities", "cameras", "paths")
     }
-    beside = path.with_name(f".{path.name}.writing.npz")
-    try:
-        np.savez(beside, **arrays)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    np.savez(buffer, feature=np.asarray(feature), **arrays)
+    write_whole(path, buffer.getbuffer())
 
 
-def load_features(path: Path) -> tuple[Features, Features]:
-    """Query and gallery as `save_features` wrote them. Raises InputError for a missing, broken or foreign file."""
+def load_features(path: Path) -> tuple[Features, Features, str]:
+    """Query, gallery and what they are, as `save_features` wrote them.
+
+    Raises InputError for a missing, broken or foreign file.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such feature file")
     try:
@@ -98,10 +102,10 @@ def load_features(path: Path) -> tuple[Features, Features]:
                 )
                 for part in ("query", "gallery")
             ]
+            return parts[0], parts[1], str(arrays["feature"])
     except KeyError as error:
         raise InputError(f"{path}: holds no array {error}; written by tools/evaluate.py --save-features?") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: broken or no feature file ({' '.join(str(error).split())[:120]})") from None
-    return parts[0], parts[1]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from reid.features import LabelledBatches, extract, mean_features
@@ -44,10 +46,21 @@ def score(
     found = []
     for (name, flip), (query, gallery) in features.items():
         for unit in normalized:
-            pair = [dataclasses.replace(f, values=normalise_rows(f.values)) if unit else f for f in (query, gallery)]
+            pair = [_unit_rows(part) if unit else part for part in (query, gallery)]
             scores = evaluate(pair[0], pair[1])
             found.append(dataclasses.replace(scores, feature=name, normalized=unit, flip=flip))
     return tuple(found)
+
+
+def _unit_rows(features: Features) -> Features:
+    """Rows of length 1. A row of zeros, which a ReLU may leave, has no direction and stays as it is: a warning."""
+    directed = np.flatnonzero(features.values.any(axis=1))
+    values = np.zeros_like(features.values)
+    values[directed] = normalise_rows(features.values[directed])
+    zero = len(values) - len(directed)
+    if zero:
+        warnings.warn(f"{zero} of {len(values)} feature rows are zero and have no direction", stacklevel=3)
+    return dataclasses.replace(features, values=values)
 
 
 def choose(scores: Sequence[Scores], *, feature: str, normalized: bool, flip: bool) -> Scores:

@@ -4,45 +4,60 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
+import yaml
 
 from reid import __version__
 from reid.errors import InputError
+from reid.files import write_whole
+
+# Where a run lives and what it runs on may differ between its parts.
+MOVABLE = ("OUTPUT_DIR", "DATASETS.ROOT", "DATASETS.CACHE", "MODEL.DEVICE", "TENSORBOARD")
 
 
 class RunFolder:
     """`OUTPUT_DIR` with `config.yaml`, `log.jsonl`, `scores.json`, `checkpoints/` and `report.html`."""
 
-    def __init__(self, path: Path, *, tensorboard: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self._log = path / "log.jsonl"
-        self._tensorboard = _tensorboard_writer(path) if tensorboard else None
+        self._tensorboard: Any = None
+        self._epochs: dict[str, int] = {}  # of each run, TensorBoard's horizontal axis
 
-    def open(self, config_text: str, *, resume: bool) -> None:
-        """Make the folder, or go on in it. Raises InputError where a run would be overwritten or changed."""
+    def check(self, config_text: str, *, resume: bool) -> None:
+        """Raise InputError where `open` would overwrite a run, find none to go on with, or go on with another."""
         config = self.path / "config.yaml"
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file: OUTPUT_DIR must be a folder or not yet there")
         if config.exists() and not resume:
             raise InputError(
                 f"{self.path} already holds a run: add --resume to go on with it, or choose another OUTPUT_DIR"
             )
         if resume and not config.exists():
             raise InputError(f"{self.path} holds no run to go on with: leave --resume out to start one")
-        if resume and config.read_text(encoding="utf-8") != config_text:
-            changed = _changed_lines(config.read_text(encoding="utf-8"), config_text)
-            raise InputError(f"{self.path}: the run to go on with was made with another configuration: {changed}")
+        if resume:
+            changed = _changes(config.read_text(encoding="utf-8"), config_text)
+            if changed:
+                raise InputError(f"{self.path}: the run to go on with has another configuration: {'; '.join(changed)}")
+
+    def open(self, config_text: str, *, resume: bool, tensorboard: bool = False) -> None:
+        """Make the folder, or go on in it; raises as `check` does."""
+        self.check(config_text, resume=resume)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         if not resume:
-            write_text(config, config_text)
+            write_text(self.path / "config.yaml", config_text)
+        if tensorboard:
+            self._tensorboard = _tensorboard_writer(self.path)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to `log.jsonl`."""
@@ -63,28 +78,26 @@ class RunFolder:
     def _to_tensorboard(self, entry: dict[str, Any]) -> None:
         if self._tensorboard is None or "run" not in entry:
             return
-        logged = [json.loads(line) for line in self._log.read_text(encoding="utf-8").splitlines()]
-        step = sum(line["kind"] == "epoch" and line["run"] == entry["run"] for line in logged)
+        if not self._epochs and self._log.exists():
+            lines = [json.loads(line) for line in self._log.read_text(encoding="utf-8").splitlines()[:-1]]
+            self._epochs = {run: sum(_is_epoch(line, run) for line in lines) for run in ("rri", "control")}
+        self._epochs[entry["run"]] += _is_epoch(entry, entry["run"])
         values = {k: v for k, v in entry.items() if isinstance(v, float)}
         for score in entry.get("scores", []):
             name = f"{score['feature']}{'_normalized' if score['normalized'] else ''}{'_flip' if score['flip'] else ''}"
             values |= {f"{name}/rank1": score["rank1"], f"{name}/mAP": score["mAP"]}
         for name, value in values.items():
-            self._tensorboard.add_scalar(f"{entry['run']}/{name}", value, step)
+            self._tensorboard.add_scalar(f"{entry['run']}/{name}", value, self._epochs[entry["run"]])
         self._tensorboard.flush()
+
+
+def _is_epoch(entry: dict[str, Any], run: str) -> bool:
+    return entry["kind"] == "epoch" and entry["run"] == run
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing."""
-    beside = path.with_name(f".{path.name}.writing")
-    try:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_whole(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -149,11 +162,19 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _changed_lines(old: str, new: str) -> str:
-    was, now = set(old.splitlines()), set(new.splitlines())
-    gone = sorted(line.strip() for line in was - now)
-    come = sorted(line.strip() for line in now - was)
-    return f"was {', '.join(gone) or 'nothing'}; is {', '.join(come) or 'nothing'}"
+def _changes(old: str, new: str) -> list[str]:
+    """The keys whose values differ, but for those that may."""
+    was, now = dict(_flatten(yaml.safe_load(old) or {})), dict(_flatten(yaml.safe_load(new) or {}))
+    keys = [key for key in {**was, **now} if was.get(key) != now.get(key) and key not in MOVABLE]
+    return [f"{key} was {was.get(key)}, is {now.get(key)}" for key in keys]
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _tensorboard_writer(path: Path) -> Any:

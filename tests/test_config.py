@@ -45,6 +45,19 @@ def test_overrides_come_last_and_are_converted() -> None:
     assert config.RRI.MAX_ROUNDS == defaults().RRI.MAX_ROUNDS
 
 
+def test_texts_stay_what_they_are() -> None:
+    config = parse_config("", ["OUTPUT_DIR", "1e5", "RESTRAINT.FREEZE", "['norm', 'backbone.conv1']"])
+    assert config.OUTPUT_DIR == "1e5"
+    assert config.RESTRAINT.FREEZE == ["norm", "backbone.conv1"]
+    assert parse_config("", ["RESTRAINT.FREEZE", "norm"]).RESTRAINT.FREEZE == ["norm"]
+
+
+def test_the_official_recipe_is_refused_from_scratch() -> None:
+    official = next(path for path in CONFIGS if path.stem == "market1501_svdnet_resnet50_official")
+    with pytest.raises(InputError, match="BatchNorm statistics of a pretrained network"):
+        load_config(official, ["MODEL.WEIGHTS", "none"])
+
+
 def test_a_dumped_config_is_read_back_the_same() -> None:
     config = load_config(CONFIGS[0])
     assert parse_config(config.dump()) == config
@@ -85,6 +98,12 @@ def test_several_mistakes_are_told_together_with_near_names() -> None:
         (["RRI.PATIENCE", "0"], "PATIENCE"),
         (["SOLVER.MOMENTUM", "True"], "must be a number"),
         (["RRI.CONTROL", "1"], "must be True or False"),
+        (["STEP0.LR", "[1e999]"], "finite"),
+        (["SOLVER.WEIGHT_DECAY", "-1"], "WEIGHT_DECAY -1.0 must be 0 or more"),
+        (["RESTRAINT.GAMMA", "-3"], "GAMMA -3.0 must be 0 to 1"),
+        (["SEED", "99999999999"], "SEED 99999999999 must be 0 to"),
+        (["MODEL.WEIGHTS", ""], "must not be empty"),
+        (["RELAXATION.OPTIMIZER", "adamx"], "RELAXATION.OPTIMIZER 'adamx' is none of sgd, adam, adamw"),
     ],
 )
 def test_values_that_cannot_work(overrides: list[str], message: str) -> None:

@@ -25,7 +25,7 @@ def raising(error: BaseException) -> Callable[[], None]:
         (
             OSError(errno.ENOSPC, "No space", "a.pth"),
             2,
-            "error: the disk is full: a.pth; free some space and start again\n",
+            "error: the disk is full: a.pth; free some space and go on\n",
         ),
         (
             PermissionError(errno.EACCES, "Permission denied", "a"),

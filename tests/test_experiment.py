@@ -85,6 +85,7 @@ def experiment(path: Path, *, resume: bool = False, **changes: Any) -> Experimen
         "evaluate": evaluate,
         "carried": {"config": "SEED: 0\n", "num_classes": 3},
         "control": True,
+        "origin": {"kind": "start"},
     }
     return Experiment(folder=folder, plan=plan, final=FINAL, dataset="small", **{**given, **changes})
 
@@ -112,7 +113,8 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     assert sum(line["kind"] == "epoch" for line in lines) == EPOCHS + EPOCHS - 3
     stage = next(line for line in lines if line["kind"] == "stage" and line["stage"] == "decorrelate")
     assert {"spectrum_before", "spectrum_after", "cmc", "loss", "correlation", "scores"} <= set(stage)
-    assert all({"kind", "run", "stage", "round", "epoch", "loss", "correlation"} <= set(line) for line in lines[:3])
+    assert lines[0] == {"kind": "start"}
+    assert all({"kind", "run", "stage", "round", "epoch", "loss", "correlation"} <= set(line) for line in lines[1:4])
 
 
 def test_the_control_starts_from_step_0(tmp_path: Path) -> None:
@@ -154,11 +156,12 @@ def test_a_run_killed_and_resumed_ends_the_same(tmp_path: Path, after: int) -> N
         experiment(broken, evaluate=killing(after, evaluate)).run()
     found = experiment(broken, resume=True).run()
 
+    clock = ("seconds", "images_per_second")
+
     def timeless(summary: dict[str, Any]) -> dict[str, Any]:
-        return {**summary, "rows": [{k: v for k, v in row.items() if k != "seconds"} for row in summary["rows"]]}
+        return {**summary, "rows": [{k: v for k, v in row.items() if k not in clock} for row in summary["rows"]]}
 
     assert timeless(found) == timeless(expected)
-    clock = ("seconds", "images_per_second")
     assert [{k: v for k, v in line.items() if k not in clock} for line in log(broken)] == [
         {k: v for k, v in line.items() if k not in clock} for line in log(whole)
     ]

@@ -76,8 +76,9 @@ def features(count: int) -> Features:
 
 
 def test_saved_and_loaded_the_same(tmp_path: Path) -> None:
-    save_features(tmp_path / "f.npz", features(3), features(5))
-    query, gallery = load_features(tmp_path / "f.npz")
+    save_features(tmp_path / "f.npz", features(3), features(5), feature="input")
+    query, gallery, feature = load_features(tmp_path / "f.npz")
+    assert feature == "input"
     for found, expected in ((query, features(3)), (gallery, features(5))):
         np.testing.assert_array_equal(found.values, expected.values)
         np.testing.assert_array_equal(found.identities, expected.identities)
@@ -89,8 +90,12 @@ def test_files_that_hold_no_features(tmp_path: Path) -> None:
     path = tmp_path / "f.npz"
     with pytest.raises(InputError, match="no such feature file"):
         load_features(path)
-    save_features(path, features(3), features(5))
+    save_features(path, features(3), features(5), feature="input")
     path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="broken"):
+        load_features(path)
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(3))
     with pytest.raises(InputError, match="broken"):
         load_features(path)
     np.savez(path, x=np.zeros(3))

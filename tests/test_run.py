@@ -22,8 +22,26 @@ def test_resume_needs_the_same_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no run to go on with"):
         RunFolder(tmp_path / "none").open("", resume=True)
     RunFolder(tmp_path).open("SEED: 0\nX: 1\n", resume=False)
-    with pytest.raises(InputError, match="was SEED: 0; is SEED: 1"):
+    with pytest.raises(InputError, match="SEED was 0, is 1"):
         RunFolder(tmp_path).open("SEED: 1\nX: 1\n", resume=True)
+    with pytest.raises(InputError, match="X was None, is 2"):
+        RunFolder(tmp_path).open("SEED: 0\nX: 1\nS: {X: 2}\n", resume=True)
+
+
+def test_a_run_may_move_to_another_machine(tmp_path: Path) -> None:
+    RunFolder(tmp_path).open("MODEL: {DEVICE: cpu, K: 1}\nDATASETS: {ROOT: a}\n", resume=False)
+    RunFolder(tmp_path).open("MODEL: {DEVICE: cuda, K: 1}\nDATASETS: {ROOT: b}\n", resume=True)
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        RunFolder(tmp_path / "run").check("", resume=False)
+
+
+def test_nothing_is_made_before_the_folder_is_opened(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").check("SEED: 0\n", resume=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_log_is_lines_of_json_and_can_be_cut_back(tmp_path: Path) -> None:
@@ -59,7 +77,9 @@ def test_provenance_names_command_and_versions() -> None:
 
 def test_tensorboard_holds_what_was_logged(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    folder = RunFolder(tmp_path, tensorboard=True)
+    folder = RunFolder(tmp_path)
+    folder.open("SEED: 0\n", resume=False, tensorboard=True)
+    folder.log({"kind": "start"})
     folder.log({"kind": "epoch", "run": "rri", "stage": "step0", "epoch": 1, "loss": 2.5})
     folder.log({"kind": "epoch", "run": "rri", "stage": "step0", "epoch": 2, "loss": 1.5})
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import torch
 from reid import build
 from reid.config import load_config
 from reid.data import banner
+from reid.decorrelation import gaussian_correlation
 from reid.errors import InputError, Interrupted, run_command
 from reid.experiment import Experiment
 from reid.model.network import ReidNetwork
 from reid.model.precision import autocast_dtype
 from reid.records import Scores
-from reid.report.tables import row_line, stage_table
+from reid.report.tables import HEADER, REASONS, row_line, stage_table
 from reid.report.training import write_report
 from reid.retrieval import network_features, score
 from reid.run import RunFolder, provenance, seed_everything
@@ -30,7 +32,12 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as SEED 1 OUTPUT_DIR runs/again")
     arguments = parser.parse_args()
     config = load_config(arguments.config_file, arguments.overrides)
-    device, weights = build.device(config), build.pretrained(config)
+
+    # What can be wrong is found before the folder is made, and before hours of training have led to it.
+    folder = RunFolder(Path(config.OUTPUT_DIR))
+    folder.check(config.dump(), resume=arguments.resume)
+    device, plan, weights = build.device(config), build.plan(config), build.pretrained(config)
+    dtype = autocast_dtype(config.TEST.PRECISION, device)
     split = build.split(config)
     print(banner(split), flush=True)
     loaders = build.loaders(config, split)
@@ -38,21 +45,20 @@ def main() -> None:
 
     def make_network() -> ReidNetwork:
         seed_everything(config.SEED)
-        return build.network(config, num_classes=classes, weights=weights)
+        return build.network(config, num_classes=classes, weights=weights).to(device)
 
     def evaluate(model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
         flips = (False, True) if last else (config.TEST.FLIP,)
-        dtype = autocast_dtype(config.TEST.PRECISION, device)
         return score(network_features(model, loaders.query, loaders.gallery, flips=flips, dtype=dtype))
 
-    plan = build.plan(config)
-    check_freezes(plan, make_network())  # mistakes in the network are told before the folder is made
-    folder = RunFolder(Path(config.OUTPUT_DIR), tensorboard=config.TENSORBOARD)
-    folder.open(config.dump(), resume=arguments.resume)
-    if not arguments.resume:
-        folder.log({"kind": "start", "dataset": split.name, **provenance()})
+    model = make_network()
+    check_freezes(plan, model)
+    folder.open(config.dump(), resume=arguments.resume, tensorboard=config.TENSORBOARD)
     start = "from scratch" if weights is None else f"weights {config.MODEL.WEIGHTS}"
-    print(f"{config.MODEL.BACKBONE}, {start}, {device}, {torch.get_num_threads()} threads -> {folder.path}", flush=True)
+    print(f"{config.MODEL.BACKBONE}, {start}, {device}, {torch.get_num_threads()} threads -> {folder.path}")
+    d_in, k = model.eigenlayer.vectors.shape
+    print(f"Eigenlayer {d_in} x {k}: a Gaussian matrix of this shape has S(W) = {gaussian_correlation(d_in, k):.4f}")
+    print(HEADER, flush=True)
     final = {"feature": config.TEST.FEATURE, "normalized": config.TEST.NORMALIZED, "flip": config.TEST.FLIP}
     experiment = Experiment(
         folder=folder,
@@ -63,16 +69,17 @@ def main() -> None:
         final=final,
         carried={"config": config.dump(), "num_classes": classes},
         dataset=split.name,
+        origin={"kind": "start", "dataset": split.name, **provenance()},
         control=config.RRI.CONTROL,
         report=lambda row: print(row_line(row.to_json(), **final), flush=True),
+        ended=lambda stopped: print(REASONS[stopped], flush=True),
     )
     try:
         summary = experiment.run()
     except KeyboardInterrupt:
-        command = " ".join(["python", *(a for a in sys.argv if a != "--resume")])
-        command = command.replace(str(arguments.config_file), f"{arguments.config_file} --resume", 1)
-        raise Interrupted(f"interrupted; the last finished epoch is saved. To go on: {command}") from None
-    print(stage_table(summary, **final))
+        again = [sys.executable, *sys.argv[:1], "--resume", *(a for a in sys.argv[1:] if a != "--resume")]
+        raise Interrupted(f"interrupted; the last finished epoch is saved. To go on: {shlex.join(again)}") from None
+    print(f"\n{stage_table(summary, **final)}")
     try:
         print(f"report: {write_report(folder.path)}")
     except InputError as error:  # the scores are there; only the page's libraries are not

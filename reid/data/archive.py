@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import shutil
 import stat
 import zipfile
@@ -52,7 +53,7 @@ def unpack(archive: Path, *, parts: Collection[str], cache: Path, progress: bool
                 ):
                     (partial / path).write_bytes(file.read(entry))
                 (partial / marker.name).touch()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
         raise InputError(f"{archive}: not a readable zip ({error}); download it again") from None
     return folder
 

@@ -95,7 +95,7 @@ def read_folder(layout: Layout, folder: Path, *, name: str | None = None) -> Spl
         raise InputError(f"{folder}: {layout.title} without its folder {' and '.join(missing)}")
     parts = {part: _read_part(layout, folder / subfolder) for part, subfolder in PARTS.items()}
     split = Split(name or layout.name, parts["train"], parts["query"], parts["gallery"])
-    _check_cameras(split, folder)
+    _check_matches(split, folder)
     return split
 
 
@@ -123,12 +123,22 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(_IMAGE_SUFFIXES) and not name.startswith(".")
 
 
-def _check_cameras(split: Split, folder: Path) -> None:
+def _check_matches(split: Split, folder: Path) -> None:
     cameras = {image.camera for image in (*split.query, *split.gallery) if image.identity != JUNK}
     if len(cameras) == 1:
         raise InputError(
             f"{folder}: all query and gallery images come from camera {min(cameras)}; a match must come from another "
             "camera than its query, so nothing is left to find"
+        )
+    seen = {(image.identity, image.camera) for image in split.gallery if image.identity > DISTRACTOR}
+    cameras_of: dict[int, set[int]] = {}
+    for identity, camera in seen:
+        cameras_of.setdefault(identity, set()).add(camera)
+    if not any(cameras_of.get(image.identity, set()) - {image.camera} for image in split.query):
+        known = sum(image.identity in cameras_of for image in split.query)
+        raise InputError(
+            f"{folder}: none of the {len(split.query):,} queries has a true match, so nothing is left to find: "
+            f"{known:,} have their identity in the gallery by their own camera only, the others not at all"
         )
 
 

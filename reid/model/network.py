@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from reid.errors import InputError
+from reid.errors import InputError, unknown_name
 from reid.model import BACKBONES, NECKS, Trunk
 from reid.model.eigenlayer import Eigenlayer
 from reid.model.pooling import POOLINGS, Pooling
@@ -122,10 +121,6 @@ def build_network(
 
 
 def _choose(part: str, name: str, choices: Mapping[str, Choice]) -> Choice:
-    if name in choices:
-        return choices[name]
-    near = difflib.get_close_matches(name, choices, n=3)
-    raise InputError(
-        f"unknown {part} {name!r}; "
-        + (f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(choices)}")
-    )
+    if name not in choices:
+        raise unknown_name(part, name, tuple(choices))
+    return choices[name]

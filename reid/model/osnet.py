@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from reid.checkpoint import load_strictly
 from reid.errors import InputError
-from reid.model.pretrained import load_strictly
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from reid.checkpoint import load_strictly
 from reid.errors import InputError
-from reid.model.pretrained import load_strictly
 
 
 class ResNetTrunk(nn.Module):

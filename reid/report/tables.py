@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-HEADER = f"{'run':<8}{'stage':<12}{'round':>5}{'epochs':>7}{'seconds':>9}{'loss':>8}{'S(W)':>8}{'rank-1':>8}{'mAP':>7}"
+HEADER = f"{'run':<8}{'stage':<12}{'round':>5}{'epochs':>7}{'seconds':>9}{'loss':>11}{'S(W)':>8}{'rank-1':>8}{'mAP':>7}"
+
+REASONS = {
+    "converged": "RRI has converged: S(W) after Relaxation no longer rises",
+    "max_rounds": "RRI has ended: RRI.MAX_ROUNDS is reached",
+}
 
 
 def row_line(row: dict[str, Any], *, feature: str, normalized: bool, flip: bool) -> str:
     """One stage in a line; scores in percent, of the feature asked for."""
     score = pick(row["scores"], feature=feature, normalized=normalized, flip=flip)
     shown = f"{100 * score['rank1']:>8.1f}{100 * score['mAP']:>7.1f}" if score else f"{'-':>8}{'-':>7}"
-    loss = f"{row['train_loss']:.3f}"
+    loss = f"{row['train_loss']:.2f}"
+    if "train_loss_before" in row:
+        loss = f"{row['train_loss_before']:.2f}>{loss}"
     return (
         f"{row['run']:<8}{row['stage']:<12}{row['round'] or '':>5}{row['epochs'] or '':>7}{row['seconds']:>9.1f}"
-        f"{loss:>8}{row['correlation']:>8.4f}{shown}"
+        f"{loss:>11}{row['correlation']:>8.4f}{shown}"
     )
 
 
@@ -30,8 +37,7 @@ def stage_table(summary: dict[str, Any], *, feature: str, normalized: bool, flip
             f"; control {100 * control['rank1']:.1f}, {100 * control['mAP']:.1f}"
             f" (gain {100 * (final['rank1'] - control['rank1']):+.1f}, {100 * (final['mAP'] - control['mAP']):+.1f})"
         )
-    reasons = {"converged": "S(W) after Relaxation no longer rises", "max_rounds": "RRI.MAX_ROUNDS reached"}
-    lines.append(f"stopped after {summary['rounds']} rounds: {reasons.get(summary['stopped'], 'not finished')}")
+    lines.append(f"{summary['rounds']} rounds; {REASONS.get(summary['stopped'], 'not finished')}")
     return "\n".join(lines)
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 
 import torch
 
-from reid.decorrelation import condition_number, correlation_metric, replace_weight, severest_pair, spectrum
+from reid.decorrelation import (
+    classifier_turned,
+    condition_number,
+    correlation_metric,
+    replace_weight,
+    severest_pair,
+    spectrum,
+)
 from reid.records import StageLog
 from reid.run import seed_from
 from reid.stages.epoch import measure_loss
@@ -51,8 +57,7 @@ def run(
         with torch.no_grad():
             model.eigenlayer.vectors.copy_(replacement.weight)
             if rotate_classifier and model.classifier is not None:
-                weight = model.classifier.weight
-                weight.copy_(weight.double() @ replacement.turn.to(weight.device))
+                model.classifier.weight.copy_(classifier_turned(model.classifier.weight, replacement.turn))
     vectors = model.eigenlayer.vectors.detach()
     correlation = correlation_metric(vectors)
     facts |= {
@@ -62,10 +67,8 @@ def run(
     }
     seconds = time.perf_counter() - started
     after = before if variant == "none" else _loss(state, loader, loss_images, solver)
-    if variant == "none" and state.rows:
-        scores = tuple(dataclasses.replace(score) for score in state.rows[-1].scores)  # the network is the same
-    else:
-        scores = hooks.evaluate(model, False)
+    unchanged = variant == "none" and state.rows
+    scores = state.rows[-1].scores if unchanged else hooks.evaluate(model, False)
     row = StageLog(
         run=state.run,
         stage="decorrelate",

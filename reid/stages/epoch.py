@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
@@ -69,6 +69,9 @@ def train_epoch(
         images_seen += len(images)
         speed = images_seen / (time.perf_counter() - started)
         bar.set_postfix_str(f"loss {total / images_seen:.3f}, {speed:.0f} images/s", refresh=False)
+    broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+    if broken:
+        raise Diverged(f"{title}: {broken[0]} and {len(broken) - 1} more tensors hold NaN or infinity; lower the rate")
     return EpochResult(total / images_seen, rate, images_seen, time.perf_counter() - started)
 
 
@@ -81,14 +84,25 @@ def measure_loss(
     dtype: torch.dtype | None = None,
 ) -> float:
     """Mean loss over `batches` in evaluation mode (no dropout, running statistics); the model's mode is restored."""
+    total, images_seen = 0.0, 0
+    with evaluation_mode(model):
+        for images, labels in batches:
+            with autocast(images.device, dtype):
+                logits = model(images)
+            total += identity_loss(logits, labels, label_smoothing=label_smoothing).item() * len(images)
+            images_seen += len(images)
+    if not math.isfinite(total):
+        raise Diverged(f"the loss on training images is {total / images_seen}; lower the rate")
+    return total / images_seen
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and outside again the mode that each module had."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    total, images_seen = 0.0, 0
-    for images, labels in batches:
-        with autocast(images.device, dtype):
-            logits = model(images)
-        total += identity_loss(logits, labels, label_smoothing=label_smoothing).item() * len(images)
-        images_seen += len(images)
-    for module, mode in modes.items():
-        module.training = mode
-    return total / images_seen
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -11,7 +11,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from reid.errors import InputError
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
     if idle:
         tops = ", ".join(dict.fromkeys(".".join(n.split(".")[:2]) for n, _ in model.named_parameters()))
         raise InputError(f"FREEZE names no parameter: {', '.join(idle)}; names begin with {tops}")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(f"FREEZE leaves nothing to train: {', '.join(names)}")
 
 
 def make_optimizer(model: nn.Module, solver: Solver, lr: float) -> Optimizer:

@@ -34,8 +34,9 @@ class Plan:
 
 def check_freezes(plan: Plan, model: ReidNetwork) -> None:
     """Find a freeze that names no parameter before hours of training have led to it. Raises InputError."""
-    for schedule in (plan.step0, plan.restraint, plan.relaxation):
-        freeze(model, schedule.freeze)
+    freeze(model, plan.step0.freeze)
+    freeze(model, (*plan.restraint.freeze, "eigenlayer"))
+    freeze(model, plan.relaxation.freeze)
 
 
 def run(state: TrainState, loader: Batches, plan: Plan, hooks: Hooks) -> str:

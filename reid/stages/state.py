@@ -27,8 +27,8 @@ class TrainState:
     """Everything a checkpoint must hold of a run.
 
     rows: the finished stages. stage, round, epoch: the unfinished one and how many of its epochs are done, with the
-    loss of each, the seconds spent and the optimiser's state. Random numbers need no place here: every epoch is seeded
-    from its own position.
+    loss of each, the seconds and images spent, the last rate and the optimiser's state. Random numbers need no place
+    here: every epoch is seeded from its own position.
     """
 
     run: str
@@ -39,6 +39,8 @@ class TrainState:
     epoch: int = 0
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    images: int = 0
+    lr: float = 0.0
     optimizer: dict[str, Any] | None = None
 
     def done(self, stage: str, round: int) -> StageLog | None:
@@ -49,13 +51,14 @@ class TrainState:
         """Take up a stage; True where it goes on in the middle, False where it starts afresh."""
         if (self.stage, self.round) == (stage, round) and self.epoch:
             return True
-        self.stage, self.round, self.epoch, self.losses, self.seconds, self.optimizer = stage, round, 0, [], 0.0, None
+        self.stage, self.round, self.epoch, self.losses = stage, round, 0, []
+        self.seconds, self.images, self.lr, self.optimizer = 0.0, 0, 0.0, None
         return False
 
     def finish(self, row: StageLog) -> StageLog:
         """Add the row of the stage that has just ended."""
         self.rows.append(row)
-        self.stage, self.epoch, self.losses, self.seconds, self.optimizer = "", 0, [], 0.0, None
+        self.begin("", 0)
         return row
 
     def to_checkpoint(self) -> dict[str, Any]:
@@ -63,7 +66,10 @@ class TrainState:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer,
-            "position": {key: getattr(self, key) for key in ("run", "stage", "round", "epoch", "losses", "seconds")},
+            "position": {
+                key: getattr(self, key)
+                for key in ("run", "stage", "round", "epoch", "losses", "seconds", "images", "lr")
+            },
             "rows": [_row_to_plain(row) for row in self.rows],
         }
 

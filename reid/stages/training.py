@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from reid.decorrelation import correlation_metric
 from reid.records import StageLog
 from reid.run import seed_everything, seed_from
@@ -29,6 +31,7 @@ def train_stage(
     """
     model = state.model
     freeze(model, (*schedule.freeze, *also_frozen))
+    solver = dataclasses.replace(solver, optimizer=schedule.optimizer or solver.optimizer)
     optimizer = make_optimizer(model, solver, schedule.base_lr(round))
     if state.begin(stage, round) and state.optimizer is not None:
         optimizer.load_state_dict(state.optimizer)
@@ -52,6 +55,8 @@ def train_stage(
         state.epoch += 1
         state.losses.append(result.loss)
         state.seconds += result.seconds
+        state.images += result.images
+        state.lr = result.lr
         state.optimizer = optimizer.state_dict()
         hooks.epoch(
             state,
@@ -77,6 +82,7 @@ def train_stage(
         train_loss=state.losses[-1],
         correlation=correlation_metric(model.eigenlayer.vectors),
         scores=hooks.evaluate(model, False),
+        extra={"lr": state.lr, "images_per_second": state.images / state.seconds},
     )
     state.finish(row)
     hooks.stage(state, row)

@@ -33,7 +33,7 @@ class SmallTrunk(nn.Module):
 
 @dataclass
 class SmallLoader:
-    """Coloured noise: the class decides the mean colour. Counts how often an epoch was begun."""
+    """Coloured noise: the class decides the mean colour."""
 
     images: Tensor
     labels: Tensor

@@ -41,6 +41,11 @@ def test_biases_have_their_own_rate_and_decay(make_model: Make) -> None:
     }
 
 
+def test_a_freeze_that_leaves_nothing_is_a_mistake(make_model: Make) -> None:
+    with pytest.raises(InputError, match="leaves nothing to train"):
+        freeze(make_model(), ["backbone", "eigenlayer", "classifier"])
+
+
 @pytest.mark.parametrize(("statistics", "moves"), [("running", True), ("frozen", False)])
 def test_norm_statistics(make_model: Make, statistics: str, moves: bool) -> None:
     model = make_model()

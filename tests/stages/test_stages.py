@@ -85,6 +85,24 @@ def test_a_diverged_loss_stops_the_stage(make_model: Make, loader: Any) -> None:
         step0.run(TrainState("rri", make_model()), loader, schedule=SCHEDULE, solver=SOLVER, hooks=Hooks())
 
 
+def test_weights_that_are_no_numbers_stop_the_stage_too(make_model: Make, loader: Any) -> None:
+    state = TrainState("rri", make_model())
+    with torch.no_grad():
+        state.model.backbone.bn1.running_var[0] = float("inf")  # the loss does not show it
+    with pytest.raises(Diverged, match="running_var"):
+        step0.run(state, loader, schedule=SCHEDULE, solver=SOLVER, hooks=Hooks())
+
+
+def test_a_stage_may_have_its_own_optimizer(make_model: Make, loader: Any) -> None:
+    kinds = []
+    for optimizer in ("", "adamw"):
+        state = TrainState("rri", make_model())
+        hooks = Hooks(epoch=lambda s, entry: kinds.append(set(next(iter(s.optimizer["state"].values())))))
+        schedule = dataclasses.replace(SCHEDULE, epochs=1, optimizer=optimizer)
+        step0.run(state, loader, schedule=schedule, solver=SOLVER, hooks=hooks)
+    assert kinds == [{"momentum_buffer"}, {"step", "exp_avg", "exp_avg_sq"}]
+
+
 def decorrelated(state: TrainState, loader: Any, **options: Any) -> Any:
     given = {"variant": "US", "order": "assignment", "rotate_classifier": False, **options}
     return decorrelate.run(state, loader, round=1, loss_images=40, solver=SOLVER, hooks=Hooks(), **given)

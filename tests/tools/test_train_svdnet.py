@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def test_from_drawing_to_report_and_back(train: Tool, tool: Tool, tmp_path: Path
     ended = train()
     assert ended.code == 0, ended.err
     run = tmp_path / "run"
-    for line in ("subset", "train ", "query ", "gallery ", "decorrelate", "control", "stopped after 1 rounds"):
+    for line in ("subset", "train ", "query ", "gallery ", "decorrelate", "control", "1 rounds; RRI has ended"):
         assert line in ended.out
     summary = json.loads((run / "scores.json").read_text())
     rows = {(row["run"], row["stage"], row["round"]): row for row in summary["rows"]}
@@ -53,8 +54,9 @@ def test_from_drawing_to_report_and_back(train: Tool, tool: Tool, tmp_path: Path
 
     from_file = tool("evaluate", "--features", tmp_path / "again" / "features_input.npz")
     assert from_file.code == 0, from_file.err
-    raw = json.loads((tmp_path / "again" / "evaluation.json").read_text())["scores"][0]
-    assert raw["mAP"] == summary["final"]["mAP"]
+    raw = json.loads((tmp_path / "again" / "features_input" / "evaluation.json").read_text())["scores"][0]
+    assert raw == summary["final"]
+    assert tool("report", run).code == 0
     assert json.loads((run / "scores.json").read_text()) == summary
 
 
@@ -121,7 +123,43 @@ def test_one_camera_leaves_nothing_to_find(train: Tool, tool: Tool, tmp_path: Pa
             image.unlink()
     ended = train(*MARKET, folder.parent)
     assert ended.code == 2
-    assert "camera" in ended.err
+    assert "nothing is left to find" in ended.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_query_with_a_true_match(train: Tool, tool: Tool, tmp_path: Path) -> None:
+    folder = drawn(tool, tmp_path)
+    for image in (folder / "bounding_box_test").iterdir():
+        if not image.name.startswith(("-1", "0000")):
+            image.rename(image.with_name("9" + image.name[1:]))
+    ended = train(*MARKET, folder.parent)
+    assert ended.code == 2
+    assert "none of the 24 queries has a true match" in ended.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_final_restraint_the_flip_test_and_an_ablation(train: Tool, tmp_path: Path) -> None:
+    options = ("RRI.FINAL_RESTRAINT", "True", "TEST.FLIP", "True", "MODEL.EIGENLAYER.RELU", "True")
+    ended = train(*options, "RRI.CONTROL", "False", "RRI.VARIANT", "QD")
+    assert ended.code == 0, ended.err
+    summary = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert [(row["stage"], row["round"]) for row in summary["rows"]][-2:] == [("decorrelate", 2), ("restraint", 2)]
+    assert summary["final"]["flip"] is True
+    assert summary["rounds"] == 1
+
+
+def test_a_diverged_training_is_exit_code_1(train: Tool) -> None:
+    ended = train("STEP0.LR", "1e30", "SOLVER.OPTIMIZER", "sgd", "STEP0.WARMUP_EPOCHS", "0")
+    assert ended.code == 1
+    assert "error: rri step0 epoch" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_python_config_is_refused(tool: Tool, tmp_path: Path) -> None:
+    (tmp_path / "c.py").write_text("raise SystemExit(99)")
+    ended = tool("train_svdnet", "--config-file", tmp_path / "c.py")
+    assert ended.code == 2
+    assert "never executed" in ended.err
 
 
 def test_a_name_that_does_not_parse(train: Tool, tool: Tool, tmp_path: Path) -> None:
@@ -141,7 +179,7 @@ def test_a_checkpoint_of_another_network(train: Tool, tool: Tool, tmp_path: Path
     torch.save(content, path)
     ended = tool("evaluate", "--weights", path)
     assert ended.code == 2
-    assert "eigenlayer.weight (32, 512) instead of (16, 512)" in ended.err
+    assert "eigenlayer.weight (32, 512) for (16, 512)" in ended.err
 
 
 def test_a_run_is_not_overwritten(train: Tool, tmp_path: Path) -> None:
@@ -171,4 +209,17 @@ def test_interrupted_it_saves_and_says_how_to_go_on(quick: tuple[str, ...], tmp_
     assert process.returncode == 130, err
     assert "--resume" in err
     assert "Traceback" not in err
-    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "rri_last.pth")["position"]["epoch"] >= 1
+    position = load_checkpoint(tmp_path / "run" / "checkpoints" / "rri_last.pth")["position"]
+    assert position["epoch"] >= 1
+    again = subprocess.Popen(
+        shlex.split(err.split("To go on: ")[1]), cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    while len(log.read_text().splitlines()) < position["epoch"] + 3 and time.monotonic() < deadline:
+        assert again.poll() is None, again.communicate()
+        time.sleep(0.2)
+    again.kill()
+    again.communicate()
+    epochs = [json.loads(line)["epoch"] for line in log.read_text().splitlines()[1:]]
+    assert epochs == list(range(1, len(epochs) + 1))
+    assert len(epochs) > position["epoch"]
