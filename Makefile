@@ -16,7 +16,7 @@ setup: .venv/ready  ## make the virtual environment .venv
 	@echo "setting up .venv: PyTorch and what else is needed, some minutes and some GB the first time"
 	@$(PYTHON) -m venv .venv || { echo "no virtual environment: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools
-	@$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[dev]'
+	@$(BIN)/python -m pip install -qq --editable '.[dev]'
 	@touch $@
 
 demo: .venv/ready  ## train SVDNet from scratch on pedestrians that the project draws itself
