@@ -17,6 +17,7 @@ from yacs.config import CfgNode
 
 from reid.decorrelation import ORDERS, VARIANTS
 from reid.errors import InputError
+from reid.run import flatten
 
 STAGES = ("STEP0", "RESTRAINT", "RELAXATION")
 
@@ -194,7 +195,7 @@ def parse_config(
         raise InputError(f"{source}: no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{source}: a configuration is a mapping of keys, not a {type(tree).__name__}")
-    pairs = list(_flatten(tree))
+    pairs = list(flatten(tree))
     if len(overrides) % 2:
         raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value")
     pairs += list(zip(overrides[::2], overrides[1::2], strict=True))
@@ -207,14 +208,6 @@ def parse_config(
         raise InputError(f"{source}: " + "; ".join(dict.fromkeys(mistakes)))
     config.freeze()
     return config
-
-
-def _flatten(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _keys(config: CfgNode, prefix: str = "") -> Iterator[str]:

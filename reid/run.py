@@ -164,15 +164,16 @@ def _processor() -> str:
 
 def _changes(old: str, new: str) -> list[str]:
     """The keys whose values differ, but for those that may."""
-    was, now = dict(_flatten(yaml.safe_load(old) or {})), dict(_flatten(yaml.safe_load(new) or {}))
+    was, now = dict(flatten(yaml.safe_load(old) or {})), dict(flatten(yaml.safe_load(new) or {}))
     keys = [key for key in {**was, **now} if was.get(key) != now.get(key) and key not in MOVABLE]
     return [f"{key} was {was.get(key)}, is {now.get(key)}" for key in keys]
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings, each under its dotted key."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
