@@ -14,7 +14,18 @@ ROOT = Path(__file__).parents[2]
 QUICK = (
     *("DATASETS.SYNTHETIC.SIZE", "tiny", "INPUT.SIZE", "[32, 16]", "INPUT.PAD", "2", "SOLVER.BATCH_SIZE", "16"),
     *("MODEL.BACKBONE", "resnet18", "SOLVER.PRECISION", "float32", "STEP0.EPOCHS", "2", "RRI.MAX_ROUNDS", "1"),
-    *("RESTRAINT.EPOCHS", "1", "RELAXATION.EPOCHS", "1", "RRI.LOSS_IMAGES", "32", "MODEL.EIGENLAYER.DIM", "32"),
+    *(
+        "RRI.FINAL_RESTRAINT",
+        "False",
+        "RESTRAINT.EPOCHS",
+        "1",
+        "RELAXATION.EPOCHS",
+        "1",
+        "RRI.LOSS_IMAGES",
+        "32",
+        "MODEL.EIGENLAYER.DIM",
+        "32",
+    ),
 )
 
 
