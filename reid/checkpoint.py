@@ -61,12 +61,11 @@ def load_tensors(path: Path) -> dict[Any, Any]:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # bytes that are no checkpoint make the unpickler fail in any way it likes
-        told = " ".join(str(error).split())
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in told:
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise InputError(
                 f"{path}: loading it would execute code; save its state_dict alone and load that"
             ) from None
-        raise InputError(f"{path}: broken or no checkpoint ({type(error).__name__}: {told[:120]})") from None
+        raise InputError(f"{path}: broken or no checkpoint ({type(error).__name__})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a dict of tensors")
     return content

@@ -104,8 +104,11 @@ def load_features(path: Path) -> tuple[Features, Features, str]:
             ]
             return parts[0], parts[1], str(arrays["feature"])
     except KeyError as error:
-        raise InputError(f"{path}: holds no array {error}; written by tools/evaluate.py --save-features?") from None
+        name = str(error).strip("'\"").split(" ")[0]
+        raise InputError(
+            f"{path}: holds no array {name}; was it written by tools/evaluate.py --save-features?"
+        ) from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: broken or no feature file ({' '.join(str(error).split())[:120]})") from None
+        raise InputError(f"{path}: broken or no feature file ({type(error).__name__})") from None

@@ -54,7 +54,8 @@ def _find(where: str, roots: Sequence[Path]) -> Path:
         if place.is_file():
             return place
     raise InputError(
-        f"no weights file at {' or '.join(map(str, places))}; give 'imagenet', 'none' or the path of a file"
+        f"no weights file at {' or '.join(map(str, places))}; give 'imagenet', 'none' or the path of a file "
+        "(relative ones are looked for in the folder REID_WEIGHTS too)"
     )
 
 
