@@ -9,7 +9,7 @@ from pathlib import Path
 from reid.data.synthetic import draw_dataset
 from reid.data.synthetic.dataset import NOTE
 from reid.data.synthetic.sheet import contact_sheet
-from reid.errors import run_command
+from reid.errors import InputError, run_command
 
 
 def main() -> None:
@@ -20,6 +20,8 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="the folder to make")
     parser.add_argument("--sheet", type=Path, help="also draw a contact sheet of size demo to this PNG file")
     arguments = parser.parse_args()
+    if arguments.sheet and (arguments.sheet.suffix.lower() != ".png" or not arguments.sheet.parent.is_dir()):
+        raise InputError(f"{arguments.sheet}: --sheet takes the name of a .png file in a folder that is there")
     output = draw_dataset(arguments.output, size=arguments.size, layout=arguments.layout, seed=arguments.seed)
     print(f"{output}: size {arguments.size}, layout {arguments.layout}, seed {arguments.seed}")
     print("part    | identities |  images | cameras |  junk | distractors")

@@ -155,6 +155,13 @@ def test_a_diverged_training_is_exit_code_1(train: Tool) -> None:
     assert "Traceback" not in ended.err
 
 
+def test_a_sheet_that_cannot_be_written_is_told_before_drawing(tool: Tool, tmp_path: Path) -> None:
+    ended = tool("make_dataset", "--size", "tiny", "--output", tmp_path / "data", "--sheet", tmp_path / "no" / "x.png")
+    assert ended.code == 2
+    assert "x.png" in ended.err
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_python_config_is_refused(tool: Tool, tmp_path: Path) -> None:
     (tmp_path / "c.py").write_text("raise SystemExit(99)")
     ended = tool("train_svdnet", "--config-file", tmp_path / "c.py")
