@@ -60,19 +60,21 @@ class Split:
 class Features:
     """Embeddings of a set of images.
 
-    values: (N, D) float32, finite. identities, cameras: (N,) int64. paths: N file names, or empty where unknown.
+    values: (N, D) floating: an array, which must be finite, or whatever is read only where it is used, a memory map,
+    `reid.shards.Shards` or a tensor on a GPU. identities, cameras: (N,) int64. paths: N file names, or empty where
+    unknown.
     """
 
-    values: np.ndarray
+    values: Any
     identities: np.ndarray
     cameras: np.ndarray
     paths: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         values, identities, cameras = self.values, self.identities, self.cameras
-        if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
+        if len(values.shape) != 2 or "float" not in str(values.dtype):
             raise InputError(
-                f"features must be a floating (N, D) array, not {values.dtype} {values.shape}; "
+                f"features must be a floating (N, D) array, not {values.dtype} {tuple(values.shape)}; "
                 "were identities or cameras given in their place?"
             )
         for name, labels in (("identities", identities), ("cameras", cameras)):
@@ -82,6 +84,8 @@ class Features:
                 )
         if self.paths and len(self.paths) != len(values):
             raise InputError(f"{len(self.paths)} paths for {len(values)} feature rows")
+        if not isinstance(values, np.ndarray) or isinstance(values, np.memmap):
+            return  # checked when it is read
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(bad):
             rows = ", ".join(map(str, bad[:5]))

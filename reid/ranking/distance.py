@@ -1,12 +1,18 @@
-"""Distances between query and gallery rows, a block of queries at a time, in float32."""
+"""Distances between query and gallery rows, a block of queries at a time, in float32: for looking at, not for ranking.
+
+Their last bits depend on the block size and on the library; `reid.ranking.nearer` compares exactly.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from reid.errors import InputError, unknown_name
+from reid.ranking import arrays
+from reid.ranking.exact import squared_lengths
 
 METRICS = ("euclidean", "cosine")
 
@@ -43,20 +49,23 @@ def distance_blocks(
         yield from _products(query, gallery, -2.0, _squared_norms(query), _squared_norms(gallery), block)
 
 
-def normalise_rows(values: np.ndarray) -> np.ndarray:
-    """Each row over its float64 Euclidean norm: (N, D) floating -> (N, D) float32.
+def normalise_rows(values: Any) -> Any:
+    """Each row over its float64 Euclidean norm, summed in a fixed order: (N, D) floating -> (N, D) float32.
 
-    Raises InputError for rows of zeros, which have no direction.
+    A tensor gives a tensor on its device. Raises InputError for rows of zeros, which have no direction, and for rows
+    with NaN or infinity or too long for float32.
     """
-    norms = np.sqrt(_squared_norms(values))
-    zero = np.flatnonzero(norms == 0)
-    if len(zero):
+    unit = arrays.empty(tuple(values.shape), "float32", values)
+    zero: list[int] = []
+    for start in range(0, len(values), _ROWS):
+        rows = values[start : start + _ROWS]
+        squared = squared_lengths(rows)
+        _refuse_long(arrays.host(squared), start)
+        zero += (start + np.flatnonzero(arrays.host(squared == 0))).tolist()
+        unit[start : start + _ROWS] = rows / (squared + (squared == 0))[:, None] ** 0.5
+    if zero:
         first = ", ".join(map(str, zero[:5]))
         raise InputError(f"{len(zero)} of {len(values)} feature rows are zero, which has no direction; first: {first}")
-    unit = np.empty(values.shape, dtype=np.float32)
-    for start in range(0, len(values), _ROWS):
-        rows = slice(start, start + _ROWS)
-        unit[rows] = values[rows] / norms[rows, None]
     return unit
 
 
@@ -89,10 +98,14 @@ def _squared_norms(values: np.ndarray) -> np.ndarray:
     for start in range(0, len(values), _ROWS):
         rows = values[start : start + _ROWS].astype(np.float64)
         norms[start : start + _ROWS] = np.einsum("ij,ij->i", rows, rows)
-    if len(norms) and not norms.max() <= np.finfo(np.float32).max / 4:
-        row = int(norms.argmax())
-        raise InputError(
-            f"feature row {row} has the squared norm {norms[row]:.3g}, too large for float32 distances; has the "
-            "training diverged? Otherwise divide all features by a constant, which keeps the ranking"
-        )
+    _refuse_long(norms, 0)
     return norms
+
+
+def _refuse_long(squared: np.ndarray, first: int) -> None:
+    if len(squared) and not squared.max() <= np.finfo(np.float32).max / 4:
+        row = int(squared.argmax())
+        raise InputError(
+            f"feature row {first + row} has the squared norm {squared[row]:.3g}, too large for float32 distances; has "
+            "the training diverged? Otherwise divide all features by a constant, which keeps the ranking"
+        )

@@ -1,5 +1,8 @@
 """Exact retrieval evaluation after the Market-1501 protocol (Zheng et al. 2015), counting instead of sorting.
 
+Exact: the ranking of the squared distances of the given features in float64, summed in a fixed order, equal ones by
+gallery index. Neither the block size nor the number of threads nor the device changes it.
+
 Gallery images of a query's identity by another camera are its true matches. Those by the query's own camera, and all
 images of identity -1, are junk: removed without rank cost. The rest, distractors of identity 0 too, are wrong answers.
 """
@@ -11,26 +14,34 @@ import warnings
 import numpy as np
 
 from reid.errors import InputError
-from reid.ranking.distance import distance_blocks
 from reid.ranking.metrics import Ranking
+from reid.ranking.nearer import LeaveOut, count_nearer
 from reid.records import DISTRACTOR, JUNK, Features, Scores
 
 
 def evaluate(
-    query: Features, gallery: Features, *, metric: str = "euclidean", max_rank: int = 50, block: int = 512
+    query: Features,
+    gallery: Features,
+    *,
+    metric: str = "euclidean",
+    max_rank: int = 50,
+    block: int = 1024,
+    first_pass: str = "auto",
 ) -> Scores:
     """CMC, mAP (rectangle and trapezoid) and mINP of ranking the gallery for every query.
 
-    metric: `euclidean` or `cosine`. max_rank: length of the CMC curve, cut to the gallery's size. block: queries whose
-    distances are held at once, block x gallery float32 of memory; the whole query x gallery matrix never is.
-    Equal distances rank by gallery index, as in a stable sort. Queries without a true match are left out of every mean
-    but that of mAP_trapezoid, where they count as 0; a warning tells their number.
-    Raises InputError for an empty side, widths that differ, a query of identity 0 or -1, and where no query is left
-    (telling which rule removed them).
+    The values may be arrays, memory maps, `reid.shards.Shards` or tensors of one device; the gallery is read tile by
+    tile. metric: `euclidean`, or `cosine`: Euclidean between rows divided by their float64 length. max_rank: length of
+    the CMC curve, cut to the gallery's size. block: queries compared at once. first_pass: "float32" or "integers", see
+    `reid.ranking.first_pass`; "auto" takes the quicker one, and the result is the same.
+    Queries without a true match are left out of every mean but that of mAP_trapezoid, where they count as 0; a warning
+    tells their number.
+    Raises InputError for an empty side, widths that differ, a query of identity 0 or -1, rows with NaN or infinity, and
+    where no query is left (telling which rule removed them).
     """
     if max_rank < 1:
         raise InputError(f"the CMC curve needs max_rank >= 1, not {max_rank}")
-    ranking = rank_matches(query, gallery, metric=metric, block=block)
+    ranking = rank_matches(query, gallery, metric=metric, block=block, first_pass=first_pass)
     dropped = int((~ranking.valid).sum())
     if dropped:
         warnings.warn(
@@ -41,25 +52,47 @@ def evaluate(
     return ranking.scores(max_rank)
 
 
-def rank_matches(query: Features, gallery: Features, *, metric: str = "euclidean", block: int = 512) -> Ranking:
+def rank_matches(
+    query: Features, gallery: Features, *, metric: str = "euclidean", block: int = 1024, first_pass: str = "auto"
+) -> Ranking:
     """The ranks of every query's true matches; arguments and errors as in `evaluate`."""
-    _check(query, gallery)
+    check_labels(query, gallery)
     places = _places_by_identity(gallery.identities)
-    unlabelled = places.get(JUNK, _NOWHERE)
     pairs = zip(query.identities.tolist(), query.cameras.tolist(), strict=True)
-    protocol = [_divide(places.get(identity, _NOWHERE), camera, gallery.cameras) for identity, camera in pairs]
-    offsets = np.concatenate([[0], np.cumsum([len(matches) for matches, _ in protocol])]).astype(np.int64)
+    matches = [_divide(places.get(identity, _NOWHERE), camera, gallery.cameras)[0] for identity, camera in pairs]
+    offsets = np.concatenate([[0], np.cumsum([len(found) for found in matches])]).astype(np.int64)
     if offsets[-1] == 0:
         raise InputError(_why_nothing_is_left(query, gallery))
-
+    found = count_nearer(
+        query.values,
+        gallery.values,
+        offsets,
+        np.concatenate(matches),
+        leave_out=same_identity(query.identities, gallery.identities),
+        keep=gallery.identities != JUNK,
+        metric=metric,
+        block=block,
+        first_pass=first_pass,
+    )
     ranks = np.empty(offsets[-1], dtype=np.int64)
-    for start, distances in distance_blocks(query.values, gallery.values, metric=metric, block=block):
-        distances[:, unlabelled] = np.inf
-        for i, row in enumerate(distances, start):
-            matches, same_camera = protocol[i]
-            row[same_camera] = np.inf
-            ranks[offsets[i] : offsets[i + 1]] = np.sort(_ranks(row, matches))
-    return Ranking(ranks, offsets, len(gallery.values))
+    # The wrong answers nearer than a match, and the matches before it.
+    ranks[np.repeat(offsets[:-1], np.diff(offsets)) + found.order] = found.counts + found.order + 1
+    return Ranking(ranks, offsets, len(gallery.identities), found.work)
+
+
+def same_identity(query_identities: np.ndarray, gallery_identities: np.ndarray) -> LeaveOut:
+    """All pairs of one identity: the true matches, which rank among themselves, and those by the query's own camera."""
+
+    def pairs(first_query: int, queries: int, first: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        here = gallery_identities[first : first + rows]
+        by_identity = np.argsort(here, kind="stable")
+        wanted = query_identities[first_query : first_query + queries]
+        start, end = (np.searchsorted(here, wanted, side=s, sorter=by_identity) for s in ("left", "right"))
+        number = end - start
+        query = np.repeat(np.arange(queries), number)
+        return query, by_identity[np.arange(len(query)) - np.repeat(np.cumsum(number) - number, number) + start[query]]
+
+    return pairs
 
 
 def matches_and_junk(
@@ -90,21 +123,10 @@ def _places_by_identity(identities: np.ndarray) -> dict[int, np.ndarray]:
     return dict(zip(present.tolist(), np.split(by_identity, first[1:]), strict=True))
 
 
-def _ranks(row: np.ndarray, matches: np.ndarray) -> list[int]:
-    """Rank of each match: 1 + the gallery images nearer than it, those at its own distance only if before its index.
-
-    row: (G,) distances, infinite for junk.
-    """
-    count = np.count_nonzero
-    return [
-        1 + int(count(row[:place] <= distance)) + int(count(row[place + 1 :] < distance))
-        for place, distance in zip(matches.tolist(), row[matches], strict=True)
-    ]
-
-
-def _check(query: Features, gallery: Features) -> None:
+def check_labels(query: Features, gallery: Features) -> None:
+    """Raise InputError for an empty side and for queries that are nobody."""
     for name, features in (("query", query), ("gallery", gallery)):
-        if len(features.values) == 0:
+        if len(features.identities) == 0:
             raise InputError(f"the {name} holds no feature row")
     nobody = np.flatnonzero(query.identities <= DISTRACTOR)
     if len(nobody):

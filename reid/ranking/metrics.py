@@ -15,12 +15,24 @@ from reid.records import Scores
 
 
 @dataclass(frozen=True)
+class Work:
+    """What an evaluation took. pairs: distances approximated. recomputed: comparisons decided by exact distances.
+
+    first_pass: "float32", "integers", or "integers, then float32" where integers left too much open.
+    """
+
+    pairs: int
+    recomputed: int
+    first_pass: str
+
+
+@dataclass(frozen=True)
 class Ranking:
     """Where each query found its true matches.
 
     ranks: (M,) int64, the ranks of all true matches, query after query, ascending within a query, from 1, junk left
     out. offsets: (Q + 1,) int64, query i owns ranks[offsets[i]:offsets[i + 1]]; an empty stretch is a query with
-    nothing to find. gallery: number of gallery images.
+    nothing to find. gallery: number of gallery images. work: what finding them took, where told.
 
     The per-query measures are (Q,) arrays in the order of the queries.
     """
@@ -28,6 +40,7 @@ class Ranking:
     ranks: np.ndarray
     offsets: np.ndarray
     gallery: int
+    work: Work | None = None
 
     def __post_init__(self) -> None:
         ranks, offsets = self.ranks, self.offsets

@@ -1,0 +1,90 @@
+"""How many gallery rows are nearer than each threshold: decided by the first pass where its bound allows.
+
+A block of queries meets a tile of the gallery. Rows that may be as near as the block's farthest threshold are picked
+out and sorted by query and approximate distance; each threshold then cuts them into nearer, undecided and farther.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reid.ranking import arrays
+from reid.ranking.first_pass import Approximation
+
+# A key holds the query's place in its block, 32 bits of the distance, and the place in the tile.
+PLACE_BITS = 16
+QUERY_BITS = 63 - 32 - PLACE_BITS
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Distances to compare with, grouped by query: query: (M,) int64, ascending, place in the block. least, most: (M,)
+    float64, less the query's |q|^2, an interval the threshold is known to lie in.
+    """
+
+    query: np.ndarray
+    least: np.ndarray
+    most: np.ndarray
+
+
+@dataclass(frozen=True)
+class Counts:
+    """nearer: (M,) int64, rows of the tile that are certainly nearer. threshold, place: (n,) int64, the comparisons
+    left undecided.
+    """
+
+    nearer: np.ndarray
+    threshold: np.ndarray
+    place: np.ndarray
+
+
+def count(found: Approximation, thresholds: Thresholds) -> Counts:
+    """Compare every pair of a block and a tile with the thresholds of its query. At most 2^15 queries, 2^16 rows.
+
+    Pairs to leave out are infinite in `found.values`.
+    """
+    lowest, highest = _limits(found, thresholds)
+    queries = thresholds.query
+    cut = np.full(len(found.half_width), -np.inf, dtype=np.float32)
+    np.maximum.at(cut, queries, highest)
+    keys = candidates(found.values, cut)
+    group = queries << (32 + PLACE_BITS)
+    # -0.0 and 0.0 are one distance and two patterns of bits.
+    bits = to_bits(lowest) - (lowest == 0), to_bits(highest) + (highest == 0) + 1
+    wanted = np.concatenate([group, group + (bits[0] << PLACE_BITS), group + (bits[1] << PLACE_BITS)])
+    first, start, end = np.split(arrays.host(arrays.searchsorted(keys, arrays.like(wanted, keys))), 3)
+    undecided = end - start
+    total = int(undecided.sum())
+    threshold = np.repeat(np.arange(len(queries)), undecided)
+    position = np.arange(total) - np.repeat(np.cumsum(undecided) - undecided, undecided) + start[threshold]
+    place = arrays.host(arrays.rows_of(keys, position)) & ((1 << PLACE_BITS) - 1)
+    return Counts(start - first, threshold, place)
+
+
+def candidates(values: Any, cut: np.ndarray) -> Any:
+    """Sorted keys of the pairs whose value is at most `cut`: (b,) float32, one a query; an infinite value is none."""
+    width = values.shape[1]
+    flat = arrays.flatnonzero(values <= arrays.like(cut, values)[:, None])
+    query = flat // width
+    bits = to_bits(values.reshape(-1)[flat])
+    return arrays.sort((query << (32 + PLACE_BITS)) + (bits << PLACE_BITS) + (flat - query * width))
+
+
+def to_bits(values: Any) -> Any:
+    """float32 -> int64 in 0 .. 2^32 - 1 in the same order; the two zeros differ by one."""
+    whole = arrays.as_integers(values)
+    return arrays.as_type(whole ^ ((whole >> 31) & 0x7FFFFFFF), "int64") + 2**31
+
+
+def _limits(found: Approximation, thresholds: Thresholds) -> tuple[np.ndarray, np.ndarray]:
+    """float32 numbers between which a pair of the query cannot be told from the threshold, both included."""
+    half = found.half_width[thresholds.query]
+    with np.errstate(over="ignore"):
+        low = np.nextafter((thresholds.least - half).astype(np.float32), np.float32(-np.inf))
+        high = np.nextafter((thresholds.most + half).astype(np.float32), np.float32(np.inf))
+    # Infinity is what is left out.
+    largest = np.finfo(np.float32).max
+    return np.clip(low, -largest, largest), np.clip(high, -largest, largest)
