@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 
 from reid.checkpoint import load_checkpoint, load_strictly
 from reid.config import load_config, parse_config
-from reid.data import DATASETS
+from reid.data import DATASETS, read_drawn_boxes
 from reid.data.cache import decode_images
 from reid.data.loaders import TestLoader, TrainLoader
 from reid.errors import InputError
@@ -60,11 +60,14 @@ def cache_folder(config: CfgNode) -> Path:
 def split(config: CfgNode) -> Split:
     """The dataset of DATASETS.NAME, its counts checked."""
     d = config.DATASETS
-    root = Path(d.ROOT or os.environ.get("REID_DATA") or "datasets").expanduser()
     options = {}
     if d.NAME == "synthetic":
         options = {"size": d.SYNTHETIC.SIZE, "layout": d.SYNTHETIC.LAYOUT, "seed": d.SYNTHETIC.SEED}
-    return DATASETS[d.NAME](root, strict=d.STRICT, cache=cache_folder(config), **options)
+    return DATASETS[d.NAME](_root(config), strict=d.STRICT, cache=cache_folder(config), **options)
+
+
+def _root(config: CfgNode) -> Path:
+    return Path(config.DATASETS.ROOT or os.environ.get("REID_DATA") or "datasets").expanduser()
 
 
 def train_loader(config: CfgNode, data: Split) -> TrainLoader:
@@ -95,6 +98,16 @@ def test_loader(config: CfgNode, images: tuple[ImageRecord, ...]) -> TestLoader:
         std=tuple(config.INPUT.STD),
         device=device(config),
     )
+
+
+def pool_loader(config: CfgNode, data: Split) -> TestLoader | None:
+    """The hand-drawn boxes of the queries' persons under the queries' cameras; None where the dataset has none."""
+    if not config.DATASETS.NAME.startswith("market1501"):
+        return None
+    wanted = {(image.identity, image.camera) for image in data.query}
+    boxes = read_drawn_boxes(_root(config), cache=cache_folder(config))
+    images = tuple(image for image in boxes if (image.identity, image.camera) in wanted)
+    return test_loader(config, images) if images else None
 
 
 def loaders(config: CfgNode, data: Split) -> Loaders:

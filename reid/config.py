@@ -28,7 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
         *("osnet_x0_25", "osnet_x0_5", "osnet_x0_75", "osnet_x1_0"),
     ),
     "MODEL.POOLING": ("average", "max", "average_max"),
-    "DATASETS.NAME": ("synthetic", "market1501", "dukemtmcreid"),
+    "DATASETS.NAME": ("synthetic", "market1501", "market1501_500k", "dukemtmcreid"),
     "DATASETS.SYNTHETIC.SIZE": ("tiny", "demo", "market"),
     "DATASETS.SYNTHETIC.LAYOUT": ("market", "duke"),
     "SOLVER.OPTIMIZER": ("sgd", "adam", "adamw"),

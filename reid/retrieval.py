@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,8 @@ from reid.model.network import ReidNetwork
 from reid.ranking import evaluate, normalise_rows
 from reid.records import Features, Scores
 
+FeatureSets = dict[tuple[str, bool], tuple[Features, Features]]
+
 
 def network_features(
     model: ReidNetwork,
@@ -22,37 +26,89 @@ def network_features(
     *,
     flips: Sequence[bool] = (False,),
     dtype: torch.dtype | None = None,
-) -> dict[tuple[str, bool], tuple[Features, Features]]:
+) -> FeatureSets:
     """(feature, flip) -> (query, gallery), for the Eigenlayer's "input" and "output" and each of `flips`."""
-    plain = [extract(model, part, dtype=dtype, title=name) for name, part in (("query", query), ("gallery", gallery))]
-    found: dict[tuple[str, bool], tuple[Features, Features]] = {}
-    if False in flips:
-        found |= {(name, False): (plain[0][name], plain[1][name]) for name in ("input", "output")}
+    sides = [
+        embed(model, part, flips=flips, dtype=dtype, title=name)
+        for name, part in (("query", query), ("gallery", gallery))
+    ]
+    return {key: (sides[0][key], sides[1][key]) for key in sides[0]}
+
+
+def embed(
+    model: ReidNetwork,
+    images: LabelledBatches,
+    *,
+    flips: Sequence[bool] = (False,),
+    dtype: torch.dtype | None = None,
+    title: str = "",
+) -> dict[tuple[str, bool], Features]:
+    """(feature, flip) -> the images' features, for the Eigenlayer's "input" and "output" and each of `flips`."""
+    plain = extract(model, images, dtype=dtype, title=title)
+    found = {(name, False): plain[name] for name in ("input", "output")} if False in flips else {}
     if True in flips:
-        mirror = [
-            extract(model, part, mirror=True, dtype=dtype, title=f"{name} mirrored")
-            for name, part in (("query", query), ("gallery", gallery))
-        ]
-        for name in ("input", "output"):
-            pairs = [mean_features(a[name], b[name]) for a, b in zip(plain, mirror, strict=True)]
-            found[name, True] = (pairs[0], pairs[1])
+        mirror = extract(model, images, mirror=True, dtype=dtype, title=f"{title} mirrored")
+        found |= {(name, True): mean_features(plain[name], mirror[name]) for name in ("input", "output")}
     return found
 
 
-def score(
-    features: dict[tuple[str, bool], tuple[Features, Features]], *, normalized: Sequence[bool] = (False, True)
-) -> tuple[Scores, ...]:
-    """Euclidean scores of every feature, raw and with rows divided by their length."""
-    found = []
+@dataclass(frozen=True)
+class Variant:
+    """One way to rank: a feature, with or without flip test, raw or L2-normalised, by a metric."""
+
+    feature: str
+    flip: bool
+    normalized: bool
+    query: Features
+    gallery: Features
+    metric: str = "euclidean"
+
+    def named(self, scores: Scores) -> Scores:
+        """`scores` with the name of what was ranked."""
+        return dataclasses.replace(scores, **self.name)
+
+    @property
+    def name(self) -> dict[str, Any]:
+        """The keys of a SCORE that tell what was ranked."""
+        return {"feature": self.feature, "normalized": self.normalized, "flip": self.flip}
+
+    def with_sides(self, query: Features, gallery: Features) -> Variant:
+        """The same with other descriptors."""
+        return dataclasses.replace(self, query=query, gallery=gallery)
+
+
+def variants(
+    features: FeatureSets, *, metric: str = "euclidean", normalized: Sequence[bool] = (False, True)
+) -> Iterator[Variant]:
+    """Every feature raw and, where the metric is not `cosine` anyway, with rows divided by their length.
+
+    A side that is not in memory stays where it is: its rows are divided as they are read.
+    """
     for (name, flip), (query, gallery) in features.items():
-        for unit in normalized:
-            pair = [_unit_rows(part) if unit else part for part in (query, gallery)]
-            scores = evaluate(pair[0], pair[1])
-            found.append(dataclasses.replace(scores, feature=name, normalized=unit, flip=flip))
-    return tuple(found)
+        for unit in normalized if metric == "euclidean" else (False,):
+            if not unit:
+                yield Variant(name, flip, False, query, gallery, metric)
+            elif _in_memory(query) and _in_memory(gallery):
+                yield Variant(name, flip, True, unit_rows(query), unit_rows(gallery), metric)
+            else:
+                yield Variant(name, flip, True, query, gallery, "cosine")
 
 
-def _unit_rows(features: Features) -> Features:
+def score(
+    features: FeatureSets, *, normalized: Sequence[bool] = (False, True), metric: str = "euclidean"
+) -> tuple[Scores, ...]:
+    """Scores of every feature, raw and with rows divided by their length."""
+    return tuple(
+        one.named(evaluate(one.query, one.gallery, metric=one.metric))
+        for one in variants(features, normalized=normalized, metric=metric)
+    )
+
+
+def _in_memory(features: Features) -> bool:
+    return isinstance(features.values, np.ndarray) and not isinstance(features.values, np.memmap)
+
+
+def unit_rows(features: Features) -> Features:
     """Rows of length 1. A row of zeros, which a ReLU may leave, has no direction and stays as it is: a warning."""
     directed = np.flatnonzero(features.values.any(axis=1))
     values = np.zeros_like(features.values)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reid.errors import InputError
-from reid.features import extract, load_features, mean_features, save_features
+from reid.features import extract, mean_features
 from reid.model.eigenlayer import Eigenlayer
 from reid.model.network import ReidNetwork
 from reid.model.pooling import POOLINGS
@@ -70,43 +69,7 @@ def test_the_mirror_is_the_flipped_image(images: Images) -> None:
     np.testing.assert_allclose(mean_features(plain, mirror).values, images.images.mean((2, 3)).numpy(), atol=1e-6)
 
 
-def features(count: int) -> Features:
-    values = np.random.default_rng(count).normal(size=(count, 3)).astype(np.float32)
-    return Features(values, np.arange(count) + 1, np.ones(count, dtype=np.int64), tuple(map(str, range(count))))
-
-
-def test_saved_and_loaded_the_same(tmp_path: Path) -> None:
-    save_features(tmp_path / "f.npz", features(3), features(5), feature="input")
-    query, gallery, feature = load_features(tmp_path / "f.npz")
-    assert feature == "input"
-    for found, expected in ((query, features(3)), (gallery, features(5))):
-        np.testing.assert_array_equal(found.values, expected.values)
-        np.testing.assert_array_equal(found.identities, expected.identities)
-        assert found.paths == expected.paths
-    assert [p.name for p in tmp_path.iterdir()] == ["f.npz"]
-
-
-def test_files_that_hold_no_features(tmp_path: Path) -> None:
-    path = tmp_path / "f.npz"
-    with pytest.raises(InputError, match="no such feature file"):
-        load_features(path)
-    save_features(path, features(3), features(5), feature="input")
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match="broken"):
-        load_features(path)
-    with open(path, "wb") as file:
-        np.save(file, np.zeros(3))
-    with pytest.raises(InputError, match="broken"):
-        load_features(path)
-    np.savez(path, x=np.zeros(3))
-    with pytest.raises(InputError, match="query_values"):
-        load_features(path)
-    np.savez(path, query_values=np.array([print], dtype=object))
-    with pytest.raises(InputError, match="broken"):
-        load_features(path)
-
-
-def test_nan_is_told_with_its_rows(tmp_path: Path) -> None:
+def test_nan_is_told_with_its_rows() -> None:
     values = np.zeros((4, 2), dtype=np.float32)
     values[2, 1] = np.nan
     with pytest.raises(InputError, match="1 feature rows hold NaN or infinity, the first: 2"):

@@ -9,10 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "reid"
 LAYERS = (
-    {"errors", "files", "records", "config", "distributed", "run", "checkpoint", "decorrelation"},
-    {"data", "model", "losses", "ranking"},
+    {"errors", "files", "records", "config", "distributed", "run", "checkpoint", "decorrelation", "shards"},
+    {"data", "model", "losses", "ranking", "feature_files"},
     {"stages", "features"},
-    {"retrieval", "experiment", "build", "report", "diagnostics", "embedder", "gallery"},
+    {"retrieval", "protocols", "experiment", "build", "report", "diagnostics", "embedder", "gallery"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

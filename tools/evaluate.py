@@ -1,56 +1,100 @@
-"""Score a checkpoint, or features saved before, after the Market-1501 protocol."""
+"""Score a checkpoint, or features saved before by this or another codebase."""
 
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 from reid import build
 from reid.data import banner
 from reid.errors import InputError, run_command
-from reid.features import load_features, save_features
+from reid.feature_files import read_features, read_pool, save_features
 from reid.model.precision import autocast_dtype
-from reid.records import score_list
-from reid.report.tables import score_table
-from reid.retrieval import network_features, score
+from reid.protocols import EXPANSIONS, PROTOCOLS, Pools, Wanted, evaluate_features, write_neighbours
+from reid.ranking import METRICS
+from reid.report.tables import evaluation_tables
+from reid.retrieval import FeatureSets, embed, network_features
 from reid.run import write_json
+
+RERANKING = {"k1": 20, "k2": 6, "weight": 0.3, "distance_power": 2}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--weights", type=Path, help="a checkpoint of a run")
-    source.add_argument("--features", type=Path, help="features in a .npz, as --save-features writes them")
-    parser.add_argument("--config-file", type=Path, help="take DATASETS and TEST of this file")
-    parser.add_argument("--output", type=Path, help="folder for evaluation.json (default: beside the checkpoint)")
-    parser.add_argument("--save-features", action="store_true", help="also write features_{input,output}.npz there")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as DATASETS.ROOT data TEST.FLIP True")
-    arguments = parser.parse_args()
+    arguments = _arguments()
+    plain = ("metric", "protocol", "repeats", "seed", "roc", "expand", "augment", "neighbours", "alpha")
+    rerank = {name: getattr(arguments, name) for name in RERANKING} if arguments.rerank else None
+    wanted = Wanted(**{name: getattr(arguments, name) for name in plain}, rerank=rerank)
     if arguments.features:
         if arguments.overrides or arguments.config_file or arguments.save_features:
             raise InputError("--features takes no configuration: leave --config-file, --save-features, KEY VALUE out")
-        query, gallery, feature = load_features(arguments.features)
-        name, scores = arguments.features.name, score({(feature, False): (query, gallery)})
+        query, gallery, feature = read_features(arguments.features)
+        name, features = arguments.features.name, {(feature, False): (query, gallery)}
+        pool = read_pool(arguments.features) if wanted.protocol == "multi-query" else None
+        pools = {(feature, False): pool} if pool else None
+        beside = arguments.features.with_suffix("") if arguments.features.is_file() else arguments.features
     else:
-        model, trained = build.load_network(arguments.weights)
-        config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
-        device = build.device(config)
-        dtype = autocast_dtype(config.TEST.PRECISION, device)
-        split = build.split(config)
-        print(banner(split), flush=True)
-        parts = [build.test_loader(config, images) for images in (split.query, split.gallery)]
-        flips = (False, True) if config.TEST.FLIP else (False,)
-        features = network_features(model.to(device), parts[0], parts[1], flips=flips, dtype=dtype)
-        name, scores = split.name, score(features)
-    output = arguments.output or (arguments.weights.parent if arguments.weights else arguments.features.with_suffix(""))
+        name, features, pools = _embed(arguments, wanted)
+        beside = arguments.weights.parent
+    output = arguments.output or beside
     output.mkdir(parents=True, exist_ok=True)
     if arguments.save_features:
         for feature in ("input", "output"):
             query, gallery = features[feature, False]
             save_features(output / f"features_{feature}.npz", query, gallery, feature=feature)
-    write_json(output / "evaluation.json", {"dataset": name, "scores": score_list(scores)})
-    print(score_table(name, score_list(scores)))
-    print(f"written: {output / 'evaluation.json'}")
+    start = time.perf_counter()
+    if arguments.top_k is not None:
+        for path in write_neighbours(output, features, arguments.top_k, metric=wanted.metric):
+            print(f"written: {path}")
+    content = {"dataset": name, **evaluate_features(features, wanted, pools)}
+    seconds = time.perf_counter() - start
+    write_json(output / "evaluation.json", content)
+    print(evaluation_tables(content))
+    print(f"evaluated in {seconds:.1f} s; written: {output / 'evaluation.json'}")
+
+
+def _embed(arguments: argparse.Namespace, wanted: Wanted) -> tuple[str, FeatureSets, Pools | None]:
+    """The dataset's name and its features under a checkpoint."""
+    model, trained = build.load_network(arguments.weights)
+    config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
+    device = build.device(config)
+    dtype = autocast_dtype(config.TEST.PRECISION, device)
+    split = build.split(config)
+    print(banner(split), flush=True)
+    parts = [build.test_loader(config, images) for images in (split.query, split.gallery)]
+    flips = (False, True) if config.TEST.FLIP else (False,)
+    model = model.to(device)
+    features = network_features(model, parts[0], parts[1], flips=flips, dtype=dtype)
+    boxes = build.pool_loader(config, split) if wanted.protocol == "multi-query" else None
+    pools = embed(model, boxes, flips=flips, dtype=dtype, title="multi-query") if boxes else None
+    return split.name, features, pools
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--weights", type=Path, help="a checkpoint of a run")
+    source.add_argument(
+        "--features", type=Path, help="features in a .npz, a .mat, or arrays with labels; see reid/feature_files"
+    )
+    parser.add_argument("--config-file", type=Path, help="take DATASETS and TEST of this file: another dataset, say")
+    parser.add_argument("--output", type=Path, help="folder for evaluation.json (default: beside the input)")
+    parser.add_argument("--save-features", action="store_true", help="also write features_{input,output}.npz there")
+    parser.add_argument("--metric", choices=METRICS, default="euclidean")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="market", help="beside Market-1501's, which is always")
+    parser.add_argument("--repeats", type=int, default=100, help="draws of single-shot")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws of single-shot")
+    parser.add_argument("--roc", action="store_true", help="also the ROC curve over all pairs, TPR at fixed FPR")
+    parser.add_argument("--top-k", type=int, metavar="K", help="also write top_k_*.npz, the K nearest of each query")
+    parser.add_argument("--rerank", action="store_true", help="also k-reciprocal re-ranking, with --k1, --k2, ...")
+    for name, value in RERANKING.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="of re-ranking")
+    parser.add_argument("--expand", choices=EXPANSIONS, default="", help="also query expansion, on unit rows")
+    parser.add_argument("--augment", action="store_true", help="also database-side augmentation, on unit rows")
+    parser.add_argument("--neighbours", type=int, default=0, help="of both (default: 5 for aqe, 10 for alpha)")
+    parser.add_argument("--alpha", type=float, default=3.0, help="exponent of the cosine in both, 0 for aqe")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as DATASETS.ROOT data TEST.FLIP True")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from reid.data.cache import check_free_space, new_folder
 from reid.errors import InputError
 
 MAX_BYTES = 4 * 2**30
-MAX_ENTRIES = 500_000
+MAX_ENTRIES = 1_000_000
 
 
 def unpack(archive: Path, *, parts: Collection[str], cache: Path, progress: bool = True) -> Path:
@@ -26,7 +26,7 @@ def unpack(archive: Path, *, parts: Collection[str], cache: Path, progress: bool
     Only files directly inside a folder of such a name are taken, wherever that folder lies in the zip; they are
     written to `<folder>/<part>/<file>`. The folder lies under `cache` and is named after the zip's name, size and time;
     a second call finds it and unpacks nothing. Raises `InputError` for a file that is no readable zip, an entry that
-    would leave the folder, a link, an encrypted or doubled entry, more than 4 GiB or 500,000 entries, or no room.
+    would leave the folder, a link, an encrypted or doubled entry, more than 4 GiB or 1,000,000 entries, or no room.
     """
     status = archive.stat()
     key = hashlib.sha256(f"{archive.name}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()[:12]

@@ -93,15 +93,16 @@ def read_folder(layout: Layout, folder: Path, *, name: str | None = None) -> Spl
     missing = [part for part in PARTS.values() if not (folder / part).is_dir()]
     if missing:
         raise InputError(f"{folder}: {layout.title} without its folder {' and '.join(missing)}")
-    parts = {part: _read_part(layout, folder / subfolder) for part, subfolder in PARTS.items()}
+    parts = {part: read_part(layout, folder / subfolder) for part, subfolder in PARTS.items()}
     split = Split(name or layout.name, parts["train"], parts["query"], parts["gallery"])
     _check_matches(split, folder)
     return split
 
 
-def _read_part(layout: Layout, folder: Path) -> tuple[ImageRecord, ...]:
+def read_part(layout: Layout, folder: Path) -> tuple[ImageRecord, ...]:
+    """The images of one folder, sorted by file name; `InputError` for none and for a name that does not parse."""
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if _is_image(entry.name) and entry.is_file())
+        names = sorted(entry.name for entry in entries if is_image(entry.name) and entry.is_file())
     if not names:
         raise InputError(f"{folder}: holds no image ({', '.join(_IMAGE_SUFFIXES)})")
     records, unread = [], []
@@ -119,7 +120,8 @@ def _read_part(layout: Layout, folder: Path) -> tuple[ImageRecord, ...]:
     return tuple(records)
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file of this name is read as an image."""
     return name.lower().endswith(_IMAGE_SUFFIXES) and not name.startswith(".")
 
 

@@ -59,11 +59,14 @@ class TrainLoader:
 
     def sample(self, count: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """`count` training images (all where there are fewer), the same for the same seed, without augmentation."""
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(self.images), generator=generator)[:count].sort().values
-        for index in chosen.split(self.batch_size):
+        for index in self.sample_index(count, seed).split(self.batch_size):
             images, labels = self._pick(index)
             yield normalise(images, self.mean, self.std), labels
+
+    def sample_index(self, count: int, seed: int) -> torch.Tensor:
+        """Which images `sample` gives, ascending int64."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randperm(len(self.images), generator=generator)[:count].sort().values
 
     def _augmented(self, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         generator = torch.Generator().manual_seed(seed)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from reid.data.layout import Layout, PartCounts, read_dataset
-from reid.records import Split
+from reid.data.layout import Layout, PartCounts, locate, read_dataset, read_part
+from reid.records import ImageRecord, Split
 
 LAYOUT = Layout(
     name="market1501",
@@ -30,3 +30,12 @@ def read_market1501(root: Path, *, strict: bool = True, cache: Path) -> Split:
     strict: the official counts must hold, else any subset in the same layout is taken. Raises `InputError`.
     """
     return read_dataset(LAYOUT, root, strict=strict, cache=cache)
+
+
+def read_drawn_boxes(root: Path, *, cache: Path) -> tuple[ImageRecord, ...]:
+    """The hand-drawn boxes of `gt_bbox`, which multi-query pools; empty where the copy at hand has no such folder.
+
+    A zip is not searched for them: unpack it by hand.
+    """
+    folder = locate(LAYOUT, root, cache=cache) / "gt_bbox"
+    return read_part(LAYOUT, folder) if folder.is_dir() else ()

@@ -16,7 +16,8 @@ import numpy as np
 from reid.errors import InputError
 from reid.ranking.metrics import Ranking
 from reid.ranking.nearer import LeaveOut, count_nearer
-from reid.records import DISTRACTOR, JUNK, Features, Scores
+from reid.ranking.protocol import divide
+from reid.records import JUNK, Features, Scores
 
 
 def evaluate(
@@ -56,18 +57,13 @@ def rank_matches(
     query: Features, gallery: Features, *, metric: str = "euclidean", block: int = 1024, first_pass: str = "auto"
 ) -> Ranking:
     """The ranks of every query's true matches; arguments and errors as in `evaluate`."""
-    check_labels(query, gallery)
-    places = _places_by_identity(gallery.identities)
-    pairs = zip(query.identities.tolist(), query.cameras.tolist(), strict=True)
-    matches = [_divide(places.get(identity, _NOWHERE), camera, gallery.cameras)[0] for identity, camera in pairs]
-    offsets = np.concatenate([[0], np.cumsum([len(found) for found in matches])]).astype(np.int64)
-    if offsets[-1] == 0:
-        raise InputError(_why_nothing_is_left(query, gallery))
+    protocol = divide(query, gallery)
+    offsets = np.concatenate([[0], np.cumsum(protocol.counts)])
     found = count_nearer(
         query.values,
         gallery.values,
         offsets,
-        np.concatenate(matches),
+        np.concatenate(protocol.matches),
         leave_out=same_identity(query.identities, gallery.identities),
         keep=gallery.identities != JUNK,
         metric=metric,
@@ -93,67 +89,3 @@ def same_identity(query_identities: np.ndarray, gallery_identities: np.ndarray) 
         return query, by_identity[np.arange(len(query)) - np.repeat(np.cumsum(number) - number, number) + start[query]]
 
     return pairs
-
-
-def matches_and_junk(
-    query_identity: int, query_camera: int, gallery_identities: np.ndarray, gallery_cameras: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The gallery indices that are true matches of one query, and those that are junk for it; int64, ascending.
-
-    gallery_identities, gallery_cameras: (G,) integers. Whatever is in neither is a wrong answer.
-    """
-    same_identity = np.flatnonzero(gallery_identities == query_identity)
-    matches, same_camera = _divide(same_identity, query_camera, gallery_cameras)
-    return matches, np.union1d(same_camera, np.flatnonzero(gallery_identities == JUNK))
-
-
-_NOWHERE = np.empty(0, dtype=np.int64)
-
-
-def _divide(same_identity: np.ndarray, camera: int, gallery_cameras: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gallery indices of the query's identity -> those by other cameras (true matches), those by its own (junk)."""
-    own = gallery_cameras[same_identity] == camera
-    return same_identity[~own], same_identity[own]
-
-
-def _places_by_identity(identities: np.ndarray) -> dict[int, np.ndarray]:
-    """Identity -> its indices, ascending."""
-    by_identity = np.argsort(identities, kind="stable")
-    present, first = np.unique(identities[by_identity], return_index=True)
-    return dict(zip(present.tolist(), np.split(by_identity, first[1:]), strict=True))
-
-
-def check_labels(query: Features, gallery: Features) -> None:
-    """Raise InputError for an empty side and for queries that are nobody."""
-    for name, features in (("query", query), ("gallery", gallery)):
-        if len(features.identities) == 0:
-            raise InputError(f"the {name} holds no feature row")
-    nobody = np.flatnonzero(query.identities <= DISTRACTOR)
-    if len(nobody):
-        row = int(nobody[0])
-        name = f" ({query.paths[row]})" if query.paths else ""
-        raise InputError(
-            f"query row {row}{name} has identity {query.identities[row]}: junk and distractors cannot be searched for, "
-            f"{len(nobody)} of {len(query.identities)} query rows are affected; leave them out"
-        )
-
-
-def _why_nothing_is_left(query: Features, gallery: Features) -> str:
-    """Which rule took the true matches away from every query."""
-    present = np.isin(query.identities, gallery.identities)
-    start = f"none of the {len(present)} queries has a true match in the gallery of {len(gallery.identities)} images: "
-    if not present.any():
-        return start + (
-            f"no identity of the query (such as {query.identities[0]}) is in the gallery (which has such as "
-            f"{gallery.identities[0]}); do both belong to one dataset?"
-        )
-    cameras = np.union1d(query.cameras, gallery.cameras)
-    if len(cameras) == 1:
-        return start + (
-            f"all images are from camera {cameras[0]}, and images of the query's identity by the query's own camera "
-            "are junk, so nothing is left to find; give the images the numbers of their cameras"
-        )
-    return start + (
-        f"{int(present.sum())} have images of their identity only by their own camera, which are junk, and "
-        f"{int((~present).sum())} have none at all; are the camera numbers right?"
-    )

@@ -41,14 +41,58 @@ def stage_table(summary: dict[str, Any], *, feature: str, normalized: bool, flip
     return "\n".join(lines)
 
 
-def score_table(dataset: str, scores: list[dict[str, Any]]) -> str:
+def evaluation_tables(content: dict[str, Any]) -> str:
+    """What `evaluation.json` holds, a table a protocol."""
+    dataset, metric = content["dataset"], content.get("metric", "euclidean")
+    scores = [score for key in ("scores", "multi_query", "expanded", "reranked") for score in content.get(key, [])]
+    tables = [score_table(dataset, scores, metric=metric)]
+    if "single_shot" in content:
+        tables.append(_single_shot_table(dataset, content["single_shot"], metric))
+    if "verification" in content:
+        tables.append(_verification_table(dataset, content["verification"], metric))
+    return "\n\n".join(tables)
+
+
+def score_table(dataset: str, scores: list[dict[str, Any]], *, metric: str = "euclidean") -> str:
     """Every score of one evaluation, in percent."""
-    lines = ["| Dataset | Feature | Rank-1 | Rank-5 | Rank-10 | mAP | mAP trapezoid | mINP |", "|" + "---|" * 8]
-    for score in scores:
-        name = f"{score['feature']}{', L2' if score['normalized'] else ', raw'}{', flip' if score['flip'] else ''}"
-        values = (score[key] for key in ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP"))
-        lines.append(f"| {dataset} | {name} | {' | '.join(f'{100 * value:.1f}' for value in values)} |")
-    return "\n".join(lines)
+    keys = ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP")
+    rows = [[dataset, _ranked(score, metric), *(_percent(score[key]) for key in keys)] for score in scores]
+    return _table(("Dataset", "Feature", "Rank-1", "Rank-5", "Rank-10", "mAP", "mAP trapezoid", "mINP"), rows)
+
+
+def _single_shot_table(dataset: str, entries: list[dict[str, Any]], metric: str) -> str:
+    keys = ("rank1", "rank5", "rank10", "mean_reciprocal_rank")
+    rows = [
+        [dataset, _ranked(entry, metric), *(_percent(entry[key]) for key in keys), str(entry["repeats"])]
+        for entry in entries
+    ]
+    return _table(("Dataset", "Single shot", "Rank-1", "Rank-5", "Rank-10", "mean 1 / rank", "draws"), rows)
+
+
+def _verification_table(dataset: str, entries: list[dict[str, Any]], metric: str) -> str:
+    rates = list(entries[0]["tpr_at_fpr"])
+    rows = [
+        [dataset, _ranked(entry, metric), _percent(entry["area"]), *(_percent(entry["tpr_at_fpr"][r]) for r in rates)]
+        for entry in entries
+    ]
+    return _table(("Dataset", "Pairs", "ROC area", *(f"TPR at FPR {rate}" for rate in rates)), rows)
+
+
+def _ranked(entry: dict[str, Any], metric: str) -> str:
+    """What was ranked: `input, L2, flip, multi-query mean`."""
+    way = "cosine" if metric == "cosine" else "L2" if entry["normalized"] else "raw"
+    return ", ".join(
+        [entry["feature"], way, *(["flip"] if entry["flip"] else []), *filter(None, [entry.get("variant")])]
+    )
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _table(header: tuple[str, ...], rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in (header, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
 
 def pick(scores: list[dict[str, Any]], *, feature: str, normalized: bool, flip: bool) -> dict[str, Any] | None:

@@ -1,0 +1,151 @@
+"""Everything an evaluation may ask of features, as the content of `evaluation.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reid.errors import unknown_name
+from reid.files import write_whole
+from reid.ranking import evaluate, normalise_rows
+from reid.ranking.expansion import augment_gallery, expand_queries
+from reid.ranking.multi_query import POOLINGS, own_camera_images, pool_queries
+from reid.ranking.rerank import rerank_ranking
+from reid.ranking.search import top_k
+from reid.ranking.single_shot import evaluate_single_shot
+from reid.ranking.verification import verify
+from reid.records import Features, score_list
+from reid.retrieval import FeatureSets, Variant, score, unit_rows, variants
+
+PROTOCOLS = ("market", "single-shot", "multi-query")
+# Name -> as it is written in tables.
+EXPANSIONS = {"aqe": "AQE", "alpha": "alpha-QE"}
+# Of each feature set, the images that multi-query pools.
+Pools = dict[tuple[str, bool], Features]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to compute beside the Market-1501 protocol.
+
+    protocol: one of `PROTOCOLS`. repeats, seed: of the draws of `single-shot`. roc: the pairs' ROC curve. rerank: the
+    arguments of k-reciprocal re-ranking, None for none. expand: one of `EXPANSIONS`, or "" for none. augment: the
+    gallery's rows are replaced too, before the queries. neighbours, alpha: of both; 0 neighbours: 5 for aqe, else 10.
+    """
+
+    metric: str = "euclidean"
+    protocol: str = "market"
+    repeats: int = 100
+    seed: int = 0
+    roc: bool = False
+    rerank: dict[str, Any] | None = None
+    expand: str = ""
+    augment: bool = False
+    neighbours: int = 0
+    alpha: float = 3.0
+
+
+def evaluate_features(features: FeatureSets, wanted: Wanted, pools: Pools | None = None) -> dict[str, Any]:
+    """What is wanted of every feature, raw and L2-normalised.
+
+    `metric`, and `scores`, which are always those of the Market-1501 protocol; `single_shot`, `multi_query`,
+    `expanded`, `reranked` and `verification` where asked for, each a list whose entries name their feature as a SCORE
+    does; `expanded` is of rows divided by their length alone. pools: images for multi-query; without them it pools the
+    queries' own and the gallery's of their person and camera.
+    """
+    if wanted.protocol not in PROTOCOLS:
+        raise unknown_name("protocol", wanted.protocol, PROTOCOLS)
+    if wanted.expand and wanted.expand not in EXPANSIONS:
+        raise unknown_name("query expansion", wanted.expand, tuple(EXPANSIONS))
+    content: dict[str, Any] = {
+        "metric": wanted.metric,
+        "scores": score_list(score(features, metric=wanted.metric)),
+    }
+    kinds: dict[str, Callable[[Variant], Iterable[dict[str, Any]]]] = {}
+    if wanted.protocol == "single-shot":
+        kinds["single_shot"] = lambda one: [_single_shot(one, wanted)]
+    if wanted.protocol == "multi-query":
+        kinds["multi_query"] = lambda one: _multi_query(one, pools)
+    if wanted.expand or wanted.augment:
+        kinds["expanded"] = lambda one: [_expanded(one, wanted)] if one.normalized or one.metric == "cosine" else []
+    if wanted.rerank is not None:
+        kinds["reranked"] = lambda one: [_reranked(one, wanted.rerank or {})]
+    if wanted.roc:
+        kinds["verification"] = lambda one: [verify(one.query, one.gallery, metric=one.metric).to_json()]
+    for key, compute in kinds.items():
+        ranked = variants(features, metric=wanted.metric)
+        content[key] = [{**one.name, **entry} for one in ranked for entry in compute(one)]
+    return content
+
+
+def _single_shot(one: Variant, wanted: Wanted) -> dict[str, Any]:
+    found = evaluate_single_shot(one.query, one.gallery, metric=one.metric, repeats=wanted.repeats, seed=wanted.seed)
+    return {**found.to_json(), "seed": wanted.seed}
+
+
+def _multi_query(one: Variant, pools: Pools | None) -> Iterable[dict[str, Any]]:
+    """A SCORE for each way to pool: `variant` names it, `pool` where the images came from, `alone` how many queries had
+    nothing to pool.
+    """
+    images = own_camera_images(one.query, one.gallery) if pools is None else pools[one.feature, one.flip]
+    divided = pools is None and one.metric == "euclidean"
+    if (one.normalized or one.metric == "cosine") and not divided:
+        images = unit_rows(images)
+    source = "query and gallery" if pools is None else "images of their own"
+    for how in POOLINGS:
+        pooled = pool_queries(one.query, images, how)
+        scores = evaluate(pooled.query, one.gallery, metric=one.metric)
+        yield {**one.named(scores).to_json(), "variant": f"multi-query {how}", "pool": source, "alone": pooled.alone}
+
+
+def _expanded(one: Variant, wanted: Wanted) -> dict[str, Any]:
+    """A SCORE with its name as `variant` and what it was computed with. An unexpanded side is just given length 1."""
+    neighbours = wanted.neighbours or (5 if wanted.expand == "aqe" else 10)
+    # The plain mean, for the gallery too.
+    alpha = 0.0 if wanted.expand == "aqe" else wanted.alpha
+    if wanted.augment:
+        gallery = augment_gallery(one.gallery.values, neighbours=neighbours, alpha=alpha)
+    else:
+        gallery = normalise_rows(one.gallery.values)
+    if wanted.expand:
+        query = expand_queries(one.query.values, gallery, neighbours=neighbours, alpha=alpha)
+    else:
+        query = normalise_rows(one.query.values)
+    sides = dataclasses.replace(one.query, values=query), dataclasses.replace(one.gallery, values=gallery)
+    steps = filter(None, ("augmented" if wanted.augment else "", EXPANSIONS.get(wanted.expand, "")))
+    scores = one.named(evaluate(*sides)).to_json()
+    return {**scores, "variant": ", ".join(steps), "neighbours": neighbours, "alpha": alpha}
+
+
+def _reranked(one: Variant, settings: dict[str, Any]) -> dict[str, Any]:
+    scores = rerank_ranking(one.query, one.gallery, metric=one.metric, **settings).scores()
+    return {**one.named(scores).to_json(), "variant": "re-ranked", **settings}
+
+
+def write_neighbours(folder: Path, features: FeatureSets, k: int, *, metric: str = "euclidean") -> list[Path]:
+    """`top_k_FEATURE.npz` of every feature, `_flip` added to its name for the flip test; returns the files.
+
+    Each holds `indices` (Q, k) int64, the gallery images nearest to each query, and `distances` (Q, k) float64, their
+    squared Euclidean distances (for `cosine` of rows divided by their length), and the images' paths where known. No
+    image is left out as junk. Raises InputError for k outside 1 .. gallery.
+    """
+    written = []
+    for (name, flip), (query, gallery) in features.items():
+        found = top_k(query.values, gallery.values, k, metric=metric)
+        path = folder / f"top_k_{name}{'_flip' if flip else ''}.npz"
+        paths = {
+            f"{part}_paths": np.array(side.paths)
+            for part, side in (("query", query), ("gallery", gallery))
+            if side.paths
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, indices=found.indices, distances=found.distances, **paths)
+        write_whole(path, buffer.getbuffer())
+        written.append(path)
+    return written
