@@ -1,7 +1,39 @@
-"""Exact retrieval evaluation after the Market-1501 protocol: arrays in, scores out."""
+"""Exact retrieval evaluation: features and labels in, scores out.
+
+`evaluate` and `rank_matches` follow the Market-1501 protocol; the others are further protocols, search, re-ranking and
+expansion. docs/ranking.md tells what exact means.
+"""
 
 from reid.ranking.distance import METRICS, distance_blocks, normalise_rows
-from reid.ranking.evaluation import evaluate, matches_and_junk, rank_matches
-from reid.ranking.metrics import Ranking
+from reid.ranking.evaluation import evaluate, rank_matches
+from reid.ranking.expansion import augment_gallery, average_queries, expand_queries
+from reid.ranking.metrics import Ranking, Work
+from reid.ranking.multi_query import pool_queries
+from reid.ranking.protocol import matches_and_junk
+from reid.ranking.rerank import rerank_blocks, rerank_ranking
+from reid.ranking.revisited import evaluate_revisited
+from reid.ranking.search import Neighbours, top_k
+from reid.ranking.single_shot import evaluate_single_shot
+from reid.ranking.verification import verify
 
-__all__ = ["METRICS", "Ranking", "distance_blocks", "evaluate", "matches_and_junk", "normalise_rows", "rank_matches"]
+__all__ = [
+    "METRICS",
+    "Neighbours",
+    "Ranking",
+    "Work",
+    "augment_gallery",
+    "average_queries",
+    "distance_blocks",
+    "evaluate",
+    "evaluate_revisited",
+    "evaluate_single_shot",
+    "expand_queries",
+    "matches_and_junk",
+    "normalise_rows",
+    "pool_queries",
+    "rank_matches",
+    "rerank_blocks",
+    "rerank_ranking",
+    "top_k",
+    "verify",
+]

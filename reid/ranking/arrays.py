@@ -57,12 +57,16 @@ def matmul(first: Any, second: Any, out: Any) -> None:
     if is_tensor(out):
         import torch
 
-        allowed = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
+        # One setting a backend; torch's older single one raises where both were used, and does not see all of these.
+        settings = [s for s in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul) if s.fp32_precision != "ieee"]
+        allowed = [setting.fp32_precision for setting in settings]
+        for setting in settings:
+            setting.fp32_precision = "ieee"
         try:
             torch.matmul(first, second, out=out)
         finally:
-            torch.set_float32_matmul_precision(allowed)
+            for setting, precision in zip(settings, allowed, strict=True):
+                setting.fp32_precision = precision
     else:
         np.matmul(first, second, out=out)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 U = 2.0**-24
 U64 = 2.0**-53
+# Numbers below 2^-126 may be rounded to few bits or to zero: covers 2^24 of these.
+UNDERFLOW = 2.0**-102
 
 
 def gamma(n: int) -> float:
@@ -28,9 +30,9 @@ def centred_distance(query_length: Any, gallery_length: Any, width: int) -> Any:
 
 def float32_product(query_length: Any, gallery_length: Any, terms: int) -> Any:
     """What -2 q.g may be off when computed in float32, no term passing more than `terms` operations."""
-    return gamma(terms) * 2 * query_length * gallery_length + terms * 2.0**-120
+    return gamma(terms) * 2 * query_length * gallery_length + UNDERFLOW
 
 
 def added(query_length: Any, gallery_length: Any) -> Any:
     """What |g|^2 rounded to float32 and added in float32 to a -2 q.g may be off."""
-    return 1.01 * U * (2 * query_length * gallery_length + 2 * gallery_length * gallery_length)
+    return 1.01 * U * (2 * query_length * gallery_length + 2 * gallery_length * gallery_length) + UNDERFLOW

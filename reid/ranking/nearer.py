@@ -18,7 +18,7 @@ from reid.ranking.counting import QUERY_BITS, Thresholds, count
 from reid.ranking.distance import METRICS
 from reid.ranking.first_pass import approximate, integers_pay, prepare
 from reid.ranking.metrics import Work
-from reid.ranking.source import Source, centre_of, tiles
+from reid.ranking.source import Source, centre_of, stretches
 from reid.ranking.targets import Targets
 from reid.ranking.undecided import Pairs, decide
 
@@ -77,7 +77,7 @@ def count_nearer(
     passes: list[str] = []
     buffers: dict[str, Any] = {}
     block = min(block, 1 << QUERY_BITS)
-    for first, stop in tiles(source):
+    for first, stop in stretches(source):
         places = np.arange(first, stop) if keep is None else first + np.flatnonzero(keep[first:stop])
         if not len(places):
             continue

@@ -13,7 +13,7 @@ from reid.ranking.exact import squared_distances
 from reid.ranking.first_pass import approximate, prepare
 from reid.ranking.nearer import check_sides, takes_integers
 from reid.ranking.shortlist import Shortlist
-from reid.ranking.source import EXACT_ROWS, Source, centre_of, tiles
+from reid.ranking.source import EXACT_ROWS, Source, centre_of, stretches
 
 # Places kept beyond the k nearest, for what the bound leaves open.
 _SPARE = 64
@@ -52,7 +52,7 @@ def top_k(
     asked = prepare(rows[:], centre, side="query", integers=integers)
     kept = Shortlist.empty(len(rows), k, min(len(gallery), k + _SPARE))
     buffers: dict[str, Any] = {}
-    for first, stop in tiles(source, title="search"):
+    for first, stop in stretches(source, title="search"):
         tile = prepare(source[first:stop], centre, side="gallery", integers=integers, numbers=np.arange(first, stop))
         for begin in range(0, len(rows), block):
             part = slice(begin, min(begin + block, len(rows)))

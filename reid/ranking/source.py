@@ -40,7 +40,7 @@ class Source:
         return Source(self[:], "euclidean")
 
 
-def tiles(gallery: Source, *, title: str = "ranking") -> Iterator[tuple[int, int]]:
+def stretches(gallery: Source, *, title: str = "ranking") -> Iterator[tuple[int, int]]:
     """(first, stop) of each stretch of the gallery, with progress where that takes more than some seconds."""
     on_device = arrays.is_tensor(gallery.values)
     room = _TILE_BYTES * (16 if on_device else 1)

@@ -56,14 +56,18 @@ def _closer(pairs: Pairs, rows: np.ndarray, columns: np.ndarray) -> tuple[np.nda
     """Squared distances, and how far they may be off, with few products in each float32 sum: two (n,) float64."""
     width = pairs.asked.values.shape[1]
     product = np.empty(len(rows))
-    for start in range(0, len(rows), _PAIRS_AT_ONCE):
-        part = slice(start, start + _PAIRS_AT_ONCE)
+    step = _PAIRS_AT_ONCE * (64 if arrays.is_tensor(pairs.asked.values) else 1)
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
         left = arrays.rows_of(pairs.asked.values, rows[part])
         right = arrays.rows_of(pairs.tile.values, columns[part])
-        total = np.zeros(len(rows[part]))
-        for first in range(0, width, _TERMS):
-            total += arrays.host(arrays.row_products(left[:, first : first + _TERMS], right[:, first : first + _TERMS]))
-        product[part] = total
+        sums = [
+            arrays.as_type(
+                arrays.row_products(left[:, first : first + _TERMS], right[:, first : first + _TERMS]), "float64"
+            )
+            for first in range(0, width, _TERMS)
+        ]
+        product[part] = arrays.host(sum(sums[1:], start=sums[0]))
     lengths = pairs.asked.lengths[rows], pairs.tile.lengths[columns]
     half = bounds.float32_product(*lengths, min(width, _TERMS)) + bounds.centred_distance(*lengths, width)
     return pairs.asked.squared[rows] + pairs.tile.squared[columns] + product, half
