@@ -12,8 +12,10 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "reid/__init__.py").read
 assert VERSION is not None
 
 REPORT = ["jinja2>=3.1.6", "matplotlib>=3.11"]
+SEARCH = ["faiss-cpu>=1.15"]
+SAFETENSORS = ["safetensors>=0.8"]
 TENSORBOARD = ["tensorboard>=2.21"]
-TEST = ["pytest>=9.2", "hypothesis>=6.170"]
+TEST = ["pytest>=9.2", "hypothesis>=6.170", "playwright>=1.65"]
 LINT = ["ruff>=0.17", "mypy>=2.4", "types-PyYAML", "types-setuptools", "types-tqdm"]
 
 setup(
@@ -31,6 +33,7 @@ setup(
         "torchvision>=0.29",
         "numpy>=2.4",
         "scipy>=1.17",
+        "scikit-learn>=1.9",
         "pillow>=13.0",
         "tqdm>=4.70",
         "yacs>=0.1.8",
@@ -39,6 +42,8 @@ setup(
     extras_require={
         "report": REPORT,
         "tensorboard": TENSORBOARD,
-        "dev": [*REPORT, *TENSORBOARD, *TEST, *LINT],
+        "search": SEARCH,
+        "safetensors": SAFETENSORS,
+        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *SAFETENSORS, *TEST, *LINT],
     },
 )

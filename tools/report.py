@@ -1,4 +1,4 @@
-"""Write `report.html` of a run anew, from the files in its folder."""
+"""Write `report.html` of a run anew from the files in its folder, or one page that compares several runs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ import argparse
 from pathlib import Path
 
 from reid.errors import run_command
+from reid.report.comparison import write_comparison
 from reid.report.training import write_report
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="the OUTPUT_DIR of a run")
-    print(f"report: {write_report(parser.parse_args().run)}")
+    parser.add_argument("run", type=Path, nargs="+", help="the OUTPUT_DIR of a run; several are compared")
+    parser.add_argument(
+        "--output", type=Path, help="file to write (default: RUN/report.html; of several runs, comparison.html here)"
+    )
+    arguments = parser.parse_args()
+    if len(arguments.run) == 1:
+        print(f"report: {write_report(arguments.run[0], arguments.output)}")
+    else:
+        print(f"comparison: {write_comparison(arguments.run, arguments.output or Path('comparison.html'))}")
 
 
 if __name__ == "__main__":

@@ -99,6 +99,19 @@ class History:
             return step0[-1:] + points
         return points
 
+    def score_curve(self, run: str, name: str) -> list[tuple[int, float]]:
+        """(epoch, score) at the end of each stage of a run, on the axis of `bands`; name: "rank1" or "mAP", a fraction.
+
+        A decorrelate stands at the epoch of the stage before it. The control begins with Step 0.
+        """
+        x, points = 0, []
+        for row in [*(self.of("rri")[:1] if run == "control" and self.of("control") else []), *self.of(run)]:
+            x += row["epochs"]
+            score = self.score(row)
+            if score:
+                points.append((x, score[name]))
+        return points
+
     def bands(self) -> list[Band]:
         """The training stages of the run, the unfinished one too."""
         found: dict[tuple[str, int], list[int]] = {}

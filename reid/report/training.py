@@ -2,58 +2,38 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reid.errors import InputError
 from reid.report.history import History, read_history
-from reid.run import write_text
-
-STAGES = {"step0": "Step 0", "decorrelate": "decorrelate", "restraint": "Restraint", "relaxation": "Relaxation"}
-SHORT = {"step0": "Step 0", "decorrelate": "decorr.", "restraint": "Restr.", "relaxation": "Relax."}
-RUNS = {"rri": "RRI", "control": "control"}
+from reid.report.pages import Chart, check_available, render_page, write_page
+from reid.report.summary import RUNS, STAGES, ending, network_name, result, stage_name, variant_name
 
 
-def check_available() -> None:
-    """Raise InputError where the libraries of the extra `report` are missing; asked before a long training."""
-    missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"a report needs {' and '.join(missing)}: pip install 'reid[report]'")
+def write_report(run: Path, output: Path | None = None) -> Path:
+    """Write the page of a run folder from its `config.yaml`, `log.jsonl` and `scores.json` alone.
 
-
-def write_report(run: Path) -> Path:
-    """Write `report.html` into a run folder from its `config.yaml`, `log.jsonl` and `scores.json` alone.
+    output: the file to write, `report.html` in the run folder unless given.
 
     A run cut short is reported as far as it went, and called unfinished. Raises InputError where the folder holds no
     run or the extra `report` is missing. Returns the path written.
     """
     check_available()
-    path = run / "report.html"
-    write_text(path, render(read_history(run)))
-    return path
+    return write_page(output or run / "report.html", render(read_history(run)))
 
 
 def render(history: History) -> str:
     """The page as text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = lambda fraction: f"{100 * fraction:.1f}"
-    return environment.get_template("training.html").render(
+    return render_page(
+        "training.html",
         dataset=history.dataset,
-        network=_network(history.config),
-        variant=_variant_name(history.variant),
+        network=network_name(history.config),
+        variant=variant_name(history.variant),
         chosen=history.variant,
-        result=_result(history),
-        ending=_ending(history),
+        result=result(history),
+        ending=ending(history),
         relaxed=[(row["round"], row["correlation"]) for row in history.of("rri") if row["stage"] == "relaxation"],
         times=_times(history),
         stages=[_stage_cells(history, row) for row in history.rows],
@@ -63,77 +43,6 @@ def render(history: History) -> str:
         provenance=_provenance(history.start),
         config_text=history.config_text,
     )
-
-
-def _network(config: dict[str, Any]) -> str:
-    model, image = config.get("MODEL") or {}, config.get("INPUT") or {}
-    weights = str(model.get("WEIGHTS", ""))
-    start = {"none": "from scratch", "imagenet": "ImageNet weights", "": "weights unknown"}
-    parts = [str(model.get("BACKBONE", "backbone unknown")), start.get(weights, f"weights {Path(weights).name}")]
-    if image.get("SIZE"):
-        parts.append("×".join(map(str, image["SIZE"])))
-    return ", ".join([*parts, *([f"seed {config['SEED']}"] if "SEED" in config else [])])
-
-
-def _variant_name(variant: dict[str, Any]) -> str:
-    normalized = "L2-normalised" if variant["normalized"] else "raw"
-    return f"Eigenlayer {variant['feature']}, {normalized}, {'flip test' if variant['flip'] else 'no flip test'}"
-
-
-def _stage_name(history: History, stage: str, round: int, names: dict[str, str] = STAGES) -> str:
-    if round and round == history.final_restraint:
-        return f"final {names[stage]}"
-    return f"{names[stage]} {round}" if round else names[stage]
-
-
-def _result(history: History) -> dict[str, Any]:
-    """The headline: the final score, the control's, and the gain only where the two can be compared."""
-    rows = history.of("rri")
-    result: dict[str, Any] = {"final": None, "control": None, "gain": None, "after": "", "note": ""}
-    if not rows:
-        return {**result, "note": "No stage has ended yet, so there is no score."}
-    result["final"] = history.score(rows[-1])
-    result["after"] = _stage_name(history, rows[-1]["stage"], rows[-1]["round"])
-    wanted = bool((history.config.get("RRI") or {}).get("CONTROL")) or bool(history.of("control"))
-    if history.control_complete:
-        result["control"] = history.score(history.of("control")[-1])
-        if result["final"] and result["control"]:
-            gain = {name: 100 * (result["final"][name] - result["control"][name]) for name in ("rank1", "mAP")}
-            return {**result, "gain": gain}
-    if not wanted:
-        note = "No control was trained, so no gain is claimed: more epochs alone raise the scores too."
-    elif history.stopped:
-        note = "The control has not ended yet, so no gain is claimed."
-    else:
-        note = "The control follows when RRI has ended; until then no gain is claimed."
-    return {**result, "note": note}
-
-
-def _ending(history: History) -> str:
-    """Why RRI stopped, or how far it came."""
-    rounds = sum(row["stage"] == "relaxation" for row in history.of("rri"))
-    times = f"{rounds} round{'' if rounds == 1 else 's'}"
-    rri = history.config.get("RRI") or {}
-    final = " A final Restraint followed." if history.final_restraint else ""
-    if history.stopped == "converged":
-        limit = f" by more than {rri['TOLERANCE']:g} (RRI.TOLERANCE)" if "TOLERANCE" in rri else ""
-        waited = rri.get("PATIENCE", 1)
-        patience = f" for {waited} rounds (RRI.PATIENCE)" if waited > 1 else ""
-        text = f"Converged after {times}: S(W) after Relaxation no longer rose{limit}{patience}.{final}"
-    elif history.stopped == "max_rounds":
-        text = f"Stopped at the limit of {times} (RRI.MAX_ROUNDS), before S(W) had settled.{final}"
-    else:
-        text = "Unfinished: RRI has not come to its end."
-    control = (history.config.get("RRI") or {}).get("CONTROL") or history.of("control")
-    if history.stopped and (history.control_complete or not control):
-        return text
-    if history.stopped:
-        text += " Unfinished: the control has not come to its end."
-    if not history.events:
-        return f"{text} No epoch has been logged."
-    last = history.events[-1]
-    name = f"{RUNS.get(last['run'], last['run'])}, {_stage_name(history, last['stage'], last['round'])}"
-    return f"{text} The log ends with {name}{', epoch ' + str(last['epoch']) if last['kind'] == 'epoch' else ''}."
 
 
 def _times(history: History) -> list[str]:
@@ -149,7 +58,6 @@ def _times(history: History) -> list[str]:
 
 
 def _stage_cells(history: History, row: dict[str, Any]) -> dict[str, str]:
-    score = history.score(row)
     loss = f"{row['train_loss']:.3f}"
     if "train_loss_before" in row:
         loss = f"{row['train_loss_before']:.3f} → {row['train_loss_after']:.3f}"
@@ -162,15 +70,15 @@ def _stage_cells(history: History, row: dict[str, Any]) -> dict[str, str]:
         "seconds": f"{row['seconds']:.{1 if row['seconds'] >= 10 else 2}f}",
         "loss": loss,
         "correlation": f"{row['correlation']:.4f}",
-        "rank1": f"{100 * score['rank1']:.1f}" if score else "–",
-        "mAP": f"{100 * score['mAP']:.1f}" if score else "–",
+        "rank1": _score_cell(history, "rank1", row),
+        "mAP": _score_cell(history, "mAP", row),
     }
 
 
 def _finals(history: History) -> list[dict[str, Any]]:
     """Every score of the last row of each run."""
     return [
-        {"run": name, "after": _stage_name(history, rows[-1]["stage"], rows[-1]["round"]), "scores": rows[-1]["scores"]}
+        {"run": name, "after": stage_name(history, rows[-1]["stage"], rows[-1]["round"]), "scores": rows[-1]["scores"]}
         for run, name in RUNS.items()
         if (rows := history.of(run)) and rows[-1]["scores"]
     ]
@@ -189,14 +97,15 @@ def _provenance(start: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts.items() if value]
 
 
-def _charts(history: History) -> list[dict[str, Any]]:
-    """Title, SVG, text alternative and caption of each chart for which there is something to draw."""
-    from reid.report import figures
+def _charts(history: History) -> list[Chart]:
+    """Each chart for which there is something to draw."""
+    from reid.report import training_figures as figures
+    from reid.report.figures import NARROW, WIDE
 
-    charts: list[dict[str, Any]] = []
+    charts: list[Chart] = []
 
-    def add(title: str, svg: str, alt: str, caption: str, *, wide: bool = False) -> None:
-        charts.append({"title": title, "svg": svg, "alt": f"{title}. {alt}", "caption": caption, "wide": wide})
+    def add(title: str, svg: str, alt: str, caption: str, *, small: str = "") -> None:
+        charts.append(Chart(title, svg, alt, caption, wide=bool(small), small=small))
 
     bands, jumps = history.bands(), history.jumps("rri")
     if bands:
@@ -207,7 +116,8 @@ def _charts(history: History) -> list[dict[str, Any]]:
         if curves["control"]:
             caption += " The control trains on from the end of Step 0 without any."
         alt = _listed(history, lambda row: f"{row['correlation']:.3f}")
-        add("S(W) of the Eigenlayer", figures.correlation_chart(curves, bands), alt, caption, wide=True)
+        svg, small = (figures.correlation_chart(curves, bands, size=size) for size in (WIDE, NARROW))
+        add("S(W) of the Eigenlayer", svg, alt, caption, small=small)
         losses = {run: history.curve(run, "loss") for run in RUNS}
         caption = "Lines: mean over each epoch, with augmentation."
         if jumps:
@@ -216,21 +126,14 @@ def _charts(history: History) -> list[dict[str, Any]]:
                 " a replacement; their distance is its jump."
             )
         alt = _listed(history, lambda row: f"{row['train_loss']:.2f}")
-        add("Training loss", figures.loss_chart(losses, bands, jumps), alt, caption, wide=True)
-    stages = [(row["stage"], row["round"]) for row in history.of("rri")]
-    labels = [_stage_name(history, *stage, names=SHORT) for stage in stages]
+        svg, small = (figures.loss_chart(losses, bands, jumps, size=size) for size in (WIDE, NARROW))
+        add("Training loss", svg, alt, caption, small=small)
     for key, name in (("rank1", "rank-1"), ("mAP", "mAP")):
-        series = {run: [_percent(history, run, stage, key) for stage in stages] for run in RUNS}
-        if len(series["control"]) > 1 and any(value is not None for value in series["control"]):
-            series["control"][0] = series["rri"][0]  # both start from the same Step 0
-        if any(value is not None for value in series["rri"]):
-            alt = "; ".join(
-                f"{RUNS[run]}: " + ", ".join(f"{a} {v:.1f}" for a, v in zip(labels, s, strict=True) if v is not None)
-                for run, s in series.items()
-                if any(v is not None for v in s)
-            )
-            caption = f"At the end of each stage; {_variant_name(history.variant)}."
-            add(f"{name} per stage", figures.stages_chart(labels, series, name), alt, caption)
+        scores = {run: [(x, 100 * y) for x, y in history.score_curve(run, key)] for run in RUNS}
+        if scores["rri"]:
+            alt = _listed(history, partial(_score_cell, history, key))
+            caption = f"Measured at the end of each stage, in percent; {variant_name(history.variant)}."
+            add(name, figures.score_chart(scores, bands, name), alt, caption)
     replaced = [row for row in history.of("rri") if row.get("spectrum_before") and row.get("spectrum_after")]
     if replaced:
         spectra = [(row["round"], row["spectrum_before"], row["spectrum_after"]) for row in replaced]
@@ -253,19 +156,19 @@ def _cmc_curves(history: History) -> list[tuple[str, str, list[float]]]:
     found = []
     for colour, name, rows in shown:
         for row in rows:
-            label = f"{name}, {_stage_name(history, row['stage'], row['round'])}".lstrip(", ")
+            label = f"{name}, {stage_name(history, row['stage'], row['round'])}".lstrip(", ")
             found.append((colour, label, history.cmc(row)))
     return [curve for curve in found if curve[2]]
 
 
 def _curve_name(history: History) -> str:
     # The log keeps one curve a feature, from the evaluation that every stage gets.
-    return _variant_name(history.variant).rpartition(", ")[0]
+    return variant_name(history.variant).rpartition(", ")[0]
 
 
-def _percent(history: History, run: str, stage: tuple[str, int], key: str) -> float | None:
-    score = history.score(history.row(run, *stage))
-    return 100 * score[key] if score else None
+def _score_cell(history: History, key: str, row: dict[str, Any]) -> str:
+    score = history.score(row)
+    return f"{100 * score[key]:.1f}" if score else "–"
 
 
 def _listed(history: History, value: Callable[[dict[str, Any]], str]) -> str:
@@ -274,6 +177,6 @@ def _listed(history: History, value: Callable[[dict[str, Any]], str]) -> str:
     for run, name in RUNS.items():
         rows = history.of(run)
         if rows:
-            told = ", ".join(f"{_stage_name(history, row['stage'], row['round'])} {value(row)}" for row in rows)
+            told = ", ".join(f"{stage_name(history, row['stage'], row['round'])} {value(row)}" for row in rows)
             lines.append(f"{name}, at the end of each stage: {told}")
     return "; ".join(lines) or "No stage has ended yet"

@@ -7,144 +7,16 @@ import json
 import math
 import re
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
+from drawn_run import DrawnRun
+from html_page import Page, percent
 
 from reid.errors import InputError
-from reid.report.training import check_available, write_report
-
-CONFIG = """\
-MODEL:
-  BACKBONE: osnet_x0_25
-  WEIGHTS: none
-RRI:
-  CONTROL: {control}
-  PATIENCE: 1
-  TOLERANCE: 0.01
-TEST:
-  FEATURE: input
-  FLIP: false
-  NORMALIZED: false
-"""
-EPOCHS = {"step0": 4, "decorrelate": 0, "restraint": 3, "relaxation": 2}
-
-
-class DrawnRun:
-    """A run folder with numbers of its own for every stage, written as a training writes them."""
-
-    def __init__(self, folder: Path, *, rounds: int = 2, control: bool = True, final: bool = True, size: int = 16):
-        self.folder, self.control, self.size = folder, control, size
-        self.random = np.random.default_rng(0)
-        self.lines: list[dict[str, Any]] = [
-            {"kind": "start", "dataset": "market1501", "command": "tools/train_svdnet.py", "versions": {"reid": "0"}}
-        ]
-        self.rows: list[dict[str, Any]] = []
-        plan = [("step0", 0)]
-        for round in range(1, rounds + 1):
-            plan += [(stage, round) for stage in ("decorrelate", "restraint", "relaxation")]
-        plan += [("decorrelate", rounds + 1), ("restraint", rounds + 1)] if final else []
-        for run in ("rri", "control") if control else ("rri",):
-            for stage, round in plan[run == "control" :]:
-                self._stage(run, stage, round)
-            last = self.rows[-1]
-            last["scores"] = [*last["scores"], *self._scores(flip=True)]
-            self.lines.append({"kind": "final", "run": run, "scores": last["scores"]})
-        chosen = {run: next(r for r in reversed(self.rows) if r["run"] == run) for run in {r["run"] for r in self.rows}}
-        self.summary: dict[str, Any] = {
-            "dataset": "market1501",
-            "rows": self.rows,
-            "final": chosen["rri"]["scores"][0],
-            "control_final": chosen["control"]["scores"][0] if control else None,
-            "rounds": rounds,
-            "stopped": "converged",
-        }
-
-    def _scores(self, flip: bool) -> list[dict[str, Any]]:
-        names = ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP")
-        return [
-            {"feature": feature, "normalized": normalized, "flip": flip, "queries": 3368, "dropped_queries": 0}
-            | {name: float(self.random.uniform(0.2, 0.99)) for name in names}
-            for feature in ("input", "output")
-            for normalized in (False, True)
-        ]
-
-    def _stage(self, run: str, stage: str, round: int) -> None:
-        for epoch in range(1, EPOCHS[stage] + 1):
-            loss, correlation = self.random.uniform(1, 6), self.random.uniform(0.02, 1)
-            place = {"run": run, "stage": stage, "round": round, "epoch": epoch}
-            self.lines.append({"kind": "epoch", **place, "loss": loss, "correlation": correlation, "lr": 0.1})
-        row = {"run": run, "stage": stage, "round": round, "epochs": EPOCHS[stage]}
-        row |= {"seconds": float(self.random.uniform(1, 900)), "train_loss": float(self.random.uniform(1, 6))}
-        row |= {"correlation": float(self.random.uniform(0.02, 1)), "scores": self._scores(flip=False)}
-        if stage == "decorrelate":
-            spectrum = np.sort(self.random.exponential(size=self.size))[::-1].tolist()
-            row |= {"train_loss_before": 1.39, "train_loss_after": row["train_loss"], "variant": "US"}
-            row |= {"spectrum_before": spectrum, "spectrum_after": spectrum}
-        cmc = {"input": np.sort(self.random.uniform(0.5, 1, 50)).tolist(), "input_normalized": [0.0] * 50}
-        self.lines.append({"kind": "stage", "epoch": row["epochs"], "loss": row["train_loss"], **row, "cmc": cmc})
-        self.rows.append(row)
-
-    def write(self, *, scores: bool = True, cut: str = "") -> Path:
-        """cut: what a crash left of the line that it was writing."""
-        self.folder.mkdir(exist_ok=True)
-        (self.folder / "config.yaml").write_text(CONFIG.format(control=str(self.control).lower()))
-        (self.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.lines) + cut)
-        if scores:
-            (self.folder / "scores.json").write_text(json.dumps(self.summary))
-        return self.folder
-
-
-class Page(HTMLParser):
-    """Tables by id, the text of other elements with an id, and every tag with its attributes."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tables: dict[str, list[list[str]]] = {}
-        self.texts: dict[str, str] = {}
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self._table = self._id = ""
-        self._cell = False
-        self.source = path.read_text(encoding="utf-8")
-        self.feed(self.source)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        named = dict(attrs)
-        self.tags.append((tag, named))
-        if tag == "table":
-            self._table = named["id"] or ""
-            self.tables[self._table] = []
-        elif tag == "tr":
-            self.tables[self._table].append([])
-        elif tag in ("td", "th"):
-            self.tables[self._table][-1].append("")
-            self._cell = True
-        elif tag in ("p", "b", "h1"):
-            self._id = named.get("id") or ("h1" if tag == "h1" else "")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th"):
-            self._cell = False
-        elif tag in ("p", "b", "h1"):
-            self._id = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._cell:
-            self.tables[self._table][-1][-1] += data
-        elif self._id:
-            self.texts[self._id] = self.texts.get(self._id, "") + " ".join(data.split())
-
-    @property
-    def charts(self) -> list[str]:
-        return re.findall(r"<svg.*?</svg>", self.source, flags=re.DOTALL)
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+from reid.report.pages import check_available
+from reid.report.training import write_report
 
 
 def test_the_numbers_are_those_of_the_files(tmp_path: Path) -> None:
@@ -195,7 +67,8 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
         for name in ("src", "href"):
             value = attributes.get(name)
             assert value is None or value.startswith("#"), f"{tag} asks for {value}"
-    assert len(page.charts) == 6
+    # S(W) and the loss are drawn twice, for a wide and for a narrow screen.
+    assert len(page.charts) == 8
     for chart in page.charts:
         ElementTree.fromstring(chart)
     described = [a for _, a in page.tags if a.get("role") == "img"]
@@ -293,7 +166,7 @@ def test_run_that_has_hardly_begun(tmp_path: Path, lines: int) -> None:
     page = Page(write_report(run.write(scores=False)))
     assert page.texts["note"] == "No stage has ended yet, so there is no score."
     assert page.texts["ending"].startswith("Unfinished")
-    assert len(page.charts) == (2 if lines == 2 else 0)
+    assert len(page.charts) == (4 if lines == 2 else 0)
 
 
 def test_the_control_starts_where_step0_ends(tmp_path: Path) -> None:
@@ -312,6 +185,44 @@ def test_the_control_starts_where_step0_ends(tmp_path: Path) -> None:
     at_jump = [y for x, y in history.curve("rri", "correlation") if x == 4]
     assert at_jump == [step0[-1]["correlation"], jump["correlation"]]
     assert history.jumps("rri")[0] == (4, 1.39, jump["train_loss_after"])
+
+
+def test_scores_stand_at_the_ends_of_the_stages(tmp_path: Path) -> None:
+    """By hand: Step 0 of 4 epochs, two rounds of 0 + 3 + 2, a final 0 + 3."""
+    from reid.report.history import read_history
+
+    run = DrawnRun(tmp_path)
+    history = read_history(run.write())
+    epochs = [4, 4, 7, 9, 9, 12, 14, 14, 17]
+    rri = [row["scores"][0]["mAP"] for row in run.rows if row["run"] == "rri"]
+    control = [row["scores"][0]["mAP"] for row in run.rows if row["run"] == "control"]
+    assert history.score_curve("rri", "mAP") == list(zip(epochs, rri, strict=True))
+    assert history.score_curve("control", "mAP") == list(zip(epochs, [rri[0], *control], strict=True))
+    assert max(band.end for band in history.bands()) == epochs[-1]
+    alone = read_history(DrawnRun(tmp_path / "alone", control=False).write())
+    assert alone.score_curve("control", "mAP") == []
+
+
+def test_scores_alone_still_make_a_page(tmp_path: Path) -> None:
+    """The log is lost: no curve by epoch is left, but the stages with their scores and spectra are."""
+    folder = DrawnRun(tmp_path).write()
+    (folder / "log.jsonl").unlink()
+    page = Page(write_report(folder))
+    assert len(page.tables["stages"]) == 1 + 17
+    assert [a["aria-label"].partition(".")[0] for _, a in page.tags if a.get("role") == "img"] == [
+        *("rank-1", "mAP", "Spectrum of the Eigenlayer")
+    ]
+
+
+def test_every_chart_is_told_in_words(tmp_path: Path) -> None:
+    run = DrawnRun(tmp_path)
+    page = Page(write_report(run.write()))
+    told = {a["aria-label"].partition(".")[0]: a["aria-label"] for _, a in page.tags if a.get("role") == "img"}
+    for row in run.rows:
+        assert f"{row['correlation']:.3f}" in told["S(W) of the Eigenlayer"]
+        assert f"{row['train_loss']:.2f}" in told["Training loss"]
+        for name, key in (("rank-1", "rank1"), ("mAP", "mAP")):
+            assert percent(row["scores"][0][key]) in told[name]
 
 
 def test_bad_folders_are_told_in_one_line(tmp_path: Path) -> None:

@@ -1,0 +1,177 @@
+"""The comparison of runs says what their files say, and ranks nothing that cannot be ranked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drawn_run import DrawnRun
+from html_page import Page, percent
+
+from reid.errors import InputError
+from reid.report.comparison import differences, run_labels, write_comparison
+from reid.report.history import read_history
+
+
+def pair(score: dict[str, Any]) -> str:
+    return f"{percent(score['rank1'])} / {percent(score['mAP'])}"
+
+
+def compare(folder: Path, *runs: DrawnRun) -> Page:
+    return Page(write_comparison([run.write() for run in runs], folder / "comparison.html"))
+
+
+def by_name(page: Page, table: str) -> dict[str, list[str]]:
+    return {row[0].strip(): row[1:] for row in page.tables[table][1:]}
+
+
+def test_the_numbers_are_those_of_the_files(tmp_path: Path) -> None:
+    runs = [DrawnRun(tmp_path / f"run{i}", seed=i, rounds=1 + i, config=f"SEED: {i}\n") for i in range(3)]
+    page = compare(tmp_path, *runs)
+    results, ways = by_name(page, "results"), by_name(page, "ways")
+    assert list(results) == list(ways) == ["run0", "run1", "run2"]
+    for i, run in enumerate(runs):
+        final, control = run.summary["final"], run.summary["control_final"]
+        gain = [100 * (final[name] - control[name]) for name in ("rank1", "mAP")]
+        assert results[f"run{i}"] == [
+            *(pair(run.rows[0]["scores"][0]), pair(final), pair(control), f"{gain[0]:+.1f} / {gain[1]:+.1f}"),
+            *("final Restraint", f"osnet_x0_25, from scratch, seed {i}"),
+        ]
+        rri = [row for row in run.rows if row["run"] == "rri"]
+        path = [f"{row['correlation']:.3f}" for row in rri if row["stage"] in ("step0", "relaxation")]
+        seconds = [sum(r["seconds"] for r in run.rows if r["run"] == name) for name in ("rri", "control")]
+        assert len(path) == 2 + i
+        assert ways[f"run{i}"] == [
+            *(" → ".join(path), str(1 + i), str(4 + 5 * (1 + i) + 3)),
+            *(*(f"{s:,.0f}" for s in seconds), "converged"),
+        ]
+    assert page.tables["differences"] == [["key", "run0", "run1", "run2"], ["SEED", "0", "1", "2"]]
+    assert "datasets" not in page.texts and "variants" not in page.texts
+
+
+def test_the_highest_of_a_dataset_are_bold(tmp_path: Path) -> None:
+    runs = [DrawnRun(tmp_path / f"run{i}", seed=i) for i in range(3)]
+    page = compare(tmp_path, *runs)
+    best = {name: max(run.summary["final"][name] for run in runs) for name in ("rank1", "mAP")}
+    assert re.findall(r"<b>([^<]+)</b>", page.source) == [
+        percent(run.summary["final"][name]) for run in runs for name in best if run.summary["final"][name] == best[name]
+    ]
+
+
+def test_datasets_are_not_ranked_against_each_other(tmp_path: Path) -> None:
+    runs = [DrawnRun(tmp_path / f"run{i}", seed=i, dataset=name) for i, name in enumerate(("b", "a", "b"))]
+    page = compare(tmp_path, *runs)
+    assert "2 datasets" in page.texts["datasets"] and "not ranked" in page.texts["datasets"]
+    # Runs on the same dataset stand together below its name, and only they have charts in common.
+    assert list(by_name(page, "results")) == ["b", "run0", "run2", "a", "run1"]
+    charts = [a["aria-label"] or "" for _, a in page.tags if a.get("role") == "img"]
+    assert [chart.partition(". ")[0] for chart in charts] == [
+        f"{name}, {dataset}"
+        for dataset in ("b", "a")
+        for name in ("S(W) of the Eigenlayer", "Training loss", "rank-1", "mAP", "CMC of the last stage")
+    ]
+    assert all(("run1" in chart) != ("run0" in chart and "run2" in chart) for chart in charts)
+    bold = re.findall(r"<b>([^<]+)</b>", page.source)
+    assert bold and percent(runs[1].summary["final"]["rank1"]) not in bold
+
+
+def test_scores_of_different_features_are_not_ranked(tmp_path: Path) -> None:
+    runs = [DrawnRun(tmp_path / f"run{i}", seed=i) for i in range(2)]
+    runs[1].summary["final"] = runs[1].rows[-1]["scores"][2]
+    page = compare(tmp_path, *runs)
+    assert "different features" in page.texts["variants"]
+    assert "<b>" not in page.source
+    assert [row[6] for row in page.tables["results"]] == [
+        *("scores of", "Eigenlayer input, raw, no flip test", "Eigenlayer output, raw, no flip test")
+    ]
+
+
+def test_no_gain_without_a_control(tmp_path: Path) -> None:
+    page = compare(tmp_path, *(DrawnRun(tmp_path / name, control=name == "with") for name in ("with", "without")))
+    results = by_name(page, "results")
+    assert "–" not in results["with"][:4] and results["without"][2:4] == ["–", "–"]
+    assert page.source.count("without: No control was trained, so no gain is claimed") == 1
+    assert "with: No control" not in page.source
+
+
+def test_runs_cut_short_are_shown_as_far_as_they_go(tmp_path: Path) -> None:
+    whole, cut, begun = (DrawnRun(tmp_path / name, seed=i) for i, name in enumerate(("whole", "cut", "begun")))
+    places = [(line["kind"], line.get("stage"), line.get("round")) for line in cut.lines]
+    cut.lines = cut.lines[: places.index(("epoch", "restraint", 2)) + 2]
+    begun.lines = begun.lines[:1]
+    folders = [whole.write(), cut.write(scores=False, cut='{"kind": "ep'), begun.write(scores=False)]
+    (folders[2] / "config.yaml").unlink()
+    page = Page(write_comparison(folders, tmp_path / "page.html"))
+    results, ways = by_name(page, "results"), by_name(page, "ways")
+    assert results["cut"][:5] == [
+        *(pair(cut.rows[0]["scores"][0]), pair(cut.rows[4]["scores"][0]), "–", "–", "decorrelate 2")
+    ]
+    assert ways["cut"][-1] == "unfinished: Restraint 2, epoch 2"
+    assert results["begun"][:5] == ["–"] * 5 and ways["begun"][-1] == "unfinished: no epoch"
+    assert "cut: 1 line of log.jsonl could not be read" in page.source
+    assert "Without a config.yaml: begun." in page.source
+    assert "Nothing: their configurations are the same" in page.texts["differences"]
+    assert "<b>" not in page.source, "only finished runs are ranked, and there is one"
+    label = next(a["aria-label"] or "" for _, a in page.tags if a.get("role") == "img")
+    assert "whole: " in label and "cut: " in label and "begun" not in label
+
+
+def test_many_runs(tmp_path: Path) -> None:
+    """More runs than colours: each has a line of its own, and the page stays small."""
+    runs = [DrawnRun(tmp_path / f"run{i:02}", seed=i, rounds=1, final=False) for i in range(20)]
+    page = compare(tmp_path, *runs)
+    lines = re.findall(r'<th scope="row"[^>]*><svg.*?<path (.*?)/></svg>(run\d+)', page.source)
+    assert [name for _, name in lines] == [f"run{i:02}" for i in range(20)] * 2
+    assert len({look for look, _ in lines}) == 20
+    assert len(page.source) < 1_000_000
+    chart = re.findall(r"<figure.*?</figure>", page.source, flags=re.DOTALL)[0]
+    assert set(re.findall(r"var\(--(line\d)\)", chart)) == {f"line{i}" for i in range(1, 9)}
+
+
+def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)>$x_1$&"
+    page = compare(tmp_path, DrawnRun(tmp_path / evil, dataset=evil), DrawnRun(tmp_path / "b", seed=1))
+    assert not [tag for tag, _ in page.tags if tag in ("img", "script", "link", "iframe")]
+    assert "http://" not in page.source and "https://" not in page.source
+    assert evil in by_name(page, "results")
+    names = [a["id"] for _, a in page.tags if a.get("id")]
+    assert len(names) == len(set(names))
+
+
+def test_differing_keys_only(tmp_path: Path) -> None:
+    texts = [
+        "A: {SAME: 1, LIST: [1, 2], GONE: x}\nOUTPUT_DIR: one\nDATASETS: {ROOT: here, NAME: a}\n",
+        "A: {SAME: 1, LIST: [1, 3]}\nOUTPUT_DIR: two\nDATASETS: {ROOT: there, NAME: ''}\nMODEL: {DEVICE: cuda}\n",
+    ]
+    histories = []
+    for i, text in enumerate(texts):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        (folder / "config.yaml").write_text(text)
+        histories.append(read_history(folder))
+    assert differences(histories) == [
+        ("A.GONE", ["x", "–"]),
+        ("A.LIST", ["1, 2", "1, 3"]),
+        ("DATASETS.NAME", ["a", "empty"]),
+    ]
+
+
+def test_labels_tell_runs_apart() -> None:
+    folders = [Path(name) for name in ("/r/a/run", "/r/b/run", "/r/other", "/s/b/run")]
+    assert run_labels(folders) == ["a/run", "r/b/run", "other", "s/b/run"]
+    assert run_labels([Path("/run"), Path("/a/run")]) == ["/run", "a/run"]
+
+
+def test_bad_input_is_told_in_one_line(tmp_path: Path) -> None:
+    run = DrawnRun(tmp_path / "run").write()
+    output = tmp_path / "comparison.html"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty holds no run"):
+        write_comparison([run, tmp_path / "empty"], output)
+    with pytest.raises(InputError, match="two runs or more"):
+        write_comparison([run, run / ".." / "run"], output)
+    assert not output.exists()
+    with pytest.raises(InputError, match="is a folder: name the file"):
+        write_comparison([run, DrawnRun(tmp_path / "b").write()], tmp_path)
