@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from reid.errors import unknown_name
+from reid.data.revisited import read_revisited
+from reid.errors import InputError, unknown_name
+from reid.feature_files import read_matrix_folder
 from reid.files import write_whole
 from reid.ranking import evaluate, normalise_rows
 from reid.ranking.expansion import augment_gallery, expand_queries
 from reid.ranking.multi_query import POOLINGS, own_camera_images, pool_queries
 from reid.ranking.rerank import rerank_ranking
+from reid.ranking.revisited import evaluate_revisited
 from reid.ranking.search import top_k
 from reid.ranking.single_shot import evaluate_single_shot
 from reid.ranking.verification import verify
@@ -82,6 +85,24 @@ def evaluate_features(features: FeatureSets, wanted: Wanted, pools: Pools | None
         ranked = variants(features, metric=wanted.metric)
         content[key] = [{**one.name, **entry} for one in ranked for entry in compute(one)]
     return content
+
+
+def evaluate_landmarks(folder: Path, ground_truth: Path, *, metric: str = "cosine") -> dict[str, Any]:
+    """The protocol of revisited Oxford / Paris for features without labels, `query.npy` and `gallery.npy` of a folder.
+
+    ground_truth: the published `.pkl`, or the same as `.json`. Rows are in its order; a longer gallery goes on with
+    distractors. `scores` is empty, `revisited` holds the setups. Raises InputError for files that don't fit.
+    """
+    truth = read_revisited(ground_truth)
+    query, gallery = read_matrix_folder(folder)
+    if len(query) != len(truth.queries) or len(gallery) < len(truth.images):
+        raise InputError(
+            f"{folder}: {len(query)} query and {len(gallery)} gallery rows, but {ground_truth} names "
+            f"{len(truth.queries)} queries and {len(truth.images)} images; rows must be in its order"
+        )
+    found = evaluate_revisited(query, gallery, easy=truth.easy, hard=truth.hard, junk=truth.junk, metric=metric)
+    revisited = {setup: scores.to_json() for setup, scores in found.items()}
+    return {"metric": metric, "scores": [], "revisited": revisited}
 
 
 def _single_shot(one: Variant, wanted: Wanted) -> dict[str, Any]:

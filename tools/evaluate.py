@@ -11,7 +11,7 @@ from reid.data import banner
 from reid.errors import InputError, run_command
 from reid.feature_files import read_features, read_pool, save_features
 from reid.model.precision import autocast_dtype
-from reid.protocols import EXPANSIONS, PROTOCOLS, Pools, Wanted, evaluate_features, write_neighbours
+from reid.protocols import EXPANSIONS, PROTOCOLS, Pools, Wanted, evaluate_features, evaluate_landmarks, write_neighbours
 from reid.ranking import METRICS
 from reid.report.tables import evaluation_tables
 from reid.retrieval import FeatureSets, embed, network_features
@@ -22,6 +22,9 @@ RERANKING = {"k1": 20, "k2": 6, "weight": 0.3, "distance_power": 2}
 
 def main() -> None:
     arguments = _arguments()
+    if arguments.ground_truth:
+        _landmarks(arguments)
+        return
     plain = ("metric", "protocol", "repeats", "seed", "roc", "expand", "augment", "neighbours", "alpha")
     rerank = {name: getattr(arguments, name) for name in RERANKING} if arguments.rerank else None
     wanted = Wanted(**{name: getattr(arguments, name) for name in plain}, rerank=rerank)
@@ -53,6 +56,18 @@ def main() -> None:
     print(f"evaluated in {seconds:.1f} s; written: {output / 'evaluation.json'}")
 
 
+def _landmarks(arguments: argparse.Namespace) -> None:
+    """Score features by the ground truth of revisited Oxford / Paris."""
+    if not arguments.features or not arguments.features.is_dir():
+        raise InputError("--ground-truth needs --features FOLDER with query.npy and gallery.npy, rows in its order")
+    content = evaluate_landmarks(arguments.features, arguments.ground_truth, metric=arguments.metric)
+    output = arguments.output or arguments.features
+    output.mkdir(parents=True, exist_ok=True)
+    content = {"dataset": arguments.ground_truth.stem, **content}
+    write_json(output / "evaluation.json", content)
+    print(f"{evaluation_tables(content)}\nwritten: {output / 'evaluation.json'}")
+
+
 def _embed(arguments: argparse.Namespace, wanted: Wanted) -> tuple[str, FeatureSets, Pools | None]:
     """The dataset's name and its features under a checkpoint."""
     model, trained = build.load_network(arguments.weights)
@@ -77,6 +92,7 @@ def _arguments() -> argparse.Namespace:
     source.add_argument(
         "--features", type=Path, help="features in a .npz, a .mat, or arrays with labels; see reid/feature_files"
     )
+    parser.add_argument("--ground-truth", type=Path, help="of revisited Oxford / Paris, .pkl or .json, for --features")
     parser.add_argument("--config-file", type=Path, help="take DATASETS and TEST of this file: another dataset, say")
     parser.add_argument("--output", type=Path, help="folder for evaluation.json (default: beside the input)")
     parser.add_argument("--save-features", action="store_true", help="also write features_{input,output}.npz there")

@@ -20,13 +20,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from reid.errors import InputError
-from reid.feature_files.arrays import is_array_folder, read_array_files, read_array_folder
+from reid.feature_files.arrays import is_array_folder, read_array_files, read_array_folder, read_matrix_folder
 from reid.feature_files.checks import IN_MEMORY, check_pair
 from reid.feature_files.mat import read_mat, read_mat_images
 from reid.feature_files.npz import load_features, save_features
 from reid.records import Features
 
-__all__ = ["IN_MEMORY", "load_features", "read_features", "read_pool", "save_features"]
+__all__ = ["IN_MEMORY", "load_features", "read_features", "read_matrix_folder", "read_pool", "save_features"]
 
 SUFFIXES = (".npz", ".npy", ".mat")
 

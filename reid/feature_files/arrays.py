@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from reid.errors import InputError
 from reid.feature_files.checks import features_from
 from reid.records import Features
-from reid.shards import open_shards
+from reid.shards import open_matrix, open_shards
 
 _PARTS = ("query", "gallery")
 
@@ -37,6 +37,23 @@ def read_array_files(path: Path, *, in_memory: int) -> tuple[Features, Features,
         )
     query, gallery = (_part(path.parent, prefix, part, in_memory) for part in _PARTS)
     return query, gallery, prefix.strip("_-. ") or path.resolve().parent.name
+
+
+def read_matrix_folder(folder: Path) -> tuple[Any, Any]:
+    """Query and gallery (N, D) of a folder, `P.npy` or shards in `P/`, without labels: array and memory map or shards.
+
+    Raises InputError where one is missing, broken or no floating matrix, and where their widths differ.
+    """
+    sides = [
+        open_matrix(folder / f"{part}.npy") if (folder / f"{part}.npy").is_file() else open_shards(folder / part)
+        for part in _PARTS
+    ]
+    widths = [int(side.shape[1]) for side in sides]
+    if widths[0] != widths[1] or not len(sides[0]) or not len(sides[1]):
+        raise InputError(
+            f"{folder}: query {tuple(sides[0].shape)} and gallery {tuple(sides[1].shape)} must have rows, of one width"
+        )
+    return np.array(sides[0][:]), sides[1]
 
 
 def _part(folder: Path, prefix: str, part: str, in_memory: int) -> Features:

@@ -45,11 +45,13 @@ def evaluation_tables(content: dict[str, Any]) -> str:
     """What `evaluation.json` holds, a table a protocol."""
     dataset, metric = content["dataset"], content.get("metric", "euclidean")
     scores = [score for key in ("scores", "multi_query", "expanded", "reranked") for score in content.get(key, [])]
-    tables = [score_table(dataset, scores, metric=metric)]
+    tables = [score_table(dataset, scores, metric=metric)] if scores else []
     if "single_shot" in content:
         tables.append(_single_shot_table(dataset, content["single_shot"], metric))
     if "verification" in content:
         tables.append(_verification_table(dataset, content["verification"], metric))
+    if "revisited" in content:
+        tables.append(_revisited_table(dataset, content["revisited"]))
     return "\n\n".join(tables)
 
 
@@ -76,6 +78,15 @@ def _verification_table(dataset: str, entries: list[dict[str, Any]], metric: str
         for entry in entries
     ]
     return _table(("Dataset", "Pairs", "ROC area", *(f"TPR at FPR {rate}" for rate in rates)), rows)
+
+
+def _revisited_table(dataset: str, setups: dict[str, Any]) -> str:
+    keys = ("mAP", "mP@1", "mP@5", "mP@10")
+    rows = [
+        [dataset, setup, *(_percent(scores[key]) for key in keys), str(scores["queries"])]
+        for setup, scores in setups.items()
+    ]
+    return _table(("Dataset", "Setup", *keys, "queries"), rows)
 
 
 def _ranked(entry: dict[str, Any], metric: str) -> str:
