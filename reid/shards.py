@@ -47,7 +47,12 @@ class Shards:
                 if first < stop and first + len(part) > start
             ]
             return np.concatenate(pieces) if pieces else np.empty((0, self.shape[1]), self.dtype)
-        indices = np.asarray(rows, dtype=np.int64)
+        indices = np.asarray(rows)
+        if indices.ndim != 1 or (len(indices) and not np.issubdtype(indices.dtype, np.integer)):
+            raise TypeError(
+                f"shards are read by a slice or by an array of integers, not {indices.dtype} {indices.shape}"
+            )
+        indices = indices.astype(np.int64)
         if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
             raise IndexError(f"rows {indices.min()} to {indices.max()} of {len(self)}")
         shard = np.searchsorted(self._starts, indices, side="right") - 1
@@ -66,6 +71,9 @@ def open_matrix(path: Path) -> np.ndarray:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"{path}: broken, cut short or no .npy file ({type(error).__name__})") from None
+    if not isinstance(matrix, np.ndarray):
+        matrix.close()
+        raise InputError(f"{path}: an .npz archive under the name of a .npy file; save one matrix with numpy.save")
     if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.floating):
         raise InputError(f"{path}: features are a floating (N, D) matrix, not {matrix.dtype} {matrix.shape}")
     return matrix

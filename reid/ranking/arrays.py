@@ -58,7 +58,8 @@ def matmul(first: Any, second: Any, out: Any) -> None:
         import torch
 
         # One setting a backend; torch's older single one raises where both were used, and does not see all of these.
-        settings = [s for s in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul) if s.fp32_precision != "ieee"]
+        backends: Any = torch.backends
+        settings = [s for s in (backends.cuda.matmul, backends.mkldnn.matmul) if s.fp32_precision != "ieee"]
         allowed = [setting.fp32_precision for setting in settings]
         for setting in settings:
             setting.fp32_precision = "ieee"

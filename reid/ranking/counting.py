@@ -6,6 +6,7 @@ out and sorted by query and approximate distance; each threshold then cuts them 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from reid.ranking.first_pass import Approximation
 # A key holds the query's place in its block, 32 bits of the distance, and the place in the tile.
 PLACE_BITS = 16
 QUERY_BITS = 63 - 32 - PLACE_BITS
+# Undecided comparisons listed at once: with equal rows there may be a hundred times as many as pairs.
+_LISTED = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,25 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Counts:
-    """nearer: (M,) int64, rows of the tile that are certainly nearer. threshold, place: (n,) int64, the comparisons
-    left undecided.
+    """nearer: (M,) int64, rows of the tile that are certainly nearer. keys: sorted, one a pair that may be near enough.
+    start, end: (M,) int64, keys[start:end] are the pairs that each threshold leaves undecided.
     """
 
     nearer: np.ndarray
-    threshold: np.ndarray
-    place: np.ndarray
+    keys: Any
+    start: np.ndarray
+    end: np.ndarray
+
+    def undecided(self, at_once: int = _LISTED) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The comparisons left, about `at_once` at a time: (n,) int64 thresholds and (n,) int64 places in the tile."""
+        number = self.end - self.start
+        some = np.flatnonzero(number)
+        portion = np.cumsum(number[some]) // at_once
+        for part in np.split(some, np.flatnonzero(np.diff(portion)) + 1):
+            threshold = np.repeat(part, number[part])
+            before = np.repeat(np.cumsum(number[part]) - number[part], number[part])
+            position = np.arange(len(threshold)) - before + self.start[threshold]
+            yield threshold, arrays.host(arrays.rows_of(self.keys, position)) & ((1 << PLACE_BITS) - 1)
 
 
 def count(found: Approximation, thresholds: Thresholds) -> Counts:
@@ -56,12 +71,7 @@ def count(found: Approximation, thresholds: Thresholds) -> Counts:
     bits = to_bits(lowest) - (lowest == 0), to_bits(highest) + (highest == 0) + 1
     wanted = np.concatenate([group, group + (bits[0] << PLACE_BITS), group + (bits[1] << PLACE_BITS)])
     first, start, end = np.split(arrays.host(arrays.searchsorted(keys, arrays.like(wanted, keys))), 3)
-    undecided = end - start
-    total = int(undecided.sum())
-    threshold = np.repeat(np.arange(len(queries)), undecided)
-    position = np.arange(total) - np.repeat(np.cumsum(undecided) - undecided, undecided) + start[threshold]
-    place = arrays.host(arrays.rows_of(keys, position)) & ((1 << PLACE_BITS) - 1)
-    return Counts(start - first, threshold, place)
+    return Counts(start - first, keys, start, end)
 
 
 def candidates(values: Any, cut: np.ndarray) -> Any:

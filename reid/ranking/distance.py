@@ -49,24 +49,41 @@ def distance_blocks(
         yield from _products(query, gallery, -2.0, _squared_norms(query), _squared_norms(gallery), block)
 
 
-def normalise_rows(values: Any) -> Any:
+def normalise_rows(values: Any, *, side: str = "", numbers: np.ndarray | None = None) -> Any:
     """Each row over its float64 Euclidean norm, summed in a fixed order: (N, D) floating -> (N, D) float32.
 
-    A tensor gives a tensor on its device. Raises InputError for rows of zeros, which have no direction, and for rows
-    with NaN or infinity or too long for float32.
+    A tensor gives a tensor on its device. side, numbers: what errors call the rows, such as "gallery", and (N,)
+    integers where not 0 .. N - 1. Raises InputError for rows of zeros, which have no direction, and for rows with NaN
+    or infinity or too long for float32.
     """
     unit = arrays.empty(tuple(values.shape), "float32", values)
+    called = np.arange(len(values)) if numbers is None else numbers
+    rows_are = f"{side} feature rows".strip()
     zero: list[int] = []
     for start in range(0, len(values), _ROWS):
         rows = values[start : start + _ROWS]
-        squared = squared_lengths(rows)
-        _refuse_long(arrays.host(squared), start)
-        zero += (start + np.flatnonzero(arrays.host(squared == 0))).tolist()
+        with np.errstate(over="ignore"):  # an infinity is told by its row
+            squared = squared_lengths(rows)
+        told = arrays.host(squared)
+        if not np.isfinite(told).all():
+            refuse_broken(rows, side, called[start : start + _ROWS])
+        _refuse_long(told, called[start : start + _ROWS], side)
+        zero += called[start + np.flatnonzero(told == 0)].tolist()
         unit[start : start + _ROWS] = rows / (squared + (squared == 0))[:, None] ** 0.5
     if zero:
         first = ", ".join(map(str, zero[:5]))
-        raise InputError(f"{len(zero)} of {len(values)} feature rows are zero, which has no direction; first: {first}")
+        share = f"{len(zero)} of {len(values)}" if numbers is None else f"{len(zero)}"
+        raise InputError(f"{share} {rows_are} are zero, which has no direction; first: {first}")
     return unit
+
+
+def refuse_broken(values: Any, side: str, numbers: np.ndarray) -> None:
+    """Raise InputError where rows (n, D), called `numbers` (n,), hold NaN or infinity."""
+    broken = np.flatnonzero(~np.isfinite(arrays.host(arrays.as_type(values, "float64"))).all(axis=1))
+    if len(broken):
+        first = ", ".join(map(str, numbers[broken[:5]]))
+        rows_are = f"{side} feature rows".strip()
+        raise InputError(f"{len(broken)} {rows_are} hold NaN or infinity, the first: {first}")
 
 
 def _products(
@@ -98,14 +115,15 @@ def _squared_norms(values: np.ndarray) -> np.ndarray:
     for start in range(0, len(values), _ROWS):
         rows = values[start : start + _ROWS].astype(np.float64)
         norms[start : start + _ROWS] = np.einsum("ij,ij->i", rows, rows)
-    _refuse_long(norms, 0)
+    _refuse_long(norms, np.arange(len(norms)), "")
     return norms
 
 
-def _refuse_long(squared: np.ndarray, first: int) -> None:
+def _refuse_long(squared: np.ndarray, numbers: np.ndarray, side: str) -> None:
     if len(squared) and not squared.max() <= np.finfo(np.float32).max / 4:
         row = int(squared.argmax())
+        called = f"{side} feature row".strip()
         raise InputError(
-            f"feature row {first + row} has the squared norm {squared[row]:.3g}, too large for float32 distances; has "
+            f"{called} {numbers[row]} has the squared norm {squared[row]:.3g}, too large for float32 distances; has "
             "the training diverged? Otherwise divide all features by a constant, which keeps the ranking"
         )

@@ -131,7 +131,7 @@ def search(index: SearchIndex, query: Any, k: int) -> Neighbours:
     size = len(index.gallery)
     if not 1 <= k <= size:
         raise InputError(f"the {k} nearest of an index over {size} rows were asked for: k must be 1 .. {size}")
-    rows, source = Source(query, index.metric).all(), Source(index.gallery, index.metric)
+    rows, source = Source(query, index.metric, "query").all(), Source(index.gallery, index.metric)
     indices, distances = np.full((len(rows), k), -1, dtype=np.int64), np.empty((len(rows), k))
     few = np.zeros(len(rows), dtype=bool)
     for begin in range(0, len(rows), _QUERIES_AT_ONCE):

@@ -18,6 +18,7 @@ import numpy as np
 
 from reid.errors import InputError
 from reid.ranking import arrays, bounds
+from reid.ranking.distance import refuse_broken
 
 # Columns summed by one float32 product; the partial sums are then added, which keeps the error bound small.
 COLUMNS = 1024
@@ -25,6 +26,8 @@ COLUMNS = 1024
 LOW = 254
 # Longest row of highs, so that 254 * high.high + high.low + low.high stays within int32.
 _LONGEST_HIGH = 2500.0
+# Rounding makes a row of highs longer by up to sqrt(width) / 2; beyond this width that would reach too far.
+_WIDEST = 1 << 16
 # Numbers quantised at once, so that the steps find them in the cache.
 _CACHE_NUMBERS = 1 << 16
 
@@ -70,8 +73,9 @@ def prepare(values: Any, centre: Any, *, side: str, integers: bool, numbers: np.
     integers: add 8-bit limbs. numbers: (n,) what errors call the rows, where not 0 .. n - 1.
     Raises InputError for rows with NaN or infinity, or too long for float32.
     """
-    centred = arrays.as_type(values - centre, "float32")
-    squared = _squared_lengths(centred)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told by its row
+        centred = arrays.as_type(values - centre, "float32")
+        squared = _squared_lengths(centred)
     if len(squared) and not squared.max() <= np.finfo(np.float32).max / 16:
         _refuse(squared, values, side, np.arange(len(squared)) if numbers is None else numbers)
     rows = Rows(centred, squared, np.sqrt(squared))
@@ -83,10 +87,7 @@ def prepare(values: Any, centre: Any, *, side: str, integers: bool, numbers: np.
 
 
 def _refuse(squared: np.ndarray, values: Any, side: str, numbers: np.ndarray) -> None:
-    broken = np.flatnonzero(~np.isfinite(arrays.host(values)).all(axis=1))
-    if len(broken):
-        named = ", ".join(map(str, numbers[broken[:5]]))
-        raise InputError(f"{len(broken)} {side} feature rows hold NaN or infinity, the first: {named}")
+    refuse_broken(values, side, numbers)
     row = int(np.nan_to_num(squared, nan=np.inf).argmax())
     raise InputError(
         f"{side} feature row {numbers[row]} has a squared distance of {squared[row]:.3g} from the mean of the queries, "
@@ -219,34 +220,57 @@ def _buffer(buffers: dict[str, Any], name: str, shape: tuple[int, int], dtype: s
 
 
 @functools.lru_cache(maxsize=16)
+def integers_exact(width: int, device: str = "cpu") -> bool:
+    """Whether this machine has 8-bit products of that width, and they are exact.
+
+    Instructions that saturate their 16-bit sums are found by products of the largest numbers.
+    """
+    import torch
+
+    if width > _WIDEST or (device != "cpu" and width % 8):  # cuBLAS wants whole groups of eight
+        return False
+    first, second = _extremes(width, device)
+    for columns in (width, 2 * width):
+        try:
+            found = torch._int_mm(first[:, :columns], second[:, :columns].T)
+        except (RuntimeError, NotImplementedError, AttributeError):  # no such product on this device or in this build
+            return False
+        # Every second row is the same.
+        few = first[:2, :columns].double() @ second[:2, :columns].double().T
+        if not torch.equal(found.double(), few.repeat(len(first) // 2, len(second) // 2)):
+            return False
+    return True
+
+
+def _extremes(width: int, device: str) -> tuple[Any, Any]:
+    """Two int8 matrices (256, 2 width) and (1024, 2 width) of the largest numbers, of two rows in turn each."""
+    import torch
+
+    first = torch.full((256, 2 * width), 127, dtype=torch.int8, device=device)
+    second = torch.full((1024, 2 * width), -127, dtype=torch.int8, device=device)
+    first[::2, ::3], second[::2, ::5] = -127, 127
+    return first, second
+
+
+@functools.lru_cache(maxsize=16)
 def integers_pay(width: int, device: str = "cpu") -> bool:
     """Whether 8-bit products of that width are exact on this machine and, all three, faster than the float32 product.
 
-    Measured once a process, in some milliseconds. Instructions that saturate their 16-bit sums are found by products of
-    the largest numbers.
+    Measured once a process, in some milliseconds.
     """
     import time
 
     import torch
 
-    if device != "cpu" and width % 8:
-        return False  # cuBLAS wants whole groups of eight
-    rows, columns = 256, 1024
-    extreme = torch.full((rows, 2 * width), 127, dtype=torch.int8, device=device)
-    other = torch.full((columns, 2 * width), -127, dtype=torch.int8, device=device)
-    extreme[::2, ::3], other[::2, ::5] = -127, 127
+    if not integers_exact(width, device):
+        return False
+    first, second = _extremes(width, device)
 
     def integers() -> Any:
-        torch._int_mm(extreme[:, :width], other[:, :width].T)
-        return torch._int_mm(extreme, other.T)
+        torch._int_mm(first[:, :width], second[:, :width].T)
+        return torch._int_mm(first, second.T)
 
-    try:
-        found = integers().double()
-    except (RuntimeError, NotImplementedError, AttributeError):  # no such product on this device or in this build
-        return False
-    if not torch.equal(found, extreme.double() @ other.double().T):
-        return False
-    floats = [torch.ones(n, width, device=device) for n in (rows, columns)]
+    floats = [torch.ones(len(rows), width, device=device) for rows in (first, second)]
     seconds = []
     for product in (integers, lambda: floats[0] @ floats[1].T):
         times = []

@@ -16,7 +16,8 @@ from reid.records import Scores
 
 @dataclass(frozen=True)
 class Work:
-    """What an evaluation took. pairs: distances approximated. recomputed: comparisons decided by exact distances.
+    """What an evaluation took. pairs: distances approximated. recomputed: comparisons of a gallery row with a true
+    match that these left open, decided by a closer bound or by exact distances.
 
     first_pass: "float32", "integers", or "integers, then float32" where integers left too much open.
     """

@@ -16,7 +16,7 @@ from reid.errors import InputError, unknown_name
 from reid.ranking import arrays
 from reid.ranking.counting import QUERY_BITS, Thresholds, count
 from reid.ranking.distance import METRICS
-from reid.ranking.first_pass import approximate, integers_pay, prepare
+from reid.ranking.first_pass import approximate, integers_exact, integers_pay, prepare
 from reid.ranking.metrics import Work
 from reid.ranking.source import Source, centre_of, stretches
 from reid.ranking.targets import Targets
@@ -66,7 +66,7 @@ def count_nearer(
     infinity or too long for float32, and with `cosine` rows of zeros.
     """
     check_sides(query, gallery, metric, block, first_pass)
-    rows, source = Source(query, metric).all(), Source(gallery, metric)
+    rows, source = Source(query, metric, "query").all(), Source(gallery, metric)
     integers = takes_integers(query, first_pass)
     centre = centre_of(rows)
     asked = prepare(rows[:], centre, side="query", integers=integers)
@@ -95,10 +95,12 @@ def count_nearer(
             mine = wanted.owner[own] - begin
             norms = part.squared[mine]
             result = count(found, Thresholds(mine, wanted.least[own] - norms, wanted.most[own] - norms))
-            nearer = decide(wanted, own.start + result.threshold, Pairs(rows, asked, raw, tile, places), result.place)
-            counts[own] += result.nearer + np.bincount(result.threshold[nearer], minlength=own.stop - own.start)
+            counts[own] += result.nearer
+            for threshold, place in result.undecided():
+                nearer = decide(wanted, own.start + threshold, Pairs(rows, asked, raw, tile, places), place)
+                counts[own] += np.bincount(threshold[nearer], minlength=own.stop - own.start)
+                recomputed += len(nearer)
             pairs += len(part.squared) * len(tile.squared)
-            recomputed += len(nearer)
         used = "integers" if tile.limbs is not None else "float32"
         passes += [used] if used not in passes else []
         if integers and pairs >= _ENOUGH_TO_JUDGE and recomputed > _MOST_RECOMPUTED * pairs:
@@ -118,9 +120,17 @@ def _blank(values: Any, pairs: tuple[np.ndarray, np.ndarray], kept: np.ndarray, 
 
 
 def takes_integers(query: Any, first_pass: str) -> bool:
-    """Whether a first pass of that name uses integers for these queries, where they are."""
-    device = str(query.device) if arrays.is_tensor(query) else "cpu"
-    return first_pass == "integers" or (first_pass == "auto" and integers_pay(int(query.shape[1]), device))
+    """Whether a first pass of that name uses integers for these queries, where they are.
+
+    Raises InputError where they are asked for and cannot be had.
+    """
+    device, width = str(query.device) if arrays.is_tensor(query) else "cpu", int(query.shape[1])
+    if first_pass == "integers" and not integers_exact(width, device):
+        raise InputError(
+            f"8-bit integer products of rows of {width} numbers are missing or not exact on this machine ({device}); "
+            "take the first pass 'auto' or 'float32'"
+        )
+    return first_pass == "integers" or (first_pass == "auto" and integers_pay(width, device))
 
 
 def check_sides(query: Any, gallery: Any, metric: str, block: int, first_pass: str) -> None:
@@ -135,4 +145,11 @@ def check_sides(query: Any, gallery: Any, metric: str, block: int, first_pass: s
         raise InputError(
             f"query features {tuple(query.shape)} and gallery features {tuple(gallery.shape)} must be two matrices of "
             "one width; were they extracted by different models?"
+        )
+    if not query.shape[1]:
+        raise InputError(f"query features {tuple(query.shape)} have no numbers to compare")
+    places = [str(side.device) if arrays.is_tensor(side) else "no tensor" for side in (query, gallery)]
+    if places[0] != places[1]:
+        raise InputError(
+            f"query and gallery must be tensors of one device, or neither a tensor, not {places[0]} and {places[1]}"
         )

@@ -8,10 +8,14 @@ that may belong to its k nearest; only their distances are computed exactly, in 
 from __future__ import annotations
 
 import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from reid.errors import InputError
@@ -27,6 +31,8 @@ _SELECTED_ROWS = 4096
 _PLAIN_ROWS = 64
 # Places kept beyond the k nearest; of farthest ones.
 _SPARE, _FARTHEST = 64, 16
+# Tiles beside each other that one thread takes at once.
+_STRIPE = 8
 # A smaller job ends before a bar would be read.
 _BAR_FROM = 1 << 28
 
@@ -120,7 +126,28 @@ def _search(values: np.ndarray, k: int, block: int) -> SelfNeighbours:
     starts = np.cumsum([0] + [len(part.squared) for part in parts]).tolist()
     near = Shortlist.empty(len(values), k, min(len(values), k + _SPARE))
     far = Shortlist.empty(len(values), 1, min(len(values), _FARTHEST))
-    buffers: dict[str, Any] = {}
+    own = threading.local()
+    lock = threading.Lock()
+
+    def stripe(task: tuple[int, range]) -> int:
+        """The tiles of one part and some others."""
+        i, others = task
+        first = _as_query(parts[i])
+        buffers: dict[str, Any] = own.__dict__.setdefault("buffers", {})
+        for j in others:
+            tile = _tile(first, parts[j], buffers)
+            if i == j:
+                _offer_diagonal(tile, starts[i], near, far, lock)
+            else:
+                _offer_tile(tile, starts[i], starts[j], near, far, lock)
+        return len(others)
+
+    numbers = range(len(parts))
+    # The diagonal first: every row then has a cutoff before it meets the others.
+    tasks = [[(i, range(i, i + 1)) for i in numbers], []]
+    for i in numbers:
+        for j in range(i + 1, len(parts), _STRIPE):
+            tasks[1].append((i, range(j, min(j + _STRIPE, len(parts)))))
     with tqdm(
         total=len(parts) * (len(parts) + 1) // 2,
         desc="neighbours",
@@ -129,18 +156,32 @@ def _search(values: np.ndarray, k: int, block: int) -> SelfNeighbours:
         mininterval=1.0,
         disable=values.size * len(values) < _BAR_FROM or None,
     ) as bar:
-        # The diagonal first: every row then has a cutoff before it meets the others.
-        for start, part in zip(starts, parts, strict=False):
-            _offer_diagonal(_tile(_as_query(part), part, buffers), start, near, far)
-            bar.update()
-        for i, part in enumerate(parts):
-            first = _as_query(part)
-            for j in range(i + 1, len(parts)):
-                _offer_tile(_tile(first, parts[j], buffers), starts[i], starts[j], near, far)
-                bar.update()
+        for some in tasks:
+            for number in _in_threads(stripe, some, integers=parts[0].limbs is not None):
+                bar.update(number)
     near.close()
     far.close()
     return _select(values, order, k, near, far)
+
+
+def _in_threads(
+    work: Callable[[tuple[int, range]], int], tasks: list[tuple[int, range]], *, integers: bool
+) -> Iterator[int]:
+    """Do all tasks, each in one thread, as many at once as torch has threads.
+
+    A tile takes many short steps, most of them in one thread; its threads would wait for each other at every one. Only
+    the float32 product is left to the threads of its library.
+    """
+    threads = torch.get_num_threads()
+    if not integers or threads == 1:
+        yield from map(work, tasks)
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(work, tasks)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _prepare(values: np.ndarray, block: int) -> tuple[np.ndarray, list[Rows]]:
@@ -191,22 +232,24 @@ def _tile(first: Rows, second: Rows, buffers: dict[str, Any]) -> _Tile:
     return _Tile(found.values, half_width + 1.01 * bounds.U * (first.squared.max() + reach + half_width))
 
 
-def _offer_diagonal(tile: _Tile, start: int, near: Shortlist, far: Shortlist) -> None:
+def _offer_diagonal(tile: _Tile, start: int, near: Shortlist, far: Shortlist, lock: threading.Lock) -> None:
     """The tile of a part with itself, read by rows alone."""
     distances = tile.distances
     size = len(distances)
-    _offer_far(tile, distances, start, start, far)
+    _offer_far(tile, 0, start, start, far, lock)
     # A row is nearer to itself than to any other.
     np.fill_diagonal(distances, -np.inf)
     if size > near.wanted:
         last = np.partition(distances, near.wanted - 1, axis=1)[:, near.wanted - 1].astype(np.float64)
         near.cutoff[start : start + size] = np.maximum(last, 0.0) + tile.half_width
-    rows, columns = np.nonzero(distances <= _above(near.cutoff[start : start + size] + tile.half_width)[:, None])
+    limits = _above(near.cutoff[start : start + size] + tile.half_width)
+    rows, columns = np.divmod(np.flatnonzero(distances <= limits[:, None]), size)
     found = np.where(rows == columns, np.float32(0), distances[rows, columns])
-    near.offer(start + rows, start + columns, found.astype(np.float64) - tile.half_width, tile.half_width)
+    with lock:
+        near.offer(start + rows, start + columns, found.astype(np.float64) - tile.half_width, tile.half_width)
 
 
-def _offer_tile(tile: _Tile, first: int, second: int, near: Shortlist, far: Shortlist) -> None:
+def _offer_tile(tile: _Tile, first: int, second: int, near: Shortlist, far: Shortlist, lock: threading.Lock) -> None:
     """A tile off the diagonal, read by rows and by columns."""
     distances = tile.distances
     by_row = _above(near.cutoff[first : first + distances.shape[0]] + tile.half_width)
@@ -222,23 +265,31 @@ def _offer_tile(tile: _Tile, first: int, second: int, near: Shortlist, far: Shor
     ):
         taken = found <= limits[own]
         lowest = found[taken].astype(np.float64) - tile.half_width
-        near.offer(at + own[taken], to + other[taken], lowest, tile.half_width)
-    _offer_far(tile, distances, first, second, far)
-    _offer_far(tile, distances.T, second, first, far)
+        with lock:
+            near.offer(at + own[taken], to + other[taken], lowest, tile.half_width)
+    _offer_far(tile, 0, first, second, far, lock)
+    _offer_far(tile, 1, second, first, far, lock)
 
 
-def _offer_far(tile: _Tile, distances: np.ndarray, first: int, second: int, far: Shortlist) -> None:
-    """What may be farthest from the rows of the tile: its scores are distances below zero."""
-    own = slice(first, first + len(distances))
-    farthest = distances.max(axis=1).astype(np.float64)
-    far.cutoff[own] = np.minimum(far.cutoff[own], tile.half_width - farthest)
-    rows = np.flatnonzero(-farthest - tile.half_width <= far.cutoff[own])
+def _offer_far(tile: _Tile, axis: int, first: int, second: int, far: Shortlist, lock: threading.Lock) -> None:
+    """What may be farthest from the rows of the tile (axis 0) or its columns (1): scores are distances below zero.
+
+    first, second: where these rows, and the others, begin.
+    """
+    own = slice(first, first + tile.distances.shape[axis])
+    farthest = tile.distances.max(axis=1 - axis).astype(np.float64)
+    with lock:
+        far.cutoff[own] = np.minimum(far.cutoff[own], tile.half_width - farthest)
+        rows = np.flatnonzero(-farthest - tile.half_width <= far.cutoff[own])
+        limits = -_above(far.cutoff[own][rows] + tile.half_width)
     if not len(rows):
         return
-    some = distances[rows]
-    row, column = np.nonzero(some >= -_above(far.cutoff[own][rows] + tile.half_width)[:, None])
-    lowest = -some[row, column].astype(np.float64) - tile.half_width
-    far.offer(first + rows[row], second + column, lowest, tile.half_width)
+    some = np.take(tile.distances, rows, axis=axis)
+    places = np.flatnonzero(some >= (limits[:, None] if axis == 0 else limits))
+    pair = np.divmod(places, some.shape[1])
+    lowest = -some.reshape(-1)[places].astype(np.float64) - tile.half_width
+    with lock:
+        far.offer(first + rows[pair[axis]], second + pair[1 - axis], lowest, tile.half_width)
 
 
 def _above(limits: np.ndarray) -> np.ndarray:

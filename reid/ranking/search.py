@@ -44,7 +44,7 @@ def top_k(
         raise InputError(
             f"the {k} nearest rows of a gallery of {len(gallery)} were asked for: k must be 1 .. {len(gallery)}"
         )
-    rows, source = Source(query, metric).all(), Source(gallery, metric)
+    rows, source = Source(query, metric, "query").all(), Source(gallery, metric)
     if not len(rows):
         return Neighbours(np.empty((0, k), dtype=np.int64), np.empty((0, k)))
     integers = takes_integers(query, first_pass)

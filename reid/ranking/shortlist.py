@@ -50,9 +50,12 @@ class Shortlist:
         """Take in some pairs, each once: lowest (n,) float64 are lower bounds, 2 half_width below the upper ones."""
         if not len(rows):
             return
-        order = np.argsort(rows, kind="stable")
-        rows, places, lowest = rows[order], places[order], _float32_below(lowest[order])
-        touched, first, number = np.unique(rows, return_index=True, return_counts=True)
+        lowest = _float32_below(lowest)
+        if (rows[1:] < rows[:-1]).any():
+            order = np.argsort(rows, kind="stable")
+            rows, places, lowest = rows[order], places[order], lowest[order]
+        first = np.flatnonzero(np.diff(rows, prepend=-1))
+        touched, number = rows[first], np.diff(first, append=len(rows))
         self.reach[touched] = np.maximum(self.reach[touched], half_width)
         column = np.arange(len(rows)) - np.repeat(first, number)
         fits = self.held[touched] + number <= self.places.shape[1]

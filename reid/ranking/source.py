@@ -22,10 +22,14 @@ EXACT_ROWS = 2048
 
 
 class Source:
-    """Rows of a side as they are ranked: as given, or with `cosine` divided by their lengths."""
+    """Rows of a side as they are ranked: as given, or with `cosine` divided by their lengths.
 
-    def __init__(self, values: Any, metric: str) -> None:
-        self.values, self.unit = values, metric == "cosine"
+    side: what errors call them, "query" or "gallery".
+    """
+
+    def __init__(self, values: Any, metric: str, side: str = "gallery") -> None:
+        self.values = values.detach() if arrays.is_tensor(values) else values
+        self.unit, self.side = metric == "cosine", side
         self.width = int(values.shape[1])
 
     def __len__(self) -> int:
@@ -33,11 +37,14 @@ class Source:
 
     def __getitem__(self, rows: slice | np.ndarray) -> Any:
         found = arrays.rows_of(self.values, rows)
-        return normalise_rows(found) if self.unit else found
+        if not self.unit:
+            return found
+        numbers = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
+        return normalise_rows(found, side=self.side, numbers=numbers)
 
     def all(self) -> Source:
         """The same with all rows in memory, divided once and for all."""
-        return Source(self[:], "euclidean")
+        return Source(self[:], "euclidean", self.side)
 
 
 def stretches(gallery: Source, *, title: str = "ranking") -> Iterator[tuple[int, int]]:
@@ -66,6 +73,11 @@ def pair_distances(first: Source, second: Any, rows: np.ndarray, places: np.ndar
 
 
 def centre_of(query: Source) -> Any:
-    """The mean row, float32: what both sides are moved by, since distances around a far origin lose digits."""
-    mean = query[:].mean(0)
-    return arrays.as_type(mean, "float32")
+    """The mean row, float32: what both sides are moved by, since distances around a far origin lose digits.
+
+    Where it is NaN or infinite it is 0, so that errors name the rows that made it so, and no other ones.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = arrays.as_type(query[:].mean(0), "float32")
+    mean[~(abs(mean) < np.inf)] = 0.0
+    return mean

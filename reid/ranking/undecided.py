@@ -41,7 +41,10 @@ def decide(targets: Targets, which: np.ndarray, pairs: Pairs, columns: np.ndarra
     if not len(which):
         return nearer
     owner = targets.owner[which]
-    distance, half = _closer(pairs, owner, columns)
+    # A pair of rows that several targets ask about is looked at once.
+    tile = len(pairs.places)
+    keys, asked = np.unique(owner * tile + columns, return_inverse=True)
+    distance, half = (found[asked] for found in _closer(pairs, keys // tile, keys % tile))
     nearer[distance + half < targets.least[which]] = True
     open_still = np.flatnonzero(~nearer & (distance - half <= targets.most[which]))
     if len(open_still):

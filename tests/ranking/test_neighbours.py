@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +85,40 @@ def test_many_equal_distances_between_different_rows() -> None:
     found = nearest_and_largest(values, 6, block=64)
     assert agree(found, literal(values, 6))
     assert found.indices[100].tolist() == [100, 0, 1, 2, 3, 4] and found.indices[2].tolist() == [2, 0, 1, 3, 4, 5]
+
+
+def test_ties_that_a_float64_product_does_not_see() -> None:
+    # All distances are equal in the fixed order of summation, and off by some 1e-15 in a product.
+    values = np.eye(150, dtype=np.float32) + np.float32(0.1)
+    assert agree(nearest_and_largest(values, 7), literal(values, 7))
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("seed", range(5))
+def test_farthest_rows_closer_than_float32_can_tell(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.zeros((50, 40), dtype=np.float32)
+    values[:, 10:] = 0.01 * rng.normal(size=(50, 30))
+    far = rng.choice(50, 10, replace=False)
+    values[far, range(10)] = 100 + np.arange(10, dtype=np.float32) * 2.0**-17
+    assert agree(nearest_and_largest(values, 3, block=3), literal(values, 3))
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("kind", ["normal", "clustered", "grid"])
+@pytest.mark.parametrize("error", [0.01, 0.5, 3.0])
+def test_first_passes_as_wrong_as_their_bound_allows(kind: str, error: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    plain = first_pass.approximate
+
+    def wrong(*arguments: Any, **options: Any) -> first_pass.Approximation:
+        found = plain(*arguments, **options)
+        values = found.values + error * rng.choice([-1, 1], found.values.shape).astype(np.float32)
+        return first_pass.Approximation(values, found.half_width + 1.001 * error)
+
+    monkeypatch.setattr(first_pass, "approximate", wrong)
+    values = drawn(kind, 140, 6, 5)
+    assert agree(nearest_and_largest(values, 5, block=20), literal(values, 5))
 
 
 @pytest.mark.usefixtures("way")
