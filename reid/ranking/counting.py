@@ -66,11 +66,13 @@ def count(found: Approximation, thresholds: Thresholds) -> Counts:
     cut = np.full(len(found.half_width), -np.inf, dtype=np.float32)
     np.maximum.at(cut, queries, highest)
     keys = candidates(found.values, cut)
+    starts = arrays.searchsorted(keys, arrays.like(np.arange(len(cut)) << (32 + PLACE_BITS), keys))
+    first = arrays.host(starts)[queries]
     group = queries << (32 + PLACE_BITS)
     # -0.0 and 0.0 are one distance and two patterns of bits.
     bits = to_bits(lowest) - (lowest == 0), to_bits(highest) + (highest == 0) + 1
-    wanted = np.concatenate([group, group + (bits[0] << PLACE_BITS), group + (bits[1] << PLACE_BITS)])
-    first, start, end = np.split(arrays.host(arrays.searchsorted(keys, arrays.like(wanted, keys))), 3)
+    wanted = np.concatenate([group + (bits[0] << PLACE_BITS), group + (bits[1] << PLACE_BITS)])
+    start, end = np.split(arrays.host(arrays.searchsorted(keys, arrays.like(wanted, keys))), 2)
     return Counts(start - first, keys, start, end)
 
 
@@ -78,9 +80,14 @@ def candidates(values: Any, cut: np.ndarray) -> Any:
     """Sorted keys of the pairs whose value is at most `cut`: (b,) float32, one a query; an infinite value is none."""
     width = values.shape[1]
     flat = arrays.flatnonzero(values <= arrays.like(cut, values)[:, None])
-    query = flat // width
     bits = to_bits(values.reshape(-1)[flat])
-    return arrays.sort((query << (32 + PLACE_BITS)) + (bits << PLACE_BITS) + (flat - query * width))
+    bits <<= PLACE_BITS
+    bits += flat
+    # The query takes the place of what its rows before it add to the flat place.
+    flat //= width
+    flat *= (1 << (32 + PLACE_BITS)) - width
+    bits += flat
+    return arrays.sort(bits)
 
 
 def to_bits(values: Any) -> Any:

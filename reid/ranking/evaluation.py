@@ -9,6 +9,7 @@ images of identity -1, are junk: removed without rank cost. The rest, distractor
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import numpy as np
@@ -79,9 +80,13 @@ def rank_matches(
 def same_identity(query_identities: np.ndarray, gallery_identities: np.ndarray) -> LeaveOut:
     """All pairs of one identity: the true matches, which rank among themselves, and those by the query's own camera."""
 
-    def pairs(first_query: int, queries: int, first: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    @functools.lru_cache(maxsize=1)
+    def tile(first: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
         here = gallery_identities[first : first + rows]
-        by_identity = np.argsort(here, kind="stable")
+        return here, np.argsort(here, kind="stable")
+
+    def pairs(first_query: int, queries: int, first: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        here, by_identity = tile(first, rows)
         wanted = query_identities[first_query : first_query + queries]
         start, end = (np.searchsorted(here, wanted, side=s, sorter=by_identity) for s in ("left", "right"))
         number = end - start

@@ -157,8 +157,7 @@ def approximate(query: Rows, tile: Rows, buffers: dict[str, Any], *, columns: in
     values = _buffer(buffers, "values", shape, "float32", query.values)
     squared = arrays.like(tile.squared.astype(np.float32), values)
     if _by_integers(query, tile):
-        missed = _integer_products(query, tile, longest, values, buffers)
-        values += squared
+        missed = _integer_products(query, tile, longest, values, squared, buffers)
         return Approximation(values, missed + bounds.added(query.lengths, longest) + moved)
     chunks = -(-width // columns)
     arrays.matmul(query.values[:, :columns], tile.values[:, :columns].T, values)
@@ -180,8 +179,10 @@ def _by_integers(query: Rows, tile: Rows) -> bool:
     return not arrays.is_tensor(query.limbs) or (len(query.squared) > 16 and len(tile.squared) % 8 == 0)
 
 
-def _integer_products(query: Rows, tile: Rows, longest: float, values: Any, buffers: dict[str, Any]) -> np.ndarray:
-    """values = -2 q.g by the limbs; (b,) float64, how far it may be off."""
+def _integer_products(
+    query: Rows, tile: Rows, longest: float, values: Any, squared: Any, buffers: dict[str, Any]
+) -> np.ndarray:
+    """values = |g|^2 - 2 q.g by the limbs; (b,) float64, how far -2 q.g may be off."""
     import torch
 
     assert query.scale is not None and query.residual is not None and query.low is not None
@@ -190,11 +191,15 @@ def _integer_products(query: Rows, tile: Rows, longest: float, values: Any, buff
     shape = (len(query.squared), len(tile.squared))
     high = _integer_product(query.limbs[:, :width], tile.limbs[:, width:], buffers, "high", shape)
     mixed = _integer_product(query.limbs, tile.limbs, buffers, "mixed", shape)
-    mixed.add_(high, alpha=LOW)
-    rows = arrays.like((-2 / LOW * query.scale).astype(np.float32), values)
-    torch.as_tensor(values).copy_(mixed)
-    values *= rows[:, None]
-    values *= arrays.like(tile.scale.astype(np.float32), values)
+    rows = torch.as_tensor(arrays.like((-2 / LOW * query.scale).astype(np.float32), values))[:, None]
+    columns, added = (torch.as_tensor(part) for part in (arrays.like(tile.scale.astype(np.float32), values), squared))
+    result = torch.as_tensor(values)
+    step = len(values) if arrays.is_tensor(values) else max(1, _CACHE_NUMBERS * 4 // max(1, shape[1]))
+    for start in range(0, len(values), step):
+        # Types are converted by copying: an operation on mixed types would allocate, and memory that is new is slow.
+        part = slice(start, start + step)
+        result[part].copy_(mixed[part].add_(high[part], alpha=LOW))
+        result[part].mul_(rows[part]).mul_(columns).add_(added)
     rest, low = float(tile.residual.max()), float(tile.low.max())
     missed = query.residual * longest + (query.lengths + query.residual) * rest + query.low * low
     # Five roundings to float32: of the sum, of the two scales, and of the two products with them.

@@ -64,12 +64,12 @@ class Row:
     shared: np.ndarray
 
 
-def mixture_rows(mixture: Mixture, room: np.ndarray) -> Iterator[tuple[int, Row]]:
+def mixture_rows(mixture: Mixture, room: np.ndarray, *, integers: bool) -> Iterator[tuple[int, Row]]:
     """Every query with its distances, in a buffer that the caller may change and later rows overwrite.
 
-    room: (N, D) float32 to work in.
+    room: (N, D) float32 to work in. integers: products of 8-bit integers, with a larger `half_width`, not of float32.
     """
-    query, gallery = _prepared(mixture, room)
+    query, gallery = _prepared(mixture, room, integers)
     buffer = np.empty((min(_QUERIES, len(mixture.query)), len(mixture.gallery)), dtype=np.float32)
     buffers: dict[str, Any] = {}
     for start in tqdm(
@@ -85,7 +85,7 @@ def mixture_rows(mixture: Mixture, room: np.ndarray) -> Iterator[tuple[int, Row]
             yield i, _mixed_row(mixture, i, buffer[i - start], float(half_width))
 
 
-def _prepared(mixture: Mixture, room: np.ndarray) -> tuple[Rows, list[Rows]]:
+def _prepared(mixture: Mixture, room: np.ndarray, integers: bool) -> tuple[Rows, list[Rows]]:
     """The queries and stretches of the gallery for the first pass, less the mean of all rows."""
     number, total = len(mixture.query), len(mixture.query) + len(mixture.gallery)
     sums = [part.sum(axis=0, dtype=np.float64) for part in (mixture.query, mixture.gallery)]
@@ -93,14 +93,15 @@ def _prepared(mixture: Mixture, room: np.ndarray) -> tuple[Rows, list[Rows]]:
 
     def keep(rows: Rows, first: int) -> Rows:
         kept = room[first : first + len(rows.squared)]
-        kept[:] = rows.values
-        return dataclasses.replace(rows, values=kept)
+        if rows.limbs is None:
+            kept[:] = rows.values
+        return dataclasses.replace(rows, values=kept)  # with limbs only their width is asked for
 
-    query = keep(prepare(mixture.query, centre, side="query", integers=False), 0)
+    query = keep(prepare(mixture.query, centre, side="query", integers=integers), 0)
     gallery = []
     for start in range(0, len(mixture.gallery), _GALLERY_ROWS):
         some = mixture.gallery[start : start + _GALLERY_ROWS]
-        gallery.append(keep(prepare(some, centre, side="gallery", integers=False), number + start))
+        gallery.append(keep(prepare(some, centre, side="gallery", integers=integers), number + start))
     return query, gallery
 
 

@@ -73,6 +73,9 @@ def count_nearer(
     wanted = Targets(rows, asked, source, centre, offsets, targets)
     order = wanted.order()
     counts = np.zeros(len(targets), dtype=np.int64)
+    # In the order of their distances the thresholds of a query are looked up side by side.
+    ascending = np.lexsort((wanted.least, wanted.owner))
+    owner, least, most = wanted.owner[ascending], wanted.least[ascending], wanted.most[ascending]
     pairs = recomputed = 0
     passes: list[str] = []
     buffers: dict[str, Any] = {}
@@ -92,19 +95,22 @@ def count_nearer(
             part = asked[begin:end]
             found = approximate(part if integers else part.without_limbs(), tile, buffers)
             _blank(found.values, leave_out(begin, end - begin, first, stop - first), places - first, stop - first)
-            mine = wanted.owner[own] - begin
+            mine = owner[own] - begin
             norms = part.squared[mine]
-            result = count(found, Thresholds(mine, wanted.least[own] - norms, wanted.most[own] - norms))
+            result = count(found, Thresholds(mine, least[own] - norms, most[own] - norms))
             counts[own] += result.nearer
             for threshold, place in result.undecided():
-                nearer = decide(wanted, own.start + threshold, Pairs(rows, asked, raw, tile, places), place)
+                nearer = decide(wanted, ascending[own][threshold], Pairs(rows, asked, raw, tile, places), place)
                 counts[own] += np.bincount(threshold[nearer], minlength=own.stop - own.start)
                 recomputed += len(nearer)
             pairs += len(part.squared) * len(tile.squared)
         used = "integers" if tile.limbs is not None else "float32"
         passes += [used] if used not in passes else []
+        # The next tile is prepared in the memory of this one.
+        del raw, tile
         if integers and pairs >= _ENOUGH_TO_JUDGE and recomputed > _MOST_RECOMPUTED * pairs:
             integers = False
+    counts[ascending] = counts.copy()
     return Nearer(counts, order, Work(pairs, recomputed, ", then ".join(passes)))
 
 

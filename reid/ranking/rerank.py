@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reid.errors import InputError
+from reid.ranking import first_pass
 from reid.ranking.distance import normalise_rows
 from reid.ranking.metrics import Ranking
 from reid.ranking.mixture import Mixture, Row, mixture_rows
@@ -57,7 +58,8 @@ def rerank_ranking(
     wanted, ranks = np.empty(len(places)), np.empty(len(places), dtype=np.int64)
     left: list[_Open] = []
     waiting = 0
-    for i, row in mixture_rows(mixture, room):
+    integers = first_pass.integers_pay(mixture.query.shape[1])
+    for i, row in mixture_rows(mixture, room, integers=integers):
         own = slice(offsets[i], offsets[i + 1])
         matches = places[own]
         wanted[own] = mixture.mixed(i, squared[own], row.shared[matches])
@@ -97,7 +99,7 @@ def rerank_blocks(
         raise InputError(f"a block holds at least one query, not {block}")
     mixture, room = _mixture(query, gallery, k1, k2, weight, distance_power, metric)
     buffer = np.empty((min(block, len(query)), len(gallery)), dtype=np.float32)
-    for i, row in mixture_rows(mixture, room):
+    for i, row in mixture_rows(mixture, room, integers=False):
         buffer[i % block] = row.distances
         if i % block == block - 1 or i == len(query) - 1:
             yield i - i % block, buffer[: i % block + 1]
