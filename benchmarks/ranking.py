@@ -1,69 +1,162 @@
 """What the evaluation costs against its floor, the plain float32 matrix product of the same features.
 
     python benchmarks/ranking.py [--queries 3368] [--gallery 15913] [--width 2048] [--threads 1] [--rounds 3]
+                                 [--features FILE] [--torchreid CLONE] [--fastreid CLONE]
 
-Both are measured in this one process, in turns; the medians are told. The default is the size of Market-1501 without
-its junk. The memory is what one evaluation allocates beyond the features.
+The default is the size of Market-1501 without its junk. The product, the distances and the evaluation with either first
+pass are timed in this one process, in turns: told are medians, and ratios within a turn. The ranking step is what an
+evaluation in float32 takes beyond `distance_blocks`, its products and the sums that make distances of them. Memory is
+what one evaluation holds at most beyond the features, each in a process of its own.
+
+--features: saved features, in any layout that `tools/evaluate.py` reads. Junk among them stays for the evaluation,
+which leaves it out; the product and the rivals are spared it.
+--torchreid, --fastreid: clones of these projects, whose rank evaluations are measured beside ours.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import time
-import tracemalloc
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from drawn import clustered, load, save, without_junk
+from measuring import Peak, alone, in_turns, limit_threads, median_ratio
 
 if TYPE_CHECKING:
     import numpy as np
+    from rivals import Cost
 
+    from reid.ranking.metrics import Ranking
     from reid.records import Features
 
 BLOCK = 512
+FIRST_PASSES = ("float32", "integers")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("queries", 3368), ("gallery", 15913), ("width", 2048), ("threads", 1), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--features", type=Path, metavar="FILE")
+    parser.add_argument("--torchreid", type=Path, metavar="CLONE")
+    parser.add_argument("--fastreid", type=Path, metavar="CLONE")
     arguments = parser.parse_args()
-    # The libraries below NumPy read the number of threads when they are loaded, hence the late imports.
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = str(arguments.threads)
-    from reid.ranking import distance_blocks, evaluate
+    limit_threads(arguments.threads)  # hence the late imports
 
-    query, gallery = clustered(arguments.queries, arguments.gallery, arguments.width)
+    from reid.feature_files import read_features
+
+    if arguments.features:
+        query, gallery, _ = read_features(arguments.features)
+    else:
+        query, gallery = clustered(arguments.queries, arguments.gallery, arguments.width)
+    clean = without_junk(gallery)
+    (queries, width), rows, junk = query.values.shape, len(clean.identities), len(gallery.identities)
+    print(f"{queries} x {rows} x {width} and {junk - rows} junk rows, {arguments.threads} thread(s), ", end="")
+    print(f"medians of {arguments.rounds}")
+    seconds, rankings = timed(query, gallery, clean, arguments.rounds)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save(folder, query, gallery)
+        extra = {step: alone(memory, folder, step) for step in ("matrix product", *FIRST_PASSES)}
+        tell(seconds, rankings, extra)
+        clones = {"torchreid": arguments.torchreid, "fast-reid": arguments.fastreid}
+        if any(clones.values()):
+            from rivals import compare
+
+            save(folder, query, clean)
+            ranking = ranking_step(seconds)
+            print("\n| | distance s | ranking s | extra GB | total / product | ranking / ours | rank-1 | mAP |")
+            print("|---|---|---|---|---|---|---|---|")
+            for rival, clone in clones.items():
+                for evaluation, cost in compare(rival, clone, folder, arguments.rounds).items() if clone else ():
+                    tell_rival(evaluation, cost, ranking)
+
+
+def timed(
+    query: Features, gallery: Features, clean: Features, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, Ranking]]:
+    """Seconds of every candidate in every turn, and what the evaluations found."""
+    from reid.ranking import distance_blocks, rank_matches
+
+    found: dict[str, Ranking] = {}
 
     def distances() -> None:
-        for _ in distance_blocks(query.values, gallery.values, block=BLOCK):
+        for _ in distance_blocks(query.values, clean.values, block=BLOCK):
             pass
 
+    def evaluation(first_pass: str) -> Callable[[], None]:
+        def run() -> None:
+            found[first_pass] = rank_matches(query, gallery, first_pass=first_pass)
+            found[first_pass].scores()
+
+        return run
+
     steps: dict[str, Callable[[], object]] = {
-        "matrix product": lambda: product(query.values, gallery.values),
+        "matrix product": lambda: product(query.values, clean.values),
         "distances": distances,
-        "evaluate": lambda: evaluate(query, gallery, block=BLOCK),
+        **{name: evaluation(name) for name in FIRST_PASSES},
     }
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(arguments.rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    median = {name: statistics.median(values) for name, values in seconds.items()}
+    warm_up(*FIRST_PASSES)
+    return in_turns(steps, rounds), found
 
-    tracemalloc.start()
-    scores = evaluate(query, gallery, block=BLOCK)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
 
-    print(f"{arguments.queries} x {arguments.gallery} x {arguments.width}, {arguments.threads} thread(s), ", end="")
-    print(f"medians of {arguments.rounds}; rank-1 {scores.rank1:.3f}, mAP {scores.mAP:.3f}")
-    for name, value in median.items():
-        print(f"{name:16} {value:7.3f} s   {value / median['matrix product']:5.2f} x the product")
-    print(f"{'ranking step':16} {median['evaluate'] - median['distances']:7.3f} s")
-    print(f"{'memory':16} {peak / 1e9:7.3f} GB beyond the features")
+def tell(seconds: dict[str, list[float]], rankings: dict[str, Ranking], extra: dict[str, float | None]) -> None:
+    floor = seconds["matrix product"]
+    print("\n| | seconds | / product | recomputed | extra GB | rank-1 | mAP |")
+    print("|---|---|---|---|---|---|---|")
+    for name, values in seconds.items():
+        held = extra.get(name)
+        row = [name, f"{statistics.median(values):.3f}", f"{median_ratio(values, floor):.3f}"]
+        row += ["", "" if held is None else f"{held / 1e9:.3f}", "", ""]
+        if name in rankings:
+            work, scores = rankings[name].work, rankings[name].scores()
+            assert work is not None
+            row[0] = f"evaluate, {work.first_pass}"
+            row[3] = f"{100 * work.recomputed / max(1, work.pairs):.4f} %"
+            row[5:] = [f"{scores.rank1:.4f}", f"{scores.mAP:.4f}"]
+        print(f"| {' | '.join(row)} |")
+    print(f"\nranking step: {ranking_step(seconds):.3f} s beyond the distances, ", end="")
+    print(f"{ranking_step(seconds, 'matrix product'):.3f} s beyond the product")
+
+
+def tell_rival(name: str, cost: Cost | None, ours: float) -> None:
+    if cost is None:
+        print(f"| {name} | ended by the system | | | | | | |")
+        return
+    distance, ranking = statistics.median(cost.distance), statistics.median(cost.ranking)
+    total = [first + second for first, second in zip(cost.distance, cost.ranking, strict=True)]
+    print(f"| {name} | {distance:.2f} | {ranking:.2f} | {cost.extra / 1e9:.2f} ", end="")
+    print(f"| {median_ratio(total, cost.product):.2f} | {ranking / ours:.1f} | {cost.rank1:.4f} | {cost.mAP:.4f} |")
+
+
+def ranking_step(seconds: dict[str, list[float]], less: str = "distances") -> float:
+    """The median over turns of what the float32 evaluation takes beyond the distances, or another step."""
+    return statistics.median(a - b for a, b in zip(seconds["float32"], seconds[less], strict=True))
+
+
+def memory(folder: Path, step: str) -> float:
+    """Bytes that one candidate holds beyond the features; for a fresh process."""
+    from reid.ranking import rank_matches
+
+    query, gallery = load(folder)
+    warm_up("float32" if step == "matrix product" else step)
+    with Peak() as peak:
+        if step == "matrix product":
+            product(query.values, gallery.values)
+        else:
+            rank_matches(query, gallery, first_pass=step).scores()
+    return peak.extra
+
+
+def warm_up(*first_passes: str) -> None:
+    """Load what these first passes need of the libraries, and let it set up what it keeps."""
+    from reid.ranking import rank_matches
+
+    for name in first_passes:
+        rank_matches(*clustered(64, 256, 64), first_pass=name)
 
 
 def product(query: np.ndarray, gallery: np.ndarray) -> None:
@@ -74,36 +167,6 @@ def product(query: np.ndarray, gallery: np.ndarray) -> None:
     for start in range(0, len(query), BLOCK):
         rows = query[start : start + BLOCK]
         np.matmul(rows, gallery.T, out=buffer[: len(rows)])
-
-
-def clustered(queries: int, gallery: int, width: int) -> tuple[Features, Features]:
-    """Features of 750 identities on six cameras, about as hard as a trained network's (mAP 0.65, some answers far down).
-
-    People come in kinds that look alike, and images differ in how far they stray from their person; both happen in 40
-    directions of unequal weight, to which every dimension adds noise of its own.
-    """
-    import numpy as np
-
-    from reid.records import Features
-
-    rng = np.random.default_rng(0)
-    weight = np.arange(1, 41) ** -0.3
-    kinds = rng.normal(size=(75, 40))
-    people = kinds[rng.integers(0, 75, 751)] + 0.3 * rng.normal(size=(751, 40))
-    directions = (weight[:, None] * rng.normal(size=(40, width))).astype(np.float32)
-    noise = np.float32(0.25 * np.sqrt((weight**2).sum()))
-
-    def draw(identities: np.ndarray) -> Features:
-        place = people[identities]
-        alone = np.flatnonzero(identities == 0)  # every distractor is a person of its own
-        place[alone] = kinds[rng.integers(0, 75, len(alone))] + 0.3 * rng.normal(size=(len(alone), 40))
-        strays = 0.25 * np.exp(0.6 * rng.normal(size=(len(place), 1)))
-        values = (place + strays * rng.normal(size=place.shape)).astype(np.float32) @ directions
-        values += noise * rng.normal(size=values.shape).astype(np.float32)
-        return Features(values, identities, rng.integers(1, 7, len(identities)))
-
-    distractor = rng.random(gallery) < 0.18
-    return draw(rng.integers(1, 751, queries)), draw(np.where(distractor, 0, rng.integers(1, 751, gallery)))
 
 
 if __name__ == "__main__":

@@ -1,3 +1,3 @@
 """SVDNet for pedestrian retrieval: training, correlation diagnostics and exact ranking evaluation."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,16 @@ from reid.errors import InputError
 from reid.files import write_whole
 
 FORMAT = 1
+
+# A NumPy number in a pickle is a call of `scalar` with a dtype and bytes: data that runs nothing. Files older than
+# NumPy 2 name it otherwise. Object dtypes stay out, being more than data.
+_SCALAR = np.float64().__reduce__()[0]
+_NUMPY_SCALARS: list[Any] = [
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
+]
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -51,24 +63,43 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_tensors(path: Path) -> dict[Any, Any]:
-    """Any file of `torch.save` that holds a dict of tensors and plain values. Raises InputError for any other."""
+    """Any file of `torch.save` that holds a dict of tensors, plain values and NumPy numbers.
+
+    No code in it is executed. Raises InputError for a file that asks for that, is broken or is something else.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_NUMPY_SCALARS):
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # bytes that are no checkpoint make the unpickler fail in any way it likes
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            raise InputError(
-                f"{path}: loading it would execute code; save its state_dict alone and load that"
-            ) from None
-        raise InputError(f"{path}: broken or no checkpoint ({type(error).__name__})") from None
+        raise InputError(f"{path}: {_refusal(path, error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a dict of tensors")
     return content
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    """Why a file is not loaded, and what to do where something can be done."""
+    convert = "where you trust it, load it in the program it came from and write torch.save(model.state_dict(), FILE)"
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError):
+        wanted = re.search(r"(?:GLOBAL|global) ([\w.]+)", text)
+        if "GLOBAL" in text or "Unsupported class" in text:
+            asked = f" (it asks for {wanted[1]})" if wanted else ""
+            return f"loading it would execute code{asked}, so it was not loaded; {convert}"
+    for kind, mark in (("TorchScript archive", "TorchScript"), ("file in the legacy .tar format", "legacy .tar")):
+        if mark in text:
+            return f"a {kind}, which cannot be read without executing code; {convert}"
+    with open(path, "rb") as file:
+        start = file.read(2)
+    # torch.save writes a zip archive, or of old a pickle of protocol 2 that begins with a magic number.
+    if "magic number" in text or (start[:1] == b"\x80" and start[1:] in (b"\x03", b"\x04", b"\x05")):
+        return f"a bare pickle and no file of torch.save: reading it could execute code; {convert}"
+    return f"broken or no checkpoint ({type(error).__name__})"
 
 
 def load_strictly(

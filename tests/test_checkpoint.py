@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import signal
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,20 @@ def test_no_damage_gives_a_traceback(tmp_path: Path) -> None:
         except InputError:
             refused += 1
     assert refused > 200
+
+
+@pytest.mark.parametrize("spelling", ["numpy._core", "numpy.core"])
+def test_numpy_numbers_are_data(tmp_path: Path, spelling: str) -> None:
+    numbers = {"rank1": np.float64(0.5), "epoch": np.int64(7), "best": np.bool_(True), "loss": np.float32(0.25)}
+    torch.save({"state_dict": CONTENT["model"], **numbers}, tmp_path / "new.pth.tar")
+    with zipfile.ZipFile(tmp_path / "new.pth.tar") as new, zipfile.ZipFile(tmp_path / "a.pth.tar", "w") as old:
+        for name in new.namelist():
+            old.writestr(name, new.read(name).replace(b"numpy._core", spelling.encode()))
+    assert spelling.encode() in (tmp_path / "a.pth.tar").read_bytes()
+    allowed = torch.serialization.get_safe_globals()
+    loaded = load_tensors(tmp_path / "a.pth.tar")
+    assert {name: loaded[name] for name in numbers} == numbers
+    assert torch.serialization.get_safe_globals() == allowed
 
 
 class Trap:

@@ -1,0 +1,91 @@
+"""Features as they might come from a trained network, drawn; and files to hand them to other processes.
+
+NumPy is imported late: see `measuring.limit_threads`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from reid.records import Features
+
+
+def without_junk(gallery: Features) -> Features:
+    from reid.records import JUNK, Features
+
+    kept = gallery.identities != JUNK
+    return gallery if kept.all() else Features(gallery.values[kept], gallery.identities[kept], gallery.cameras[kept])
+
+
+def save(folder: Path, query: Features, gallery: Features) -> None:
+    """Write both sides as arrays, for other processes."""
+    import numpy as np
+
+    for side, features in (("query", query), ("gallery", gallery)):
+        np.save(folder / f"{side}.npy", features.values)
+        np.save(folder / f"{side}_labels.npy", np.stack([features.identities, features.cameras]))
+
+
+def load(folder: Path, *, mapped: bool = False) -> tuple[Features, Features]:
+    """What `save` has written. mapped: leave the gallery on the disk."""
+    import numpy as np
+
+    from reid.records import Features
+
+    labels = [np.load(folder / f"{side}_labels.npy") for side in ("query", "gallery")]
+    query = Features(np.load(folder / "query.npy"), *labels[0])
+    return query, Features(np.load(folder / "gallery.npy", mmap_mode="r" if mapped else None), *labels[1])
+
+
+@dataclass(frozen=True)
+class People:
+    """Who can be drawn: kinds (75, 40), people (751, 40), directions (40, width) float32, noise a dimension."""
+
+    kinds: np.ndarray
+    people: np.ndarray
+    directions: np.ndarray
+    noise: np.float32
+
+    @classmethod
+    def drawn(cls, width: int, rng: np.random.Generator) -> People:
+        import numpy as np
+
+        weight = np.arange(1, 41) ** -0.3
+        kinds = rng.normal(size=(75, 40))
+        people = kinds[rng.integers(0, 75, 751)] + 0.3 * rng.normal(size=(751, 40))
+        directions = (weight[:, None] * rng.normal(size=(40, width))).astype(np.float32)
+        return cls(kinds, people, directions, np.float32(0.25 * np.sqrt((weight**2).sum())))
+
+    def images(self, identities: np.ndarray, rng: np.random.Generator) -> Features:
+        """One image each; identity 0 is a person of its own every time."""
+        import numpy as np
+
+        from reid.records import Features
+
+        place = self.people[identities]
+        alone = np.flatnonzero(identities == 0)
+        place[alone] = self.kinds[rng.integers(0, 75, len(alone))] + 0.3 * rng.normal(size=(len(alone), 40))
+        strays = 0.25 * np.exp(0.6 * rng.normal(size=(len(place), 1)))
+        values = (place + strays * rng.normal(size=place.shape)).astype(np.float32) @ self.directions
+        values += self.noise * rng.normal(size=values.shape).astype(np.float32)
+        return Features(values, identities, rng.integers(1, 7, len(identities)))
+
+
+def clustered(queries: int, gallery: int, width: int) -> tuple[Features, Features]:
+    """Features of 750 identities on six cameras, as hard as a trained network's (mAP 0.70, some answers far down).
+
+    People come in kinds that look alike, and images differ in how far they stray from their person; both happen in 40
+    directions of unequal weight, to which every dimension adds noise of its own.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    people = People.drawn(width, rng)
+    distractor = rng.random(gallery) < 0.18
+    query = people.images(rng.integers(1, 751, queries), rng)
+    return query, people.images(np.where(distractor, 0, rng.integers(1, 751, gallery)), rng)

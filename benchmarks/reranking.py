@@ -1,0 +1,194 @@
+"""What k-reciprocal re-ranking costs: time against the float32 product of all pairs, and peak memory.
+
+    python benchmarks/reranking.py [--queries 3368] [--gallery 15913] [--width 2048] [--threads N] [--rounds 3]
+                                   [--torchreid CLONE [--torchreid-rounds 1]]
+
+Each candidate runs in a process of its own, in turns, on the same features; medians are told. The product is of all
+N x N pairs, N = queries + gallery, without symmetry. `rerank` is everything from the features to the mAP; `torchreid`
+is the distances and the re-ranking of a clone of deep-person-reid, without its evaluation. Memory is the peak of the
+resident set, in all and above what the process held with its libraries and features loaded. The default is the size of
+Market-1501 without its junk; --gallery 100000 --width 512 is one that no dense array fits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from reid.records import Features
+
+BLOCK = 512
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sizes = (("queries", 3368), ("gallery", 15913), ("width", 2048), ("threads", os.cpu_count()), ("rounds", 3))
+    for name, default in (*sizes, ("torchreid-rounds", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--torchreid", type=Path, help="the folder of a clone of deep-person-reid")
+    parser.add_argument("--candidate", help=argparse.SUPPRESS)
+    parser.add_argument("--features", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.candidate:
+        print(json.dumps(measure(arguments.candidate, arguments.features, arguments.torchreid)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "features.npz"
+        draw(arguments, path)
+        rounds = {"product": arguments.rounds, "rerank": arguments.rounds}
+        if arguments.torchreid:
+            rounds["torchreid"] = arguments.torchreid_rounds
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in rounds}
+        for turn in range(max(rounds.values())):
+            for name, number in rounds.items():
+                if turn < number:
+                    found[name].append(run(name, arguments, path))
+    report(arguments, found)
+
+
+def run(candidate: str, arguments: argparse.Namespace, path: Path) -> dict[str, float]:
+    """Measure one candidate in a fresh process."""
+    command = [sys.executable, __file__, "--candidate", candidate, "--features", str(path)]
+    for name in ("queries", "gallery", "width"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    if arguments.torchreid:
+        command += ["--torchreid", str(arguments.torchreid)]
+    # The libraries below NumPy read the number of threads when they are loaded.
+    threads = {name: str(arguments.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    # A thread that waits by turning in circles takes a core from the others.
+    environment = {**os.environ, **threads, "OMP_WAIT_POLICY": "passive"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def draw(arguments: argparse.Namespace, path: Path) -> None:
+    import numpy as np
+    from ranking import clustered
+
+    parts = clustered(arguments.queries, arguments.gallery, arguments.width)
+    arrays: dict[str, Any] = {
+        f"{side}_{name}": getattr(features, name)
+        for side, features in zip(("query", "gallery"), parts, strict=True)
+        for name in ("values", "identities", "cameras")
+    }
+    np.savez(path, **arrays)
+
+
+def measure(candidate: str, path: Path, torchreid: Path | None) -> dict[str, float]:
+    """Seconds, GB in all and above the features, and the mAP of one candidate, in this process."""
+    import numpy as np
+
+    from reid.ranking.rerank import rerank_ranking
+    from reid.records import Features
+
+    with np.load(path) as arrays:
+        query, gallery = (
+            Features(*(arrays[f"{side}_{name}"] for name in ("values", "identities", "cameras")))
+            for side in ("query", "gallery")
+        )
+    peer = load_peer(torchreid) if candidate == "torchreid" and torchreid else None
+    before = resident()
+    start = time.perf_counter()
+    score = float("nan")
+    if candidate == "product":
+        product(np.concatenate([query.values, gallery.values]))
+    elif peer is not None:
+        distances = peer_distances(peer, query.values, gallery.values)
+    else:
+        score = rerank_ranking(query, gallery).scores().mAP
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    if peer is not None:
+        score = mean_precision(distances, query, gallery)
+    return {"seconds": seconds, "peak": peak, "above": peak - before, "mAP": score}
+
+
+def resident() -> float:
+    """GB of memory this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e9
+
+
+def product(values: np.ndarray) -> None:
+    import numpy as np
+
+    buffer = np.empty((BLOCK, len(values)), dtype=np.float32)
+    for start in range(0, len(values), BLOCK):
+        rows = values[start : start + BLOCK]
+        np.matmul(rows, values.T, out=buffer[: len(rows)])
+
+
+def load_peer(clone: Path) -> Any:
+    path = clone / "torchreid" / "utils" / "rerank.py"
+    if not path.is_file():
+        sys.exit(f"error: {path}: no such file; give --torchreid the folder of a clone of deep-person-reid")
+    spec = importlib.util.spec_from_file_location("peer_rerank", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def peer_distances(peer: Any, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """The peer's re-ranked distances, from squared Euclidean ones in float32 as it makes them."""
+    import torch
+
+    def squared(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        one, other = torch.from_numpy(first), torch.from_numpy(second)
+        norms = one.square().sum(1, keepdim=True) + other.square().sum(1)
+        found: np.ndarray = norms.addmm_(one, other.t(), alpha=-2).numpy()
+        return found
+
+    distances: np.ndarray = peer.re_ranking(squared(query, gallery), squared(query, query), squared(gallery, gallery))
+    return distances
+
+
+def mean_precision(distances: np.ndarray, query: Features, gallery: Features) -> float:
+    """mAP of a Q x G array of distances."""
+    import numpy as np
+
+    scores = []
+    for row, identity, camera in zip(distances, query.identities, query.cameras, strict=True):
+        order = np.argsort(row, kind="stable")
+        identities, cameras = gallery.identities[order], gallery.cameras[order]
+        kept = (identities != -1) & ~((identities == identity) & (cameras == camera))
+        ranks = np.flatnonzero(identities[kept] == identity) + 1
+        if len(ranks):
+            scores.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+    return float(np.mean(scores))
+
+
+def report(arguments: argparse.Namespace, found: dict[str, list[dict[str, float]]]) -> None:
+    rows = arguments.queries + arguments.gallery
+    print(f"{rows} x {arguments.width}, {arguments.threads} thread(s), medians; the load average now is ", end="")
+    print(f"{os.getloadavg()[0]:.1f}")
+    print(f"{'':10} {'seconds':>8} {'x product':>10} {'GB in all':>10} {'GB above':>9} {'mAP':>8}  runs")
+    median = {
+        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in found.items()
+    }
+    for name, values in median.items():
+        share = values["seconds"] / median["product"]["seconds"]
+        print(f"{name:10} {values['seconds']:8.2f} {share:10.2f} {values['peak']:10.2f} ", end="")
+        print(f"{values['above']:9.2f} {values['mAP']:8.5f}  {len(found[name])}")
+    if "torchreid" in median:
+        ours, theirs = median["rerank"], median["torchreid"]
+        print(f"torchreid takes {theirs['seconds'] / ours['seconds']:.1f} times as long and ", end="")
+        print(f"{theirs['above'] / ours['above']:.1f} times as much memory above the features")
+
+
+if __name__ == "__main__":
+    main()

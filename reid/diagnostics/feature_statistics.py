@@ -1,0 +1,94 @@
+"""How an embedding spreads over its dimensions: spectrum, correlation and effective rank of its covariance."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from reid.errors import InputError
+
+# Rows converted to float64 at once, so that no float64 copy of all features is made.
+_ROWS = 4096
+
+
+def covariance(values: np.ndarray) -> np.ndarray:
+    """The sample covariance C, (D, D) float64, of rows (N, D) floating: sum of (x - mean)(x - mean)^T over N - 1.
+
+    A dimension in which all rows are equal has exact zeros in C. Raises InputError for fewer than two rows, for rows
+    that are not finite, and where all rows are equal.
+    """
+    if values.ndim != 2 or len(values) < 2 or values.shape[1] == 0:
+        raise InputError(f"a covariance needs at least two feature rows, (N, D), not {values.shape}")
+    mean = values.mean(axis=0, dtype=np.float64)
+    if not np.isfinite(mean).all():
+        raise InputError(f"some of the {len(values)} feature rows hold NaN or infinity; has the training diverged?")
+    constant = values.min(axis=0) == values.max(axis=0)
+    if constant.all():
+        raise InputError(
+            f"all {len(values)} feature rows are equal, so they have no covariance; has the network collapsed?"
+        )
+    total = np.zeros((values.shape[1], values.shape[1]))
+    for start in range(0, len(values), _ROWS):
+        centred = values[start : start + _ROWS].astype(np.float64) - mean
+        # The mean of equal numbers may round to another number, which would leave a variance.
+        centred[:, constant] = 0.0
+        total += centred.T @ centred
+    return total / (len(values) - 1)
+
+
+def describe(values: np.ndarray) -> dict[str, Any]:
+    """What the rows (N, D) floating look like, all from their covariance C in float64; errors as in `covariance`.
+
+    images, dimensions: N and D. dead: dimensions of zero variance. total_variance: trace of C.
+    spectrum: D eigenvalues of C, descending, none below zero.
+    correlation: S(C) = sum_i c_ii / sum_ij |c_ij| in [1/D, 1], the form of S(W) with C in the place of the Gram matrix;
+        1 where no two dimensions correlate.
+    mean_absolute_correlation: mean of |c_ij| / sqrt(c_ii c_jj) over pairs i < j of dimensions that are not dead, in
+        [0, 1]; None where fewer than two are left. by_chance: what N independent Gaussian rows with independent
+        dimensions would give, sqrt(2 / (pi (N - 1))).
+    effective_rank: exp of the entropy of the eigenvalues over their sum, in [1, D] (Roy and Vetterli 2007, there of
+        singular values).
+    variance: for k = 1, 2, 4, ..., D the share of the total variance that the first k dimensions as they come, and the
+        first k principal components, carry: {"k", "dimensions", "components"}.
+    """
+    c = covariance(values)
+    diagonal = c.diagonal()
+    eigenvalues = np.maximum(np.linalg.eigvalsh(c)[::-1], 0.0)
+    shares = eigenvalues / eigenvalues.sum()
+    in_order, sorted_out = (np.cumsum(v) / np.sum(v) for v in (diagonal, eigenvalues))
+    return {
+        "images": len(values),
+        "dimensions": len(c),
+        "dead": int((diagonal == 0).sum()),
+        "total_variance": float(diagonal.sum()),
+        "spectrum": eigenvalues.tolist(),
+        "correlation": min(1.0, float(diagonal.sum() / np.abs(c).sum())),
+        "mean_absolute_correlation": _mean_absolute_correlation(c),
+        "by_chance": math.sqrt(2.0 / (math.pi * (len(values) - 1))),
+        "effective_rank": float(np.exp(-(shares * np.log(np.where(shares > 0, shares, 1.0))).sum())),
+        "variance": [
+            {"k": k, "dimensions": float(in_order[k - 1]), "components": float(sorted_out[k - 1])}
+            for k in doubling(1, len(c))
+        ],
+    }
+
+
+def doubling(first: int, last: int) -> list[int]:
+    """`first`, twice and four times it and so on below `last`, then `last` itself."""
+    found = []
+    while first < last:
+        found.append(first)
+        first *= 2
+    return [*found, last]
+
+
+def _mean_absolute_correlation(c: np.ndarray) -> float | None:
+    alive = c.diagonal() > 0
+    count = int(alive.sum())
+    if count < 2:
+        return None
+    deviations = np.sqrt(c.diagonal()[alive])
+    absolute = np.abs(c[np.ix_(alive, alive)] / deviations / deviations[:, None])
+    return float((absolute.sum() - absolute.trace()) / (count * (count - 1)))

@@ -1,0 +1,147 @@
+"""The page of ranked lists in a real browser: filters, sorting, keyboard, print, both widths and both schemes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reid.diagnostics.retrieval import Embedded, describe_retrieval
+from reid.records import Features
+from reid.report.ranked_lists import write_page
+
+OpenPage = Callable[..., Any]
+SHOWN = "[...document.querySelectorAll('.query')].filter(e => e.checkVisibility()).map(e => Number(e.id.slice(1)))"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The page of two checkpoints on drawn images, one of them missing, and its content."""
+    folder, random = tmp_path_factory.mktemp("ranks"), np.random.default_rng(0)
+
+    def part(name: str, count: int, lowest: int) -> Features:
+        paths = [str(folder / f"{name}{i:02d}.png") for i in range(count)]
+        for path in paths[1:]:
+            Image.fromarray(random.integers(0, 255, (16, 8, 3), dtype=np.uint8)).resize((64, 128)).save(path)
+        labels = random.integers(lowest, 8, count), random.integers(1, 5, count)
+        return Features(random.normal(size=(count, 6)).astype(np.float32), *labels, tuple(paths))
+
+    query, gallery = part("query", 30, 1), part("gallery", 60, -1)
+    other = dataclasses.replace(query, values=query.values + random.normal(size=(30, 6)).astype(np.float32))
+    sides = [Embedded("rri_last.pth", query, gallery, "input"), Embedded("control_last.pth", other, gallery, "input")]
+    content = describe_retrieval("drawn", sides, queries=20)
+    return write_page(folder / "page.html", content), content
+
+
+def ordered(content: dict[str, Any], key: Callable[[dict[str, Any]], float]) -> list[int]:
+    return [entry["query"] for entry in sorted(content["lists"], key=key)]
+
+
+def test_filters_and_their_count(open_page: OpenPage, drawn: tuple[Path, dict[str, Any]]) -> None:
+    path, content = drawn
+    page = open_page(path).page
+    everything = [entry["query"] for entry in content["lists"]]
+    assert page.evaluate(SHOWN) == everything
+    assert page.locator("#count").text_content() == "all 20 listed queries"
+    assert page.locator("#count").get_attribute("aria-live") == "polite"
+
+    page.get_by_label("query camera").select_option("2")
+    by_camera = [entry["query"] for entry in content["lists"] if entry["camera"] == 2]
+    assert page.evaluate(SHOWN) == by_camera and 0 < len(by_camera) < 20
+    assert page.locator("#count").text_content() == f"{len(by_camera)} of 20 listed queries"
+
+    identity = content["lists"][0]["identity"]
+    page.get_by_label("query camera").select_option("")
+    page.get_by_role("searchbox", name="identity").fill(f" {identity}, 999")
+    by_identity = [entry["query"] for entry in content["lists"] if entry["identity"] == identity]
+    assert page.evaluate(SHOWN) == by_identity
+    page.get_by_role("searchbox", name="identity").fill("nobody")
+    assert page.evaluate(SHOWN) == []
+    assert page.locator("#count").text_content() == "0 of 20 listed queries"
+
+    page.get_by_role("button", name="reset").click()
+    page.wait_for_function("document.getElementById('count').textContent.startsWith('all')")
+    assert page.evaluate(SHOWN) == everything
+    for word in ("repaired", "broken", "kept"):
+        page.get_by_label("first answer").select_option(word)
+        assert page.evaluate(SHOWN) == [entry["query"] for entry in content["lists"] if entry["change"] == word]
+
+
+def test_sorting(open_page: OpenPage, drawn: tuple[Path, dict[str, Any]]) -> None:
+    path, content = drawn
+    page = open_page(path).page
+    keys: dict[str, Callable[[dict[str, Any]], float]] = {
+        "ap": lambda entry: entry["sides"][0]["average_precision"],
+        "first": lambda entry: -entry["sides"][0]["first_hit"],
+        "fall": lambda entry: entry["difference"],
+        "rise": lambda entry: -entry["difference"],
+        "identity": lambda entry: entry["identity"],
+        "change": lambda entry: -abs(entry["difference"]),
+    }
+    offered = page.locator("#sort option").evaluate_all("options => options.map(option => option.value)")
+    assert set(offered) == set(keys) and offered[0] == "change"
+    for name, key in keys.items():
+        page.get_by_label("sort by").select_option(name)
+        assert page.evaluate(SHOWN) == ordered(content, key), name
+
+
+def test_the_keyboard_is_enough(open_page: OpenPage, drawn: tuple[Path, dict[str, Any]]) -> None:
+    path, content = drawn
+    page = open_page(path).page
+    page.locator("#camera").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "identity"
+    page.keyboard.type(str(content["lists"][0]["identity"]))
+    page.keyboard.press("Enter")
+    assert page.evaluate(SHOWN) and len(page.evaluate(SHOWN)) < 20
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "sort"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.getElementById('count').textContent.startsWith('all')")
+    assert len(page.evaluate(SHOWN)) == 20
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_reads_well(
+    open_page: OpenPage, drawn: tuple[Path, dict[str, Any]], tmp_path: Path, width: int, dark: bool
+) -> None:
+    visit = open_page(drawn[0], width, dark=dark)
+    assert visit.overflowing() == []
+    visit.page.locator("summary").click()
+    ratio, text = visit.contrast()
+    assert ratio >= 4.5, f"{ratio:.2f}: {text}"
+    assert visit.colours(tmp_path / "shot.png", ".query .answers li:nth-child(2) .shot") > 50, "no picture in the frame"
+    boxes = visit.shown(".query:first-child .answered > :first-child .shot")
+    assert len(boxes) == 10 and all(box["width"] >= 50 and box["x"] + box["width"] <= width for box in boxes)
+
+
+def test_right_and_wrong_differ_in_more_than_colour(open_page: OpenPage, drawn: tuple[Path, dict[str, Any]]) -> None:
+    page = open_page(drawn[0]).page
+    style = "e => getComputedStyle(e).borderTopStyle + ' ' + getComputedStyle(e).borderTopColor"
+    right, wrong = (page.locator(f".{verdict} .shot").first.evaluate(style) for verdict in ("right", "wrong"))
+    assert right.split(" ", 1)[0] == "solid" and wrong.split(" ", 1)[0] == "dashed"
+    assert right.split(" ", 1)[1] != wrong.split(" ", 1)[1]
+
+
+def test_without_javascript_and_in_print_all_lists_stand(
+    browser: Any, open_page: OpenPage, drawn: tuple[Path, dict[str, Any]]
+) -> None:
+    path, content = drawn
+    quiet = browser.new_context(java_script_enabled=False, offline=True)
+    page = quiet.new_page()
+    page.goto(path.resolve().as_uri())
+    assert page.locator(".query").count() == len(content["lists"])
+    assert page.locator(".query").last.is_visible() and not page.locator("#filters").is_visible()
+    quiet.close()
+    printed = open_page(path, media="print")
+    assert not printed.page.locator("#filters").is_visible()
+    assert len(printed.shown(".query")) == len(content["lists"])
+    assert len(printed.page.pdf()) > 10_000

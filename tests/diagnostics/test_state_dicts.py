@@ -1,0 +1,160 @@
+"""Weights come out of every program's files, and no file gets to run anything."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from reid.checkpoint import save_checkpoint
+from reid.diagnostics.state_dicts import read_weights
+from reid.errors import InputError
+
+TENSORS = {"conv.weight": torch.arange(24.0).reshape(2, 3, 2, 2), "fc.weight": torch.arange(6.0).reshape(2, 3)}
+OPTIMIZER = {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
+
+
+def assert_read(path: Path) -> None:
+    tensors, config = read_weights(path)
+    assert list(tensors) == list(TENSORS) and config is None
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TENSORS,
+        {"state_dict": TENSORS, "epoch": 3, "rank1": np.float64(0.5), "optimizer": OPTIMIZER},
+        {"model": TENSORS, "optimizer": OPTIMIZER, "iteration": 5},
+        {"net": TENSORS, "acc": np.float32(0.25), "epoch": np.int64(7)},
+        {"state_dict": {f"module.{name}": tensor for name, tensor in TENSORS.items()}},
+        {f"module._orig_mod.{name}": tensor for name, tensor in TENSORS.items()},
+        {"odd name": TENSORS, "optimizer": OPTIMIZER},
+        {"model": {"state_dict": TENSORS}},
+        {"step": torch.tensor(3), "state_dict": {**TENSORS, "extra_state": "text"}},
+    ],
+    ids=[
+        "bare",
+        "torchreid",
+        "fast-reid",
+        "net",
+        "DataParallel",
+        "compiled",
+        "one unknown key",
+        "nested",
+        "others too",
+    ],
+)
+def test_layouts_of_other_programs(tmp_path: Path, content: dict[str, Any]) -> None:
+    torch.save(content, tmp_path / "model.pth.tar-60")
+    assert_read(tmp_path / "model.pth.tar-60")
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    tensors, config = read_weights(tmp_path / "model.safetensors")
+    assert config is None and sorted(tensors) == sorted(TENSORS)
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_checkpoint_of_ours_carries_its_configuration(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pth", {"model": TENSORS, "config": "SEED: 1\n", "num_classes": 2})
+    tensors, config = read_weights(tmp_path / "a.pth")
+    assert list(tensors) == list(TENSORS)
+    assert config == "SEED: 1\n"
+
+
+class Trap:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("echo > executed",)
+
+
+def write_bad(folder: Path, kind: str) -> Path:
+    path = folder / f"{kind}.pth"
+    if kind == "trap":
+        torch.save({"state_dict": TENSORS, "optimizer": Trap()}, path)
+    elif kind == "legacy trap":
+        torch.save(Trap(), path, _use_new_zipfile_serialization=False)
+    elif kind == "module":
+        torch.save(nn.Linear(2, 3), path)
+    elif kind == "object scalar":
+        torch.save({"state_dict": TENSORS, "best": np.array([Trap()], dtype=object)}, path)
+    elif kind.startswith("pickle"):
+        path.write_bytes(pickle.dumps({"a": Trap()}, protocol=int(kind[-1])))
+    elif kind == "tar":
+        with tarfile.open(path, "w") as archive:
+            for name in ("storages", "tensors", "pickle"):
+                data = pickle.dumps(Trap())
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+    elif kind == "script":
+        torch.jit.save(torch.jit.trace(nn.Linear(2, 3), torch.zeros(1, 2)), path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "kind", ["trap", "legacy trap", "module", "object scalar", "pickle2", "pickle4", "pickle5", "tar", "script"]
+)
+def test_code_is_refused_with_the_way_to_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_bad(tmp_path, kind)
+    with pytest.raises(InputError, match="execut") as told:
+        read_weights(path)
+    assert str(path) in str(told.value) and "torch.save(model.state_dict()" in str(told.value)
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_an_object_in_a_numpy_scalar_stays_out(tmp_path: Path) -> None:
+    # The dtype "O8" would make the scalar hold anything; its reconstruction is not among what is allowed.
+    class Scalar:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return np.float64().__reduce__()[0], (np.dtype("O"), b"")
+
+    torch.save({"model": TENSORS, "best": Scalar()}, tmp_path / "a.pth")
+    with pytest.raises(InputError):
+        read_weights(tmp_path / "a.pth")
+
+
+def test_broken_files_in_one_line(tmp_path: Path) -> None:
+    torch.save(TENSORS, tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    save_file(TENSORS, tmp_path / "whole.safetensors")
+    (tmp_path / "short.pth").write_bytes(whole[:-300])
+    (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "short.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:-8])
+    (tmp_path / "text.safetensors").write_text("hello, this is no header of anything")
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    torch.save({"epoch": 3, "loss": 0.5}, tmp_path / "numbers.pth")
+    torch.save({"one": TENSORS, "two": TENSORS}, tmp_path / "two.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name, message in [
+        ("short.pth", "broken or no checkpoint"),
+        ("empty.pth", "broken or no checkpoint"),
+        ("text.pth", "broken or no checkpoint"),
+        ("short.safetensors", "broken or no safetensors"),
+        ("text.safetensors", "broken or no safetensors"),
+        ("empty.safetensors", "broken or no safetensors"),
+        ("numbers.pth", "no state dict found, its keys: epoch, loss"),
+        ("two.pth", r"several keys hold tensors \(one, two\)"),
+        ("list.pth", "holds a list"),
+        ("missing.pth", "no such"),
+        ("missing.safetensors", "no such"),
+        (".", "no such"),
+    ]:
+        with pytest.raises(InputError, match=message) as told:
+            read_weights(tmp_path / name)
+        assert "\n" not in str(told.value)
+        assert str(tmp_path) in str(told.value)

@@ -1,0 +1,81 @@
+"""Each benchmark of ranking runs through at a small size; what it times is its own affair."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reid.ranking import rank_matches
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def cells(output: str, start: str) -> list[str]:
+    """The cells of the table row whose first one begins so."""
+    rows = [line for line in output.splitlines() if line.startswith(f"| {start}")]
+    assert len(rows) == 1, output
+    return [cell.strip() for cell in rows[0].strip("|").split("|")]
+
+
+# What a rival's rank.py looks like from outside; it ranks as the protocol says, one query after the other.
+RANK = """
+import numpy as np
+
+def evaluate_rank(distances, queries, gallery, query_cameras, gallery_cameras, max_rank=50, use_cython=True):
+    curves, precisions = [], []
+    for row, person, camera in zip(distances, queries, query_cameras):
+        order = np.argsort(row, kind="stable")
+        order = order[(gallery[order] != person) | (gallery_cameras[order] != camera)]
+        hits = gallery[order] == person
+        if hits.any():
+            curves.append((np.cumsum(hits) > 0)[:max_rank])
+            precisions.append((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
+    return np.mean(curves, axis=0), precisions, []
+"""
+
+
+def test_ranking_of_saved_features_agrees_with_a_rival(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "fastreid" / "evaluation").mkdir(parents=True)
+    (tmp_path / "fastreid" / "evaluation" / "rank.py").write_text(RANK, encoding="utf-8")
+    identities = np.arange(40) % 9 + 1, np.arange(600) % 12 - 1
+    for side, people in zip(("query", "gallery"), identities, strict=True):
+        values = rng.normal(size=(len(people), 16)) + 0.3 * people[:, None]
+        np.save(tmp_path / f"{side}.npy", values.astype(np.float32))
+        np.save(tmp_path / f"{side}_ids.npy", people)
+        np.save(tmp_path / f"{side}_cameras.npy", rng.integers(1, 4, len(people)))
+    output = run("ranking", f"--features={tmp_path}", "--rounds=1", f"--fastreid={tmp_path}")
+    assert "40 x 550 x 16 and 50 junk rows" in output
+    plain, integers, rival = (cells(output, name) for name in ("evaluate, float32", "evaluate, integers", "fast-reid"))
+    assert plain[5:] == integers[5:] == rival[6:]
+    assert 0 < float(plain[6]) < 1
+
+
+def test_distractors_make_it_harder_and_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from drawn import clustered
+
+    output = run("distractors", "--queries=50", "--width=16", "--rounds=1", "--gallery=40000", f"--folder={tmp_path}")
+    plain, integers = (cells(output, f"evaluate, {name}") for name in ("float32", "integers"))
+    assert plain[5:] == integers[5:]
+    assert 0 < float(plain[6]) < rank_matches(*clustered(50, 15913, 16)).scores().mAP - 0.01
+    assert not list(tmp_path.iterdir())
+
+
+def test_search() -> None:
+    pytest.importorskip("faiss")
+    output = run("search", "--queries=50", "--gallery=2000", "--width=16", "--k=5")
+    assert cells(output, "flat")[3] == "1.0000"

@@ -1,0 +1,170 @@
+"""`tools/diagnose.py` as a user calls it, on checkpoints of ours and of others, with and without a dataset."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from reid import build
+from reid.checkpoint import save_checkpoint
+from reid.config import load_config
+
+Tool = Callable[..., Any]
+CONFIG = Path(__file__).parents[2] / "configs" / "demo_synthetic.yaml"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, quick: tuple[str, ...]) -> Path:
+    """A checkpoint of an untrained network for the tiny synthetic dataset."""
+    config = load_config(CONFIG, quick)
+    torch.manual_seed(0)
+    classes = len(build.split(config).train_labels())
+    model = build.network(config, num_classes=classes)
+    path = tmp_path / "rri_last.pth"
+    save_checkpoint(path, {"model": model.state_dict(), "config": config.dump(), "num_classes": classes})
+    return path
+
+
+def correlation(weight: torch.Tensor) -> float:
+    rows = weight.numpy().astype(np.float64).reshape(len(weight), -1)
+    gram = rows @ rows.T
+    return float(np.trace(gram) / np.abs(gram).sum())
+
+
+def test_checkpoint_of_ours(tool: Tool, checkpoint: Path) -> None:
+    ended = tool("diagnose", "--weights", checkpoint)
+    assert ended.code == 0, ended.err
+    told = json.loads((checkpoint.parent / "diagnosis" / "diagnosis.json").read_text())
+    tensors = torch.load(checkpoint, weights_only=True)["model"]
+    assert len(told["survey"]) == 20 + 2  # ResNet-18 without its fc, Eigenlayer and classifier
+    for row in told["survey"]:
+        assert row["correlation"] == pytest.approx(correlation(tensors[row["name"]]), rel=1e-9)
+        assert row["groups_from"] == "network"
+    assert [layer["name"] for layer in told["layers"]] == ["eigenlayer.weight", "classifier.weight"]
+    assert told["layers"][1]["identities"]["dataset"] is None
+    assert "dataset" not in told
+    for text in ("| eigenlayer.weight | linear | 512 × 32 |", "most alike identities: ", "2 more in diagnosis.json"):
+        assert text in ended.out
+    page = (checkpoint.parent / "diagnosis" / "diagnosis.html").read_text()
+    assert "Correlation in rri_last.pth" in page and str(checkpoint.parent) not in page.partition("Where it came")[0]
+
+
+def test_with_its_dataset(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
+    ended = tool("diagnose", "--weights", checkpoint, "--output", tmp_path / "out", "DATASETS.SYNTHETIC.SIZE", "tiny")
+    assert ended.code == 0, ended.err
+    assert "subset" in ended.out and "| UVt |" in ended.out
+    told = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
+    assert told["dataset"]["replacements"][0]["variant"] == "Orig"
+    pair = told["layers"][1]["identities"]["pairs"][0]
+    split = build.split(load_config(CONFIG, ["DATASETS.SYNTHETIC.SIZE", "tiny"]))
+    labels = split.train_labels()
+    rows = torch.load(checkpoint, weights_only=True)["model"]["classifier.weight"].numpy().astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    cosine = rows @ rows.T - 2 * np.eye(len(rows))
+    assert {labels[pair["first"]], labels[pair["second"]]} == set(np.unravel_index(cosine.argmax(), cosine.shape))
+    assert pair["cos"] == pytest.approx(cosine.max())
+    page = (tmp_path / "out" / "diagnosis.html").read_text()
+    assert f'alt="identity {pair["first"]}, camera ' in page and 'id="replacements"' in page
+    assert "data:image" not in json.dumps(told)
+    assert len(page) < 5_000_000
+
+
+def test_another_dataset_names_no_identities(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
+    other = ("DATASETS.SYNTHETIC.SIZE", "tiny", "DATASETS.SYNTHETIC.SEED", "1")
+    ended = tool("diagnose", "--weights", checkpoint, "--output", tmp_path / "out", "--layer", "classifier", *other)
+    assert ended.code == 0, ended.err
+    told = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
+    assert told["layers"][0]["identities"]["dataset"] is None and told["dataset"]["name"]
+    assert "survey" not in told and 'alt="identity' not in (tmp_path / "out" / "diagnosis.html").read_text()
+
+
+def test_weights_of_others(tool: Tool, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        model = torchvision.models.resnext50_32x4d(weights=None)
+    tensors = {name: torch.randn(t.shape) for name, t in model.state_dict().items() if name.startswith("layer1")}
+    path = tmp_path / "model.pth.tar-60"
+    torch.save(
+        {"state_dict": {f"module.{n}": t for n, t in tensors.items()}, "rank1": np.float64(0.8), "epoch": 60}, path
+    )
+    ended = tool("diagnose", "--weights", path, "--layer", "layer1.0.conv2", "--output", tmp_path)
+    assert ended.code == 0, ended.err
+    assert "layer1.0.conv2.weight: grouped convolution 3×3, 32 groups?, 36 × 4, 32 times" in ended.out
+    ended = tool(
+        "diagnose",
+        "--weights",
+        path,
+        "--output",
+        tmp_path,
+        "--groups",
+        "layer1.0.conv2=1",
+        "--groups",
+        "layer1.1.conv2=8",
+    )
+    assert ended.code == 0, ended.err
+    told = json.loads((tmp_path / "diagnosis.json").read_text())
+    groups = {row["name"]: (row["groups"], row["groups_from"]) for row in told["survey"]}
+    assert groups["layer1.0.conv2.weight"] == (1, "given") and groups["layer1.1.conv2.weight"] == (8, "given")
+    assert groups["layer1.2.conv2.weight"] == (32, "shapes")
+    assert told["layers"] == [] and told["config"] is None
+
+
+def test_nan_breaks_a_row_and_not_the_survey(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content["model"]["eigenlayer.weight"][3, 4] = torch.nan
+    content.pop("format")
+    save_checkpoint(checkpoint, content)
+    ended = tool("diagnose", "--weights", checkpoint)
+    assert ended.code == 0, ended.err
+    told = json.loads((tmp_path / "diagnosis" / "diagnosis.json").read_text())
+    assert told["survey"][-1]["broken"].startswith("1 of 16,384 entries are NaN or infinite, at [3, 4]")
+    assert [layer["name"] for layer in told["layers"]] == ["classifier.weight"]
+    ended = tool("diagnose", "--weights", checkpoint, "--layer", "eigenlayer")
+    assert ended.code == 2
+    assert ended.err.splitlines()[-1].startswith("error: eigenlayer.weight: 1 of 16,384 entries are NaN or infinite")
+
+
+class Trap:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("echo > executed",)
+
+
+def test_mistakes_are_told_in_one_line(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"fc.weight": torch.randn(3, 4), "fc.bias": torch.zeros(3)}, "a.pth")
+    torch.save({"state_dict": Trap()}, "trap.pth")
+    torch.save({"scale": torch.ones(3)}, "vectors.pth")
+    Path("text.pth").write_text("hello")
+    for arguments, message in [
+        (["--weights", "none.pth"], "none.pth: no such checkpoint"),
+        (["--weights", "text.pth"], "text.pth: broken or no checkpoint"),
+        (["--weights", "trap.pth"], "loading it would execute code (it asks for posix.system)"),
+        (["--weights", "vectors.pth"], "vectors.pth: none of its 1 tensors is the weight"),
+        (["--weights", "a.pth", "--layer", "fx"], "a.pth: no layer 'fx'; did you mean fc.weight?"),
+        (["--weights", "a.pth", "--layer", "fc.bias"], "fc.bias: a torch.float32 tensor of shape (3,)"),
+        (["--weights", "a.pth", "--groups", "fc"], "--groups 'fc': expected NAME=G"),
+        (["--weights", "a.pth", "--config-file", CONFIG], "a.pth: no checkpoint of this project"),
+        (["--weights", "a.pth", "SEED", "1"], "a.pth: no checkpoint of this project"),
+        (["--weights", "a.pth", "--output", "text.pth"], "text.pth"),
+    ]:
+        ended = tool("diagnose", *arguments)
+        assert ended.code == 2, arguments
+        assert ended.err.count("\n") == 1 and message in ended.err, ended.err
+        assert "Traceback" not in ended.err
+    assert not Path("executed").exists() and not Path("diagnosis").exists()
+
+
+def test_a_file_named_as_html(tool: Tool, tmp_path: Path) -> None:
+    path = tmp_path / "<b onclick=x()>&.pth"
+    torch.save({"<i>fc<i>.weight": torch.randn(3, 4)}, path)
+    ended = tool("diagnose", "--weights", path, "--layer", "<i>fc<i>")
+    assert ended.code == 0, ended.err
+    page = (tmp_path / "diagnosis" / "diagnosis.html").read_text()
+    assert "<b onclick" not in page and "<i>" not in page and "&lt;b onclick=x()&gt;&amp;.pth" in page

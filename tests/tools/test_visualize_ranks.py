@@ -1,0 +1,124 @@
+"""`tools/visualize_ranks.py` as a user calls it, on a drawn dataset and on saved features."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reid import build
+from reid.checkpoint import save_checkpoint
+from reid.config import load_config
+from reid.feature_files import save_features
+from reid.records import Features
+
+ROOT = Path(__file__).parents[2]
+Tool = Callable[..., Any]
+
+
+@pytest.fixture
+def checkpoints(quick: tuple[str, ...], tmp_path: Path) -> tuple[Path, Path]:
+    """An RRI checkpoint and its control's, of networks that are not trained, as a run folder would hold them."""
+    config = load_config(ROOT / "configs" / "demo_synthetic.yaml", quick)
+    paths = []
+    for seed, run in enumerate(("rri", "control")):
+        torch.manual_seed(seed)
+        paths.append(tmp_path / "run" / "checkpoints" / f"{run}_last.pth")
+        content = {
+            "config": config.dump(),
+            "num_classes": 4,
+            "model": build.network(config, num_classes=4).state_dict(),
+            "position": {"run": run, "stage": "", "round": 1, "epoch": 0},
+            "rows": [{"stage": "step0", "round": 0, "epochs": 2}, {"stage": "restraint", "round": 1, "epochs": 1}],
+        }
+        save_checkpoint(paths[-1], content)
+    return paths[0], paths[1]
+
+
+def features(seed: int, paths: bool = True, queries: int = 10) -> tuple[Features, Features]:
+    random = np.random.default_rng(seed)
+
+    def part(name: str, count: int) -> Features:
+        labels = np.arange(count) % 5 + 1, np.arange(count) // 5 % 3 + 1
+        files = tuple(f"/nowhere/{name}{i}.jpg" for i in range(count)) if paths else ()
+        return Features(random.normal(size=(count, 4)).astype(np.float32), *labels, files)
+
+    return part("q", queries), part("g", 30)
+
+
+def test_one_checkpoint_is_scored_as_evaluate_scores_it(
+    tool: Tool, checkpoints: tuple[Path, Path], tmp_path: Path
+) -> None:
+    output, overrides = tmp_path / "shown", ("TEST.NORMALIZED", "True", "TEST.FEATURE", "output", "TEST.FLIP", "True")
+    ended = tool(
+        "visualize_ranks", "--weights", checkpoints[0], "--output", output, "--queries", "6", "--top", "3", *overrides
+    )
+    assert ended.code == 0, ended.err
+    found = json.loads((output / "ranked_lists.json").read_text())
+    assert tool("evaluate", "--weights", checkpoints[0], "--output", output, *overrides).code == 0
+    scores = json.loads((output / "evaluation.json").read_text())["scores"]
+    assert found["sides"][0]["scores"] in scores
+    assert [found["sides"][0]["scores"][name] for name in ("feature", "normalized", "flip")] == ["output", True, True]
+    assert len(found["lists"]) == 6 and len(found["lists"][0]["sides"][0]["answers"]) == 3
+    assert found["sides"][0]["map"]["method"] == "pca"
+    page = (output / "ranked_lists.html").read_text()
+    assert page.count("data:image/jpeg") > 6 and "no picture" not in page
+    assert "rri_last.pth: rank-1" in ended.out and "ranked_lists.html" in ended.out
+
+
+def test_rri_beside_its_control(tool: Tool, checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
+    ended = tool("visualize_ranks", "--weights", checkpoints[0], "--against", checkpoints[1], "--map", "none")
+    assert ended.code == 0, ended.err
+    folder = checkpoints[0].parent
+    found = json.loads((folder / "ranked_lists.json").read_text())
+    assert [side["name"] for side in found["sides"]] == ["rri_last.pth", "control_last.pth"]
+    assert found["comparison"]["name"] == "gain of RRI"
+    assert f"repaired: {found['comparison']['repaired']}, broken: {found['comparison']['broken']}" in ended.out
+    assert [side["map"] for side in found["sides"]] == [None, None]
+    turned = tool("visualize_ranks", "--weights", checkpoints[1], "--against", checkpoints[0], "--queries", "0")
+    assert turned.code == 0 and "difference: rank-1" in turned.out and "gain of RRI" not in turned.out
+    assert "gain of RRI:" in ended.out
+
+
+def test_features_saved_before(tool: Tool, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        save_features(tmp_path / f"{name}.npz", *features(seed), feature="input")
+    ended = tool("visualize_ranks", "--features", tmp_path / "a.npz", "--against", tmp_path / "b.npz")
+    assert ended.code == 0, ended.err
+    found = json.loads((tmp_path / "a" / "ranked_lists.json").read_text())
+    assert found["dataset"] == "a.npz" and found["comparison"]["name"] == "difference"
+    assert "no picture" in (tmp_path / "a" / "ranked_lists.html").read_text()
+
+
+def test_features_without_paths(tool: Tool, tmp_path: Path) -> None:
+    save_features(tmp_path / "a.npz", *features(0, paths=False), feature="input")
+    assert tool("visualize_ranks", "--features", tmp_path / "a.npz", "--output", tmp_path / "out").code == 0
+    assert "no picture" in (tmp_path / "out" / "ranked_lists.html").read_text()
+
+
+def test_mistakes_are_told_in_one_line(tool: Tool, checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
+    save_features(tmp_path / "a.npz", *features(0), feature="input")
+    save_features(tmp_path / "b.npz", *features(0, queries=9), feature="input")
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    (tmp_path / "file").write_text("")
+    told = {
+        "one side only": ("--features", tmp_path / "a.npz", "--against", tmp_path / "b.npz"),
+        "compared with itself": ("--features", tmp_path / "a.npz", "--against", tmp_path / "a.npz"),
+        "takes no configuration": ("--features", tmp_path / "a.npz", "TEST.FLIP", "True"),
+        "0 to 500 queries": ("--features", tmp_path / "a.npz", "--queries", "501"),
+        "not 51": ("--features", tmp_path / "a.npz", "--top", "51"),
+        "no checkpoint": ("--weights", checkpoints[0], "--against", tmp_path / "text.pth"),
+        "no such checkpoint": ("--weights", tmp_path / "none.pth"),
+        "did you mean": ("--weights", checkpoints[0], "TEST.FEATUR", "output"),
+        "give another path": ("--features", tmp_path / "a.npz", "--output", tmp_path / "file"),
+    }
+    for message, arguments in told.items():
+        ended = tool("visualize_ranks", *arguments)
+        assert ended.code == 2, (message, ended.err)
+        line = ended.err.strip().splitlines()[-1]
+        assert line.startswith("error:") and message in line, line
