@@ -5,9 +5,10 @@
 
 Each candidate runs in a process of its own, in turns, on the same features; medians are told. The product is of all
 N x N pairs, N = queries + gallery, without symmetry. `rerank` is everything from the features to the mAP; `torchreid`
-is the distances and the re-ranking of a clone of deep-person-reid, without its evaluation. Memory is the peak of the
-resident set, in all and above what the process held with its libraries and features loaded. The default is the size of
-Market-1501 without its junk; --gallery 100000 --width 512 is one that no dense array fits.
+is the distances and the re-ranking of a clone of deep-person-reid, without its evaluation. `core-s` are the seconds of
+all cores together, which others at work on the machine disturb less. Memory is the peak of the resident set, in all and
+above what the process held with its libraries and features loaded. The default is the size of Market-1501 without its
+junk; --gallery 100000 --width 512 is one that no dense array fits.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from drawn import clustered, load, save
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,8 +49,8 @@ def main() -> None:
         print(json.dumps(measure(arguments.candidate, arguments.features, arguments.torchreid)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "features.npz"
-        draw(arguments, path)
+        path = Path(folder)
+        save(path, *clustered(arguments.queries, arguments.gallery, arguments.width))
         rounds = {"product": arguments.rounds, "rerank": arguments.rounds}
         if arguments.torchreid:
             rounds["torchreid"] = arguments.torchreid_rounds
@@ -62,8 +65,6 @@ def main() -> None:
 def run(candidate: str, arguments: argparse.Namespace, path: Path) -> dict[str, float]:
     """Measure one candidate in a fresh process."""
     command = [sys.executable, __file__, "--candidate", candidate, "--features", str(path)]
-    for name in ("queries", "gallery", "width"):
-        command += [f"--{name}", str(getattr(arguments, name))]
     if arguments.torchreid:
         command += ["--torchreid", str(arguments.torchreid)]
     # The libraries below NumPy read the number of threads when they are loaded.
@@ -75,34 +76,16 @@ def run(candidate: str, arguments: argparse.Namespace, path: Path) -> dict[str, 
     return measured
 
 
-def draw(arguments: argparse.Namespace, path: Path) -> None:
-    import numpy as np
-    from ranking import clustered
-
-    parts = clustered(arguments.queries, arguments.gallery, arguments.width)
-    arrays: dict[str, Any] = {
-        f"{side}_{name}": getattr(features, name)
-        for side, features in zip(("query", "gallery"), parts, strict=True)
-        for name in ("values", "identities", "cameras")
-    }
-    np.savez(path, **arrays)
-
-
 def measure(candidate: str, path: Path, torchreid: Path | None) -> dict[str, float]:
-    """Seconds, GB in all and above the features, and the mAP of one candidate, in this process."""
+    """Seconds, those of all cores, GB in all and above the features, and the mAP of one candidate, in this process."""
     import numpy as np
 
     from reid.ranking.rerank import rerank_ranking
-    from reid.records import Features
 
-    with np.load(path) as arrays:
-        query, gallery = (
-            Features(*(arrays[f"{side}_{name}"] for name in ("values", "identities", "cameras")))
-            for side in ("query", "gallery")
-        )
+    query, gallery = load(path)
     peer = load_peer(torchreid) if candidate == "torchreid" and torchreid else None
     before = resident()
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     score = float("nan")
     if candidate == "product":
         product(np.concatenate([query.values, gallery.values]))
@@ -110,11 +93,11 @@ def measure(candidate: str, path: Path, torchreid: Path | None) -> dict[str, flo
         distances = peer_distances(peer, query.values, gallery.values)
     else:
         score = rerank_ranking(query, gallery).scores().mAP
-    seconds = time.perf_counter() - start
+    seconds, cores = time.perf_counter() - start, time.process_time() - busy
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     if peer is not None:
         score = mean_precision(distances, query, gallery)
-    return {"seconds": seconds, "peak": peak, "above": peak - before, "mAP": score}
+    return {"seconds": seconds, "cores": cores, "peak": peak, "above": peak - before, "mAP": score}
 
 
 def resident() -> float:
@@ -176,14 +159,17 @@ def report(arguments: argparse.Namespace, found: dict[str, list[dict[str, float]
     rows = arguments.queries + arguments.gallery
     print(f"{rows} x {arguments.width}, {arguments.threads} thread(s), medians; the load average now is ", end="")
     print(f"{os.getloadavg()[0]:.1f}")
-    print(f"{'':10} {'seconds':>8} {'x product':>10} {'GB in all':>10} {'GB above':>9} {'mAP':>8}  runs")
+    heads = ("seconds", "x product", "core-s", "x product", "GB in all", "GB above", "mAP")
+    print(" " * 10 + "".join(f" {head:>9}" for head in heads) + "  runs")
     median = {
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in found.items()
     }
     for name, values in median.items():
-        share = values["seconds"] / median["product"]["seconds"]
-        print(f"{name:10} {values['seconds']:8.2f} {share:10.2f} {values['peak']:10.2f} ", end="")
-        print(f"{values['above']:9.2f} {values['mAP']:8.5f}  {len(found[name])}")
+        numbers = []
+        for key in ("seconds", "cores"):
+            numbers += [f"{values[key]:.2f}", f"{values[key] / median['product'][key]:.2f}"]
+        numbers += [f"{values['peak']:.2f}", f"{values['above']:.2f}", f"{values['mAP']:.5f}"]
+        print(f"{name:10}" + "".join(f" {number:>9}" for number in numbers) + f"  {len(found[name])}")
     if "torchreid" in median:
         ours, theirs = median["rerank"], median["torchreid"]
         print(f"torchreid takes {theirs['seconds'] / ours['seconds']:.1f} times as long and ", end="")

@@ -71,11 +71,11 @@ def build_index(
     gallery: (G, D) floating, as in `reid.ranking.search.top_k`; added tile by tile.
     kind: "ivf": the gallery is divided into cells by k-means, and a query looks into the nearest `probes` of `cells`.
     "hnsw": a graph, walked with `probes` candidates in hand; slower to build, quicker to search. "flat": all rows, to
-    float32's precision. 0 chooses `cells` (about 4 sqrt(G)) and `probes` (a 16th of the cells, at least 8; 128 for the
-    graph): more of them find more and take longer.
+    float32's precision. 0 chooses `cells` (about 4 sqrt(G)) and `probes` (a 32nd of the cells, at least 16; 128 for
+    the graph): more of them find more and take longer.
     k, queries, sample: recall is measured for the `k` nearest of `sample` rows drawn from `queries` (Q, D); None draws
-    them from the gallery and leaves each itself out, which is easier than queries from other cameras. `k` is cut to
-    what there is. seed: of that sample, k-means and the graph; several threads may still build different graphs.
+    them from the gallery, where each itself is left out. `k` is cut to what there is. seed: of that sample, k-means and
+    the graph; several threads may still build different graphs.
 
     Raises InputError where FAISS is missing, for an unknown metric or kind, an empty gallery, numbers out of range, and
     as `top_k` does for features.
@@ -88,7 +88,7 @@ def build_index(
     if not size:
         raise InputError("an index needs a gallery of at least one row")
     cells = cells or max(1, min(round(4 * size**0.5), size // _FEWEST_A_CELL))
-    probes = min(probes or max(8, cells // 16), cells) if kind == "ivf" else probes or _WALK
+    probes = min(probes or max(16, cells // 32), cells) if kind == "ivf" else probes or _WALK
     for name, value in (("cells", cells), ("probes", probes), ("k", k), ("sample", sample)):
         if value < 1:
             raise InputError(f"an index with {name} = {value}: must be at least 1")

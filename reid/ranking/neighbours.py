@@ -7,34 +7,23 @@ that may belong to its k nearest; only their distances are computed exactly, in 
 
 from __future__ import annotations
 
-import dataclasses
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
 from reid.errors import InputError
-from reid.ranking import bounds, first_pass
 from reid.ranking.exact import squared_distances
-from reid.ranking.first_pass import Rows
 from reid.ranking.pairs import paired_distances
 from reid.ranking.shortlist import Shortlist
 from reid.ranking.tiles import tiles
+from reid.ranking.triangle import Tile, prepare, visit
 
 _ROWS = 1024
 _SELECTED_ROWS = 4096
 _PLAIN_ROWS = 64
 # Places kept beyond the k nearest; of farthest ones.
 _SPARE, _FARTHEST = 64, 16
-# Tiles beside each other that one thread takes at once.
-_STRIPE = 8
-# A smaller job ends before a bar would be read.
-_BAR_FROM = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -113,130 +102,31 @@ def _surplus_copies(values: np.ndarray, k: int) -> tuple[np.ndarray, list[tuple[
     return np.flatnonzero(kept), copies
 
 
-@dataclass(frozen=True)
-class _Tile:
-    """distances: (a, b) float32, within half_width of the squared distances."""
-
-    distances: np.ndarray
-    half_width: float
-
-
 def _search(values: np.ndarray, k: int, block: int) -> SelfNeighbours:
-    order, parts = _prepare(values, block)
-    starts = np.cumsum([0] + [len(part.squared) for part in parts]).tolist()
+    triangle = prepare(values, block)
     near = Shortlist.empty(len(values), k, min(len(values), k + _SPARE))
     far = Shortlist.empty(len(values), 1, min(len(values), _FARTHEST))
-    own = threading.local()
     lock = threading.Lock()
 
-    def stripe(task: tuple[int, range]) -> int:
-        """The tiles of one part and some others."""
-        i, others = task
-        first = _as_query(parts[i])
-        buffers: dict[str, Any] = own.__dict__.setdefault("buffers", {})
-        for j in others:
-            tile = _tile(first, parts[j], buffers)
-            if i == j:
-                _offer_diagonal(tile, starts[i], near, far, lock)
-            else:
-                _offer_tile(tile, starts[i], starts[j], near, far, lock)
-        return len(others)
+    def take(tile: Tile) -> None:
+        # Far first: near changes the diagonal.
+        _offer_far(tile, 0, far, lock)
+        if tile.first == tile.second:
+            _offer_diagonal(tile, near, lock)
+        else:
+            _offer_far(tile, 1, far, lock)
+            _offer_near(tile, near, lock)
 
-    numbers = range(len(parts))
-    # The diagonal first: every row then has a cutoff before it meets the others.
-    tasks = [[(i, range(i, i + 1)) for i in numbers], []]
-    for i in numbers:
-        for j in range(i + 1, len(parts), _STRIPE):
-            tasks[1].append((i, range(j, min(j + _STRIPE, len(parts)))))
-    with tqdm(
-        total=len(parts) * (len(parts) + 1) // 2,
-        desc="neighbours",
-        unit="tile",
-        leave=False,
-        mininterval=1.0,
-        disable=values.size * len(values) < _BAR_FROM or None,
-    ) as bar:
-        for some in tasks:
-            for number in _in_threads(stripe, some, integers=parts[0].limbs is not None):
-                bar.update(number)
+    visit(triangle, take)
     near.close()
     far.close()
-    return _select(values, order, k, near, far)
+    return _select(values, triangle.order, k, near, far)
 
 
-def _in_threads(
-    work: Callable[[tuple[int, range]], int], tasks: list[tuple[int, range]], *, integers: bool
-) -> Iterator[int]:
-    """Do all tasks, each in one thread, as many at once as torch has threads.
-
-    A tile takes many short steps, most of them in one thread; its threads would wait for each other at every one. Only
-    the float32 product is left to the threads of its library.
-    """
-    threads = torch.get_num_threads()
-    if not integers or threads == 1:
-        yield from map(work, tasks)
-        return
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(work, tasks)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _prepare(values: np.ndarray, block: int) -> tuple[np.ndarray, list[Rows]]:
-    """An order of the rows, (N,) int64, and stretches of it ready for the first pass as a gallery.
-
-    The order is by distance from the centre: a tile's bound, made for its longest rows, then fits all of them.
-    """
-    centre = values.mean(axis=0, dtype=np.float64).astype(np.float32)
-    lengths = [
-        first_pass.prepare(values[start : start + block], centre, side="query", integers=False).lengths
-        for start in range(0, len(values), block)
-    ]
-    order = np.argsort(np.concatenate(lengths), kind="stable")
-    integers = first_pass.integers_pay(values.shape[1])
-    parts = []
-    for part in np.array_split(order, len(lengths)):
-        # As a query first, for one scale in the whole part: it is both sides in turn.
-        rows = first_pass.prepare(values[part], centre, side="query", integers=integers)
-        if rows.limbs is None:
-            rows = dataclasses.replace(rows, values=rows.values * np.float32(-2))
-        else:
-            # With limbs only the width of the float32 rows is asked for.
-            spared = np.broadcast_to(np.float32(0), rows.values.shape)
-            rows = dataclasses.replace(rows, values=spared, limbs=_swapped(rows.limbs))
-        parts.append(rows)
-    return order, parts
-
-
-def _as_query(rows: Rows) -> Rows:
-    """Rows prepared as a gallery as the other side of a tile: see `Rows`."""
-    if rows.limbs is None:
-        return dataclasses.replace(rows, values=rows.values * np.float32(-0.5))
-    return dataclasses.replace(rows, limbs=_swapped(rows.limbs))
-
-
-def _swapped(limbs: np.ndarray) -> np.ndarray:
-    width = limbs.shape[1] // 2
-    return np.concatenate([limbs[:, width:], limbs[:, :width]], axis=1)
-
-
-def _tile(first: Rows, second: Rows, buffers: dict[str, Any]) -> _Tile:
-    """Every distance from the rows of `first` to those of `second`, in a buffer that the next call overwrites."""
-    found = first_pass.approximate(first, second, buffers)
-    found.values[...] += first.squared.astype(np.float32)[:, None]
-    # The term added is rounded, and so is the sum, which is at most `reach` and the error so far.
-    reach = (first.lengths.max() + second.lengths.max()) ** 2
-    half_width = float(found.half_width.max())
-    return _Tile(found.values, half_width + 1.01 * bounds.U * (first.squared.max() + reach + half_width))
-
-
-def _offer_diagonal(tile: _Tile, start: int, near: Shortlist, far: Shortlist, lock: threading.Lock) -> None:
+def _offer_diagonal(tile: Tile, near: Shortlist, lock: threading.Lock) -> None:
     """The tile of a part with itself, read by rows alone."""
-    distances = tile.distances
+    distances, start = tile.distances, tile.first
     size = len(distances)
-    _offer_far(tile, 0, start, start, far, lock)
     # A row is nearer to itself than to any other.
     np.fill_diagonal(distances, -np.inf)
     if size > near.wanted:
@@ -249,9 +139,9 @@ def _offer_diagonal(tile: _Tile, start: int, near: Shortlist, far: Shortlist, lo
         near.offer(start + rows, start + columns, found.astype(np.float64) - tile.half_width, tile.half_width)
 
 
-def _offer_tile(tile: _Tile, first: int, second: int, near: Shortlist, far: Shortlist, lock: threading.Lock) -> None:
+def _offer_near(tile: Tile, near: Shortlist, lock: threading.Lock) -> None:
     """A tile off the diagonal, read by rows and by columns."""
-    distances = tile.distances
+    distances, first, second = tile.distances, tile.first, tile.second
     by_row = _above(near.cutoff[first : first + distances.shape[0]] + tile.half_width)
     by_column = _above(near.cutoff[second : second + distances.shape[1]] + tile.half_width)
     mask = distances <= by_row[:, None]
@@ -267,15 +157,11 @@ def _offer_tile(tile: _Tile, first: int, second: int, near: Shortlist, far: Shor
         lowest = found[taken].astype(np.float64) - tile.half_width
         with lock:
             near.offer(at + own[taken], to + other[taken], lowest, tile.half_width)
-    _offer_far(tile, 0, first, second, far, lock)
-    _offer_far(tile, 1, second, first, far, lock)
 
 
-def _offer_far(tile: _Tile, axis: int, first: int, second: int, far: Shortlist, lock: threading.Lock) -> None:
-    """What may be farthest from the rows of the tile (axis 0) or its columns (1): scores are distances below zero.
-
-    first, second: where these rows, and the others, begin.
-    """
+def _offer_far(tile: Tile, axis: int, far: Shortlist, lock: threading.Lock) -> None:
+    """What may be farthest from the rows of the tile (axis 0) or its columns (1): scores are distances below zero."""
+    first, second = (tile.first, tile.second) if axis == 0 else (tile.second, tile.first)
     own = slice(first, first + tile.distances.shape[axis])
     farthest = tile.distances.max(axis=1 - axis).astype(np.float64)
     with lock:
