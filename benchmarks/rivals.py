@@ -62,7 +62,7 @@ def build(rank: Path, folder: Path) -> Path | None:
         return None
     shutil.copy(sources / "rank_cy.pyx", folder)
     command = [sys.executable, "-m", "Cython.Build.Cythonize", "-q", "-i", "rank_cy.pyx"]
-    environment = {**os.environ, "CFLAGS": f"-O2 -w -I{np.get_include()}"}
+    environment = {**os.environ, "CFLAGS": f"-O3 -w -I{np.get_include()}"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     built = next((path for path in folder.iterdir() if path.suffix in (".so", ".pyd")), None)
     if done.returncode or built is None:
