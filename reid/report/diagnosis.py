@@ -13,7 +13,7 @@ import numpy as np
 from reid.errors import InputError
 from reid.records import ImageRecord
 from reid.report.dataset_sections import dataset_sections
-from reid.report.diagnosis_tables import HEADER, NOTHING, kind, number_rows, size, survey_cells
+from reid.report.diagnosis_tables import HEADER, NOTHING, cosine, kind, number_rows, size, survey_cells
 from reid.report.pages import Chart, Picture, picture, render_page
 from reid.run import write_text
 
@@ -83,7 +83,7 @@ def _layer(number: int, layer: Mapping[str, Any], images: Images) -> dict[str, A
         "zero": layer["measured"]["zero_vectors"],
         "charts": _charts(number, layer),
         "gram": _gram(layer),
-        "pairs": [(p["first"], p["second"], f"{p['cos']:+.3f}") for p in layer["pairs"]],
+        "pairs": [(p["first"], p["second"], cosine(p["cos"])) for p in layer["pairs"]],
         "identities": _identities(layer.get("identities"), images),
     }
 
@@ -190,7 +190,7 @@ def _identities(found: Mapping[str, Any] | None, images: Images) -> dict[str, An
                 drawn[identity].append(thumbnail)
     pairs = [
         {
-            "cos": f"{pair['cos']:+.3f}",
+            "cos": cosine(pair["cos"]),
             "people": [(pair[side], pair[f"{side}_row"], drawn[pair[side]]) for side in ("first", "second")],
         }
         for pair in found["pairs"]

@@ -60,7 +60,7 @@ def layer_table(layer: Mapping[str, Any]) -> str:
         ("most correlated vectors", layer["pairs"][:5]),
         ("most alike identities", (layer.get("identities") or {}).get("pairs", [])[:10]),
     ):
-        told = ", ".join(f"{pair['first']}–{pair['second']} {pair['cos']:+.3f}" for pair in pairs)
+        told = ", ".join(f"{pair['first']}–{pair['second']} {cosine(pair['cos'])}" for pair in pairs)
         lines += [f"{title}: {told}"] if pairs else []
     return "\n".join(lines)
 
@@ -119,6 +119,11 @@ def size(row: Mapping[str, Any]) -> str:
     """D × K, of each group where there are several."""
     groups = row["groups"]
     return f"{row['d_in']} × {row['k'] // groups}{f', {groups} times' if groups > 1 else ''}"
+
+
+def cosine(value: float) -> str:
+    """With its sign; one that three digits would call zero with its power of ten."""
+    return f"{value:+.3f}" if abs(value) >= 0.0005 or value == 0.0 else f"{value:+.0e}"
 
 
 def condition(row: Mapping[str, Any]) -> str:
