@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,13 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from reid.checkpoint import load_checkpoint, load_strictly
-from reid.config import load_config, parse_config
+from reid.config import load_config, parse_config, rate_factor
 from reid.data import DATASETS, read_drawn_boxes
 from reid.data.cache import decode_images
 from reid.data.loaders import TestLoader, TrainLoader
 from reid.errors import InputError
 from reid.model.network import ReidNetwork, build_network
+from reid.model.pooling import OPTIONS
 from reid.model.precision import autocast_dtype
 from reid.model.pretrained import load_pretrained
 from reid.records import ImageRecord, Split
@@ -136,15 +138,26 @@ def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | N
         num_classes=num_classes,
         weights=weights,
         last_stride=config.MODEL.LAST_STRIDE or None,
-        pooling=config.MODEL.POOLING,
+        pooling=config.MODEL.POOLING.NAME,
+        pooling_options=_pooling_options(config.MODEL.POOLING),
+        norm=config.MODEL.NORM.NAME,
+        norm_groups=config.MODEL.NORM.GROUPS,
+        bnneck=config.MODEL.NECK == "bnneck",
         eigenlayer_dim=eigenlayer.DIM,
         eigenlayer_bias=eigenlayer.BIAS,
         eigenlayer_relu=eigenlayer.RELU,
         eigenlayer_last=eigenlayer.LAST,
         init_std=eigenlayer.INIT_STD,
         dropout=config.MODEL.DROPOUT,
+        classifier=config.MODEL.CLASSIFIER.NAME,
+        classifier_scale=config.MODEL.CLASSIFIER.SCALE,
         source=config.MODEL.WEIGHTS,
     )
+
+
+def _pooling_options(pooling: CfgNode) -> dict[str, Any]:
+    """What the pooling of this name takes; the keys of the others are left unread."""
+    return {option: pooling[option.upper()] for option in OPTIONS.get(pooling.NAME, ())}
 
 
 def load_network(path: Path) -> tuple[ReidNetwork, CfgNode]:
@@ -211,4 +224,5 @@ def _schedule(stage: CfgNode) -> Schedule:
         settle_epochs=stage.SETTLE_EPOCHS,
         settle_tolerance=stage.SETTLE_TOLERANCE,
         optimizer=stage.OPTIMIZER,
+        lr_factors=tuple(pair for text in stage.LR_FACTORS if (pair := rate_factor(text))),
     )

@@ -15,59 +15,11 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from reid.decorrelation import ORDERS, VARIANTS
+from reid.choices import CHOICES as CHOICES
+from reid.choices import INPUT_SIZES as INPUT_SIZES
+from reid.choices import RANGES, RENAMED, STAGES
 from reid.errors import InputError
 from reid.run import flatten
-
-STAGES = ("STEP0", "RESTRAINT", "RELAXATION")
-
-# Names a key may take. Rooms above this one hold the dicts of functions; a test keeps both sides equal.
-CHOICES: dict[str, tuple[str, ...]] = {
-    "MODEL.BACKBONE": (
-        *("resnet18", "resnet34", "resnet50", "resnet101"),
-        *("osnet_x0_25", "osnet_x0_5", "osnet_x0_75", "osnet_x1_0"),
-    ),
-    "MODEL.POOLING": ("average", "max", "average_max"),
-    "DATASETS.NAME": ("synthetic", "market1501", "market1501_500k", "dukemtmcreid"),
-    "DATASETS.SYNTHETIC.SIZE": ("tiny", "demo", "market"),
-    "DATASETS.SYNTHETIC.LAYOUT": ("market", "duke"),
-    "SOLVER.OPTIMIZER": ("sgd", "adam", "adamw"),
-    "SOLVER.PRECISION": ("auto", "float32", "bfloat16"),
-    "SOLVER.NORM_STATISTICS": ("running", "frozen"),
-    "RRI.VARIANT": VARIANTS,
-    "RRI.ORDER": ORDERS,
-    "TEST.FEATURE": ("input", "output"),
-    "TEST.PRECISION": ("auto", "float32", "bfloat16"),
-    **{f"{stage}.SCHEDULE": ("constant", "step", "cosine") for stage in STAGES},
-    **{f"{stage}.OPTIMIZER": ("", "sgd", "adam", "adamw") for stage in STAGES},
-}
-
-# The smallest and largest value of numbers that stand alone.
-RANGES: dict[str, tuple[float, float]] = {
-    "SEED": (0, 2**31 - 1),
-    "MODEL.LAST_STRIDE": (0, 2),
-    "MODEL.DROPOUT": (0, 0.99),
-    "MODEL.EIGENLAYER.DIM": (0, math.inf),
-    "INPUT.FLIP": (0, 1),
-    "INPUT.PAD": (0, 256),
-    "INPUT.ERASING": (0, 1),
-    "DATASETS.SYNTHETIC.SEED": (0, 2**31 - 1),
-    "SOLVER.MOMENTUM": (0, 1),
-    "SOLVER.WEIGHT_DECAY": (0, math.inf),
-    "SOLVER.BIAS_LR_FACTOR": (0, math.inf),
-    "SOLVER.BATCH_SIZE": (2, math.inf),
-    "SOLVER.LABEL_SMOOTHING": (0, 0.99),
-    "RRI.MAX_ROUNDS": (0, 99),
-    "RRI.PATIENCE": (1, math.inf),
-    "RRI.TOLERANCE": (0, math.inf),
-    "RRI.LOSS_IMAGES": (1, math.inf),
-    "TEST.BATCH_SIZE": (1, math.inf),
-    **{f"{stage}.EPOCHS": (1, math.inf) for stage in STAGES},
-    **{f"{stage}.GAMMA": (0, 1) for stage in STAGES},
-    **{f"{stage}.WARMUP_EPOCHS": (0, math.inf) for stage in STAGES},
-    **{f"{stage}.SETTLE_EPOCHS": (0, math.inf) for stage in STAGES},
-    **{f"{stage}.SETTLE_TOLERANCE": (0, 1) for stage in STAGES},
-}
 
 
 def _stage(epochs: int, lr: list[float], schedule: str, milestones: list[float]) -> CfgNode:
@@ -82,6 +34,7 @@ def _stage(epochs: int, lr: list[float], schedule: str, milestones: list[float])
     stage.SETTLE_EPOCHS = 0  # end early when the training loss has not fallen for this many epochs; 0: never
     stage.SETTLE_TOLERANCE = 0.01  # relative fall of the loss that counts as falling
     stage.OPTIMIZER = ""  # of this stage; "": SOLVER.OPTIMIZER
+    stage.LR_FACTORS = []  # such as neck.fc6=0.5: the beginning of parameter names, what their rate is multiplied by
     return stage
 
 
@@ -97,7 +50,25 @@ def defaults() -> CfgNode:
     c.MODEL.BACKBONE = "resnet50"
     c.MODEL.WEIGHTS = "imagenet"  # imagenet (torchvision's download), none (from scratch), or a file
     c.MODEL.LAST_STRIDE = 0  # of a ResNet: 1 or 2; 0: the network's own
-    c.MODEL.POOLING = "average"
+    c.MODEL.POOLING = CfgNode()
+    c.MODEL.POOLING.NAME = "average"
+    c.MODEL.POOLING.L2 = False  # unit length after any pooling but the VLADs, which have it
+    c.MODEL.POOLING.P = 3.0  # of gem and its weighted forms: the exponent at the start
+    c.MODEL.POOLING.P_PER_CHANNEL = False
+    c.MODEL.POOLING.P_LEARNABLE = True
+    c.MODEL.POOLING.REGIONS = 4  # of regional_weighted_gem
+    c.MODEL.POOLING.LEVELS = 3  # of rmac
+    c.MODEL.POOLING.CLUSTERS = 64  # of hard_vlad, netvlad and ghost_vlad
+    c.MODEL.POOLING.GHOSTS = 1  # of ghost_vlad
+    c.MODEL.POOLING.INIT = "kmeans_v2"  # of the VLADs; kmeans_v1: a softmax without b, from cosines
+    c.MODEL.POOLING.DESCRIPTORS = 50000  # local descriptors of the training set that k-means sees
+    c.MODEL.NORM = CfgNode()
+    c.MODEL.NORM.NAME = "batch"  # what the backbone normalises by
+    c.MODEL.NORM.GROUPS = 32  # of group
+    c.MODEL.NECK = "none"  # bnneck: batch normalisation before the Eigenlayer
+    c.MODEL.CLASSIFIER = CfgNode()
+    c.MODEL.CLASSIFIER.NAME = "linear"
+    c.MODEL.CLASSIFIER.SCALE = 16.0  # of cosine: what the learnable factor of the cosines starts from
     c.MODEL.DROPOUT = 0.5
     c.MODEL.EIGENLAYER = CfgNode()
     c.MODEL.EIGENLAYER.DIM = 0  # K; 0: min(1024, D_in)
@@ -200,7 +171,7 @@ def parse_config(
         raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value")
     pairs += list(zip(overrides[::2], overrides[1::2], strict=True))
     for key, value in pairs:
-        mistake = _set(config, key, value)
+        mistake = _set(config, RENAMED.get(key, key), value)
         if mistake:
             mistakes.append(mistake)
     mistakes += list(_check(config))
@@ -290,6 +261,9 @@ def _check(c: CfgNode) -> Iterator[str]:
             yield f"{name}.LR {stage.LR} must be positive rates"
         if any(not 0 < m < 1 for m in stage.MILESTONES) or sorted(stage.MILESTONES) != stage.MILESTONES:
             yield f"{name}.MILESTONES {stage.MILESTONES} must be rising fractions between 0 and 1"
+        for text in stage.LR_FACTORS:
+            if rate_factor(text) is None:
+                yield f"{name}.LR_FACTORS {text!r} must be a name and a factor above 0, such as neck.fc6=0.5"
         if stage.WARMUP_EPOCHS > stage.EPOCHS:
             yield f"{name}.WARMUP_EPOCHS {stage.WARMUP_EPOCHS} must not exceed EPOCHS"
     if len(c.STEP0.LR) != 1:
@@ -300,13 +274,22 @@ def _check(c: CfgNode) -> Iterator[str]:
         yield "INPUT.MEAN and INPUT.STD must be three numbers each, STD above 0"
     if not c.MODEL.WEIGHTS or not c.OUTPUT_DIR:
         yield "MODEL.WEIGHTS and OUTPUT_DIR must not be empty"
-    if c.MODEL.LAST_STRIDE and c.MODEL.BACKBONE.startswith("osnet"):
+    yield from _check_backbone(c)
+    if c.MODEL.LAST_STRIDE and not c.MODEL.BACKBONE.startswith("resnet"):
         yield f"MODEL.LAST_STRIDE {c.MODEL.LAST_STRIDE} is for ResNets; leave it 0 for {c.MODEL.BACKBONE}"
+    yield from _check_pooling(c.MODEL.POOLING)
     eigenlayer = c.MODEL.EIGENLAYER
     if eigenlayer.INIT_STD <= 0:
         yield f"MODEL.EIGENLAYER.INIT_STD {eigenlayer.INIT_STD} must be above 0"
     if c.RRI.ROTATE_CLASSIFIER and (eigenlayer.BIAS or eigenlayer.RELU or eigenlayer.LAST):
         yield "RRI.ROTATE_CLASSIFIER needs a plain Eigenlayer before a classifier (BIAS, RELU and LAST False)"
+    if c.MODEL.CLASSIFIER.SCALE <= 0:
+        yield f"MODEL.CLASSIFIER.SCALE {c.MODEL.CLASSIFIER.SCALE} must be above 0"
+    if c.RRI.ROTATE_CLASSIFIER and c.MODEL.CLASSIFIER.NAME == "cosine" and c.RRI.VARIANT not in ("US", "none"):
+        yield (
+            f"RRI.ROTATE_CLASSIFIER keeps the logits of a cosine classifier only where the turn keeps lengths: "
+            f"RRI.VARIANT {c.RRI.VARIANT} does not, US does"
+        )
     if eigenlayer.LAST and (eigenlayer.DIM or eigenlayer.RELU):
         yield "MODEL.EIGENLAYER.LAST makes the Eigenlayer the classifier: DIM must be 0 and RELU False"
     if c.SOLVER.NORM_STATISTICS == "frozen" and c.MODEL.WEIGHTS == "none":
@@ -314,6 +297,41 @@ def _check(c: CfgNode) -> Iterator[str]:
             "SOLVER.NORM_STATISTICS frozen keeps the BatchNorm statistics of a pretrained network, and MODEL.WEIGHTS "
             "none has no such statistics: give weights, or set SOLVER.NORM_STATISTICS running"
         )
+
+
+def _check_backbone(c: CfgNode) -> Iterator[str]:
+    backbone, norm, size = c.MODEL.BACKBONE, c.MODEL.NORM.NAME, INPUT_SIZES.get(c.MODEL.BACKBONE)
+    if size and size != c.INPUT.SIZE:
+        yield f"INPUT.SIZE {c.INPUT.SIZE} must be {size} for {backbone}, which takes no others"
+    if c.MODEL.POOLING.NAME == "flatten" and not size:
+        yield f"MODEL.POOLING.NAME flatten needs maps of one size ({', '.join(INPUT_SIZES)}), not those of {backbone}"
+    if norm.startswith("ibn_") and not backbone.startswith("resnet"):
+        yield f"MODEL.NORM.NAME {norm} is for ResNets, not for {backbone}"
+    if norm != "batch" and backbone in ("caffenet", "deepface"):
+        yield f"MODEL.NORM.NAME {norm} replaces batch normalisation, and {backbone} has none: leave it batch"
+    if c.SOLVER.NORM_STATISTICS == "frozen":
+        if c.MODEL.NECK == "bnneck":
+            yield "SOLVER.NORM_STATISTICS frozen leaves a BNNeck, which is new, without any: set MODEL.NECK none"
+        if norm not in ("batch", "sync_batch", "ibn_a", "ibn_b"):
+            yield f"SOLVER.NORM_STATISTICS frozen keeps BatchNorm statistics, and MODEL.NORM.NAME {norm} has none"
+
+
+def rate_factor(text: str) -> tuple[str, float] | None:
+    """The two halves of `neck.fc6=0.5`; None where it is not of that form or the factor is not above 0."""
+    name, _, factor = text.partition("=")
+    try:
+        value = float(factor)
+    except ValueError:
+        return None
+    return (name.strip(), value) if name.strip() and 0 < value < math.inf else None
+
+
+def _check_pooling(pooling: CfgNode) -> Iterator[str]:
+    if pooling.P <= 0:
+        yield f"MODEL.POOLING.P {pooling.P} must be above 0: 1 is the average, 3 is usual"
+    clusters = pooling.CLUSTERS + (pooling.GHOSTS if pooling.NAME == "ghost_vlad" else 0)
+    if pooling.NAME.endswith("vlad") and pooling.INIT != "random" and clusters > pooling.DESCRIPTORS:
+        yield f"MODEL.POOLING.DESCRIPTORS {pooling.DESCRIPTORS} must be at least the {clusters} clusters of k-means"
 
 
 def _get(config: CfgNode, key: str) -> Any:

@@ -14,6 +14,7 @@ from reid.records import Scores, StageLog
 from reid.retrieval import choose
 from reid.run import RunFolder, write_json
 from reid.stages import rri
+from reid.stages.initialise import DESCRIPTORS, initialise_pooling
 from reid.stages.rri import Plan
 from reid.stages.state import Batches, Hooks, TrainState
 
@@ -26,7 +27,8 @@ class Experiment:
 
     make_network: the network as it is before Step 0. evaluate(model, last): its scores. final: which feature,
     normalisation and flip `final` reports. carried: what every checkpoint carries besides (configuration, classes).
-    origin: the first line of the log. report, ended: called after every stage, and when RRI has stopped.
+    origin: the first line of the log. descriptors: how many the pooling may start from, see `initialise_pooling`.
+    report, ended: called after every stage, and when RRI has stopped.
     """
 
     folder: RunFolder
@@ -39,6 +41,7 @@ class Experiment:
     dataset: str
     origin: dict[str, Any]
     control: bool = False
+    descriptors: int = DESCRIPTORS
     report: Callable[[StageLog], None] = lambda row: None
     ended: Callable[[str], None] = lambda stopped: None
 
@@ -47,6 +50,14 @@ class Experiment:
         self._cut_log()
         state = TrainState("rri", self.make_network())
         if not self._go_on(state):
+            solver = self.plan.solver
+            initialise_pooling(
+                state.model,
+                self.loader,
+                seed=solver.seed,
+                norm_statistics=solver.norm_statistics,
+                descriptors=self.descriptors,
+            )
             self._save(state, "last")
         stopped = rri.run(state, self.loader, self.plan, self._hooks([]))
         self._finish(state)

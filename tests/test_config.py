@@ -3,13 +3,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from reid.config import CHOICES, defaults, load_config, parse_config
+from reid.config import CHOICES, INPUT_SIZES, defaults, load_config, parse_config
 from reid.data import DATASETS
 from reid.data.synthetic.layout import FOLDERS, SIZES
 from reid.errors import InputError
 from reid.model import BACKBONES
+from reid.model.network import CLASSIFIERS
+from reid.model.normalization import NORMS
 from reid.model.pooling import POOLINGS
+from reid.model.pooling.kmeans import INITS
 from reid.model.precision import PRECISIONS
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -17,7 +21,13 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
 def test_choices_are_the_names_that_the_rooms_know() -> None:
     assert set(CHOICES["MODEL.BACKBONE"]) == set(BACKBONES)
-    assert set(CHOICES["MODEL.POOLING"]) == set(POOLINGS)
+    with torch.device("meta"):
+        sizes = {name: getattr(make(), "input_size", None) for name, make in BACKBONES.items()}
+    assert {name: tuple(size) for name, size in INPUT_SIZES.items()} == {n: s for n, s in sizes.items() if s}
+    assert set(CHOICES["MODEL.POOLING.NAME"]) == {*POOLINGS, "flatten"}
+    assert CHOICES["MODEL.NORM.NAME"] == NORMS
+    assert CHOICES["MODEL.CLASSIFIER.NAME"] == CLASSIFIERS
+    assert CHOICES["MODEL.POOLING.INIT"] == INITS
     assert set(CHOICES["DATASETS.NAME"]) == set(DATASETS)
     assert set(CHOICES["SOLVER.PRECISION"]) == set(CHOICES["TEST.PRECISION"]) == set(PRECISIONS)
     assert set(CHOICES["DATASETS.SYNTHETIC.SIZE"]) == {size for size, _ in SIZES}
@@ -50,6 +60,17 @@ def test_texts_stay_what_they_are() -> None:
     assert config.OUTPUT_DIR == "1e5"
     assert config.RESTRAINT.FREEZE == ["norm", "backbone.conv1"]
     assert parse_config("", ["RESTRAINT.FREEZE", "norm"]).RESTRAINT.FREEZE == ["norm"]
+
+
+@pytest.mark.parametrize("text", ["MODEL: {POOLING: max}", "MODEL: {POOLING: {NAME: max}}"])
+def test_the_pooling_of_an_earlier_version_is_read_as_its_name(text: str) -> None:
+    """Checkpoints carry their configuration as text, and there it was `POOLING: max`."""
+    expected = defaults()
+    expected.MODEL.POOLING.NAME = "max"
+    assert parse_config(text).MODEL.POOLING == expected.MODEL.POOLING
+    assert parse_config("", ["MODEL.POOLING", "max"]).MODEL.POOLING.NAME == "max"
+    with pytest.raises(InputError, match=r"MODEL\.POOLING\.NAME 'gen' is none of .*did you mean gem"):
+        parse_config("MODEL: {POOLING: gen}")
 
 
 def test_the_official_recipe_is_refused_from_scratch() -> None:
@@ -93,6 +114,20 @@ def test_several_mistakes_are_told_together_with_near_names() -> None:
         (["STEP0.LR", "[1e-3, 1e-4]"], "one rate"),
         (["RELAXATION.LR", "[]"], "positive rates"),
         (["MODEL.BACKBONE", "osnet_x1_0", "MODEL.LAST_STRIDE", "1"], "is for ResNets"),
+        (["MODEL.BACKBONE", "caffenet"], r"INPUT.SIZE \[256, 128\] must be \[227, 227\] for caffenet"),
+        (["MODEL.POOLING.NAME", "flatten"], "flatten needs maps of one size .*deepface.*, not those of resnet50"),
+        (["MODEL.BACKBONE", "osnet_x0_25", "MODEL.NORM.NAME", "ibn_a"], "ibn_a is for ResNets, not for osnet_x0_25"),
+        (["MODEL.BACKBONE", "deepface", "MODEL.NORM.NAME", "group"], "deepface has none: leave it batch"),
+        (["MODEL.NORM.GROUPS", "0"], "GROUPS 0 must be 1 or more"),
+        (["MODEL.NORM.NAME", "layer", "SOLVER.NORM_STATISTICS", "frozen"], "MODEL.NORM.NAME layer has none"),
+        (["MODEL.NECK", "bnneck", "SOLVER.NORM_STATISTICS", "frozen"], "a BNNeck, which is new"),
+        (["MODEL.CLASSIFIER.SCALE", "0"], "SCALE 0.0 must be above 0"),
+        (
+            ["MODEL.CLASSIFIER.NAME", "cosine", "RRI.ROTATE_CLASSIFIER", "True", "RRI.VARIANT", "U"],
+            "U does not, US does",
+        ),
+        (["STEP0.LR_FACTORS", "neck.fc6"], "'neck.fc6' must be a name and a factor above 0"),
+        (["STEP0.LR_FACTORS", "neck.fc6=0"], "'neck.fc6=0' must be a name and a factor above 0"),
         (["RRI.ROTATE_CLASSIFIER", "True", "MODEL.EIGENLAYER.RELU", "True"], "plain Eigenlayer"),
         (["MODEL.EIGENLAYER.LAST", "True", "MODEL.EIGENLAYER.DIM", "5"], "the classifier"),
         (["RRI.PATIENCE", "0"], "PATIENCE"),
@@ -103,6 +138,12 @@ def test_several_mistakes_are_told_together_with_near_names() -> None:
         (["RESTRAINT.GAMMA", "-3"], "GAMMA -3.0 must be 0 to 1"),
         (["SEED", "99999999999"], "SEED 99999999999 must be 0 to"),
         (["MODEL.WEIGHTS", ""], "must not be empty"),
+        (["MODEL.POOLING.P", "0"], "POOLING.P 0.0 must be above 0"),
+        (["MODEL.POOLING.CLUSTERS", "1"], "CLUSTERS 1 must be 2 or more"),
+        (["MODEL.POOLING.NAME", "netvlad", "MODEL.POOLING.DESCRIPTORS", "63"], "DESCRIPTORS 63 .* the 64 clusters"),
+        (["MODEL.POOLING.NAME", "ghost_vlad", "MODEL.POOLING.DESCRIPTORS", "64"], "DESCRIPTORS 64 .* the 65 clusters"),
+        (["MODEL.POOLING.INIT", "kmeans"], "POOLING.INIT 'kmeans' is none of kmeans_v1, kmeans_v2, random"),
+        (["MODEL.POOLING.REGIONS", "0"], "REGIONS 0 must be 1 or more"),
         (["RELAXATION.OPTIMIZER", "adamx"], "RELAXATION.OPTIMIZER 'adamx' is none of sgd, adam, adamw"),
     ],
 )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class Pixels(nn.Module):
 
 def make_network() -> ReidNetwork:
     torch.manual_seed(0)
-    return ReidNetwork(Pixels(), POOLINGS["average"](), nn.Identity(), Eigenlayer(6, 4), nn.Linear(4, 3), 0.3)
+    return ReidNetwork(Pixels(), POOLINGS["average"](6), nn.Identity(), Eigenlayer(6, 4), nn.Linear(4, 3), 0.3)
 
 
 class Loader:
@@ -168,6 +169,33 @@ def test_a_run_killed_and_resumed_ends_the_same(tmp_path: Path, after: int) -> N
     for path in (whole / "checkpoints").iterdir():
         tensors = load_checkpoint(broken / "checkpoints" / path.name)["model"]
         assert all(torch.equal(t, tensors[n]) for n, t in load_checkpoint(path)["model"].items()), path.name
+
+
+def test_the_pooling_starts_from_the_training_set_once(tmp_path: Path) -> None:
+    starts: list[torch.Tensor] = []
+
+    def with_vlad() -> ReidNetwork:
+        torch.manual_seed(0)
+        pooling = POOLINGS["netvlad"](6, clusters=2)
+        start = pooling.initialise
+
+        def initialise(descriptors: np.ndarray, *, seed: int) -> None:
+            assert descriptors.shape == (20, 6)
+            start(descriptors, seed=seed)
+            starts.append(pooling.centres.detach().clone())
+
+        pooling.initialise = initialise
+        return ReidNetwork(Pixels(), pooling, nn.Identity(), Eigenlayer(12, 4), nn.Linear(4, 3), 0.3)
+
+    changes: dict[str, Any] = {"make_network": with_vlad, "descriptors": 20}
+    whole = experiment(tmp_path / "whole", **changes).run()
+    assert len(starts) == 1
+    broken = tmp_path / "broken"
+    with pytest.raises(Killed):
+        experiment(broken, evaluate=killing(2, evaluate), **changes).run()
+    assert len(starts) == 2 and torch.equal(*starts)
+    again = experiment(broken, resume=True, **changes).run()
+    assert len(starts) == 2 and again["final"] == whole["final"]
 
 
 def test_a_finished_run_resumed_trains_nothing(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def images() -> Images:
 
 
 def test_input_and_output_of_the_eigenlayer_in_order(images: Images) -> None:
-    model = ReidNetwork(Identity(), POOLINGS["average"](), nn.Identity(), Eigenlayer(3, 2), nn.Linear(2, 4), 0.9)
+    model = ReidNetwork(Identity(), POOLINGS["average"](3), nn.Identity(), Eigenlayer(3, 2), nn.Linear(2, 4), 0.9)
     model.train()
     found = extract(model, images)
     colours = images.images.double().mean((2, 3)).numpy()
@@ -62,7 +62,7 @@ def test_the_mirror_is_the_flipped_image(images: Images) -> None:
         def forward(self, images: Tensor) -> Tensor:
             return images[..., :1]
 
-    model = ReidNetwork(Left(), POOLINGS["average"](), nn.Identity(), Eigenlayer(3, 2), nn.Linear(2, 4), 0.0)
+    model = ReidNetwork(Left(), POOLINGS["average"](3), nn.Identity(), Eigenlayer(3, 2), nn.Linear(2, 4), 0.0)
     plain, mirror = extract(model, images)["input"], extract(model, images, mirror=True)["input"]
     np.testing.assert_allclose(plain.values, images.images[..., 0].mean(2).numpy(), atol=1e-6)
     np.testing.assert_allclose(mirror.values, images.images[..., 1].mean(2).numpy(), atol=1e-6)

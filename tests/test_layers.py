@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "reid"
 LAYERS = (
-    {"errors", "files", "records", "config", "distributed", "run", "checkpoint", "decorrelation", "shards"},
+    {"errors", "files", "records", "choices", "config", "distributed", "run", "checkpoint", "decorrelation", "shards"},
     {"data", "model", "losses", "ranking", "feature_files"},
     {"stages", "features"},
     {"retrieval", "protocols", "experiment", "build", "report", "diagnostics", "embedder", "gallery"},

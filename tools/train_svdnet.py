@@ -22,6 +22,7 @@ from reid.report.tables import HEADER, REASONS, row_line, stage_table
 from reid.report.training import write_report
 from reid.retrieval import network_features, score
 from reid.run import RunFolder, provenance, seed_everything
+from reid.stages.initialise import check_pooling
 from reid.stages.rri import check_freezes
 
 
@@ -53,6 +54,7 @@ def main() -> None:
 
     model = make_network()
     check_freezes(plan, model)
+    check_pooling(model, loaders.train)
     folder.open(config.dump(), resume=arguments.resume, tensorboard=config.TENSORBOARD)
     start = "from scratch" if weights is None else f"weights {config.MODEL.WEIGHTS}"
     print(f"{config.MODEL.BACKBONE}, {start}, {device}, {torch.get_num_threads()} threads -> {folder.path}")
@@ -71,6 +73,7 @@ def main() -> None:
         dataset=split.name,
         origin={"kind": "start", "dataset": split.name, **provenance()},
         control=config.RRI.CONTROL,
+        descriptors=config.MODEL.POOLING.DESCRIPTORS,
         report=lambda row: print(row_line(row.to_json(), **final), flush=True),
         ended=lambda stopped: print(REASONS[stopped], flush=True),
     )

@@ -1,20 +1,30 @@
-"""The network of SVDNet: backbone -> pooling -> neck -> Eigenlayer -> dropout -> classifier."""
+"""The network of SVDNet: backbone -> pooling -> neck (-> BNNeck) -> Eigenlayer -> dropout -> classifier."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from reid.checkpoint import load_strictly
 from reid.errors import InputError, unknown_name
 from reid.model import BACKBONES, NECKS, Trunk
-from reid.model.eigenlayer import Eigenlayer
+from reid.model.eigenlayer import Eigenlayer, vector_count
+from reid.model.flatten import Flatten
+from reid.model.normalization import BNNeck, CosineLinear, normalise
+from reid.model.normalization.ibn import has_ibn_names
 from reid.model.pooling import POOLINGS, Pooling
 
 Choice = TypeVar("Choice")
+
+logger = logging.getLogger(__name__)
+
+CLASSIFIERS = ("linear", "cosine")
+LARGE = 2**26  # weights of an Eigenlayer that are worth a warning
 
 
 @dataclass(frozen=True)
@@ -42,11 +52,13 @@ class ReidNetwork(nn.Module):
         eigenlayer: Eigenlayer,
         classifier: nn.Linear | None,
         dropout: float,
+        bnneck: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
         self.neck = neck
+        self.bnneck = bnneck or nn.Identity()
         self.eigenlayer = eigenlayer
         self.dropout = nn.Dropout(dropout)
         self.classifier = classifier
@@ -56,7 +68,7 @@ class ReidNetwork(nn.Module):
         # Channels last suits convolutions better: OSNet-x0.25 trains 1.4 and embeds 1.8 times as fast on a CPU.
         maps = self.backbone(images.contiguous(memory_format=torch.channels_last))
         with torch.autocast(maps.device.type, enabled=False):
-            features = self.neck(self.pooling(maps))
+            features = self.bnneck(self.neck(self.pooling(maps)))
             last = self.classifier is None
             return Embedding(features, self.eigenlayer(self.dropout(features) if last else features))
 
@@ -78,28 +90,43 @@ def build_network(
     weights: Mapping[str, Tensor] | None = None,
     last_stride: int | None = None,
     pooling: str = "average",
+    pooling_options: Mapping[str, Any] | None = None,
+    norm: str = "batch",
+    norm_groups: int = 32,
+    bnneck: bool = False,
     eigenlayer_dim: int = 0,
     eigenlayer_bias: bool = False,
     eigenlayer_relu: bool = False,
     eigenlayer_last: bool = False,
     init_std: float = 0.01,
     dropout: float = 0.5,
+    classifier: str = "linear",
+    classifier_scale: float = 16.0,
     source: str = "the given weights",
 ) -> ReidNetwork:
     """Build the network, its parts by name from BACKBONES and POOLINGS.
 
     weights: published state dict of the bare backbone (`load_pretrained` reads one), or None: from scratch; `source`
-    is what an error calls it, best its path. last_stride: None is the backbone's own. eigenlayer_dim: K, 0 for
-    min(1024, D_in). eigenlayer_last: the Eigenlayer is the classifier, so K is num_classes. init_std: standard
-    deviation of the Eigenlayer's first weights; the classifier starts from N(0, 0.01) with zero bias.
+    is what an error calls it, best its path. last_stride: None is the backbone's own. pooling_options: of the pooling,
+    by their names in OPTIONS. eigenlayer_dim: K, 0 for min(1024, D_in). eigenlayer_last: the Eigenlayer is the
+    classifier, so K is num_classes. init_std: standard deviation of the Eigenlayer's first weights; the classifier
+    starts from N(0, 0.01) with zero bias.
+    norm: what the backbone normalises by, of NORMS; norm_groups are those of "group". bnneck: a BNNeck before the
+    Eigenlayer. classifier: "linear", or "cosine" with a learnable scale that starts at classifier_scale.
     Raises InputError for an unknown name, K > D_in, or weights that do not fit.
     """
+    if classifier not in CLASSIFIERS:
+        raise unknown_name("classifier", classifier, CLASSIFIERS)
     if eigenlayer_last and eigenlayer_dim not in (0, num_classes):
         raise InputError(
             f"an Eigenlayer that is the last layer has one vector a class: K = {num_classes}, not {eigenlayer_dim}"
         )
-    pool = _choose("pooling", pooling, POOLINGS)()
-    trunk = _choose("backbone", backbone, BACKBONES)(weights=weights, last_stride=last_stride, source=source)
+    make_pooling = _choose("pooling", pooling, {**POOLINGS, "flatten": Flatten})
+    trunk = _trunk(backbone, norm, norm_groups, weights=weights, last_stride=last_stride, source=source)
+    options = dict(pooling_options or {})
+    if pooling == "flatten":
+        options["size"] = _map_size(trunk, backbone)
+    pool = make_pooling(trunk.out_channels, **options)
     d_in = pool.width(trunk.out_channels)
     neck: nn.Module = nn.Identity()
     if backbone in NECKS:
@@ -111,13 +138,61 @@ def build_network(
             f"dimensions cannot be orthogonal; take fewer classes or a backbone wider than {backbone}"
         )
     k = num_classes if eigenlayer_last else eigenlayer_dim
+    vectors = vector_count(d_in, k)
+    if d_in * vectors > LARGE:
+        logger.warning(
+            "%s pooling makes the Eigenlayer %d x %d: %.2f GB, twice that for its float64 decomposition, and as much "
+            "again for every state of the optimiser; fewer clusters or a smaller K make it smaller",
+            pooling,
+            d_in,
+            vectors,
+            d_in * vectors * 4 / 1e9,
+        )
     eigenlayer = Eigenlayer(d_in, k, bias=eigenlayer_bias, relu=eigenlayer_relu, init_std=init_std)
-    classifier = None
-    if not eigenlayer_last:
-        classifier = nn.Linear(eigenlayer.out_features, num_classes)
-        nn.init.normal_(classifier.weight, std=0.01)
-        nn.init.zeros_(classifier.bias)
-    return ReidNetwork(trunk, pool, neck, eigenlayer, classifier, dropout)
+    logits = (
+        None if eigenlayer_last else _classifier(classifier, eigenlayer.out_features, num_classes, classifier_scale)
+    )
+    network = ReidNetwork(trunk, pool, neck, eigenlayer, logits, dropout, BNNeck(d_in) if bnneck else None)
+    if norm == "sync_batch":
+        normalise(network, norm, network=backbone, pretrained=weights is not None)
+    return network
+
+
+def _trunk(
+    backbone: str,
+    norm: str,
+    groups: int,
+    *,
+    weights: Mapping[str, Tensor] | None,
+    last_stride: int | None,
+    source: str,
+) -> Trunk:
+    """The backbone with its normalisation; published weights of IBN-Net go into the network that has its layers."""
+    make = _choose("backbone", backbone, BACKBONES)
+    own = weights is not None and norm.startswith("ibn_") and has_ibn_names(weights)
+    trunk = make(weights=None if own else weights, last_stride=last_stride, source=source)
+    if norm != "sync_batch":  # which takes the whole network, once it is there
+        normalise(trunk, norm, groups=groups, network=backbone, pretrained=weights is not None and not own)
+    if weights is not None and own:
+        unused = ("fc.weight", "fc.bias")
+        load_strictly(trunk, weights, network=f"{backbone} with {norm}", source=source, unused=unused)
+    return trunk
+
+
+def _map_size(trunk: Trunk, backbone: str) -> tuple[int, int]:
+    size: tuple[int, int] | None = getattr(trunk, "map_size", None)
+    if size is None:
+        raise InputError(f"{backbone} has maps of any size, which no flattening fits; take another MODEL.POOLING.NAME")
+    return size
+
+
+def _classifier(name: str, d_in: int, num_classes: int, scale: float) -> nn.Linear:
+    if name == "cosine":
+        return CosineLinear(d_in, num_classes, scale)
+    layer = nn.Linear(d_in, num_classes)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _choose(part: str, name: str, choices: Mapping[str, Choice]) -> Choice:

@@ -60,26 +60,42 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
         raise InputError(f"FREEZE leaves nothing to train: {', '.join(names)}")
 
 
-def make_optimizer(model: nn.Module, solver: Solver, lr: float) -> Optimizer:
-    """The optimiser over the parameters that require a gradient, in groups for weights and biases.
+def rate_factors(model: nn.Module, factors: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """What the rate of every parameter, by name, is multiplied by: 1, or the factor of the last name that begins it.
+
+    factors: beginnings of parameter names at a dot ("neck.fc6") and factors. Raises InputError for one that begins no
+    parameter.
+    """
+    found = {name: 1.0 for name, _ in model.named_parameters()}
+    for beginning, factor in factors:
+        matched = [name for name in found if f"{name}.".startswith(f"{beginning}.")]
+        if not matched:
+            tops = ", ".join(dict.fromkeys(".".join(name.split(".")[:2]) for name in found))
+            raise InputError(f"LR_FACTORS names no parameter: {beginning}; names begin with {tops}")
+        found |= dict.fromkeys(matched, factor)
+    return found
+
+
+def make_optimizer(model: nn.Module, solver: Solver, lr: float, factors: Sequence[tuple[str, float]] = ()) -> Optimizer:
+    """The optimiser over the parameters that require a gradient, in groups for weights and biases of each factor.
 
     A frozen parameter is not in it at all, so neither momentum nor weight decay can move it. Each group holds its
-    `base_lr`, which the schedule multiplies.
+    `base_lr`, which the schedule multiplies. factors: as in `rate_factors`.
     """
-    weights: list[nn.Parameter] = []
-    biases: list[nn.Parameter] = []
+    parts: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, False): [], (1.0, True): []}
+    rates = rate_factors(model, factors)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (biases if name.endswith("bias") else weights).append(parameter)
+            parts.setdefault((rates[name], name.endswith("bias")), []).append(parameter)
     groups = [
-        {"params": weights, "base_lr": lr, "weight_decay": solver.weight_decay},
         {
-            "params": biases,
-            "base_lr": lr * solver.bias_lr_factor,
-            "weight_decay": solver.weight_decay if solver.bias_weight_decay else 0.0,
-        },
+            "params": parameters,
+            "base_lr": lr * factor * (solver.bias_lr_factor if bias else 1.0),
+            "weight_decay": solver.weight_decay if solver.bias_weight_decay or not bias else 0.0,
+        }
+        for (factor, bias), parameters in parts.items()
+        if parameters
     ]
-    groups = [group for group in groups if group["params"]]
     if solver.optimizer == "sgd":
         return SGD(groups, lr=lr, momentum=solver.momentum)
     kind = {"adam": Adam, "adamw": AdamW}[solver.optimizer]

@@ -9,7 +9,7 @@ from reid.model.network import ReidNetwork
 from reid.records import StageLog
 from reid.stages import decorrelate, relaxation, restraint, step0
 from reid.stages.convergence import converged
-from reid.stages.optimizer import Solver, freeze
+from reid.stages.optimizer import Solver, freeze, rate_factors
 from reid.stages.schedule import Schedule
 from reid.stages.state import Batches, Hooks, TrainState
 
@@ -33,7 +33,9 @@ class Plan:
 
 
 def check_freezes(plan: Plan, model: ReidNetwork) -> None:
-    """Find a freeze that names no parameter before hours of training have led to it. Raises InputError."""
+    """Find a freeze or factor that names no parameter before hours of training led to it. Raises InputError."""
+    for schedule in (plan.step0, plan.restraint, plan.relaxation):
+        rate_factors(model, schedule.lr_factors)
     freeze(model, plan.step0.freeze)
     freeze(model, (*plan.restraint.freeze, "eigenlayer"))
     freeze(model, plan.relaxation.freeze)

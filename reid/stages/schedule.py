@@ -15,7 +15,8 @@ class Schedule:
     `gamma` at each of `milestones`, fractions of the stage) or "cosine" (to zero). warmup_epochs: linear rise from a
     hundredth of the rate. freeze: beginnings of parameter names, or "norm". settle_epochs: end early once the epoch's
     training loss has not fallen by the fraction `settle_tolerance` for so many epochs; 0 never ends early.
-    optimizer: of this stage, "" for the one that all stages share.
+    optimizer: of this stage, "" for the one that all stages share. lr_factors: beginnings of parameter names, and what
+    the rate of those parameters is multiplied by.
     """
 
     epochs: int
@@ -28,6 +29,7 @@ class Schedule:
     settle_epochs: int = 0
     settle_tolerance: float = 0.01
     optimizer: str = ""
+    lr_factors: tuple[tuple[str, float], ...] = ()
 
     def base_lr(self, round: int) -> float:
         """The rate of a round; rounds count from 1, Step 0 is round 0 and takes the first rate."""

@@ -32,7 +32,7 @@ def train_stage(
     model = state.model
     freeze(model, (*schedule.freeze, *also_frozen))
     solver = dataclasses.replace(solver, optimizer=schedule.optimizer or solver.optimizer)
-    optimizer = make_optimizer(model, solver, schedule.base_lr(round))
+    optimizer = make_optimizer(model, solver, schedule.base_lr(round), schedule.lr_factors)
     if state.begin(stage, round) and state.optimizer is not None:
         optimizer.load_state_dict(state.optimizer)
     last = stop_after or schedule.epochs

@@ -14,7 +14,15 @@ from reid.model.network import ReidNetwork, build_network
 from reid.model.osnet import OSNet
 
 IMAGES = torch.randn(4, 3, 64, 32, generator=torch.Generator().manual_seed(0))
-D_IN = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048}
+D_IN = {
+    "resnet18": 512,
+    "resnet34": 512,
+    "resnet50": 2048,
+    "resnet101": 2048,
+    "caffenet": 4096,
+    "deepface": 4096,
+    "small": 128,
+}
 
 
 def small(**options: object) -> ReidNetwork:
@@ -25,19 +33,27 @@ def small(**options: object) -> ReidNetwork:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_shapes(name: str) -> None:
     net = build_network(name, num_classes=11).eval()
+    size = getattr(net.backbone, "input_size", (64, 32))
     with torch.no_grad():
-        embedding = net.embed(IMAGES)
+        embedding = net.embed(torch.randn(4, 3, *size))
         logits = net.classify(embedding.output)
-    d_in = D_IN.get(name, 512)  # every OSNet has its 512-wide fc block before the Eigenlayer
+    d_in = D_IN.get(name.split("_")[0], 512)  # every OSNet has its 512-wide fc block before the Eigenlayer
     assert embedding.input.shape == (4, d_in) and embedding.output.shape == (4, min(1024, d_in))
     assert logits.shape == (4, 11)
-    assert isinstance(net.neck, nn.Identity) == name.startswith("resnet")
+    assert isinstance(net.neck, nn.Identity) == name.startswith(("resnet", "small"))
 
 
 @pytest.mark.parametrize(("backbone", "d_in"), [("resnet18", 1024), ("osnet_x0_25", 512)])
 def test_average_max_pooling_doubles_the_pooled_width(backbone: str, d_in: int) -> None:
     net = build_network(backbone, num_classes=3, pooling="average_max").eval()
     assert net.embed(IMAGES).input.shape == (4, d_in)
+
+
+def test_options_reach_the_pooling_and_a_neck_takes_what_it_gives() -> None:
+    net = small(pooling="netvlad", pooling_options={"clusters": 5, "init": "random"}).eval()
+    assert net.pooling.width(128) == 5 * 128 and net.neck.in_features == 5 * 128
+    assert net.embed(IMAGES).input.shape == (4, 512)
+    assert small(pooling="gem", pooling_options={"p_per_channel": True}).pooling.p.shape == (128,)
 
 
 def test_embedding_is_a_fixed_record_of_the_eigenlayer() -> None:

@@ -57,7 +57,7 @@ def make_model() -> Callable[[], ReidNetwork]:
         torch.manual_seed(0)
         trunk = SmallTrunk()
         eigenlayer = Eigenlayer(12, 6, init_std=0.3)
-        return ReidNetwork(trunk, POOLINGS["average"](), nn.Identity(), eigenlayer, nn.Linear(6, CLASSES), 0.2)
+        return ReidNetwork(trunk, POOLINGS["average"](12), nn.Identity(), eigenlayer, nn.Linear(6, CLASSES), 0.2)
 
     return make
 

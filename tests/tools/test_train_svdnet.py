@@ -86,6 +86,9 @@ def test_the_duke_reader_from_end_to_end(train: Tool, tool: Tool, tmp_path: Path
         (("MODEL.DEVICE", "cuda:7"), ("cuda:7",)),
         (("MODEL.DEVICE", "toaster"), ("toaster",)),
         (("RESTRAINT.FREEZE", "['backbone.layer9']"), ("backbone.layer9",)),
+        (("MODEL.POOLING.NAME", "gem", "MODEL.POOLING.P", "-2"), ("MODEL.POOLING.P -2.0 must be above 0",)),
+        (("MODEL.POOLING.NAME", "rmac"), ("regions, more than the 1 x 1 places of the map",)),
+        (("MODEL.POOLING.NAME", "netvlad", "MODEL.POOLING.CLUSTERS", "4000"), ("k-means for 4000 clusters",)),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(train: Tool, overrides: tuple[str, ...], parts: tuple[str, ...]) -> None:
@@ -96,6 +99,17 @@ def test_bad_input_is_one_line_and_exit_code_2(train: Tool, overrides: tuple[str
     assert "Traceback" not in ended.err
     for part in parts:
         assert part in lines[0]
+
+
+def test_a_pooling_with_clusters_from_k_means(train: Tool, tool: Tool, tmp_path: Path) -> None:
+    options = ("MODEL.POOLING.NAME", "ghost_vlad", "MODEL.POOLING.CLUSTERS", "4", "RRI.MAX_ROUNDS", "0")
+    ended = train(*options, "STEP0.EPOCHS", "1")
+    assert ended.code == 0, ended.err
+    assert "Eigenlayer 2048 x 32" in ended.out
+    weights = tmp_path / "run" / "checkpoints" / "rri_last.pth"
+    assert tool("evaluate", "--weights", weights, "--output", tmp_path / "again", "TEST.FLIP", "True").code == 0
+    evaluation = json.loads((tmp_path / "again" / "evaluation.json").read_text())
+    assert evaluation["scores"] == json.loads((tmp_path / "run" / "scores.json").read_text())["rows"][0]["scores"]
 
 
 def drawn(tool: Tool, tmp_path: Path) -> Path:

@@ -1,0 +1,86 @@
+"""Time of the locally connected and the tiled layer beside nn.Conv2d of the same arithmetic, forward and backward.
+
+    python benchmarks/connection.py [--threads 1] [--rounds 5] [--batch 64] [--only NAME]
+
+The shapes are those of DeepFace's three local layers and of the 3x3 layers in OSNet's blocks for images of 256 x 128. A
+ratio is the median over turns of a layer's seconds for one of the convolution in the same turn. Gradients go to the
+input as well as to the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections.abc import Callable
+
+import torch
+from measuring import in_turns, median_ratio
+from torch import Tensor, nn
+
+from reid.model.connection import LocallyConnected2d, TiledConv2d
+
+# name: channels in and out, size of the map, kernel, stride, padding
+SHAPES: dict[str, tuple[int, int, tuple[int, int], int, int, int]] = {
+    "DeepFace L4": (16, 16, (63, 63), 9, 1, 0),
+    "DeepFace L5": (16, 16, (55, 55), 7, 2, 0),
+    "DeepFace L6": (16, 16, (25, 25), 5, 1, 0),
+    "OSNet-x0.25 conv2": (16, 16, (64, 32), 3, 1, 1),
+    "OSNet-x0.25 conv3": (24, 24, (32, 16), 3, 1, 1),
+    "OSNet-x0.25 conv4": (32, 32, (16, 8), 3, 1, 1),
+    "OSNet-x1.0 conv2": (64, 64, (64, 32), 3, 1, 1),
+    "OSNet-x1.0 conv3": (96, 96, (32, 16), 3, 1, 1),
+    "OSNet-x1.0 conv4": (128, 128, (16, 8), 3, 1, 1),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--only", default="", help="shapes whose name holds this text")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(f"{arguments.threads} thread(s), batch {arguments.batch}, medians of {arguments.rounds} turns\n")
+    print("| layer | G multiply-adds | convolution, s | tiled t = 2, s | ratio | local, s | ratio |")
+    print("|---|---|---|---|---|---|---|")
+    for name in SHAPES:
+        if arguments.only in name:
+            print(row(name, arguments.batch, arguments.rounds), flush=True)
+
+
+def row(name: str, batch: int, rounds: int) -> str:
+    """One line of the table."""
+    channels, outputs, size, kernel, stride, padding = SHAPES[name]
+    maps = torch.randn(batch, channels, *size, requires_grad=True)
+    layers: dict[str, nn.Module] = {
+        "convolution": nn.Conv2d(channels, outputs, kernel, stride=stride, padding=padding),
+        "tiled": TiledConv2d(channels, outputs, kernel, stride=stride, padding=padding, tile=2),
+        "local": LocallyConnected2d(channels, outputs, kernel, stride=stride, padding=padding, input_size=size),
+    }
+    with torch.no_grad():
+        gradient = torch.randn_like(layers["convolution"](maps))
+    steps: dict[str, Callable[[], object]] = {part: _step(layer, maps, gradient) for part, layer in layers.items()}
+    seconds = in_turns(steps, rounds + 1)
+    seconds = {part: values[1:] for part, values in seconds.items()}  # the first turn warms up
+    middle = {part: statistics.median(values) for part, values in seconds.items()}
+    tiled, local = (median_ratio(seconds[part], seconds["convolution"]) for part in ("tiled", "local"))
+    arithmetic = batch * channels * kernel**2 * math.prod(gradient.shape[1:]) / 1e9
+    return (
+        f"| {name} | {arithmetic:.2f} | {middle['convolution']:.4f} | {middle['tiled']:.4f} | {tiled:.1f} "
+        f"| {middle['local']:.4f} | {local:.1f} |"
+    )
+
+
+def _step(layer: nn.Module, maps: Tensor, gradient: Tensor) -> Callable[[], None]:
+    def step() -> None:
+        maps.grad = None
+        layer.zero_grad(set_to_none=True)
+        layer(maps).backward(gradient)
+
+    return step
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""How a layer's outputs are tied to its inputs: fully, locally, by convolution, or by tiled convolution."""
+
+from reid.model.connection.costs import ConnectionCost, connection_costs
+from reid.model.connection.locally_connected import LocallyConnected2d
+from reid.model.connection.tiled import TiledConv2d
+
+__all__ = ["ConnectionCost", "LocallyConnected2d", "TiledConv2d", "connection_costs"]

@@ -1,0 +1,89 @@
+"""Tiled convolution: neighbouring places have different kernels, which repeat with a period."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reid.errors import InputError
+from reid.model.connection.product import kernel_bank_product
+from reid.model.connection.sizes import Pair, check_channels, he_normal, output_size, pair
+
+
+class TiledConv2d(nn.Module):
+    """(B, C, H, W) -> (B, O, h, w), the layer of Ngiam et al. 2010 (Tiled Convolutional Neural Networks).
+
+    out(o, j, k) = bias[j', k'](o) + Σ_{c, y, x} K[j', k'](o, x, y, c) in(c, j s + y - p, k s + x - p)
+
+    with j' = j mod t and k' = k mod t.
+
+    tile: the period t, or one for rows and one for columns. 1 is a convolution; the size of the output makes it a
+    locally connected layer. `weight` is (t, t, O, kw, kh, C), `bias` (t, t, O). Maps may have any size that holds a
+    kernel; where they have fewer places than t, kernels lie idle.
+    Raises InputError for t < 1 and a kernel larger than the padded map.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        *,
+        tile: int | Pair = 2,
+        stride: int | Pair = 1,
+        padding: int | Pair = 0,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        check_channels(in_channels, out_channels)
+        self.kernel_size, self.stride, self.padding = pair(kernel_size), pair(stride), pair(padding)
+        self.in_channels, self.out_channels, self.tile = in_channels, out_channels, pair(tile)
+        if min(self.tile) < 1:
+            raise InputError(f"a tiled convolution repeats after 1 place or more, not after {self.tile}")
+        self.weight = he_normal((*self.tile, out_channels, *self.kernel_size[::-1], in_channels))
+        self.bias = nn.Parameter(self.weight.new_zeros(*self.tile, out_channels)) if bias else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if maps.shape[1] != self.in_channels:
+            raise InputError(f"a tiled convolution of {self.in_channels} channels was given {maps.shape[1]}")
+        size = output_size((maps.shape[2], maps.shape[3]), self.kernel_size, self.stride, self.padding)
+        # A small tile is one convolution, whose channels are the places of the tile; a large one would be mostly zeros.
+        if max(self.tile) <= 3:
+            return self._one_convolution(maps, size)
+        return kernel_bank_product(maps, self.weight, self.bias, stride=self.stride, padding=self.padding, size=size)
+
+    def _one_convolution(self, maps: Tensor, size: Pair) -> Tensor:
+        (th, tw), (kh, kw), (down, right), (top, left) = self.tile, self.kernel_size, self.stride, self.padding
+        rows, columns = -(-size[0] // th), -(-size[1] // tw)
+        height, width = kh + (th - 1) * down, kw + (tw - 1) * right  # what a tile of outputs sees
+        kernels = maps.new_zeros(self.out_channels, th, tw, self.in_channels, height, width, dtype=self.weight.dtype)
+        for j in range(th):
+            for k in range(tw):
+                place = (
+                    slice(None),
+                    j,
+                    k,
+                    slice(None),
+                    slice(j * down, j * down + kh),
+                    slice(k * right, k * right + kw),
+                )
+                kernels[place] = self.weight[j, k].permute(0, 3, 2, 1)
+        bias = None if self.bias is None else self.bias.permute(2, 0, 1).flatten()
+        # Zeros at the far ends complete the last tiles; what those make is cut off again.
+        beyond = [
+            max(0, (count - 1) * period * step + wide - have - pad)
+            for count, period, step, wide, have, pad in (
+                (columns, tw, right, width, maps.shape[3], left),
+                (rows, th, down, height, maps.shape[2], top),
+            )
+        ]
+        maps = functional.pad(maps, (left, beyond[0], top, beyond[1]))
+        out = functional.conv2d(maps, kernels.flatten(0, 2), bias, (th * down, tw * right))
+        out = out[:, :, :rows, :columns].unflatten(1, (self.out_channels, th, tw))
+        return out.permute(0, 1, 4, 2, 5, 3).flatten(4).flatten(2, 3)[:, :, : size[0], : size[1]]
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, tile={self.tile}, "
+            f"stride={self.stride}, padding={self.padding}, bias={self.bias is not None}"
+        )

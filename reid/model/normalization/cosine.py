@@ -1,0 +1,59 @@
+"""Cosine normalisation: Luo et al., "Cosine Normalization: Using Cosine Similarity Instead of Dot Product", 2017."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class CosineLinear(nn.Linear):
+    """scale · w·x / (‖w‖ ‖x‖): (B, in_features) -> (B, out_features), each in [-scale, scale].
+
+    `scale` is one learnable number; a softmax over bare cosines cannot come near 1. A vector of zeros gives 0.
+    """
+
+    def __init__(self, in_features: int, out_features: int, scale: float = 16.0) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+        # A step turns a short vector far: these begin with lengths about 1.
+        nn.init.normal_(self.weight, std=in_features**-0.5)
+
+    def forward(self, features: Tensor) -> Tensor:
+        unit, directions = functional.normalize(features, dim=1), functional.normalize(self.weight, dim=1)
+        return self.scale * functional.linear(unit, directions)
+
+
+class CosineConv2d(nn.Module):
+    """scale · w·x / (‖w‖ ‖x‖) + bias, x the window of each place: (B, C, H, W) -> (B, O, h, w).
+
+    Takes weight, stride, padding and groups of `convolution`. `scale` and `bias` are one number an output channel and
+    ours: the paper has bare cosines. The scale starts at √D, D the values of a window, where the output for unrelated
+    w and x has variance 1. A window of zeros gives the bias.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = convolution.weight
+        self.stride, self.padding = convolution.stride, convolution.padding
+        self.dilation, self.groups = convolution.dilation, convolution.groups
+        outputs = len(self.weight)
+        self.scale = nn.Parameter(self.weight.new_full((outputs,), math.sqrt(self.weight[0].numel())))
+        self.bias = nn.Parameter(self.weight.new_zeros(outputs))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        directions = functional.normalize(self.weight.flatten(1), dim=1).view_as(self.weight)
+        products = functional.conv2d(maps, directions, None, self.stride, self.padding, self.dilation, self.groups)
+        with torch.autocast(maps.device.type, enabled=False):
+            squares = maps.to(torch.promote_types(maps.dtype, torch.float32)).square()
+            squares = squares.unflatten(1, (self.groups, -1)).sum(2)
+            ones = squares.new_ones(self.groups, 1, *self.weight.shape[2:])
+            lengths = functional.conv2d(
+                squares, ones, None, self.stride, self.padding, self.dilation, self.groups
+            ).clamp(min=1e-12)
+            lengths = lengths.rsqrt().repeat_interleave(len(self.weight) // self.groups, dim=1)
+            cosines = products * lengths
+            out = cosines * self.scale[:, None, None] + self.bias[:, None, None]
+        return out.to(products.dtype)

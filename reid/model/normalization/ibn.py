@@ -1,0 +1,96 @@
+"""IBN-Net: Pan, Luo, Shi, Tang, "Two at Once: Enhancing Learning and Generalization Capacities via IBN-Net", ECCV 2018.
+
+The names of the tensors are those of the published weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from reid.errors import InputError
+from reid.model.normalization.activations import InstanceNorm
+
+
+class IBN(nn.Module):
+    """Instance normalisation of the first half of the channels, batch normalisation of the rest: (B, C, H, W).
+
+    The rest keeps its statistics, scale and shift of `norm`.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        channels = norm.num_features
+        self.instances = channels // 2
+        self.IN = InstanceNorm(self.instances)
+        self.BN = nn.BatchNorm2d(channels - self.instances, eps=norm.eps, momentum=norm.momentum)
+        kept = {name: value[self.instances :] if value.ndim else value for name, value in norm.state_dict().items()}
+        self.BN.load_state_dict(kept)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return torch.cat((self.IN(maps[:, : self.instances]), self.BN(maps[:, self.instances :])), dim=1)
+
+
+class InstanceNormedBlock(nn.Module):
+    """A residual block whose sum is instance-normalised before the last ReLU; it takes over the layers of `block`."""
+
+    def __init__(self, block: BasicBlock | Bottleneck) -> None:
+        super().__init__()
+        for name, child in block.named_children():
+            self.add_module(name, child)
+        self.downsample = block.downsample
+        self.branches = 3 if isinstance(block, Bottleneck) else 2
+        last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
+        self.IN = InstanceNorm(last.num_features)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        out = maps
+        for number in range(1, self.branches + 1):
+            out = self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(out))
+            if number < self.branches:
+                out = torch.relu(out)
+        shortcut = maps if self.downsample is None else self.downsample(maps)
+        return torch.relu(self.IN(out + shortcut))
+
+
+def ibn_a(trunk: nn.Module, network: str) -> str:
+    """IBN for the norm after conv1 in every block of layer1 to layer3."""
+    _check(trunk, network)
+    blocks = [block for name in ("layer1", "layer2", "layer3") for block in trunk.get_submodule(name).children()]
+    for block in blocks:
+        norm = block.bn1
+        assert isinstance(norm, nn.BatchNorm2d)
+        block.bn1 = IBN(norm)
+    return (
+        f"discards the pretrained statistics, scale and shift of half the channels of {len(blocks)} batch "
+        "normalisations, now instance-normalised from the start; the other half is kept"
+    )
+
+
+def ibn_b(trunk: nn.Module, network: str) -> str:
+    """Instance normalisation in the stem, and after the sum in the last block of layer1 and of layer2."""
+    _check(trunk, network)
+    stem = trunk.bn1
+    assert isinstance(stem, nn.BatchNorm2d)
+    trunk.bn1 = InstanceNorm(stem.num_features)
+    for name in ("layer1", "layer2"):
+        stage = trunk.get_submodule(name)
+        assert isinstance(stage, nn.Sequential)
+        stage[-1] = InstanceNormedBlock(stage[-1])
+    return (
+        "discards the pretrained statistics, scale and shift of 1 batch normalisation, the stem's, and adds 2 instance "
+        "normalisations that begin anew"
+    )
+
+
+def has_ibn_names(names: Iterable[str]) -> bool:
+    """Whether tensors are those of an IBN-Net, as published, rather than of a plain ResNet."""
+    return any("IN" in name.split(".") for name in names)
+
+
+def _check(trunk: nn.Module, network: str) -> None:
+    if not all(hasattr(trunk, name) for name in ("bn1", "layer1", "layer2", "layer3")):
+        raise InputError(f"IBN-Net is defined for ResNets, not for {network}; take another MODEL.NORM.NAME")

@@ -1,0 +1,122 @@
+"""Whitening of finished descriptors, fitted on those of training images and applied to query and gallery alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reid.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Whitening:
+    """x -> P (x - m), by default of unit length. mean: m, (D,) float64. projection: P, (D', D) float64."""
+
+    mean: np.ndarray
+    projection: np.ndarray
+
+    def apply(self, features: np.ndarray, *, unit_length: bool = True) -> np.ndarray:
+        """(N, D) of any real type -> (N, D') float64; a row at the mean stays 0. Raises InputError for another D."""
+        if features.ndim != 2 or features.shape[1] != len(self.mean):
+            raise InputError(
+                f"a whitening fitted on {len(self.mean)} dimensions does not read features of shape {features.shape}"
+            )
+        white = (features.astype(np.float64) - self.mean) @ self.projection.T
+        if not unit_length:
+            return white
+        lengths = np.linalg.norm(white, axis=1, keepdims=True)
+        return np.divide(white, lengths, out=white, where=lengths > 0)
+
+
+def pca_whitening(features: np.ndarray, *, dim: int = 0) -> Whitening:
+    """Principal components divided by their deviations: the features it was fitted on get the covariance I.
+
+    features: (N, D), those of training images. dim: components kept, the strongest first; 0 keeps all. The covariance
+    is the mean over N (Jégou and Chum, ECCV 2012). Raises InputError where the features do not vary in `dim`
+    directions.
+    """
+    centred, mean = _centred(features)
+    kept = _kept(dim, centred.shape[1])
+    values, vectors = _descending_eigh(centred.T @ centred / len(centred))
+    rank = _rank(values)
+    if kept > rank:
+        raise InputError(
+            f"the {len(centred)} features vary in {rank} directions only, {kept} were asked for: fit on more images, "
+            f"or keep {rank} or fewer"
+        )
+    return Whitening(mean, vectors[:, :kept].T / np.sqrt(values[:kept, None]))
+
+
+def learned_whitening(features: np.ndarray, pairs: np.ndarray, *, dim: int = 0, ridge: float = 0.0) -> Whitening:
+    """Whiten what differs between images of the same identity, then rotate to the principal components of all.
+
+    Radenović, Tolias, Chum 2018, Section 3.4, after Mikolajczyk and Matas 2007: S = mean of d d^T over the differences
+    d of matching pairs, P = chol(S)^-1, then the eigenvectors of P (X - m) (X - m)^T P^T, the strongest first.
+    features: (N, D). pairs: (M, 2) rows that match. dim: components kept, 0 keeps all. ridge: adds this part of the
+    mean variance to the diagonal of S, for dimensions in which no pair differs; the paper has none.
+    Raises InputError where the pairs do not differ in D independent directions.
+    """
+    centred, mean = _centred(features)
+    kept = _kept(dim, centred.shape[1])
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs) or pairs.min() < 0 or pairs.max() >= len(centred):
+        raise InputError(
+            f"matching pairs must be (M, 2) row numbers below {len(centred)}, M above 0; shape {pairs.shape}"
+        )
+    differences = centred[pairs[:, 0]] - centred[pairs[:, 1]]
+    within = differences.T @ differences / len(pairs)
+    within += ridge * np.trace(within) / len(within) * np.eye(len(within))
+    rank = _rank(np.linalg.eigvalsh(within)[::-1])
+    if rank < len(within):
+        raise InputError(
+            f"{len(pairs)} matching pairs differ in {rank} of {len(within)} dimensions, so that the rest cannot be "
+            "whitened: give more pairs, reduce the features by PCA first, or add a ridge such as 1e-3"
+        )
+    whiten = np.linalg.inv(np.linalg.cholesky(within))
+    white = centred @ whiten.T
+    _, vectors = _descending_eigh(white.T @ white)
+    return Whitening(mean, vectors[:, :kept].T @ whiten)
+
+
+def matching_pairs(identities: np.ndarray, cameras: np.ndarray, *, count: int, seed: int) -> np.ndarray:
+    """Pairs of rows with one identity and two cameras, (M, 2) int64, each once; `count` drawn where there are more.
+
+    identities, cameras: (N,) integers. Raises InputError where there is no such pair.
+    """
+    groups = [np.flatnonzero(identities == identity) for identity in np.unique(identities)]
+    within = [group[np.stack(np.triu_indices(len(group), 1), axis=1)] for group in groups]
+    pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *within])
+    pairs = pairs[cameras[pairs[:, 0]] != cameras[pairs[:, 1]]]
+    if not len(pairs):
+        raise InputError("no identity was seen by two cameras: there is no matching pair to learn a whitening from")
+    if len(pairs) <= count:
+        return pairs
+    return pairs[np.sort(np.random.default_rng(seed).choice(len(pairs), count, replace=False))]
+
+
+def _centred(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if features.ndim != 2 or len(features) < 2:
+        raise InputError(f"a whitening is fitted on (N, D) features, N at least 2; given: {features.shape}")
+    values = features.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise InputError("the features to fit a whitening on hold NaN or infinity")
+    mean = values.mean(0)
+    return values - mean, mean
+
+
+def _kept(dim: int, available: int) -> int:
+    if not 0 <= dim <= available:
+        raise InputError(
+            f"a whitening of {available} dimensions keeps 1 to {available} of them, or 0 for all: not {dim}"
+        )
+    return dim or available
+
+
+def _descending_eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values, vectors = np.linalg.eigh(matrix)
+    return values[::-1], vectors[:, ::-1]
+
+
+def _rank(values: np.ndarray) -> int:
+    """How many eigenvalues, descending, are above rounding."""
+    return int((values > values[0] * len(values) * np.finfo(np.float64).eps).sum())
