@@ -18,6 +18,7 @@ from reid.config import load_config, parse_config, rate_factor
 from reid.data import DATASETS, read_drawn_boxes
 from reid.data.cache import decode_images
 from reid.data.loaders import TestLoader, TrainLoader
+from reid.data.subset import share_of_identities
 from reid.errors import InputError
 from reid.model.network import ReidNetwork, build_network
 from reid.model.pooling import OPTIONS
@@ -60,12 +61,13 @@ def cache_folder(config: CfgNode) -> Path:
 
 
 def split(config: CfgNode) -> Split:
-    """The dataset of DATASETS.NAME, its counts checked."""
+    """The dataset of DATASETS.NAME, its counts checked, with the share DATASETS.IDENTITIES of its training persons."""
     d = config.DATASETS
     options = {}
     if d.NAME == "synthetic":
         options = {"size": d.SYNTHETIC.SIZE, "layout": d.SYNTHETIC.LAYOUT, "seed": d.SYNTHETIC.SEED}
-    return DATASETS[d.NAME](_root(config), strict=d.STRICT, cache=cache_folder(config), **options)
+    read = DATASETS[d.NAME](_root(config), strict=d.STRICT, cache=cache_folder(config), **options)
+    return share_of_identities(read, d.IDENTITIES)
 
 
 def _root(config: CfgNode) -> Path:

@@ -62,6 +62,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "INPUT.FLIP": (0, 1),
     "INPUT.PAD": (0, 256),
     "INPUT.ERASING": (0, 1),
+    "DATASETS.IDENTITIES": (1e-9, 1),
     "DATASETS.SYNTHETIC.SEED": (0, 2**31 - 1),
     "SOLVER.MOMENTUM": (0, 1),
     "SOLVER.WEIGHT_DECAY": (0, math.inf),

@@ -1,4 +1,6 @@
-"""The configuration: yacs defaults, one YAML file over them, `KEY VALUE` overrides over that, then frozen.
+"""The configuration: yacs defaults, a YAML file over them, `KEY VALUE` overrides over that, then frozen.
+
+A file may stand on another, whose path beside it is its BASE: then it holds only what differs.
 
 A mistake never comes alone, so all of them are collected and told together, each with the names that come near.
 """
@@ -90,6 +92,7 @@ def defaults() -> CfgNode:
     c.DATASETS.ROOT = ""  # "": the variable REID_DATA, else datasets/
     c.DATASETS.CACHE = ""  # unpacked zips, decoded images; "": the variable REID_CACHE, else ~/.cache/reid
     c.DATASETS.STRICT = True  # the official counts are demanded
+    c.DATASETS.IDENTITIES = 1.0  # share of the training identities that is trained on, for quick comparisons
     c.DATASETS.SYNTHETIC = CfgNode()
     c.DATASETS.SYNTHETIC.SIZE = "demo"
     c.DATASETS.SYNTHETIC.LAYOUT = "market"
@@ -132,12 +135,35 @@ def defaults() -> CfgNode:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
-    """Defaults, then the YAML file, then `KEY VALUE` pairs; checked and frozen.
+    """Defaults, then the YAML file, over the one it names as BASE if any, then `KEY VALUE` pairs; checked and frozen.
 
     Raises InputError listing every mistake at once: unknown keys and names (with near ones), wrong types, values out
     of range, combinations that cannot work.
     """
-    return parse_config(read_yaml_text(Path(path)), overrides, source=str(path))
+    text, base = read_yaml_text(Path(path)), _base_of(Path(path), ())
+    return parse_config(text, overrides, source=str(path), base=base)
+
+
+def _base_of(path: Path, above: tuple[Path, ...]) -> CfgNode | None:
+    """The configuration that a file names as its BASE, a path beside it; None where it names none."""
+    tree = _tree(read_yaml_text(path), str(path))
+    if "BASE" not in tree:
+        return None
+    other = path.parent / str(tree["BASE"])
+    if other.resolve() in (*above, path.resolve()):
+        raise InputError(f"{path}: BASE {tree['BASE']} leads back to itself")
+    grand = _base_of(other, (*above, path.resolve()))
+    return parse_config(read_yaml_text(other), source=f"{other}, the BASE of {path}", base=grand)
+
+
+def _tree(text: str, source: str) -> dict[Any, Any]:
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{source}: no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{source}: a configuration is a mapping of keys, not a {type(tree).__name__}")
+    return tree
 
 
 def read_yaml_text(path: Path) -> str:
@@ -160,13 +186,8 @@ def parse_config(
     config = base.clone() if base else defaults()
     config.defrost()
     mistakes: list[str] = []
-    try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise InputError(f"{source}: no valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"{source}: a configuration is a mapping of keys, not a {type(tree).__name__}")
-    pairs = list(flatten(tree))
+    tree = _tree(text, source)
+    pairs = list(flatten({key: value for key, value in tree.items() if key != "BASE"}))
     if len(overrides) % 2:
         raise InputError(f"overrides come as KEY VALUE pairs; '{overrides[-1]}' has no value")
     pairs += list(zip(overrides[::2], overrides[1::2], strict=True))
@@ -179,6 +200,11 @@ def parse_config(
         raise InputError(f"{source}: " + "; ".join(dict.fromkeys(mistakes)))
     config.freeze()
     return config
+
+
+def completed(text: str) -> str:
+    """A configuration that an earlier version wrote, with the keys made since then at their defaults."""
+    return parse_config(text).dump()
 
 
 def _keys(config: CfgNode, prefix: str = "") -> Iterator[str]:
@@ -248,10 +274,10 @@ def _offer(near: Sequence[str]) -> str:
 def _check(c: CfgNode) -> Iterator[str]:
     """Values out of range and combinations that cannot work."""
     for key, names in CHOICES.items():
-        value = _get(c, key)
-        if value not in names:
-            near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.4)
-            yield f"{key} {value!r} is none of {', '.join(filter(None, names))}{_offer(near)}"
+        for value in _get(c, key).split("+") if key == "DATASETS.NAME" else [_get(c, key)]:
+            if value not in names:
+                near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.4)
+                yield f"{key} {value!r} is none of {', '.join(filter(None, names))}{_offer(near)}"
     for key, (low, high) in RANGES.items():
         if not low <= _get(c, key) <= high:
             yield f"{key} {_get(c, key)} must be {f'{low} to {high}' if high < math.inf else f'{low} or more'}"

@@ -7,7 +7,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from reid.errors import InputError
 from reid.files import write_whole
 
 # Where a run lives and what it runs on may differ between its parts.
-MOVABLE = ("OUTPUT_DIR", "DATASETS.ROOT", "DATASETS.CACHE", "MODEL.DEVICE", "TENSORBOARD")
+MOVABLE = ("OUTPUT_DIR", "DATASETS.ROOT", "DATASETS.FOLDER_ROOT", "DATASETS.CACHE", "MODEL.DEVICE", "TENSORBOARD")
 
 
 class RunFolder:
@@ -34,8 +34,11 @@ class RunFolder:
         self._tensorboard: Any = None
         self._epochs: dict[str, int] = {}  # of each run, TensorBoard's horizontal axis
 
-    def check(self, config_text: str, *, resume: bool) -> None:
-        """Raise InputError where `open` would overwrite a run, find none to go on with, or go on with another."""
+    def check(self, config_text: str, *, resume: bool, complete: Callable[[str], str] = str) -> None:
+        """Raise InputError where `open` would overwrite a run, find none to go on with, or go on with another.
+
+        complete: adds to the configuration of an older run what keys made since then default to.
+        """
         config = self.path / "config.yaml"
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file: OUTPUT_DIR must be a folder or not yet there")
@@ -46,13 +49,15 @@ class RunFolder:
         if resume and not config.exists():
             raise InputError(f"{self.path} holds no run to go on with: leave --resume out to start one")
         if resume:
-            changed = _changes(config.read_text(encoding="utf-8"), config_text)
+            changed = _changes(complete(config.read_text(encoding="utf-8")), config_text)
             if changed:
                 raise InputError(f"{self.path}: the run to go on with has another configuration: {'; '.join(changed)}")
 
-    def open(self, config_text: str, *, resume: bool, tensorboard: bool = False) -> None:
+    def open(
+        self, config_text: str, *, resume: bool, complete: Callable[[str], str] = str, tensorboard: bool = False
+    ) -> None:
         """Make the folder, or go on in it; raises as `check` does."""
-        self.check(config_text, resume=resume)
+        self.check(config_text, resume=resume, complete=complete)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         if not resume:
             write_text(self.path / "config.yaml", config_text)

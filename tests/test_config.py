@@ -16,7 +16,8 @@ from reid.model.pooling import POOLINGS
 from reid.model.pooling.kmeans import INITS
 from reid.model.precision import PRECISIONS
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "configs"
+CONFIGS, PARTS = sorted(FOLDER.glob("*.yaml")), sorted(FOLDER.glob("parts/*.yaml"))
 
 
 def test_choices_are_the_names_that_the_rooms_know() -> None:
@@ -44,6 +45,40 @@ def test_every_config_loads_and_says_what_it_is(path: Path) -> None:
     assert "# Expect: " in head
     assert "@" not in head
     assert config.OUTPUT_DIR.startswith("runs/")
+
+
+@pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)
+def test_every_part_stands_on_a_base_and_trains_into_its_own_folder(path: Path) -> None:
+    config = load_config(path)
+    folder = f"runs/parts/{path.stem}"
+    assert config.OUTPUT_DIR == folder
+    assert (config.DATASETS.NAME, config.DATASETS.IDENTITIES, config.STEP0.EPOCHS) == ("market1501", 0.5, 8)
+    assert config.INPUT.SIZE == [128, 64]
+    others = [other for other in PARTS if other != path]
+    fields = {other: load_config(other, ["OUTPUT_DIR", folder]) for other in others}
+    assert not [other for other, same in fields.items() if same == config], "two files for one thing"
+
+
+def test_a_file_on_a_base_holds_only_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("SEED: 5\nSOLVER: {BATCH_SIZE: 16, MOMENTUM: 0.8}\n")
+    (tmp_path / "middle.yaml").write_text("BASE: base.yaml\nSOLVER: {BATCH_SIZE: 8}\n")
+    (tmp_path / "leaf.yaml").write_text("BASE: middle.yaml\nSOLVER: {MOMENTUM: 0.7}\n")
+    config = load_config(tmp_path / "leaf.yaml", ["SOLVER.WEIGHT_DECAY", "0.1"])
+    assert (config.SEED, config.SOLVER.BATCH_SIZE, config.SOLVER.MOMENTUM) == (5, 8, 0.7)
+    assert config.SOLVER.WEIGHT_DECAY == 0.1
+    assert "BASE" not in config.dump()
+
+
+def test_a_base_that_is_missing_wrong_or_in_a_circle_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("BASE: b.yaml\n")
+    with pytest.raises(InputError, match=r"b\.yaml: no such configuration"):
+        load_config(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text("BASE: a.yaml\n")
+    with pytest.raises(InputError, match="leads back to itself"):
+        load_config(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text("SEEED: 1\n")
+    with pytest.raises(InputError, match=r"b\.yaml, the BASE of .*a.yaml: unknown key SEEED"):
+        load_config(tmp_path / "a.yaml")
 
 
 def test_overrides_come_last_and_are_converted() -> None:

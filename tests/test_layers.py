@@ -12,7 +12,7 @@ LAYERS = (
     {"errors", "files", "records", "choices", "config", "distributed", "run", "checkpoint", "decorrelation", "shards"},
     {"data", "model", "losses", "ranking", "feature_files"},
     {"stages", "features"},
-    {"retrieval", "protocols", "experiment", "build", "report", "diagnostics", "embedder", "gallery"},
+    {"sweep", "retrieval", "protocols", "experiment", "build", "report", "diagnostics", "embedder", "gallery"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

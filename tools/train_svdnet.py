@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from reid import build
-from reid.config import load_config
+from reid.config import completed, load_config
 from reid.data import banner
 from reid.decorrelation import gaussian_correlation
 from reid.errors import InputError, Interrupted, run_command
@@ -36,7 +36,7 @@ def main() -> None:
 
     # What can be wrong is found before the folder is made, and before hours of training have led to it.
     folder = RunFolder(Path(config.OUTPUT_DIR))
-    folder.check(config.dump(), resume=arguments.resume)
+    folder.check(config.dump(), resume=arguments.resume, complete=completed)
     device, plan, weights = build.device(config), build.plan(config), build.pretrained(config)
     dtype = autocast_dtype(config.TEST.PRECISION, device)
     split = build.split(config)
@@ -55,7 +55,7 @@ def main() -> None:
     model = make_network()
     check_freezes(plan, model)
     check_pooling(model, loaders.train)
-    folder.open(config.dump(), resume=arguments.resume, tensorboard=config.TENSORBOARD)
+    folder.open(config.dump(), resume=arguments.resume, complete=completed, tensorboard=config.TENSORBOARD)
     start = "from scratch" if weights is None else f"weights {config.MODEL.WEIGHTS}"
     print(f"{config.MODEL.BACKBONE}, {start}, {device}, {torch.get_num_threads()} threads -> {folder.path}")
     d_in, k = model.eigenlayer.vectors.shape

@@ -1,0 +1,31 @@
+"""The chart of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from reid.report.figures import COLOURS, WIDE, new_figure, style, to_svg
+
+
+def bars(table: Sequence[dict[str, Any]]) -> str:
+    """A bar of mAP for each setting, that of its control as a tick beside it."""
+    with style():
+        figure, axes = new_figure((WIDE[0], 0.7 + 0.26 * len(table)))
+        places = range(len(table))
+        values = [100 * line["mAP"][0] for line in table]
+        errors = [100 * (line["mAP"][1] or 0.0) for line in table]
+        axes.barh(places, values, xerr=errors if any(errors) else None, color=COLOURS["rri"], ecolor=COLOURS["ink"])
+        controls = [(place, 100 * line["control_mAP"][0]) for place, line in enumerate(table) if line["control_mAP"]]
+        if controls:
+            axes.plot(
+                [value for _, value in controls], [place for place, _ in controls], "|", markersize=12,
+                markeredgewidth=2, color=COLOURS["control"], label="control",
+            )  # fmt: skip
+            axes.legend(loc="lower right")
+        axes.set_yticks(places, [str(line["name"]).replace("$", r"\$") for line in table])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlim(left=0)
+        axes.set_xlabel("mAP, percent")
+        return to_svg(figure, "sweep")

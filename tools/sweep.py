@@ -1,0 +1,102 @@
+"""Train one configuration in many settings and seeds; end in one table and one page. Finished runs are not repeated."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from reid.config import completed, load_config
+from reid.errors import InputError, Interrupted, run_command
+from reid.report.pages import check_available
+from reid.report.sweep import write_sweep_page
+from reid.run import RunFolder, write_text
+from reid.sweep.grid import Setting, parse_grids, setting_name
+from reid.sweep.runs import SweepRun, run_all
+from reid.sweep.table import lines, markdown, write_rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--config-file", required=True, type=Path, nargs="+", help="YAML files, such as configs/parts/*"
+    )
+    parser.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="'KEY=VALUE,VALUE KEY=VALUE'",
+        help="what to vary, in all combinations; several grids come one after the other",
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="seeds 0 to N - 1 of each setting (default 1)")
+    parser.add_argument("--output", type=Path, default=Path("runs/sweep"), help="folder (default runs/sweep)")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default 1)")
+    parser.add_argument("--rows", type=Path, help="also keep the rows in this .jsonl file, beside those it has")
+    arguments = parser.parse_args()
+    if arguments.seeds < 1 or arguments.jobs < 1:
+        raise InputError("--seeds and --jobs must be 1 or more")
+
+    check_available()
+    settings = parse_grids(arguments.grid)
+    runs = [
+        _run(file, setting, seed, arguments.output)
+        for file in arguments.config_file
+        for setting in settings
+        for seed in range(arguments.seeds)
+    ]
+    waiting = [run for run in runs if not run.finished()]
+    print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before -> {arguments.output}", flush=True)
+    failed: list[str] = []
+    bar = tqdm(total=len(waiting), unit="run", mininterval=1.0)
+
+    def ended(run: SweepRun, mistake: str | None) -> None:
+        bar.update()
+        if mistake is None:
+            row = run.row()
+            bar.write(f"{run.name}, seed {run.seed}: rank-1 {100 * row['rank1']:.1f}, mAP {100 * row['mAP']:.1f}")
+        else:
+            failed.append(f"{run.name}, seed {run.seed}: {mistake} (see {run.log})")
+            bar.write(failed[-1])
+        _write(runs, arguments.output, arguments.rows)
+
+    try:
+        run_all(waiting, jobs=arguments.jobs, ended=ended)
+    except KeyboardInterrupt:
+        again = shlex.join([sys.executable, *sys.argv])
+        raise Interrupted(f"interrupted; finished epochs are saved. To go on: {again}") from None
+    finally:
+        bar.close()
+    print(f"\n{_write(runs, arguments.output, arguments.rows)}\n{arguments.output / 'sweep.html'}")
+    if failed:
+        raise InputError(f"{len(failed)} of {len(runs)} runs failed: " + "; ".join(failed))
+
+
+def _run(file: Path, setting: Setting, seed: int, output: Path) -> SweepRun:
+    """The run, its configuration checked, against what its folder may hold from before too."""
+    name = f"{file.stem} {setting_name(setting)}" if setting else file.stem
+    folder = output / file.stem / setting_name(setting).replace("/", "_") / f"seed{seed}"
+    overrides = [text for pair in setting for text in pair]
+    config = load_config(file, [*overrides, "SEED", str(seed), "OUTPUT_DIR", str(folder)])
+    if (folder / "config.yaml").exists():
+        RunFolder(folder).check(config.dump(), resume=True, complete=completed)
+    return SweepRun(name, file, setting, seed, folder, control=config.RRI.CONTROL and config.RRI.MAX_ROUNDS > 0)
+
+
+def _write(runs: list[SweepRun], output: Path, rows_file: Path | None) -> str:
+    """Write what the finished runs came to; returns the table."""
+    rows = [run.row() for run in runs if run.finished()]
+    write_rows(output / "sweep.jsonl", rows)
+    if rows_file:
+        write_rows(rows_file, rows)
+    table = lines(rows)
+    write_text(output / "sweep.md", markdown(table))
+    write_sweep_page(output / "sweep.html", [dataclasses.asdict(line) for line in table])
+    return markdown(table)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
