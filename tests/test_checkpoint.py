@@ -128,6 +128,15 @@ def test_no_damage_gives_a_traceback(tmp_path: Path) -> None:
     assert refused > 200
 
 
+def test_a_file_cut_short_is_refused_wherever_it_ends(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "whole.pth", {**CONTENT, "large": torch.zeros(10_000)})
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for length in range(0, len(whole) - 1, len(whole) // 40):
+        (tmp_path / "cut.pth").write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"cut\.pth: .*no checkpoint"):
+            load_checkpoint(tmp_path / "cut.pth")
+
+
 @pytest.mark.parametrize("spelling", ["numpy._core", "numpy.core"])
 def test_numpy_numbers_are_data(tmp_path: Path, spelling: str) -> None:
     numbers = {"rank1": np.float64(0.5), "epoch": np.int64(7), "best": np.bool_(True), "loss": np.float32(0.25)}

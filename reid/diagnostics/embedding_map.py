@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,11 +65,9 @@ class EmbeddingMap:
 
 
 def check_map(method: str) -> None:
-    """Raise InputError for an unknown method and where scikit-learn is missing; asked before long work."""
+    """Raise InputError for an unknown method; asked before long work."""
     if method not in METHODS:
         raise unknown_name("map", method, (*METHODS, "none"))
-    if importlib.util.find_spec("sklearn") is None:
-        raise InputError("a map needs scikit-learn: pip install 'reid[report]', or --map none")
 
 
 def embedding_map(
@@ -82,8 +79,8 @@ def embedding_map(
     choice depends on the labels and the seed alone, so two checkpoints are mapped on the same images. method: `pca`,
     the two directions of greatest variance, or `tsne` (van der Maaten and Hinton 2008) with a perplexity of 30 or of a
     third of the points, after a PCA to 50 dimensions and begun from the first two of them.
-    Returns None where fewer than 5 images can be drawn. Raises InputError for an unknown method, missing scikit-learn,
-    and counts outside 1 .. 2000 points.
+    Returns None where fewer than 5 images can be drawn. Raises InputError for an unknown method and counts outside
+    1 .. 2000 points.
     """
     check_map(method)
     if min(identities, images) < 1 or identities * images > MAX_POINTS:

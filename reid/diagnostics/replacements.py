@@ -6,13 +6,16 @@ other weight is a product in float64.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from reid.decorrelation import correlation_metric, replace_weight
@@ -34,14 +37,14 @@ _ROWS = 4096
 class Head:
     """What follows the Eigenlayer's input, float64 NumPy arrays.
 
-    weight: W, (D_in, K). bias: (K,) or None. classifier: (classes, K) and its bias (classes,), or None where the
+    weight: W, (D_in, K). bias: (K,) or None. classifier: a float64 layer in evaluation mode, or None where the
     Eigenlayer is the last layer, so that its output is the logits.
     """
 
     weight: np.ndarray
     bias: np.ndarray | None
     relu: bool
-    classifier: tuple[np.ndarray, np.ndarray] | None
+    classifier: nn.Linear | None
 
     @classmethod
     def of(cls, model: ReidNetwork) -> Head:
@@ -51,13 +54,13 @@ class Head:
             weight=_array(layer.vectors),
             bias=None if layer.bias is None else _array(layer.bias),
             relu=layer.relu,
-            classifier=None if last is None else (_array(last.weight), _array(last.bias)),
+            classifier=None if last is None else copy.deepcopy(last).cpu().double().eval(),
         )
 
     @property
     def classes(self) -> int:
         """How many identities the logits tell apart."""
-        return self.weight.shape[1] if self.classifier is None else len(self.classifier[1])
+        return self.weight.shape[1] if self.classifier is None else self.classifier.out_features
 
     def output(self, values: np.ndarray) -> np.ndarray:
         """The Eigenlayer's output, (N, K) float64, of its input (N, D_in) floating."""
@@ -71,8 +74,9 @@ class Head:
         output = self.output(values)
         if self.classifier is None:
             return output
-        weight, bias = self.classifier
-        return output @ weight.T + bias
+        with torch.no_grad():
+            logits: np.ndarray = self.classifier(torch.from_numpy(output)).numpy()
+        return logits
 
 
 def embed(head: Head, features: Features) -> Features:
@@ -84,7 +88,8 @@ def embed(head: Head, features: Features) -> Features:
 def training_loss(head: Head, train: Features | None, *, label_smoothing: float) -> float | None:
     """Mean identity loss in nats, evaluation mode; the identities of `train`, the Eigenlayer's input, are classes.
 
-    None where `train` is None: the network tells other identities apart than the dataset has.
+    None where `train` is None: the network tells other identities apart than the dataset has; and where the loss is no
+    number, as with a classifier that holds NaN or infinity.
     """
     if train is None:
         return None
@@ -94,7 +99,7 @@ def training_loss(head: Head, train: Features | None, *, label_smoothing: float)
         logits = torch.from_numpy(head.logits(rows))
         total += identity_loss(logits, labels, label_smoothing=label_smoothing).item() * len(rows)
         start += len(rows)
-    return total / start
+    return total / start if math.isfinite(total) else None
 
 
 def replacement_rows(

@@ -12,7 +12,7 @@ import numpy as np
 from reid.diagnostics.camera_pairs import camera_pairs
 from reid.diagnostics.comparison import Change, align, change
 from reid.diagnostics.embedding_map import embedding_map
-from reid.diagnostics.ranked_lists import RankedLists, answers, ranked_lists, worst_first
+from reid.diagnostics.ranked_lists import MAX_TOP, RankedLists, answers, ranked_lists, worst_first
 from reid.errors import InputError
 from reid.records import Features
 
@@ -36,8 +36,8 @@ def check_sizes(queries: int, top: int) -> None:
     """Raise InputError for a page that would not end; asked before long work."""
     if not 0 <= queries <= MAX_QUERIES:
         raise InputError(f"a page lists 0 to {MAX_QUERIES} queries, not {queries}")
-    if top < 1:
-        raise InputError(f"a ranked list shows at least 1 answer, not {top}")
+    if not 1 <= top <= MAX_TOP:
+        raise InputError(f"a ranked list shows 1 to {MAX_TOP} answers, not {top}")
 
 
 def describe_retrieval(

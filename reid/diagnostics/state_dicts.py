@@ -81,7 +81,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError:
-        raise InputError(f"{path}: reading it needs safetensors: pip install safetensors") from None
+        raise InputError(f"{path}: reading it needs safetensors: pip install 'reid[safetensors]'") from None
     try:
         found = load_file(path, device="cpu")
     except (SafetensorError, KeyError, ValueError) as error:

@@ -17,6 +17,8 @@ from reid.errors import InputError
 # Beyond it the Gram matrix of float64 takes more than 2 GiB, and the arithmetic minutes.
 MAX_VECTORS = 16_384
 PAIRS = 20
+# Squares of entries and their sums stay within the range of float64; float32 and its like never come near.
+LARGEST = 1e140
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Layer:
     def matrices(self) -> Tensor:
         """W of every group, (groups, D, K / groups) float64: the columns are weight vectors.
 
-        Raises InputError where some entries are NaN or infinite, saying how many and which, where all are zero, and
-        where there are more than `MAX_VECTORS` weight vectors to compare.
+        Raises InputError where some entries are NaN or infinite, saying how many and which, where all are zero or their
+        squares leave the range of float64, and where there are more than `MAX_VECTORS` weight vectors to compare.
         """
         if self.vectors > max(MAX_VECTORS, self.groups):
             raise InputError(
@@ -79,8 +81,11 @@ class Layer:
                 f"{self.name}: {len(bad):,} of {flat.numel():,} entries are NaN or infinite, at {places}"
                 f"{', ...' if len(bad) > 5 else ''}; has the training diverged?"
             )
-        if not bool(flat.any()):
+        largest = float(flat.abs().max())
+        if largest == 0.0:
             raise InputError(f"{self.name}: all {flat.numel():,} entries are zero")
+        if not 1 / LARGEST <= largest <= LARGEST:
+            raise InputError(f"{self.name}: the square of its largest entry, {largest:.3g}, is out of float64's range")
         return flat.reshape(self.groups, self.vectors // self.groups, -1).transpose(1, 2)
 
 

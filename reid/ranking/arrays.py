@@ -34,6 +34,11 @@ def host(values: Any) -> np.ndarray:
     return values.cpu().numpy() if is_tensor(values) else np.asarray(values)
 
 
+def all_rows(values: Any) -> np.ndarray:
+    """A whole matrix as an array in the host's memory: itself where it is one."""
+    return host(rows_of(values, slice(None)))
+
+
 def as_type(values: Any, dtype: str) -> Any:
     """Converted to the type of that name; itself where it has it."""
     if not is_tensor(values):

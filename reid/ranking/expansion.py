@@ -1,7 +1,8 @@
 """Query expansion and database-side augmentation: features replaced by means over their nearest neighbours.
 
 All on rows divided by their length, neighbours by cosine; what comes back has length 1 again, ready for any metric. The
-weight of a neighbour is max(cos, 0)^alpha, that of the row itself 1; alpha 0 is the plain mean.
+weight of a neighbour is max(cos, 0)^alpha, that of the row itself 1; alpha 0 is the plain mean. Tensors and shards
+are brought into the host's memory, and arrays come back.
 
 - AQE: Chum et al., Total Recall, ICCV 2007, without the spatial verification;
 - alpha-QE: Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, TPAMI 2018;
@@ -13,9 +14,11 @@ from __future__ import annotations
 import numpy as np
 
 from reid.errors import InputError
+from reid.ranking.arrays import all_rows
 from reid.ranking.distance import normalise_rows
 from reid.ranking.neighbours import nearest_and_largest
 from reid.ranking.search import top_k
+from reid.ranking.tiles import check_matrices
 
 # Numbers of the means computed at once.
 _NUMBERS = 1 << 21
@@ -37,7 +40,8 @@ def expand_queries(query: np.ndarray, gallery: np.ndarray, *, neighbours: int = 
         raise InputError(
             f"expansion by {neighbours} neighbours from a gallery of {len(gallery)} rows: give 1 .. {len(gallery)}"
         )
-    own, unit = normalise_rows(query), normalise_rows(gallery)
+    check_matrices(query, gallery, "cosine")
+    own, unit = normalise_rows(all_rows(query)), normalise_rows(all_rows(gallery))
     found = top_k(own, unit, neighbours)
     return _means(own, unit, found.indices, found.distances, alpha)
 
@@ -54,7 +58,7 @@ def augment_gallery(gallery: np.ndarray, *, neighbours: int = 10, alpha: float =
         raise InputError(
             f"augmentation by {neighbours} neighbours in a gallery of {len(gallery)} rows: give 1 .. {len(gallery) - 1}"
         )
-    unit = normalise_rows(gallery)
+    unit = normalise_rows(all_rows(gallery))
     found = nearest_and_largest(unit, neighbours + 1)
     return _means(unit, unit, found.indices[:, 1:], found.distances[:, 1:], alpha)
 

@@ -202,5 +202,5 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise InputError(f"an index needs FAISS ({error}); install it: pip install faiss-cpu") from None
+        raise InputError(f"an index needs FAISS ({error}); pip install 'reid[search]'") from None
     return faiss

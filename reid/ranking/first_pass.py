@@ -61,10 +61,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Approximation:
-    """values: (b, T) float32, d - |q|^2 within half_width: (b,) float64."""
+    """values: (b, T) float32, d - |q|^2 within half_width: (b,) float64. integers: whether 8-bit products made them."""
 
     values: Any
     half_width: np.ndarray
+    integers: bool = False
 
 
 def prepare(values: Any, centre: Any, *, side: str, integers: bool, numbers: np.ndarray | None = None) -> Rows:
@@ -158,7 +159,7 @@ def approximate(query: Rows, tile: Rows, buffers: dict[str, Any], *, columns: in
     squared = arrays.like(tile.squared.astype(np.float32), values)
     if _by_integers(query, tile):
         missed = _integer_products(query, tile, longest, values, squared, buffers)
-        return Approximation(values, missed + bounds.added(query.lengths, longest) + moved)
+        return Approximation(values, missed + bounds.added(query.lengths, longest) + moved, integers=True)
     chunks = -(-width // columns)
     arrays.matmul(query.values[:, :columns], tile.values[:, :columns].T, values)
     if chunks > 1:

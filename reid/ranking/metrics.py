@@ -19,7 +19,8 @@ class Work:
     """What an evaluation took. pairs: distances approximated. recomputed: comparisons of a gallery row with a true
     match that these left open, decided by a closer bound or by exact distances.
 
-    first_pass: "float32", "integers", or "integers, then float32" where integers left too much open.
+    first_pass: "float32", "integers", or both in the order of their first use: "integers, then float32" where integers
+    left too much open, or where a GPU does not multiply integers in the shape of some tile.
     """
 
     pairs: int

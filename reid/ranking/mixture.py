@@ -22,6 +22,8 @@ from reid.ranking.reciprocal import normalised
 _QUERIES, _GALLERY_ROWS = 128, 8192
 # A smaller job ends before a bar would be read.
 _BAR_FROM = 1 << 28
+# Where it is too small, distances are below `bounds.UNDERFLOW`, so that float32 decides nothing.
+_LARGEST_INVERSE = 2.0**120
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,9 @@ def _mixed_row(mixture: Mixture, query: int, row: np.ndarray, half_width: float)
     """Turn squared distances within `half_width` into re-ranked ones, in their place."""
     largest = float(mixture.largest[query]) or 1.0
     weight, power = mixture.weight, mixture.distance_power
-    np.maximum(row, 0.0, out=row)
-    row *= np.float32(1.0 / largest)
+    # d over the largest lies in 0 .. 1, and so does what stands for it; float32 has no inverse for the least numbers.
+    row *= np.float32(min(1.0 / largest, _LARGEST_INVERSE))
+    np.clip(row, 0.0, 1.0, out=row)
     if power == 2:
         row *= row
     row *= np.float32(weight)
@@ -134,8 +137,8 @@ def _mixed_row(mixture: Mixture, query: int, row: np.ndarray, half_width: float)
     near = np.flatnonzero(shared)
     both = shared[near]
     row[near] = np.maximum(row[near] - (1 - weight) * both / (2 - both), 0.0)
-    # d over the largest is at most 1; the last term covers the roundings of the steps after it.
-    off = 1.01 * half_width / largest + 4 * bounds.U
+    # The last term covers the roundings of the steps after it.
+    off = min(1.01 * half_width / largest, 1.0) + 4 * bounds.U
     return Row(row, weight * power * off * (1 + off) + 8 * bounds.U, shared)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reid.errors import InputError, unknown_name
-from reid.ranking.arrays import host, rows_of
+from reid.ranking.arrays import all_rows, host, rows_of
 from reid.records import Features
 
 POOLINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -41,7 +41,7 @@ def pool_queries(query: Features, images: Features, how: str = "mean") -> Pooled
             "were they extracted by different models?"
         )
     places = _places(images)
-    values = np.array(host(query.values))
+    values = np.array(all_rows(query.values))
     alone = 0
     for i, key in enumerate(zip(query.identities.tolist(), query.cameras.tolist(), strict=True)):
         if key in places:
@@ -60,7 +60,7 @@ def own_camera_images(query: Features, gallery: Features) -> Features:
     places = [place for key, place in _places(gallery).items() if key in wanted]
     found = np.sort(np.concatenate(places)) if places else np.empty(0, dtype=np.int64)
     return Features(
-        np.concatenate([host(query.values), host(rows_of(gallery.values, found))]),
+        np.concatenate([all_rows(query.values), host(rows_of(gallery.values, found))]),
         np.concatenate([query.identities, gallery.identities[found]]),
         np.concatenate([query.cameras, gallery.cameras[found]]),
     )

@@ -104,8 +104,8 @@ def count_nearer(
                 counts[own] += np.bincount(threshold[nearer], minlength=own.stop - own.start)
                 recomputed += len(nearer)
             pairs += len(part.squared) * len(tile.squared)
-        used = "integers" if tile.limbs is not None else "float32"
-        passes += [used] if used not in passes else []
+            used = "integers" if found.integers else "float32"
+            passes += [used] if used not in passes else []
         # The next tile is prepared in the memory of this one.
         del raw, tile
         if integers and pairs >= _ENOUGH_TO_JUDGE and recomputed > _MOST_RECOMPUTED * pairs:

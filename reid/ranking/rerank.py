@@ -20,6 +20,7 @@ import numpy as np
 
 from reid.errors import InputError
 from reid.ranking import first_pass
+from reid.ranking.arrays import all_rows
 from reid.ranking.distance import normalise_rows
 from reid.ranking.metrics import Ranking
 from reid.ranking.mixture import Mixture, Row, mixture_rows
@@ -47,7 +48,8 @@ def rerank_ranking(
     """The ranks of every query's true matches by re-ranked distance in float64, equal distances by gallery index.
 
     Arguments as in `rerank_blocks`; protocol and its errors as in `evaluate`. All images of the gallery are neighbours,
-    junk too. float32 decides where its error bound allows; what it leaves open is computed in float64.
+    junk too. float32 decides where its error bound allows; what it leaves open is computed in float64. Tensors and
+    shards are brought into the host's memory.
     """
     protocol = divide(query, gallery)
     mixture, room = _mixture(query.values, gallery.values, k1, k2, weight, distance_power, metric)
@@ -110,6 +112,7 @@ def _mixture(
 ) -> tuple[Mixture, np.ndarray]:
     """What the distances are made of, and (N, D) float32 of memory to work in."""
     check_matrices(query, gallery, metric)
+    query, gallery = all_rows(query), all_rows(gallery)
     _check(len(query) + len(gallery), k1, k2, weight, distance_power)
     check_rows(query, "query feature")
     check_rows(gallery, "gallery feature")

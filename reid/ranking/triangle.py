@@ -56,7 +56,7 @@ def prepare(values: np.ndarray, block: int) -> Triangle:
     integers = first_pass.integers_pay(values.shape[1])
     parts = []
     for part in np.array_split(order, len(lengths)):
-        # As a query first, for one scale in the whole part: it is both sides in turn.
+        # As a query first: -2 times the values, or the limbs in the other order, are the gallery's.
         rows = first_pass.prepare(values[part], centre, side="query", integers=integers)
         if rows.limbs is None:
             rows = dataclasses.replace(rows, values=rows.values * np.float32(-2))

@@ -71,7 +71,7 @@ def _input_row(scores: list[dict[str, Any]]) -> dict[str, Any]:
 def _replacement_row(row: dict[str, Any]) -> dict[str, Any]:
     loss = NOTHING
     if row["train_loss_after"] is not None:
-        loss = f"{row['train_loss_before']:.3f} → {row['train_loss_after']:.3f}"
+        loss = f"{_number(row['train_loss_before'], '.3f')} → {row['train_loss_after']:.3f}"
     return {
         "variant": _name(row["variant"]),
         "correlation": _number(row["correlation"], ".4f"),

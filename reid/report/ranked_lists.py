@@ -8,6 +8,7 @@ from typing import Any
 from reid.report import pages
 
 FRAME = (56, 112)  # pixels, width and height of a picture on the page; one of another shape is centred in it
+MAX_BYTES = 10_000_000  # of pictures on a page
 MEASURES = {
     "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP", "mAP_trapezoid": "mAP trapezoid",
     "mINP": "mINP",
@@ -17,8 +18,8 @@ MEASURES = {
 def write_page(path: Path, content: dict[str, Any]) -> Path:
     """Write the page of `diagnostics.retrieval.describe_retrieval`'s content to `path`; returns it.
 
-    Each image file named in "lists" is inlined once, small; one that cannot be read leaves an empty frame. Raises
-    InputError where the extra `report` is missing.
+    Each image file named in "lists" is inlined once, small, up to 10 MB of them; one that cannot be read leaves an
+    empty frame. Raises InputError where the extra `report` is missing.
     """
     return pages.write_page(path, render(content))
 
@@ -29,10 +30,13 @@ def render(content: dict[str, Any]) -> str:
     from reid.report.ranked_figures import map_chart, thumbnails
 
     lists, sides = content["lists"], content["sides"]
-    named = [entry["path"] for entry in lists]
-    named += [answer["path"] for entry in lists for side in entry["sides"] for answer in side["answers"]]
-    pictures = thumbnails(named)
-    found = [path for path, small in pictures.items() if small]
+    named = [
+        path
+        for entry in lists
+        for path in (entry["path"], *(answer["path"] for side in entry["sides"] for answer in side["answers"]))
+    ]
+    pictures = {path: small for path, small in thumbnails(named).items() if small}
+    found = _as_fit(named, pictures)
     places = {path: f"p{number}" for number, path in enumerate(found)}
     return pages.render_page(
         "ranked_lists.html",
@@ -46,11 +50,22 @@ def render(content: dict[str, Any]) -> str:
         queries=[_query(entry, places) for entry in lists],
         cameras=sorted({entry["camera"] for entry in lists}),
         pictures=[(places[path], pictures[path]) for path in found],
-        unread=len(pictures) - len(found),
+        unread=len(set(named)) - len(pictures),
+        left_out=len(pictures) - len(found),
         frame=FRAME,
         matrices=[_matrix(sides, name) for name in ("rank1", "mAP")] if sides[0]["camera_pairs"]["images"] else [],
         maps=[map_chart(side, number) for number, side in enumerate(sides) if side["map"]],
     )
+
+
+def _as_fit(named: list[str], pictures: dict[str, pages.Picture]) -> list[str]:
+    """The images for which a page has room, those named first, each once."""
+    found, room = [], MAX_BYTES
+    for path in dict.fromkeys(named):
+        if path in pictures and len(pictures[path].src) <= room:
+            room -= len(pictures[path].src)
+            found.append(path)
+    return found
 
 
 def _variant(score: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from linear_layer import linear
 
 from reid.diagnostics.compression import pca_rows, principal_components, ranks_up_to, truncated_rows
 from reid.diagnostics.replacements import Head, output_scores, training_loss
@@ -31,7 +32,7 @@ TRAIN = dataclasses.replace(features(50, 3, 2), identities=np.arange(50) % CLASS
 def head(*, bias: bool = False) -> Head:
     random = np.random.default_rng(5)
     weight = random.normal(size=(D_IN, K)) * np.geomspace(1, 30, K)
-    classifier = (random.normal(size=(CLASSES, K)) / 20, random.normal(size=CLASSES))
+    classifier = linear(random.normal(size=(CLASSES, K)) / 20, random.normal(size=CLASSES))
     return Head(weight, random.normal(size=K) if bias else None, False, classifier)
 
 

@@ -18,6 +18,7 @@ from reid.decorrelation import correlation_metric, replace_weight
 from reid.diagnostics.dataset import diagnose_dataset
 from reid.diagnostics.feature_statistics import describe
 from reid.features import extract
+from reid.losses.objective import LossWeights, Objective
 from reid.model.eigenlayer import Eigenlayer
 from reid.model.network import ReidNetwork
 from reid.records import score_list
@@ -89,6 +90,9 @@ def loaders(classes: int = CLASSES) -> Loaders:
     return Loaders(train, test(np.arange(12) % 6 + 1, 1), test(gallery, 2))
 
 
+SMOOTHED = Objective(LossWeights(label_smoothing=0.1))
+
+
 def diagnose(model: ReidNetwork, data: Loaders | None = None, **changes: Any) -> dict[str, Any]:
     options: dict[str, Any] = {"loss_images": LOSS_IMAGES, "label_smoothing": 0.1, "name": "drawn", "pairs": 200}
     return diagnose_dataset(model, data or loaders(), device=CPU, dtype=None, seed=SEED, **{**options, **changes})
@@ -158,13 +162,13 @@ def test_each_row_is_what_a_network_with_that_weight_gives(options: dict[str, bo
         other = with_weight(model, weight)
         features = {("output", False): tuple(extract(other, part)["output"] for part in (data.query, data.gallery))}
         assert same_scores(row["scores"], score_list(score(features)))
-        loss = measure_loss(other, data.train.sample(LOSS_IMAGES, sample), label_smoothing=0.1)
+        loss = measure_loss(other, data.train.sample(LOSS_IMAGES, sample), objective=SMOOTHED)
         assert row["train_loss_after"] == pytest.approx(loss, rel=1e-5)
         assert row["correlation"] == pytest.approx(correlation_metric(other.eigenlayer.vectors), abs=1e-5)
     for row in found["truncated_svd"]:
         u, s, vt = np.linalg.svd(model.eigenlayer.vectors.detach().double().numpy(), full_matrices=False)
         weight = torch.from_numpy((u[:, : row["rank"]] * s[: row["rank"]]) @ vt[: row["rank"]])
-        loss = measure_loss(with_weight(model, weight), data.train.sample(LOSS_IMAGES, sample), label_smoothing=0.1)
+        loss = measure_loss(with_weight(model, weight), data.train.sample(LOSS_IMAGES, sample), objective=SMOOTHED)
         assert row["train_loss"] == pytest.approx(loss, rel=1e-5)
     inputs = {("input", False): tuple(extract(model, part)["input"] for part in (data.query, data.gallery))}
     assert found["input_scores"] == score_list(score(inputs))
@@ -181,7 +185,7 @@ def same_scores(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
 @pytest.mark.parametrize("variant", ["US", "UVt"])
 def test_the_loss_is_the_one_that_decorrelate_logs(variant: str) -> None:
     model, data = network(), loaders()
-    state = TrainState("rri", copy.deepcopy(model))
+    state = TrainState("rri", copy.deepcopy(model), SMOOTHED)
     row = decorrelate.run(
         state,
         data.train,
@@ -190,7 +194,7 @@ def test_the_loss_is_the_one_that_decorrelate_logs(variant: str) -> None:
         order="assignment",
         rotate_classifier=False,
         loss_images=LOSS_IMAGES,
-        solver=Solver(label_smoothing=0.1, seed=SEED),
+        solver=Solver(seed=SEED),
         hooks=Hooks(),
     )
     found = next(r for r in diagnose(model, data)["replacements"] if r["variant"] == variant)

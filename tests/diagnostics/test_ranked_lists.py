@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from reid.diagnostics.ranked_lists import answers, ranked_lists, worst_first
+from reid.diagnostics.retrieval import check_sizes
 from reid.errors import InputError
 from reid.ranking import evaluate
 from reid.records import Features
@@ -112,3 +113,5 @@ def test_worst_first_leaves_out_what_cannot_be_found() -> None:
 def test_a_length_out_of_range_is_told(top: int) -> None:
     with pytest.raises(InputError, match=f"1 to 50 answers, not {top}"):
         ranked_lists(*drawn(0), top=top)
+    with pytest.raises(InputError, match=f"1 to 50 answers, not {top}"):
+        check_sizes(10, top)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from linear_layer import linear
 
 from reid.diagnostics import replacements
 from reid.diagnostics.replacements import (
@@ -30,7 +31,7 @@ D_IN, K, CLASSES = 9, 5, 4
 def head(*, bias: bool = False, relu: bool = False, last: bool = False) -> Head:
     random = np.random.default_rng(4)
     weight = random.normal(size=(D_IN, K)) @ (np.eye(K) + 0.8)  # correlated columns
-    classifier = (random.normal(size=(CLASSES, K)), random.normal(size=CLASSES))
+    classifier = linear(random.normal(size=(CLASSES, K)), random.normal(size=CLASSES))
     return Head(weight, random.normal(size=K) * 3 if bias else None, relu, None if last else classifier)
 
 
@@ -111,12 +112,19 @@ def test_loss_by_hand(last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     for row, label in zip(TRAIN.values.astype(np.float64), TRAIN.identities, strict=True):
         logits = np.maximum(row @ given.weight + given.bias, 0)
         if given.classifier is not None:
-            logits = given.classifier[0] @ logits + given.classifier[1]
+            logits = given.classifier.weight.detach().numpy() @ logits + given.classifier.bias.detach().numpy()
         target = np.full(len(logits), 0.2 / len(logits))
         target[label] += 0.8
         losses.append(sum(t * (math.log(np.exp(logits).sum()) - x) for t, x in zip(target, logits, strict=True)))
     assert training_loss(given, TRAIN, label_smoothing=0.2) == pytest.approx(sum(losses) / len(losses), rel=1e-6)
     assert given.classes == (K if last else CLASSES)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_loss_that_is_no_number_is_none(broken: float) -> None:
+    given = head(last=True)
+    given.weight[1, 2] = broken
+    assert training_loss(given, TRAIN, label_smoothing=0.2) is None
 
 
 def compared(given: Head, pairs: int = 500) -> dict[tuple[str, str], dict[str, Any]]:

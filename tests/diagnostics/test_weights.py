@@ -172,3 +172,9 @@ def test_half_precision_is_measured_as_it_is() -> None:
     weight = torch.randn(6, 9).to(torch.bfloat16)
     told = measure(Layer("a", weight).matrices())
     assert told["correlation"] == pytest.approx(correlation_metric(weight.to(torch.float64).T))
+
+
+@pytest.mark.parametrize("largest", [1e200, 1e-200])
+def test_entries_whose_squares_leave_float64_are_told(largest: float) -> None:
+    with pytest.raises(InputError, match=r"largest entry, 1e.200, is out of"):
+        diagnose(Layer("far", torch.eye(3, dtype=torch.float64) * largest))

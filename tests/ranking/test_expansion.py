@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
 from reid.errors import InputError
 from reid.ranking.expansion import augment_gallery, average_queries, expand_queries
+from reid.shards import Shards
 
 
 def drawn(rows: int, width: int, seed: int) -> np.ndarray:
@@ -88,3 +93,16 @@ def test_bad_arguments_are_told() -> None:
         augment_gallery(np.where(np.arange(6)[:, None] == 2, 0, gallery), neighbours=2)
     with pytest.raises(InputError, match=r"\(3, 4\).*\(6, 3\)"):
         expand_queries(query, gallery[:, :3], neighbours=2)
+
+
+@pytest.mark.parametrize("stored", [torch.from_numpy, lambda values: Shards([values[:2], values[2:]])])
+def test_tensors_and_shards_become_what_arrays_become(stored: Callable[[np.ndarray], Any]) -> None:
+    query, gallery = drawn(6, 5, 8), drawn(20, 5, 9)
+    others = stored(query), stored(gallery)
+    assert np.array_equal(expand_queries(*others, neighbours=4), expand_queries(query, gallery, neighbours=4))
+    assert np.array_equal(augment_gallery(others[1], neighbours=4), augment_gallery(gallery, neighbours=4))
+
+
+def test_a_single_vector_is_no_matrix() -> None:
+    with pytest.raises(InputError, match="two matrices of one width"):
+        expand_queries(drawn(6, 5, 8)[0], drawn(20, 5, 9))

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid.ranking import Ranking, nearer, rank_matches, source
+from reid.ranking import first_pass as first_pass_module
 from reid.ranking.first_pass import integers_exact
 from reid.ranking.nearer import count_nearer
 from reid.records import Features
@@ -366,3 +367,19 @@ def test_arrays_of_any_layout_and_byte_order() -> None:
         for order in ("<f4", ">f4")
     ]
     assert counts[0] == counts[1]
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_the_first_pass_told_is_the_one_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not integers_exact(16):
+        pytest.skip("this machine has no exact 8-bit products")
+    plain = first_pass_module._by_integers
+
+    def shapes_of_a_gpu(query: Any, tile: Any) -> bool:
+        return plain(query, tile) and len(tile.squared) % 8 == 0
+
+    monkeypatch.setattr(first_pass_module, "_by_integers", shapes_of_a_gpu)
+    query, query_labels, gallery, gallery_labels = sides("random", 16, queries=40, gallery=1501)
+    found = rank_matches(features(query, query_labels), features(gallery, gallery_labels), first_pass="integers")
+    assert found.work is not None and sorted(found.work.first_pass.split(", then ")) == ["float32", "integers"]
+    assert listed(found) == ranks(query, query_labels, gallery, gallery_labels)

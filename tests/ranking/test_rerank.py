@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from reid.errors import InputError
 from reid.ranking import first_pass, mixture, rerank
 from reid.ranking.rerank import rerank_blocks, rerank_ranking
 from reid.records import Features
+from reid.shards import Shards
 
 
 def dense(
@@ -231,3 +234,22 @@ def test_bad_features_are_told_with_their_side() -> None:
         next(rerank_blocks(query.values, broken))
     with pytest.raises(InputError, match="none of the 10 queries has a true match"):
         rerank_ranking(query, Features(gallery.values, np.zeros_like(gallery.identities), gallery.cameras), k1=5)
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e-21, 1e-30])
+def test_features_too_small_for_float32_distances(scale: float) -> None:
+    query, gallery = drawn("clustered", 10, 50, 12)
+    query, gallery = (
+        Features((side.values * scale).astype(np.float32), side.identities, side.cameras) for side in (query, gallery)
+    )
+    arguments = DEFAULTS | {"k1": 8, "k2": 3}
+    expected = dense(query.values, gallery.values, **arguments)  # type: ignore[arg-type]
+    ranking = rerank_ranking(query, gallery, **arguments)  # type: ignore[arg-type]
+    assert [ranking.hits(i).tolist() for i in range(10)] == literal_ranks(query, gallery, expected)
+
+
+@pytest.mark.parametrize("stored", [torch.from_numpy, lambda values: Shards([values[:4], values[4:]])])
+def test_tensors_and_shards_rank_as_arrays_do(stored: Callable[[np.ndarray], Any]) -> None:
+    sides = drawn("clustered", 10, 50, 13)
+    others = [Features(stored(side.values), side.identities, side.cameras) for side in sides]
+    assert np.array_equal(rerank_ranking(*others, k1=8).ranks, rerank_ranking(*sides, k1=8).ranks)

@@ -124,3 +124,11 @@ def test_memory_stays_bounded() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 600 * 80 * 8000 / 2  # bytes, of the about 80 true matches each with every image
+
+
+def test_distances_that_lose_bits_below_the_range_of_float64() -> None:
+    query, gallery = drawn(5, "random")
+    sides = [
+        Features(side.values.astype(np.float64) * 1e-160, side.identities, side.cameras) for side in (query, gallery)
+    ]
+    assert single_shot_ranks(*sides, repeats=5, seed=1).tolist() == naive(*sides, repeats=5, seed=1)

@@ -152,3 +152,15 @@ def test_memory_does_not_grow_with_the_pairs() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 3000 * 9000 * 8 / 2  # bytes
+
+
+def test_memory_where_all_distances_are_equal() -> None:
+    random = np.random.default_rng(3)
+    labels = [random.integers(1, 5, count) for count in (64, 2000)]
+    sides = [Features(np.ones((len(mine), 256), np.float32), mine, np.full(len(mine), len(mine))) for mine in labels]
+    tracemalloc.start()
+    found = verify(*sides)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.as_near.tolist() == [found.others] and found.nearer.tolist() == [0]
+    assert peak < 64 * 2000 * 256 * 4 / 2, "the rows of all pairs were held"

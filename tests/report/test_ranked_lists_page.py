@@ -18,6 +18,7 @@ from PIL import Image
 
 from reid.diagnostics.retrieval import Embedded, describe_retrieval
 from reid.records import Features
+from reid.report import ranked_lists
 from reid.report.ranked_figures import MAX_SIDE, thumbnails
 from reid.report.ranked_lists import render, write_page
 
@@ -210,3 +211,16 @@ def test_pictures_that_cannot_be_read_leave_a_frame(content: dict[str, Any], tmp
     page = Parsed(text)
     assert sum((tag.get("aria-label") or "").endswith(", no picture") for tag in page.of("svg")) == 5
     assert len(page.of("path", **{"class": "none"})) == 6
+
+
+def test_a_full_page_takes_no_more_pictures(content: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = content["lists"][0]["path"]
+    size = len(thumbnails([first])[first].src)  # type: ignore[union-attr]
+    monkeypatch.setattr(ranked_lists, "MAX_BYTES", 3 * size)
+    text = render(content)
+    page = Parsed(text)
+    held = sum(len(tag["href"] or "") for tag in page.of("image"))
+    assert 0 < held <= 3 * size and page.of("image")[0]["href"] == thumbnails([first])[first].src  # type: ignore[union-attr]
+    named = {entry["path"] for entry in content["lists"]}
+    named |= {a["path"] for entry in content["lists"] for side in entry["sides"] for a in side["answers"]}
+    assert f"no room on this page for {len(named) - len(page.of('image'))} more images" in re.sub(r"\s+", " ", text)
