@@ -13,6 +13,7 @@ assert VERSION is not None
 
 REPORT = ["jinja2>=3.1.6", "matplotlib>=3.11"]
 SEARCH = ["faiss-cpu>=1.15"]
+LOSSES = ["pytorch-metric-learning>=2.9"]
 SAFETENSORS = ["safetensors>=0.8"]
 TENSORBOARD = ["tensorboard>=2.21"]
 TEST = ["pytest>=9.2", "hypothesis>=6.170", "playwright>=1.65"]
@@ -43,7 +44,8 @@ setup(
         "report": REPORT,
         "tensorboard": TENSORBOARD,
         "search": SEARCH,
+        "losses": LOSSES,
         "safetensors": SAFETENSORS,
-        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *SAFETENSORS, *TEST, *LINT],
+        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *LOSSES, *SAFETENSORS, *TEST, *LINT],
     },
 )

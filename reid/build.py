@@ -14,12 +14,16 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from reid.checkpoint import load_checkpoint, load_strictly
-from reid.config import load_config, parse_config, rate_factor
-from reid.data import DATASETS, read_drawn_boxes
+from reid.combinations import rate_factor
+from reid.config import load_config, parse_config
+from reid.data import DATASETS, combine, compile_pattern, read_drawn_boxes
 from reid.data.cache import decode_images
 from reid.data.loaders import TestLoader, TrainLoader
+from reid.data.samplers import Sampler
 from reid.data.subset import share_of_identities
+from reid.data.whole_images import WholeImage, WholeImageLoader
 from reid.errors import InputError
+from reid.losses.objective import LossWeights, Objective
 from reid.model.network import ReidNetwork, build_network
 from reid.model.pooling import OPTIONS
 from reid.model.precision import autocast_dtype
@@ -61,13 +65,37 @@ def cache_folder(config: CfgNode) -> Path:
 
 
 def split(config: CfgNode) -> Split:
-    """The dataset of DATASETS.NAME, its counts checked, with the share DATASETS.IDENTITIES of its training persons."""
+    """The datasets of DATASETS.NAME together, to be tested on DATASETS.TARGET, their counts checked.
+
+    Only the share DATASETS.IDENTITIES of the training persons is kept.
+    """
     d = config.DATASETS
-    options = {}
-    if d.NAME == "synthetic":
-        options = {"size": d.SYNTHETIC.SIZE, "layout": d.SYNTHETIC.LAYOUT, "seed": d.SYNTHETIC.SEED}
-    read = DATASETS[d.NAME](_root(config), strict=d.STRICT, cache=cache_folder(config), **options)
-    return share_of_identities(read, d.IDENTITIES)
+    names = d.NAME.split("+")
+    options = {name: _reader_options(d, name) for name in (*names, _tested(config))}
+
+    def read(name: str) -> Split:
+        root = Path(d.FOLDER_ROOT).expanduser() if name == "folder" and d.FOLDER_ROOT else _root(config)
+        return DATASETS[name](root, strict=d.STRICT, cache=cache_folder(config), **options[name])
+
+    return share_of_identities(combine(names, d.TARGET, read), d.IDENTITIES)
+
+
+def _tested(config: CfgNode) -> str:
+    """The dataset whose query and gallery are used."""
+    return config.DATASETS.TARGET or config.DATASETS.NAME.split("+")[0]
+
+
+def _reader_options(datasets: CfgNode, name: str) -> dict[str, Any]:
+    """What the reader of this name takes beside the root. Raises InputError for a wrong DATASETS.PATTERN."""
+    if name == "synthetic":
+        synthetic = datasets.SYNTHETIC
+        return {"size": synthetic.SIZE, "layout": synthetic.LAYOUT, "seed": synthetic.SEED}
+    if name == "cuhk01":
+        return {"seed": datasets.SPLIT_SEED}
+    if name == "folder":
+        compile_pattern(datasets.PATTERN)
+        return {"pattern": datasets.PATTERN, "test": datasets.FOLDER_TEST, "seed": datasets.SPLIT_SEED}
+    return {}
 
 
 def _root(config: CfgNode) -> Path:
@@ -87,7 +115,12 @@ def train_loader(config: CfgNode, data: Split) -> TrainLoader:
         mean=tuple(config.INPUT.MEAN),
         std=tuple(config.INPUT.STD),
         device=device(config),
+        sampler=_sampler(config),
     )
+
+
+def _sampler(config: CfgNode) -> Sampler:
+    return Sampler(config.SAMPLER.NAME, instances=config.SAMPLER.INSTANCES, negatives=config.SAMPLER.NEGATIVES)
 
 
 def test_loader(config: CfgNode, images: tuple[ImageRecord, ...]) -> TestLoader:
@@ -104,9 +137,23 @@ def test_loader(config: CfgNode, images: tuple[ImageRecord, ...]) -> TestLoader:
     )
 
 
+def whole_loader(
+    config: CfgNode, images: Sequence[WholeImage], *, longest_side: int, batch_size: int
+) -> WholeImageLoader:
+    """Whole images in order, normalised as the network was trained."""
+    return WholeImageLoader(
+        images,
+        mean=tuple(config.INPUT.MEAN),
+        std=tuple(config.INPUT.STD),
+        device=device(config),
+        longest_side=longest_side,
+        batch_size=batch_size,
+    )
+
+
 def pool_loader(config: CfgNode, data: Split) -> TestLoader | None:
     """The hand-drawn boxes of the queries' persons under the queries' cameras; None where the dataset has none."""
-    if not config.DATASETS.NAME.startswith("market1501"):
+    if not _tested(config).startswith("market1501"):
         return None
     wanted = {(image.identity, image.camera) for image in data.query}
     boxes = read_drawn_boxes(_root(config), cache=cache_folder(config))
@@ -149,10 +196,13 @@ def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | N
         eigenlayer_bias=eigenlayer.BIAS,
         eigenlayer_relu=eigenlayer.RELU,
         eigenlayer_last=eigenlayer.LAST,
+        eigenlayer_parametrization=eigenlayer.PARAMETRIZATION,
+        eigenlayer_map=eigenlayer.ORTHOGONAL_MAP,
         init_std=eigenlayer.INIT_STD,
         dropout=config.MODEL.DROPOUT,
         classifier=config.MODEL.CLASSIFIER.NAME,
         classifier_scale=config.MODEL.CLASSIFIER.SCALE,
+        classifier_margin=config.MODEL.CLASSIFIER.MARGIN,
         source=config.MODEL.WEIGHTS,
     )
 
@@ -184,6 +234,31 @@ def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[s
     return parse_config("", overrides, base=config)
 
 
+def objective(config: CfgNode, model: ReidNetwork, *, num_classes: int) -> Objective:
+    """What a training of `model` minimises. Raises InputError where a loss needs a library that is missing."""
+    loss = config.LOSS
+    d_in, k = model.eigenlayer.vectors.shape
+    weights = LossWeights(
+        identity=loss.IDENTITY,
+        label_smoothing=config.SOLVER.LABEL_SMOOTHING,
+        feature=loss.FEATURE,
+        triplet=loss.TRIPLET,
+        triplet_margin=loss.TRIPLET_MARGIN,
+        contrastive=loss.CONTRASTIVE,
+        contrastive_tau=loss.CONTRASTIVE_TAU,
+        tuple_size=_sampler(config).tuple_size,
+        circle=loss.CIRCLE,
+        circle_margin=loss.CIRCLE_MARGIN,
+        circle_scale=loss.CIRCLE_SCALE,
+        center=loss.CENTER,
+        center_rate=loss.CENTER_RATE,
+        penalty=loss.PENALTY,
+        penalty_weight=loss.PENALTY_WEIGHT,
+        penalty_steps=tuple(zip(loss.PENALTY_STEPS, loss.PENALTY_FACTORS, strict=True)),
+    )
+    return Objective(weights, classes=num_classes, width={"input": d_in, "output": k}[loss.FEATURE])
+
+
 def plan(config: CfgNode) -> Plan:
     """The course of a run."""
     s, r = config.SOLVER, config.RRI
@@ -198,7 +273,6 @@ def plan(config: CfgNode) -> Plan:
             weight_decay=s.WEIGHT_DECAY,
             bias_lr_factor=s.BIAS_LR_FACTOR,
             bias_weight_decay=s.BIAS_WEIGHT_DECAY,
-            label_smoothing=s.LABEL_SMOOTHING,
             norm_statistics=s.NORM_STATISTICS,
             dtype=autocast_dtype(s.PRECISION, device(config)),
             seed=config.SEED,

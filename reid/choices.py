@@ -8,6 +8,11 @@ from reid.decorrelation import ORDERS, VARIANTS
 
 STAGES = ("STEP0", "RESTRAINT", "RELAXATION")
 
+DATASETS = (
+    *("synthetic", "market1501", "market1501_500k", "dukemtmcreid", "msmt17"),
+    *("cuhk03np_labelled", "cuhk03np_detected", "cuhk01", "folder"),
+)
+
 # Names a key may take. Rooms above this one hold the dicts of functions; a test keeps both sides equal.
 CHOICES: dict[str, tuple[str, ...]] = {
     "MODEL.BACKBONE": (
@@ -22,8 +27,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "MODEL.POOLING.INIT": ("kmeans_v1", "kmeans_v2", "random"),
     "MODEL.NORM.NAME": ("batch", "sync_batch", "instance", "layer", "group", "weight", "cosine", "ibn_a", "ibn_b"),
     "MODEL.NECK": ("none", "bnneck"),
-    "MODEL.CLASSIFIER.NAME": ("linear", "cosine"),
-    "DATASETS.NAME": ("synthetic", "market1501", "market1501_500k", "dukemtmcreid"),
+    "MODEL.CLASSIFIER.NAME": ("linear", "cosine", "arcface", "cosface"),
+    "MODEL.EIGENLAYER.PARAMETRIZATION": ("none", "orthogonal", "scaled_orthogonal"),
+    "MODEL.EIGENLAYER.ORTHOGONAL_MAP": ("matrix_exp", "cayley", "householder"),
+    "SAMPLER.NAME": ("shuffled", "identity", "mined"),
+    "LOSS.FEATURE": ("input", "output"),
+    "LOSS.PENALTY": ("none", "so", "dso", "srip", "svmo"),
+    "DATASETS.NAME": DATASETS,
+    "DATASETS.TARGET": ("", *DATASETS),
     "DATASETS.SYNTHETIC.SIZE": ("tiny", "demo", "market"),
     "DATASETS.SYNTHETIC.LAYOUT": ("market", "duke"),
     "SOLVER.OPTIMIZER": ("sgd", "adam", "adamw"),
@@ -59,10 +70,22 @@ RANGES: dict[str, tuple[float, float]] = {
     "MODEL.POOLING.GHOSTS": (0, math.inf),
     "MODEL.POOLING.DESCRIPTORS": (1, math.inf),
     "MODEL.EIGENLAYER.DIM": (0, math.inf),
+    "MODEL.CLASSIFIER.MARGIN": (0, 3),
+    "SAMPLER.INSTANCES": (2, math.inf),
+    "SAMPLER.NEGATIVES": (1, math.inf),
+    **{f"LOSS.{name}": (0, math.inf) for name in ("IDENTITY", "TRIPLET", "CONTRASTIVE", "CIRCLE", "CENTER")},
+    "LOSS.TRIPLET_MARGIN": (0, math.inf),
+    "LOSS.CONTRASTIVE_TAU": (1e-9, 2),
+    "LOSS.CIRCLE_MARGIN": (0, 1),
+    "LOSS.CIRCLE_SCALE": (1e-9, math.inf),
+    "LOSS.CENTER_RATE": (0, 1),
+    "LOSS.PENALTY_WEIGHT": (0, math.inf),
     "INPUT.FLIP": (0, 1),
     "INPUT.PAD": (0, 256),
     "INPUT.ERASING": (0, 1),
     "DATASETS.IDENTITIES": (1e-9, 1),
+    "DATASETS.SPLIT_SEED": (0, 2**31 - 1),
+    "DATASETS.FOLDER_TEST": (1e-9, 1),
     "DATASETS.SYNTHETIC.SEED": (0, 2**31 - 1),
     "SOLVER.MOMENTUM": (0, 1),
     "SOLVER.WEIGHT_DECAY": (0, math.inf),

@@ -19,7 +19,8 @@ from yacs.config import CfgNode
 
 from reid.choices import CHOICES as CHOICES
 from reid.choices import INPUT_SIZES as INPUT_SIZES
-from reid.choices import RANGES, RENAMED, STAGES
+from reid.choices import RENAMED
+from reid.combinations import mistakes_of, offer
 from reid.errors import InputError
 from reid.run import flatten
 
@@ -70,7 +71,8 @@ def defaults() -> CfgNode:
     c.MODEL.NECK = "none"  # bnneck: batch normalisation before the Eigenlayer
     c.MODEL.CLASSIFIER = CfgNode()
     c.MODEL.CLASSIFIER.NAME = "linear"
-    c.MODEL.CLASSIFIER.SCALE = 16.0  # of cosine: what the learnable factor of the cosines starts from
+    c.MODEL.CLASSIFIER.SCALE = 16.0  # factor of the cosines: of cosine where it starts, of arcface and cosface fixed
+    c.MODEL.CLASSIFIER.MARGIN = 0.0  # of arcface (radians) and cosface (of the cosine); 0: the paper's, 0.5 and 0.35
     c.MODEL.DROPOUT = 0.5
     c.MODEL.EIGENLAYER = CfgNode()
     c.MODEL.EIGENLAYER.DIM = 0  # K; 0: min(1024, D_in)
@@ -78,6 +80,8 @@ def defaults() -> CfgNode:
     c.MODEL.EIGENLAYER.BIAS = False  # ablations of the paper
     c.MODEL.EIGENLAYER.RELU = False
     c.MODEL.EIGENLAYER.LAST = False
+    c.MODEL.EIGENLAYER.PARAMETRIZATION = "none"  # rivals of RRI: a weight that is orthogonal at every step
+    c.MODEL.EIGENLAYER.ORTHOGONAL_MAP = "matrix_exp"  # of a parametrization
 
     c.INPUT = CfgNode()
     c.INPUT.SIZE = [256, 128]  # height, width
@@ -88,11 +92,16 @@ def defaults() -> CfgNode:
     c.INPUT.STD = [0.229, 0.224, 0.225]
 
     c.DATASETS = CfgNode()
-    c.DATASETS.NAME = "market1501"
+    c.DATASETS.NAME = "market1501"  # or several to train on together, such as market1501+cuhk01
+    c.DATASETS.TARGET = ""  # the dataset to test on; "": the first of NAME
     c.DATASETS.ROOT = ""  # "": the variable REID_DATA, else datasets/
     c.DATASETS.CACHE = ""  # unpacked zips, decoded images; "": the variable REID_CACHE, else ~/.cache/reid
     c.DATASETS.STRICT = True  # the official counts are demanded
     c.DATASETS.IDENTITIES = 1.0  # share of the training identities that is trained on, for quick comparisons
+    c.DATASETS.SPLIT_SEED = 0  # of cuhk01 and of a folder without parts: who is tested on
+    c.DATASETS.PATTERN = ""  # of folder: where identity and camera stand in a path, such as {identity}_c{camera}*
+    c.DATASETS.FOLDER_ROOT = ""  # of folder; "": ROOT
+    c.DATASETS.FOLDER_TEST = 0.5  # of a folder without parts: share of the persons to test on
     c.DATASETS.SYNTHETIC = CfgNode()
     c.DATASETS.SYNTHETIC.SIZE = "demo"
     c.DATASETS.SYNTHETIC.LAYOUT = "market"
@@ -109,6 +118,28 @@ def defaults() -> CfgNode:
     c.SOLVER.LABEL_SMOOTHING = 0.0
     c.SOLVER.NORM_STATISTICS = "running"  # frozen: BatchNorm keeps the statistics it came with
     c.SOLVER.PRECISION = "auto"  # auto: bfloat16 where the hardware has it
+
+    c.SAMPLER = CfgNode()
+    c.SAMPLER.NAME = "shuffled"  # identity: P identities with INSTANCES images each; mined: anchor, match, negatives
+    c.SAMPLER.INSTANCES = 4
+    c.SAMPLER.NEGATIVES = 2  # of mined: the hardest, mined anew every epoch
+
+    c.LOSS = CfgNode()
+    c.LOSS.IDENTITY = 1.0  # weights, 0 for none; label smoothing is SOLVER.LABEL_SMOOTHING
+    c.LOSS.TRIPLET = 0.0  # batch-hard
+    c.LOSS.CONTRASTIVE = 0.0
+    c.LOSS.CIRCLE = 0.0
+    c.LOSS.CENTER = 0.0
+    c.LOSS.FEATURE = "input"  # of the Eigenlayer: input or output, what all but the identity loss compare
+    c.LOSS.TRIPLET_MARGIN = 0.3
+    c.LOSS.CONTRASTIVE_TAU = 0.7  # distance at unit length beyond which a pair that does not match costs nothing
+    c.LOSS.CIRCLE_MARGIN = 0.25
+    c.LOSS.CIRCLE_SCALE = 128.0
+    c.LOSS.CENTER_RATE = 0.5  # at which a centre follows the features of its identity
+    c.LOSS.PENALTY = "none"  # rivals of RRI: what pulls the Eigenlayer's vectors towards orthogonality
+    c.LOSS.PENALTY_WEIGHT = 0.0
+    c.LOSS.PENALTY_STEPS = [0.0]  # parts of a stage from which on the weight is multiplied by the factor beside it
+    c.LOSS.PENALTY_FACTORS = [1.0]
 
     c.STEP0 = _stage(60, [1e-3], "step", [0.4, 0.8])
     c.RESTRAINT = _stage(20, [1e-3], "step", [0.625])
@@ -174,7 +205,7 @@ def read_yaml_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=3)
-        raise InputError(f"{path}: no such configuration{_offer(near)}") from None
+        raise InputError(f"{path}: no such configuration{offer(near)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a text file ({error})") from None
 
@@ -195,7 +226,7 @@ def parse_config(
         mistake = _set(config, RENAMED.get(key, key), value)
         if mistake:
             mistakes.append(mistake)
-    mistakes += list(_check(config))
+    mistakes += list(mistakes_of(config))
     if mistakes:
         raise InputError(f"{source}: " + "; ".join(dict.fromkeys(mistakes)))
     config.freeze()
@@ -223,7 +254,7 @@ def _set(config: CfgNode, key: str, value: Any) -> str | None:
             return f"{key} is a section, not a value"
         near = difflib.get_close_matches(key.upper(), known, n=3, cutoff=0.5)
         near += [name for name in known if name.split(".")[-1] == key.split(".")[-1].upper() and name not in near]
-        return f"unknown key {key}{_offer(near[:3])}"
+        return f"unknown key {key}{offer(near[:3])}"
     *sections, last = key.split(".")
     node = config
     for section in sections:
@@ -265,102 +296,3 @@ def _literal(text: str) -> Any:
 def _kind(value: Any) -> str:
     names = {bool: "True or False", int: "an integer", float: "a number", str: "a text", list: "a list"}
     return names[type(value)]
-
-
-def _offer(near: Sequence[str]) -> str:
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
-
-
-def _check(c: CfgNode) -> Iterator[str]:
-    """Values out of range and combinations that cannot work."""
-    for key, names in CHOICES.items():
-        for value in _get(c, key).split("+") if key == "DATASETS.NAME" else [_get(c, key)]:
-            if value not in names:
-                near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.4)
-                yield f"{key} {value!r} is none of {', '.join(filter(None, names))}{_offer(near)}"
-    for key, (low, high) in RANGES.items():
-        if not low <= _get(c, key) <= high:
-            yield f"{key} {_get(c, key)} must be {f'{low} to {high}' if high < math.inf else f'{low} or more'}"
-    for name in STAGES:
-        stage = c[name]
-        if not stage.LR or min(stage.LR) <= 0:
-            yield f"{name}.LR {stage.LR} must be positive rates"
-        if any(not 0 < m < 1 for m in stage.MILESTONES) or sorted(stage.MILESTONES) != stage.MILESTONES:
-            yield f"{name}.MILESTONES {stage.MILESTONES} must be rising fractions between 0 and 1"
-        for text in stage.LR_FACTORS:
-            if rate_factor(text) is None:
-                yield f"{name}.LR_FACTORS {text!r} must be a name and a factor above 0, such as neck.fc6=0.5"
-        if stage.WARMUP_EPOCHS > stage.EPOCHS:
-            yield f"{name}.WARMUP_EPOCHS {stage.WARMUP_EPOCHS} must not exceed EPOCHS"
-    if len(c.STEP0.LR) != 1:
-        yield f"STEP0.LR {c.STEP0.LR} must be one rate, there is one Step 0"
-    if len(c.INPUT.SIZE) != 2 or min(c.INPUT.SIZE) < 16 or max(c.INPUT.SIZE) > 1024:
-        yield f"INPUT.SIZE {c.INPUT.SIZE} must be height and width, 16 to 1024 pixels each"
-    if len(c.INPUT.MEAN) != 3 or len(c.INPUT.STD) != 3 or min(c.INPUT.STD) <= 0:
-        yield "INPUT.MEAN and INPUT.STD must be three numbers each, STD above 0"
-    if not c.MODEL.WEIGHTS or not c.OUTPUT_DIR:
-        yield "MODEL.WEIGHTS and OUTPUT_DIR must not be empty"
-    yield from _check_backbone(c)
-    if c.MODEL.LAST_STRIDE and not c.MODEL.BACKBONE.startswith("resnet"):
-        yield f"MODEL.LAST_STRIDE {c.MODEL.LAST_STRIDE} is for ResNets; leave it 0 for {c.MODEL.BACKBONE}"
-    yield from _check_pooling(c.MODEL.POOLING)
-    eigenlayer = c.MODEL.EIGENLAYER
-    if eigenlayer.INIT_STD <= 0:
-        yield f"MODEL.EIGENLAYER.INIT_STD {eigenlayer.INIT_STD} must be above 0"
-    if c.RRI.ROTATE_CLASSIFIER and (eigenlayer.BIAS or eigenlayer.RELU or eigenlayer.LAST):
-        yield "RRI.ROTATE_CLASSIFIER needs a plain Eigenlayer before a classifier (BIAS, RELU and LAST False)"
-    if c.MODEL.CLASSIFIER.SCALE <= 0:
-        yield f"MODEL.CLASSIFIER.SCALE {c.MODEL.CLASSIFIER.SCALE} must be above 0"
-    if c.RRI.ROTATE_CLASSIFIER and c.MODEL.CLASSIFIER.NAME == "cosine" and c.RRI.VARIANT not in ("US", "none"):
-        yield (
-            f"RRI.ROTATE_CLASSIFIER keeps the logits of a cosine classifier only where the turn keeps lengths: "
-            f"RRI.VARIANT {c.RRI.VARIANT} does not, US does"
-        )
-    if eigenlayer.LAST and (eigenlayer.DIM or eigenlayer.RELU):
-        yield "MODEL.EIGENLAYER.LAST makes the Eigenlayer the classifier: DIM must be 0 and RELU False"
-    if c.SOLVER.NORM_STATISTICS == "frozen" and c.MODEL.WEIGHTS == "none":
-        yield (
-            "SOLVER.NORM_STATISTICS frozen keeps the BatchNorm statistics of a pretrained network, and MODEL.WEIGHTS "
-            "none has no such statistics: give weights, or set SOLVER.NORM_STATISTICS running"
-        )
-
-
-def _check_backbone(c: CfgNode) -> Iterator[str]:
-    backbone, norm, size = c.MODEL.BACKBONE, c.MODEL.NORM.NAME, INPUT_SIZES.get(c.MODEL.BACKBONE)
-    if size and size != c.INPUT.SIZE:
-        yield f"INPUT.SIZE {c.INPUT.SIZE} must be {size} for {backbone}, which takes no others"
-    if c.MODEL.POOLING.NAME == "flatten" and not size:
-        yield f"MODEL.POOLING.NAME flatten needs maps of one size ({', '.join(INPUT_SIZES)}), not those of {backbone}"
-    if norm.startswith("ibn_") and not backbone.startswith("resnet"):
-        yield f"MODEL.NORM.NAME {norm} is for ResNets, not for {backbone}"
-    if norm != "batch" and backbone in ("caffenet", "deepface"):
-        yield f"MODEL.NORM.NAME {norm} replaces batch normalisation, and {backbone} has none: leave it batch"
-    if c.SOLVER.NORM_STATISTICS == "frozen":
-        if c.MODEL.NECK == "bnneck":
-            yield "SOLVER.NORM_STATISTICS frozen leaves a BNNeck, which is new, without any: set MODEL.NECK none"
-        if norm not in ("batch", "sync_batch", "ibn_a", "ibn_b"):
-            yield f"SOLVER.NORM_STATISTICS frozen keeps BatchNorm statistics, and MODEL.NORM.NAME {norm} has none"
-
-
-def rate_factor(text: str) -> tuple[str, float] | None:
-    """The two halves of `neck.fc6=0.5`; None where it is not of that form or the factor is not above 0."""
-    name, _, factor = text.partition("=")
-    try:
-        value = float(factor)
-    except ValueError:
-        return None
-    return (name.strip(), value) if name.strip() and 0 < value < math.inf else None
-
-
-def _check_pooling(pooling: CfgNode) -> Iterator[str]:
-    if pooling.P <= 0:
-        yield f"MODEL.POOLING.P {pooling.P} must be above 0: 1 is the average, 3 is usual"
-    clusters = pooling.CLUSTERS + (pooling.GHOSTS if pooling.NAME == "ghost_vlad" else 0)
-    if pooling.NAME.endswith("vlad") and pooling.INIT != "random" and clusters > pooling.DESCRIPTORS:
-        yield f"MODEL.POOLING.DESCRIPTORS {pooling.DESCRIPTORS} must be at least the {clusters} clusters of k-means"
-
-
-def _get(config: CfgNode, key: str) -> Any:
-    for part in key.split("."):
-        config = config[part]
-    return config

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.checkpoint import load_checkpoint, load_strictly, save_checkpoint
+from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.records import Scores, StageLog
 from reid.retrieval import choose
@@ -25,10 +26,10 @@ MAX_CMC = 50
 class Experiment:
     """One RRI run and, where wanted, its control.
 
-    make_network: the network as it is before Step 0. evaluate(model, last): its scores. final: which feature,
-    normalisation and flip `final` reports. carried: what every checkpoint carries besides (configuration, classes).
-    origin: the first line of the log. descriptors: how many the pooling may start from, see `initialise_pooling`.
-    report, ended: called after every stage, and when RRI has stopped.
+    make_network: the network as it is before Step 0; make_objective(network): what its training minimises.
+    evaluate(model, last): its scores. final: which feature, normalisation and flip `final` reports. carried: what every
+    checkpoint carries besides (configuration, classes). origin: the first line of the log. descriptors: how many the
+    pooling may start from, see `initialise_pooling`. report, ended: called after every stage, and when RRI has stopped.
     """
 
     folder: RunFolder
@@ -40,6 +41,7 @@ class Experiment:
     carried: dict[str, Any]
     dataset: str
     origin: dict[str, Any]
+    make_objective: Callable[[ReidNetwork], Objective] = lambda model: Objective()
     control: bool = False
     descriptors: int = DESCRIPTORS
     report: Callable[[StageLog], None] = lambda row: None
@@ -48,7 +50,8 @@ class Experiment:
     def run(self) -> dict[str, Any]:
         """Train what is not yet trained; returns the content of `scores.json`."""
         self._cut_log()
-        state = TrainState("rri", self.make_network())
+        network = self.make_network()
+        state = TrainState("rri", network, self.make_objective(network))
         if not self._go_on(state):
             solver = self.plan.solver
             initialise_pooling(
@@ -65,10 +68,10 @@ class Experiment:
         summary = self._summarise(rows, [], stopped)
         self.ended(stopped)
         if self.control:
-            control = TrainState("control", state.model)
+            control = TrainState("control", state.model, state.objective)
             if not self._go_on(control):
                 path = self.folder.checkpoints / "rri_step0.pth"
-                self._load(control.model, load_checkpoint(path), path)
+                self._load(control, load_checkpoint(path), path)
                 control.rows = [dataclasses.replace(rows[0], run="control")]
                 self._save(control, "last")
             rri.run_control(control, self.loader, self.plan, self._hooks(rows, stopped), rows)
@@ -90,12 +93,14 @@ class Experiment:
         if not path.exists():
             return False
         content = load_checkpoint(path)
-        self._load(state.model, content, path)
+        self._load(state, content, path)
         state.restore(content)
         return True
 
-    def _load(self, model: ReidNetwork, content: dict[str, Any], path: Path) -> None:
-        load_strictly(model, content["model"], network="this run", source=str(path))
+    def _load(self, state: TrainState, content: dict[str, Any], path: Path) -> None:
+        load_strictly(state.model, content["model"], network="this run", source=str(path))
+        # A checkpoint of an earlier version holds no objective: the identity loss it trained with has no state.
+        state.objective.load_state_dict(content.get("objective", {}))
 
     def _hooks(self, before: list[StageLog], stopped: str | None = None) -> Hooks:
         def epoch(state: TrainState, entry: dict[str, Any]) -> None:

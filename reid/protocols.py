@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from reid.data.revisited import read_revisited
+from reid.data.revisited import RevisitedGroundTruth, read_revisited
 from reid.errors import InputError, unknown_name
-from reid.feature_files import read_matrix_folder
+from reid.feature_files import read_matrix_folder, read_training
 from reid.files import write_whole
+from reid.model.whitening import WHITENINGS, Whiten, Whitening, whiten_rows
 from reid.ranking import evaluate, normalise_rows
 from reid.ranking.expansion import augment_gallery, expand_queries
 from reid.ranking.multi_query import POOLINGS, own_camera_images, pool_queries
@@ -29,7 +30,7 @@ from reid.retrieval import FeatureSets, Variant, score, unit_rows, variants
 PROTOCOLS = ("market", "single-shot", "multi-query")
 # Name -> as it is written in tables.
 EXPANSIONS = {"aqe": "AQE", "alpha": "alpha-QE"}
-# Of each feature set, the images that multi-query pools.
+# Of each feature set, other images: those that multi-query pools, or training images.
 Pools = dict[tuple[str, bool], Features]
 
 
@@ -40,6 +41,7 @@ class Wanted:
     protocol: one of `PROTOCOLS`. repeats, seed: of the draws of `single-shot`. roc: the pairs' ROC curve. rerank: the
     arguments of k-reciprocal re-ranking, None for none. expand: one of `EXPANSIONS`, or "" for none. augment: the
     gallery's rows are replaced too, before the queries. neighbours, alpha: of both; 0 neighbours: 5 for aqe, else 10.
+    whiten: None for none.
     """
 
     metric: str = "euclidean"
@@ -52,15 +54,19 @@ class Wanted:
     augment: bool = False
     neighbours: int = 0
     alpha: float = 3.0
+    whiten: Whiten | None = None
 
 
-def evaluate_features(features: FeatureSets, wanted: Wanted, pools: Pools | None = None) -> dict[str, Any]:
+def evaluate_features(
+    features: FeatureSets, wanted: Wanted, pools: Pools | None = None, training: Pools | None = None
+) -> dict[str, Any]:
     """What is wanted of every feature, raw and L2-normalised.
 
     `metric`, and `scores`, which are always those of the Market-1501 protocol; `single_shot`, `multi_query`,
-    `expanded`, `reranked` and `verification` where asked for, each a list whose entries name their feature as a SCORE
-    does; `expanded` is of rows divided by their length alone. pools: images for multi-query; without them it pools the
-    queries' own and the gallery's of their person and camera.
+    `whitened`, `expanded`, `reranked` and `verification` where asked for, each a list whose entries name their feature
+    as a SCORE does; `whitened` and `expanded` are of rows divided by their length alone. pools: images for multi-query;
+    without them it pools the queries' own and the gallery's of their person and camera. training: images that the
+    whitening is fitted on.
     """
     if wanted.protocol not in PROTOCOLS:
         raise unknown_name("protocol", wanted.protocol, PROTOCOLS)
@@ -75,8 +81,10 @@ def evaluate_features(features: FeatureSets, wanted: Wanted, pools: Pools | None
         kinds["single_shot"] = lambda one: [_single_shot(one, wanted)]
     if wanted.protocol == "multi-query":
         kinds["multi_query"] = lambda one: _multi_query(one, pools)
+    if wanted.whiten is not None:
+        kinds["whitened"] = lambda one: [_whitened(one, wanted.whiten, training or {})] if _unit(one) else []
     if wanted.expand or wanted.augment:
-        kinds["expanded"] = lambda one: [_expanded(one, wanted)] if one.normalized or one.metric == "cosine" else []
+        kinds["expanded"] = lambda one: [_expanded(one, wanted)] if _unit(one) else []
     if wanted.rerank is not None:
         kinds["reranked"] = lambda one: [_reranked(one, wanted.rerank or {})]
     if wanted.roc:
@@ -87,11 +95,19 @@ def evaluate_features(features: FeatureSets, wanted: Wanted, pools: Pools | None
     return content
 
 
-def evaluate_landmarks(folder: Path, ground_truth: Path, *, metric: str = "cosine") -> dict[str, Any]:
+def evaluate_landmarks(
+    folder: Path,
+    ground_truth: Path,
+    *,
+    metric: str = "cosine",
+    whiten: Whiten | None = None,
+    training: Features | None = None,
+) -> dict[str, Any]:
     """The protocol of revisited Oxford / Paris for features without labels, `query.npy` and `gallery.npy` of a folder.
 
     ground_truth: the published `.pkl`, or the same as `.json`. Rows are in its order; a longer gallery goes on with
-    distractors. `scores` is empty, `revisited` holds the setups. Raises InputError for files that don't fit.
+    distractors. Returns what `score_landmarks` does and, with `whiten`,
+    which is fitted on `training`, `whitening`. Raises InputError for files that don't fit.
     """
     truth = read_revisited(ground_truth)
     query, gallery = read_matrix_folder(folder)
@@ -100,9 +116,52 @@ def evaluate_landmarks(folder: Path, ground_truth: Path, *, metric: str = "cosin
             f"{folder}: {len(query)} query and {len(gallery)} gallery rows, but {ground_truth} names "
             f"{len(truth.queries)} queries and {len(truth.images)} images; rows must be in its order"
         )
-    found = evaluate_revisited(query, gallery, easy=truth.easy, hard=truth.hard, junk=truth.junk, metric=metric)
-    revisited = {setup: scores.to_json() for setup, scores in found.items()}
-    return {"metric": metric, "scores": [], "revisited": revisited}
+    if whiten is None or training is None:
+        return score_landmarks(query, gallery, truth, metric=metric)
+    whitening = whiten.fit(training)
+    content = score_landmarks(query, gallery, truth, metric=metric, whitening=whitening)
+    return {**content, "whitening": whiten.describe(whitening, training)}
+
+
+def score_landmarks(
+    query: np.ndarray,
+    gallery: Any,
+    truth: RevisitedGroundTruth,
+    *,
+    metric: str = "euclidean",
+    whitening: Whitening | None = None,
+) -> dict[str, Any]:
+    """The setups of revisited Oxford / Paris.
+
+    query: (Q, D), gallery: (G, D), in the order of `truth`. Returns `metric`, `scores` (empty), `revisited` (setup ->
+    its scores) and, with `whitening`, `revisited_whitened`.
+    """
+    lists = {"easy": truth.easy, "hard": truth.hard, "junk": truth.junk}
+
+    def setups(query: np.ndarray, gallery: Any) -> dict[str, Any]:
+        found = evaluate_revisited(query, gallery, **lists, metric=metric)
+        return {setup: scores.to_json() for setup, scores in found.items()}
+
+    content: dict[str, Any] = {"metric": metric, "scores": [], "revisited": setups(query, gallery)}
+    if whitening is not None:
+        content["revisited_whitened"] = setups(whiten_rows(whitening, query), whiten_rows(whitening, gallery))
+    return content
+
+
+def whitening_features(path: Path | None, scored: Path | None = None, feature: str = "") -> Features:
+    """The features of training images that a whitening is fitted on, from a file.
+
+    scored: the features to be whitened; feature: what they are. Raises InputError for no file, the features to be
+    scored themselves, and the Eigenlayer's input where its output is scored, or the other way round.
+    """
+    if path is None:
+        raise InputError("a whitening is fitted on features of training images: give them by --whiten-from FILE")
+    if scored is not None and path.resolve() == scored.resolve():
+        raise InputError(f"{path}: a whitening is fitted on training images, not on what it is to score")
+    training, found = read_training(path)
+    if {found, feature} == {"input", "output"}:
+        raise InputError(f"{path} holds the Eigenlayer's {found}, and what is scored is its {feature}")
+    return training
 
 
 def _single_shot(one: Variant, wanted: Wanted) -> dict[str, Any]:
@@ -123,6 +182,23 @@ def _multi_query(one: Variant, pools: Pools | None) -> Iterable[dict[str, Any]]:
         pooled = pool_queries(one.query, images, how)
         scores = evaluate(pooled.query, one.gallery, metric=one.metric)
         yield {**one.named(scores).to_json(), "variant": f"multi-query {how}", "pool": source, "alone": pooled.alone}
+
+
+def _unit(one: Variant) -> bool:
+    """Whether rows of length 1 are ranked."""
+    return one.normalized or one.metric == "cosine"
+
+
+def _whitened(one: Variant, whiten: Whiten | None, training: Pools) -> dict[str, Any]:
+    """A SCORE with its name as `variant` and what it was fitted on."""
+    if whiten is None or (one.feature, one.flip) not in training:
+        raise InputError(f"no training features to fit a whitening of the {one.feature} on")
+    images = training[one.feature, one.flip]
+    whitening = whiten.fit(images)
+    sides = [dataclasses.replace(side, values=whiten_rows(whitening, side.values)) for side in (one.query, one.gallery)]
+    found = whiten.describe(whitening, images)
+    variant = f"{WHITENINGS[whiten.how]}, {found['dimensions']} dimensions"
+    return {**one.named(evaluate(sides[0], sides[1])).to_json(), "variant": variant, **found}
 
 
 def _expanded(one: Variant, wanted: Wanted) -> dict[str, Any]:

@@ -31,12 +31,16 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Split:
-    """A dataset as the retrieval protocol sees it: training images, query and gallery."""
+    """A dataset as the retrieval protocol sees it: training images, query and gallery.
+
+    sources: where the training images come from several datasets, the name and lowest identity of each.
+    """
 
     name: str
     train: tuple[ImageRecord, ...]
     query: tuple[ImageRecord, ...]
     gallery: tuple[ImageRecord, ...]
+    sources: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         for part in ("train", "query", "gallery"):

@@ -51,7 +51,7 @@ def test_every_config_loads_and_says_what_it_is(path: Path) -> None:
 def test_every_part_stands_on_a_base_and_trains_into_its_own_folder(path: Path) -> None:
     config = load_config(path)
     folder = f"runs/parts/{path.stem}"
-    assert config.OUTPUT_DIR == folder
+    assert folder == config.OUTPUT_DIR
     assert (config.DATASETS.NAME, config.DATASETS.IDENTITIES, config.STEP0.EPOCHS) == ("market1501", 0.5, 8)
     assert config.INPUT.SIZE == [128, 64]
     others = [other for other in PARTS if other != path]

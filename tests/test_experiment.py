@@ -47,11 +47,12 @@ def make_network() -> ReidNetwork:
 class Loader:
     images = torch.randn(24, 3, 2, 2, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(24) % 3
+    mines = False
 
     def __len__(self) -> int:
         return 3
 
-    def epoch(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, seed: int, descriptors: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(24, generator=torch.Generator().manual_seed(seed))
         return ((self.images[i], self.labels[i]) for i in order.split(8))
 
@@ -202,7 +203,7 @@ def test_a_finished_run_resumed_trains_nothing(tmp_path: Path) -> None:
     expected = experiment(tmp_path).run()
 
     class NoTraining(Loader):
-        def epoch(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        def epoch(self, seed: int, descriptors: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
             raise AssertionError("trained again")
 
     assert experiment(tmp_path, resume=True, loader=NoTraining()).run() == expected

@@ -9,7 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "reid"
 LAYERS = (
-    {"errors", "files", "records", "choices", "config", "distributed", "run", "checkpoint", "decorrelation", "shards"},
+    {
+        *("errors", "files", "records", "choices", "combinations", "config", "distributed", "run", "checkpoint"),
+        *("decorrelation", "shards"),
+    },
     {"data", "model", "losses", "ranking", "feature_files"},
     {"stages", "features"},
     {"sweep", "retrieval", "protocols", "experiment", "build", "report", "diagnostics", "embedder", "gallery"},

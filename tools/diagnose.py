@@ -100,7 +100,8 @@ def _groups(entry: str) -> tuple[str, int]:
 
 def _same_dataset(config: CfgNode, trained: CfgNode) -> bool:
     """Whether the classifier's rows are the identities of the dataset asked for."""
-    return all(config.DATASETS[key] == trained.DATASETS[key] for key in ("NAME", "SYNTHETIC"))
+    places = ("ROOT", "FOLDER_ROOT", "CACHE", "STRICT")
+    return all(config.DATASETS[key] == trained.DATASETS[key] for key in config.DATASETS if key not in places)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,19 @@ from pathlib import Path
 from reid import build
 from reid.data import banner
 from reid.errors import InputError, run_command
-from reid.feature_files import read_features, read_pool, save_features
+from reid.feature_files import read_features, read_pool, save_features, save_training_features
 from reid.model.precision import autocast_dtype
-from reid.protocols import EXPANSIONS, PROTOCOLS, Pools, Wanted, evaluate_features, evaluate_landmarks, write_neighbours
+from reid.model.whitening import WHITENINGS, Whiten
+from reid.protocols import (
+    EXPANSIONS,
+    PROTOCOLS,
+    Pools,
+    Wanted,
+    evaluate_features,
+    evaluate_landmarks,
+    whitening_features,
+    write_neighbours,
+)
 from reid.ranking import METRICS
 from reid.report.tables import evaluation_tables
 from reid.retrieval import FeatureSets, embed, network_features
@@ -27,7 +37,9 @@ def main() -> None:
         return
     plain = ("metric", "protocol", "repeats", "seed", "roc", "expand", "augment", "neighbours", "alpha")
     rerank = {name: getattr(arguments, name) for name in RERANKING} if arguments.rerank else None
-    wanted = Wanted(**{name: getattr(arguments, name) for name in plain}, rerank=rerank)
+    wanted = Wanted(**{name: getattr(arguments, name) for name in plain}, rerank=rerank, whiten=_whiten(arguments))
+    if arguments.whiten_from and not arguments.features:
+        raise InputError("--whiten-from goes with --features; --weights takes the training set of its configuration")
     if arguments.features:
         if arguments.overrides or arguments.config_file or arguments.save_features:
             raise InputError("--features takes no configuration: leave --config-file, --save-features, KEY VALUE out")
@@ -35,9 +47,12 @@ def main() -> None:
         name, features = arguments.features.name, {(feature, False): (query, gallery)}
         pool = read_pool(arguments.features) if wanted.protocol == "multi-query" else None
         pools = {(feature, False): pool} if pool else None
+        training = None
+        if wanted.whiten:
+            training = {(feature, False): whitening_features(arguments.whiten_from, arguments.features, feature)}
         beside = arguments.features.with_suffix("") if arguments.features.is_file() else arguments.features
     else:
-        name, features, pools = _embed(arguments, wanted)
+        name, features, pools, training = _embed(arguments, wanted)
         beside = arguments.weights.parent
     output = arguments.output or beside
     output.mkdir(parents=True, exist_ok=True)
@@ -45,11 +60,13 @@ def main() -> None:
         for feature in ("input", "output"):
             query, gallery = features[feature, False]
             save_features(output / f"features_{feature}.npz", query, gallery, feature=feature)
+            if training:
+                save_training_features(output / f"training_{feature}.npz", training[feature, False], feature=feature)
     start = time.perf_counter()
     if arguments.top_k is not None:
         for path in write_neighbours(output, features, arguments.top_k, metric=wanted.metric):
             print(f"written: {path}")
-    content = {"dataset": name, **evaluate_features(features, wanted, pools)}
+    content = {"dataset": name, **evaluate_features(features, wanted, pools, training)}
     seconds = time.perf_counter() - start
     write_json(output / "evaluation.json", content)
     print(evaluation_tables(content))
@@ -60,7 +77,11 @@ def _landmarks(arguments: argparse.Namespace) -> None:
     """Score features by the ground truth of revisited Oxford / Paris."""
     if not arguments.features or not arguments.features.is_dir():
         raise InputError("--ground-truth needs --features FOLDER with query.npy and gallery.npy, rows in its order")
-    content = evaluate_landmarks(arguments.features, arguments.ground_truth, metric=arguments.metric)
+    whiten = _whiten(arguments)
+    training = whitening_features(arguments.whiten_from, arguments.features) if whiten else None
+    content = evaluate_landmarks(
+        arguments.features, arguments.ground_truth, metric=arguments.metric, whiten=whiten, training=training
+    )
     output = arguments.output or arguments.features
     output.mkdir(parents=True, exist_ok=True)
     content = {"dataset": arguments.ground_truth.stem, **content}
@@ -68,8 +89,14 @@ def _landmarks(arguments: argparse.Namespace) -> None:
     print(f"{evaluation_tables(content)}\nwritten: {output / 'evaluation.json'}")
 
 
-def _embed(arguments: argparse.Namespace, wanted: Wanted) -> tuple[str, FeatureSets, Pools | None]:
-    """The dataset's name and its features under a checkpoint."""
+def _whiten(arguments: argparse.Namespace) -> Whiten | None:
+    if not arguments.whiten:
+        return None
+    return Whiten(arguments.whiten, dim=arguments.whiten_dim, ridge=arguments.whiten_ridge, seed=arguments.seed)
+
+
+def _embed(arguments: argparse.Namespace, wanted: Wanted) -> tuple[str, FeatureSets, Pools | None, Pools | None]:
+    """The dataset's name and its features under a checkpoint, those for multi-query and those of its training set."""
     model, trained = build.load_network(arguments.weights)
     config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
     device = build.device(config)
@@ -82,7 +109,11 @@ def _embed(arguments: argparse.Namespace, wanted: Wanted) -> tuple[str, FeatureS
     features = network_features(model, parts[0], parts[1], flips=flips, dtype=dtype)
     boxes = build.pool_loader(config, split) if wanted.protocol == "multi-query" else None
     pools = embed(model, boxes, flips=flips, dtype=dtype, title="multi-query") if boxes else None
-    return split.name, features, pools
+    training = None
+    if wanted.whiten:
+        images = build.test_loader(config, split.train)
+        training = embed(model, images, flips=flips, dtype=dtype, title="training set")
+    return split.name, features, pools, training
 
 
 def _arguments() -> argparse.Namespace:
@@ -95,11 +126,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--ground-truth", type=Path, help="of revisited Oxford / Paris, .pkl or .json, for --features")
     parser.add_argument("--config-file", type=Path, help="take DATASETS and TEST of this file: another dataset, say")
     parser.add_argument("--output", type=Path, help="folder for evaluation.json (default: beside the input)")
-    parser.add_argument("--save-features", action="store_true", help="also write features_{input,output}.npz there")
+    parser.add_argument("--save-features", action="store_true", help="also write features_{input,output}.npz")
     parser.add_argument("--metric", choices=METRICS, default="euclidean")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="market", help="beside Market-1501's, which is always")
     parser.add_argument("--repeats", type=int, default=100, help="draws of single-shot")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws of single-shot")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws of single-shot and of pairs")
     parser.add_argument("--roc", action="store_true", help="also the ROC curve over all pairs, TPR at fixed FPR")
     parser.add_argument("--top-k", type=int, metavar="K", help="also write top_k_*.npz, the K nearest of each query")
     parser.add_argument("--rerank", action="store_true", help="also k-reciprocal re-ranking, with --k1, --k2, ...")
@@ -109,6 +140,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--augment", action="store_true", help="also database-side augmentation, on unit rows")
     parser.add_argument("--neighbours", type=int, default=0, help="of both (default: 5 for aqe, 10 for alpha)")
     parser.add_argument("--alpha", type=float, default=3.0, help="exponent of the cosine in both, 0 for aqe")
+    parser.add_argument("--whiten", choices=WHITENINGS, default="", help="also whitened, on unit rows")
+    parser.add_argument("--whiten-dim", type=int, default=0, metavar="D", help="dimensions it keeps (default: all)")
+    parser.add_argument(
+        "--whiten-ridge", type=float, default=0.0, help="of learned, where pairs differ too little: 1e-3"
+    )
+    parser.add_argument(
+        "--whiten-from", type=Path, metavar="FILE", help="training features to fit it on, for --features"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as DATASETS.ROOT data TEST.FLIP True")
     return parser.parse_args()
 

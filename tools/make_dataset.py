@@ -1,4 +1,6 @@
-"""Draw the synthetic dataset in the folder layout of Market-1501 or DukeMTMC-reID."""
+"""Draw the synthetic dataset in the folder layout of Market-1501 or DukeMTMC-reID, or landmarks in that of revisited
+Oxford and Paris.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from reid.data.synthetic import draw_dataset
+from reid.data.synthetic import draw_dataset, draw_landmarks
 from reid.data.synthetic.dataset import NOTE
 from reid.data.synthetic.sheet import contact_sheet
 from reid.errors import InputError, run_command
@@ -15,13 +17,22 @@ from reid.errors import InputError, run_command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", default="demo", choices=("tiny", "demo", "market"), help="how many images (demo)")
-    parser.add_argument("--layout", default="market", choices=("market", "duke"), help="whose layout (market)")
+    parser.add_argument(
+        "--layout", default="market", choices=("market", "duke", "revisited"), help="whose layout (market)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other people and cameras (0)")
     parser.add_argument("--output", required=True, type=Path, help="the folder to make")
     parser.add_argument("--sheet", type=Path, help="also draw a contact sheet of size demo to this PNG file")
     arguments = parser.parse_args()
     if arguments.sheet and (arguments.sheet.suffix.lower() != ".png" or not arguments.sheet.parent.is_dir()):
         raise InputError(f"{arguments.sheet}: --sheet takes the name of a .png file in a folder that is there")
+    if arguments.sheet and arguments.layout == "revisited":
+        raise InputError("--sheet shows pedestrians; --layout revisited has none")
+    if arguments.layout == "revisited":
+        output = draw_landmarks(arguments.output, size=arguments.size, seed=arguments.seed)
+        counts = json.loads((output / NOTE).read_text(encoding="utf-8"))["counts"]
+        print(f"{output}: {', '.join(f'{count:,} {what}' for what, count in counts.items())}, seed {arguments.seed}")
+        return
     output = draw_dataset(arguments.output, size=arguments.size, layout=arguments.layout, seed=arguments.seed)
     print(f"{output}: size {arguments.size}, layout {arguments.layout}, seed {arguments.seed}")
     print("part    | identities |  images | cameras |  junk | distractors")

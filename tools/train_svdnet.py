@@ -15,6 +15,7 @@ from reid.data import banner
 from reid.decorrelation import gaussian_correlation
 from reid.errors import InputError, Interrupted, run_command
 from reid.experiment import Experiment
+from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.model.precision import autocast_dtype
 from reid.records import Scores
@@ -48,11 +49,15 @@ def main() -> None:
         seed_everything(config.SEED)
         return build.network(config, num_classes=classes, weights=weights).to(device)
 
+    def make_objective(model: ReidNetwork) -> Objective:
+        return build.objective(config, model, num_classes=classes).to(device)
+
     def evaluate(model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
         flips = (False, True) if last else (config.TEST.FLIP,)
         return score(network_features(model, loaders.query, loaders.gallery, flips=flips, dtype=dtype))
 
     model = make_network()
+    make_objective(model)
     check_freezes(plan, model)
     check_pooling(model, loaders.train)
     folder.open(config.dump(), resume=arguments.resume, complete=completed, tensorboard=config.TENSORBOARD)
@@ -65,6 +70,7 @@ def main() -> None:
     experiment = Experiment(
         folder=folder,
         make_network=make_network,
+        make_objective=make_objective,
         loader=loaders.train,
         plan=plan,
         evaluate=evaluate,

@@ -95,16 +95,26 @@ def decode_images(
 def decode_image(path: str, size: tuple[int, int]) -> np.ndarray:
     """One image as (3, height, width) uint8 RGB; see `decode_images` for the resizing and the errors."""
     height, width = size
+    image = read_image(path)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def read_image(path: str) -> Image.Image:
+    """One image in its own size, RGB, as it is stored: a rotation that EXIF asks for is not made.
+
+    Raises `InputError` as `decode_images` does.
+    """
     try:
         with Image.open(path) as image:
             columns, rows = image.size
             if columns * rows > MAX_PIXELS:
                 raise InputError(
-                    f"{path}: {columns} x {rows} pixels, above the limit of {MAX_PIXELS:,}; this is no person crop"
+                    f"{path}: {columns} x {rows} pixels, above the limit of {MAX_PIXELS:,}; "
+                    "store it smaller or take it out"
                 )
-            crop = image.convert("RGB")
-        if crop.size != (width, height):
-            crop = crop.resize((width, height), Image.Resampling.BILINEAR)
+            return image.convert("RGB")
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; was the dataset moved or changed?") from None
     except Image.DecompressionBombError as error:
@@ -115,7 +125,6 @@ def decode_image(path: str, size: tuple[int, int]) -> np.ndarray:
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: unreadable or truncated image ({reason}); replace it or take it out") from None
-    return np.asarray(crop).transpose(2, 0, 1)
 
 
 def _decoded_chunks(paths: Sequence[str], size: tuple[int, int], progress: bool) -> Iterator[np.ndarray]:

@@ -14,7 +14,7 @@ from reid.records import DISTRACTOR, JUNK, ImageRecord, Split
 
 PARTS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 _ANNOTATION = "gt_query"
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class Layout:
     """How one dataset is laid out.
 
     name: key in `DATASETS`. title: as its authors write it. folders: names its folder goes by, the official one first.
-    archive: the official zip. pattern: matches a file name; the groups `identity` and `camera` are integers.
-    example: such a name. official: the counts of each part. obtaining: where a user may get it.
+    archive: the official zip, "" where there is none. pattern: matches a file name; the groups `identity` and `camera`
+    are integers. example: such a name. official: the counts of each part. obtaining: where a user may get it. marks:
+    files or folders in its folder, by one of which it is known; those that are folders are what a zip is unpacked for.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Layout:
     example: str
     official: Mapping[str, PartCounts]
     obtaining: str
+    marks: tuple[str, ...] = tuple(PARTS.values())
 
 
 def read_dataset(layout: Layout, root: Path, *, strict: bool, cache: Path) -> Split:
@@ -64,28 +66,46 @@ def locate(layout: Layout, root: Path, *, cache: Path) -> Path:
     `root` is that folder, a folder above it, the folder that holds the official zip, or the zip itself.
     """
     root = root.expanduser()
-    wanted = f"{layout.folders[0]}/ or {layout.archive}"
+    found = _find(layout, root, cache)
+    if found is not None:
+        return found
+    wanted = f"{layout.folders[0]}/" + (f" or {layout.archive}" if layout.archive else "")
     if root.is_file():
-        if root.suffix.lower() != ".zip":
-            raise InputError(f"{root}: neither a folder nor a zip; give the folder that holds {wanted}")
-        return _unpacked(root, cache)
+        remedy = "" if layout.archive else "unpack it by hand and "
+        raise InputError(f"{root}: neither a folder nor a zip; {remedy}give the folder that holds {wanted}")
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; it must hold {wanted}. {layout.obtaining}")
-    nested = [root / outer / inner for outer in layout.folders for inner in layout.folders if outer != inner]
-    for folder in (root, *(root / name for name in layout.folders), *nested):
-        if any((folder / part).is_dir() for part in PARTS.values()):
-            return folder
-    zips = [root / layout.archive, *(root / name / layout.archive for name in layout.folders)]
-    for archive in zips:
-        if archive.is_file():
-            return _unpacked(archive, cache)
-    found = sorted(entry.name for entry in root.iterdir())
-    holds = "is empty" if not found else "holds " + ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+    entries = sorted(entry.name for entry in root.iterdir())
+    holds = "is empty" if not entries else "holds " + ", ".join(entries[:4]) + (", ..." if len(entries) > 4 else "")
     raise InputError(f"{root}: no {layout.title} here, it {holds}; it must hold {wanted}. {layout.obtaining}")
 
 
-def _unpacked(archive: Path, cache: Path) -> Path:
-    return unpack(archive, parts=(*PARTS.values(), _ANNOTATION), cache=cache)
+def is_there(layout: Layout, root: Path) -> bool:
+    """Whether the dataset lies unpacked at or below `root`, where `locate` looks."""
+    return _find_folder(layout, root.expanduser()) is not None
+
+
+def _find(layout: Layout, root: Path, cache: Path) -> Path | None:
+    if root.is_file():
+        return _unpacked(layout, root, cache) if layout.archive and root.suffix.lower() == ".zip" else None
+    folder = _find_folder(layout, root)
+    if folder is None and layout.archive:
+        for archive in (root / layout.archive, *(root / name / layout.archive for name in layout.folders)):
+            if archive.is_file():
+                return _unpacked(layout, archive, cache)
+    return folder
+
+
+def _find_folder(layout: Layout, root: Path) -> Path | None:
+    nested = [root / outer / inner for outer in layout.folders for inner in layout.folders if outer != inner]
+    for folder in (root, *(root / name for name in layout.folders), *nested):
+        if any((folder / mark).exists() for mark in layout.marks):
+            return folder
+    return None
+
+
+def _unpacked(layout: Layout, archive: Path, cache: Path) -> Path:
+    return unpack(archive, parts=(*layout.marks, _ANNOTATION), cache=cache)
 
 
 def read_folder(layout: Layout, folder: Path, *, name: str | None = None) -> Split:
@@ -95,7 +115,7 @@ def read_folder(layout: Layout, folder: Path, *, name: str | None = None) -> Spl
         raise InputError(f"{folder}: {layout.title} without its folder {' and '.join(missing)}")
     parts = {part: read_part(layout, folder / subfolder) for part, subfolder in PARTS.items()}
     split = Split(name or layout.name, parts["train"], parts["query"], parts["gallery"])
-    _check_matches(split, folder)
+    check_matches(split, folder)
     return split
 
 
@@ -104,7 +124,7 @@ def read_part(layout: Layout, folder: Path) -> tuple[ImageRecord, ...]:
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if is_image(entry.name) and entry.is_file())
     if not names:
-        raise InputError(f"{folder}: holds no image ({', '.join(_IMAGE_SUFFIXES)})")
+        raise InputError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
     records, unread = [], []
     for name in names:
         match = layout.pattern.fullmatch(name)
@@ -122,10 +142,11 @@ def read_part(layout: Layout, folder: Path) -> tuple[ImageRecord, ...]:
 
 def is_image(name: str) -> bool:
     """Whether a file of this name is read as an image."""
-    return name.lower().endswith(_IMAGE_SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
-def _check_matches(split: Split, folder: Path) -> None:
+def check_matches(split: Split, folder: Path) -> None:
+    """Raise `InputError` where no query of `split`, read from `folder`, has a match from another camera."""
     cameras = {image.camera for image in (*split.query, *split.gallery) if image.identity != JUNK}
     if len(cameras) == 1:
         raise InputError(
@@ -155,8 +176,13 @@ def count_part(images: Sequence[ImageRecord]) -> PartCounts:
     )
 
 
-def check_counts(split: Split, expected: Mapping[str, PartCounts], source: str, advice: str) -> None:
-    """Raise `InputError`, in one line with both numbers each, where a part differs from `expected`."""
+def check_counts(
+    split: Split, expected: Mapping[str, PartCounts], source: str, advice: str, *, folder: Path | None = None
+) -> None:
+    """Raise `InputError`, in one line with both numbers each, where a part differs from `expected`.
+
+    folder: the dataset's, where it is not the one above that of the first image.
+    """
     differences = []
     for part, wanted in expected.items():
         found = count_part(getattr(split, part))
@@ -165,17 +191,36 @@ def check_counts(split: Split, expected: Mapping[str, PartCounts], source: str, 
             if have != want:
                 differences.append(f"{part} has {have:,} {quantity.replace('_', ' ')}, not {want:,}")
     if differences:
-        folder = Path(split.train[0].path).parent.parent
+        folder = folder or Path(split.train[0].path).parent.parent
         raise InputError(f"{folder} differs from {source}: {'; '.join(differences)}; {advice}")
 
 
 def banner(split: Split) -> str:
-    """The table `subset | # ids | # images | # cameras`; the gallery's line tells junk and distractors apart."""
+    """The table `subset | # ids | # images | # cameras`; the gallery's line tells junk and distractors apart.
+
+    Where the training images come from several datasets, a line each tells what they give.
+    """
     lines = [f"{split.name}", "subset  |  # ids | # images | # cameras"]
     for part in PARTS:
         counts = count_part(getattr(split, part))
-        line = f"{part:<7} | {counts.identities:>6,} | {counts.images:>8,} | {counts.cameras:>9}"
+        line = _row(part, counts)
         if part == "gallery":
             line += f"   ({counts.junk:,} junk and {counts.distractors:,} distractor images among them)"
         lines.append(line)
+        if part == "train" and len(split.sources) > 1:
+            for name, images in train_by_source(split).items():
+                lines.append(f"{_row('', count_part(images))}   ({name})")
     return "\n".join(lines)
+
+
+def _row(name: str, counts: PartCounts) -> str:
+    return f"{name:<7} | {counts.identities:>6,} | {counts.images:>8,} | {counts.cameras:>9}"
+
+
+def train_by_source(split: Split) -> dict[str, list[ImageRecord]]:
+    """The training images of each of `split.sources`, told apart by their identities."""
+    starts = sorted(split.sources, key=lambda source: source[1])
+    images: dict[str, list[ImageRecord]] = {name: [] for name, _ in split.sources}
+    for image in split.train:
+        images[next(name for name, first in reversed(starts) if image.identity >= first)].append(image)
+    return images

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from reid.data.augment import augment, normalise
-from reid.data.samplers import shuffled_batches
+from reid.data.samplers import Sampler, batch_count, identity_batches, mined_batches, shuffled_batches
 from reid.errors import InputError
 
 Item = TypeVar("Item")
+SHUFFLED = Sampler()
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,7 @@ class TrainLoader:
     """Training batches out of an array of decoded images.
 
     images: (N, 3, H, W) uint8, in memory or mapped. labels: (N,) int64, classes from 0. flip, erasing: probabilities;
-    pad: pixels; mean, std: of the RGB channels in [0, 1].
+    pad: pixels; mean, std: of the RGB channels in [0, 1]. sampler: which images meet in a batch.
     """
 
     images: np.ndarray
@@ -35,6 +36,7 @@ class TrainLoader:
     mean: Sequence[float]
     std: Sequence[float]
     device: torch.device | str
+    sampler: Sampler = SHUFFLED
 
     def __post_init__(self) -> None:
         _check_images(self.images, self.batch_size)
@@ -44,18 +46,25 @@ class TrainLoader:
             )
         if not len(self.images):
             raise InputError("no training image")
+        len(self)  # raises where no batch can be filled
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        return max(1, len(self.images) // self.batch_size)
+        return batch_count(self.sampler, torch.from_numpy(self.labels), self.batch_size)
 
-    def epoch(self, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """One pass in random order: (B, 3, H, W) float32 augmented and normalised, (B,) int64, both on the device.
+    @property
+    def mines(self) -> bool:
+        """Whether `epoch` asks for descriptors."""
+        return self.sampler.name == "mined"
 
-        Order and augmentation follow from `seed` alone. The next batch is made in a background thread, which ends with
-        the iteration, also where that is left early.
+    def epoch(self, seed: int, descriptors: torch.Tensor | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """One pass: (B, 3, H, W) float32 augmented and normalised, (B,) int64, both on the device.
+
+        Order and augmentation follow from `seed` and, of a sampler that mines, from descriptors: (N, D) on the CPU, of
+        the images in their order. The next batch is made in a background thread, which ends with the iteration, also
+        where that is left early.
         """
-        return prefetched(lambda: self._augmented(seed))
+        return prefetched(lambda: self._augmented(seed, descriptors))
 
     def sample(self, count: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """`count` training images (all where there are fewer), the same for the same seed, without augmentation."""
@@ -68,9 +77,19 @@ class TrainLoader:
         generator = torch.Generator().manual_seed(seed)
         return torch.randperm(len(self.images), generator=generator)[:count].sort().values
 
-    def _augmented(self, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _batches(self, generator: torch.Generator, descriptors: torch.Tensor | None) -> Iterator[torch.Tensor]:
+        labels, sampler = torch.from_numpy(self.labels), self.sampler
+        if sampler.name == "identity":
+            return identity_batches(labels, self.batch_size, sampler.instances, generator)
+        if sampler.name == "mined":
+            if descriptors is None or len(descriptors) != len(labels):
+                raise ValueError("mining takes the descriptors of all training images")
+            return mined_batches(labels, descriptors, self.batch_size, sampler.negatives, generator)
+        return shuffled_batches(len(self.images), self.batch_size, generator)
+
+    def _augmented(self, seed: int, descriptors: torch.Tensor | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         generator = torch.Generator().manual_seed(seed)
-        for index in shuffled_batches(len(self.images), self.batch_size, generator):
+        for index in self._batches(generator, descriptors):
             images, labels = self._pick(index)
             yield (
                 augment(

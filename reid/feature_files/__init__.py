@@ -3,7 +3,7 @@
 What is read, with N images, D dimensions and P standing for `query` and `gallery`:
 
 - `FILE.npz`: `P_values` (N, D), `P_identities`, `P_cameras` (N,), where known `P_paths` and `feature`, as
-  `save_features` writes them.
+  `save_features` writes them; of training images `train_values` and so on, as `save_training_features` does.
 - a folder, or one of its two feature files: `P.npy` (N, D) with `P.csv` (columns identity, camera and perhaps path) or
   `P_ids.npy` and `P_cameras.npy` (or `.txt`, a number a line). A prefix common to all names is fine:
   `market_query.npy`. In place of `P.npy` there may be a folder `P/` of shards `000.npy`, `001.npy`, ..., whose labels
@@ -19,14 +19,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from reid.errors import InputError
-from reid.feature_files.arrays import is_array_folder, read_array_files, read_array_folder, read_matrix_folder
+from reid.feature_files.arrays import (
+    is_array_folder,
+    read_array_files,
+    read_array_folder,
+    read_matrix_folder,
+    save_matrix_folder,
+)
 from reid.feature_files.checks import IN_MEMORY, check_pair
 from reid.feature_files.mat import read_mat, read_mat_images
-from reid.feature_files.npz import load_features, save_features
+from reid.feature_files.npz import (
+    holds_training_features,
+    load_features,
+    load_training_features,
+    save_features,
+    save_training_features,
+)
 from reid.records import Features
 
-__all__ = ["IN_MEMORY", "load_features", "read_features", "read_matrix_folder", "read_pool", "save_features"]
+__all__ = [
+    "IN_MEMORY",
+    "load_features",
+    "load_training_features",
+    "read_features",
+    "read_matrix_folder",
+    "read_pool",
+    "read_training",
+    "save_features",
+    "save_matrix_folder",
+    "save_training_features",
+]
 
 SUFFIXES = (".npz", ".npy", ".mat")
 
@@ -55,6 +80,20 @@ def read_features(path: Path, *, in_memory: int = IN_MEMORY) -> tuple[Features, 
         raise InputError(f"{path}: features are read from {', '.join(SUFFIXES)} or a folder, not from {path.suffix!r}")
     check_pair(query, gallery, str(path))
     return query, gallery, name
+
+
+def read_training(path: Path) -> tuple[Features, str]:
+    """Features of training images, and what they are called: what `save_training_features` wrote, or both sides of any
+    layout that `read_features` knows, one after the other.
+    """
+    if holds_training_features(path):
+        return load_training_features(path)
+    query, gallery, name = read_features(path)
+    values = np.concatenate([np.asarray(side.values[:]) for side in (query, gallery)])
+    identities, cameras = (
+        np.concatenate([getattr(side, n) for side in (query, gallery)]) for n in ("identities", "cameras")
+    )
+    return Features(values, identities, cameras), name
 
 
 def read_pool(path: Path) -> Features | None:

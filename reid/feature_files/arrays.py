@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from reid.errors import InputError
 from reid.feature_files.checks import features_from
+from reid.files import write_whole
 from reid.records import Features
 from reid.shards import open_matrix, open_shards
 
@@ -54,6 +56,14 @@ def read_matrix_folder(folder: Path) -> tuple[Any, Any]:
             f"{folder}: query {tuple(sides[0].shape)} and gallery {tuple(sides[1].shape)} must have rows, of one width"
         )
     return np.array(sides[0][:]), sides[1]
+
+
+def save_matrix_folder(folder: Path, query: np.ndarray, gallery: np.ndarray) -> None:
+    """Write `query.npy` and `gallery.npy`, as `read_matrix_folder` reads them."""
+    for part, values in zip(_PARTS, (query, gallery), strict=True):
+        buffer = io.BytesIO()
+        np.save(buffer, values, allow_pickle=False)
+        write_whole(folder / f"{part}.npy", buffer.getbuffer())
 
 
 def _part(folder: Path, prefix: str, part: str, in_memory: int) -> Features:

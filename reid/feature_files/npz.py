@@ -1,10 +1,11 @@
-"""Our own feature file: query and gallery in one `.npz`."""
+"""Our own feature files: query and gallery in one `.npz`, or training images."""
 
 from __future__ import annotations
 
 import io
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,12 @@ def save_features(path: Path, query: Features, gallery: Features, *, feature: st
 
     feature: what they are, the Eigenlayer's "input" or "output".
     """
-    arrays: dict[str, Any] = {
-        f"{part}_{name}": np.asarray(getattr(features, name))
-        for part, features in (("query", query), ("gallery", gallery))
-        for name in ("values", "identities", "cameras", "paths")
-    }
-    buffer = io.BytesIO()
-    np.savez(buffer, feature=np.asarray(feature), **arrays)
-    write_whole(path, buffer.getbuffer())
+    _write(path, {"query": query, "gallery": gallery}, feature)
+
+
+def save_training_features(path: Path, training: Features, *, feature: str) -> None:
+    """Write the features of training images, which a whitening is fitted on: `train_{values,...}` and `feature`."""
+    _write(path, {"train": training}, feature)
 
 
 def load_features(path: Path) -> tuple[Features, Features, str]:
@@ -36,12 +35,32 @@ def load_features(path: Path) -> tuple[Features, Features, str]:
 
     Raises InputError for a missing, broken or foreign file.
     """
+    (query, gallery), feature = _load(path, ("query", "gallery"))
+    return query, gallery, feature
+
+
+def load_training_features(path: Path) -> tuple[Features, str]:
+    """What `save_training_features` wrote; raises as `load_features` does."""
+    (training,), feature = _load(path, ("train",))
+    return training, feature
+
+
+def holds_training_features(path: Path) -> bool:
+    """Whether a file is of the kind that `load_training_features` reads."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return "train_values" in arrays
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+        return False
+
+
+def _load(path: Path, parts: Sequence[str]) -> tuple[list[Features], str]:
     if not path.is_file():
         raise InputError(f"{path}: no such feature file")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            parts = [_part(arrays, part, path) for part in ("query", "gallery")]
-            return parts[0], parts[1], str(arrays["feature"]) if "feature" in arrays else "features"
+            found = [_part(arrays, part, path) for part in parts]
+            return found, str(arrays["feature"]) if "feature" in arrays else "features"
     except KeyError as error:
         name = str(error).strip("'\"").split(" ")[0]
         raise InputError(
@@ -64,3 +83,14 @@ def _part(arrays: Any, part: str, path: Path) -> Features:
         cameras=(cameras, f"{path}, {part}_cameras"),
         paths=paths,
     )
+
+
+def _write(path: Path, parts: dict[str, Features], feature: str) -> None:
+    arrays: dict[str, Any] = {
+        f"{part}_{name}": np.asarray(getattr(features, name))
+        for part, features in parts.items()
+        for name in ("values", "identities", "cameras", "paths")
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, feature=np.asarray(feature), **arrays)
+    write_whole(path, buffer.getbuffer())

@@ -15,15 +15,17 @@ from reid.errors import InputError, unknown_name
 from reid.model import BACKBONES, NECKS, Trunk
 from reid.model.eigenlayer import Eigenlayer, vector_count
 from reid.model.flatten import Flatten
+from reid.model.margin import DEFAULT, MARGINS, MarginLinear
 from reid.model.normalization import BNNeck, CosineLinear, normalise
 from reid.model.normalization.ibn import has_ibn_names
+from reid.model.parametrization import parametrize_eigenlayer
 from reid.model.pooling import POOLINGS, Pooling
 
 Choice = TypeVar("Choice")
 
 logger = logging.getLogger(__name__)
 
-CLASSIFIERS = ("linear", "cosine")
+CLASSIFIERS = ("linear", "cosine", *MARGINS)
 LARGE = 2**26  # weights of an Eigenlayer that are worth a warning
 
 
@@ -72,11 +74,16 @@ class ReidNetwork(nn.Module):
             last = self.classifier is None
             return Embedding(features, self.eigenlayer(self.dropout(features) if last else features))
 
-    def classify(self, output: Tensor) -> Tensor:
-        """Logits (B, num_classes) float32 of the Eigenlayer's output (B, K)."""
+    def classify(self, output: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits (B, num_classes) float32 of the Eigenlayer's output (B, K).
+
+        labels: (B,) int64, the true identities, by which a classifier with a margin makes its task harder.
+        """
         if self.classifier is None:
             return output
         with torch.autocast(output.device.type, enabled=False):
+            if isinstance(self.classifier, MarginLinear):
+                return self.classifier(self.dropout(output), labels)
             return self.classifier(self.dropout(output))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -98,10 +105,13 @@ def build_network(
     eigenlayer_bias: bool = False,
     eigenlayer_relu: bool = False,
     eigenlayer_last: bool = False,
+    eigenlayer_parametrization: str = "none",
+    eigenlayer_map: str = "matrix_exp",
     init_std: float = 0.01,
     dropout: float = 0.5,
     classifier: str = "linear",
     classifier_scale: float = 16.0,
+    classifier_margin: float = 0.0,
     source: str = "the given weights",
 ) -> ReidNetwork:
     """Build the network, its parts by name from BACKBONES and POOLINGS.
@@ -109,10 +119,12 @@ def build_network(
     weights: published state dict of the bare backbone (`load_pretrained` reads one), or None: from scratch; `source`
     is what an error calls it, best its path. last_stride: None is the backbone's own. pooling_options: of the pooling,
     by their names in OPTIONS. eigenlayer_dim: K, 0 for min(1024, D_in). eigenlayer_last: the Eigenlayer is the
-    classifier, so K is num_classes. init_std: standard deviation of the Eigenlayer's first weights; the classifier
-    starts from N(0, 0.01) with zero bias.
+    classifier, so K is num_classes. eigenlayer_parametrization, eigenlayer_map: see `parametrize_eigenlayer`.
+    init_std: standard deviation of the Eigenlayer's first weights; the classifier starts from N(0, 0.01) with zero
+    bias.
     norm: what the backbone normalises by, of NORMS; norm_groups are those of "group". bnneck: a BNNeck before the
-    Eigenlayer. classifier: "linear", or "cosine" with a learnable scale that starts at classifier_scale.
+    Eigenlayer. classifier: "linear", "cosine" with a learnable scale that starts at classifier_scale, or
+    "arcface" or "cosface" with that scale and classifier_margin, 0 for the paper's.
     Raises InputError for an unknown name, K > D_in, or weights that do not fit.
     """
     if classifier not in CLASSIFIERS:
@@ -149,8 +161,11 @@ def build_network(
             d_in * vectors * 4 / 1e9,
         )
     eigenlayer = Eigenlayer(d_in, k, bias=eigenlayer_bias, relu=eigenlayer_relu, init_std=init_std)
+    parametrize_eigenlayer(eigenlayer, eigenlayer_parametrization, eigenlayer_map)
     logits = (
-        None if eigenlayer_last else _classifier(classifier, eigenlayer.out_features, num_classes, classifier_scale)
+        None
+        if eigenlayer_last
+        else _classifier(classifier, eigenlayer.out_features, num_classes, classifier_scale, classifier_margin)
     )
     network = ReidNetwork(trunk, pool, neck, eigenlayer, logits, dropout, BNNeck(d_in) if bnneck else None)
     if norm == "sync_batch":
@@ -186,7 +201,9 @@ def _map_size(trunk: Trunk, backbone: str) -> tuple[int, int]:
     return size
 
 
-def _classifier(name: str, d_in: int, num_classes: int, scale: float) -> nn.Linear:
+def _classifier(name: str, d_in: int, num_classes: int, scale: float, margin: float) -> nn.Linear:
+    if name in MARGINS:
+        return MarginLinear(d_in, num_classes, name, scale, margin or DEFAULT[name])
     if name == "cosine":
         return CosineLinear(d_in, num_classes, scale)
     layer = nn.Linear(d_in, num_classes)

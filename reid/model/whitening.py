@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from reid.errors import InputError
+from reid.errors import InputError, unknown_name
+from reid.records import DISTRACTOR, Features
+
+# Name -> as it is written in tables.
+WHITENINGS = {"pca": "PCA-whitened", "learned": "learned whitening"}
+MAX_PAIRS = 100_000
+_BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +35,58 @@ class Whitening:
             return white
         lengths = np.linalg.norm(white, axis=1, keepdims=True)
         return np.divide(white, lengths, out=white, where=lengths > 0)
+
+
+@dataclass(frozen=True)
+class Whiten:
+    """A whitening to be fitted. how: of WHITENINGS. dim, ridge: of `pca_whitening` and `learned_whitening`; seed: of
+    the pairs drawn for "learned".
+    """
+
+    how: str
+    dim: int = 0
+    ridge: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.how not in WHITENINGS:
+            raise unknown_name("whitening", self.how, tuple(WHITENINGS))
+        if not 0 <= self.ridge < math.inf:
+            raise InputError(f"the ridge of a whitening is a part of the mean variance, 0 or more, not {self.ridge}")
+
+    def fit(self, training: Features) -> Whitening:
+        """Fit it on training features divided by their length.
+
+        The pairs that "learned" takes are images of one person (junk and distractors are none) under two cameras, at
+        most 100,000 of them drawn; where all images have one camera, any two of an identity. Raises InputError as
+        `pca_whitening`, `learned_whitening` and `matching_pairs` do.
+        """
+        values = _unit_rows(np.asarray(training.values[:]))
+        if self.how == "pca":
+            return pca_whitening(values, dim=self.dim)
+        rows = np.flatnonzero(training.identities > DISTRACTOR)
+        cameras = training.cameras[rows]
+        if len(np.unique(cameras)) == 1:
+            cameras = np.arange(len(rows))
+        pairs = rows[matching_pairs(training.identities[rows], cameras, count=MAX_PAIRS, seed=self.seed)]
+        return learned_whitening(values, pairs, dim=self.dim, ridge=self.ridge)
+
+    def describe(self, whitening: Whitening, training: Features) -> dict[str, Any]:
+        """What a JSON file says of one that was fitted."""
+        dimensions, images = len(whitening.projection), len(training.values)
+        return {"whitening": self.how, "ridge": self.ridge, "dimensions": dimensions, "training_images": images}
+
+
+def whiten_rows(whitening: Whitening, features: Any) -> np.ndarray:
+    """(N, D), an array or what is read by rows, -> (N, D') float32 of unit length.
+
+    Rows are divided by their length first, as `Whiten.fit` does it.
+    """
+    blocks = [np.empty((0, len(whitening.projection)), dtype=np.float32)]
+    for start in range(0, len(features), _BLOCK):
+        values = _unit_rows(np.asarray(features[start : start + _BLOCK]))
+        blocks.append(whitening.apply(values).astype(np.float32))
+    return np.concatenate(blocks)
 
 
 def pca_whitening(features: np.ndarray, *, dim: int = 0) -> Whitening:
@@ -63,8 +123,11 @@ def learned_whitening(features: np.ndarray, pairs: np.ndarray, *, dim: int = 0, 
         raise InputError(
             f"matching pairs must be (M, 2) row numbers below {len(centred)}, M above 0; shape {pairs.shape}"
         )
-    differences = centred[pairs[:, 0]] - centred[pairs[:, 1]]
-    within = differences.T @ differences / len(pairs)
+    within = np.zeros((centred.shape[1], centred.shape[1]))
+    for start in range(0, len(pairs), _BLOCK):
+        block = pairs[start : start + _BLOCK]
+        differences = centred[block[:, 0]] - centred[block[:, 1]]
+        within += differences.T @ differences / len(pairs)
     within += ridge * np.trace(within) / len(within) * np.eye(len(within))
     rank = _rank(np.linalg.eigvalsh(within)[::-1])
     if rank < len(within):
@@ -92,6 +155,13 @@ def matching_pairs(identities: np.ndarray, cameras: np.ndarray, *, count: int, s
     if len(pairs) <= count:
         return pairs
     return pairs[np.sort(np.random.default_rng(seed).choice(len(pairs), count, replace=False))]
+
+
+def _unit_rows(values: np.ndarray) -> np.ndarray:
+    """(N, D) float64 of unit length; a row of zeros stays one."""
+    rows = values.astype(np.float64)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, lengths, out=rows, where=lengths > 0)
 
 
 def _centred(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

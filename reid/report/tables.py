@@ -44,14 +44,15 @@ def stage_table(summary: dict[str, Any], *, feature: str, normalized: bool, flip
 def evaluation_tables(content: dict[str, Any]) -> str:
     """What `evaluation.json` holds, a table a protocol."""
     dataset, metric = content["dataset"], content.get("metric", "euclidean")
-    scores = [score for key in ("scores", "multi_query", "expanded", "reranked") for score in content.get(key, [])]
+    kinds = ("scores", "multi_query", "whitened", "expanded", "reranked")
+    scores = [score for kind in kinds for score in content.get(kind, [])]
     tables = [score_table(dataset, scores, metric=metric)] if scores else []
     if "single_shot" in content:
         tables.append(_single_shot_table(dataset, content["single_shot"], metric))
     if "verification" in content:
         tables.append(_verification_table(dataset, content["verification"], metric))
     if "revisited" in content:
-        tables.append(_revisited_table(dataset, content["revisited"]))
+        tables.append(_revisited_table(dataset, content["revisited"], content.get("revisited_whitened", {})))
     return "\n\n".join(tables)
 
 
@@ -80,11 +81,12 @@ def _verification_table(dataset: str, entries: list[dict[str, Any]], metric: str
     return _table(("Dataset", "Pairs", "ROC area", *(f"TPR at FPR {rate}" for rate in rates)), rows)
 
 
-def _revisited_table(dataset: str, setups: dict[str, Any]) -> str:
+def _revisited_table(dataset: str, setups: dict[str, Any], whitened: dict[str, Any]) -> str:
     keys = ("mAP", "mP@1", "mP@5", "mP@10")
+    named = {**setups, **{f"{setup}, whitened": scores for setup, scores in whitened.items()}}
     rows = [
         [dataset, setup, *(_percent(scores[key]) for key in keys), str(scores["queries"])]
-        for setup, scores in setups.items()
+        for setup, scores in named.items()
     ]
     return _table(("Dataset", "Setup", *keys, "queries"), rows)
 

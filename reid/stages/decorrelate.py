@@ -91,4 +91,4 @@ def _finite(value: float) -> float | None:
 
 def _loss(state: TrainState, loader: Batches, count: int, solver: Solver) -> float:
     batches = loader.sample(count, seed_from(solver.seed, "loss before and after a replacement"))
-    return measure_loss(state.model, batches, label_smoothing=solver.label_smoothing, dtype=solver.dtype)
+    return measure_loss(state.model, batches, objective=state.objective, dtype=solver.dtype)

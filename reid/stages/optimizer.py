@@ -29,7 +29,6 @@ class Solver:
     weight_decay: float = 5e-4
     bias_lr_factor: float = 1.0
     bias_weight_decay: bool = True
-    label_smoothing: float = 0.0
     norm_statistics: str = "running"
     dtype: torch.dtype | None = None
     seed: int = 0
@@ -82,24 +81,29 @@ def make_optimizer(model: nn.Module, solver: Solver, lr: float, factors: Sequenc
     A frozen parameter is not in it at all, so neither momentum nor weight decay can move it. Each group holds its
     `base_lr`, which the schedule multiplies. factors: as in `rate_factors`.
     """
-    parts: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, False): [], (1.0, True): []}
+    kinds: dict[tuple[float, str], list[nn.Parameter]] = {(1.0, "weight"): [], (1.0, "bias"): []}
     rates = rate_factors(model, factors)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            parts.setdefault((rates[name], name.endswith("bias")), []).append(parameter)
+            # What an orthogonal weight is computed from: decay would pull it to where it began, and by Householder
+            # reflections to zero, since torch rounds the signs on the diagonal, 1 or -1, down to integers.
+            tied = "parametrizations" in name
+            kind = "tied" if tied else "bias" if name.endswith("bias") else "weight"
+            kinds.setdefault((rates[name], kind), []).append(parameter)
+    decay = {"weight": solver.weight_decay, "bias": solver.weight_decay * solver.bias_weight_decay, "tied": 0.0}
     groups = [
         {
             "params": parameters,
-            "base_lr": lr * factor * (solver.bias_lr_factor if bias else 1.0),
-            "weight_decay": solver.weight_decay if solver.bias_weight_decay or not bias else 0.0,
+            "base_lr": lr * factor * (solver.bias_lr_factor if kind == "bias" else 1.0),
+            "weight_decay": decay[kind],
         }
-        for (factor, bias), parameters in parts.items()
+        for (factor, kind), parameters in kinds.items()
         if parameters
     ]
     if solver.optimizer == "sgd":
         return SGD(groups, lr=lr, momentum=solver.momentum)
-    kind = {"adam": Adam, "adamw": AdamW}[solver.optimizer]
-    return kind(groups, lr=lr, amsgrad=solver.amsgrad)
+    make = {"adam": Adam, "adamw": AdamW}[solver.optimizer]
+    return make(groups, lr=lr, amsgrad=solver.amsgrad)
 
 
 def set_training_mode(model: nn.Module, norm_statistics: str) -> None:

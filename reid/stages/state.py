@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.records import Scores, StageLog
 
@@ -15,9 +16,12 @@ from reid.records import Scores, StageLog
 class Batches(Protocol):
     """What a stage asks of the training data: see `reid.data.loaders.TrainLoader`."""
 
+    @property
+    def mines(self) -> bool: ...
+
     def __len__(self) -> int: ...
 
-    def epoch(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def epoch(self, seed: int, descriptors: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]: ...
 
     def sample(self, count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]: ...
 
@@ -26,13 +30,14 @@ class Batches(Protocol):
 class TrainState:
     """Everything a checkpoint must hold of a run.
 
-    rows: the finished stages. stage, round, epoch: the unfinished one and how many of its epochs are done, with the
-    loss of each, the seconds and images spent, the last rate and the optimiser's state. Random numbers need no place
-    here: every epoch is seeded from its own position.
+    objective: what is minimised, with its own state. rows: the finished stages. stage, round, epoch: the unfinished one
+    and how many of its epochs are done, with the loss of each, the seconds and images spent, the last rate and the
+    optimiser's state. Random numbers need no place here: every epoch is seeded from its own position.
     """
 
     run: str
     model: ReidNetwork
+    objective: Objective = field(default_factory=Objective)
     rows: list[StageLog] = field(default_factory=list)
     stage: str = ""
     round: int = 0
@@ -65,6 +70,7 @@ class TrainState:
         """Tensors and plain values only, so that it loads without a pickle."""
         return {
             "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
             "optimizer": self.optimizer,
             "position": {
                 key: getattr(self, key)
@@ -74,7 +80,7 @@ class TrainState:
         }
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Take over what `to_checkpoint` gave; the model's tensors are loaded by the caller."""
+        """Take over what `to_checkpoint` gave; the tensors of model and objective are loaded by the caller."""
         for key, value in content["position"].items():
             setattr(self, key, value)
         self.optimizer = content["optimizer"]

@@ -8,6 +8,7 @@ from reid.decorrelation import correlation_metric
 from reid.records import StageLog
 from reid.run import seed_everything, seed_from
 from reid.stages.epoch import train_epoch
+from reid.stages.mining import describe_all
 from reid.stages.optimizer import Solver, freeze, make_optimizer, set_training_mode
 from reid.stages.schedule import Schedule
 from reid.stages.state import Batches, Hooks, TrainState
@@ -41,14 +42,17 @@ def train_stage(
         # The run's name is left out: a control sees the same batches as its original.
         seed = seed_from(solver.seed, stage, round, epoch)
         seed_everything(seed)
+        descriptors = {"descriptors": describe_all(state, loader, solver.dtype)} if loader.mines else {}
         set_training_mode(model, solver.norm_statistics)
+        state.objective.train()
         result = train_epoch(
             model,
-            loader.epoch(seed),
+            loader.epoch(seed, **descriptors),
             count=len(loader),
             optimizer=optimizer,
             factor=lambda part: schedule.factor(state.epoch + part),
-            label_smoothing=solver.label_smoothing,
+            objective=state.objective,
+            progress=lambda part: (state.epoch + part) / schedule.epochs,
             dtype=solver.dtype,
             title=f"{state.run} {stage} {round or ''} epoch {epoch + 1}/{last}".replace("  ", " "),
         )
@@ -71,6 +75,7 @@ def train_stage(
                 "images_per_second": result.images / result.seconds,
                 "seconds": result.seconds,
                 "correlation": correlation_metric(model.eigenlayer.vectors),
+                **({"losses": result.parts} if result.parts else {}),
             },
         )
     row = StageLog(

@@ -7,7 +7,8 @@ import pytest
 from sklearn.decomposition import PCA
 
 from reid.errors import InputError
-from reid.model.whitening import learned_whitening, matching_pairs, pca_whitening
+from reid.model.whitening import Whiten, learned_whitening, matching_pairs, pca_whitening, whiten_rows
+from reid.records import Features
 
 DIM = 5
 
@@ -111,3 +112,49 @@ def test_what_cannot_be_whitened() -> None:
     for no_pair in (identities[:0], np.arange(4)):
         with pytest.raises(InputError, match="no matching pair"):
             matching_pairs(no_pair, np.ones(len(no_pair), dtype=int), count=5, seed=0)
+
+
+def test_a_whitening_of_features_is_that_of_unit_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reid.model.whitening._BLOCK", 7)  # several blocks, of pairs and of rows
+    values, identities, cameras = drawn()
+    values = values * np.random.default_rng(1).uniform(0.1, 9, (len(values), 1)).astype(np.float32)
+    unit = values / np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
+    pairs = matching_pairs(identities, cameras, count=10**6, seed=0)
+    # Junk and distractors share a label and are nobody: no pair of theirs counts.
+    identities = np.where(identities == 0, -1, identities)
+    identities = np.where(identities == 1, 0, identities)
+    people = pairs[(identities[pairs] > 0).all(axis=1)]
+    training = Features(values, identities, cameras)
+    for how, other in (("pca", pca_whitening(unit, dim=3)), ("learned", learned_whitening(unit, people, dim=3))):
+        whiten = Whiten(how, dim=3)
+        whitening = whiten.fit(training)
+        np.testing.assert_allclose(whitening.projection, other.projection, rtol=1e-9)
+        found = whiten_rows(whitening, values)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, other.apply(unit), atol=1e-6)
+        described = {"whitening": how, "ridge": 0.0, "dimensions": 3, "training_images": 60}
+        assert whiten.describe(whitening, training) == described
+
+
+def test_one_camera_makes_pairs_of_any_two_images() -> None:
+    values, identities, _ = drawn()
+    identities = identities + 1
+    whitening = Whiten("learned").fit(Features(values, identities, np.ones(len(values), dtype=np.int64)))
+    unit = values / np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
+    pairs = np.array([(i, j) for i in range(60) for j in range(i + 1, 60) if identities[i] == identities[j]])
+    np.testing.assert_allclose(whitening.projection, learned_whitening(unit, pairs).projection, rtol=1e-9)
+
+
+def test_a_whitening_that_cannot_be() -> None:
+    values, identities, cameras = drawn()
+    with pytest.raises(InputError, match="unknown whitening 'pcs'; did you mean pca"):
+        Whiten("pcs")
+    with pytest.raises(InputError, match="0 or more, not -1"):
+        Whiten("learned", ridge=-1)
+    training = Features(values[:4], identities[:4], cameras[:4])
+    with pytest.raises(InputError, match="the 4 features vary in 3 directions only, 5 were asked for"):
+        Whiten("pca").fit(training)
+    with pytest.raises(InputError, match="keeps 1 to 5 of them, or 0 for all: not 6"):
+        Whiten("pca", dim=6).fit(training)
+    with pytest.raises(InputError, match="no matching pair"):
+        Whiten("learned").fit(Features(values, np.zeros(60, dtype=np.int64), cameras))

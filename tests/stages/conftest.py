@@ -38,11 +38,12 @@ class SmallLoader:
     images: Tensor
     labels: Tensor
     batch: int = 10
+    mines: bool = False
 
     def __len__(self) -> int:
         return len(self.images) // self.batch
 
-    def epoch(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, seed: int, descriptors: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
         for index in order.split(self.batch):
             yield self.images[index], self.labels[index]

@@ -1,7 +1,10 @@
-"""A pedestrian dataset that the project draws itself, in the exact layout of Market-1501 or DukeMTMC-reID."""
+"""Datasets that the project draws itself: pedestrians in the exact layout of Market-1501 or DukeMTMC-reID, landmarks in
+that of revisited Oxford and Paris.
+"""
 
 from __future__ import annotations
 
 from reid.data.synthetic.dataset import draw_dataset
+from reid.data.synthetic.landmarks import draw_landmarks
 
-__all__ = ["draw_dataset"]
+__all__ = ["draw_dataset", "draw_landmarks"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def draw_dataset(output: Path, *, size: str, layout: str = "market", seed: int =
     if seed < 0:
         raise InputError(f"the seed of the synthetic dataset is {seed}; it must be 0 or more")
     pictures = plan(size, layout, seed)
-    note = {
+    note: dict[str, Any] = {
         "size": size,
         "layout": layout,
         "seed": seed,
@@ -42,19 +43,29 @@ def draw_dataset(output: Path, *, size: str, layout: str = "market", seed: int =
         "pillow": PIL.__version__,
         "counts": count(pictures),
     }
+    images = {f"{FOLDERS[layout]}/{PARTS[part]}": counts["images"] for part, counts in note["counts"].items()}
+    return fill(output, note, images, lambda folder: _write(folder, pictures, World(seed), FOLDERS[layout], progress))
+
+
+def fill(output: Path, note: dict[str, Any], images: dict[str, int], draw: Callable[[Path], None]) -> Path:
+    """Draw a dataset into `output`, all at once when it is whole; where it is there already nothing is done.
+
+    note: what the dataset is, written to `synthetic.json`. images: how many each folder of it holds. draw: writes them
+    into a folder. Raises InputError for an `output` that holds something else.
+    """
     output = Path(output)
-    if _already_there(output, note):
+    if _already_there(output, note, images):
         return output
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
-        _write(partial, pictures, World(seed), FOLDERS[layout], progress)
+        draw(partial)
         (partial / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
         try:
             partial.replace(output)
         except OSError:
             # Somebody else may have drawn the same meanwhile; anything else in the way is told by the check.
-            if not _already_there(output, note):
+            if not _already_there(output, note, images):
                 raise
             shutil.rmtree(partial)
     except BaseException:
@@ -93,7 +104,7 @@ def _write(folder: Path, pictures: list[Picture], world: World, name: str, progr
         (folder / name / picture.part / picture.name).write_bytes(world.jpeg(picture))
 
 
-def _already_there(output: Path, note: dict[str, Any]) -> bool:
+def _already_there(output: Path, note: dict[str, Any], images: dict[str, int]) -> bool:
     if not output.exists():
         return False
     if not output.is_dir():
@@ -108,8 +119,8 @@ def _already_there(output: Path, note: dict[str, Any]) -> bool:
         raise InputError(f"{output} holds something else than a synthetic dataset; {remedy}") from None
     if differences:
         raise InputError(f"{output} holds another synthetic dataset ({'; '.join(differences)}); {remedy}")
-    for part, counts in note["counts"].items():
-        images = sum(1 for _ in (output / FOLDERS[note["layout"]] / PARTS[part]).glob("*.jpg"))
-        if images != counts["images"]:
-            raise InputError(f"{output}: {part} holds {images} images instead of {counts['images']}; {remedy}")
+    for part, count in images.items():
+        found_images = sum(1 for _ in (output / part).glob("*.jpg"))
+        if found_images != count:
+            raise InputError(f"{output}: {Path(part).name} holds {found_images} images instead of {count}; {remedy}")
     return True

@@ -20,6 +20,9 @@ class Thing(IntEnum):
     STRANGER = 5
     WALK = 6
     IMAGE = 7
+    LANDMARK = 8
+    VIEW = 9
+    LISTS = 10
 
 
 def generator(seed: int, thing: Thing, *key: int) -> np.random.Generator:

@@ -1,0 +1,92 @@
+"""A landmark: a building that looks the same in each of its views and like no other."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from reid.data.synthetic.background import WALLS
+
+WIDTH, HEIGHT = 200, 220
+"""Pixels of the canvas that holds the building, its foot on the lower edge."""
+
+ROOFS = ("gable", "dome", "flat", "spires")
+WINDOWS = ("square", "arch", "round")
+_FINE = 2  # drawn so much larger, then reduced, for smooth edges
+
+
+def draw_building(rng: np.random.Generator) -> Image.Image:
+    """A building on a transparent ground, RGBA, WIDTH x HEIGHT."""
+    image = Image.new("RGBA", (WIDTH * _FINE, HEIGHT * _FINE))
+    draw = ImageDraw.Draw(image)
+    wall = _shade(rng, WALLS[rng.integers(len(WALLS))])
+    roof, glass = _shade(rng, (110, 74, 62)), _shade(rng, (58, 68, 82))
+    foot, middle = HEIGHT * _FINE - 1, WIDTH * _FINE // 2
+    half = int(rng.integers(45, 75)) * _FINE
+    top = foot - int(rng.integers(80, 135)) * _FINE
+    left, right = middle - half, middle + half
+    _roof(draw, ROOFS[rng.integers(len(ROOFS))], left, right, top, roof, int(rng.integers(20, 55)) * _FINE)
+    draw.rectangle((left, top, right, foot), fill=wall)
+    for line in range(top, foot, int(rng.integers(8, 30)) * _FINE):  # courses of stone
+        draw.line((left, line, right, line), fill=_darker(wall, 0.88), width=_FINE)
+    towers = int(rng.integers(3))  # none, one, two
+    wide, high = int(rng.integers(12, 22)) * _FINE, int(rng.integers(15, 55)) * _FINE
+    for side in (left, right)[:towers]:
+        draw.rectangle((side - wide // 2, top - high, side + wide // 2, foot), fill=_darker(wall, 0.93))
+        spire = [(side - wide // 2, top - high), (side + wide // 2, top - high), (side, top - high - 2 * wide)]
+        draw.polygon(spire, fill=roof)
+    kind = WINDOWS[rng.integers(len(WINDOWS))]
+    rows, columns = int(rng.integers(2, 6)), int(rng.integers(2, 7))
+    step_x, step_y = (right - left - wide) / columns, (foot - top) * 0.75 / rows
+    for row in range(rows):
+        for column in range(columns):
+            x = left + wide / 2 + (column + 0.25) * step_x
+            y = top + (row + 0.3) * step_y
+            _window(draw, kind, x, y, 0.5 * step_x, 0.6 * step_y, glass)
+    _window(draw, "arch", middle - 9 * _FINE, foot - 28 * _FINE, 18 * _FINE, 28 * _FINE, _darker(roof, 0.6))
+    if rng.random() < 0.5:  # a clock or a rose window
+        radius = int(rng.integers(8, 15)) * _FINE
+        circle = (middle - radius, top + 2, middle + radius, top + 2 + 2 * radius)
+        draw.ellipse(circle, fill=_shade(rng, (214, 196, 130)), outline=glass, width=2 * _FINE)
+    return image.resize((WIDTH, HEIGHT), Image.Resampling.BOX)
+
+
+def _roof(
+    draw: ImageDraw.ImageDraw, kind: str, left: int, right: int, top: int, colour: tuple[int, int, int], high: int
+) -> None:
+    if kind == "gable":
+        draw.polygon([(left - 4, top), (right + 4, top), ((left + right) // 2, top - high)], fill=colour)
+    elif kind == "dome":
+        draw.ellipse((left + high // 2, top - high, right - high // 2, top + high), fill=colour)
+    elif kind == "spires":
+        step = (right - left) // 5
+        for x in range(left, right - step + 1, step):
+            draw.polygon([(x, top), (x + step, top), (x + step // 2, top - high)], fill=colour)
+    else:  # flat, with battlements
+        step = (right - left) // 9
+        for x in range(left, right, 2 * step):
+            draw.rectangle((x, top - high // 4, x + step, top), fill=colour)
+
+
+def _window(
+    draw: ImageDraw.ImageDraw, kind: str, x: float, y: float, wide: float, high: float, fill: tuple[int, int, int]
+) -> None:
+    if kind == "round":
+        side = min(wide, high)
+        draw.ellipse((x, y, x + side, y + side), fill=fill)
+        return
+    if kind == "arch":
+        draw.ellipse((x, y, x + wide, y + wide), fill=fill)
+        y, high = y + wide / 2, max(high - wide / 2, 1)
+    draw.rectangle((x, y, x + wide, y + high), fill=fill)
+
+
+def _shade(rng: np.random.Generator, colour: tuple[float, float, float]) -> tuple[int, int, int]:
+    """Another shade of a colour."""
+    red, green, blue = (int(min(250, max(6, c + rng.integers(-28, 29)))) for c in colour)
+    return red, green, blue
+
+
+def _darker(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
+    red, green, blue = (int(c * factor) for c in colour)
+    return red, green, blue

@@ -1,0 +1,29 @@
+"""What the negatives of the next epoch are mined by: the descriptors of the training set as they are now."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from reid.stages.epoch import autocast, evaluation_mode
+from reid.stages.state import Batches, TrainState
+
+ALL = 2**62
+
+
+@torch.no_grad()
+def describe_all(state: TrainState, loader: Batches, dtype: torch.dtype | None) -> Tensor:
+    """(N, D) float32 on the CPU: the feature that the objective compares, at unit length, of every training image.
+
+    In evaluation mode and without augmentation; the model's mode is restored.
+    """
+    parts = []
+    with evaluation_mode(state.model):
+        for images, _ in tqdm(loader.sample(ALL, 0), desc="mining", unit="batch", leave=False, mininterval=1.0):
+            with autocast(images.device, dtype):
+                embedding = state.model.embed(images)
+            compared = getattr(embedding, state.objective.weights.feature)
+            parts.append(functional.normalize(compared.float(), dim=1).cpu())
+    return torch.cat(parts)
