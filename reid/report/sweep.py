@@ -50,9 +50,11 @@ def _gain(line: dict[str, Any]) -> str:
 def _charts(table: Sequence[dict[str, Any]]) -> list[Chart]:
     if not table:
         return []
+    from reid.report.figures import NARROW
     from reid.report.sweep_figures import bars
 
     best = sorted(table, key=lambda line: -line["mAP"][0])
     alt = "from the highest mAP to the lowest: " + "; ".join(f"{line['name']} {_percent(line['mAP'])}" for line in best)
     caption = "Mean over the seeds, with the standard deviation as a line where there is more than one."
-    return [Chart("mAP by setting", bars(table), alt, caption, wide=True)]
+    small = bars(table, width=NARROW[0])
+    return [Chart("mAP by setting", bars(table), alt, caption, wide=True, small=small)]

@@ -8,10 +8,10 @@ from typing import Any
 from reid.report.figures import COLOURS, WIDE, new_figure, style, to_svg
 
 
-def bars(table: Sequence[dict[str, Any]]) -> str:
+def bars(table: Sequence[dict[str, Any]], *, width: float = WIDE[0]) -> str:
     """A bar of mAP for each setting, that of its control as a tick beside it."""
     with style():
-        figure, axes = new_figure((WIDE[0], 0.7 + 0.26 * len(table)))
+        figure, axes = new_figure((width, 0.7 + 0.26 * len(table)))
         places = range(len(table))
         values = [100 * line["mAP"][0] for line in table]
         errors = [100 * (line["mAP"][1] or 0.0) for line in table]
@@ -28,4 +28,4 @@ def bars(table: Sequence[dict[str, Any]]) -> str:
         axes.grid(visible=False, axis="y")
         axes.set_xlim(left=0)
         axes.set_xlabel("mAP, percent")
-        return to_svg(figure, "sweep")
+        return to_svg(figure, f"sweep {width}")

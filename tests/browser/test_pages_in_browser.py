@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,19 @@ import pytest
 from drawn_run import DrawnRun
 
 from reid.report.comparison import write_comparison
+from reid.report.sweep import write_sweep_page
 from reid.report.training import write_report
+from reid.sweep.table import Line
 
 OpenPage = Callable[..., Any]
-PAGES = ("training", "comparison")
-FIGURES = {"training": 6, "comparison": 10}
+PAGES = ("training", "comparison", "sweep")
+FIGURES = {"training": 6, "comparison": 10, "sweep": 1}
+
+
+def sweep_line(name: str) -> dict[str, Any]:
+    value = (0.5, 0.01)
+    line = Line(name, (0, 1), 8, value, value, value, value, value, (300.0, 2.0))
+    return dataclasses.asdict(line)
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +38,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "training": write_report(runs[0], folder / "training.html"),
         "comparison": write_comparison(runs, folder / "comparison.html"),
+        "sweep": write_sweep_page(folder / "sweep.html", [sweep_line(f"{name} {i}") for name in names for i in range(8)]),
     }
 
 

@@ -143,7 +143,7 @@ def test_the_loader_gives_what_its_sampler_says() -> None:
 @pytest.mark.parametrize(
     ("sampler", "size", "message"),
     [
-        (Sampler("identity", instances=4), 24, "a batch of 6 identities with 4 images each cannot be filled: there are 5"),
+        (Sampler("identity", instances=4), 24, "6 identities with 4 images each cannot be filled: there are 5"),
         (Sampler("identity", instances=4), 10, "10 images is not made of 4 images an identity"),
         (Sampler("mined", negatives=5), 14, "mining takes .* and 5 others beside it; there are 5 training identities"),
         (Sampler("mined", negatives=1), 8, "8 images is not made of tuples of 3"),

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from reid.errors import InputError
+from reid.sweep.grid import parse_grids, setting_name
+
+
+def test_a_grid_is_every_combination() -> None:
+    grid = "MODEL.POOLING.NAME=gem,netvlad RRI.CONTROL=True,False SEED=3"
+    expected = [
+        (("MODEL.POOLING.NAME", name), ("RRI.CONTROL", control), ("SEED", "3"))
+        for name in ("gem", "netvlad")
+        for control in ("True", "False")
+    ]
+    assert parse_grids([grid]) == expected
+
+
+def test_grids_come_one_after_the_other_and_doubles_once() -> None:
+    assert parse_grids(["A=1,2", "B=1", "A=2,3"]) == [(("A", "1"),), (("A", "2"),), (("B", "1"),), (("A", "3"),)]
+    assert parse_grids([]) == [()]
+
+
+def test_commas_and_blanks_in_brackets_belong_to_the_value() -> None:
+    assert parse_grids(["STEP0.LR=[1e-3],[2e-3] STEP0.MILESTONES=[0.4, 0.8]"]) == [
+        (("STEP0.LR", rate), ("STEP0.MILESTONES", "[0.4, 0.8]")) for rate in ("[1e-3]", "[2e-3]")
+    ]
+
+
+@pytest.mark.parametrize("grid", ["A", "A=", "=1", "A=1,,2", "A=1 B"])
+def test_what_is_no_grid_is_told(grid: str) -> None:
+    with pytest.raises(InputError, match="is not of the form KEY=VALUE,VALUE"):
+        parse_grids([grid])
+
+
+def test_a_key_twice_is_told() -> None:
+    with pytest.raises(InputError, match="A stands there twice"):
+        parse_grids(["A=1 A=2"])
+
+
+def test_names() -> None:
+    (setting,) = parse_grids(["MODEL.POOLING.NAME=gem RRI.CONTROL=True"])
+    assert setting_name(setting) == "NAME=gem,CONTROL=True"
+    assert setting_name(()) == "default"

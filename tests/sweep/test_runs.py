@@ -1,0 +1,134 @@
+"""Runs carried out by a program that stands in for the training."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reid.errors import InputError
+from reid.sweep.runs import SweepRun, run_all
+
+TRAINING = """
+import json, os, sys, time
+from pathlib import Path
+folder = Path(sys.argv[sys.argv.index("OUTPUT_DIR") + 1])
+folder.mkdir(parents=True, exist_ok=True)
+with open(folder / "calls.txt", "a") as file:
+    file.write(json.dumps({"arguments": sys.argv[1:], "threads": os.environ["OMP_NUM_THREADS"]}) + "\\n")
+(folder / "config.yaml").write_text("")
+if "FAIL" in sys.argv:
+    print("error: this one fails", file=sys.stderr)
+    sys.exit(2)
+if "SLOW" in sys.argv:
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        (folder / "told.txt").write_text("")
+        sys.exit(130)
+"""
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Path:
+    path = tmp_path / "train.py"
+    path.write_text(TRAINING)
+    return path
+
+
+def run(folder: Path, *keys: str, seed: int = 0, control: bool = False) -> SweepRun:
+    setting = tuple((key, "x") for key in keys)
+    return SweepRun(folder.name, Path("a.yaml"), setting, seed, folder / f"seed{seed}", control)
+
+
+def calls(one: SweepRun) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (one.folder / "calls.txt").read_text().splitlines()]
+
+
+def test_each_run_gets_its_arguments_and_failures_stop_no_other(tmp_path: Path, train: Path) -> None:
+    runs = [run(tmp_path / "a", "KEY"), run(tmp_path / "b", "FAIL", seed=2), run(tmp_path / "c")]
+    ended: dict[str, str | None] = {}
+    run_all(runs, jobs=2, ended=lambda one, mistake: ended.update({one.name: mistake}), train=train)
+    assert ended == {"a": None, "b": "error: this one fails", "c": None}
+    arguments = calls(runs[0])[0]["arguments"]
+    folder = str(runs[0].folder)
+    assert arguments == ["--config-file", "a.yaml", "KEY", "x", "SEED", "0", "OUTPUT_DIR", folder]
+    assert calls(runs[0])[0]["threads"] == str(max(1, len(os.sched_getaffinity(0)) // 2))
+
+
+def test_a_run_that_was_begun_goes_on(tmp_path: Path, train: Path) -> None:
+    one = run(tmp_path / "a")
+    for _ in range(2):
+        run_all([one], jobs=1, ended=lambda *_: None, train=train)
+    first, second = calls(one)
+    assert "--resume" not in first["arguments"] and "--resume" in second["arguments"]
+
+
+def test_an_interrupt_reaches_the_trainings_and_begins_no_other(tmp_path: Path, train: Path) -> None:
+    runs = [run(tmp_path / "a", "SLOW"), run(tmp_path / "b")]
+
+    def interrupt() -> None:
+        while not (runs[0].log.exists() and "begun" in runs[0].log.read_text()):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_all(runs, jobs=1, ended=lambda *_: None, train=train)
+    assert (runs[0].folder / "told.txt").exists()
+    assert not runs[1].folder.exists()
+
+
+def stage(run: str, stage: str, round: int, epochs: int = 0, **extra: Any) -> dict[str, Any]:
+    return {"run": run, "stage": stage, "round": round, "epochs": epochs, "seconds": 10.0, "train_loss": 1.0 + round,
+            "correlation": 0.1 + round, **extra}  # fmt: skip
+
+
+def write(one: SweepRun, stages: list[dict[str, Any]], stopped: str | None = "max_rounds") -> None:
+    one.folder.mkdir(parents=True, exist_ok=True)
+    score = {"rank1": 0.5, "mAP": 0.3, "feature": "input", "normalized": False, "flip": False}
+    control = {**score, "rank1": 0.4} if any(row["run"] == "control" for row in stages) else None
+    summary = {"dataset": "drawn", "rows": stages, "final": score, "control_final": control, "stopped": stopped}
+    (one.folder / "scores.json").write_text(json.dumps(summary))
+    start = {"kind": "start", "commit": "abc", "machine": {"threads": 1, "processor": "p"}}
+    (one.folder / "log.jsonl").write_text(json.dumps(start) + "\n{}\n")
+
+
+STEP0 = stage("rri", "step0", 0, 8, images_per_second=100.0)
+ROUND = [stage("rri", "decorrelate", 1), stage("rri", "restraint", 1, 3, images_per_second=300.0)]
+CONTROL = [{**row, "run": "control"} for row in ROUND]
+
+
+def test_what_counts_as_finished(tmp_path: Path) -> None:
+    alone, both = run(tmp_path / "a"), run(tmp_path / "b", control=True)
+    assert not alone.finished()
+    write(alone, [STEP0], stopped=None)
+    assert not alone.finished()
+    write(alone, [STEP0])
+    assert alone.finished()
+    for control, finished in (([], False), (CONTROL[:1], False), (CONTROL, True)):
+        write(both, [STEP0, *ROUND, *control])
+        assert both.finished() == finished
+    (both.folder / "scores.json").write_text("{")
+    with pytest.raises(InputError, match=r"scores\.json: cannot be read .*; move the folder away"):
+        both.finished()
+
+
+def test_the_row_of_a_run(tmp_path: Path) -> None:
+    one = run(tmp_path / "a", "KEY", seed=1, control=True)
+    write(one, [STEP0, *ROUND, *CONTROL])
+    row = one.row()
+    assert (row["name"], row["seed"], row["setting"], row["epochs"]) == ("a", 1, {"KEY": "x"}, 11)
+    assert (row["rank1"], row["control_rank1"], row["control_mAP"]) == (0.5, 0.4, 0.3)
+    assert (row["correlation"], row["correlation_step0"]) == (1.1, 0.1)
+    assert (row["seconds"], row["images_per_second"]) == (20.0, 200.0)
+    assert (row["commit"], row["threads"]) == ("abc", 1)
+    write(one, [STEP0])
+    assert one.row()["control_mAP"] is None

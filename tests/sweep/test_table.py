@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reid.errors import InputError
+from reid.sweep.table import lines, markdown, read_rows, write_rows
+
+
+def row(name: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
+    scores = {"rank1": 0.5, "mAP": 0.25, "control_rank1": None, "control_mAP": None}
+    return {
+        "name": name,
+        "seed": seed,
+        "epochs": 8,
+        **scores,
+        "correlation": 0.03,
+        "images_per_second": 300.0,
+        **changes,
+    }
+
+
+def test_a_line_is_mean_and_sample_deviation_over_seeds() -> None:
+    (line,) = lines([row("a", seed, mAP=value) for seed, value in ((2, 0.3), (0, 0.1), (1, 0.5))])
+    assert line.seeds == (0, 1, 2)
+    assert line.mAP == pytest.approx((0.3, math.sqrt((0.04 + 0.04 + 0.0) / 2)))
+    assert line.rank1 == pytest.approx((0.5, 0.0))
+    assert line.control_mAP is None
+
+
+def test_one_seed_has_no_deviation() -> None:
+    (line,) = lines([row("a")])
+    assert line.mAP == (0.25, None)
+
+
+def test_a_control_counts_where_every_seed_has_one() -> None:
+    both = [row("a", seed, control_rank1=0.4, control_mAP=0.2 + seed / 10) for seed in (0, 1)]
+    assert lines(both)[0].control_mAP == pytest.approx((0.25, math.sqrt(0.005)))
+    assert lines([both[0], row("a", 1)])[0].control_mAP is None
+
+
+def test_markdown() -> None:
+    table = markdown(lines([row("a", 0), row("a", 1, mAP=0.35), row("b")]))
+    assert table.splitlines() == [
+        "| setting | seeds | epochs | rank-1 | mAP | S(W) | images/s |",
+        "|---|---|---|---|---|---|---|",
+        "| `a` | 2 | 8 | 50.0 ± 0.0 | 30.0 ± 7.1 | 0.0300 ± 0.0000 | 300 ± 0 |",
+        "| `b` | 1 | 8 | 50.0 | 25.0 | 0.0300 | 300 |",
+    ]
+    assert "| 40.0 / 20.0 |" in markdown(lines([row("a", control_rank1=0.4, control_mAP=0.2)]))
+
+
+def test_rows_take_the_place_of_older_ones(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "rows.jsonl"
+    assert read_rows(file) == []
+    write_rows(file, [row("a"), row("b")])
+    write_rows(file, [row("c"), row("a", mAP=0.9), row("a", 1)])
+    assert [(r["name"], r["seed"], r["mAP"]) for r in read_rows(file)] == [
+        ("a", 0, 0.9),
+        ("b", 0, 0.25),
+        ("c", 0, 0.25),
+        ("a", 1, 0.25),
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]\n", '{"name": "a"}\n'])
+def test_a_file_that_holds_no_rows_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(text)
+    with pytest.raises(InputError, match=r"rows\.jsonl: holds a line that is no row"):
+        read_rows(tmp_path / "rows.jsonl")
