@@ -23,9 +23,14 @@ def bars(table: Sequence[dict[str, Any]], *, width: float = WIDE[0]) -> str:
                 markeredgewidth=2, color=COLOURS["control"], label="control",
             )  # fmt: skip
             axes.legend(loc="lower right")
-        axes.set_yticks(places, [str(line["name"]).replace("$", r"\$") for line in table])
+        axes.set_yticks(places, [_short(line["name"], int(5 * width)).replace("$", r"\$") for line in table])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.set_xlim(left=0)
         axes.set_xlabel("mAP, percent")
         return to_svg(figure, f"sweep {width}")
+
+
+def _short(name: str, most: int) -> str:
+    """A name whose middle is left out where it is too long for a chart; the table beside it has the whole."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2) :]}"

@@ -38,7 +38,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "training": write_report(runs[0], folder / "training.html"),
         "comparison": write_comparison(runs, folder / "comparison.html"),
-        "sweep": write_sweep_page(folder / "sweep.html", [sweep_line(f"{name} {i}") for name in names for i in range(8)]),
+        "sweep": write_sweep_page(folder / "sweep.html", [sweep_line(f"{n} {i}") for n in names for i in range(8)]),
     }
 
 
