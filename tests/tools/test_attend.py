@@ -1,0 +1,78 @@
+"""`tools/attend.py` on networks that have never been trained: what counts is which places are drawn how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reid import build
+from reid.checkpoint import save_checkpoint
+from reid.config import parse_config
+from reid.report.attention import draw_assignments, draw_attention
+
+Tool = Callable[..., Any]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "a photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 32, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def checkpoint(path: Path, pooling: str, *pairs: str) -> Path:
+    text = "MODEL: {BACKBONE: osnet_x0_25, WEIGHTS: none}\nINPUT: {SIZE: [64, 32]}"
+    config = parse_config(text, ["MODEL.POOLING.NAME", pooling, "MODEL.POOLING.INIT", "random", *pairs])
+    torch.manual_seed(0)
+    model = build.network(config, num_classes=3)
+    save_checkpoint(path, {"config": config.dump(), "num_classes": 3, "model": model.state_dict()})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("pooling", "pairs", "names"),
+    [
+        ("weighted_gem", (), ["attention"]),
+        ("crow", (), ["attention"]),
+        ("regional_weighted_gem", ("MODEL.POOLING.REGIONS", "2"), ["region1", "region2"]),
+        ("netvlad", ("MODEL.POOLING.CLUSTERS", "4"), ["clusters"]),
+        ("ghost_vlad", ("MODEL.POOLING.CLUSTERS", "4", "MODEL.POOLING.GHOSTS", "2"), ["clusters"]),
+    ],
+)
+def test_draws_what_the_pooling_computes(
+    tool: Tool, tmp_path: Path, photo: Path, pooling: str, pairs: tuple[str, ...], names: list[str]
+) -> None:
+    weights = checkpoint(tmp_path / "a.pth", pooling, *pairs)
+    output = tmp_path / "drawn"
+    ended = tool("attend", "--weights", weights, "--output", output, photo)
+    files = [output / f"a photo_{name}.png" for name in names]
+    assert (ended.code, ended.out.splitlines()) == (0, [str(file) for file in files]), ended.err
+    model, config = build.load_network(weights)
+    image = np.asarray(Image.open(photo))
+    pixels = (image / 255 - np.array(config.INPUT.MEAN)) / np.array(config.INPUT.STD)
+    with torch.no_grad():
+        maps = model.backbone(torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None])
+        attention = model.pooling.attention(maps)[0].numpy()
+    if names == ["clusters"]:
+        expected = [draw_assignments(image, attention, ghosts=2 if pooling == "ghost_vlad" else 0)]
+    else:
+        expected = [draw_attention(image, part) for part in attention.reshape(len(names), *attention.shape[-2:])]
+    for file, drawing in zip(files, expected, strict=True):
+        # Pixels are normalised by another rounding: a weight may differ in its last bits, a colour by one.
+        difference = np.asarray(Image.open(file)).astype(int) - np.asarray(drawing).astype(int)
+        assert np.abs(difference).max() <= 1
+
+
+def test_a_pooling_without_weights_and_names_twice_are_told(tool: Tool, tmp_path: Path, photo: Path) -> None:
+    weights = checkpoint(tmp_path / "a.pth", "average")
+    ended = tool("attend", "--weights", weights, "--output", tmp_path / "drawn", photo)
+    assert ended.code == 2 and "has no weight a place to draw; crow" in ended.err
+    twice = tool("attend", "--weights", weights, photo, tmp_path / "other" / photo.name)
+    assert twice.code == 2 and "two images are called a photo" in twice.err
+    assert not (tmp_path / "drawn").exists()
