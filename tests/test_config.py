@@ -53,7 +53,8 @@ def test_every_part_stands_on_a_base_and_trains_into_its_own_folder(path: Path) 
     folder = f"runs/parts/{path.stem}"
     assert folder == config.OUTPUT_DIR
     assert (config.DATASETS.NAME, config.DATASETS.IDENTITIES, config.STEP0.EPOCHS) == ("market1501", 0.5, 8)
-    assert config.INPUT.SIZE == [128, 64]
+    sizes = {"resnet18": [64, 32], "deepface": [152, 152], "caffenet": [227, 227]}
+    assert sizes.get(config.MODEL.BACKBONE, [128, 64]) == config.INPUT.SIZE
     others = [other for other in PARTS if other != path]
     fields = {other: load_config(other, ["OUTPUT_DIR", folder]) for other in others}
     assert not [other for other, same in fields.items() if same == config], "two files for one thing"
