@@ -16,6 +16,7 @@ from reid.diagnostics.state_dicts import read_weights
 from reid.diagnostics.survey import find_layer, find_layers, network_groups, survey
 from reid.diagnostics.weights import diagnose
 from reid.errors import InputError, run_command
+from reid.model.parametrization import plain_state
 from reid.model.precision import autocast_dtype
 from reid.report.diagnosis import write_diagnosis
 from reid.report.diagnosis_tables import layer_table, replacement_table, survey_table
@@ -38,6 +39,7 @@ def main() -> None:
     model = trained = config = split = None
     if config_text is not None:
         model, trained = build.load_network(arguments.weights)
+        tensors = plain_state(model)
     elif arguments.config_file or arguments.overrides:
         raise InputError(
             f"{arguments.weights}: no checkpoint of this project, so no network to run on a dataset; leave "

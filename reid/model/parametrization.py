@@ -36,6 +36,16 @@ def parametrize_eigenlayer(layer: Eigenlayer, name: str, map: str = "matrix_exp"
             scaling.scale.copy_(lengths)
 
 
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict with every tied weight computed, under its own name, in place of what it is computed from."""
+    state = {name: tensor for name, tensor in model.state_dict().items() if ".parametrizations." not in f".{name}"}
+    for name, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            for tensor in module.parametrizations:
+                state[f"{name}.{tensor}".lstrip(".")] = getattr(module, tensor).detach()
+    return state
+
+
 class _Scaling(nn.Module):
     """Rows times a learnable number each, (K, D_in) -> (K, D_in)."""
 

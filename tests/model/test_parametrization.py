@@ -8,7 +8,7 @@ import torch
 from reid.decorrelation import correlation_metric
 from reid.errors import InputError
 from reid.model.eigenlayer import Eigenlayer
-from reid.model.parametrization import MAPS, parametrize_eigenlayer
+from reid.model.parametrization import MAPS, parametrize_eigenlayer, plain_state
 from reid.stages.optimizer import Solver, make_optimizer
 
 
@@ -62,6 +62,19 @@ def test_its_state_brings_the_weight_back(name: str) -> None:
     again.load_state_dict(made.state_dict())
     assert torch.equal(again.vectors, made.vectors)
     assert torch.equal(copy.deepcopy(made).vectors, made.vectors)
+
+
+def test_the_plain_state_holds_weights_and_not_what_they_are_computed_from() -> None:
+    net = torch.nn.Sequential(layer("scaled_orthogonal"), torch.nn.Linear(5, 2))
+    net.append(torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(2, 3)))
+    state = plain_state(net)
+    assert set(state) == {f"{i}.{name}" for i in range(3) for name in ("weight", "bias")} - {"0.bias"}
+    assert all(torch.equal(tensor, getattr(net[int(name[0])], name[2:])) for name, tensor in state.items())
+    plain = torch.nn.Linear(2, 2)
+    assert {n: t.tolist() for n, t in plain_state(plain).items()} == {
+        n: t.tolist() for n, t in plain.state_dict().items()
+    }
+    assert set(plain_state(layer("orthogonal"))) == {"weight"}
 
 
 def test_unknown_names_are_told() -> None:

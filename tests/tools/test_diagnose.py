@@ -168,3 +168,14 @@ def test_a_file_named_as_html(tool: Tool, tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     page = (tmp_path / "diagnosis" / "diagnosis.html").read_text()
     assert "<b onclick" not in page and "<i>" not in page and "&lt;b onclick=x()&gt;&amp;.pth" in page
+
+
+def test_a_tied_weight_is_diagnosed_as_the_network_uses_it(tool: Tool, train: Tool, tmp_path: Path) -> None:
+    tied = ("MODEL.EIGENLAYER.PARAMETRIZATION", "scaled_orthogonal", "RRI.MAX_ROUNDS", "0", "STEP0.EPOCHS", "1")
+    assert train(*tied, "RRI.CONTROL", "False").code == 0
+    ended = tool("diagnose", "--weights", tmp_path / "run" / "checkpoints" / "rri_last.pth")
+    assert ended.code == 0, ended.err
+    told = json.loads((tmp_path / "run" / "checkpoints" / "diagnosis" / "diagnosis.json").read_text())
+    layer = next(layer for layer in told["layers"] if layer["name"] == "eigenlayer.weight")
+    assert layer["measured"]["correlation"] == pytest.approx(1.0, abs=1e-3)
+    assert not [row for row in told["survey"] if "parametrizations" in row["name"]]
