@@ -9,9 +9,11 @@ from reid.config import CHOICES, INPUT_SIZES, defaults, load_config, parse_confi
 from reid.data import DATASETS
 from reid.data.synthetic.layout import FOLDERS, SIZES
 from reid.errors import InputError
+from reid.losses.orthogonality import PENALTIES
 from reid.model import BACKBONES
 from reid.model.network import CLASSIFIERS
 from reid.model.normalization import NORMS
+from reid.model.parametrization import MAPS, PARAMETRIZATIONS
 from reid.model.pooling import POOLINGS
 from reid.model.pooling.kmeans import INITS
 from reid.model.precision import PRECISIONS
@@ -29,6 +31,9 @@ def test_choices_are_the_names_that_the_rooms_know() -> None:
     assert CHOICES["MODEL.NORM.NAME"] == NORMS
     assert CHOICES["MODEL.CLASSIFIER.NAME"] == CLASSIFIERS
     assert CHOICES["MODEL.POOLING.INIT"] == INITS
+    assert CHOICES["MODEL.EIGENLAYER.PARAMETRIZATION"] == PARAMETRIZATIONS
+    assert CHOICES["MODEL.EIGENLAYER.ORTHOGONAL_MAP"] == MAPS
+    assert CHOICES["LOSS.PENALTY"] == ("none", *PENALTIES)
     assert set(CHOICES["DATASETS.NAME"]) == set(DATASETS)
     assert set(CHOICES["SOLVER.PRECISION"]) == set(CHOICES["TEST.PRECISION"]) == set(PRECISIONS)
     assert set(CHOICES["DATASETS.SYNTHETIC.SIZE"]) == {size for size, _ in SIZES}
@@ -175,6 +180,30 @@ def test_several_mistakes_are_told_together_with_near_names() -> None:
         (["SEED", "99999999999"], "SEED 99999999999 must be 0 to"),
         (["MODEL.WEIGHTS", ""], "must not be empty"),
         (["MODEL.POOLING.P", "0"], "POOLING.P 0.0 must be above 0"),
+        (["LOSS.IDENTITY", "0"], "LOSS gives every loss the weight 0"),
+        (["LOSS.TRIPLET", "1"], "LOSS.TRIPLET compares images of one identity, .*: set SAMPLER.NAME identity"),
+        (["LOSS.CONTRASTIVE", "1"], "SAMPLER.NAME identity or mined"),
+        (["LOSS.CIRCLE", "1", "SAMPLER.NAME", "mined"], "SAMPLER.NAME mined makes the tuples of LOSS.CONTRASTIVE"),
+        (["LOSS.CONTRASTIVE", "1", "SAMPLER.NAME", "mined", "SAMPLER.NEGATIVES", "3"], "32 must be a multiple of 5"),
+        (["LOSS.CONTRASTIVE_TAU", "2.5"], "CONTRASTIVE_TAU 2.5 must be"),
+        (["SAMPLER.NAME", "identity", "SAMPLER.INSTANCES", "32"], "holds one identity of SAMPLER.INSTANCES 32"),
+        (["SAMPLER.NAME", "identity", "SAMPLER.INSTANCES", "5"], "BATCH_SIZE 32 must be a multiple of 5"),
+        (["SAMPLER.INSTANCES", "1"], "INSTANCES 1 must be 2 or more"),
+        (["LOSS.PENALTY", "so"], "PENALTY so and LOSS.PENALTY_WEIGHT 0.0 must both be given or neither"),
+        (["LOSS.PENALTY_WEIGHT", "1"], "PENALTY none and LOSS.PENALTY_WEIGHT 1.0 must both be given or neither"),
+        (["LOSS.PENALTY_STEPS", "[0.5, 0.2]", "LOSS.PENALTY_FACTORS", "[1, 2]"], "rising parts of a stage"),
+        (["LOSS.PENALTY_STEPS", "[0.5, 0.6]"], "each with one of LOSS.PENALTY_FACTORS"),
+        (["LOSS.PENALTY_FACTORS", "[-1]"], "must be 0 or more"),
+        (
+            ["MODEL.EIGENLAYER.PARAMETRIZATION", "orthogonal"],
+            "leaves W no freedom to be replaced: set RRI.MAX_ROUNDS 0",
+        ),
+        (["MODEL.CLASSIFIER.NAME", "arcface", "MODEL.EIGENLAYER.LAST", "True"], "leaves no classifier to be arcface"),
+        (
+            ["MODEL.CLASSIFIER.NAME", "arcface", "RRI.ROTATE_CLASSIFIER", "True", "RRI.VARIANT", "QD"],
+            "QD does not, US does",
+        ),
+        (["DATASETS.IDENTITIES", "0"], "DATASETS.IDENTITIES 0.0 must be"),
         (["MODEL.POOLING.CLUSTERS", "1"], "CLUSTERS 1 must be 2 or more"),
         (["MODEL.POOLING.NAME", "netvlad", "MODEL.POOLING.DESCRIPTORS", "63"], "DESCRIPTORS 63 .* the 64 clusters"),
         (["MODEL.POOLING.NAME", "ghost_vlad", "MODEL.POOLING.DESCRIPTORS", "64"], "DESCRIPTORS 64 .* the 65 clusters"),
