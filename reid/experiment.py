@@ -118,7 +118,9 @@ class Experiment:
             self._summarise(rows, control, stopped)
             self.report(row)
 
-        return Hooks(evaluate=self.evaluate, epoch=epoch, stage=stage)
+        # Step 0 alone is the last stage too: its images need not be embedded again for the flip test.
+        alone = not (self.plan.max_rounds or self.plan.final_restraint)
+        return Hooks(evaluate=lambda model, last: self.evaluate(model, last or alone), epoch=epoch, stage=stage)
 
     def _finish(self, state: TrainState) -> None:
         """The last row gets every score, the flip test too."""

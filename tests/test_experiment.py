@@ -207,3 +207,17 @@ def test_a_finished_run_resumed_trains_nothing(tmp_path: Path) -> None:
             raise AssertionError("trained again")
 
     assert experiment(tmp_path, resume=True, loader=NoTraining()).run() == expected
+
+
+def test_step_0_alone_is_evaluated_once(tmp_path: Path) -> None:
+    asked = []
+
+    def counting(model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
+        asked.append(last)
+        return evaluate(model, last)
+
+    run = experiment(tmp_path / "run", evaluate=counting, control=False)
+    alone = dataclasses.replace(run, plan=dataclasses.replace(run.plan, max_rounds=0, final_restraint=False))
+    summary = alone.run()
+    assert asked == [True]
+    assert {score["flip"] for score in summary["rows"][0]["scores"]} == {False, True}
