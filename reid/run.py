@@ -21,7 +21,15 @@ from reid.errors import InputError
 from reid.files import write_whole
 
 # Where a run lives and what it runs on may differ between its parts.
-MOVABLE = ("OUTPUT_DIR", "DATASETS.ROOT", "DATASETS.FOLDER_ROOT", "DATASETS.CACHE", "MODEL.DEVICE", "TENSORBOARD")
+MOVABLE = (
+    "TEST.BATCH_SIZE",
+    "OUTPUT_DIR",
+    "DATASETS.ROOT",
+    "DATASETS.FOLDER_ROOT",
+    "DATASETS.CACHE",
+    "MODEL.DEVICE",
+    "TENSORBOARD",
+)
 
 
 class RunFolder:
