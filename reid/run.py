@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import platform
@@ -9,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -19,6 +20,11 @@ import yaml
 from reid import __version__
 from reid.errors import InputError
 from reid.files import write_whole
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 # Where a run lives and what it runs on may differ between its parts.
 MOVABLE = (
@@ -40,6 +46,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self._log = path / "log.jsonl"
         self._tensorboard: Any = None
+        self._lock: IO[str] | None = None
         self._epochs: dict[str, int] = {}  # of each run, TensorBoard's horizontal axis
 
     def check(self, config_text: str, *, resume: bool, complete: Callable[[str], str] = str) -> None:
@@ -57,20 +64,39 @@ class RunFolder:
         if resume and not config.exists():
             raise InputError(f"{self.path} holds no run to go on with: leave --resume out to start one")
         if resume:
-            changed = _changes(complete(config.read_text(encoding="utf-8")), config_text)
+            try:
+                was = complete(config.read_text(encoding="utf-8"))
+            except (InputError, UnicodeDecodeError) as error:
+                raise InputError(f"{config}: does not tell what the run was ({error}); move the folder away") from None
+            changed = _changes(was, config_text)
             if changed:
                 raise InputError(f"{self.path}: the run to go on with has another configuration: {'; '.join(changed)}")
 
     def open(
         self, config_text: str, *, resume: bool, complete: Callable[[str], str] = str, tensorboard: bool = False
     ) -> None:
-        """Make the folder, or go on in it; raises as `check` does."""
+        """Make the folder, or go on in it; raises as `check` does, and where another process trains into it."""
         self.check(config_text, resume=resume, complete=complete)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self._claim()
         if not resume:
             write_text(self.path / "config.yaml", config_text)
         if tensorboard:
             self._tensorboard = _tensorboard_writer(self.path)
+
+    def _claim(self) -> None:
+        """Keep other processes out until this one ends, however it ends; the system itself lets go then."""
+        if fcntl is None:
+            return
+        self._lock = open(self.path / ".lock", "a")  # noqa: SIM115
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise InputError(
+                    f"{self.path}: another process trains into this folder; wait until it has ended, or choose another "
+                    "OUTPUT_DIR"
+                ) from None  # other errors: a file system without locks
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to `log.jsonl`."""

@@ -14,15 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from reid.checkpoint import load_checkpoint
+from reid.data.loaders import TrainLoader
+from reid.data.samplers import Sampler
 from reid.experiment import Experiment
+from reid.losses.objective import LossWeights, Objective
 from reid.model.eigenlayer import Eigenlayer
+from reid.model.margin import MARGINS, MarginLinear
 from reid.model.network import ReidNetwork
+from reid.model.parametrization import parametrize_eigenlayer
 from reid.model.pooling import POOLINGS
 from reid.records import Scores
 from reid.run import RunFolder
 from reid.stages.optimizer import Solver
 from reid.stages.rri import Plan
 from reid.stages.schedule import Schedule
+from reid.stages.state import Batches
 
 EPOCHS = 3 + 2 * 3 + 2
 FINAL = {"feature": "input", "normalized": False, "flip": False}
@@ -88,8 +94,9 @@ def experiment(path: Path, *, resume: bool = False, **changes: Any) -> Experimen
         "carried": {"config": "SEED: 0\n", "num_classes": 3},
         "control": True,
         "origin": {"kind": "start"},
+        "plan": plan,
     }
-    return Experiment(folder=folder, plan=plan, final=FINAL, dataset="small", **{**given, **changes})
+    return Experiment(folder=folder, final=FINAL, dataset="small", **{**given, **changes})
 
 
 def log(path: Path) -> list[dict[str, Any]]:
@@ -158,18 +165,95 @@ def test_a_run_killed_and_resumed_ends_the_same(tmp_path: Path, after: int) -> N
         experiment(broken, evaluate=killing(after, evaluate)).run()
     found = experiment(broken, resume=True).run()
 
-    clock = ("seconds", "images_per_second")
+    assert timeless(found["rows"]) == timeless(expected["rows"])
+    assert {**found, "rows": []} == {**expected, "rows": []}
+    assert_same_run(broken, whole)
 
-    def timeless(summary: dict[str, Any]) -> dict[str, Any]:
-        return {**summary, "rows": [{k: v for k, v in row.items() if k not in clock} for row in summary["rows"]]}
 
-    assert timeless(found) == timeless(expected)
-    assert [{k: v for k, v in line.items() if k not in clock} for line in log(broken)] == [
-        {k: v for k, v in line.items() if k not in clock} for line in log(whole)
-    ]
-    for path in (whole / "checkpoints").iterdir():
-        tensors = load_checkpoint(broken / "checkpoints" / path.name)["model"]
-        assert all(torch.equal(t, tensors[n]) for n, t in load_checkpoint(path)["model"].items()), path.name
+def timeless(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in entry.items() if k not in ("seconds", "images_per_second")} for entry in entries]
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    """The same log, but for times, and in every checkpoint the same tensors."""
+    assert timeless(log(found)) == timeless(log(expected))
+    for path in (expected / "checkpoints").iterdir():
+        content, other = load_checkpoint(path), load_checkpoint(found / "checkpoints" / path.name)
+        for part in ("model", "objective"):
+            assert content[part].keys() == other[part].keys()
+            assert all(torch.equal(tensor, other[part][name]) for name, tensor in content[part].items()), path.name
+
+
+class Dying:
+    """A loader that ends the process in the middle of its epoch number `after`, counted from 1; 0: never."""
+
+    def __init__(self, loader: Batches, after: int) -> None:
+        self.loader, self.after, self.mines = loader, after, loader.mines
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def sample(self, count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.loader.sample(count, seed)
+
+    def epoch(self, seed: int, descriptors: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        self.after -= 1
+        for number, batch in enumerate(self.loader.epoch(seed, descriptors)):
+            if self.after == 0 and number == 1:
+                raise Killed
+            yield batch
+
+
+def sampled(sampler: Sampler) -> TrainLoader:
+    images = np.random.default_rng(2).integers(0, 256, (24, 3, 4, 4), dtype=np.uint8)
+    labels = np.arange(24, dtype=np.int64) % 3
+    half = (0.5, 0.5, 0.5)
+    return TrainLoader(
+        images, labels, 8, flip=0.5, pad=1, erasing=0.5, mean=half, std=half, device="cpu", sampler=sampler
+    )
+
+
+def network_with(part: str) -> ReidNetwork:
+    torch.manual_seed(0)
+    pooling = POOLINGS["netvlad"](6, clusters=2) if part == "netvlad" else POOLINGS["average"](6)
+    eigenlayer = Eigenlayer(pooling.width(6), 4, init_std=0.3)
+    parametrize_eigenlayer(eigenlayer, part if part.endswith("orthogonal") else "none")
+    classifier = MarginLinear(4, 3, part, 8.0, 0.3) if part in MARGINS else nn.Linear(4, 3)
+    return ReidNetwork(Pixels(), pooling, nn.Identity(), eigenlayer, classifier, 0.3)
+
+
+LOSSES = {
+    "identity sampler": LossWeights(triplet=1.0),
+    "mined sampler": LossWeights(contrastive=1.0, tuple_size=4),
+    "centre": LossWeights(center=0.1, feature="output"),
+    "srip": LossWeights(penalty="srip", penalty_weight=0.1, penalty_steps=((0.5, 0.1),)),
+}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [*LOSSES, "arcface", "cosface", "netvlad", "orthogonal", "scaled_orthogonal"],
+)
+def test_a_run_with_any_part_killed_in_an_epoch_ends_the_same(tmp_path: Path, part: str) -> None:
+    """Killed in the second epoch of Step 0, again in a later stage, and again in the control."""
+    name = part.split()[0]
+    loader = sampled(Sampler(name if part.endswith("sampler") else "shuffled"))
+    rounds = 0 if part.endswith("orthogonal") else 1
+    stage = Schedule(epochs=2, lr=(0.1,))
+    changes: dict[str, Any] = {
+        "make_network": lambda: network_with(part),
+        "make_objective": lambda model: Objective(LOSSES.get(part), classes=3, width=4),
+        "plan": Plan(stage, stage, stage, solver=Solver(momentum=0.9), max_rounds=rounds, loss_images=10),
+        "control": rounds > 0,
+        "descriptors": 20,
+    }
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    experiment(whole, loader=Dying(loader, 0), **changes).run()
+    for number, after in enumerate((2, 4, 4) if rounds else (2,)):
+        with pytest.raises(Killed):
+            experiment(broken, resume=number > 0, loader=Dying(loader, after), **changes).run()
+    experiment(broken, resume=True, loader=Dying(loader, 0), **changes).run()
+    assert_same_run(broken, whole)
 
 
 def test_the_pooling_starts_from_the_training_set_once(tmp_path: Path) -> None:

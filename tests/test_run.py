@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from reid.config import completed
 from reid.errors import InputError
 from reid.run import RunFolder, provenance, seed_from, write_json
 
@@ -26,6 +29,27 @@ def test_resume_needs_the_same_run(tmp_path: Path) -> None:
         RunFolder(tmp_path).open("SEED: 1\nX: 1\n", resume=True)
     with pytest.raises(InputError, match="X was None, is 2"):
         RunFolder(tmp_path).open("SEED: 0\nX: 1\nS: {X: 2}\n", resume=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+def test_two_processes_do_not_train_into_one_folder(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from reid.run import RunFolder; f = RunFolder(Path(sys.argv[1])); "
+    code += "f.open('SEED: 0', resume=False); print('open', flush=True); sys.stdin.read()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None and other.stdout.readline() == "open\n"
+    with pytest.raises(InputError, match="another process trains into this folder"):
+        RunFolder(tmp_path).open("SEED: 0", resume=True)
+    other.communicate()
+    RunFolder(tmp_path).open("SEED: 0", resume=True)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"SEEED: 1\n"])
+def test_a_damaged_configuration_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=r"config\.yaml: does not tell what the run was"):
+        RunFolder(tmp_path).check("SEED: 0\n", resume=True, complete=completed)
 
 
 def test_a_run_may_move_to_another_machine(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,8 +17,8 @@ from reid.report.pages import check_available
 from reid.report.sweep import write_sweep_page
 from reid.run import RunFolder, write_text
 from reid.sweep.grid import Setting, parse_grids, setting_name
-from reid.sweep.runs import SweepRun, run_all
-from reid.sweep.table import lines, markdown, write_rows
+from reid.sweep.runs import SweepRun, check_apart, run_all
+from reid.sweep.table import lines, markdown, read_rows, write_rows
 
 
 def main() -> None:
@@ -48,7 +49,11 @@ def main() -> None:
         for setting in settings
         for seed in range(arguments.seeds)
     ]
+    check_apart(runs)
     waiting = [run for run in runs if not run.finished()]
+    _rows(runs)  # what is damaged is told before anything trains
+    for path in filter(None, (arguments.output / "sweep.jsonl", arguments.rows)):
+        read_rows(path)
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before -> {arguments.output}", flush=True)
     failed: list[str] = []
     bar = tqdm(total=len(waiting), unit="run", mininterval=1.0)
@@ -86,9 +91,13 @@ def _run(file: Path, setting: Setting, seed: int, output: Path) -> SweepRun:
     return SweepRun(name, file, setting, seed, folder, control=config.RRI.CONTROL and config.RRI.MAX_ROUNDS > 0)
 
 
+def _rows(runs: list[SweepRun]) -> list[dict[str, Any]]:
+    return [run.row() for run in runs if run.finished()]
+
+
 def _write(runs: list[SweepRun], output: Path, rows_file: Path | None) -> str:
     """Write what the finished runs came to; returns the table."""
-    rows = [run.row() for run in runs if run.finished()]
+    rows = _rows(runs)
     write_rows(output / "sweep.jsonl", rows)
     if rows_file:
         write_rows(rows_file, rows)

@@ -64,6 +64,11 @@ def batch_count(sampler: Sampler, labels: Tensor, batch_size: int) -> int:
                 f"mining takes an identity of two images and {sampler.negatives} others beside it; there are "
                 f"{len(counts)} training identities, {int((counts > 1).sum())} of them with two images"
             )
+        if batch_size > len(labels):
+            raise InputError(
+                f"a batch of {batch_size} images in tuples of {sampler.tuple_size} cannot be filled: there are "
+                f"{len(labels)} training images; lower SOLVER.BATCH_SIZE"
+            )
     return max(1, len(labels) // batch_size)
 
 
@@ -122,9 +127,8 @@ def _nearest_of_each_identity(descriptors: Tensor, anchors: Tensor, places: Tens
     order = distances.argsort(dim=1, stable=True)
     found = []
     for anchor, row in zip(anchors, order, strict=True):
-        # The first place of each identity along the row: later ones are overwritten by going backwards.
-        first = torch.empty(identities, dtype=torch.int64)
-        first[places[row].flip(0)] = torch.arange(len(row) - 1, -1, -1)
+        # Where along the row each identity comes first; the anchor's own goes last.
+        first = torch.full((identities,), len(row)).scatter_reduce(0, places[row], torch.arange(len(row)), "amin")
         first[places[anchor]] = len(row)
         found.append(row[first.sort().values[:-1]])
     return found

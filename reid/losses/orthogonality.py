@@ -31,8 +31,10 @@ def srip(vectors: Tensor) -> Tensor:
     """Spectral restricted isometry property, σ(WᵀW - I), the largest singular value (Bansal, Chen, Wang 2018).
 
     By power iteration, as there, but to STEPS steps from a fixed start where the released code takes one and squares.
+    σ is the length of (WᵀW - I)v: in vᵀ(WᵀW - I)v eigenvalues of both signs, alike in size, would cancel.
     """
-    return _largest(_beyond_identity(vectors.float().T))[0].abs()
+    beyond = _beyond_identity(vectors.float().T)
+    return torch.linalg.vector_norm(beyond @ _largest(beyond)[1])
 
 
 def svmo(vectors: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from reid.errors import InputError
 
 Setting = tuple[tuple[str, str], ...]  # keys and values, in the order they were given
+OWN = {"SEED": "--seeds", "OUTPUT_DIR": "--output"}  # what a sweep sets itself
 
 
 def parse_grids(grids: Sequence[str]) -> list[Setting]:
     """Every combination of the values of each grid, one grid after the other, doubles left out; of none: one empty one.
 
     A grid is `KEY=VALUE,VALUE KEY=VALUE`, with commas inside brackets belonging to the value (`STEP0.LR=[1e-3]`).
-    Raises InputError for a part that is not of this form, or a key that a grid names twice.
+    Raises InputError for a part that is not of this form, a key that a grid names twice, and a key of OWN.
     """
     settings: list[Setting] = []
     for grid in grids or [""]:
@@ -37,6 +38,8 @@ def _axis(part: str, grid: str) -> tuple[str, list[str]]:
     chosen = [value.strip() for value in _split(values, ",")]
     if not equals or not key or not all(chosen):
         raise InputError(f"--grid {grid!r}: {part!r} is not of the form KEY=VALUE,VALUE")
+    if key in OWN:
+        raise InputError(f"--grid {grid!r}: a sweep sets {key} itself; vary it by {OWN[key]}")
     return key, chosen
 
 

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,33 +36,48 @@ class SweepRun:
     control: bool
 
     @property
+    def _scores(self) -> Path:
+        return self.folder / "scores.json"
+
+    @property
     def log(self) -> Path:
         """What the training printed."""
         return self.folder.with_name(f"{self.folder.name}.txt")
 
     def finished(self) -> bool:
-        """Whether it has ended, its control too where it has one."""
-        summary = self._summary()
-        done = bool(summary) and summary["stopped"] is not None
-        if not done or not self.control:
-            return done
-        ends = {
-            run: {(r["stage"], r["round"]) for r in summary["rows"] if r["run"] == run} for run in ("rri", "control")
-        }
-        return ends["rri"] - {("step0", 0)} == ends["control"]
+        """Whether it has ended, its control too where it has one. Raises InputError where its scores are damaged."""
+        if not self._scores.exists():
+            return False
+        with _reading(self._scores):
+            summary = json.loads(self._scores.read_text(encoding="utf-8"))
+            done = summary["stopped"] is not None
+            if not done or not self.control:
+                return done
+            ends = {
+                run: {(r["stage"], r["round"]) for r in summary["rows"] if r["run"] == run}
+                for run in ("rri", "control")
+            }
+            return ends["rri"] - {("step0", 0)} == ends["control"]
 
     def row(self) -> dict[str, Any]:
         """What the run came to; rank-1 and mAP as fractions, of the feature that its configuration reports.
 
-        epochs, seconds and images_per_second count the training of the run itself, not that of its control.
+        epochs, seconds and images_per_second count the training of the run itself, not that of its control. Raises
+        InputError where its files are damaged.
         """
-        summary = self._summary()
+        log = self.folder / "log.jsonl"
+        with _reading(log):
+            start = json.loads(log.read_text(encoding="utf-8").splitlines()[0])
+            origin = {**{key: start["machine"][key] for key in ("threads", "processor")}, "commit": start["commit"]}
+        with _reading(self._scores):
+            return {**self._row(json.loads(self._scores.read_text(encoding="utf-8"))), **origin}
+
+    def _row(self, summary: dict[str, Any]) -> dict[str, Any]:
         rows = [row for row in summary["rows"] if row["run"] == "rri"]
         trained = [row for row in rows if row["epochs"]]
         final, control = summary["final"], summary["control_final"] if self.control else None
         seconds = sum(row["seconds"] for row in trained)
         images = sum(row["seconds"] * row["images_per_second"] for row in trained)
-        start = json.loads((self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
         return {
             "name": self.name,
             "config": self.config.name,
@@ -81,20 +97,27 @@ class SweepRun:
             "flip": final["flip"],
             "seconds": round(seconds, 1),
             "images_per_second": round(images / seconds, 1),
-            "threads": start["machine"]["threads"],
-            "processor": start["machine"]["processor"],
-            "commit": start["commit"],
         }
 
-    def _summary(self) -> dict[str, Any]:
-        path = self.folder / "scores.json"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); move the folder away to run it anew") from None
-        return content if isinstance(content, dict) else {}
+
+def check_apart(runs: Sequence[SweepRun]) -> None:
+    """Raise InputError where two runs would share a folder: two files of one name, or keys that end alike."""
+    owners: dict[Path, SweepRun] = {}
+    for run in runs:
+        other = owners.setdefault(run.folder, run)
+        if other is not run:
+            settings = (" ".join(f"{key}={value}" for key, value in one.setting) for one in (other, run))
+            one, two = (f"{r.config} {text}".strip() for r, text in zip((other, run), settings, strict=True))
+            raise InputError(f"{one} and {two} would share the folder {run.folder}: give each an --output of its own")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
+        what = f"{path}: cannot be read ({error!r})"
+        raise InputError(f"{what}; move the folder away to run it anew") from None
 
 
 def run_all(

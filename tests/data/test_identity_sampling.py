@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reid.data.loaders import TrainLoader
-from reid.data.samplers import Sampler, batch_count, identity_batches, mined_batches
+from reid.data.samplers import Sampler, _nearest_of_each_identity, batch_count, identity_batches, mined_batches
 from reid.errors import InputError
 
 
@@ -99,6 +99,18 @@ def test_tuples_are_an_anchor_a_match_and_the_nearest_of_the_other_identities() 
         assert rest == [image for _, image in sorted(nearest.values())[:2]]
 
 
+def test_the_nearest_of_an_identity_among_more_images_than_one_thread_sorts() -> None:
+    """From 2^15 values on PyTorch divides an assignment among its threads, and the last to write is anyone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        labels = torch.arange(400_000) % 50
+        (found,) = _nearest_of_each_identity(torch.arange(400_000.0)[:, None], torch.tensor([7]), labels, 50)
+    finally:
+        torch.set_num_threads(threads)
+    assert sorted(found.tolist()) == [image for image in range(50) if image != 7]
+
+
 def test_mining_follows_the_descriptors_and_the_seed() -> None:
     labels = labels_of([5] * 8)
     generator = torch.Generator().manual_seed(4)
@@ -147,6 +159,7 @@ def test_the_loader_gives_what_its_sampler_says() -> None:
         (Sampler("identity", instances=4), 10, "10 images is not made of 4 images an identity"),
         (Sampler("mined", negatives=5), 14, "mining takes .* and 5 others beside it; there are 5 training identities"),
         (Sampler("mined", negatives=1), 8, "8 images is not made of tuples of 3"),
+        (Sampler("mined", negatives=1), 33, "33 images in tuples of 3 cannot be filled: there are 30 training images"),
     ],
 )  # fmt: skip
 def test_what_the_data_cannot_fill_is_told_at_once(sampler: Sampler, size: int, message: str) -> None:

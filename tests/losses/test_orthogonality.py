@@ -33,6 +33,19 @@ def test_values_follow_from_the_singular_values(shape: tuple[int, int]) -> None:
     assert svmo(w).item() == pytest.approx((squares.max() - squares.min()).square().item(), rel=2e-2)
 
 
+def test_srip_takes_the_largest_on_both_sides() -> None:
+    """WᵀW - I has ten eigenvalues 0.9 and ten -0.9, where descent shall bring both nearer to 0."""
+    q = torch.linalg.qr(torch.randn(40, 20, generator=torch.Generator().manual_seed(0))).Q
+    w = (q * torch.tensor([1.9, 0.1]).sqrt().repeat(10)).requires_grad_()
+    value = srip(w)
+    assert value.item() == pytest.approx(0.9, rel=1e-4)
+    value.backward()
+    squares = torch.linalg.svdvals(w.detach() - 0.05 * w.grad).square()
+    assert squares.max().item() == pytest.approx(1.9, abs=1e-3)  # one direction at a time, and not outwards
+    assert squares.min().item() == pytest.approx(0.1, abs=1e-3)
+    assert (squares - 1).square().sum() < 20 * 0.9**2
+
+
 @pytest.mark.parametrize("name", PENALTIES)
 def test_orthonormal_vectors_cost_the_least(name: str) -> None:
     q = torch.linalg.qr(torch.randn(12, 5, generator=torch.Generator().manual_seed(1))).Q

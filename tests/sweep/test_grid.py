@@ -7,9 +7,9 @@ from reid.sweep.grid import parse_grids, setting_name
 
 
 def test_a_grid_is_every_combination() -> None:
-    grid = "MODEL.POOLING.NAME=gem,netvlad RRI.CONTROL=True,False SEED=3"
+    grid = "MODEL.POOLING.NAME=gem,netvlad RRI.CONTROL=True,False RRI.PATIENCE=3"
     expected = [
-        (("MODEL.POOLING.NAME", name), ("RRI.CONTROL", control), ("SEED", "3"))
+        (("MODEL.POOLING.NAME", name), ("RRI.CONTROL", control), ("RRI.PATIENCE", "3"))
         for name in ("gem", "netvlad")
         for control in ("True", "False")
     ]
@@ -36,6 +36,13 @@ def test_what_is_no_grid_is_told(grid: str) -> None:
 def test_a_key_twice_is_told() -> None:
     with pytest.raises(InputError, match="A stands there twice"):
         parse_grids(["A=1 A=2"])
+
+
+@pytest.mark.parametrize(("key", "option"), [("SEED", "--seeds"), ("OUTPUT_DIR", "--output")])
+def test_what_a_sweep_sets_itself_is_no_axis(key: str, option: str) -> None:
+    """It would be overridden: two settings of two names, and the same run twice."""
+    with pytest.raises(InputError, match=f"{key} itself; vary it by {option}"):
+        parse_grids([f"{key}=1,2"])
 
 
 def test_names() -> None:

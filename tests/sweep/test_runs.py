@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from reid.errors import InputError
-from reid.sweep.runs import SweepRun, run_all
+from reid.sweep.runs import SweepRun, check_apart, run_all
 
 TRAINING = """
 import json, os, sys, time
@@ -119,6 +119,27 @@ def test_what_counts_as_finished(tmp_path: Path) -> None:
     (both.folder / "scores.json").write_text("{")
     with pytest.raises(InputError, match=r"scores\.json: cannot be read .*; move the folder away"):
         both.finished()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"stopped": "max_rounds"}', "\x00"])
+@pytest.mark.parametrize("file", ["scores.json", "log.jsonl"])
+def test_what_is_damaged_is_named(tmp_path: Path, file: str, text: str) -> None:
+    one = run(tmp_path / "a", control=True)
+    write(one, [STEP0, *ROUND, *CONTROL])
+    (one.folder / file).write_text(text)
+    with pytest.raises(InputError, match=rf"{file}: cannot be read .*; move the folder away"):
+        one.finished()
+        one.row()
+
+
+def test_runs_that_would_share_a_folder_are_told_apart(tmp_path: Path) -> None:
+    rates = [
+        SweepRun("a LR=1", Path("a.yaml"), ((key, "1"),), 0, tmp_path / "LR=1", False)
+        for key in ("STEP0.LR", "RESTRAINT.LR")
+    ]
+    with pytest.raises(InputError, match=r"a\.yaml STEP0\.LR=1 and a\.yaml RESTRAINT\.LR=1 would share the folder"):
+        check_apart(rates)
+    check_apart([run(tmp_path / "a"), run(tmp_path / "a", seed=1), run(tmp_path / "b")])
 
 
 def test_the_row_of_a_run(tmp_path: Path) -> None:

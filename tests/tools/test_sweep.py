@@ -59,6 +59,9 @@ def test_mistakes_are_told_before_anything_trains(tool: Tool, tmp_path: Path, co
         (["--grid", "MODEL.POOLING.NAME=average,gemm"], "MODEL.POOLING.NAME 'gemm' is none of"),
         (["--grid", "nonsense"], "is not of the form KEY=VALUE"),
         (["--seeds", 0], "--seeds and --jobs must be 1 or more"),
+        (["--grid", "SEED=1,2"], "vary it by --seeds"),
+        (["--grid", "STEP0.LR=0.1", "--grid", "RESTRAINT.LR=0.1"], "would share the folder"),
+        (["--rows", config], "holds a line that is no row of a sweep"),
     ):
         ended = tool("sweep", "--config-file", config, "--output", output, *extra)
         assert ended.code == 2 and message in ended.err and ended.err.count("\n") == 1

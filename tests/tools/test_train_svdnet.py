@@ -89,6 +89,13 @@ def test_the_duke_reader_from_end_to_end(train: Tool, tool: Tool, tmp_path: Path
         (("MODEL.POOLING.NAME", "gem", "MODEL.POOLING.P", "-2"), ("MODEL.POOLING.P -2.0 must be above 0",)),
         (("MODEL.POOLING.NAME", "rmac"), ("regions, more than the 1 x 1 places of the map",)),
         (("MODEL.POOLING.NAME", "netvlad", "MODEL.POOLING.CLUSTERS", "4000"), ("k-means for 4000 clusters",)),
+        (("MODEL.NORM.NAME", "group", "MODEL.NORM.GROUPS", "7"), ("7 groups do not divide the 64 channels of bn1",)),
+        (("SAMPLER.NAME", "identity", "SOLVER.BATCH_SIZE", "400"), ("a batch of 100 identities with 4 images each",)),
+        (
+            ("SAMPLER.NAME", "mined", "LOSS.CONTRASTIVE", "1", "SOLVER.BATCH_SIZE", "400"),
+            ("in tuples of 4", "there are"),
+        ),
+        (("DATASETS.NAME", "folder", "DATASETS.PATTERN", "cam{camera}_*"), ("has no {identity}",)),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(train: Tool, overrides: tuple[str, ...], parts: tuple[str, ...]) -> None:
