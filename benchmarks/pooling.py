@@ -1,0 +1,79 @@
+"""Time of every pooling beside average pooling, forward and backward.
+
+    python benchmarks/pooling.py [--threads 1] [--rounds 5] [--batch 64] [--only NAME]
+
+The maps are those of OSNet-x0.25, OSNet-x1.0 and ResNet-50 for images of 256 x 128, and DeepFace's last. A ratio is the
+median over turns of a pooling's seconds for those of average pooling in the same turn; gradients go to the map as well
+as to the weights. The VLADs have 64 clusters, 16 on the map of ResNet-50.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from measuring import in_turns, median_ratio
+from torch import Tensor
+
+from reid.model.pooling import POOLINGS, Pooling
+
+# name: channels and size of the map, clusters of a VLAD
+SHAPES = {
+    "OSNet-x0.25": (128, (16, 8), 64),
+    "OSNet-x1.0": (512, (16, 8), 64),
+    "ResNet-50": (2048, (16, 8), 16),
+    "DeepFace L6": (16, (21, 21), 64),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--only", default="", help="shapes whose name holds this text")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(f"{arguments.threads} thread(s), batch {arguments.batch}, medians of {arguments.rounds} turns\n")
+    names = [name for name in POOLINGS if name != "average"]
+    print(f"| map | average, ms | {' | '.join(names)} |\n|{'---|' * (len(names) + 2)}")
+    for shape in SHAPES:
+        if arguments.only in shape:
+            print(row(shape, names, arguments.batch, arguments.rounds), flush=True)
+
+
+def row(shape: str, names: list[str], batch: int, rounds: int) -> str:
+    """One line of the table."""
+    channels, size, clusters = SHAPES[shape]
+    maps = torch.rand(batch, channels, *size).requires_grad_()
+    poolings = {name: make(name, channels, clusters) for name in ("average", *names)}
+    steps = {name: _step(pooling, maps) for name, pooling in poolings.items()}
+    seconds = {name: values[1:] for name, values in in_turns(steps, rounds + 1).items()}  # the first turn warms up
+    ratios = [f"{median_ratio(seconds[name], seconds['average']):.0f}x" for name in names]
+    average = f"{1e3 * statistics.median(seconds['average']):.1f}"
+    return f"| {shape}, {channels}@{size[0]}x{size[1]} | {average} | {' | '.join(ratios)} |"
+
+
+def make(name: str, channels: int, clusters: int) -> Pooling:
+    """A pooling as its defaults have it."""
+    options: dict[str, Any] = {"clusters": clusters, "init": "random"} if name.endswith("vlad") else {}
+    return POOLINGS[name](channels, **options)
+
+
+def _step(pooling: Pooling, maps: Tensor) -> Callable[[], None]:
+    with torch.no_grad():
+        gradient = torch.randn_like(pooling(maps))
+
+    def step() -> None:
+        maps.grad = None
+        pooling.zero_grad(set_to_none=True)
+        pooling(maps).backward(gradient)
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
