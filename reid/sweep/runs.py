@@ -142,7 +142,7 @@ def run_all(
         with open(run.log, "ab") as log:
             if stopping:
                 return "not begun"
-            # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
+            # Apart from this process's group: Ctrl-C reaches this process alone, which passes it on once.
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
             processes[run] = process
             code = process.wait()
