@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-from collections.abc import Callable
 
 import torch
-from measuring import in_turns, median_ratio
-from torch import Tensor, nn
+from measuring import in_turns, median_ratio, training_step
+from torch import nn
 
 from reid.model.connection import LocallyConnected2d, TiledConv2d
 
@@ -61,7 +60,7 @@ def row(name: str, batch: int, rounds: int) -> str:
     }
     with torch.no_grad():
         gradient = torch.randn_like(layers["convolution"](maps))
-    steps: dict[str, Callable[[], object]] = {part: _step(layer, maps, gradient) for part, layer in layers.items()}
+    steps = {part: training_step(layer, maps, gradient) for part, layer in layers.items()}
     seconds = in_turns(steps, rounds + 1)
     seconds = {part: values[1:] for part, values in seconds.items()}  # the first turn warms up
     middle = {part: statistics.median(values) for part, values in seconds.items()}
@@ -71,15 +70,6 @@ def row(name: str, batch: int, rounds: int) -> str:
         f"| {name} | {arithmetic:.2f} | {middle['convolution']:.4f} | {middle['tiled']:.4f} | {tiled:.1f} "
         f"| {middle['local']:.4f} | {local:.1f} |"
     )
-
-
-def _step(layer: nn.Module, maps: Tensor, gradient: Tensor) -> Callable[[], None]:
-    def step() -> None:
-        maps.grad = None
-        layer.zero_grad(set_to_none=True)
-        layer(maps).backward(gradient)
-
-    return step
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks of ranking measure with: turns, processes of their own, and memory."""
+"""What the benchmarks measure with: turns, steps of training, processes of their own, and memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:  # imported by nobody who has to limit the threads first
+    from torch import Tensor, nn
 
 
 def limit_threads(threads: int) -> None:
@@ -30,6 +33,17 @@ def in_turns(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
             step()
             seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def training_step(layer: nn.Module, maps: Tensor, gradient: Tensor) -> Callable[[], None]:
+    """Forward and backward of a layer, to its weights and to `maps`, with the given gradient of its output."""
+
+    def step() -> None:
+        maps.grad = None
+        layer.zero_grad(set_to_none=True)
+        layer(maps).backward(gradient)
+
+    return step
 
 
 def median_ratio(seconds: Sequence[float], floor: Sequence[float]) -> float:

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from measuring import in_turns, median_ratio
-from torch import Tensor
+from measuring import in_turns, median_ratio, training_step
 
 from reid.model.pooling import POOLINGS, Pooling
 
@@ -50,7 +48,9 @@ def row(shape: str, names: list[str], batch: int, rounds: int) -> str:
     channels, size, clusters = SHAPES[shape]
     maps = torch.rand(batch, channels, *size).requires_grad_()
     poolings = {name: make(name, channels, clusters) for name in ("average", *names)}
-    steps = {name: _step(pooling, maps) for name, pooling in poolings.items()}
+    with torch.no_grad():
+        gradients = {name: torch.randn_like(pooling(maps)) for name, pooling in poolings.items()}
+    steps = {name: training_step(pooling, maps, gradients[name]) for name, pooling in poolings.items()}
     seconds = {name: values[1:] for name, values in in_turns(steps, rounds + 1).items()}  # the first turn warms up
     ratios = [f"{median_ratio(seconds[name], seconds['average']):.0f}x" for name in names]
     average = f"{1e3 * statistics.median(seconds['average']):.1f}"
@@ -61,18 +61,6 @@ def make(name: str, channels: int, clusters: int) -> Pooling:
     """A pooling as its defaults have it."""
     options: dict[str, Any] = {"clusters": clusters, "init": "random"} if name.endswith("vlad") else {}
     return POOLINGS[name](channels, **options)
-
-
-def _step(pooling: Pooling, maps: Tensor) -> Callable[[], None]:
-    with torch.no_grad():
-        gradient = torch.randn_like(pooling(maps))
-
-    def step() -> None:
-        maps.grad = None
-        pooling.zero_grad(set_to_none=True)
-        pooling(maps).backward(gradient)
-
-    return step
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def unpack(archive: Path, *, parts: Collection[str], cache: Path, progress: bool
                 ):
                     (partial / path).write_bytes(file.read(entry))
                 (partial / marker.name).touch()
-    # zipfile says NotImplementedError for a compression it does not know.
+    # Of a compression it does not know zipfile says so by the last of these.
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
         raise InputError(f"{archive}: not a readable zip ({error}); download it again") from None
     return folder
