@@ -13,10 +13,25 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     """
     beside = path.with_name(f".{path.name}.writing")
     try:
-        with open(beside, "wb") as file:
+        # New, never what somebody laid there: a link would have another file overwritten.
+        beside.unlink(missing_ok=True)
+        with open(beside, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+        flush_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the disk hold the names in a folder as they are now, so that a renaming outlasts a power cut."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # of Windows, which opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

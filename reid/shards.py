@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from reid.array_files import load_npy
 from reid.errors import InputError
 
 
@@ -68,12 +70,12 @@ def open_matrix(path: Path) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"{path}: no such feature file")
     try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: broken, cut short or no .npy file ({type(error).__name__})") from None
-    if not isinstance(matrix, np.ndarray):
-        matrix.close()
-        raise InputError(f"{path}: an .npz archive under the name of a .npy file; save one matrix with numpy.save")
+        matrix = load_npy(path, mmap_mode="r")
+    except (ValueError, OSError) as error:
+        why = "an .npz archive under the name of a .npy file; save one matrix with numpy.save"
+        raise InputError(
+            f"{path}: {why if zipfile.is_zipfile(path) else f'broken, cut short or no .npy file ({error})'}"
+        ) from None
     if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.floating):
         raise InputError(f"{path}: features are a floating (N, D) matrix, not {matrix.dtype} {matrix.shape}")
     return matrix

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import lzma
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -18,6 +20,9 @@ from reid.errors import InputError
 
 MAX_BYTES = 4 * 2**30
 MAX_ENTRIES = 1_000_000
+_PIECE = 2**20
+# The others unpack a few bytes to very many at one go.
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def unpack(archive: Path, *, parts: Collection[str], cache: Path, progress: bool = True) -> Path:
@@ -26,7 +31,8 @@ def unpack(archive: Path, *, parts: Collection[str], cache: Path, progress: bool
     Only files directly inside a folder of such a name are taken, wherever that folder lies in the zip; they are
     written to `<folder>/<part>/<file>`. The folder lies under `cache` and is named after the zip's name, size and time;
     a second call finds it and unpacks nothing. Raises `InputError` for a file that is no readable zip, an entry that
-    would leave the folder, a link, an encrypted or doubled entry, more than 4 GiB or 1,000,000 entries, or no room.
+    would leave the folder, a link, an encrypted, doubled or unusually packed entry, more than 4 GiB or 1,000,000
+    entries, or no room.
     """
     status = archive.stat()
     key = hashlib.sha256(f"{archive.name}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()[:12]
@@ -34,6 +40,8 @@ def unpack(archive: Path, *, parts: Collection[str], cache: Path, progress: bool
     marker = folder / ".unpacked"
     if marker.is_file():
         return folder
+    if folder.is_symlink():
+        raise InputError(f"{folder} is a link where an unpacked zip should be; remove it")
     if folder.is_dir():
         shutil.rmtree(folder)
     try:
@@ -51,10 +59,17 @@ def unpack(archive: Path, *, parts: Collection[str], cache: Path, progress: bool
                     disable=None if progress else True,
                     leave=False,
                 ):
-                    (partial / path).write_bytes(file.read(entry))
+                    with file.open(entry) as packed, open(partial / path, "xb") as out:
+                        # Piece by piece: read as a whole, an entry that holds more than it says fills the memory.
+                        shutil.copyfileobj(packed, out, _PIECE)
                 (partial / marker.name).touch()
-    # Of a compression it does not know zipfile says so by the last of these.
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as error:
+    # What zipfile says of a broken one, of names in another coding than they claim and of places before its start.
+    except (
+        zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError,
+        struct.error, OSError,
+    ) as error:  # fmt: skip
+        if isinstance(error, InputError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
+            raise
         raise InputError(f"{archive}: not a readable zip ({error}); download it again") from None
     return folder
 
@@ -92,6 +107,8 @@ def _check_harmless(archive: Path, entry: zipfile.ZipInfo, path: PurePosixPath) 
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise InputError(f"{archive}: the entry {name!r} is a link or a device; nothing was unpacked")
+    if entry.compress_type not in _COMPRESSIONS:
+        raise InputError(f"{archive}: the entry {name!r} is not packed by deflate; unpack the zip by hand")
     if entry.flag_bits & 0x1:
         raise InputError(f"{archive}: the entry {name!r} is encrypted; unpack the zip by hand and give its folder")
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import struct
-import zlib
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import scipy.io
-from scipy.io.matlab import MatReadError
 
 from reid.data.layout import Layout, PartCounts, check_counts, check_matches, is_there, locate, read_dataset
 from reid.errors import InputError
+from reid.mat_files import read_variables
 from reid.records import ImageRecord, Split
 
 _OUTER = ("cuhk03-np", "CUHK03-NP", "cuhk03_np", "CUHK03_np")
@@ -79,7 +76,10 @@ def _read_protocol(name: str, path: Path, folder: Path, spelling: str) -> Split:
     """`filelist` names all images, `labels` and `camId` tell of each, `*_idx` say from 1 which are in a part."""
     arrays = _load(path)
     names = [str(np.squeeze(entry)) for entry in arrays["filelist"].ravel()]
-    identities, cameras = (arrays[key].ravel() for key in ("labels", "camId"))
+    outside = [name for name in names if not name or Path(name).name != name]
+    if outside:
+        raise InputError(f"{path}: filelist holds {outside[0][:80]!r}, which is no name of a file")
+    identities, cameras = (_whole(arrays[key], key, path) for key in ("labels", "camId"))
     if not len(names) == len(identities) == len(cameras):
         raise InputError(
             f"{path}: {len(names)} names in filelist, but {len(identities)} labels and {len(cameras)} camId"
@@ -90,7 +90,7 @@ def _read_protocol(name: str, path: Path, folder: Path, spelling: str) -> Split:
         raise InputError(f"{path}: its images are missing; neither {places[0]} nor {places[1]} is a folder")
     parts = {}
     for part in _PARTS:
-        chosen = arrays[f"{part}_idx"].ravel().astype(np.int64) - 1
+        chosen = _whole(arrays[f"{part}_idx"], f"{part}_idx", path) - 1
         if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(names):
             raise InputError(f"{path}: {part}_idx must hold numbers from 1 to {len(names)}, as filelist has names")
         gone = [names[i] for i in chosen if not (images / names[i]).is_file()]
@@ -102,16 +102,24 @@ def _read_protocol(name: str, path: Path, folder: Path, spelling: str) -> Split:
     return Split(name, parts["train"], parts["query"], parts["gallery"])
 
 
+def _whole(values: np.ndarray, name: str, path: Path) -> np.ndarray:
+    """(N,) int64 of an array of whole numbers from 0 on."""
+    flat = values.ravel()
+    if flat.dtype.kind in "iuf":
+        with np.errstate(invalid="ignore"):
+            whole = flat.astype(np.int64)
+        if (whole == flat).all() and (whole >= 0).all() and (whole < 10**9).all():
+            return whole
+    raise InputError(f"{path}: {name} must hold whole numbers, this is {values.dtype} {values.shape}")
+
+
 def _load(path: Path) -> dict[str, np.ndarray]:
     keys = ["filelist", "labels", "camId", *(f"{part}_idx" for part in _PARTS)]
     try:
-        found = scipy.io.loadmat(path, variable_names=keys)
-    except (
-        MatReadError, NotImplementedError, ValueError, TypeError, KeyError, IndexError, OSError, EOFError,
-        OverflowError, MemoryError, struct.error, zlib.error,
-    ) as error:  # fmt: skip
-        raise InputError(f"{path}: broken or no MATLAB file of version 7 ({type(error).__name__})") from None
+        found = read_variables(path, keys)
+    except ValueError as error:
+        raise InputError(f"{path}: broken or no MATLAB file of version 7 ({error})") from None
     missing = [key for key in keys if key not in found]
     if missing:
         raise InputError(f"{path}: holds no {' and no '.join(missing)}; is it the published protocol?")
-    return {key: np.asarray(found[key]) for key in keys}
+    return found

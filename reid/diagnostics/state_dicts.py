@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from reid.checkpoint import FORMAT, load_tensors
 from reid.errors import InputError
+from reid.tensor_files import is_dense
 
 # Where training programs put the state dict, the usual ones first.
 KEYS = (
@@ -33,7 +33,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
         return _bare_names(_safetensors(path)), None
     content = load_tensors(path)
     config = content.get("config")
-    ours = content.get("format") == FORMAT and isinstance(config, str) and "num_classes" in content
+    kind = content.get("format")
+    ours = isinstance(kind, int) and kind == FORMAT and isinstance(config, str) and "num_classes" in content
     return _bare_names(_state_dict(content, path)), config if ours else None
 
 
@@ -49,8 +50,10 @@ def _state_dict(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     if len(nested) == 1:
         return next(iter(nested.values()))
     for key in KEYS:
-        if isinstance(content.get(key), Mapping) and any(_tensors(value) for value in content[key].values()):
-            return _state_dict(content[key], path)
+        # Not of one that holds itself.
+        inner = content.get(key)
+        if isinstance(inner, Mapping) and inner is not content and any(_tensors(value) for value in inner.values()):
+            return _state_dict(inner, path)
     keys = ", ".join(map(str, list(content)[:6])) or "none"
     why = f"several keys hold tensors ({', '.join(map(str, nested))})" if nested else f"its keys: {keys}"
     raise InputError(f"{path}: no state dict found, {why}; save one: torch.save(model.state_dict(), FILE)")
@@ -60,11 +63,7 @@ def _tensors(value: Any) -> dict[str, Tensor]:
     """The dense tensors among the named values of a mapping."""
     if not isinstance(value, Mapping):
         return {}
-    return {
-        name: tensor
-        for name, tensor in value.items()
-        if isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
-    }
+    return {name: tensor for name, tensor in value.items() if isinstance(name, str) and is_dense(tensor)}
 
 
 def _bare_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -78,13 +77,14 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError:
         raise InputError(f"{path}: reading it needs safetensors: pip install 'reid[safetensors]'") from None
     try:
         found = load_file(path, device="cpu")
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:
         raise InputError(f"{path}: broken or no safetensors file ({' '.join(str(error).split())})") from None
     if not found:
         raise InputError(f"{path}: holds no tensors")

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from reid.array_files import load_npy
 from reid.errors import InputError
 from reid.feature_files.checks import features_from
 from reid.files import write_whole
@@ -178,7 +179,7 @@ def open_array(path: Path) -> np.ndarray:
     """A `.npy` as a read-only memory map. Raises InputError for a cut, broken or pickled one."""
     try:
         # An array of no rows cannot be mapped.
-        return np.load(path, mmap_mode="r" if path.stat().st_size > 2**12 else None, allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError, OverflowError) as error:
+        return load_npy(path, mmap_mode="r" if path.stat().st_size > 2**12 else None)
+    except (ValueError, OSError) as error:
         size, why = path.stat().st_size, str(error).splitlines()[0]
         raise InputError(f"{path}: cut short at {size:,} bytes, broken, or no plain array ({why})") from None

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
-from scipy.io.matlab import MatReadError
 
 from reid.errors import InputError
 from reid.feature_files.checks import as_labels, as_matrix, features_from
+from reid.mat_files import read_variables, variable_names
 from reid.records import Features
 
 _LAYUMI = ("gallery_f", "gallery_label", "gallery_cam", "query_f", "query_label", "query_cam")
@@ -111,7 +108,7 @@ def _beside(path: Path, name: str) -> Path:
 
 def _held(path: Path) -> list[str]:
     """The names of the variables in a file."""
-    return [name for name, _, _ in _guarded(path, scipy.io.whosmat)]
+    return _guarded(path, variable_names)
 
 
 def _only_variable(path: Path) -> np.ndarray:
@@ -126,8 +123,7 @@ def _read(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
     missing = [key for key in keys if key not in held]
     if missing:
         raise InputError(f"{path}: holds no {' and no '.join(missing)}, but {', '.join(held)}")
-    found = _guarded(path, lambda file: scipy.io.loadmat(file, variable_names=list(keys)))
-    return {key: np.asarray(found[key]) for key in keys}
+    return _guarded(path, lambda file: read_variables(file, keys))
 
 
 def _guarded(path: Path, read: Callable[[Path], Any]) -> Any:
@@ -136,12 +132,5 @@ def _guarded(path: Path, read: Callable[[Path], Any]) -> Any:
         raise InputError(f"{path}: no such feature file")
     try:
         return read(path)
-    except NotImplementedError:
-        raise InputError(
-            f"{path}: a MATLAB file of version 7.3, which is not read; save it again with save(..., '-v7')"
-        ) from None
-    except (
-        MatReadError, ValueError, TypeError, KeyError, IndexError, OSError, EOFError, OverflowError, MemoryError,
-        struct.error, zlib.error,
-    ) as error:  # fmt: skip
-        raise InputError(f"{path}: broken, cut short, or no MATLAB file ({type(error).__name__})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: broken, cut short, or no MATLAB file ({error})") from None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from reid.checkpoint import load_tensors
 from reid.errors import InputError
+from reid.tensor_files import is_dense
 
 
 def load_pretrained(backbone: str, where: str, *, roots: Sequence[Path] = ()) -> Mapping[str, Tensor] | None:
@@ -67,7 +68,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         raise InputError(f"{path}: holds no tensors")
     tensors: dict[str, Tensor] = {}
     for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
+        if not isinstance(name, str) or not isinstance(value, Tensor) or not is_dense(value):
             raise InputError(
                 f"{path}: {name!r} is a {type(value).__name__}, not a named tensor; "
                 "expected a state dict, or one under 'state_dict'"

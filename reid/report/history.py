@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from reid.errors import InputError
+from reid.plain import plain_json, plain_yaml
+from reid.report.entries import KINDS, is_entry, is_row, mistake_in
 from reid.report.tables import pick
-
-# What a line of the log must hold to be of use.
-NEEDED = {
-    "start": (),
-    "epoch": ("run", "stage", "round", "epoch", "loss", "correlation"),
-    "stage": ("run", "stage", "round", "epochs", "seconds", "train_loss", "correlation", "scores"),
-    "final": ("run", "scores"),
-}
 
 
 @dataclass(frozen=True)
@@ -191,11 +182,13 @@ def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
         return "", {}
     try:
         text = path.read_text(encoding="utf-8")
-        tree = yaml.safe_load(text) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from None
+        tree = plain_yaml(text) or {}
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path}: a configuration is a mapping of keys, not a {type(tree).__name__}")
+    if mistake := mistake_in(tree):
+        raise InputError(f"{path}: {mistake}")
     return text, tree
 
 
@@ -206,25 +199,35 @@ def _read_log(path: Path) -> tuple[list[dict[str, Any]], tuple[int, ...]]:
     entries, unread = [], []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
+            entry = plain_json(line)
+        except ValueError:
             entry = None
-        if not isinstance(entry, dict) or any(name not in entry for name in NEEDED.get(entry.get("kind", ""), ())):
-            unread.append(number)
-        elif entry.get("kind") in NEEDED:
+        if is_entry(entry):
             entries.append(entry)
+        elif not isinstance(entry, dict) or entry.get("kind") in tuple(KINDS):
+            unread.append(number)
     return entries, tuple(unread)
+
+
+def _is_summary(summary: Any) -> bool:
+    if (
+        not isinstance(summary, dict)
+        or not isinstance(summary.get("rows"), list)
+        or not all(map(is_row, summary["rows"]))
+    ):
+        return False
+    final, stopped = summary.get("final"), summary.get("stopped")
+    told = not final or (isinstance(final, dict) and {"feature", "normalized", "flip"} <= set(final))
+    return told and (stopped is None or isinstance(stopped, str))
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"rows": []}
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        rows = summary["rows"]
-        complete = all(name in row for row in rows for name in NEEDED["stage"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        complete = False
-    if not complete:
+        summary = plain_json(path.read_text(encoding="utf-8"))
+    except ValueError:
+        summary = None
+    if not _is_summary(summary):
         raise InputError(f"{path}: no scores of a run; move it away and the report is made from log.jsonl alone")
     return summary

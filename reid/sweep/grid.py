@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 from reid.errors import InputError
 
 Setting = tuple[tuple[str, str], ...]  # keys and values, in the order they were given
+MOST = 10_000
 OWN = {"SEED": "--seeds", "OUTPUT_DIR": "--output"}  # what a sweep sets itself
 
 
@@ -15,7 +17,8 @@ def parse_grids(grids: Sequence[str]) -> list[Setting]:
     """Every combination of the values of each grid, one grid after the other, doubles left out; of none: one empty one.
 
     A grid is `KEY=VALUE,VALUE KEY=VALUE`, with commas inside brackets belonging to the value (`STEP0.LR=[1e-3]`).
-    Raises InputError for a part that is not of this form, a key that a grid names twice, and a key of OWN.
+    Raises InputError for a part that is not of this form, a key that a grid names twice, a key of OWN, and more than
+    10,000 settings.
     """
     settings: list[Setting] = []
     for grid in grids or [""]:
@@ -23,6 +26,8 @@ def parse_grids(grids: Sequence[str]) -> list[Setting]:
         keys = [key for key, _ in axes]
         if len(set(keys)) < len(keys):
             raise InputError(f"--grid {grid!r}: {next(k for k in keys if keys.count(k) > 1)} stands there twice")
+        if len(settings) + math.prod(len(values) for _, values in axes) > MOST:
+            raise InputError(f"--grid {grid!r}: more than {MOST:,} settings")
         values = itertools.product(*(values for _, values in axes))
         settings += [tuple(zip(keys, chosen, strict=True)) for chosen in values]
     return list(dict.fromkeys(settings))

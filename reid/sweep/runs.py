@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from reid.errors import InputError
+from reid.plain import plain_json
 from reid.sweep.grid import Setting
+from reid.sweep.table import check_row
 
+# What a file of other content than a run's comes to, which `_row` finds out by reading it.
 TRAIN = Path(__file__).parents[2] / "tools" / "train_svdnet.py"
 
 
@@ -49,7 +51,7 @@ class SweepRun:
         if not self._scores.exists():
             return False
         with _reading(self._scores):
-            summary = json.loads(self._scores.read_text(encoding="utf-8"))
+            summary = plain_json(self._scores.read_text(encoding="utf-8"))
             done = summary["stopped"] is not None
             if not done or not self.control:
                 return done
@@ -67,10 +69,12 @@ class SweepRun:
         """
         log = self.folder / "log.jsonl"
         with _reading(log):
-            start = json.loads(log.read_text(encoding="utf-8").splitlines()[0])
+            start = plain_json(log.read_text(encoding="utf-8").splitlines()[0])
             origin = {**{key: start["machine"][key] for key in ("threads", "processor")}, "commit": start["commit"]}
         with _reading(self._scores):
-            return {**self._row(json.loads(self._scores.read_text(encoding="utf-8"))), **origin}
+            row = {**self._row(plain_json(self._scores.read_text(encoding="utf-8"))), **origin}
+            check_row(row)
+        return row
 
     def _row(self, summary: dict[str, Any]) -> dict[str, Any]:
         rows = [row for row in summary["rows"] if row["run"] == "rri"]

@@ -11,6 +11,10 @@ from typing import Any
 
 from reid.errors import InputError
 from reid.files import write_whole
+from reid.plain import plain_json
+
+NUMBERS = ("mAP", "rank1", "control_rank1", "control_mAP", "correlation", "images_per_second", "epochs")
+LARGEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,26 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file in UTF-8 ({error})") from None
     try:
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = [plain_json(line) for line in text.splitlines() if line.strip()]
         for row in rows:
-            row["name"], row["seed"], row["mAP"]
+            check_row(row)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: holds a line that is no row of a sweep ({error!r})") from None
     return rows
+
+
+def check_row(row: Any) -> None:
+    """Raise ValueError, TypeError or KeyError for what is no row that `lines` can count with."""
+    if not isinstance(row["name"], str) or type(row["seed"]) is not int:
+        raise ValueError("a row has a name and a seed")
+    numbers = {key: row[key] for key in NUMBERS if row.get(key) is not None}
+    if not {"mAP"} <= set(numbers) or not all(
+        type(value) in (int, float) and -LARGEST <= value <= LARGEST for value in numbers.values()
+    ):
+        raise ValueError(f"{', '.join(NUMBERS)} are numbers")
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:

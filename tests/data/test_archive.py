@@ -7,6 +7,7 @@ import shutil
 import stat
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -148,16 +149,16 @@ def test_a_damaged_zip_leaves_nothing_behind(tmp_path, damage):
 
 def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
     source = pack(tmp_path / "d.zip")
-    real = Path.write_bytes
+    real = shutil.copyfileobj
     written = []
 
-    def interrupted(path: Path, content: bytes) -> int:
+    def interrupted(packed: IO[bytes], out: IO[bytes], length: int) -> None:
         if written:
             raise KeyboardInterrupt
-        written.append(path)
-        return real(path, content)
+        real(packed, out, length)
+        written.append(out)
 
-    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    monkeypatch.setattr(shutil, "copyfileobj", interrupted)
     with pytest.raises(KeyboardInterrupt):
         unpack(source, parts=PARTS, cache=tmp_path / "cache", progress=False)
     assert written and not list((tmp_path / "cache").iterdir())

@@ -241,3 +241,45 @@ def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match=r"needs matplotlib: pip install 'reid\[report\]'"):
         check_available()
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("epoch", {"run": []}),
+        ("epoch", {"stage": "<b>"}),
+        ("epoch", {"loss": "x"}),
+        ("epoch", {"epoch": 2**70}),
+        ("epoch", {"correlation": None}),
+        ("stage", {"scores": 3}),
+        ("stage", {"scores": [{}]}),
+        ("stage", {"cmc": {"input": "abc"}}),
+        ("stage", {"spectrum_before": [[1]]}),
+        ("start", {"machine": 5}),
+    ],
+    ids=str,
+)
+def test_a_line_of_other_values_is_left_out_and_counted(tmp_path: Path, kind: str, change: dict[str, object]) -> None:
+    run = DrawnRun(tmp_path, rounds=1)
+    next(line for line in run.lines if line["kind"] == kind).update(change)
+    page = Page(write_report(run.write(scores=False)))
+    assert page.texts["unread"].startswith("1 line of log.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("scores.json", '{"rows": 3}'),
+        ("scores.json", '{"rows": [], "final": {}, "stopped": []}'),
+        ("scores.json", "[" * 100_000),
+        ("config.yaml", "MODEL: 3"),
+        ("config.yaml", "INPUT: {SIZE: 3}"),
+        ("config.yaml", "RRI: {PATIENCE: x}"),
+        ("config.yaml", "a: !!int x"),
+    ],
+)
+def test_files_of_other_content_are_told(tmp_path: Path, name: str, content: str) -> None:
+    folder = DrawnRun(tmp_path, rounds=1).write()
+    (folder / name).write_text(content)
+    with pytest.raises(InputError, match=name):
+        write_report(folder)

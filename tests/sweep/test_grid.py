@@ -49,3 +49,8 @@ def test_names() -> None:
     (setting,) = parse_grids(["MODEL.POOLING.NAME=gem RRI.CONTROL=True"])
     assert setting_name(setting) == "NAME=gem,CONTROL=True"
     assert setting_name(()) == "default"
+
+
+def test_more_settings_than_anybody_runs() -> None:
+    with pytest.raises(InputError, match="more than 10,000 settings"):
+        parse_grids([" ".join(f"k{i}=a,b,c,d,e,f,g,h" for i in range(20))])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -70,4 +71,15 @@ def test_rows_take_the_place_of_older_ones(tmp_path: Path) -> None:
 def test_a_file_that_holds_no_rows_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "rows.jsonl").write_text(text)
     with pytest.raises(InputError, match=r"rows\.jsonl: holds a line that is no row"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"name": 1}, {"seed": []}, {"mAP": "0.5"}, {"mAP": 2**70}, {"rank1": [1]}, {"mAP": float("nan")}],
+    ids=str,
+)
+def test_a_row_of_other_values_is_told(tmp_path: Path, change: dict[str, Any]) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({**row("a"), **change}) + "\n")
+    with pytest.raises(InputError, match="no row of a sweep"):
         read_rows(tmp_path / "rows.jsonl")

@@ -1,0 +1,32 @@
+"""Small files that claim to be large ones are refused without the memory or the time that they ask for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fuzz import bombs
+from fuzz.harness import ENDINGS, INPUTS, SECONDS, Counter
+
+HARMLESS = ("entries.zip",)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the kernel's account of memory")
+def test_bombs(tmp_path: Path) -> None:
+    bombs.make(tmp_path, inflated=bool(INPUTS))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, bombs.__file__, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found) >= 19
+    endings = ENDINGS.setdefault("bombs", Counter())
+    for name, told in found.items():
+        assert told["ended"] == (0 if name in HARMLESS else 2), f"{name}: {told}"
+        assert told["MiB"] < 400 and told["seconds"] < SECONDS, f"{name}: {told}"
+        endings.update(("tried", "accepted" if name in HARMLESS else "refused"))
