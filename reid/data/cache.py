@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import shutil
-import struct
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch.nn import functional
 from tqdm import tqdm
 
 from reid.errors import InputError
+from reid.files import write_whole
 
 MAX_PIXELS = 50_000_000
+# Pillow reads dozens more, whatever the name of the file says, and for one of them runs another program.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 _CHUNK = 64
 _SPACE_MARGIN = 64 * 2**20
+# Whoever builds an array writes to it all the time; one untouched for so long was left by a process that was killed.
+_ABANDONED_SECONDS = 3600
+
+
+class CorruptImage(InputError):
+    """An image that is there and cannot be read: broken, truncated or too large."""
 
 
 def check_free_space(folder: Path, needed: int, purpose: str) -> None:
@@ -62,14 +74,18 @@ def decode_images(
     cache: Path,
     in_memory_limit: int = 512 * 2**20,
     progress: bool = True,
+    broken: dict[int, str] | None = None,
 ) -> np.ndarray:
     """Decode images once, resized to `size`, into one (N, 3, height, width) uint8 array, RGB.
 
     size: (height, width) in pixels; an image of another size is resized bilinearly with antialiasing. An array above
     `in_memory_limit` bytes is kept as a file under `cache` and returned as a read-only `np.memmap`; its name is a
     digest of the images' paths, sizes, times and of `size`, so a changed image is decoded anew. A smaller array is
-    decoded into memory. Raises `InputError` for an image that is missing, unreadable, truncated or larger than
-    50 megapixels (its path named) and for a disk without room.
+    decoded into memory. Processes that build the same array at once each make their own, and the last one stays.
+
+    Raises `InputError` for an image that is missing, unreadable, truncated or larger than 50 megapixels (its path
+    named) and for a disk without room. broken: an empty dict; where it is given, an image that is there and cannot be
+    read is no error, but black, and its number and what is wrong with it are put here.
     """
     height, width = size
     if height < 1 or width < 1:
@@ -79,26 +95,38 @@ def decode_images(
     if needed <= in_memory_limit:
         array = np.empty(shape, dtype=np.uint8)
         done = 0
-        for chunk in _decoded_chunks(paths, size, progress):
+        for chunk in _decoded_chunks(paths, size, progress, broken):
             array[done : done + len(chunk)] = chunk
             done += len(chunk)
         return array
 
     stored = cache / f"decoded-{height}x{width}-{_fingerprint(paths, size)}.npy"
+    incomplete, note = stored.with_suffix(".incomplete.npy"), stored.with_suffix(".broken.json")
+    if broken is not None and incomplete.is_file() and (known := _read_note(note)):
+        broken.update(known)
+        return _open_stored(incomplete, shape)
     if not stored.is_file():
         cache.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(stored)
         check_free_space(cache, needed, f"decoding {len(paths):,} images at {height}x{width}")
-        _store(stored, shape, _decoded_chunks(paths, size, progress))
-    return _open_stored(stored, shape)
+        with _stored(stored, shape, _decoded_chunks(paths, size, progress, broken)) as partial:
+            if broken:
+                # The array lacks images, so it may never be taken for the whole one: another name, the note first.
+                mine = partial.with_suffix(".json")
+                write_whole(mine, json.dumps(dict(sorted(broken.items()))).encode())
+                os.replace(mine, note)
+            os.replace(partial, incomplete if broken else stored)
+    return _open_stored(incomplete if broken else stored, shape)
 
 
 def decode_image(path: str, size: tuple[int, int]) -> np.ndarray:
     """One image as (3, height, width) uint8 RGB; see `decode_images` for the resizing and the errors."""
-    height, width = size
-    image = read_image(path)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1)
+    pixels = np.array(read_image(path))
+    if pixels.shape[:2] == size:
+        return pixels.transpose(2, 0, 1)
+    # Pillow's own way of resizing, to one grey level, in a third of its time.
+    image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+    return functional.interpolate(image, size, mode="bilinear", antialias=True)[0].numpy()
 
 
 def read_image(path: str) -> Image.Image:
@@ -107,10 +135,10 @@ def read_image(path: str) -> Image.Image:
     Raises `InputError` as `decode_images` does.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             columns, rows = image.size
             if columns * rows > MAX_PIXELS:
-                raise InputError(
+                raise CorruptImage(
                     f"{path}: {columns} x {rows} pixels, above the limit of {MAX_PIXELS:,}; "
                     "store it smaller or take it out"
                 )
@@ -118,24 +146,36 @@ def read_image(path: str) -> Image.Image:
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; was the dataset moved or changed?") from None
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise CorruptImage(f"{path}: {error}") from None
     # Pillow tells broken files by whatever its decoders meet; a full disk or a missing right is not among them here.
-    except (OSError, SyntaxError, EOFError, IndexError, ValueError, struct.error) as error:
-        if isinstance(error, (InputError, PermissionError)):
+    except Exception as error:
+        if isinstance(error, (InputError, PermissionError, MemoryError)):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: unreadable or truncated image ({reason}); replace it or take it out") from None
+        raise CorruptImage(f"{path}: unreadable or truncated image ({reason}); replace it or take it out") from None
 
 
-def _decoded_chunks(paths: Sequence[str], size: tuple[int, int], progress: bool) -> Iterator[np.ndarray]:
+def _decoded_chunks(
+    paths: Sequence[str], size: tuple[int, int], progress: bool, broken: dict[int, str] | None
+) -> Iterator[np.ndarray]:
     """(n, 3, H, W) uint8 pieces in the order of `paths`, decoded by one thread a core, a few pieces ahead."""
 
-    def decode(part: Sequence[str]) -> np.ndarray:
-        return np.stack([decode_image(path, size) for path in part])
+    def decode(start: int) -> np.ndarray:
+        part = paths[start : start + _CHUNK]
+        chunk = np.zeros((len(part), 3, *size), dtype=np.uint8)
+        for place, path in enumerate(part):
+            try:
+                chunk[place] = decode_image(path, size)
+            except CorruptImage as error:
+                if broken is None:
+                    raise
+                broken[start + place] = str(error)
+        return chunk
 
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parts = (paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
-    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
+    parts = iter(range(0, len(paths), _CHUNK))
+    # What decoding asks of torch is small: threads of its own would only wait for each other.
+    pool = ThreadPoolExecutor(workers, "decode", initializer=lambda: torch.set_num_threads(1))
     try:
         with tqdm(
             total=len(paths), desc="decoding images", unit="img", disable=None if progress else True, leave=False
@@ -152,8 +192,9 @@ def _decoded_chunks(paths: Sequence[str], size: tuple[int, int], progress: bool)
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _store(stored: Path, shape: tuple[int, ...], chunks: Iterator[np.ndarray]) -> None:
-    """Write an .npy file piece by piece and rename it into place when it is whole.
+@contextmanager
+def _stored(stored: Path, shape: tuple[int, ...], chunks: Iterator[np.ndarray]) -> Iterator[Path]:
+    """Write an .npy file piece by piece; the block renames it into place, and what it leaves is removed.
 
     Plain writes, because a full disk under a memory map would kill the process instead of raising an error.
     """
@@ -163,13 +204,29 @@ def _store(stored: Path, shape: tuple[int, ...], chunks: Iterator[np.ndarray]) -
             header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for chunk in chunks:
-                file.write(np.ascontiguousarray(chunk).data)
+                file.write(chunk.data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, stored)
-    except BaseException:
+        yield Path(partial)
+    finally:
         Path(partial).unlink(missing_ok=True)
-        raise
+
+
+def _remove_abandoned(stored: Path) -> None:
+    """Delete what processes that were killed left of this array."""
+    for partial in stored.parent.glob(f".{stored.stem}.*.partial"):
+        # Another process may be as quick.
+        with suppress(FileNotFoundError):
+            if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
+                partial.unlink()
+
+
+def _read_note(note: Path) -> dict[int, str]:
+    """The numbers of the images that an incomplete array lacks; empty where that is unknown, so that it is not used."""
+    try:
+        return {int(number): str(reason) for number, reason in json.loads(note.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _open_stored(stored: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -183,7 +240,7 @@ def _open_stored(stored: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _fingerprint(paths: Sequence[str], size: tuple[int, int]) -> str:
-    digest = hashlib.sha256(f"rgb bilinear {size[0]}x{size[1]}\n".encode())
+    digest = hashlib.sha256(f"rgb bilinear torch {size[0]}x{size[1]}\n".encode())
     for path in paths:
         try:
             status = os.stat(path)

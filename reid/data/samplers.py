@@ -42,6 +42,28 @@ class Sampler:
         """Images of a tuple of "mined", 0 of the others."""
         return 2 + self.negatives if self.name == "mined" else 0
 
+    @property
+    def group(self) -> int:
+        """Images of a batch that belong together."""
+        return {"identity": self.instances, "mined": self.tuple_size}.get(self.name, 1)
+
+
+def share(index: Tensor, group: int, rank: int, world: int) -> Tensor:
+    """What process `rank` of `world` takes of a batch: neighbouring groups of `group` images, as even as can be.
+
+    index: (B,) int64. All shares in the order of the ranks are the batch. Raises InputError where one would be empty.
+    """
+    if not 0 <= rank < world:
+        raise ValueError(f"there is no process {rank} among {world}")
+    groups = -(-len(index) // group)
+    if groups < world:
+        raise InputError(
+            f"a batch of {len(index)} images, {group} of which belong together, cannot be shared by {world} processes; "
+            "raise SOLVER.BATCH_SIZE or start fewer"
+        )
+    first, last = (len(index) if part == world else part * groups // world * group for part in (rank, rank + 1))
+    return index[first:last]
+
 
 def batch_count(sampler: Sampler, labels: Tensor, batch_size: int) -> int:
     """Batches of one epoch. Raises InputError where the data, labels (N,) int64, cannot fill a single one."""

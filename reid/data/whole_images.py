@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reid.data.augment import normalise
 from reid.data.cache import read_image
-from reid.data.loaders import prefetched
+from reid.data.normalisation import normalise
+from reid.data.prefetch import prefetched
 from reid.errors import InputError
 
 LONGEST_SIDE = 1024

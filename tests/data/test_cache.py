@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import multiprocessing
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +121,71 @@ def test_a_giant_image_is_refused_by_its_header(tmp_path):
     Image.new("1", (10_000, 5_001)).save(path)
     with pytest.raises(InputError, match=r"giant\.png: 10000 x 5001 pixels, above the limit of 50,000,000"):
         decode([str(path)], tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"plain text", None])
+def test_an_array_without_some_images_is_never_taken_for_the_whole(tmp_path, paths, monkeypatch, content):
+    broken = Path(paths[100])
+    broken.write_bytes(broken.read_bytes()[:-60] if content is None else content)
+    found: dict[int, str] = {}
+    images = decode(paths, tmp_path, in_memory_limit=0, broken=found)
+    assert list(found) == [100] and str(broken) in found[100] and "\n" not in found[100]
+    assert not images[100].any() and images[99].any()
+    with pytest.raises(InputError, match=r"100\.jpg: unreadable or truncated"):
+        decode(paths, tmp_path, in_memory_limit=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "decode_image", lambda *_: pytest.fail("decoded again"))
+        again: dict[int, str] = {}
+        np.testing.assert_array_equal(decode(paths, tmp_path, in_memory_limit=0, broken=again), images)
+        assert again == found
+    for note in (tmp_path / "cache").glob("*.json"):
+        note.unlink()  # without it nobody knows what is missing: decoded anew
+    once_more: dict[int, str] = {}
+    decode(paths, tmp_path, in_memory_limit=0, broken=once_more)
+    assert once_more == found
+
+
+def _decode_in_a_process(paths: list[str], cache: str, barrier: Any, hashes: Any) -> None:
+    barrier.wait(timeout=60)
+    images = decode_images(paths, size=(128, 64), cache=Path(cache), in_memory_limit=0, progress=False)
+    hashes.put(hashlib.sha256(np.array(images)).hexdigest())
+
+
+def test_processes_that_build_it_at_once_do_each_other_no_harm(tmp_path, paths):
+    context = multiprocessing.get_context("fork")
+    barrier, hashes = context.Barrier(3), context.Queue()
+    arguments = (paths, str(tmp_path / "cache"), barrier, hashes)
+    processes = [context.Process(target=_decode_in_a_process, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    found = {hashes.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join(timeout=60)
+        assert process.exitcode == 0
+    assert found == {hashlib.sha256(np.array(decode(paths, tmp_path))).hexdigest()}
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path, paths):
+    decode(paths, tmp_path, in_memory_limit=0)
+    (stored,) = (tmp_path / "cache").iterdir()
+    stem = stored.stem
+    stored.unlink()
+    old, new = (stored.with_name(f".{stem}.{part}.partial") for part in ("old", "new"))
+    old.write_bytes(b"x")
+    new.write_bytes(b"x")
+    os.utime(old, (1, 1))
+    decode(paths, tmp_path, in_memory_limit=0)
+    assert not old.exists() and new.exists()
+
+
+@pytest.mark.parametrize("size", [(64, 128), (50, 131), (200, 90), (31, 300)])
+def test_resizing_is_that_of_pillow_to_one_level(tmp_path, make_image, size):
+    make_image(tmp_path / "image.jpg", 5, size)
+    mine = decode([str(tmp_path / "image.jpg")], tmp_path, size=(256, 128))[0].transpose(1, 2, 0)
+    with Image.open(tmp_path / "image.jpg") as image:
+        wanted = np.asarray(image.resize((128, 256), Image.Resampling.BILINEAR))
+    assert np.abs(mine.astype(int) - wanted).max() <= 1
 
 
 def test_a_disk_that_fills_leaves_nothing(tmp_path, paths, monkeypatch):

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from reid.data.augment import normalise
-from reid.data.loaders import TestLoader, TrainLoader, prefetched
+from reid.data.jitter import Jitter
+from reid.data.loaders import TestLoader, TrainLoader
+from reid.data.normalisation import normalise
+from reid.data.prefetch import prefetched
+from reid.data.samplers import Sampler
 from reid.errors import InputError
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -147,6 +150,73 @@ def test_test_images_come_in_order_and_unchanged(tmp_path):
     assert [len(batch) for batch in batches] == [10, 10, 3] and len(loader) == 3
     assert torch.equal(torch.cat(batches), normalise(torch.from_numpy(numbered()), MEAN, STD))
     assert torch.equal(torch.cat(list(loader)), torch.cat(batches))
+
+
+ALL_STEPS = {"flip": 0.5, "pad": 2, "erasing": 0.5, "jitter": Jitter(0.3, 0.3, 0.3, 0.1), "policy": "randaugment"}
+
+
+def noise(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 3, 16, 8), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", ["shuffled", "identity", "mined"])
+@pytest.mark.parametrize("world", [2, 3])
+def test_shares_of_all_processes_are_the_batches_of_one(name, world):
+    labels = np.arange(40, dtype=np.int64) % 14  # some identities have 2 images, for shares of 4
+    descriptors = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)) if name == "mined" else None
+    sampler = Sampler(name, instances=4, negatives=2)
+    loader = TrainLoader(
+        noise(40), labels, batch_size=12, mean=MEAN, std=STD, device="cpu", sampler=sampler, **ALL_STEPS
+    )
+    alone = list(loader.epoch(4, descriptors))
+    shares = [list(loader.epoch(4, descriptors, rank=rank, world=world)) for rank in range(world)]
+    assert len(alone) == len(loader) > 1
+    for number, (images, own) in enumerate(alone):
+        parts = [batches[number] for batches in shares]
+        assert torch.equal(torch.cat([part for part, _ in parts]), images)
+        assert torch.equal(torch.cat([part for _, part in parts]), own)
+        assert all(len(part) % sampler.group == 0 and len(part) for part, _ in parts)
+
+
+def test_an_image_is_augmented_alike_in_batches_of_any_size_and_order():
+    small, large = ({}, {})
+    for found, size in ((small, 4), (large, 20)):
+        loader = train_loader(noise(40), batch_size=size, **ALL_STEPS)
+        for images, labels in loader.epoch(9):
+            found |= dict(zip(labels.tolist(), images, strict=True))
+    assert len(small) == len(large) == 40
+    assert all(torch.equal(small[number], large[number]) for number in small)
+
+
+def test_an_image_shown_twice_is_not_shown_in_the_same_guise():
+    loader = TrainLoader(
+        noise(4), np.arange(4) // 2, batch_size=8, mean=MEAN, std=STD, device="cpu", sampler=Sampler("identity"),
+        **{**ALL_STEPS, "flip": 0.0},
+    )  # fmt: skip
+    ((images, _),) = loader.epoch(0)
+    assert len({tuple(image.flatten().tolist()) for image in images}) == 8
+
+
+@pytest.mark.parametrize("name", ["shuffled", "identity"])
+def test_an_epoch_goes_on_from_any_batch(name):
+    loader = TrainLoader(
+        noise(30), np.arange(30) % 7, batch_size=8, mean=MEAN, std=STD, device="cpu",
+        sampler=Sampler(name), paths=[f"{number}.jpg" for number in range(30)], **ALL_STEPS,
+    )  # fmt: skip
+    whole = list(loader.epoch(3))
+    for (images, labels), (others, same) in zip(whole[2:], loader.epoch(3, start=2), strict=True):
+        assert torch.equal(images, others) and torch.equal(labels, same)
+    for number, (_, labels) in enumerate(whole):
+        files = loader.names(3, number)
+        assert [int(file[:-4]) % 7 for file in files] == labels.tolist()
+        assert loader.names(3, number, rank=0, world=2) + loader.names(3, number, rank=1, world=2) == files
+
+
+def test_more_processes_than_a_batch_has_parts_are_refused():
+    with pytest.raises(InputError, match="a batch of 5 images, 1 of which belong together, cannot be shared by 6"):
+        list(train_loader().epoch(0, rank=0, world=6))
+    with pytest.raises(ValueError, match="no process 2 among 2"):
+        list(train_loader().epoch(0, rank=2, world=2))
 
 
 def test_what_does_not_fit_together_is_refused():
