@@ -17,7 +17,8 @@ from reid.errors import InputError, unknown_name
 from reid.model.flatten import Flatten
 from reid.model.network import ReidNetwork
 from reid.records import Features
-from reid.stages.epoch import autocast, evaluation_mode
+from reid.stages.epoch import evaluation_mode
+from reid.stages.step import autocast
 
 COMBINATIONS = ("mean", "gem")
 FEATURES = ("input", "output")

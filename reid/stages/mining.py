@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from reid.stages.epoch import autocast, evaluation_mode
+from reid.stages.epoch import evaluation_mode
 from reid.stages.state import Batches, TrainState
+from reid.stages.step import autocast
 
 ALL = 2**62
 

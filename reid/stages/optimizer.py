@@ -20,7 +20,10 @@ class Solver:
 
     optimizer: "sgd", "adam" or "adamw". bias_lr_factor, bias_weight_decay: the official recipe doubles the rate of
     biases and does not decay them. norm_statistics: "running" (BatchNorm learns its statistics) or "frozen" (it keeps
-    them). dtype: autocast type of the forward pass, None for float32.
+    them). dtype: autocast type of the forward pass, None for float32. fused: one kernel for the optimiser's step. tf32:
+    of matrix products. accumulate: batches a step. clip: largest norm of a step's gradient, 0
+    for no limit. ema: decay of the average that every stage ends with, 0 for none. nonfinite: "stop" or "skip", what a
+    loss that is NaN or infinite leads to.
     """
 
     optimizer: str = "sgd"
@@ -32,6 +35,12 @@ class Solver:
     norm_statistics: str = "running"
     dtype: torch.dtype | None = None
     seed: int = 0
+    fused: bool = False
+    tf32: bool = False
+    accumulate: int = 1
+    clip: float = 0.0
+    ema: float = 0.0
+    nonfinite: str = "stop"
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> None:
@@ -100,10 +109,11 @@ def make_optimizer(model: nn.Module, solver: Solver, lr: float, factors: Sequenc
         for (factor, kind), parameters in kinds.items()
         if parameters
     ]
+    fused = solver.fused or None
     if solver.optimizer == "sgd":
-        return SGD(groups, lr=lr, momentum=solver.momentum)
+        return SGD(groups, lr=lr, momentum=solver.momentum, fused=fused)
     make = {"adam": Adam, "adamw": AdamW}[solver.optimizer]
-    return make(groups, lr=lr, amsgrad=solver.amsgrad)
+    return make(groups, lr=lr, amsgrad=solver.amsgrad, fused=fused)
 
 
 def set_training_mode(model: nn.Module, norm_statistics: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,6 +13,8 @@ from torch import Tensor
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.records import Scores, StageLog
+from reid.stages.average import Average, adopt, start_average
+from reid.stages.epoch import Sums
 
 
 class Batches(Protocol):
@@ -21,9 +25,22 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def epoch(self, seed: int, descriptors: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def epoch(
+        self, seed: int, descriptors: Tensor | None = None, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+    def names(self, seed: int, batch: int, descriptors: Tensor | None = None) -> Sequence[str]: ...
 
     def sample(self, count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+@dataclass
+class Middle:
+    """How far an epoch came: see `TrainState`."""
+
+    sums: Sums
+    random: dict[str, Any]
+    descriptors: Tensor | None = None
 
 
 @dataclass
@@ -32,7 +49,10 @@ class TrainState:
 
     objective: what is minimised, with its own state. rows: the finished stages. stage, round, epoch: the unfinished one
     and how many of its epochs are done, with the loss of each, the seconds and images spent, the last rate and the
-    optimiser's state. Random numbers need no place here: every epoch is seeded from its own position.
+    optimiser's state. average: the moving average of the weights and the steps it has followed, where the stage keeps
+    one. Every epoch is seeded from its own position; one that is broken off holds in `middle` how far it came: the sums
+    of its batches, the states of the random generators, and the descriptors that its batches were mined by, which the
+    network of the moment no longer gives.
     """
 
     run: str
@@ -47,6 +67,9 @@ class TrainState:
     images: int = 0
     lr: float = 0.0
     optimizer: dict[str, Any] | None = None
+    average: Average | None = None
+    steps: int = 0
+    middle: Middle | None = None
 
     def done(self, stage: str, round: int) -> StageLog | None:
         """The row of a stage, if it is finished."""
@@ -54,10 +77,11 @@ class TrainState:
 
     def begin(self, stage: str, round: int) -> bool:
         """Take up a stage; True where it goes on in the middle, False where it starts afresh."""
-        if (self.stage, self.round) == (stage, round) and self.epoch:
+        if (self.stage, self.round) == (stage, round) and (self.epoch or self.middle):
             return True
         self.stage, self.round, self.epoch, self.losses = stage, round, 0, []
         self.seconds, self.images, self.lr, self.optimizer = 0.0, 0, 0.0, None
+        self.average, self.steps, self.middle = None, 0, None
         return False
 
     def finish(self, row: StageLog) -> StageLog:
@@ -67,23 +91,34 @@ class TrainState:
         return row
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that it loads without a pickle."""
+        """Tensors and plain values only, so that it loads without a pickle.
+
+        "model" holds what is to be evaluated: the average where there is one, with the weights that train on beside it.
+        """
+        weights = self.model.state_dict()
         return {
-            "model": self.model.state_dict(),
+            "model": {**weights, **self.average} if self.average else weights,
+            "trained": {name: weights[name] for name in self.average} if self.average else None,
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer,
             "position": {
                 key: getattr(self, key)
-                for key in ("run", "stage", "round", "epoch", "losses", "seconds", "images", "lr")
+                for key in ("run", "stage", "round", "epoch", "losses", "seconds", "images", "lr", "steps")
             },
+            "middle": {**vars(self.middle), "sums": dataclasses.asdict(self.middle.sums)} if self.middle else None,
             "rows": [_row_to_plain(row) for row in self.rows],
         }
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Take over what `to_checkpoint` gave; the tensors of model and objective are loaded by the caller."""
+        """Take over what `to_checkpoint` gave; the caller has loaded "model" and "objective" into theirs."""
         for key, value in content["position"].items():
             setattr(self, key, value)
         self.optimizer = content["optimizer"]
+        middle, trained = content.get("middle"), content.get("trained")
+        self.middle = Middle(**{**middle, "sums": Sums(**middle["sums"])}) if middle else None
+        self.average = start_average(self.model) if trained else None
+        if trained:
+            adopt(self.model, trained)
         self.rows = [_row_from_plain(row) for row in content["rows"]]
 
 
@@ -102,9 +137,14 @@ def _row_from_plain(plain: dict[str, Any]) -> StageLog:
 class Hooks:
     """How a run reports. evaluate(model, last): the scores, more of them where `last` says that the run ends here.
 
-    epoch(state, entry) after every epoch and stage(state, row) after every stage: log and save.
+    epoch(state, entry) after every epoch and stage(state, row) after every stage: log and save. due(): asked after
+    every step of the optimiser, whether to save now, and save(state) does so; it may raise KeyboardInterrupt. held:
+    what an epoch stands in, so that a wish to end is kept for `due`.
     """
 
     evaluate: Callable[[ReidNetwork, bool], tuple[Scores, ...]] = lambda model, last: ()
     epoch: Callable[[TrainState, dict[str, Any]], None] = lambda state, entry: None
     stage: Callable[[TrainState, StageLog], None] = lambda state, row: None
+    due: Callable[[], bool] = lambda: False
+    save: Callable[[TrainState], None] = lambda state: None
+    held: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext

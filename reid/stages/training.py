@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
+
+from torch.optim import Optimizer
 
 from reid.decorrelation import correlation_metric
 from reid.records import StageLog
-from reid.run import seed_everything, seed_from
-from reid.stages.epoch import train_epoch
+from reid.run import random_states, restore_random_states, seed_everything, seed_from
+from reid.stages.average import adopt, follow, start_average
+from reid.stages.epoch import EpochResult, Sums, Watch, train_epoch
 from reid.stages.mining import describe_all
 from reid.stages.optimizer import Solver, freeze, make_optimizer, set_training_mode
 from reid.stages.schedule import Schedule
-from reid.stages.state import Batches, Hooks, TrainState
+from reid.stages.state import Batches, Hooks, Middle, TrainState
 
 
 def train_stage(
@@ -26,9 +30,11 @@ def train_stage(
     also_frozen: tuple[str, ...] = (),
     stop_after: int | None = None,
 ) -> StageLog:
-    """Train one stage, from its start or from the epoch that `state` has reached, and evaluate at its end.
+    """Train one stage, from its start or from the epoch and batch that `state` has reached, and evaluate at its end.
 
     stop_after: end after so many epochs of the schedule and ignore the loss (a control ends where its original did).
+    Where `solver.ema` asks for an average, the network is that average once the stage has ended, and the S(W) of every
+    epoch is that of the average so far.
     """
     model = state.model
     freeze(model, (*schedule.freeze, *also_frozen))
@@ -36,48 +42,49 @@ def train_stage(
     optimizer = make_optimizer(model, solver, schedule.base_lr(round), schedule.lr_factors)
     if state.begin(stage, round) and state.optimizer is not None:
         optimizer.load_state_dict(state.optimizer)
+    if solver.ema and state.average is None:
+        state.average = start_average(model)
     last = stop_after or schedule.epochs
     while state.epoch < last and not (stop_after is None and schedule.settled(state.losses)):
         epoch = state.epoch
         # The run's name is left out: a control sees the same batches as its original.
         seed = seed_from(solver.seed, stage, round, epoch)
         seed_everything(seed)
-        descriptors = {"descriptors": describe_all(state, loader, solver.dtype)} if loader.mines else {}
-        set_training_mode(model, solver.norm_statistics)
-        state.objective.train()
-        result = train_epoch(
-            model,
-            loader.epoch(seed, **descriptors),
-            count=len(loader),
-            optimizer=optimizer,
-            factor=lambda part: schedule.factor(state.epoch + part),
-            objective=state.objective,
-            progress=lambda part: (state.epoch + part) / schedule.epochs,
-            dtype=solver.dtype,
-            title=f"{state.run} {stage} {round or ''} epoch {epoch + 1}/{last}".replace("  ", " "),
-        )
-        state.epoch += 1
-        state.losses.append(result.loss)
-        state.seconds += result.seconds
-        state.images += result.images
-        state.lr = result.lr
-        state.optimizer = optimizer.state_dict()
-        hooks.epoch(
-            state,
-            {
-                "kind": "epoch",
-                "run": state.run,
-                "stage": stage,
-                "round": round,
-                "epoch": state.epoch,
-                "loss": result.loss,
-                "lr": result.lr,
-                "images_per_second": result.images / result.seconds,
-                "seconds": result.seconds,
-                "correlation": correlation_metric(model.eigenlayer.vectors),
-                **({"losses": result.parts} if result.parts else {}),
-            },
-        )
+        mined: dict[str, Any] = {}
+        if loader.mines:
+            kept = state.middle.descriptors if state.middle else None
+            mined = {"descriptors": describe_all(state, loader, solver.dtype) if kept is None else kept}
+        title = f"{state.run} {stage} {round or ''} epoch {epoch + 1}/{last}".replace("  ", " ")
+        with hooks.held():
+            result = _train_epoch(
+                state, loader, optimizer, schedule, solver, hooks, seed=seed, mined=mined, title=title
+            )
+            state.epoch += 1
+            state.middle = None
+            state.losses.append(result.loss)
+            state.seconds += result.seconds
+            state.images += result.images
+            state.lr = result.lr
+            state.optimizer = optimizer.state_dict()
+            hooks.epoch(
+                state,
+                {
+                    "kind": "epoch",
+                    "run": state.run,
+                    "stage": stage,
+                    "round": round,
+                    "epoch": state.epoch,
+                    "loss": result.loss,
+                    "lr": result.lr,
+                    "images_per_second": result.images / result.seconds,
+                    "seconds": result.seconds,
+                    "correlation": _correlation(state),
+                    **({"losses": result.parts} if result.parts else {}),
+                    **({"skipped": result.skipped} if result.skipped else {}),
+                },
+            )
+    if state.average is not None:
+        adopt(model, state.average)
     row = StageLog(
         run=state.run,
         stage=stage,
@@ -92,3 +99,63 @@ def train_stage(
     state.finish(row)
     hooks.stage(state, row)
     return row
+
+
+def _train_epoch(
+    state: TrainState,
+    loader: Batches,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    solver: Solver,
+    hooks: Hooks,
+    *,
+    seed: int,
+    mined: dict[str, Any],
+    title: str,
+) -> EpochResult:
+    """One epoch from its start, or from its middle with the random numbers that would have come next."""
+    model, sums = state.model, None
+    set_training_mode(model, solver.norm_statistics)
+    state.objective.train()
+    if state.middle:
+        sums = state.middle.sums
+        restore_random_states(state.middle.random)
+
+    def step() -> None:
+        state.steps += 1
+        if state.average is not None:
+            follow(state.average, model, solver.ema, state.steps)
+
+    def save(sums: Sums) -> None:
+        state.optimizer = optimizer.state_dict()
+        state.middle = Middle(sums, random_states(), mined.get("descriptors"))
+        hooks.save(state)
+
+    return train_epoch(
+        model,
+        loader.epoch(seed, **mined, start=sums.batches if sums else 0),
+        count=len(loader),
+        optimizer=optimizer,
+        factor=lambda part: schedule.factor(state.epoch + part),
+        objective=state.objective,
+        progress=lambda part: (state.epoch + part) / schedule.epochs,
+        dtype=solver.dtype,
+        accumulate=solver.accumulate,
+        clip=solver.clip,
+        tf32=solver.tf32,
+        skip=solver.nonfinite == "skip",
+        sums=sums,
+        watch=Watch(step=step, due=hooks.due, save=save, names=lambda batch: loader.names(seed, batch, **mined)),
+        title=title,
+    )
+
+
+def _correlation(state: TrainState) -> float:
+    """S(W) of what would be evaluated now."""
+    if state.average is None:
+        return correlation_metric(state.model.eigenlayer.vectors)
+    trained = {name: tensor.clone() for name, tensor in state.model.state_dict().items() if name in state.average}
+    adopt(state.model, state.average)
+    correlation = correlation_metric(state.model.eigenlayer.vectors)
+    adopt(state.model, trained)
+    return correlation

@@ -43,10 +43,18 @@ class SmallLoader:
     def __len__(self) -> int:
         return len(self.images) // self.batch
 
-    def epoch(self, seed: int, descriptors: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
-        for index in order.split(self.batch):
+    def _order(self, seed: int, descriptors: Tensor | None) -> tuple[Tensor, ...]:
+        """Random; or, of a loader that mines, by what the descriptors are at the moment."""
+        if descriptors is not None:
+            return descriptors[:, 0].argsort(stable=True).split(self.batch)
+        return torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed)).split(self.batch)
+
+    def epoch(self, seed: int, descriptors: Tensor | None = None, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in self._order(seed, descriptors)[start:]:
             yield self.images[index], self.labels[index]
+
+    def names(self, seed: int, batch: int, descriptors: Tensor | None = None) -> tuple[str, ...]:
+        return tuple(f"{number}.jpg" for number in self._order(seed, descriptors)[batch].tolist())
 
     def sample(self, count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield self.images[:count], self.labels[:count]

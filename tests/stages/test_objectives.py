@@ -95,7 +95,7 @@ class MiningLoader:
     def __len__(self) -> int:
         return 1
 
-    def epoch(self, seed: int, descriptors: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, seed: int, descriptors: Tensor | None = None, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         assert descriptors is not None
         self.given.append(descriptors)
         yield self.images[:12], self.labels[:12]
