@@ -3,8 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_DIR ?= runs/demo
+CONFIG ?= configs/demo_synthetic.yaml
+KILLS ?= 200
+INPUTS ?= 400
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench profile fault fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -35,6 +39,15 @@ bench: .venv/ready  ## measure ranking, decorrelation and drawing on this machin
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/decorrelation.py
 	$(BIN)/python benchmarks/synthetic.py
+
+profile: .venv/ready  ## tell where the time of a training step goes; CONFIG=configs/NAME.yaml
+	$(BIN)/python tools/profile_step.py --config-file $(CONFIG)
+
+fault: .venv/ready fuzz  ## kill 200 small trainings, let them go on and compare them with unkilled ones; KILLS=, JOBS=
+	$(BIN)/python tests/fault/kills.py --kills $(KILLS) --jobs $(JOBS)
+
+fuzz: .venv/ready  ## read 10,000 hostile files; INPUTS= of each kind
+	FUZZ_INPUTS=$(INPUTS) $(BIN)/python -m pytest tests/fuzz
 
 clean:  ## remove the virtual environment and caches, not runs/
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from reid.combinations import rate_factor
 from reid.config import load_config, parse_config
 from reid.data import DATASETS, combine, compile_pattern, read_drawn_boxes
 from reid.data.cache import decode_images
+from reid.data.jitter import Jitter
 from reid.data.loaders import TestLoader, TrainLoader
+from reid.data.pixels import DecodedImages, ImageFiles, cores, on_device
 from reid.data.samplers import Sampler
 from reid.data.subset import share_of_identities
 from reid.data.whole_images import WholeImage, WholeImageLoader
@@ -103,10 +106,10 @@ def _root(config: CfgNode) -> Path:
 
 
 def train_loader(config: CfgNode, data: Split) -> TrainLoader:
-    """The training images, decoded once, with class labels 0..n-1."""
-    labels = data.train_labels()
+    """The training images, with class labels 0..n-1."""
+    labels, jitter = data.train_labels(), config.INPUT.JITTER
     return TrainLoader(
-        images=_decode(config, data.train),
+        images=_train_images(config, data.train),
         labels=np.array([labels[image.identity] for image in data.train], dtype=np.int64),
         batch_size=config.SOLVER.BATCH_SIZE,
         flip=config.INPUT.FLIP,
@@ -116,6 +119,10 @@ def train_loader(config: CfgNode, data: Split) -> TrainLoader:
         std=tuple(config.INPUT.STD),
         device=device(config),
         sampler=_sampler(config),
+        paths=tuple(image.path for image in data.train),
+        jitter=Jitter(jitter.BRIGHTNESS, jitter.CONTRAST, jitter.SATURATION, jitter.HUE, jitter.PROBABILITY),
+        policy=config.INPUT.POLICY,
+        corrupt=config.INPUT.CORRUPT,
     )
 
 
@@ -126,7 +133,7 @@ def _sampler(config: CfgNode) -> Sampler:
 def test_loader(config: CfgNode, images: tuple[ImageRecord, ...]) -> TestLoader:
     """Query or gallery images in order."""
     return TestLoader(
-        images=_decode(config, images),
+        images=_images(config, images),
         identities=np.array([image.identity for image in images], dtype=np.int64),
         cameras=np.array([image.camera for image in images], dtype=np.int64),
         paths=tuple(image.path for image in images),
@@ -167,9 +174,22 @@ def loaders(config: CfgNode, data: Split) -> Loaders:
     return Loaders(train_loader(config, data), query, gallery)
 
 
-def _decode(config: CfgNode, images: tuple[ImageRecord, ...]) -> np.ndarray:
+def _train_images(config: CfgNode, images: tuple[ImageRecord, ...]) -> DecodedImages | ImageFiles:
+    """As `_images`, on the device where they fit; images that cannot be read are noted where that is no error."""
+    found = _images(config, images, {} if config.INPUT.CORRUPT == "skip" else None)
+    return found if isinstance(found, ImageFiles) else on_device(found, device(config), config.INPUT.DEVICE_CACHE)
+
+
+def _images(
+    config: CfgNode, images: tuple[ImageRecord, ...], broken: dict[int, str] | None = None
+) -> DecodedImages | ImageFiles:
+    """The images at INPUT.SIZE, decoded now or, with INPUT.CACHE off, when they are wanted."""
     height, width = config.INPUT.SIZE
-    return decode_images([image.path for image in images], size=(height, width), cache=cache_folder(config))
+    paths = [image.path for image in images]
+    if config.INPUT.CACHE == "off":
+        return ImageFiles(paths, (height, width), config.INPUT.THREADS or cores())
+    pixels = decode_images(paths, size=(height, width), cache=cache_folder(config), broken=broken)
+    return DecodedImages(pixels, broken or {})
 
 
 def pretrained(config: CfgNode) -> dict[str, Tensor] | None:
@@ -216,9 +236,30 @@ def load_network(path: Path) -> tuple[ReidNetwork, CfgNode]:
     """The network of a checkpoint of ours, on the CPU in evaluation mode, and the configuration it carries."""
     content = load_checkpoint(path)
     config = parse_config(content["config"], source=f"the configuration in {path}")
+    _check_size(config, content, path)
     model = network(config, num_classes=content["num_classes"])
     load_strictly(model, content["model"], network="the configuration it carries", source=str(path))
     return model.eval(), config
+
+
+def _check_size(config: CfgNode, content: dict[str, Any], path: Path) -> None:
+    """Raise InputError for a checkpoint whose configuration claims a far larger network, before memory is taken."""
+    bare = config.clone()
+    bare.defrost()
+    # Which needs numbers to be set up, and takes as many.
+    bare.MODEL.EIGENLAYER.PARAMETRIZATION = "none"
+    held = sum(tensor.numel() for tensor in content["model"].values())
+    try:
+        with torch.device("meta"):
+            tensors = network(bare, num_classes=content["num_classes"]).state_dict().values()
+        claimed: float = sum(tensor.numel() for tensor in tensors)
+    except (RuntimeError, OverflowError, TypeError):  # more than a tensor can have
+        claimed = math.inf
+    if content["num_classes"] < 1 or claimed > 2 * held + 1_000_000:
+        raise InputError(
+            f"{path}: its configuration with {content['num_classes']} classes describes a network of {claimed:,} "
+            f"numbers, and it holds {held:,}"
+        )
 
 
 def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[str]) -> CfgNode:
@@ -276,6 +317,12 @@ def plan(config: CfgNode) -> Plan:
             norm_statistics=s.NORM_STATISTICS,
             dtype=autocast_dtype(s.PRECISION, device(config)),
             seed=config.SEED,
+            fused={"auto": device(config).type == "cuda", "always": True, "never": False}[s.FUSED],
+            tf32=s.TF32,
+            accumulate=s.ACCUMULATE,
+            clip=s.CLIP,
+            ema=s.EMA,
+            nonfinite=s.NONFINITE,
         ),
         variant=r.VARIANT,
         order=r.ORDER,

@@ -1,13 +1,16 @@
-"""Checkpoints: written beside, flushed and renamed; read without executing a pickle."""
+"""Checkpoints: written beside, flushed and renamed; checked by their checksums and read without executing a pickle."""
 
 from __future__ import annotations
 
 import errno
 import io
+import os
 import pickle
 import re
 import warnings
-from collections.abc import Collection, Mapping
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 
 from reid.errors import InputError
 from reid.files import write_whole
+from reid.tensor_files import check_archive, check_content, is_dense
 
 FORMAT = 1
 
@@ -31,14 +35,31 @@ _NUMPY_SCALARS: list[Any] = [
 ]
 
 
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | None = None) -> None:
     """Write `content` (tensors and plain Python values) so that `path` holds either the old file or the whole new one.
 
+    previous: where the old file is kept. At every moment `path` or `previous` is a whole checkpoint, once one was.
     Raises OSError (a full disk, say) with nothing half-written left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Serialised first: torch's own file writer turns a full disk or a Ctrl-C in its midst into a RuntimeError.
-    write_whole(path, _serialised({"format": FORMAT, **content}))
+    data = _serialised({"format": FORMAT, **content})
+    if previous is not None and path.exists():
+        _keep(path, previous)
+    write_whole(path, data)
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Have `previous` be what `path` is, by a second name of the same file where the disk knows such."""
+    beside = previous.with_name(f".{previous.name}.writing")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(path, beside)
+    except OSError:
+        write_whole(previous, path.read_bytes())
+    else:
+        os.replace(beside, previous)
+        beside.unlink(missing_ok=True)  # which is still there where both were one file already
 
 
 def _serialised(content: dict[str, Any]) -> memoryview:
@@ -52,15 +73,58 @@ def _serialised(content: dict[str, Any]) -> memoryview:
     return buffer.getbuffer()
 
 
+def load_newest(path: Path, previous: Path, tell: Callable[[str], None] = print) -> dict[str, Any] | None:
+    """The checkpoint at `path` or, where that is broken, the one before, which takes its place; None without any.
+
+    tell: called with a line about a broken one. Raises InputError where none is whole.
+    """
+    if not path.exists() and not previous.exists():
+        return None
+    try:
+        return load_checkpoint(path)
+    except InputError as error:
+        if not previous.exists():
+            raise
+        content = load_checkpoint(previous)
+        tell(f"{error}; going on from the checkpoint before it")
+        os.replace(previous, path)
+        return content
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of ours. Raises InputError for a missing, broken or foreign file; no code in it is executed."""
+    if path.is_file():
+        _check_sums(path)
     content = load_tensors(path)
-    kinds = {"model": dict, "config": str, "num_classes": int}
-    if content.get("format") != FORMAT or not all(isinstance(content.get(k), kind) for k, kind in kinds.items()):
+    kinds = {"format": int, "model": dict, "config": str, "num_classes": int}
+    if not all(isinstance(content.get(k), kind) for k, kind in kinds.items()) or content["format"] != FORMAT:
         raise InputError(
             f"{path}: not a checkpoint written by this project (its keys: {', '.join(map(str, list(content)[:6]))})"
         )
+    if not all(isinstance(name, str) and is_dense(value) for name, value in content["model"].items()):
+        raise InputError(f"{path}: the model in it is no state dict of dense tensors")
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the CRC-32 that `torch.save` wrote beside every tensor, which `torch.load` does not look at."""
+    if not zipfile.is_zipfile(path):
+        return  # what else it may be, `load_tensors` tells
+    try:
+        check_archive(path)
+    except ValueError as error:
+        raise InputError(f"{path}: broken: {error}") from None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the start of the file
+            raise
+        broken = "its directory"
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError):
+        broken = "its directory"
+    if broken:
+        raise InputError(f"{path}: broken: {broken} is not what its checksum says")
 
 
 def load_tensors(path: Path) -> dict[Any, Any]:
@@ -73,9 +137,11 @@ def load_tensors(path: Path) -> dict[Any, Any]:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_NUMPY_SCALARS):
             warnings.simplefilter("ignore")
+            check_archive(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
+            check_content(content, path.stat().st_size)
     except MemoryError:
-        raise
+        raise InputError(f"{path}: broken, or larger than the memory of this machine can hold") from None
     except Exception as error:  # bytes that are no checkpoint make the unpickler fail in any way it likes
         # In a file cut short torch seeks before its start, an invalid argument; other OSErrors are the machine's.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:

@@ -39,6 +39,8 @@ def mistakes_of(c: CfgNode) -> Iterator[str]:
         yield f"INPUT.SIZE {c.INPUT.SIZE} must be height and width, 16 to 1024 pixels each"
     if len(c.INPUT.MEAN) != 3 or len(c.INPUT.STD) != 3 or min(c.INPUT.STD) <= 0:
         yield "INPUT.MEAN and INPUT.STD must be three numbers each, STD above 0"
+    if c.INPUT.CACHE == "off" and c.INPUT.DEVICE_CACHE == "on":
+        yield "INPUT.DEVICE_CACHE on keeps decoded images on the device, and INPUT.CACHE off keeps none: leave it auto"
     if not c.MODEL.WEIGHTS or not c.OUTPUT_DIR:
         yield "MODEL.WEIGHTS and OUTPUT_DIR must not be empty"
     yield from _check_backbone(c)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import ast
 import difflib
 import math
+import reprlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from yacs.config import CfgNode
 
 from reid.choices import CHOICES as CHOICES
@@ -22,7 +22,10 @@ from reid.choices import INPUT_SIZES as INPUT_SIZES
 from reid.choices import RENAMED
 from reid.combinations import mistakes_of, offer
 from reid.errors import InputError
+from reid.plain import plain_yaml
 from reid.run import flatten
+
+LONGEST_TEXT = 4096  # letters of a value; no path is longer
 
 
 def _stage(epochs: int, lr: list[float], schedule: str, milestones: list[float]) -> CfgNode:
@@ -88,6 +91,17 @@ def defaults() -> CfgNode:
     c.INPUT.FLIP = 0.5  # probability of a mirrored training image
     c.INPUT.PAD = 0  # pixels of padding before the random crop
     c.INPUT.ERASING = 0.0  # probability of random erasing
+    c.INPUT.JITTER = CfgNode()  # of colours: the factor is uniform in max(0, 1 - x) .. 1 + x, 0 leaves it alone
+    c.INPUT.JITTER.BRIGHTNESS = 0.0
+    c.INPUT.JITTER.CONTRAST = 0.0
+    c.INPUT.JITTER.SATURATION = 0.0
+    c.INPUT.JITTER.HUE = 0.0  # the shift is uniform in -x .. x, 0.5 is half the colour circle
+    c.INPUT.JITTER.PROBABILITY = 1.0
+    c.INPUT.POLICY = "none"  # of torchvision, with its defaults
+    c.INPUT.CACHE = "on"  # off: every image is decoded each time it is wanted
+    c.INPUT.DEVICE_CACHE = "auto"  # decoded training images in the GPU's memory; auto: where a third of it will do
+    c.INPUT.THREADS = 0  # that decode when CACHE is off; 0: one a core
+    c.INPUT.CORRUPT = "error"  # a training image that cannot be read; skip: left out and counted
     c.INPUT.MEAN = [0.485, 0.456, 0.406]  # of RGB in [0, 1]
     c.INPUT.STD = [0.229, 0.224, 0.225]
 
@@ -118,6 +132,16 @@ def defaults() -> CfgNode:
     c.SOLVER.LABEL_SMOOTHING = 0.0
     c.SOLVER.NORM_STATISTICS = "running"  # frozen: BatchNorm keeps the statistics it came with
     c.SOLVER.PRECISION = "auto"  # auto: bfloat16 where the hardware has it
+    c.SOLVER.TF32 = False  # True: matrix products of the training in TF32 too, not only convolutions, on GPUs with it
+    c.SOLVER.FUSED = "auto"  # the optimiser's step as one kernel; auto: on a GPU
+    c.SOLVER.COMPILE = False  # the backbone by torch.compile
+    c.SOLVER.ACCUMULATE = 1  # batches whose mean gradient makes one step
+    c.SOLVER.CLIP = 0.0  # largest norm of a step's gradient; 0: no limit
+    c.SOLVER.EMA = 0.0  # decay of the moving average of the weights that every stage ends with, such as 0.999; 0: none
+    c.SOLVER.NONFINITE = "stop"  # when a loss is NaN or infinite; skip: leave the batch out and count it
+
+    c.CHECKPOINT = CfgNode()
+    c.CHECKPOINT.MINUTES = 0.0  # save so often in the middle of an epoch too; 0: after every epoch only
 
     c.SAMPLER = CfgNode()
     c.SAMPLER.NAME = "shuffled"  # identity: P identities with INSTANCES images each; mined: anchor, match, negatives
@@ -189,9 +213,9 @@ def _base_of(path: Path, above: tuple[Path, ...]) -> CfgNode | None:
 
 def _tree(text: str, source: str) -> dict[Any, Any]:
     try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise InputError(f"{source}: no valid YAML: {' '.join(str(error).split())}") from None
+        tree = plain_yaml(text) or {}
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{source}: a configuration is a mapping of keys, not a {type(tree).__name__}")
     return tree
@@ -259,6 +283,8 @@ def _set(config: CfgNode, key: str, value: Any) -> str | None:
     node = config
     for section in sections:
         node = node[section]
+    if isinstance(value, bool) and {"on", "off"} <= set(CHOICES.get(key, ())):
+        value = "on" if value else "off"  # YAML reads these words as truth values
     try:
         node[last] = _convert(value, node[last])
     except TypeError as error:
@@ -270,17 +296,21 @@ def _convert(value: Any, default: Any) -> Any:
     """`value`, of YAML or the text of an override, in the type of `default`; a single value may stand for a list."""
     if isinstance(default, str):
         if not isinstance(value, (str, int, float)) or isinstance(value, bool):
-            raise TypeError(f"must be a text, not {value!r}")
+            raise TypeError(f"must be a text, not {reprlib.repr(value)}")
+        if len(str(value)) > LONGEST_TEXT:
+            raise TypeError(f"must be a text of at most {LONGEST_TEXT:,} letters")
         return str(value)
     if isinstance(value, str):
         value = _literal(value)  # an override; or 1e-3, which YAML reads as a text
     if isinstance(default, list):
         items = list(value) if isinstance(value, (list, tuple)) else [value]
         return [_convert(item, default[0] if default else "") for item in items]
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise TypeError(f"must be {_kind(default)} of no more than 64 bits")
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not type(default):
-        raise TypeError(f"must be {_kind(default)}, not {value!r}")
+        raise TypeError(f"must be {_kind(default)}, not {reprlib.repr(value)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise TypeError(f"must be a finite number, not {value}")
     return value
@@ -289,7 +319,7 @@ def _convert(value: Any, default: Any) -> Any:
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return text
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
+import os
+import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+LONGEST = 2500  # letters of a message
 
 
 class InputError(ValueError):
@@ -27,6 +31,56 @@ class Diverged(RuntimeError):
 
 class Interrupted(RuntimeError):
     """The user stopped the run; the message holds the command that goes on (exit code 130)."""
+
+
+class Stop:
+    """The wish to end, by Ctrl-C or SIGTERM, which is a KeyboardInterrupt at once outside `held` and waits inside.
+
+    Whoever holds it looks at `wished` between two steps, saves and calls `check`. The second wish ends the process at
+    once, with exit code 130 and nothing but what the disk already holds.
+    """
+
+    def __init__(self) -> None:
+        self.wished = False
+        self._held = 0
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """No KeyboardInterrupt inside; one at the end where it was wished meanwhile."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+        if not self._held:
+            self.check()
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt where the end was wished."""
+        if self.wished:
+            raise KeyboardInterrupt
+
+    def receive(self, number: int, frame: object) -> None:
+        """What a signal calls."""
+        if self.wished:
+            os._exit(130)
+        self.wished = True
+        if not self._held:
+            raise KeyboardInterrupt
+        # Not print, which fails where the signal came in the midst of another.
+        os.write(2, b"\nending after this step; once more ends at once\n")
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Ctrl-C and SIGTERM as a `Stop`, inside; to be called in the main thread."""
+    stop = Stop()
+    before = {number: signal.signal(number, stop.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_command(main: Callable[[], None]) -> int:
@@ -57,5 +111,12 @@ def run_command(main: Callable[[], None]) -> int:
 
 
 def _tell(message: object, code: int) -> int:
-    print(f"error: {message}" if code != 130 else str(message), file=sys.stderr)
+    text = one_line(message)
+    print(f"error: {text}" if code != 130 else text, file=sys.stderr)
     return code
+
+
+def one_line(message: object) -> str:
+    """The message in one line of bounded length that a terminal shows as it is, whatever names of files stand in it."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(message))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reid.checkpoint import load_checkpoint, load_strictly, save_checkpoint
+from reid.checkpoint import load_checkpoint, load_newest, load_strictly, save_checkpoint
+from reid.errors import Diverged, InputError, Stop
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.records import Scores, StageLog
@@ -30,6 +32,8 @@ class Experiment:
     evaluate(model, last): its scores. final: which feature, normalisation and flip `final` reports. carried: what every
     checkpoint carries besides (configuration, classes). origin: the first line of the log. descriptors: how many the
     pooling may start from, see `initialise_pooling`. report, ended: called after every stage, and when RRI has stopped.
+    minutes: between two savings in the middle of an epoch, 0 for none. stop: whether the end is wished. changes: of the
+    configuration since the run began, for the log. tell: called with a line about a checkpoint that is broken.
     """
 
     folder: RunFolder
@@ -46,13 +50,32 @@ class Experiment:
     descriptors: int = DESCRIPTORS
     report: Callable[[StageLog], None] = lambda row: None
     ended: Callable[[str], None] = lambda stopped: None
+    minutes: float = 0.0
+    stop: Stop = field(default_factory=Stop)
+    changes: tuple[str, ...] = ()
+    tell: Callable[[str], None] = print
 
     def run(self) -> dict[str, Any]:
-        """Train what is not yet trained; returns the content of `scores.json`."""
-        self._cut_log()
+        """Train what is not yet trained; returns the content of `scores.json`. The folder is closed at its end.
+
+        Raises KeyboardInterrupt where `stop` has been wished, with all that was done saved.
+        """
+        try:
+            return self._run()
+        except Diverged as error:
+            saved = next((p for p in map(self._last, ("control", "rri")) if p.exists()), None)
+            raise Diverged(f"{error}; the last good checkpoint is {saved}" if saved else str(error)) from None
+        finally:
+            self.folder.close()
+
+    def _run(self) -> dict[str, Any]:
+        found = self._found()
+        self._cut_log(found)
         network = self.make_network()
         state = TrainState("rri", network, self.make_objective(network))
-        if not self._go_on(state):
+        if "rri" in found:
+            self._load(state, found.pop("rri"), self._last("rri"))
+        else:
             solver = self.plan.solver
             initialise_pooling(
                 state.model,
@@ -69,9 +92,11 @@ class Experiment:
         self.ended(stopped)
         if self.control:
             control = TrainState("control", state.model, state.objective)
-            if not self._go_on(control):
+            if "control" in found:
+                self._load(control, found.pop("control"), self._last("control"))
+            else:
                 path = self.folder.checkpoints / "rri_step0.pth"
-                self._load(control, load_checkpoint(path), path)
+                self._load_weights(control, load_checkpoint(path), path)
                 control.rows = [dataclasses.replace(rows[0], run="control")]
                 self._save(control, "last")
             rri.run_control(control, self.loader, self.plan, self._hooks(rows, stopped), rows)
@@ -79,48 +104,96 @@ class Experiment:
             summary = self._summarise(rows, control.rows, stopped)
         return summary
 
-    def _cut_log(self) -> None:
+    def _last(self, run: str) -> Path:
+        return self.folder.checkpoints / f"{run}_last.pth"
+
+    def _before(self, run: str) -> Path:
+        return self.folder.checkpoints / f"{run}_previous.pth"
+
+    def _found(self) -> dict[str, dict[str, Any]]:
+        """The newest whole checkpoint of each run."""
+        told: list[str] = []
+        found = {}
+        for run in ("rri", "control"):
+            if told and run == "control":
+                # It started from what the broken checkpoint held, and does so again.
+                for path in (self._last(run), self._before(run)):
+                    path.unlink(missing_ok=True)
+            try:
+                content = load_newest(self._last(run), self._before(run), told.append)
+            except InputError as error:
+                if run == "rri":
+                    raise
+                told.append(f"{error}; starting the control again")
+                self._last(run).unlink()
+                content = None
+            if content is not None:
+                found[run] = content
+        for line in told:
+            self.tell(line)
+        return found
+
+    def _cut_log(self, found: dict[str, dict[str, Any]]) -> None:
         """Cut the log back to the checkpoint the run goes on from, or to its first line."""
-        paths = (self.folder.checkpoints / f"{run}_last.pth" for run in ("control", "rri"))
-        newest = next((path for path in paths if path.exists()), None)
-        self.folder.cut_log(load_checkpoint(newest)["log_lines"] if newest else 0)
+        newest = found.get("control") or found.get("rri")
+        self.folder.cut_log(newest["log_lines"] if newest else 0)
         if not newest:
             self.folder.log(self.origin)
-
-    def _go_on(self, state: TrainState) -> bool:
-        """Take up the run's last checkpoint, where there is one."""
-        path = self.folder.checkpoints / f"{state.run}_last.pth"
-        if not path.exists():
-            return False
-        content = load_checkpoint(path)
-        self._load(state, content, path)
-        state.restore(content)
-        return True
+        if newest and self.changes:
+            self.folder.log({"kind": "changed", "changes": list(self.changes)})
 
     def _load(self, state: TrainState, content: dict[str, Any], path: Path) -> None:
+        try:
+            self._load_weights(state, content, path)
+            state.restore(content)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path}: the state in it is none of this run ({type(error).__name__})") from None
+
+    def _load_weights(self, state: TrainState, content: dict[str, Any], path: Path) -> None:
         load_strictly(state.model, content["model"], network="this run", source=str(path))
         # A checkpoint of an earlier version holds no objective: the identity loss it trained with has no state.
         state.objective.load_state_dict(content.get("objective", {}))
 
     def _hooks(self, before: list[StageLog], stopped: str | None = None) -> Hooks:
+        saved = time.monotonic()
+
+        def save(state: TrainState) -> None:
+            nonlocal saved
+            self._save(state, "last")
+            saved = time.monotonic()
+            self.stop.check()
+
+        def due() -> bool:
+            return self.stop.wished or (self.minutes > 0 and time.monotonic() - saved >= 60 * self.minutes)
+
         def epoch(state: TrainState, entry: dict[str, Any]) -> None:
             self.folder.log(entry)
-            self._save(state, "last")
+            save(state)
 
         def stage(state: TrainState, row: StageLog) -> None:
             cmc = {f"{s.feature}{'_normalized' if s.normalized else ''}": list(s.cmc[:MAX_CMC]) for s in row.scores}
             entry = {"kind": "stage", "epoch": row.epochs, "loss": row.train_loss, **row.to_json(), "cmc": cmc}
-            self.folder.log(entry)
-            name = row.stage if row.round == 0 else f"r{row.round:02d}_{row.stage}"
-            self._save(state, name)
-            self._save(state, "last")
-            rows, control = (state.rows, []) if state.run == "rri" else (before, state.rows)
-            self._summarise(rows, control, stopped)
-            self.report(row)
+            with self.stop.held():
+                self.folder.log(entry)
+                name = row.stage if row.round == 0 else f"r{row.round:02d}_{row.stage}"
+                self._save(state, name)
+                self._save(state, "last")
+                rows, control = (state.rows, []) if state.run == "rri" else (before, state.rows)
+                self._summarise(rows, control, stopped)
+                self.report(row)
 
         # Step 0 alone is the last stage too: its images need not be embedded again for the flip test.
         alone = not (self.plan.max_rounds or self.plan.final_restraint)
-        return Hooks(evaluate=lambda model, last: self.evaluate(model, last or alone), epoch=epoch, stage=stage)
+        return Hooks(
+            evaluate=lambda model, last: self.evaluate(model, last or alone),
+            epoch=epoch,
+            stage=stage,
+            due=due,
+            save=save,
+            held=self.stop.held,
+        )
 
     def _finish(self, state: TrainState) -> None:
         """The last row gets every score, the flip test too."""
@@ -132,7 +205,8 @@ class Experiment:
 
     def _save(self, state: TrainState, name: str) -> None:
         content = {**self.carried, **state.to_checkpoint(), "log_lines": self.folder.log_length()}
-        save_checkpoint(self.folder.checkpoints / f"{state.run}_{name}.pth", content)
+        previous = self._before(state.run) if name == "last" else None
+        save_checkpoint(self.folder.checkpoints / f"{state.run}_{name}.pth", content, previous=previous)
 
     def _summarise(self, rows: list[StageLog], control: list[StageLog], stopped: str | None) -> dict[str, Any]:
         """Write `scores.json`; while RRI has not ended, `stopped` is None and `final` is its last row so far."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import platform
+import random
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,27 +18,24 @@ from typing import IO, Any
 import numpy as np
 import torch
 import torchvision
-import yaml
 
 from reid import __version__
 from reid.errors import InputError
 from reid.files import write_whole
+from reid.plain import plain_yaml
 
 try:
     import fcntl
-except ImportError:  # not on Windows
+except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-# Where a run lives and what it runs on may differ between its parts.
+# Where a run lives, what it runs on and how it is looked after may differ between its parts.
 MOVABLE = (
-    "TEST.BATCH_SIZE",
-    "OUTPUT_DIR",
-    "DATASETS.ROOT",
-    "DATASETS.FOLDER_ROOT",
-    "DATASETS.CACHE",
-    "MODEL.DEVICE",
-    "TENSORBOARD",
+    *("OUTPUT_DIR", "DATASETS.ROOT", "DATASETS.FOLDER_ROOT", "DATASETS.CACHE", "MODEL.DEVICE", "TENSORBOARD"),
+    *("CHECKPOINT.MINUTES", "SOLVER.NONFINITE", "TEST.BATCH_SIZE"),
 )
+LOCK = ".lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network disks
 
 
 class RunFolder:
@@ -46,13 +46,16 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self._log = path / "log.jsonl"
         self._tensorboard: Any = None
-        self._lock: IO[str] | None = None
+        self._locked: IO[str] | None = None
         self._epochs: dict[str, int] = {}  # of each run, TensorBoard's horizontal axis
 
-    def check(self, config_text: str, *, resume: bool, complete: Callable[[str], str] = str) -> None:
+    def check(
+        self, config_text: str, *, resume: bool, complete: Callable[[str], str] = str, force: bool = False
+    ) -> tuple[str, ...]:
         """Raise InputError where `open` would overwrite a run, find none to go on with, or go on with another.
 
-        complete: adds to the configuration of an older run what keys made since then default to.
+        complete: adds to the configuration of an older run what keys made since then default to. force: go on though
+        the configuration has changed. Returns what has changed.
         """
         config = self.path / "config.yaml"
         if self.path.exists() and not self.path.is_dir():
@@ -63,45 +66,61 @@ class RunFolder:
             )
         if resume and not config.exists():
             raise InputError(f"{self.path} holds no run to go on with: leave --resume out to start one")
+        if self._locked is None and (self.path / LOCK).exists():
+            _take(self.path).close()
+        changed: tuple[str, ...] = ()
         if resume:
             try:
-                was = complete(config.read_text(encoding="utf-8"))
-            except (InputError, UnicodeDecodeError) as error:
+                was = complete(_text(config))
+            except InputError as error:
                 raise InputError(f"{config}: does not tell what the run was ({error}); move the folder away") from None
             changed = _changes(was, config_text)
-            if changed:
-                raise InputError(f"{self.path}: the run to go on with has another configuration: {'; '.join(changed)}")
+        if changed and not force:
+            raise InputError(
+                f"{self.path}: the run to go on with has another configuration: {'; '.join(changed)}; "
+                "give it as it was, or add --force"
+            )
+        return changed
 
     def open(
-        self, config_text: str, *, resume: bool, complete: Callable[[str], str] = str, tensorboard: bool = False
-    ) -> None:
-        """Make the folder, or go on in it; raises as `check` does, and where another process trains into it."""
-        self.check(config_text, resume=resume, complete=complete)
+        self,
+        config_text: str,
+        *,
+        resume: bool,
+        complete: Callable[[str], str] = str,
+        tensorboard: bool = False,
+        force: bool = False,
+    ) -> tuple[str, ...]:
+        """Make the folder, or go on in it, and lock it until `close` or the end of the process.
+
+        Raises and returns as `check` does; raises InputError too where another training has the folder.
+        """
+        self.check(config_text, resume=resume, complete=complete, force=force)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        self._claim()
-        if not resume:
+        self._locked = _take(self.path)
+        # Again, now that nobody else can come in between.
+        changed = self.check(config_text, resume=resume, complete=complete, force=force)
+        for folder in (self.path, self.checkpoints):
+            for left in folder.glob(".*.writing"):  # by a process that was killed
+                left.unlink()
+        if not resume or changed:
             write_text(self.path / "config.yaml", config_text)
         if tensorboard:
             self._tensorboard = _tensorboard_writer(self.path)
+        return changed
 
-    def _claim(self) -> None:
-        """Keep other processes out until this one ends, however it ends; the system itself lets go then."""
-        if fcntl is None:
-            return
-        self._lock = open(self.path / ".lock", "a")  # noqa: SIM115
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise InputError(
-                    f"{self.path}: another process trains into this folder; wait until it has ended, or choose another "
-                    "OUTPUT_DIR"
-                ) from None  # other errors: a file system without locks
+    def close(self) -> None:
+        """Let others have the folder."""
+        if self._locked is not None:
+            self._locked.close()
+            self._locked = None
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Append one line to `log.jsonl`."""
+        """Append one line to `log.jsonl`, to be on the disk before the checkpoint that counts it."""
         with open(self._log, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         self._to_tensorboard(entry)
 
     def log_length(self) -> int:
@@ -130,6 +149,27 @@ class RunFolder:
         self._tensorboard.flush()
 
 
+def _take(folder: Path) -> IO[str]:
+    """The lock of a folder, which the kernel takes back when the process ends however it may end."""
+    file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - open for as long as it locks
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return file
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+            raise
+        raise InputError(f"{folder}: {holder} trains into it; let it end, or choose another OUTPUT_DIR") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file
+
+
 def _is_epoch(entry: dict[str, Any], run: str) -> bool:
     return entry["kind"] == "epoch" and entry["run"] == run
 
@@ -154,9 +194,33 @@ def seed_from(*parts: object) -> int:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch (all devices) and NumPy's global generator, which libraries may use."""
+    """Seed torch (all devices) and the global generators of NumPy and Python, which libraries may use."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def random_states() -> dict[str, Any]:
+    """Where the generators of `seed_everything` stand, as tensors and plain values."""
+    _, keys, *numpy = np.random.get_state(legacy=True)
+    version, numbers, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), *numpy],
+        "python": [version, list(numbers), gauss],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Take over what `random_states` gave; devices that are not there any more are left out."""
+    torch.set_rng_state(states["torch"])
+    for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, device)
+    keys, *numpy = states["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *numpy))
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
 
 
 def provenance() -> dict[str, Any]:
@@ -201,11 +265,18 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _changes(old: str, new: str) -> list[str]:
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file in UTF-8 ({error})") from None
+
+
+def _changes(old: str, new: str) -> tuple[str, ...]:
     """The keys whose values differ, but for those that may."""
-    was, now = dict(flatten(yaml.safe_load(old) or {})), dict(flatten(yaml.safe_load(new) or {}))
+    was, now = (dict(flatten(plain_yaml(text) or {})) for text in (old, new))
     keys = [key for key in {**was, **now} if was.get(key) != now.get(key) and key not in MOVABLE]
-    return [f"{key} was {was.get(key)}, is {now.get(key)}" for key in keys]
+    return tuple(f"{key} was {was.get(key)}, is {now.get(key)}" for key in keys)
 
 
 def flatten(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

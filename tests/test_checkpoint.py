@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from reid.checkpoint import load_checkpoint, load_strictly, load_tensors, save_checkpoint
+from reid.checkpoint import load_checkpoint, load_newest, load_strictly, load_tensors, save_checkpoint
 from reid.errors import InputError
 
 CONTENT = {
@@ -126,6 +126,40 @@ def test_no_damage_gives_a_traceback(tmp_path: Path) -> None:
         except InputError:
             refused += 1
     assert refused > 200
+
+
+def test_a_single_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    save_checkpoint(path, {**CONTENT, "model": {"weight": torch.arange(500.0)}})
+    data = bytearray(path.read_bytes())
+    data[data.find(torch.tensor(123.0).numpy().tobytes())] ^= 1
+    path.write_bytes(data)
+    torch.load(path, weights_only=True)  # which looks at no checksum
+    with pytest.raises(InputError, match=r"a\.pth: broken: .*data/0 is not what its checksum says"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_checkpoint_before_is_kept_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
+    path, previous, told = tmp_path / "a.pth", tmp_path / "b.pth", list[str]()
+    assert load_newest(path, previous, told.append) is None
+    for number in range(3):
+        save_checkpoint(path, {**CONTENT, "number": number}, previous=previous)
+    assert [load_checkpoint(p)["number"] for p in (path, previous)] == [2, 1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pth", "b.pth"]
+    whole = load_newest(path, previous, told.append)
+    assert whole is not None and whole["number"] == 2 and not told
+    path.write_bytes(path.read_bytes()[:-100])
+    before = load_newest(path, previous, told.append)
+    assert before is not None and before["number"] == 1
+    assert "a.pth: broken" in told[0] and told[0].endswith("going on from the checkpoint before it")
+    # It took the broken one's place, so that the next save keeps it.
+    assert load_checkpoint(path)["number"] == 1 and not previous.exists()
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.pth"):
+        load_newest(path, previous, told.append)
 
 
 def test_a_file_cut_short_is_refused_wherever_it_ends(tmp_path: Path) -> None:

@@ -245,3 +245,26 @@ def test_a_missing_config_offers_near_ones(tmp_path: Path) -> None:
     (tmp_path / "demo_synthetic.yaml").write_text("")
     with pytest.raises(InputError, match="did you mean demo_synthetic"):
         load_config(tmp_path / "demo_syntetic.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("SEED: " + "9" * 400, "64 bits"),
+        ("STEP0: {GAMMA: 0x" + "f" * 300 + "}", "64 bits"),
+        ("SEED: !!int x", "does not fit its tag"),
+        ("[" * 5000, "nested deeper"),
+        ("OUTPUT_DIR: " + "a" * 5000, "at most 4,096 letters"),
+        ("&a {b: *a}", "nested deeper"),
+    ],
+)
+def test_hostile_values_are_mistakes_like_others(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=words):
+        load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("value", ["0x" + "f" * 300, "[" * 300, "9" * 4200, "(" * 4000, "{[]: 1}"])
+def test_hostile_overrides_are_mistakes_like_others(value: str) -> None:
+    with pytest.raises(InputError):
+        parse_config("", ["STEP0.GAMMA", value])

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from reid.errors import Diverged, InputError, Interrupted, run_command
+from reid.errors import Diverged, InputError, Interrupted, Stop, run_command, stop_signals
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -46,3 +51,48 @@ def test_done_is_zero() -> None:
 def test_a_fault_of_ours_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command(raising(ZeroDivisionError()))
+
+
+def test_a_wish_to_end_waits_where_it_is_held() -> None:
+    stop, after = Stop(), False
+    with pytest.raises(KeyboardInterrupt), stop.held():
+        with stop.held():
+            stop.receive(signal.SIGINT, None)
+        after = stop.wished  # the inner end is none
+    assert after
+    with pytest.raises(KeyboardInterrupt):
+        Stop().receive(signal.SIGINT, None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_wishes_inside_and_what_they_were_outside(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), stop_signals():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+def test_the_second_wish_ends_at_once() -> None:
+    code = (
+        "import os, signal, time; from reid.errors import stop_signals\n"
+        "with stop_signals() as stop, stop.held():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print(stop.wished, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('still here', flush=True)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (130, "True\n")
+    assert "once more ends at once" in ended.stderr
+
+
+def test_a_message_is_one_line_that_a_terminal_shows_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise InputError("a\nb\x1b[2J\ud800 ä " + "x" * 10_000)
+
+    assert run_command(fail) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(r"error: a\nb\x1b[2J\ud800 ä xxx") and told.count("\n") == 1
+    assert len(told) < 3000 and " ... " in told

@@ -1,15 +1,28 @@
 from __future__ import annotations
 
+import io
 import json
+import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from reid.config import completed
 from reid.errors import InputError
-from reid.run import RunFolder, provenance, seed_from, write_json
+from reid.run import (
+    RunFolder,
+    provenance,
+    random_states,
+    restore_random_states,
+    seed_everything,
+    seed_from,
+    write_json,
+)
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -18,6 +31,7 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "config.yaml").read_text() == "SEED: 0\n"
     with pytest.raises(InputError, match="add --resume"):
         RunFolder(tmp_path / "run").open("SEED: 0\n", resume=False)
+    folder.close()
     RunFolder(tmp_path / "run").open("SEED: 0\n", resume=True)
 
 
@@ -39,7 +53,7 @@ def test_two_processes_do_not_train_into_one_folder(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert other.stdout is not None and other.stdout.readline() == "open\n"
-    with pytest.raises(InputError, match="another process trains into this folder"):
+    with pytest.raises(InputError, match=r"process .* trains into it"):
         RunFolder(tmp_path).open("SEED: 0", resume=True)
     other.communicate()
     RunFolder(tmp_path).open("SEED: 0", resume=True)
@@ -55,6 +69,63 @@ def test_a_damaged_configuration_is_named(tmp_path: Path, content: bytes) -> Non
 def test_a_run_may_move_to_another_machine(tmp_path: Path) -> None:
     RunFolder(tmp_path).open("MODEL: {DEVICE: cpu, K: 1}\nDATASETS: {ROOT: a}\n", resume=False)
     RunFolder(tmp_path).open("MODEL: {DEVICE: cuda, K: 1}\nDATASETS: {ROOT: b}\n", resume=True)
+
+
+def test_a_changed_configuration_is_refused_or_forced(tmp_path: Path) -> None:
+    first = RunFolder(tmp_path)
+    assert first.open("SEED: 0\nX: 1\n", resume=False) == ()
+    first.close()
+    with pytest.raises(InputError, match=r"SEED was 0, is 1; X was 1, is 2; give it as it was, or add --force"):
+        RunFolder(tmp_path).check("SEED: 1\nX: 2\n", resume=True)
+    forced = RunFolder(tmp_path)
+    assert forced.open("SEED: 1\nX: 2\n", resume=True, force=True) == ("SEED was 0, is 1", "X was 1, is 2")
+    forced.close()
+    RunFolder(tmp_path).open("SEED: 1\nX: 2\n", resume=True)  # what was forced is the configuration now
+
+
+@pytest.mark.parametrize("key", ["CHECKPOINT: {MINUTES: %d}", "SOLVER: {NONFINITE: %d}", "DATASETS: {CACHE: %d}"])
+def test_a_harmless_change_needs_no_force(tmp_path: Path, key: str) -> None:
+    first = RunFolder(tmp_path)
+    first.open(key % 0, resume=False)
+    first.close()
+    assert RunFolder(tmp_path).open(key % 1, resume=True) == ()
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
+    first = RunFolder(tmp_path)
+    first.open("SEED: 0\n", resume=False)
+    for begin in (RunFolder(tmp_path).check, RunFolder(tmp_path).open):
+        with pytest.raises(InputError, match=rf"process {os.getpid()} on .* trains into it"):
+            begin("SEED: 0\n", resume=True)
+    first.close()
+    RunFolder(tmp_path).open("SEED: 0\n", resume=True)
+
+
+def test_the_lock_of_a_killed_process_is_gone(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from reid.run import RunFolder; "
+        "folder = RunFolder(Path(sys.argv[1])); folder.open('SEED: 0', resume=False); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[1], check=False)
+    (tmp_path / ".config.yaml.writing").write_text("SE")
+    (tmp_path / "checkpoints" / ".rri_last.pth.writing").write_text("PK")
+    RunFolder(tmp_path).open("SEED: 0\n", resume=True)
+    assert not list(tmp_path.rglob("*.writing"))
+
+
+def test_random_states_are_taken_over_from_plain_values() -> None:
+    def numbers() -> tuple[float, ...]:
+        return (torch.rand(1).item(), np.random.rand(), np.random.randn(), random.random(), random.gauss())
+
+    seed_everything(3)
+    numbers()
+    buffer = io.BytesIO()
+    torch.save(random_states(), buffer)
+    first, second = numbers(), numbers()
+    seed_everything(9)
+    restore_random_states(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
+    assert (numbers(), numbers()) == (first, second)
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
@@ -109,3 +180,17 @@ def test_tensorboard_holds_what_was_logged(tmp_path: Path) -> None:
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("rri/loss")] == [(1, 2.5), (2, 1.5)]
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / ".a.json.writing").symlink_to(tmp_path / "mine")
+    write_json(tmp_path / "a.json", {"b": 1})
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert json.loads((tmp_path / "a.json").read_text()) == {"b": 1} and not (tmp_path / "a.json").is_symlink()
+
+
+def test_a_configuration_to_go_on_with_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"config\.yaml: not a text file in UTF-8"):
+        RunFolder(tmp_path).check("SEED: 1\n", resume=True)

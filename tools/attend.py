@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from reid import build
-from reid.data.augment import normalise
 from reid.data.cache import decode_image
+from reid.data.normalisation import normalise
 from reid.errors import InputError, run_command
 from reid.report.attention import draw_assignments, draw_attention
 

@@ -13,7 +13,7 @@ from reid import build
 from reid.config import completed, load_config
 from reid.data import banner
 from reid.decorrelation import gaussian_correlation
-from reid.errors import InputError, Interrupted, run_command
+from reid.errors import InputError, Interrupted, Stop, run_command, stop_signals
 from reid.experiment import Experiment
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
@@ -25,19 +25,27 @@ from reid.retrieval import network_features, score
 from reid.run import RunFolder, provenance, seed_everything
 from reid.stages.initialise import check_pooling
 from reid.stages.rri import check_freezes
+from reid.stages.step import compile_backbone
 
 
 def main() -> None:
+    with stop_signals() as stop:
+        train(stop)
+
+
+def train(stop: Stop) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True, type=Path, help="a YAML file of configs/")
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT_DIR")
+    parser.add_argument("--force", action="store_true", help="go on though the configuration has changed")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as SEED 1 OUTPUT_DIR runs/again")
     arguments = parser.parse_args()
     config = load_config(arguments.config_file, arguments.overrides)
 
     # What can be wrong is found before the folder is made, and before hours of training have led to it.
     folder = RunFolder(Path(config.OUTPUT_DIR))
-    folder.check(config.dump(), resume=arguments.resume, complete=completed)
+    going_on = {"resume": arguments.resume, "complete": completed, "force": arguments.force}
+    folder.check(config.dump(), **going_on)
     device, plan, weights = build.device(config), build.plan(config), build.pretrained(config)
     dtype = autocast_dtype(config.TEST.PRECISION, device)
     split = build.split(config)
@@ -47,7 +55,10 @@ def main() -> None:
 
     def make_network() -> ReidNetwork:
         seed_everything(config.SEED)
-        return build.network(config, num_classes=classes, weights=weights).to(device)
+        network = build.network(config, num_classes=classes, weights=weights).to(device)
+        if config.SOLVER.COMPILE:
+            compile_backbone(network, device)
+        return network
 
     def make_objective(model: ReidNetwork) -> Objective:
         return build.objective(config, model, num_classes=classes).to(device)
@@ -60,7 +71,9 @@ def main() -> None:
     make_objective(model)
     check_freezes(plan, model)
     check_pooling(model, loaders.train)
-    folder.open(config.dump(), resume=arguments.resume, complete=completed, tensorboard=config.TENSORBOARD)
+    changes = folder.open(config.dump(), **going_on, tensorboard=config.TENSORBOARD)
+    for change in changes:
+        print(f"changed: {change}")
     start = "from scratch" if weights is None else f"weights {config.MODEL.WEIGHTS}"
     print(f"{config.MODEL.BACKBONE}, {start}, {device}, {torch.get_num_threads()} threads -> {folder.path}")
     d_in, k = model.eigenlayer.vectors.shape
@@ -82,12 +95,16 @@ def main() -> None:
         descriptors=config.MODEL.POOLING.DESCRIPTORS,
         report=lambda row: print(row_line(row.to_json(), **final), flush=True),
         ended=lambda stopped: print(REASONS[stopped], flush=True),
+        minutes=config.CHECKPOINT.MINUTES,
+        stop=stop,
+        changes=changes,
     )
     try:
         summary = experiment.run()
     except KeyboardInterrupt:
-        again = [sys.executable, *sys.argv[:1], "--resume", *(a for a in sys.argv[1:] if a != "--resume")]
-        raise Interrupted(f"interrupted; the last finished epoch is saved. To go on: {shlex.join(again)}") from None
+        left_out = ("--resume", "--force")  # what was forced stands in the folder now
+        again = [sys.executable, *sys.argv[:1], "--resume", *(a for a in sys.argv[1:] if a not in left_out)]
+        raise Interrupted(f"interrupted; what was trained is saved. To go on: {shlex.join(again)}") from None
     print(f"\n{stage_table(summary, **final)}")
     try:
         print(f"report: {write_report(folder.path)}")
