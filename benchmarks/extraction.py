@@ -1,0 +1,79 @@
+"""Images a second of feature extraction, and how much of the time it waits for data.
+
+    python benchmarks/extraction.py --weights CHECKPOINT [--rounds 3] [KEY VALUE ...]
+
+Query and gallery of the checkpoint's dataset, decoded once before (INPUT.CACHE off decodes them as they are wanted), go
+through the network as `tools/evaluate.py` has them do. A turn is all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from measuring import in_turns
+
+from reid import build
+from reid.data.loaders import TestLoader
+from reid.errors import run_command
+from reid.features import extract
+from reid.model.precision import autocast_dtype
+
+
+class Waited:
+    """A loader with the seconds of every wait for one of its batches."""
+
+    def __init__(self, loader: TestLoader) -> None:
+        self.loader = loader
+        self.seconds: list[float] = []
+        self.identities: np.ndarray = loader.identities
+        self.cameras: np.ndarray = loader.cameras
+        self.paths: Sequence[str] = loader.paths
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        batches = iter(self.loader)
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self.seconds.append(time.perf_counter() - start)
+            if batch is None:
+                return
+            yield batch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
+    arguments = parser.parse_args()
+    model, trained = build.load_network(arguments.weights)
+    config = build.evaluation_config(trained, None, arguments.overrides)
+    device = build.device(config)
+    model, dtype = model.to(device), autocast_dtype(config.TEST.PRECISION, device)
+    split = build.split(config)
+    parts = [Waited(build.test_loader(config, images)) for images in (split.query, split.gallery)]
+
+    def turn() -> None:
+        for part in parts:
+            extract(model, part, dtype=dtype)
+
+    seconds = in_turns({"extraction": turn}, arguments.rounds)["extraction"]
+    images = len(split.query) + len(split.gallery)
+    waited = sum(sum(part.seconds) for part in parts) / sum(seconds)
+    print(
+        f"{split.name}, {config.MODEL.BACKBONE}, {' x '.join(map(str, config.INPUT.SIZE))}, {device}, "
+        f"{torch.get_num_threads()} threads: {images} images in {', '.join(f'{s:.1f}' for s in seconds)} s, "
+        f"{images / min(seconds):.0f} images/s at best; waited for data {waited:.2%}"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

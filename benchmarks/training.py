@@ -1,0 +1,139 @@
+"""Images a second of a training, against torchreid's trainer with the same machine, images, batch and network.
+
+    python benchmarks/training.py [--torchreid CLONE] [--size 128 64] [--count 1280] [--rounds 5] [--images FOLDER]
+
+OSNet-x0.25 from random weights, flip, pad-crop and random erasing, AMSGrad, label smoothing, 751 classes, float32; a
+turn is an epoch of either, with all threads. Ours reads its decoded cache; torchreid's DataLoader has two workers,
+started anew every epoch, as its trainer does. torchreid is imported as a whole and needs what it needs: opencv-python,
+h5py, gdown and their likes. A ratio is the median over turns of its seconds for one of ours in the same turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from input import BATCH, MEAN, STD, jpegs
+from measuring import in_turns, median_ratio
+
+from reid.data.cache import decode_images
+from reid.data.loaders import TrainLoader
+from reid.errors import InputError, run_command
+from reid.losses.objective import LossWeights, Objective
+from reid.model.network import build_network
+from reid.stages.epoch import Watch, train_epoch
+from reid.stages.optimizer import Solver, make_optimizer, set_training_mode
+
+CLASSES, RATE = 751, 1.5e-3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--torchreid", type=Path)
+    parser.add_argument("--size", type=int, nargs=2, default=(128, 64), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--count", type=int, default=1280)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=Path)
+    arguments = parser.parse_args()
+    size = tuple(arguments.size)
+    with tempfile.TemporaryDirectory() as folder:
+        files = jpegs(arguments.images, arguments.count, Path(folder))
+        waited: list[float] = []
+        epochs = {"ours": ours(files, size, Path(folder), waited)}
+        if arguments.torchreid:
+            epochs["torchreid"] = rival(arguments.torchreid, files, size)
+        for warm_up in epochs.values():
+            warm_up()
+        waited.clear()
+        seconds = in_turns(epochs, arguments.rounds)
+    images = len(files) // BATCH * BATCH
+    print(
+        f"OSNet-x0.25, {size[0]} x {size[1]}, batch {BATCH}, {images} images an epoch, {arguments.rounds} turns, "
+        f"{torch.get_num_threads()} threads\n\n| trainer | images/s, median | best | times ours |\n|---|---|---|---|"
+    )
+    for name, taken in seconds.items():
+        ratio = median_ratio(taken, seconds["ours"])
+        print(f"| {name} | {images / statistics.median(taken):.0f} | {images / min(taken):.0f} | {ratio:.2f} |")
+    print(f"\nours waited for data {sum(waited) / sum(seconds['ours']):.2%} of the time")
+
+
+def classes(files: list[str]) -> list[int]:
+    """A class for each file, as even as it goes."""
+    return [number % CLASSES for number in range(len(files))]
+
+
+def ours(files: list[str], size: tuple[int, int], cache: Path, waited: list[float]) -> Callable[[], None]:
+    """An epoch of ours. waited: takes the seconds of every wait for a batch."""
+    loader = TrainLoader(
+        decode_images(files, size=size, cache=cache),
+        np.array(classes(files), dtype=np.int64),
+        BATCH,
+        flip=0.5,
+        pad=5,
+        erasing=0.5,
+        mean=MEAN,
+        std=STD,
+        device="cpu",
+    )
+    model = build_network("osnet_x0_25", num_classes=CLASSES)
+    objective = Objective(LossWeights(label_smoothing=0.1), classes=CLASSES)
+    optimizer = make_optimizer(model, Solver(optimizer="adam", amsgrad=True), RATE)
+    set_training_mode(model, "running")
+
+    def run() -> None:
+        last = time.perf_counter()
+
+        def lap(part: str) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            if part == "data":
+                waited.append(now - last)
+            last = now
+
+        train_epoch(
+            model, loader.epoch(0), count=len(loader), optimizer=optimizer, factor=lambda part: 1.0,
+            objective=objective, watch=Watch(lap=lap),
+        )  # fmt: skip
+
+    return run
+
+
+def rival(clone: Path, files: list[str], size: tuple[int, int]) -> Callable[[], None]:
+    """An epoch of torchreid's trainer. Raises InputError where it cannot be imported."""
+    sys.path.insert(0, str(clone))
+    try:
+        torchreid: Any = importlib.import_module("torchreid")
+    except ImportError as error:
+        raise InputError(f"{clone}: torchreid cannot be imported from here: {error}") from None
+    labelled = [(path, label, 0) for path, label in zip(files, classes(files), strict=True)]
+
+    class Ours(torchreid.data.ImageDataset):
+        def __init__(self, root: str = "", **options: object) -> None:
+            super().__init__(labelled, labelled[:1], [(labelled[0][0], labelled[0][1], 1)], **options)
+
+    torchreid.data.register_image_dataset("ours", Ours)
+    with contextlib.redirect_stdout(io.StringIO()):
+        data = torchreid.data.ImageDataManager(
+            sources="ours", height=size[0], width=size[1], transforms=["random_flip", "random_crop", "random_erase"],
+            batch_size_train=BATCH, workers=2, use_gpu=False,
+        )  # fmt: skip
+        model = torchreid.models.build_model("osnet_x0_25", CLASSES, loss="softmax", pretrained=False, use_gpu=False)
+    optimizer = torchreid.optim.build_optimizer(model, optim="amsgrad", lr=RATE)
+    engine = torchreid.engine.ImageSoftmaxEngine(data, model, optimizer, use_gpu=False, label_smooth=True)
+    engine.epoch, engine.max_epoch = 0, 1
+    return lambda: engine.train(print_freq=sys.maxsize)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
