@@ -25,7 +25,7 @@ def build_transforms(height, width, transforms, norm_mean, norm_std):
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARK), "--count=64", "--rounds=1", *arguments]
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
 def test_input_beside_a_rival(tmp_path: Path) -> None:

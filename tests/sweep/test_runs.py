@@ -79,9 +79,13 @@ def test_an_interrupt_reaches_the_trainings_and_begins_no_other(tmp_path: Path, 
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_all(runs, jobs=1, ended=lambda *_: None, train=train)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            run_all(runs, jobs=1, ended=lambda *_: None, train=train)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (runs[0].folder / "told.txt").exists()
     assert not runs[1].folder.exists()
 

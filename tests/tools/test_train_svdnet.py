@@ -233,7 +233,7 @@ def test_interrupted_it_saves_and_says_how_to_go_on(quick: tuple[str, ...], tmp_
         assert process.poll() is None, process.communicate()
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "--resume" in err
     assert "Traceback" not in err
