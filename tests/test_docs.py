@@ -10,6 +10,7 @@ import pytest
 from reid.sweep.table import Line, lines, markdown, percent, read_rows
 
 DOCS = Path(__file__).parents[1] / "docs"
+PARTS = Path(__file__).parents[1] / "configs" / "parts"
 ROWS = sorted((DOCS / "results").glob("*.jsonl"))
 CITED = re.compile(r"([\d.]+) / ([\d.]+) \(`(\w+)`\)")
 
@@ -29,6 +30,10 @@ def test_parts_cite_the_measured_scores() -> None:
     for rank1, mean, name in cited:
         assert (rank1, mean) == (percent(measured[name].rank1), percent(measured[name].mAP)), name
     assert {name for _, _, name in cited} == set(measured)
+
+
+def test_every_part_has_a_row() -> None:
+    assert {path.stem for path in PARTS.glob("*.yaml")} == set(every_line())
 
 
 def test_a_row_is_the_run_of_its_config() -> None:
