@@ -58,7 +58,7 @@ def test_every_part_stands_on_a_base_and_trains_into_its_own_folder(path: Path) 
     folder = f"runs/parts/{path.stem}"
     assert folder == config.OUTPUT_DIR
     share = 0.125 if path.stem.startswith("backbone_") else 0.5
-    assert (config.DATASETS.NAME, config.DATASETS.IDENTITIES, config.STEP0.EPOCHS) == ("market1501", share, 8)
+    assert ("market1501", share, 8) == (config.DATASETS.NAME, config.DATASETS.IDENTITIES, config.STEP0.EPOCHS)
     sizes = {"resnet18": [64, 32], "deepface": [152, 152], "caffenet": [227, 227]}
     assert sizes.get(config.MODEL.BACKBONE, [128, 64]) == config.INPUT.SIZE
     others = [other for other in PARTS if other != path]

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "reid"
 LAYERS = (
     {
         *("errors", "files", "plain", "array_files", "mat_files", "tensor_files", "records", "choices", "combinations"),
-        *("config", "distributed", "run", "checkpoint", "decorrelation", "shards"),
+        *("threads", "config", "distributed", "run", "checkpoint", "decorrelation", "shards"),
     },
     {"data", "model", "losses", "ranking", "feature_files"},
     {"stages", "features"},

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from reid.errors import InputError
 from reid.files import write_whole
+from reid.threads import one_thread_each
 
 MAX_PIXELS = 50_000_000
 # Pillow reads dozens more, whatever the name of the file says, and for one of them runs another program.
@@ -175,7 +176,7 @@ def _decoded_chunks(
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parts = iter(range(0, len(paths), _CHUNK))
     # What decoding asks of torch is small: threads of its own would only wait for each other.
-    pool = ThreadPoolExecutor(workers, "decode", initializer=lambda: torch.set_num_threads(1))
+    pool = ThreadPoolExecutor(workers, "decode", initializer=one_thread_each())
     try:
         with tqdm(
             total=len(paths), desc="decoding images", unit="img", disable=None if progress else True, leave=False

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from reid.data.cache import CorruptImage, decode_image
 from reid.errors import InputError
+from reid.threads import one_thread_each
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ def _broken(broken: Mapping[int, str], rows: np.ndarray) -> dict[int, CorruptIma
 
 def _read_by_threads(images: ImageFiles, batches: Iterable[np.ndarray]) -> Iterator[Read]:
     # What decoding asks of torch is small: threads of its own would only wait for each other.
-    pool = ThreadPoolExecutor(images.threads, "decode", initializer=lambda: torch.set_num_threads(1))
+    pool = ThreadPoolExecutor(images.threads, "decode", initializer=one_thread_each())
     ahead: deque[list[Future[list[np.ndarray | CorruptImage]]]] = deque()
     try:
         for rows in batches:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-import torch
+from reid.threads import one_thread_each
 
 Item = TypeVar("Item")
 
@@ -28,10 +28,12 @@ def prefetched(produce: Callable[[], Iterator[Item]], ahead: int = 1) -> Iterato
             except queue.Full:
                 continue
 
+    alone = one_thread_each()
+
     def work() -> None:
-        # Holds for this thread only. Two threads on such small operations are slower than one, and they would take
-        # the cores from the training step.
-        torch.set_num_threads(1)
+        # Two threads on such small operations are slower than one, and they would take the cores from the training
+        # step.
+        alone()
         try:
             for item in produce():
                 if stop.is_set():

@@ -1,0 +1,45 @@
+"""Threads that use one PyTorch thread each leave all others as they were."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from reid.threads import one_thread_each
+
+ASKED_AFTERWARDS = """
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from reid.threads import one_thread_each
+with ThreadPoolExecutor(2, initializer=one_thread_each()) as pool:
+    list(pool.map(lambda _: torch.ones(9).sum(), range(8)))
+print(torch.get_num_threads())
+"""
+
+
+def numbers(workers: int) -> list[int]:
+    with ThreadPoolExecutor(workers, initializer=one_thread_each()) as pool:
+        return list(pool.map(lambda _: torch.get_num_threads(), range(8 * workers)))
+
+
+def test_only_the_threads_that_ask_for_it() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert set(numbers(4)) == {1}
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_main_thread_that_has_not_computed_yet_keeps_its_own() -> None:
+    command = [sys.executable, "-c", ASKED_AFTERWARDS]
+    environment = {"OMP_NUM_THREADS": "3", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "3"
