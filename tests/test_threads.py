@@ -7,16 +7,19 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 import torch
 
 from reid.threads import one_thread_each
 
 ASKED_AFTERWARDS = """
+import sys
 from concurrent.futures import ThreadPoolExecutor
 import torch
 from reid.threads import one_thread_each
-with ThreadPoolExecutor(2, initializer=one_thread_each()) as pool:
-    list(pool.map(lambda _: torch.ones(9).sum(), range(8)))
+if len(sys.argv) > 1:
+    with ThreadPoolExecutor(2, initializer=one_thread_each()) as pool:
+        list(pool.map(lambda _: torch.ones(9).sum(), range(8)))
 print(torch.get_num_threads())
 """
 
@@ -39,7 +42,11 @@ def test_only_the_threads_that_ask_for_it() -> None:
 
 
 def test_a_main_thread_that_has_not_computed_yet_keeps_its_own() -> None:
-    command = [sys.executable, "-c", ASKED_AFTERWARDS]
-    environment = {"OMP_NUM_THREADS": "3", "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.strip() == "3"
+    def asked(*arguments: str) -> int:
+        command = [sys.executable, "-c", ASKED_AFTERWARDS, *arguments]
+        environment = {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(Path(__file__).parents[1])}
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+
+    if asked() == 1:
+        pytest.skip("PyTorch uses one thread on this machine")
+    assert asked("with a pool") == 2
