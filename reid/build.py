@@ -25,6 +25,7 @@ from reid.data.pixels import DecodedImages, ImageFiles, cores, on_device
 from reid.data.samplers import Sampler
 from reid.data.subset import share_of_identities
 from reid.data.whole_images import WholeImage, WholeImageLoader
+from reid.distributed import place
 from reid.errors import InputError
 from reid.losses.objective import LossWeights, Objective
 from reid.model.network import ReidNetwork, build_network
@@ -47,16 +48,20 @@ class Loaders:
 
 
 def device(config: CfgNode) -> torch.device:
-    """The device of MODEL.DEVICE. Raises InputError for one that is not there."""
-    name = config.MODEL.DEVICE
+    """The device of MODEL.DEVICE, of several processes on a host each its own. Raises InputError for one not there."""
+    name, here = config.MODEL.DEVICE, place()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and here.world > 1:
+        name = f"cuda:{here.local}"
     try:
         found = torch.device(name)
     except RuntimeError:
         raise InputError(f"MODEL.DEVICE {name!r} is no device; use auto, cpu, cuda or cuda:N") from None
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise InputError(f"MODEL.DEVICE {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+    if found.type == "cuda" and here.local_world > 1 and found.index != here.local:
+        raise InputError(f"MODEL.DEVICE {name!r}: {here.local_world} processes on this host take a GPU each; use cuda")
     if found.type not in ("cpu", "cuda"):
         raise InputError(f"MODEL.DEVICE {name!r} is not supported; use auto, cpu, cuda or cuda:N")
     return found
@@ -187,7 +192,7 @@ def _images(
     height, width = config.INPUT.SIZE
     paths = [image.path for image in images]
     if config.INPUT.CACHE == "off":
-        return ImageFiles(paths, (height, width), config.INPUT.THREADS or cores())
+        return ImageFiles(paths, (height, width), config.INPUT.THREADS or max(1, cores() // place().local_world))
     pixels = decode_images(paths, size=(height, width), cache=cache_folder(config), broken=broken)
     return DecodedImages(pixels, broken or {})
 

@@ -27,7 +27,7 @@ FORMAT = 1
 # A NumPy number in a pickle is a call of `scalar` with a dtype and bytes: data that runs nothing. Files older than
 # NumPy 2 name it otherwise. Object dtypes stay out, being more than data.
 _SCALAR = np.float64().__reduce__()[0]
-_NUMPY_SCALARS: list[Any] = [
+NUMPY_SCALARS: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
     (_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
@@ -135,7 +135,7 @@ def load_tensors(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_NUMPY_SCALARS):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(NUMPY_SCALARS):
             warnings.simplefilter("ignore")
             check_archive(path)
             content = torch.load(path, map_location="cpu", weights_only=True)

@@ -138,6 +138,7 @@ def defaults() -> CfgNode:
     c.SOLVER.ACCUMULATE = 1  # batches whose mean gradient makes one step
     c.SOLVER.CLIP = 0.0  # largest norm of a step's gradient; 0: no limit
     c.SOLVER.EMA = 0.0  # decay of the moving average of the weights that every stage ends with, such as 0.999; 0: none
+    c.SOLVER.SYNC_BN = False  # BatchNorm sees the whole batch of several processes, on GPUs
     c.SOLVER.NONFINITE = "stop"  # when a loss is NaN or infinite; skip: leave the batch out and count it
 
     c.CHECKPOINT = CfgNode()

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from reid.checkpoint import load_checkpoint, load_newest, load_strictly, save_checkpoint
+from reid.distributed import barrier, broadcast, first, largest, on_first, rank, world
 from reid.errors import Diverged, InputError, Stop
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
-from reid.records import Scores, StageLog
+from reid.records import Scores, Split, StageLog
 from reid.retrieval import choose
-from reid.run import RunFolder, write_json
+from reid.run import RunFolder, changes, seed_from, write_json
 from reid.stages import rri
 from reid.stages.initialise import DESCRIPTORS, initialise_pooling
 from reid.stages.rri import Plan
@@ -24,10 +25,36 @@ from reid.stages.state import Batches, Hooks, TrainState
 MAX_CMC = 50
 
 
+def check_alike(config_text: str, data: Split) -> None:
+    """Raise InputError where this process was started with another configuration, or sees other images, than the first.
+
+    What may differ between two parts of a run may differ between hosts too.
+    """
+    if world() == 1:
+        return
+    different = changes(broadcast(config_text), config_text)
+    if different:
+        raise InputError(f"process {rank()} has another configuration than process 0: {'; '.join(different)}")
+    parts = {part: getattr(data, part) for part in ("train", "query", "gallery")}
+    lines = {
+        part: [f"{Path(image.path).name} {image.identity} {image.camera}" for image in images]
+        for part, images in parts.items()
+    }
+    seen = {part: (len(own), seed_from(own)) for part, own in lines.items()}
+    for part, theirs in broadcast(seen).items():
+        if seen[part] != theirs:
+            raise InputError(
+                f"process {rank()} sees other images than process 0 in '{part}' of {data.name}: {seen[part][0]} and "
+                f"{theirs[0]}; give every host the same dataset"
+            )
+    barrier()  # before anybody makes a folder
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One RRI run and, where wanted, its control.
 
+    Several processes run it together; the first one alone reads and writes the folder, which only it has opened.
     make_network: the network as it is before Step 0; make_objective(network): what its training minimises.
     evaluate(model, last): its scores. final: which feature, normalisation and flip `final` reports. carried: what every
     checkpoint carries besides (configuration, classes). origin: the first line of the log. descriptors: how many the
@@ -69,8 +96,9 @@ class Experiment:
             self.folder.close()
 
     def _run(self) -> dict[str, Any]:
-        found = self._found()
-        self._cut_log(found)
+        found = on_first(self._found)
+        if first():
+            self._cut_log(found)
         network = self.make_network()
         state = TrainState("rri", network, self.make_objective(network))
         if "rri" in found:
@@ -96,7 +124,7 @@ class Experiment:
                 self._load(control, found.pop("control"), self._last("control"))
             else:
                 path = self.folder.checkpoints / "rri_step0.pth"
-                self._load_weights(control, load_checkpoint(path), path)
+                self._load_weights(control, on_first(lambda: load_checkpoint(path)), path)
                 control.rows = [dataclasses.replace(rows[0], run="control")]
                 self._save(control, "last")
             rri.run_control(control, self.loader, self.plan, self._hooks(rows, stopped), rows)
@@ -163,26 +191,29 @@ class Experiment:
             nonlocal saved
             self._save(state, "last")
             saved = time.monotonic()
+            self._agree()
             self.stop.check()
 
         def due() -> bool:
-            return self.stop.wished or (self.minutes > 0 and time.monotonic() - saved >= 60 * self.minutes)
+            late = self.minutes > 0 and time.monotonic() - saved >= 60 * self.minutes
+            return self._agree(late)
 
         def epoch(state: TrainState, entry: dict[str, Any]) -> None:
-            self.folder.log(entry)
+            self._log(entry)
             save(state)
 
         def stage(state: TrainState, row: StageLog) -> None:
             cmc = {f"{s.feature}{'_normalized' if s.normalized else ''}": list(s.cmc[:MAX_CMC]) for s in row.scores}
             entry = {"kind": "stage", "epoch": row.epochs, "loss": row.train_loss, **row.to_json(), "cmc": cmc}
             with self.stop.held():
-                self.folder.log(entry)
+                self._log(entry)
                 name = row.stage if row.round == 0 else f"r{row.round:02d}_{row.stage}"
                 self._save(state, name)
                 self._save(state, "last")
                 rows, control = (state.rows, []) if state.run == "rri" else (before, state.rows)
                 self._summarise(rows, control, stopped)
                 self.report(row)
+                self._agree()
 
         # Step 0 alone is the last stage too: its images need not be embedded again for the flip test.
         alone = not (self.plan.max_rounds or self.plan.final_restraint)
@@ -200,10 +231,23 @@ class Experiment:
         row = state.rows[-1]
         if {score.flip for score in row.scores} != {False, True}:
             state.rows[-1] = dataclasses.replace(row, scores=self.evaluate(state.model, True))
-            self.folder.log({"kind": "final", "run": state.run, "scores": state.rows[-1].to_json()["scores"]})
+            self._log({"kind": "final", "run": state.run, "scores": state.rows[-1].to_json()["scores"]})
             self._save(state, "last")
 
+    def _agree(self, late: bool = False) -> bool:
+        """Whether any process wishes to end or is late: then all save, and end, at the same step."""
+        found = largest(2 if self.stop.wished else int(late))
+        if found == 2:
+            self.stop.wished = True
+        return found > 0
+
+    def _log(self, entry: dict[str, Any]) -> None:
+        if first():
+            self.folder.log(entry)
+
     def _save(self, state: TrainState, name: str) -> None:
+        if not first():
+            return
         content = {**self.carried, **state.to_checkpoint(), "log_lines": self.folder.log_length()}
         previous = self._before(state.run) if name == "last" else None
         save_checkpoint(self.folder.checkpoints / f"{state.run}_{name}.pth", content, previous=previous)
@@ -218,5 +262,6 @@ class Experiment:
             "rounds": max((row.round for row in rows if row.stage == "relaxation"), default=0),
             "stopped": stopped,
         }
-        write_json(self.folder.path / "scores.json", summary)
+        if first():
+            write_json(self.folder.path / "scores.json", summary)
         return summary

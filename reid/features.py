@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from reid.distributed import first, gather, rank, world
 from reid.errors import InputError, unknown_name
 from reid.model.flatten import Flatten
 from reid.model.network import ReidNetwork
@@ -26,6 +27,8 @@ FEATURES = ("input", "output")
 
 class LabelledBatches(Protocol):
     """Images in a fixed order with their labels: see `reid.data.loaders.TestLoader`."""
+
+    def share(self, rank: int, world: int) -> LabelledBatches: ...
 
     @property
     def identities(self) -> np.ndarray: ...
@@ -66,7 +69,9 @@ def extract(
     """
     parts: dict[str, list[np.ndarray]] = {"input": [], "output": []}
     with evaluation_mode(model):
-        for images in tqdm(loader, desc=title or "features", unit="batch", leave=False, mininterval=1.0):
+        for images in tqdm(
+            loader, desc=title or "features", unit="batch", leave=False, mininterval=1.0, disable=not first()
+        ):
             with autocast(images.device, dtype):
                 embedding = model.embed(images.flip(-1) if mirror else images)
             parts["input"].append(embedding.input.float().cpu().numpy())
@@ -74,6 +79,30 @@ def extract(
     return {
         name: Features(np.concatenate(values), loader.identities, loader.cameras, tuple(loader.paths))
         for name, values in parts.items()
+    }
+
+
+def extract_together(
+    model: ReidNetwork,
+    loader: LabelledBatches,
+    *,
+    mirror: bool = False,
+    dtype: torch.dtype | None = None,
+    title: str = "",
+) -> dict[str, Features]:
+    """As `extract`, where several processes embed a part each: the first gets the whole, the others get {}."""
+    if world() == 1:
+        return extract(model, loader, mirror=mirror, dtype=dtype, title=title)
+    mine, values = loader.share(rank(), world()), dict[str, Tensor]()
+    if len(mine):
+        found = extract(model, mine, mirror=mirror, dtype=dtype, title=title)
+        values = {name: torch.from_numpy(features.values) for name, features in found.items()}
+    parts = [part for part in gather(values) if part]
+    return {
+        name: Features(
+            torch.cat([part[name] for part in parts]).numpy(), loader.identities, loader.cameras, tuple(loader.paths)
+        )
+        for name in (FEATURES if parts else ())
     }
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from reid.features import LabelledBatches, extract, mean_features
+from reid.distributed import on_first
+from reid.features import LabelledBatches, extract_together, mean_features
 from reid.model.network import ReidNetwork
 from reid.ranking import evaluate, normalise_rows
 from reid.records import Features, Scores
@@ -27,7 +28,10 @@ def network_features(
     flips: Sequence[bool] = (False,),
     dtype: torch.dtype | None = None,
 ) -> FeatureSets:
-    """(feature, flip) -> (query, gallery), for the Eigenlayer's "input" and "output" and each of `flips`."""
+    """(feature, flip) -> (query, gallery), for the Eigenlayer's "input" and "output" and each of `flips`.
+
+    Several processes embed a part each; the first gets the whole, the others nothing.
+    """
     sides = [
         embed(model, part, flips=flips, dtype=dtype, title=name)
         for name, part in (("query", query), ("gallery", gallery))
@@ -43,12 +47,12 @@ def embed(
     dtype: torch.dtype | None = None,
     title: str = "",
 ) -> dict[tuple[str, bool], Features]:
-    """(feature, flip) -> the images' features, for the Eigenlayer's "input" and "output" and each of `flips`."""
-    plain = extract(model, images, dtype=dtype, title=title)
-    found = {(name, False): plain[name] for name in ("input", "output")} if False in flips else {}
+    """(feature, flip) -> the images' features; see `network_features`."""
+    plain = extract_together(model, images, dtype=dtype, title=title)
+    found = {(name, False): plain[name] for name in plain} if False in flips else {}
     if True in flips:
-        mirror = extract(model, images, mirror=True, dtype=dtype, title=f"{title} mirrored")
-        found |= {(name, True): mean_features(plain[name], mirror[name]) for name in ("input", "output")}
+        mirror = extract_together(model, images, mirror=True, dtype=dtype, title=f"{title} mirrored")
+        found |= {(name, True): mean_features(plain[name], mirror[name]) for name in plain}
     return found
 
 
@@ -102,6 +106,12 @@ def score(
         one.named(evaluate(one.query, one.gallery, metric=one.metric))
         for one in variants(features, normalized=normalized, metric=metric)
     )
+
+
+def score_together(features: FeatureSets) -> tuple[Scores, ...]:
+    """`score` on the first of several processes, for all."""
+    found = on_first(lambda: [dataclasses.asdict(one) for one in score(features)])
+    return tuple(Scores(**one) for one in found)
 
 
 def _in_memory(features: Features) -> bool:

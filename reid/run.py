@@ -74,7 +74,7 @@ class RunFolder:
                 was = complete(_text(config))
             except InputError as error:
                 raise InputError(f"{config}: does not tell what the run was ({error}); move the folder away") from None
-            changed = _changes(was, config_text)
+            changed = changes(was, config_text)
         if changed and not force:
             raise InputError(
                 f"{self.path}: the run to go on with has another configuration: {'; '.join(changed)}; "
@@ -272,7 +272,7 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}: not a text file in UTF-8 ({error})") from None
 
 
-def _changes(old: str, new: str) -> tuple[str, ...]:
+def changes(old: str, new: str) -> tuple[str, ...]:
     """The keys whose values differ, but for those that may."""
     was, now = (dict(flatten(plain_yaml(text) or {})) for text in (old, new))
     keys = [key for key in {**was, **now} if was.get(key) != now.get(key) and key not in MOVABLE]

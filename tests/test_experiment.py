@@ -59,14 +59,19 @@ class Loader:
     def __len__(self) -> int:
         return 3
 
-    def epoch(self, seed: int, descriptors: Tensor | None = None, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(
+        self, seed: int, descriptors: Tensor | None = None, start: int = 0, **shared: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(24, generator=torch.Generator().manual_seed(seed))
         return ((self.images[i], self.labels[i]) for i in order.split(8)[start:])
 
     def names(self, seed: int, batch: int, descriptors: Tensor | None = None) -> tuple[str, ...]:
         return ()
 
-    def sample(self, count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def shares(self, world: int) -> tuple[int, ...]:
+        return (8,)
+
+    def sample(self, count: int, seed: int, **shared: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield self.images[:count], self.labels[:count]
 
 
@@ -193,15 +198,20 @@ class Dying:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def sample(self, count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return self.loader.sample(count, seed)
+    def sample(self, count: int, seed: int, **shared: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.loader.sample(count, seed, **shared)
 
     def names(self, seed: int, batch: int, descriptors: Tensor | None = None) -> Sequence[str]:
         return self.loader.names(seed, batch, descriptors)
 
-    def epoch(self, seed: int, descriptors: Tensor | None = None, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def shares(self, world: int) -> Sequence[int]:
+        return self.loader.shares(world)
+
+    def epoch(
+        self, seed: int, descriptors: Tensor | None = None, start: int = 0, **shared: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         self.after -= 1
-        for number, batch in enumerate(self.loader.epoch(seed, descriptors, start)):
+        for number, batch in enumerate(self.loader.epoch(seed, descriptors, start, **shared)):
             if self.after == 0 and number == 1:
                 raise Killed
             yield batch
@@ -393,7 +403,7 @@ def test_a_finished_run_resumed_trains_nothing(tmp_path: Path) -> None:
 
     class NoTraining(Loader):
         def epoch(
-            self, seed: int, descriptors: Tensor | None = None, start: int = 0
+            self, seed: int, descriptors: Tensor | None = None, start: int = 0, **shared: int
         ) -> Iterator[tuple[Tensor, Tensor]]:
             raise AssertionError("trained again")
 

@@ -15,7 +15,18 @@ LAYERS = (
     },
     {"data", "model", "losses", "ranking", "feature_files"},
     {"stages", "features"},
-    {"sweep", "retrieval", "protocols", "experiment", "build", "report", "diagnostics", "embedder", "gallery"},
+    {
+        "sweep",
+        "retrieval",
+        "protocols",
+        "experiment",
+        "extraction",
+        "build",
+        "report",
+        "diagnostics",
+        "embedder",
+        "gallery",
+    },
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
@@ -13,23 +12,25 @@ from reid import build
 from reid.config import completed, load_config
 from reid.data import banner
 from reid.decorrelation import gaussian_correlation
+from reid.distributed import command_again, first, on_first, one_a_host_first, processes, world
 from reid.errors import InputError, Interrupted, Stop, run_command, stop_signals
-from reid.experiment import Experiment
+from reid.experiment import Experiment, check_alike
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.model.precision import autocast_dtype
 from reid.records import Scores
 from reid.report.tables import HEADER, REASONS, row_line, stage_table
 from reid.report.training import write_report
-from reid.retrieval import network_features, score
+from reid.retrieval import network_features, score_together
 from reid.run import RunFolder, provenance, seed_everything
 from reid.stages.initialise import check_pooling
+from reid.stages.parallel import check_parallel, synchronised
 from reid.stages.rri import check_freezes
 from reid.stages.step import compile_backbone
 
 
 def main() -> None:
-    with stop_signals() as stop:
+    with stop_signals() as stop, processes():
         train(stop)
 
 
@@ -45,17 +46,22 @@ def train(stop: Stop) -> None:
     # What can be wrong is found before the folder is made, and before hours of training have led to it.
     folder = RunFolder(Path(config.OUTPUT_DIR))
     going_on = {"resume": arguments.resume, "complete": completed, "force": arguments.force}
-    folder.check(config.dump(), **going_on)
-    device, plan, weights = build.device(config), build.plan(config), build.pretrained(config)
+    if first():
+        folder.check(config.dump(), **going_on)
+    device, plan = build.device(config), build.plan(config)
     dtype = autocast_dtype(config.TEST.PRECISION, device)
-    split = build.split(config)
-    print(banner(split), flush=True)
-    loaders = build.loaders(config, split)
+    with one_a_host_first():
+        weights = build.pretrained(config)
+        split = build.split(config)
+        print(banner(split), flush=True)
+        loaders = build.loaders(config, split)
+    check_alike(config.dump(), split)
     classes = len(split.train_labels())
 
     def make_network() -> ReidNetwork:
         seed_everything(config.SEED)
-        network = build.network(config, num_classes=classes, weights=weights).to(device)
+        network = build.network(config, num_classes=classes, weights=weights)
+        network = (synchronised(network) if config.SOLVER.SYNC_BN else network).to(device)
         if config.SOLVER.COMPILE:
             compile_backbone(network, device)
         return network
@@ -65,17 +71,19 @@ def train(stop: Stop) -> None:
 
     def evaluate(model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
         flips = (False, True) if last else (config.TEST.FLIP,)
-        return score(network_features(model, loaders.query, loaders.gallery, flips=flips, dtype=dtype))
+        return score_together(network_features(model, loaders.query, loaders.gallery, flips=flips, dtype=dtype))
 
     model = make_network()
     make_objective(model)
     check_freezes(plan, model)
     check_pooling(model, loaders.train)
-    changes = folder.open(config.dump(), **going_on, tensorboard=config.TENSORBOARD)
+    check_parallel(model, loaders.train, plan.solver.norm_statistics)
+    changes = on_first(lambda: folder.open(config.dump(), **going_on, tensorboard=config.TENSORBOARD))
     for change in changes:
         print(f"changed: {change}")
     start = "from scratch" if weights is None else f"weights {config.MODEL.WEIGHTS}"
-    print(f"{config.MODEL.BACKBONE}, {start}, {device}, {torch.get_num_threads()} threads -> {folder.path}")
+    told = f"{world()} processes, " if world() > 1 else ""
+    print(f"{config.MODEL.BACKBONE}, {start}, {device}, {told}{torch.get_num_threads()} threads -> {folder.path}")
     d_in, k = model.eigenlayer.vectors.shape
     print(f"Eigenlayer {d_in} x {k}: a Gaussian matrix of this shape has S(W) = {gaussian_correlation(d_in, k):.4f}")
     print(HEADER, flush=True)
@@ -90,7 +98,7 @@ def train(stop: Stop) -> None:
         final=final,
         carried={"config": config.dump(), "num_classes": classes},
         dataset=split.name,
-        origin={"kind": "start", "dataset": split.name, **provenance()},
+        origin={"kind": "start", "dataset": split.name, **provenance(), "processes": world()},
         control=config.RRI.CONTROL,
         descriptors=config.MODEL.POOLING.DESCRIPTORS,
         report=lambda row: print(row_line(row.to_json(), **final), flush=True),
@@ -103,8 +111,10 @@ def train(stop: Stop) -> None:
         summary = experiment.run()
     except KeyboardInterrupt:
         left_out = ("--resume", "--force")  # what was forced stands in the folder now
-        again = [sys.executable, *sys.argv[:1], "--resume", *(a for a in sys.argv[1:] if a not in left_out)]
-        raise Interrupted(f"interrupted; what was trained is saved. To go on: {shlex.join(again)}") from None
+        again = command_again(["--resume", *(a for a in sys.argv[1:] if a not in left_out)])
+        raise Interrupted(f"interrupted; what was trained is saved. To go on: {again}") from None
+    if not first():
+        return
     print(f"\n{stage_table(summary, **final)}")
     try:
         print(f"report: {write_report(folder.path)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
@@ -15,9 +16,10 @@ from reid.data.cache import CorruptImage
 from reid.data.draws import draw, times_seen
 from reid.data.jitter import NO_JITTER, Jitter
 from reid.data.normalisation import normalise
-from reid.data.pixels import DecodedImages, Images, checked, read, to_device
+from reid.data.pixels import DecodedImages, Images, checked, read, rows_of, to_device
 from reid.data.prefetch import prefetched
 from reid.data.samplers import Sampler, batch_count, identity_batches, mined_batches, share, shuffled_batches
+from reid.distributed import part_of
 from reid.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,12 @@ class TrainLoader:
         """Batches per epoch."""
         return batch_count(self.sampler, torch.from_numpy(self.labels), self.batch_size)
 
+    def shares(self, world: int) -> tuple[int, ...]:
+        """Images that each of `world` processes gets of a batch. Raises InputError where one would get none."""
+        full = self.batch_size if self.sampler.group > 1 else min(self.batch_size, len(self.images))
+        whole = torch.arange(full)
+        return tuple(len(share(whole, self.sampler.group, rank, world)) for rank in range(world))
+
     @property
     def mines(self) -> bool:
         """Whether `epoch` asks for descriptors."""
@@ -97,9 +105,13 @@ class TrainLoader:
         index, _ = next(self._parts(seed, descriptors, batch, rank, world))
         return tuple(self.paths[i] for i in index.tolist()) if self.paths else ()
 
-    def sample(self, count: int, seed: int) -> Iterator[Batch]:
-        """`count` training images (all where there are fewer), the same for the same seed, without augmentation."""
-        return prefetched(lambda: self._plain(self.sample_index(count, seed)))
+    def sample(self, count: int, seed: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """`count` training images (all where there are fewer), the same for the same seed, without augmentation.
+
+        rank, world: this process and their number; each gets neighbouring batches, all together every one.
+        """
+        batches = self.sample_index(count, seed).split(self.batch_size)
+        return prefetched(lambda: self._plain(batches[part_of(len(batches), rank, world)]))
 
     def sample_index(self, count: int, seed: int) -> torch.Tensor:
         """Which images `sample` gives, ascending int64."""
@@ -144,8 +156,8 @@ class TrainLoader:
             )
             yield augmented, self._labels_of(rows)
 
-    def _plain(self, index: torch.Tensor) -> Iterator[Batch]:
-        for images, rows in self._read(part.numpy() for part in index.split(self.batch_size)):
+    def _plain(self, batches: Sequence[torch.Tensor]) -> Iterator[Batch]:
+        for images, rows in self._read(part.numpy() for part in batches):
             yield normalise(images, self.mean, self.std), self._labels_of(rows)
 
     def _labels_of(self, rows: np.ndarray) -> torch.Tensor:
@@ -220,6 +232,22 @@ class TestLoader:
         Raises InputError for an image that cannot be read.
         """
         return prefetched(self._batches)
+
+    def between(self, first: int, last: int) -> TestLoader:
+        """The images from number `first` to before `last`."""
+        rows = slice(first, last)
+        return dataclasses.replace(
+            self,
+            images=rows_of(self.images, first, last),
+            identities=self.identities[rows],
+            cameras=self.cameras[rows],
+            paths=self.paths[rows],
+        )
+
+    def share(self, rank: int, world: int) -> TestLoader:
+        """Neighbouring batches for process `rank` of `world`; all shares together are every batch."""
+        batches = part_of(len(self), rank, world)
+        return self.between(*(min(end * self.batch_size, len(self.images)) for end in (batches.start, batches.stop)))
 
     def _batches(self) -> Iterator[torch.Tensor]:
         numbers = np.arange(len(self.images))

@@ -5,6 +5,7 @@ Both ways give the same pixels: the array holds what `decode_image` makes of eac
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections import deque
@@ -68,6 +69,15 @@ def checked(images: Images) -> DecodedImages | ImageFiles:
     return decoded
 
 
+def rows_of(images: Images, first: int, last: int) -> Images:
+    """The images from number `first` to before `last`, numbered from 0."""
+    found = checked(images)
+    if isinstance(found, ImageFiles):
+        return dataclasses.replace(found, paths=found.paths[first:last])
+    broken = {number - first: reason for number, reason in found.broken.items() if first <= number < last}
+    return DecodedImages(found.pixels[first:last], broken)
+
+
 def cores() -> int:
     """The processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -102,7 +112,8 @@ def on_device(images: DecodedImages, device: torch.device, mode: str) -> Decoded
 def to_device(images: Tensor, device: torch.device | str) -> Tensor:
     """A batch on the device; to a GPU it goes from pinned memory, while others compute."""
     if torch.device(device).type == "cuda" and images.device.type == "cpu":
-        return images.pin_memory().to(device, non_blocking=True)
+        with torch.cuda.device(device):  # else a thread pins on the first GPU, whosever that is
+            return images.pin_memory().to(device, non_blocking=True)
     return images.to(device)
 
 

@@ -26,6 +26,7 @@ from reid.feature_files.arrays import (
     is_array_folder,
     read_array_files,
     read_array_folder,
+    read_array_training,
     read_matrix_folder,
     save_matrix_folder,
 )
@@ -83,9 +84,11 @@ def read_features(path: Path, *, in_memory: int = IN_MEMORY) -> tuple[Features, 
 
 
 def read_training(path: Path) -> tuple[Features, str]:
-    """Features of training images, and what they are called: what `save_training_features` wrote, or both sides of any
-    layout that `read_features` knows, one after the other.
+    """Features of training images, and what they are called: what `save_training_features` wrote, a folder that holds
+    `train.npy` or shards in `train/`, or both sides of any layout that `read_features` knows, one after the other.
     """
+    if (path / "train.npy").is_file() or (path / "train").is_dir():
+        return read_array_training(path)
     if holds_training_features(path):
         return load_training_features(path)
     query, gallery, name = read_features(path)

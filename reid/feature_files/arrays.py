@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +29,12 @@ def read_array_folder(folder: Path, *, in_memory: int) -> tuple[Features, Featur
     """Query and gallery of a folder, named after it."""
     query, gallery = (_part(folder, "", part, in_memory) for part in _PARTS)
     return query, gallery, folder.resolve().name
+
+
+def read_array_training(folder: Path) -> tuple[Features, str]:
+    """Features of the training images in a folder, in memory, named after it."""
+    found = _part(folder, "", "train", in_memory=0)
+    return dataclasses.replace(found, values=np.array(found.values[:])), folder.resolve().name
 
 
 def read_array_files(path: Path, *, in_memory: int) -> tuple[Features, Features, str]:

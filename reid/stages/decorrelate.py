@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from reid.decorrelation import (
     severest_pair,
     spectrum,
 )
+from reid.distributed import copy_from_first, on_first
 from reid.records import StageLog
 from reid.run import seed_from
 from reid.stages.epoch import measure_loss
@@ -38,10 +40,33 @@ def run(
 
     variant "none" leaves the weight alone, as a control does. The loss is measured in evaluation mode on the same
     `loss_images` unaugmented training images both times. `seconds` of the row counts the decomposition, the
-    matching and S(W), nothing else.
+    matching and S(W), nothing else. Of several processes the first replaces, and the others take over the bits.
     """
-    model = state.model
     state.begin("decorrelate", round)
+    done = on_first(
+        lambda: _replace(state, loader, variant, order, rotate_classifier, loss_images=loss_images, solver=solver)
+    )
+    copy_from_first(state.model.state_dict().values())
+    unchanged = variant == "none" and state.rows
+    scores = state.rows[-1].scores if unchanged else hooks.evaluate(state.model, False)
+    row = StageLog(run=state.run, stage="decorrelate", round=round, epochs=0, scores=scores, **done)
+    state.finish(row)
+    hooks.stage(state, row)
+    return row
+
+
+def _replace(
+    state: TrainState,
+    loader: Batches,
+    variant: str,
+    order: str,
+    rotate_classifier: bool,
+    *,
+    loss_images: int,
+    solver: Solver,
+) -> dict[str, Any]:
+    """Replace the weight; returns what the row of the stage tells of that."""
+    model = state.model
     before = _loss(state, loader, loss_images, solver)
     started = time.perf_counter()
     vectors = model.eigenlayer.vectors.detach()
@@ -67,22 +92,12 @@ def run(
     }
     seconds = time.perf_counter() - started
     after = before if variant == "none" else _loss(state, loader, loss_images, solver)
-    unchanged = variant == "none" and state.rows
-    scores = state.rows[-1].scores if unchanged else hooks.evaluate(model, False)
-    row = StageLog(
-        run=state.run,
-        stage="decorrelate",
-        round=round,
-        epochs=0,
-        seconds=seconds,
-        train_loss=after,
-        correlation=correlation,
-        scores=scores,
-        extra={"train_loss_before": before, "train_loss_after": after, **facts},
-    )
-    state.finish(row)
-    hooks.stage(state, row)
-    return row
+    return {
+        "seconds": seconds,
+        "train_loss": after,
+        "correlation": correlation,
+        "extra": {"train_loss_before": before, "train_loss_after": after, **facts},
+    }
 
 
 def _finite(value: float) -> float | None:

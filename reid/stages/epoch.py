@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from tqdm import tqdm
 
+from reid.distributed import first
 from reid.errors import Diverged
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
@@ -85,6 +87,7 @@ def train_epoch(
     watch: Watch | None = None,
     read_every: int = 0,
     title: str = "",
+    parallel: DistributedDataParallel | None = None,
 ) -> EpochResult:
     """Train on `count` batches of (images, labels).
 
@@ -92,6 +95,7 @@ def train_epoch(
     minimised. progress: part of the epoch done -> part of the stage done, which the objective asks for. accumulate:
     batches a step. clip, skip: see `train_step`. sums: of an epoch that goes on in its midst, whose next batch is the
     first of `batches`. read_every: batches after which the losses are read; 0: every one on a CPU, READ_EVERY on a GPU.
+    parallel: see `train_step`.
     The model is left in the mode it came in. Raises Diverged when the loss is NaN or infinite, at the latest when it is
     read, which is before anything is saved.
     """
@@ -99,7 +103,10 @@ def train_epoch(
     began = time.perf_counter() - sums.seconds
     every = read_every or (1 if model.eigenlayer.vectors.device.type == "cpu" else READ_EVERY)
     waiting: list[BatchLoss] = []
-    bar = tqdm(batches, total=count, initial=sums.batches, desc=title, unit="batch", leave=False, mininterval=1.0)
+    bar = tqdm(
+        batches, total=count, initial=sums.batches, desc=title, unit="batch", leave=False, mininterval=1.0,
+        disable=not first(),
+    )  # fmt: skip
     given = iter(bar)
     with _closing(batches), tf32_products(tf32):
         while sums.batches < count:
@@ -109,7 +116,7 @@ def train_epoch(
             sums.lr = optimizer.param_groups[0]["lr"]
             losses = train_step(
                 model, itertools.islice(given, size), size, optimizer=optimizer, objective=objective,
-                progress=progress(part), dtype=dtype, clip=clip, skip=skip, lap=watch.lap,
+                progress=progress(part), dtype=dtype, clip=clip, skip=skip, lap=watch.lap, parallel=parallel,
             )  # fmt: skip
             if len(losses) < size:
                 raise ValueError(f"{title}: {count} batches were promised, {sums.batches + len(losses)} came")
@@ -148,8 +155,7 @@ def _closing(batches: object) -> Iterator[None]:
 def _read(waiting: list[BatchLoss], sums: Sums, watch: Watch, title: str, count: int) -> None:
     """Add what the last batches cost to the sums, in the order of the batches."""
     values = iter(torch.cat([loss.values for loss in waiting]).tolist())
-    first = sums.batches - len(waiting)
-    for batch, loss in enumerate(waiting, first):
+    for batch, loss in enumerate(waiting, sums.batches - len(waiting)):
         total, *terms = itertools.islice(values, len(loss.values))
         if not loss.used:
             sums.skipped += 1

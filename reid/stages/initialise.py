@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from reid.distributed import copy_from_first, first
 from reid.errors import InputError
 from reid.model.network import ReidNetwork
 from reid.run import seed_from
@@ -46,13 +47,16 @@ def initialise_pooling(
 
     descriptors: how many at most, (N, C) float32 from places drawn by `seed` in unaugmented training images drawn by
     `seed`. The backbone computes them as the first training step will, batch statistics where `norm_statistics` is
-    "running", and is left as it was. Raises InputError as `check_pooling` does.
+    "running", and is left as it was. Of several processes the first does all that. Raises InputError as
+    `check_pooling` does.
     """
     if not model.pooling.least_descriptors:
         return
-    check_pooling(model, loader)
-    drawn = _local_descriptors(model, loader, descriptors, seed_from(seed, "descriptors"), norm_statistics)
-    model.pooling.initialise(drawn, seed=seed_from(seed, "clusters"))
+    if first():
+        check_pooling(model, loader)
+        drawn = _local_descriptors(model, loader, descriptors, seed_from(seed, "descriptors"), norm_statistics)
+        model.pooling.initialise(drawn, seed=seed_from(seed, "clusters"))
+    copy_from_first(model.state_dict().values())
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from reid.distributed import broadcast, first, gather, rank, world
 from reid.stages.epoch import evaluation_mode
 from reid.stages.state import Batches, TrainState
 from reid.stages.step import autocast
@@ -18,13 +19,15 @@ ALL = 2**62
 def describe_all(state: TrainState, loader: Batches, dtype: torch.dtype | None) -> Tensor:
     """(N, D) float32 on the CPU: the feature that the objective compares, at unit length, of every training image.
 
-    In evaluation mode and without augmentation; the model's mode is restored.
+    In evaluation mode and without augmentation; the model's mode is restored. Several processes describe a part each
+    and all get the whole.
     """
     parts = []
+    batches = loader.sample(ALL, 0, rank=rank(), world=world())
     with evaluation_mode(state.model):
-        for images, _ in tqdm(loader.sample(ALL, 0), desc="mining", unit="batch", leave=False, mininterval=1.0):
+        for images, _ in tqdm(batches, desc="mining", unit="batch", leave=False, mininterval=1.0, disable=not first()):
             with autocast(images.device, dtype):
                 embedding = state.model.embed(images)
             compared = getattr(embedding, state.objective.weights.feature)
             parts.append(functional.normalize(compared.float(), dim=1).cpu())
-    return torch.cat(parts)
+    return torch.cat(broadcast([part for own in gather(parts) for part in own]))

@@ -25,22 +25,25 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
+    def shares(self, world: int) -> Sequence[int]: ...
+
     def epoch(
-        self, seed: int, descriptors: Tensor | None = None, start: int = 0
+        self, seed: int, descriptors: Tensor | None = None, start: int = 0, *, rank: int = 0, world: int = 1
     ) -> Iterator[tuple[Tensor, Tensor]]: ...
 
     def names(self, seed: int, batch: int, descriptors: Tensor | None = None) -> Sequence[str]: ...
 
-    def sample(self, count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def sample(self, count: int, seed: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 @dataclass
 class Middle:
-    """How far an epoch came: see `TrainState`."""
+    """How far an epoch came: see `TrainState`. others: the random states of the other processes, in their order."""
 
     sums: Sums
     random: dict[str, Any]
     descriptors: Tensor | None = None
+    others: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass

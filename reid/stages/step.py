@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from reid.errors import InputError
 from reid.losses.objective import Objective
-from reid.model.network import ReidNetwork
+from reid.model.network import Embedding, ReidNetwork
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,19 @@ def loss_terms(
     tuples: bool = True,
 ) -> dict[str, Tensor]:
     """The weighted terms of the objective on a batch, see `Objective`."""
-    with autocast(images.device, dtype):
-        embedding = model.embed(images)
-        logits = model.classify(embedding.output, labels if model.training else None)
+    embedding, logits = outputs(model, images, labels, dtype)
     vectors = model.eigenlayer.vectors
     return objective(
         logits, labels, input=embedding.input, output=embedding.output, vectors=vectors, progress=progress,
         tuples=tuples,
     )  # fmt: skip
+
+
+def outputs(model: ReidNetwork, images: Tensor, labels: Tensor, dtype: torch.dtype | None) -> tuple[Embedding, Tensor]:
+    """What the objective compares: the embedding and the logits."""
+    with autocast(images.device, dtype):
+        embedding = model.embed(images)
+        return embedding, model.classify(embedding.output, labels if model.training else None)
 
 
 def train_step(
@@ -91,33 +98,42 @@ def train_step(
     clip: float = 0.0,
     skip: bool = False,
     lap: Callable[[str], None] = lambda part: None,
+    parallel: DistributedDataParallel | None = None,
 ) -> list[BatchLoss]:
     """One step on the mean gradient of `count` batches of (images, labels), and what each of them cost.
 
     clip: largest norm of that gradient over all parameters, 0 for no limit. skip: a batch whose loss is not finite is
     left out, with what it did to running statistics; a step whose gradient is not finite is left out whole. That has to
     read the loss of every batch from the device. lap: called at the end of each part of the step, with "data",
-    "forward", "backward" or "optimiser", and first with "rest" for what came between two steps.
+    "forward", "backward" or "optimiser", and first with "rest" for what came between two steps. parallel: of
+    `reid.stages.parallel`, where the batches are this process's shares: loss and gradient are those of the whole ones.
     """
     optimizer.zero_grad(set_to_none=True)
     lap("rest")
     losses = []
-    for images, labels in batches:
+    for number, (images, labels) in enumerate(batches, 1):
         lap("data")
         before = _statistics(model, objective) if skip else []
-        terms = loss_terms(model, objective, images, labels, dtype, progress=progress)
-        weighted = torch.stack(list(terms.values()))
-        loss = weighted.sum()
-        lap("forward")
-        values = torch.cat([loss[None], weighted]).detach()
-        used = not skip or bool(values.isfinite().all())
-        losses.append(BatchLoss(len(images), tuple(terms), values, used))
-        if used:
-            (loss / count).backward()
-        else:
-            _restore(model, objective, before)
+        with parallel.no_sync() if parallel and number < count else contextlib.nullcontext():
+            if parallel:
+                terms = parallel(images, labels, dtype, progress)
+            else:
+                terms = loss_terms(model, objective, images, labels, dtype, progress=progress)
+            weighted = torch.stack(list(terms.values()))
+            loss = weighted.sum()
+            lap("forward")
+            values = torch.cat([loss[None], weighted]).detach()
+            used = not skip or bool(values.isfinite().all())
+            seen = parallel.module.images if parallel else len(images)
+            losses.append(BatchLoss(seen, tuple(terms), values, used))
+            if used:
+                (loss / count).backward()
+            else:
+                _restore(model, objective, before)
         lap("backward")
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if parallel and not losses[-1].used:
+        mean_gradients(parameters)  # which the backward pass of the last batch would have done
     norm = torch.nn.utils.clip_grad_norm_(parameters, clip or float("inf")) if clip or skip else None
     if not skip or (norm is not None and any(loss.used for loss in losses) and norm.isfinite()):
         optimizer.step()
@@ -125,6 +141,14 @@ def train_step(
         losses = [BatchLoss(loss.images, loss.terms, loss.values, used=False) for loss in losses]
     lap("optimiser")
     return losses
+
+
+def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Make every gradient the mean of the processes'."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= dist.get_world_size()
 
 
 def _statistics(*modules: nn.Module) -> list[Tensor]:

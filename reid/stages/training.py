@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from reid.decorrelation import correlation_metric
+from reid.distributed import broadcast, copy_from_first, first, gather, rank, world
 from reid.records import StageLog
 from reid.run import random_states, restore_random_states, seed_everything, seed_from
 from reid.stages.average import adopt, follow, start_average
 from reid.stages.epoch import EpochResult, Sums, Watch, train_epoch
 from reid.stages.mining import describe_all
 from reid.stages.optimizer import Solver, freeze, make_optimizer, set_training_mode
+from reid.stages.parallel import in_parallel
 from reid.stages.schedule import Schedule
 from reid.stages.state import Batches, Hooks, Middle, TrainState
 
@@ -33,6 +36,7 @@ def train_stage(
     """Train one stage, from its start or from the epoch and batch that `state` has reached, and evaluate at its end.
 
     stop_after: end after so many epochs of the schedule and ignore the loss (a control ends where its original did).
+    Several processes train as one, each on its share of every batch, and hold the same state at the end of an epoch.
     Where `solver.ema` asks for an average, the network is that average once the stage has ended, and the S(W) of every
     epoch is that of the average so far.
     """
@@ -40,6 +44,7 @@ def train_stage(
     freeze(model, (*schedule.freeze, *also_frozen))
     solver = dataclasses.replace(solver, optimizer=schedule.optimizer or solver.optimizer)
     optimizer = make_optimizer(model, solver, schedule.base_lr(round), schedule.lr_factors)
+    parallel = in_parallel(model, state.objective, loader)
     if state.begin(stage, round) and state.optimizer is not None:
         optimizer.load_state_dict(state.optimizer)
     if solver.ema and state.average is None:
@@ -49,7 +54,8 @@ def train_stage(
         epoch = state.epoch
         # The run's name is left out: a control sees the same batches as its original.
         seed = seed_from(solver.seed, stage, round, epoch)
-        seed_everything(seed)
+        # What is drawn in a process beside its share of the images, for dropout say, is its own.
+        seed_everything(seed if first() else seed_from(seed, rank()))
         mined: dict[str, Any] = {}
         if loader.mines:
             kept = state.middle.descriptors if state.middle else None
@@ -57,8 +63,10 @@ def train_stage(
         title = f"{state.run} {stage} {round or ''} epoch {epoch + 1}/{last}".replace("  ", " ")
         with hooks.held():
             result = _train_epoch(
-                state, loader, optimizer, schedule, solver, hooks, seed=seed, mined=mined, title=title
-            )
+                state, loader, optimizer, schedule, solver, hooks, seed=seed, mined=mined, title=title,
+                parallel=parallel,
+            )  # fmt: skip
+            copy_from_first(model.buffers())
             state.epoch += 1
             state.middle = None
             state.losses.append(result.loss)
@@ -85,6 +93,7 @@ def train_stage(
             )
     if state.average is not None:
         adopt(model, state.average)
+    copy_from_first(model.state_dict().values())
     row = StageLog(
         run=state.run,
         stage=stage,
@@ -112,6 +121,7 @@ def _train_epoch(
     seed: int,
     mined: dict[str, Any],
     title: str,
+    parallel: DistributedDataParallel | None,
 ) -> EpochResult:
     """One epoch from its start, or from its middle with the random numbers that would have come next."""
     model, sums = state.model, None
@@ -119,7 +129,7 @@ def _train_epoch(
     state.objective.train()
     if state.middle:
         sums = state.middle.sums
-        restore_random_states(state.middle.random)
+        _restore_random(state.middle, seed)
 
     def step() -> None:
         state.steps += 1
@@ -128,12 +138,13 @@ def _train_epoch(
 
     def save(sums: Sums) -> None:
         state.optimizer = optimizer.state_dict()
-        state.middle = Middle(sums, random_states(), mined.get("descriptors"))
+        random = gather(random_states()) or [random_states()]
+        state.middle = Middle(sums, random[0], mined.get("descriptors"), random[1:])
         hooks.save(state)
 
-    return train_epoch(
+    result = train_epoch(
         model,
-        loader.epoch(seed, **mined, start=sums.batches if sums else 0),
+        loader.epoch(seed, **mined, start=sums.batches if sums else 0, rank=rank(), world=world()),
         count=len(loader),
         optimizer=optimizer,
         factor=lambda part: schedule.factor(state.epoch + part),
@@ -147,7 +158,19 @@ def _train_epoch(
         sums=sums,
         watch=Watch(step=step, due=hooks.due, save=save, names=lambda batch: loader.names(seed, batch, **mined)),
         title=title,
+        parallel=parallel,
     )
+    # Clocks differ, and on unlike machines so may the last bit of a loss, by which a stage may end early.
+    return EpochResult(**broadcast(dataclasses.asdict(result)))
+
+
+def _restore_random(middle: Middle, seed: int) -> None:
+    """Go on with the random numbers that would have come next; of a process that was not there, with new ones."""
+    states = [middle.random, *middle.others]
+    if rank() < len(states):
+        restore_random_states(states[rank()])
+    else:
+        seed_everything(seed_from(seed, rank(), middle.sums.batches))
 
 
 def _correlation(state: TrainState) -> float:

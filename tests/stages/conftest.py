@@ -49,15 +49,22 @@ class SmallLoader:
             return descriptors[:, 0].argsort(stable=True).split(self.batch)
         return torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed)).split(self.batch)
 
-    def epoch(self, seed: int, descriptors: Tensor | None = None, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def shares(self, world: int) -> tuple[int, ...]:
+        return tuple(len(part) for part in torch.arange(self.batch).tensor_split(world))
+
+    def epoch(
+        self, seed: int, descriptors: Tensor | None = None, start: int = 0, *, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         for index in self._order(seed, descriptors)[start:]:
-            yield self.images[index], self.labels[index]
+            own = index.tensor_split(world)[rank]
+            yield self.images[own], self.labels[own]
 
     def names(self, seed: int, batch: int, descriptors: Tensor | None = None) -> tuple[str, ...]:
         return tuple(f"{number}.jpg" for number in self._order(seed, descriptors)[batch].tolist())
 
-    def sample(self, count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        yield self.images[:count], self.labels[:count]
+    def sample(self, count: int, seed: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        own = torch.arange(len(self.images[:count])).tensor_split(world)[rank]
+        yield self.images[own], self.labels[own]
 
 
 @pytest.fixture

@@ -95,12 +95,17 @@ class MiningLoader:
     def __len__(self) -> int:
         return 1
 
-    def epoch(self, seed: int, descriptors: Tensor | None = None, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def shares(self, world: int) -> tuple[int, ...]:
+        return (12,)
+
+    def epoch(
+        self, seed: int, descriptors: Tensor | None = None, start: int = 0, **shared: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         assert descriptors is not None
         self.given.append(descriptors)
         yield self.images[:12], self.labels[:12]
 
-    def sample(self, count: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def sample(self, count: int, seed: int, **shared: int) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, min(count, len(self.images)), 20):
             yield self.images[start : start + 20], self.labels[start : start + 20]
 

@@ -1,0 +1,80 @@
+"""Embed a large set of images shard by shard, in one process or by torchrun in several; started again, it goes on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from reid import build
+from reid.data import banner
+from reid.distributed import command_again, gather, one_a_host_first, processes
+from reid.errors import InputError, Interrupted, run_command, stop_signals
+from reid.extraction import extract_shards
+from reid.features import FEATURES
+from reid.model.precision import autocast_dtype
+
+PARTS = ("query", "gallery", "train")
+
+
+def main() -> None:
+    arguments = _arguments()
+    with stop_signals(), processes():
+        try:
+            _extract(arguments)
+        except KeyboardInterrupt:
+            again = command_again(sys.argv[1:])
+            raise Interrupted(f"interrupted; finished shards are kept. To go on: {again}") from None
+
+
+def _extract(arguments: argparse.Namespace) -> None:
+    if arguments.shard < 1:
+        raise InputError(f"--shard {arguments.shard} must be at least 1 image")
+    model, trained = build.load_network(arguments.weights)
+    config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
+    if "INPUT.CACHE" not in arguments.overrides[::2]:
+        # Each image is wanted once, and a decoded copy of a large set takes more room than its features.
+        config = build.evaluation_config(config, None, ("INPUT.CACHE", "off"))
+    device = build.device(config)
+    dtype = autocast_dtype(config.TEST.PRECISION, device)
+    with one_a_host_first():
+        split = build.split(config)
+        print(banner(split), flush=True)
+    made = extract_shards(
+        model.to(device),
+        {part: build.test_loader(config, getattr(split, part)) for part in arguments.part},
+        arguments.output,
+        shard=arguments.shard,
+        settings={
+            "dataset": split.name,
+            "size": list(config.INPUT.SIZE),
+            "mean": list(config.INPUT.MEAN),
+            "std": list(config.INPUT.STD),
+            "precision": str(dtype or "float32").removeprefix("torch."),
+        },
+        features=FEATURES if arguments.feature == "both" else (arguments.feature,),
+        flip=config.TEST.FLIP,
+        dtype=dtype,
+    )
+    everyone = gather(made)
+    for part in made:
+        images, now = len(getattr(split, part)), sum(own[part] for own in everyone)
+        print(f"{part}: {images:,} images in {-(-images // arguments.shard)} shards, {now} of them made now")
+    feature = arguments.output / ("input" if arguments.feature == "both" else arguments.feature)
+    print(f"written: {arguments.output}; to score: python tools/evaluate.py --features {feature}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", required=True, type=Path, help="a checkpoint of a run")
+    parser.add_argument("--output", required=True, type=Path, help="folder; of several hosts on a disk they share")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=["query", "gallery"], help="of the dataset")
+    parser.add_argument("--feature", choices=(*FEATURES, "both"), default="both", help="of the Eigenlayer")
+    parser.add_argument("--shard", type=int, default=10_000, metavar="N", help="images a file, 10000 unless told")
+    parser.add_argument("--config-file", type=Path, help="take DATASETS and TEST of this file: another dataset, say")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as DATASETS.ROOT data TEST.FLIP True")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
