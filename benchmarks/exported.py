@@ -1,0 +1,113 @@
+"""Images a second of ONNX Runtime and of PyTorch on the CPU, and how far their embeddings are apart.
+
+    python benchmarks/exported.py [--weights CHECKPOINT] [--threads 1] [--rounds 7] [--batches 1 16 64] [--crops 64]
+
+OSNet-x0.25 from random weights, unless a checkpoint is given, at 256 x 128. Both take uint8 pixels and give embeddings
+of unit length, on as many threads. They take turns; a turn is the same images in batches of one size, and the ratio is
+the median over turns. Differences are those on Market-1501's query images where REID_DATA has them, else on drawn ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import os
+import statistics
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from measuring import in_turns, median_ratio
+from PIL import Image
+from torch import Tensor
+
+from reid import Embedder, build
+from reid.checkpoint import save_checkpoint
+from reid.data.given import GivenImages
+from reid.errors import run_command
+from reid.export.crops import drawn_crops
+from reid.export.facts import Facts
+from reid.export.files import Answer, check_available, largest_difference, onnx_answer
+from reid.export.form import Form
+from reid.export.make import checked_file
+
+SIZE = (256, 128)
+MARKET = "Market-1501-v15.09.15.zip"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--crops", type=int, default=64)
+    arguments = parser.parse_args()
+    check_available("onnx")
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    embedder = _embedder(arguments.weights)
+    name, given = embedder.config.MODEL.BACKBONE, build.preprocessing(embedder.config)
+    form = Form(SIZE, given["mean"], given["std"], preprocessing="inside")
+    facts = Facts(form, embedder.dim, embedder.model_id, 1.0, "", name, "", "none")
+    pixels, what = crops(arguments.crops)
+    data, _ = checked_file(embedder.network, facts, pixels[:4], format="onnx")
+    answer = onnx_answer(data)
+    difference = largest_difference(answer(pixels), embedder.embed(pixels))
+    print(f"{name}, {SIZE[0]} x {SIZE[1]}, {arguments.threads} thread(s), medians of {arguments.rounds} turns")
+    print(f"largest difference on {len(pixels)} {what}: {difference:.1e}\n")
+    print("| batch | PyTorch, images/s | ONNX Runtime, images/s | times as fast |\n|---|---|---|---|")
+    for batch in arguments.batches:
+        parts = pixels[: max(batch, min(16, len(pixels)))].split(batch)
+        images = sum(map(len, parts))
+        steps = {
+            "torch": partial(_in_parts, partial(embedder.embed, batch_size=batch), parts),
+            "onnx": partial(_in_parts, answer, parts),
+        }
+        seconds = {
+            step: taken[1:] for step, taken in in_turns(steps, arguments.rounds + 1).items()
+        }  # the first warms up
+        rates = [f"{images / statistics.median(seconds[step]):.0f}" for step in ("torch", "onnx")]
+        ratio = median_ratio(seconds["torch"], seconds["onnx"])
+        print(f"| {batch} | {rates[0]} | {rates[1]} | {ratio:.2f} |", flush=True)
+
+
+def _embedder(weights: Path | None) -> Embedder:
+    """Of the checkpoint, at SIZE, or an OSNet-x0.25 from random weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        if weights is None:
+            weights = Path(folder) / "random.pth"
+            config = build.config_of(
+                ["MODEL.BACKBONE", "osnet_x0_25", "MODEL.WEIGHTS", "none"], source="this benchmark"
+            )
+            network = build.network(config, num_classes=751)
+            save_checkpoint(weights, {"model": network.state_dict(), "config": config.dump(), "num_classes": 751})
+        embedder = Embedder.load(weights, device="cpu", feature="input")
+    config = build.evaluation_config(embedder.config, None, ["INPUT.SIZE", str(list(SIZE))])
+    return dataclasses.replace(embedder, config=config)
+
+
+def _in_parts(answer: Answer, parts: Sequence[Tensor]) -> None:
+    for part in parts:
+        answer(part)
+
+
+def crops(count: int) -> tuple[Tensor, str]:
+    """(count, 3, H, W) uint8, and what they are."""
+    archive_path = Path(os.environ.get("REID_DATA") or "datasets") / MARKET
+    if not archive_path.is_file():
+        return drawn_crops(SIZE, count=count), "drawn images"
+    with zipfile.ZipFile(archive_path) as archive:
+        names = sorted(name for name in archive.namelist() if "/query/" in name and name.endswith(".jpg"))
+        chosen = [names[place] for place in np.linspace(0, len(names) - 1, count).astype(int)]
+        found = GivenImages([Image.open(io.BytesIO(archive.read(name))) for name in chosen], SIZE, threads=1)
+        return torch.from_numpy(np.stack([found.decode(n) for n in range(len(found))])), "query images of Market-1501"
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
