@@ -133,14 +133,17 @@ def browser() -> Iterator[Browser]:
 def open_page(browser: Browser) -> Iterator[OpenPage]:
     """`open_page(path, width=1280, dark=False, media="screen") -> Visit`: a file in a window of that width in pixels.
 
-    A complaint fails the test at once where it comes with the loading, else at its end.
+    Also a page at an address, `http://...`, which may ask its own server for more. A complaint fails the test at once
+    where it comes with the loading, else at its end.
     """
     visits: list[Visit] = []
 
-    def call(path: Path, width: int = 1280, *, dark: bool = False, media: Any = "screen") -> Visit:
+    def call(path: Path | str, width: int = 1280, *, dark: bool = False, media: Any = "screen") -> Visit:
         scheme: Any = "dark" if dark else "light"
-        page = browser.new_page(viewport={"width": width, "height": HEIGHT}, color_scheme=scheme, offline=True)
-        visit = Visit(page, path.resolve().as_uri())
+        page = browser.new_page(
+            viewport={"width": width, "height": HEIGHT}, color_scheme=scheme, offline=isinstance(path, Path)
+        )
+        visit = Visit(page, path.resolve().as_uri() if isinstance(path, Path) else path)
         visits.append(visit)
         page.on("console", lambda told: told.type == "error" and visit.complaints.append(f"console: {told.text}"))
         page.on("pageerror", lambda error: visit.complaints.append(f"script: {error}"))
@@ -158,5 +161,6 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
 
 
 def _note(visit: Visit, url: str) -> None:
-    if url.partition("#")[0] != visit.address and not url.startswith("data:"):
+    own = visit.address.startswith("http") and url.startswith((visit.address, f"blob:{visit.address}"))
+    if url.partition("#")[0] != visit.address and not url.startswith("data:") and not own:
         visit.complaints.append(f"request: {url[:200]}")

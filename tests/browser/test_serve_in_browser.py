@@ -1,0 +1,240 @@
+"""The page of tools/serve.py in a real browser: every way to ask, the filters, the keyboard, and what goes wrong."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import served
+
+OpenPage = Callable[..., Any]
+PATHS = "[...document.querySelectorAll('#answers li span span:last-child')].map(e => e.textContent)"
+TOKEN = "a-token-of-this-test"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> served.Drawn:
+    pytest.importorskip("fastapi", reason="needs the extra serve")
+    return served.draw_index(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="module")
+def address(drawn: served.Drawn) -> Iterator[str]:
+    """Of a calibrated model's page."""
+    from reid.serve.app import make_app
+    from reid.serve.limits import Limits
+
+    app = make_app(served.calibrated(drawn.embedder), drawn.index, limits=Limits(upload_bytes=200_000))
+    with served.serving(app) as found:
+        yield found
+
+
+@pytest.fixture
+def query(tmp_path: Path) -> Path:
+    """An image of the third person."""
+    path = tmp_path / "somebody.png"
+    served.person(2, 60).save(path)
+    return path
+
+
+def until(page: Any, expression: str, wanted: Any = True) -> Any:
+    """Wait for what an expression gives in the page; a predicate, or a value it is to be equal to."""
+    end, found = time.monotonic() + 15, None
+    while time.monotonic() < end:
+        found = page.evaluate(expression)
+        if wanted(found) if callable(wanted) else found == wanted:
+            return found
+        page.wait_for_timeout(30)
+    raise AssertionError(f"{expression}: {found!r}")
+
+
+def answered(page: Any, told: str) -> list[str]:
+    """The paths of the answers, once the status says so."""
+    until(page, "document.getElementById('status').textContent", told)
+    return page.evaluate(PATHS)
+
+
+def failed(visit: Any, status: int | None = None) -> str:
+    """The line of the error, which the console may have told too."""
+    line = until(visit.page, "document.getElementById('error').textContent", bool)
+    assert visit.page.locator("#error").is_visible() and visit.page.locator("#error").get_attribute("role") == "alert"
+    if status:
+        assert all(f"status of {status}" in told for told in visit.complaints) and visit.complaints
+        visit.complaints.clear()
+    return line
+
+
+def drop(page: Any, name: str, kind: str, data: bytes, *, paste: bool = False) -> None:
+    """Drop a file onto the page, or paste it, as a browser tells a page of either."""
+    page.evaluate(
+        """([name, kind, data, paste]) => {
+          const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
+          const moved = new DataTransfer();
+          moved.items.add(new File([bytes], name, { type: kind }));
+          const send = (type, event) => document.getElementById("drop").dispatchEvent(event(type));
+          const options = { bubbles: true, cancelable: true };
+          if (paste) return send("paste", type => new ClipboardEvent(type, { ...options, clipboardData: moved }));
+          for (const type of ["dragenter", "dragover", "drop"])
+            send(type, type => new DragEvent(type, { ...options, dataTransfer: moved }));
+        }""",
+        [name, kind, base64.b64encode(data).decode(), paste],
+    )
+
+
+def test_choose_filter_and_search_on(open_page: OpenPage, address: str, query: Path) -> None:
+    visit = open_page(address)
+    page = visit.page
+    assert page.locator("#status").get_attribute("aria-live") == "polite" and not page.locator("#found").is_visible()
+    page.get_by_role("button", name="Search").click()
+    assert failed(visit) == "Choose an image first."
+    page.get_by_label("Choose an image of one person").set_input_files(query)
+    paths = answered(page, "12 answers out of 12 images.")
+    assert [path[:4] for path in paths[:3]] == ["0003"] * 3 and not page.locator("#error").is_visible()
+    first = page.locator("#answers button").first
+    assert first.text_content().startswith("1 · 0.0") and "p 0.9" in first.text_content()
+    name = page.locator("#answers img").first.get_attribute("alt")
+    assert name.startswith("rank 1, distance 0.0") and "identity 3" in name
+    until(page, "[...document.querySelectorAll('#asked img, #answers img')].slice(0, 5).every(i => i.naturalWidth > 0)")
+
+    # Filters apply at once, and to what was uploaded.
+    page.get_by_label("camera 2").check()
+    paths = answered(page, "4 answers out of 4 images.")
+    assert all("_c2s1_" in path for path in paths)
+    page.get_by_label("camera 3").check()
+    page.get_by_label("from").fill("203")
+    page.get_by_label("at most").fill("4")
+    page.get_by_role("button", name="Search").click()
+    assert len(answered(page, "4 answers out of 6 images.")) == 4
+    page.get_by_label("to", exact=True).fill("1")
+    page.get_by_role("button", name="Search").click()
+    assert failed(visit, 422) == "the time from 203 to 1 ends before it begins"
+    page.get_by_label("to", exact=True).fill("203.5")
+    page.get_by_label("camera 2").uncheck()
+    assert answered(page, "No answer: no image of the index fits the filter.") == []
+    for label in ("from", "to"):
+        page.get_by_label(label, exact=True).fill("")
+    page.get_by_label("camera 3").uncheck()
+    assert len(answered(page, "4 answers out of 12 images.")) == 4
+
+    # An answer is the next query, and there is a way back.
+    page.locator("#answers button").nth(1).click()
+    path = until(page, "document.getElementById('name').textContent", lambda text: text.endswith("_00.png"))
+    assert path not in answered(page, "4 answers out of 12 images.")
+    page.get_by_role("button", name="Back to the query before").click()
+    until(page, "document.getElementById('name').textContent", "somebody.png")
+    assert not page.get_by_role("button", name="Back to the query before").is_visible()
+
+
+def test_drop_and_paste_and_what_is_no_image(open_page: OpenPage, address: str) -> None:
+    visit = open_page(address)
+    page = visit.page
+    drop(page, "dropped.webp", "image/webp", served.encoded(served.person(0, 61), "WEBP"))
+    assert [path[:4] for path in answered(page, "12 answers out of 12 images.")[:3]] == ["0001"] * 3
+    drop(page, "pasted.png", "image/png", served.encoded(served.person(3, 62)), paste=True)
+    until(page, "document.getElementById('name').textContent", "pasted.png")
+    before = answered(page, "12 answers out of 12 images.")
+    assert [path[:4] for path in before[:3]] == ["0004"] * 3
+    drop(page, "notes.txt", "text/plain", b"<script>alert(1)</script>")
+    assert failed(visit, 422) == "the image: no JPEG, PNG, BMP or WebP image, or a broken one"
+    drop(page, "<img src=x onerror=alert(1)>.png", "image/png", bytes(200_001))
+    assert failed(visit) == "<img src=x onerror=alert(1)>.png: too large: at most 0.2 MB are taken."
+    # What was found before stands, and can be gone on with.
+    assert page.evaluate(PATHS) == before
+    page.get_by_label("camera 1").check()
+    assert len(answered(page, "4 answers out of 4 images.")) == 4
+    assert page.locator("#name").text_content() == "pasted.png"
+
+
+def test_the_keyboard_is_enough(open_page: OpenPage, address: str, query: Path) -> None:
+    page = open_page(address).page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "file"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Space")
+    chooser.value.set_files(query)
+    answered(page, "12 answers out of 12 images.")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    assert page.evaluate("document.activeElement.value") == "1"
+    answered(page, "4 answers out of 4 images.")
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(outline) == "solid"
+    for _ in range(8):
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement === document.querySelector('#answers button')")
+    assert page.evaluate(outline) == "solid"
+    page.keyboard.press("Enter")
+    until(page, "document.activeElement.id", "asked-title")
+    assert page.locator("#name").text_content() == "0003_c1s1_000103_00.png"
+    answered(page, "3 answers out of 4 images.")
+
+
+def test_it_reads_well(open_page: OpenPage, address: str, query: Path, tmp_path: Path) -> None:
+    for width, dark in ((390, True), (1280, False)):
+        visit = open_page(address, width, dark=dark)
+        page = visit.page
+        for found in (False, True):
+            if found:
+                page.locator("#file").set_input_files(query)
+                answered(page, "12 answers out of 12 images.")
+                page.evaluate("document.querySelectorAll('#answers img').forEach(image => image.loading = 'eager')")
+                until(page, "[...document.querySelectorAll('#answers img')].every(image => image.naturalWidth > 0)")
+            assert visit.overflowing() == []
+            ratio, text = visit.contrast()
+            assert ratio >= 4.5, f"{ratio:.2f}: {text}"
+        assert visit.colours(tmp_path / "shot.png", "#answers .shot") > 50, "no picture in the frame"
+        boxes = visit.shown("#answers .shot")
+        assert len(boxes) == 12 and all(box["width"] >= 80 and box["x"] + box["width"] <= width for box in boxes)
+        # Every control has a name for those who hear the page.
+        names = page.locator("input, button, select").evaluate_all(
+            "all => all.map(e => (e.labels?.length ? e.labels[0].textContent : '') || e.textContent)"
+        )
+        assert all(name.strip() for name in names)
+
+
+def test_a_changing_index_a_lost_server_and_the_token(
+    open_page: OpenPage, drawn: served.Drawn, query: Path, tmp_path: Path
+) -> None:
+    from reid.serve.app import make_app
+
+    shutil.copytree(drawn.crops, tmp_path / "crops")
+    own = served.Drawn(drawn.embedder, drawn.weights, tmp_path / "crops", tmp_path / "index")
+    served.reindex(own)
+    with served.serving(make_app(own.embedder, own.index, token=TOKEN)) as address:
+        visit = open_page(address.replace("127.0.0.1", "localhost") + "health")
+        visit.address = address = address.replace("127.0.0.1", "localhost")
+        page = visit.page
+        page.goto(address)
+        visit.complaints.clear()  # the answer was 401
+        page.get_by_label("Token").fill("not it")
+        page.keyboard.press("Enter")
+        page.get_by_text("That is not the token.").wait_for()
+        visit.complaints.clear()
+        assert visit.contrast()[0] >= 4.5 and visit.overflowing() == []
+        page.get_by_label("Token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        page.get_by_label("camera 3").wait_for()
+        assert page.url == address and page.evaluate("document.cookie") == ""
+        page.locator("#file").set_input_files(query)
+        answered(page, "12 answers out of 12 images.")
+        assert "p 0." not in page.locator("#answers").text_content()
+        assert "Not calibrated" in page.locator("main").text_content()
+        served.person(2, 63).save(own.crops / "0003_c8s1_000803_00.png")
+        served.reindex(own)
+        # A file that is gone leaves a frame that says so.
+        (own.crops / "0003_c8s1_000803_00.png").unlink()
+        page.get_by_role("button", name="Search").click()
+        answered(page, "13 answers out of 13 images.")
+        assert page.locator("#images").text_content() == "13" and page.get_by_label("camera 8").is_visible()
+        page.get_by_label("camera 8").check()
+        answered(page, "1 answer out of 1 image.")
+        until(page, "document.querySelector('#answers img').alt", lambda text: text.endswith(", no picture"))
+        visit.complaints.clear()
+    page.get_by_role("button", name="Search").click()
+    assert failed(visit) == "No answer from the server: does it still run?"
+    visit.complaints.clear()

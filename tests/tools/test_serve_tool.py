@@ -1,0 +1,93 @@
+"""tools/serve.py as a user calls it: from the first line to Ctrl-C, and mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import served
+
+pytest.importorskip("fastapi", reason="needs the extra serve")
+
+ROOT = Path(__file__).parents[2]
+Tool = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> served.Drawn:
+    return served.draw_index(tmp_path_factory.mktemp("served"), identities=2, cameras=1)
+
+
+def test_from_the_first_line_to_the_end(drawn: served.Drawn) -> None:
+    command = [sys.executable, "tools/serve.py", "--index", str(drawn.index), "--port", "0", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [*command, "--token"], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert process.stdout and process.stderr
+        where, _, token = process.stdout.readline().strip().partition("?token=")
+        assert where.startswith("http://127.0.0.1:") and len(token) >= 32
+        request = urllib.request.Request(where, headers={"Authorization": f"Bearer {token}"})
+        page = urllib.request.urlopen(request, timeout=30).read().decode()
+        assert json.loads(page.partition('id="data">')[2].partition("</script>")[0])["images"] == 2
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{where}image/0", timeout=30)
+        process.send_signal(signal.SIGINT)
+        out, err = process.stdout.read(), process.stderr.read()
+        assert (process.wait(30), err) == (0, "") and out == "Ctrl-C ends it\nended\n"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--host", "0.0.0.0"), "--host 0.0.0.0: other machines can reach it, so it needs a token: add --token"),
+        (("--host", "0.0.0.0", "--token", "short"), "a token has 16 letters or more"),
+        (("--host", "no.such.host.invalid"), "--host no.such.host.invalid: no address of this machine"),
+        (("--port", "70000"), "--port 70000: from 0"),
+        (("--index", "nowhere"), "nowhere: no such index; make one with tools/index.py"),
+        (("--weights", "nowhere.pth"), "nowhere.pth"),
+        (("--weights", "OTHER"), "was made by the model"),
+        (("--prior", "0.1"), "--prior needs a calibrated model"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(
+    tool: Tool, drawn: served.Drawn, tmp_path: Path, more: tuple[str, ...], told: str
+) -> None:
+    if "OTHER" in more:
+        import torch
+
+        from reid.checkpoint import load_checkpoint, save_checkpoint
+
+        content = load_checkpoint(drawn.weights)
+        content["model"]["eigenlayer.weight"] = torch.ones_like(content["model"]["eigenlayer.weight"])
+        save_checkpoint(tmp_path / "other.pth", content)
+        more = ("--weights", str(tmp_path / "other.pth"))
+    ended = tool("serve", "--index", drawn.index, "--port", "0", *more)
+    assert ended.code == 2 and told in ended.err and ended.err.count("\n") == 1 and ended.out == ""
+
+
+def test_a_port_in_use(tool: Tool, drawn: served.Drawn) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        ended = tool("serve", "--index", drawn.index, "--port", port)
+    assert ended.code == 2 and f"port {port} is in use: choose another --port" in ended.err
+
+
+def test_a_missing_package_names_the_extra(tool: Tool, drawn: served.Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    ended = tool("serve", "--index", drawn.index)
+    assert ended.code == 2 and "the page needs uvicorn: pip install 'reid[serve]'" in ended.err
