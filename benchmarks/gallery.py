@@ -1,0 +1,140 @@
+"""What an index of crops costs: to build, to add to, and to search, exactly and by FAISS.
+
+python benchmarks/gallery.py [--crops 100000] [--more 1000] [--search 1000000] [--width 512] [--threads 1]
+                             [--weights FILE] [--images 512]
+
+The index is built with random features, so that what is timed is reading, hashing, writing and committing; what the
+model costs is timed by itself, with --weights, in images a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from measuring import limit_threads
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    defaults = (("crops", 100_000), ("more", 1000), ("search", 1_000_000), ("width", 512), ("threads", 1))
+    for name, default in (*defaults, ("queries", 20), ("images", 512)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--weights", help="a checkpoint or demo: also time the embedder, on drawn crops")
+    parser.add_argument("--folder", type=Path, help="where to put what is written (default: a temporary folder)")
+    arguments = parser.parse_args()
+    limit_threads(arguments.threads)  # hence the late imports
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        _index(Path(name), arguments)
+        if arguments.search:
+            _large(arguments)
+        if arguments.weights:
+            _embedder(Path(name), arguments)
+
+
+def _index(folder: Path, arguments: argparse.Namespace) -> None:
+    import numpy as np
+
+    from reid.gallery import Gallery, find, read_names, read_snapshot, update
+
+    random = np.random.default_rng(0)
+
+    def embed(paths: Sequence[str]) -> np.ndarray:
+        rows = random.normal(size=(len(paths), arguments.width))
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    crops = folder / "crops"
+    _write(crops, 0, arguments.crops)
+
+    def bring_up() -> None:
+        with Gallery.open_or_create(folder / "index", model_id="random", dim=arguments.width) as gallery:
+            update(gallery, read_names(crops, "{identity}/c{camera}_{time}"), embed, progress=False)
+
+    print(f"{arguments.crops:,} crops of 3 kB, {arguments.width} numbers, {arguments.threads} thread(s)\n")
+    print("| | |\n|---|---|")
+    print(f"| build | {_seconds(bring_up):.1f} s |")
+    print(f"| look for changes, find none | {_seconds(bring_up):.2f} s |")
+    _write(crops, arguments.crops, arguments.more)
+    print(f"| add {arguments.more:,} | {_seconds(bring_up):.2f} s |")
+    start = time.perf_counter()
+    snapshot = read_snapshot(folder / "index")
+    print(f"| open to search | {time.perf_counter() - start:.2f} s |")
+    queries = embed([""] * arguments.queries)
+    find(snapshot, queries[:1], 10)  # brings the files into memory
+    seconds = [_seconds(lambda q=query: find(snapshot, q[None], 10)) for query in queries]  # type: ignore[misc]
+    print(f"| one search, exact, median | {1e3 * statistics.median(seconds):.1f} ms |")
+
+
+def _large(arguments: argparse.Namespace) -> None:
+    import importlib.util
+
+    import numpy as np
+    from drawn import clustered
+
+    from reid.ranking import normalise_rows
+    from reid.ranking.faiss_index import build_index, search
+    from reid.ranking.few import nearest_of_units
+
+    queries, rows = (side.values for side in clustered(arguments.queries, arguments.search, arguments.width))
+    queries, rows = normalise_rows(queries), normalise_rows(rows)
+    print(
+        f"\n{arguments.search:,} x {arguments.width}, clustered\n\n| | ms a search, median | recall@10 |\n|---|---|---|"
+    )
+    nearest_of_units(queries[:1], [rows], 10)
+    exact = [nearest_of_units(query[None], [rows], 10) for query in queries]
+    seconds = [_seconds(lambda q=query: nearest_of_units(q[None], [rows], 10)) for query in queries]  # type: ignore[misc]
+    print(f"| exact | {1e3 * statistics.median(seconds):.1f} | 1 |")
+    if importlib.util.find_spec("faiss") is None:
+        return
+    start = time.perf_counter()
+    index = build_index(rows, k=10, sample=64)
+    built = time.perf_counter() - start
+    seconds = [_seconds(lambda q=query: search(index, q[None], 10)) for query in queries]  # type: ignore[misc]
+    hits = [
+        np.isin(search(index, query[None], 10).indices, one.indices).mean()
+        for query, one in zip(queries, exact, strict=True)
+    ]
+    told = f"{index.summary}; built in {built:.0f} s"
+    print(f"| FAISS: {told} | {1e3 * statistics.median(seconds):.1f} | {np.mean(hits):.4f} |")
+
+
+def _embedder(folder: Path, arguments: argparse.Namespace) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from reid import Embedder
+
+    embedder = Embedder.load(arguments.weights, device="cpu")
+    random, paths = np.random.default_rng(0), []
+    for number in range(arguments.images):
+        small = Image.fromarray(random.integers(0, 256, (8, 4, 3), dtype=np.uint8))
+        paths.append(str(folder / f"{number}.jpg"))
+        small.resize((64, 128), Image.Resampling.BICUBIC).save(paths[-1])
+    embedder.embed(paths[:64])
+    seconds = _seconds(lambda: embedder.embed(paths))
+    print(f"\nembedder: {len(paths) / seconds:.0f} images/s of 128 x 64, resized to {embedder.size}")
+
+
+def _write(folder: Path, first: int, count: int) -> None:
+    """Files of random bytes: nothing here decodes them."""
+    import numpy as np
+
+    for number in range(first, first + count):
+        path = folder / f"{number // 50:05d}" / f"c{number % 6 + 1}_{number}.jpg"
+        if number % 50 == 0 or number == first:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(np.random.default_rng(number).bytes(3000))
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Calibrating from the command line: from features, from a checkpoint, and what does not go together."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import foreign_models
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reid import Embedder, build
+from reid.calibration import Calibration, calibrate
+from reid.checkpoint import load_checkpoint, save_checkpoint
+from reid.config import parse_config
+from reid.feature_files import save_features
+from reid.records import Features
+from reid.safetensors_files import save_safetensors
+
+Tool = Callable[..., Any]
+PAIRS = [
+    *("MODEL.BACKBONE", "osnet_x0_25", "MODEL.WEIGHTS", "none", "INPUT.SIZE", "[64, 32]", "MODEL.DEVICE", "cpu"),
+    *("MODEL.EIGENLAYER.DIM", "16", "TEST.FEATURE", "output", "DATASETS.NAME", "synthetic"),
+    *("DATASETS.SYNTHETIC.SIZE", "tiny"),
+]
+QUICK = ("--replicates", "5")
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    config = parse_config("", PAIRS)
+    network = foreign_models.drawn(build.network(config, num_classes=3))
+    content = {"model": dict(network.state_dict()), "config": config.dump(), "num_classes": 3}
+    save_checkpoint(tmp_path / "model.pth", {**content, "history": [1, 2]})
+    return tmp_path / "model.pth"
+
+
+def drawn(width: int = 16, paths: tuple[str, ...] = ()) -> tuple[Features, Features]:
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(40, width))
+
+    def side(count: int) -> Features:
+        people = np.arange(count) % 39 + 1
+        values = (centres[people] + 0.5 * random.normal(size=(count, width))).astype(np.float32)
+        return Features(values, people, random.integers(1, 4, count), paths)
+
+    return side(len(paths) or 80), side(len(paths) or 300)
+
+
+def test_features_alone_tell_thresholds(tool: Tool, tmp_path: Path) -> None:
+    save_features(tmp_path / "f.npz", *drawn(), feature="output")
+    ended = tool("calibrate", "--features", tmp_path / "f.npz", *QUICK, "--output", tmp_path / "c.json")
+    assert ended.code == 0, ended.err
+    found = Calibration.from_plain(json.loads((tmp_path / "c.json").read_text()))
+    assert found == calibrate(*drawn(), dataset="f.npz", replicates=5) and found.model_id == ""
+    assert f"| 0.01 | {found.thresholds[0].distance:.4f} [" in ended.out
+    assert "Not given: 0.001, 0.0001" in ended.out and "Brier score" in ended.out and "not over pairs" in ended.out
+    ended = tool("calibrate", "--features", tmp_path / "f.npz", *QUICK, "--rates", "0.05", "--prior", "0.5")
+    assert ended.code == 0 and "a share of 0.5 is of one person" in ended.out and "| 0.05 |" in ended.out
+
+
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+def test_a_checkpoint_is_calibrated_on_its_dataset(tool: Tool, weights: Path, kind: str) -> None:
+    if kind == "safetensors":
+        save_safetensors(weights.with_suffix(".safetensors"), {**load_checkpoint(weights), "format": 1})
+        weights = weights.with_suffix(".safetensors")
+    before, model_id = load_checkpoint(weights), Embedder.load(weights, device="cpu").model_id
+    ended = tool("calibrate", "--weights", weights, *QUICK, "--rates", "0.05", "--device", "cpu")
+    assert ended.code == 0, ended.err
+    after = load_checkpoint(weights)
+    stored = Calibration.from_plain(after.pop("calibration"))
+    assert after.keys() == before.keys() and after["config"] == before["config"]
+    assert all(torch.equal(after["model"][name], tensor) for name, tensor in before["model"].items())
+    # It says of the same model what it means, so the model stays what it was.
+    loaded = Embedder.load(weights, device="cpu")
+    assert loaded.model_id == model_id == stored.model_id and loaded.calibration == stored
+    assert stored.dataset.startswith("synthetic") and stored.thresholds[0].rate == 0.05
+
+
+def test_features_and_the_checkpoint_they_are_of(tool: Tool, weights: Path, tmp_path: Path) -> None:
+    paths = []
+    for number in range(78):
+        small = np.random.default_rng(number).integers(0, 256, (4, 3, 3), dtype=np.uint8)
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(small).resize((32, 64), Image.Resampling.BICUBIC).save(paths[-1])
+    values = Embedder.load(weights, device="cpu").embed(paths)
+    people, cameras = np.arange(78) % 39 + 1, np.arange(78) // 39 + 1
+    sides = [Features(scale * values, people, camera, tuple(paths)) for scale, camera in ((3, cameras), (1, cameras))]
+    save_features(tmp_path / "own.npz", *sides, feature="output")
+    told = ("--weights", weights, "--device", "cpu", *QUICK, "--rates", "0.05")
+    ended = tool("calibrate", "--features", tmp_path / "own.npz", *told)
+    assert ended.code == 0 and "stored in" in ended.out, ended.err
+    before = weights.read_bytes()
+    for name, sides_of_another, feature, message in (
+        ("other", drawn(16, tuple(paths)), "output", "of another model than the checkpoint: for .*png the two"),
+        ("wide", drawn(24), "output", "features of 24 numbers, and the output of the model has 16"),
+        ("input", drawn(16), "input", "features of the Eigenlayer's input; give --feature input"),
+    ):
+        save_features(tmp_path / f"{name}.npz", *sides_of_another, feature=feature)
+        ended = tool("calibrate", "--features", tmp_path / f"{name}.npz", *told)
+        assert ended.code == 2 and ended.err.count("\n") == 1
+        assert re.search(message, ended.err), ended.err
+    assert weights.read_bytes() == before
+    save_features(tmp_path / "nowhere.npz", *drawn(16), feature="output")
+    ended = tool("calibrate", "--features", tmp_path / "nowhere.npz", *told)
+    assert ended.code == 0 and "taken on trust" in ended.out
+
+
+def test_bad_input(tool: Tool, tmp_path: Path) -> None:
+    assert "give --weights, --features, or both" in tool("calibrate").err
+    query, gallery = drawn()
+    alone = [Features(s.values, np.ones_like(s.identities), s.cameras) for s in (query, gallery)]
+    save_features(tmp_path / "alone.npz", *alone, feature="output")
+    ended = tool("calibrate", "--features", tmp_path / "alone.npz", *QUICK)
+    assert ended.code == 2 and "without pairs of different people" in ended.err
+    save_features(tmp_path / "f.npz", query, gallery, feature="output")
+    ended = tool("calibrate", "--features", tmp_path / "f.npz", *QUICK, "--rates", "0.0001")
+    assert ended.code == 2 and "cannot support a false-match rate of 0.0001" in ended.err
+    ended = tool("calibrate", "--features", tmp_path / "f.npz", "DATASETS.NAME", "x")
+    assert ended.code == 2 and "takes no configuration" in ended.err

@@ -1,0 +1,273 @@
+"""Index and search from the command line, with a small network, and what they say to bad input."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import foreign_models
+import numpy as np
+import pytest
+import torch
+from html_page import Page
+from PIL import Image
+
+from reid import Embedder, build
+from reid.calibration import Calibration, Curve, Threshold
+from reid.checkpoint import load_checkpoint, save_checkpoint
+from reid.config import parse_config
+from reid.gallery import Gallery, read_snapshot
+from reid.gallery import rows as rows_module
+
+Tool = Callable[..., Any]
+PAIRS = [
+    *("MODEL.BACKBONE", "osnet_x0_25", "MODEL.WEIGHTS", "none", "INPUT.SIZE", "[64, 32]"),
+    *("MODEL.EIGENLAYER.DIM", "16"),
+]
+
+
+def checkpoint(path: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    config = parse_config("", PAIRS)
+    network = foreign_models.drawn(build.network(config, num_classes=3))
+    save_checkpoint(path, {"model": dict(network.state_dict()), "config": config.dump(), "num_classes": 3})
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint(tmp_path_factory.mktemp("weights") / "model.pth")
+
+
+@pytest.fixture
+def crops(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for number in range(12):
+        path = tmp_path / "crops" / f"{number // 4:04d}" / f"c{number % 2 + 1}_{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray(random.integers(0, 256, (4, 3, 3), dtype=np.uint8))
+        small.resize((32, 64), Image.Resampling.BICUBIC).save(path)
+    return tmp_path / "crops"
+
+
+@pytest.fixture
+def index(tool: Tool, crops: Path, tmp_path: Path, weights: Path) -> Path:
+    pattern = ("--pattern", "{identity}/c{camera}_{time}")
+    ended = tool("index", crops, "--index", tmp_path / "i", "--weights", weights, *pattern)
+    assert ended.code == 0, ended.err
+    assert re.search(r"12 images \(12 new\); 12 embedded", ended.out)
+    return tmp_path / "i"
+
+
+def answers(path: Path) -> list[list[dict[str, Any]]]:
+    return [query["answers"] for query in json.loads(path.read_text())["queries"]]
+
+
+def test_search_finds_what_plain_distances_say(
+    tool: Tool, index: Path, crops: Path, tmp_path: Path, weights: Path
+) -> None:
+    paths = sorted(crops.rglob("*.png"))
+    values = Embedder.load(weights, device="cpu").embed(paths).astype(np.float64)
+    ended = tool("search", paths[3], paths[8], "--index", index, "--top", 5, "--json", tmp_path / "a.json")
+    assert ended.code == 0, ended.err
+    for query, found in zip((3, 8), answers(tmp_path / "a.json"), strict=True):
+        distances = np.sqrt(((values[query] - values) ** 2).sum(axis=1))
+        order = np.argsort(distances, kind="stable")[:5]
+        assert [Path(answer["file"]) for answer in found] == [paths[place] for place in order]
+        np.testing.assert_allclose([answer["distance"] for answer in found], distances[order], atol=1e-5)
+        assert all(answer["probability"] is None for answer in found)
+    assert "not calibrated" in ended.out and "0000/c2_3.png" in ended.out
+    assert re.search(r"rank +distance +camera +identity +time +path", ended.out)
+
+
+def test_filters_own_file_and_mean(tool: Tool, index: Path, crops: Path, tmp_path: Path, weights: Path) -> None:
+    one, other = sorted(crops.rglob("*.png"))[:2]
+    told = ("--index", index, "--json", tmp_path / "a.json", "--top", "12")
+    assert tool("search", one, *told, "--camera", "2", "--time", "4..9").code == 0
+    (found,) = answers(tmp_path / "a.json")
+    assert {a["path"] for a in found} == {"0001/c2_5.png", "0001/c2_7.png", "0002/c2_9.png"}
+    assert tool("search", one, *told, "--exclude-same-file").code == 0
+    (found,) = answers(tmp_path / "a.json")
+    assert len(found) == 11 and one.name not in {Path(a["file"]).name for a in found}
+    assert tool("search", one, other, *told, "--mean").code == 0
+    (found,) = answers(tmp_path / "a.json")
+    paths = sorted(crops.rglob("*.png"))
+    values = Embedder.load(weights, device="cpu").embed(paths).astype(np.float64)
+    mean = values[0] + values[1]
+    distances = np.sqrt(((values - mean / np.linalg.norm(mean)) ** 2).sum(axis=1))
+    assert [Path(a["file"]) for a in found] == [paths[place] for place in np.argsort(distances, kind="stable")]
+    np.testing.assert_allclose([a["distance"] for a in found], np.sort(distances), atol=1e-5)
+    for option, message in (
+        (("--camera", "9"), "no image of camera 9; there are 1, 2"),
+        (("--time", "9"), "--time is FROM..TO"),
+        (("--time", "9..4"), "before it begins|after"),
+        (("--prior", "0.1"), "needs a calibrated model"),
+        (("--faiss-beyond", "1"), "has no FAISS index"),
+    ):
+        ended = tool("search", one, *told, *option)
+        assert ended.code == 2 and re.search(message, ended.err), ended.err
+        assert ended.err.count("\n") == 1
+
+
+def test_the_page_holds_its_pictures(tool: Tool, index: Path, crops: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    (crops / "0000" / "c2_1.png").write_bytes(b"gone bad meanwhile")
+    query = next(crops.rglob("c1_4.png"))
+    ended = tool("search", query, "--index", index, "--top", "12", "--output", tmp_path / "page.html")
+    assert ended.code == 0, ended.err
+    page = Page(tmp_path / "page.html")
+    images = [attributes["href"] or "" for tag, attributes in page.tags if tag == "image"]
+    assert len(images) == 11 and all(source.startswith("data:image/jpeg;base64,") for source in images)
+    assert "1 image could not be read and has an empty frame" in page.source
+    labels = [
+        attributes["aria-label"] or "" for tag, attributes in page.tags if tag == "svg" and "aria-label" in attributes
+    ]
+    assert sum(label.startswith("rank ") for label in labels) == 12
+    assert "http" not in page.source.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_probabilities_are_shown(tool: Tool, index: Path, crops: Path, tmp_path: Path, weights: Path) -> None:
+    copy = tmp_path / "calibrated.pth"
+    content = load_checkpoint(weights)
+    model_id = Embedder.load(weights, device="cpu").model_id
+    calibration = Calibration(
+        model_id, "drawn", 10, 100, 5, (Threshold(0.01, 0.5, 0.4, 0.6, 0.9, 0.8, 1.0),), (), (),
+        Curve("logistic", (10.0, -5.0), 0.1),
+    )  # fmt: skip
+    save_checkpoint(copy, {**content, "calibration": calibration.to_plain()})
+    query = next(crops.rglob("*.png"))
+    told = ("--index", index, "--json", tmp_path / "a.json")
+    ended = tool("search", query, *told, "--weights", copy)
+    assert ended.code == 0, ended.err
+    (found,) = answers(tmp_path / "a.json")
+    for answer in found:
+        assert answer["probability"] == pytest.approx(1 / (1 + np.exp(10 * answer["distance"] - 5)))
+    assert "calibrated on drawn" in ended.out and "up to 0.500: 0.01" in ended.out and "probability" in ended.out
+    assert "a share 0.1 of the pairs" in ended.out
+    assert tool("search", query, *told, "--weights", copy, "--prior", "0.5").code == 0
+    odds = found[1]["probability"] / (1 - found[1]["probability"]) * 9
+    assert answers(tmp_path / "a.json")[0][1]["probability"] == pytest.approx(odds / (1 + odds))
+
+
+def test_again_it_remembers_how_it_was_made(
+    tool: Tool, index: Path, crops: Path, tmp_path: Path, weights: Path
+) -> None:
+    (crops / "0002" / "c2_99.png").write_bytes((crops / "0000" / "c1_0.png").read_bytes())
+    (crops / "0002" / "odd.png").write_bytes(b"no image")
+    ended = tool("index", crops, "--index", index)
+    assert ended.code == 0, ended.err
+    assert re.search(r"13 images \(1 new, 12 unchanged, 1 broken\); 0 embedded", ended.out), ended.out
+    assert "broken: 0002/odd.png: " in ended.out
+    assert tool("index", crops, "--index", index, "--broken", "error").code == 2
+    # Another model, by the digest of what a vector depends on.
+    ended = tool("index", crops, "--index", index, "--weights", checkpoint(tmp_path / "other.pth", seed=1))
+    ids = [Embedder.load(path, device="cpu").model_id for path in (weights, tmp_path / "other.pth")]
+    assert ended.code == 2 and all(model_id in ended.err for model_id in ids)
+    assert tool("index", crops, "--index", index, "--feature", "output").code == 2
+    ended = tool("search", crops / "0000" / "c1_0.png", "--index", index, "--weights", tmp_path / "other.pth")
+    assert ended.code == 2 and all(model_id in ended.err for model_id in ids)
+    # Another folder.
+    crops.rename(tmp_path / "moved")
+    ended = tool("index", tmp_path / "moved", "--index", index)
+    assert ended.code == 2 and "add --moved" in ended.err
+    assert tool("index", tmp_path / "moved", "--index", index, "--moved").code == 0
+    assert len(read_snapshot(index).crops) == 13
+
+
+def test_removing_compacting_checking(tool: Tool, index: Path, crops: Path) -> None:
+    ended = tool("index", crops, "--index", index, "--remove", "0001/*", "0002/c1_8.png")
+    assert (ended.code, ended.out) == (0, "5 images removed; they stay so\n")
+    ended = tool("index", crops, "--index", index)
+    assert "7 images (7 unchanged, 5 removed before)" in ended.out
+    ended = tool("index", crops, "--index", index, "--compact", "--check")
+    assert "5 rows of features without an image dropped" in ended.out and "as they were written" in ended.out
+    ended = tool("index", crops, "--index", index, "--restore", "0001/*")
+    assert ended.out == "4 images restored\n"
+    assert "4 embedded" in tool("index", crops, "--index", index).out
+    ended = tool("index", crops, "--index", index, "--remove", "nothing*")
+    assert ended.code == 2 and "no image that fits nothing*" in ended.err
+    path = next((index / "features").iterdir())
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 255
+    path.write_bytes(data)
+    ended = tool("index", crops, "--index", index, "--check")
+    assert ended.code == 2 and "not what was written" in ended.err
+
+
+def test_faiss_beyond_a_size(tool: Tool, index: Path, crops: Path, tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    assert "recall" not in tool("index", crops, "--index", index, "--faiss-beyond", "12").out
+    ended = tool("index", crops, "--index", index, "--faiss-beyond", "5")
+    assert ended.code == 0 and re.search(r"recall@10 1\.0000 on 12 rows; built in", ended.out), ended.out
+    query = next(crops.rglob("*.png"))
+    told = ("--index", index, "--json", tmp_path / "a.json")
+    assert "recall@10 1.0000" in tool("search", query, *told).out
+    with_faiss = answers(tmp_path / "a.json")
+    assert "searched, exact" in tool("search", query, *told, "--faiss-beyond", "12").out
+    assert answers(tmp_path / "a.json") == with_faiss
+    # Stale: told, and answered exactly; built anew by the next indexing.
+    with Gallery.open(index) as gallery:
+        gallery.mark(["0001/c1_4.png"], removed=True)
+    ended = tool("search", query, *told)
+    assert ended.code == 0 and "of an earlier state" in ended.out and "searched, exact" in ended.out
+    ended = tool("search", query, *told, "--faiss-beyond", "2")
+    assert ended.code == 2 and "of an earlier state" in ended.err
+    with Gallery.open(index) as gallery:
+        gallery.note(faiss_beyond=3)
+    assert "recall@10" in tool("index", crops, "--index", index).out
+    assert "recall@10" in tool("search", query, *told).out
+
+
+def test_bad_places(tool: Tool, crops: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    told = ("--weights", weights, "--index", tmp_path / "i")
+    for folder, message in (
+        (tmp_path / "empty", "holds no image"),
+        (tmp_path / "missing", "no such folder of crops"),
+        (weights, "a file, not a folder of crops"),
+    ):
+        ended = tool("index", folder, *told)
+        assert ended.code == 2 and message in ended.err and ended.err.count("\n") == 1
+        assert not (tmp_path / "i").exists()
+    assert "a new index needs --weights" in tool("index", crops, "--index", tmp_path / "i").err
+    ended = tool("search", crops / "0000" / "c1_0.png", "--index", tmp_path / "i")
+    assert ended.code == 2 and "no such index" in ended.err
+    with Gallery.create(tmp_path / "j", model_id="m", dim=16):
+        ended = tool("index", crops, "--index", tmp_path / "j", "--check")
+    assert ended.code == 2 and "writes to this index" in ended.err and ended.err.count("\n") == 1
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rows_module.os, "fsync", full)
+        ended = tool("index", crops, *told)
+    assert ended.code == 2 and ended.err.startswith("error: the disk is full: ") and ended.err.count("\n") == 1
+    assert tool("index", crops, *told).code == 0
+    assert len(read_snapshot(tmp_path / "i").crops) == 12
+
+
+def test_ctrl_c_keeps_what_is_done(
+    tool: Tool, crops: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reid.gallery.updating._TOGETHER", 3)
+    embed, calls = Embedder.embed, 0
+
+    def stopped(self: Embedder, paths: Any) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return embed(self, paths)
+
+    monkeypatch.setattr(Embedder, "embed", stopped)
+    ended = tool("index", crops, "--index", tmp_path / "i", "--weights", weights)
+    assert ended.code == 130 and f"tools/index.py {crops} --index" in ended.err
+    assert len(read_snapshot(tmp_path / "i").crops) == 6
+    assert "12 images (6 new, 6 unchanged); 6 embedded" in tool("index", crops, "--index", tmp_path / "i").out
