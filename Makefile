@@ -5,6 +5,7 @@ BIN := .venv/bin
 DEMO_DIR ?= runs/demo
 CONFIG ?= configs/demo_synthetic.yaml
 KILLS ?= 200
+INDEX_KILLS ?= 100
 INPUTS ?= 400
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -43,8 +44,9 @@ bench: .venv/ready  ## measure ranking, decorrelation and drawing on this machin
 profile: .venv/ready  ## tell where the time of a training step goes; CONFIG=configs/NAME.yaml
 	$(BIN)/python tools/profile_step.py --config-file $(CONFIG)
 
-fault: .venv/ready fuzz  ## kill 200 small trainings, let them go on and compare them with unkilled ones; KILLS=, JOBS=
+fault: .venv/ready fuzz  ## kill 200 small trainings and 100 indexings, let them go on, compare with unkilled ones; KILLS=, JOBS=, INDEX_KILLS=
 	$(BIN)/python tests/fault/kills.py --kills $(KILLS) --jobs $(JOBS)
+	$(BIN)/python tests/fault/index_kills.py --kills $(INDEX_KILLS)
 
 fuzz: .venv/ready  ## read 10,000 hostile files; INPUTS= of each kind
 	FUZZ_INPUTS=$(INPUTS) $(BIN)/python -m pytest tests/fuzz

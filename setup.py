@@ -14,9 +14,10 @@ assert VERSION is not None
 REPORT = ["jinja2>=3.1.6", "matplotlib>=3.11"]
 SEARCH = ["faiss-cpu>=1.15"]
 LOSSES = ["pytorch-metric-learning>=2.9"]
-SAFETENSORS = ["safetensors>=0.8"]
+EXPORT = ["onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.31", "jinja2>=3.1.6"]
+SERVE = ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34", "jinja2>=3.1.6"]
 TENSORBOARD = ["tensorboard>=2.21"]
-TEST = ["pytest>=9.2", "hypothesis>=6.170", "playwright>=1.65"]
+TEST = ["pytest>=9.2", "hypothesis>=6.170", "playwright>=1.65", "httpx>=0.28"]
 LINT = ["ruff>=0.17", "mypy>=2.4", "types-PyYAML", "types-setuptools", "types-tqdm"]
 
 setup(
@@ -28,7 +29,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["reid", "reid.*"]),
-    package_data={"reid.report": ["templates/*"]},
+    package_data={"reid.report": ["templates/*"], "reid.export": ["templates/*"]},
     install_requires=[
         "torch>=2.15",
         "torchvision>=0.29",
@@ -39,13 +40,15 @@ setup(
         "tqdm>=4.70",
         "yacs>=0.1.8",
         "pyyaml>=6.0.3",
+        "safetensors>=0.8",
     ],
     extras_require={
         "report": REPORT,
         "tensorboard": TENSORBOARD,
         "search": SEARCH,
         "losses": LOSSES,
-        "safetensors": SAFETENSORS,
-        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *LOSSES, *SAFETENSORS, *TEST, *LINT],
+        "export": EXPORT,
+        "serve": SERVE,
+        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *LOSSES, *EXPORT, *SERVE, *TEST, *LINT],
     },
 )

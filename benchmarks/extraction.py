@@ -37,6 +37,9 @@ class Waited:
     def __len__(self) -> int:
         return len(self.loader)
 
+    def share(self, rank: int, world: int) -> TestLoader:
+        return self.loader.share(rank, world)
+
     def __iter__(self) -> Iterator[torch.Tensor]:
         batches = iter(self.loader)
         while True:

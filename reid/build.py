@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from reid.checkpoint import load_checkpoint, load_strictly
 from reid.combinations import rate_factor
-from reid.config import load_config, parse_config
+from reid.config import defaults, load_config, parse_config
 from reid.data import DATASETS, combine, compile_pattern, read_drawn_boxes
 from reid.data.cache import decode_images
 from reid.data.jitter import Jitter
@@ -33,6 +33,7 @@ from reid.model.pooling import OPTIONS
 from reid.model.precision import autocast_dtype
 from reid.model.pretrained import load_pretrained
 from reid.records import ImageRecord, Split
+from reid.run import flatten
 from reid.stages.optimizer import Solver
 from reid.stages.rri import Plan
 from reid.stages.schedule import Schedule
@@ -192,9 +193,10 @@ def _images(
     height, width = config.INPUT.SIZE
     paths = [image.path for image in images]
     if config.INPUT.CACHE == "off":
-        return ImageFiles(paths, (height, width), config.INPUT.THREADS or max(1, cores() // place().local_world))
-    pixels = decode_images(paths, size=(height, width), cache=cache_folder(config), broken=broken)
-    return DecodedImages(pixels, broken or {})
+        threads = config.INPUT.THREADS or max(1, cores() // place().local_world)
+        return ImageFiles(paths, (height, width), threads, config.INPUT.RESIZE)
+    how: dict[str, Any] = {"size": (height, width), "resize": config.INPUT.RESIZE, "cache": cache_folder(config)}
+    return DecodedImages(decode_images(paths, **how, broken=broken), broken or {})
 
 
 def pretrained(config: CfgNode) -> dict[str, Tensor] | None:
@@ -216,7 +218,9 @@ def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | N
         pooling_options=_pooling_options(config.MODEL.POOLING),
         norm=config.MODEL.NORM.NAME,
         norm_groups=config.MODEL.NORM.GROUPS,
+        stem=config.MODEL.STEM,
         bnneck=config.MODEL.NECK == "bnneck",
+        fc_neck=config.MODEL.NECK == "fc512",
         eigenlayer_dim=eigenlayer.DIM,
         eigenlayer_bias=eigenlayer.BIAS,
         eigenlayer_relu=eigenlayer.RELU,
@@ -239,15 +243,24 @@ def _pooling_options(pooling: CfgNode) -> dict[str, Any]:
 
 def load_network(path: Path) -> tuple[ReidNetwork, CfgNode]:
     """The network of a checkpoint of ours, on the CPU in evaluation mode, and the configuration it carries."""
-    content = load_checkpoint(path)
-    config = parse_config(content["config"], source=f"the configuration in {path}")
-    _check_size(config, content, path)
+    return network_of(load_checkpoint(path), source=str(path))
+
+
+def network_of(content: Mapping[str, Any], *, source: str) -> tuple[ReidNetwork, CfgNode]:
+    """`load_network` of the content of a checkpoint; source: what errors call it."""
+    config = parse_config(content["config"], source=f"the configuration in {source}")
+    _check_size(config, content, source)
     model = network(config, num_classes=content["num_classes"])
-    load_strictly(model, content["model"], network="the configuration it carries", source=str(path))
+    load_strictly(model, content["model"], network="the configuration it carries", source=source)
     return model.eval(), config
 
 
-def _check_size(config: CfgNode, content: dict[str, Any], path: Path) -> None:
+def config_of(pairs: Sequence[str], *, source: str) -> CfgNode:
+    """The configuration of KEY VALUE pairs, all else at its default."""
+    return parse_config("", pairs, source=source)
+
+
+def _check_size(config: CfgNode, content: Mapping[str, Any], source: str) -> None:
     """Raise InputError for a checkpoint whose configuration claims a far larger network, before memory is taken."""
     bare = config.clone()
     bare.defrost()
@@ -262,9 +275,39 @@ def _check_size(config: CfgNode, content: dict[str, Any], path: Path) -> None:
         claimed = math.inf
     if content["num_classes"] < 1 or claimed > 2 * held + 1_000_000:
         raise InputError(
-            f"{path}: its configuration with {content['num_classes']} classes describes a network of {claimed:,} "
+            f"{source}: its configuration with {content['num_classes']} classes describes a network of {claimed:,} "
             f"numbers, and it holds {held:,}"
         )
+
+
+def preprocessing(config: CfgNode) -> dict[str, Any]:
+    """What happens to an image before the network sees it: `size` (height, width), `resize` (the filter), `mean`,
+    `std` of RGB in [0, 1]."""
+    given = config.INPUT
+    return {"size": tuple(given.SIZE), "resize": given.RESIZE, "mean": tuple(given.MEAN), "std": tuple(given.STD)}
+
+
+def tested_feature(config: CfgNode) -> str:
+    """The Eigenlayer's "input" or "output", whichever TEST.FEATURE says."""
+    return str(config.TEST.FEATURE)
+
+
+# Of a training alone, or seen in the tensors.
+_NO_STRUCTURE = (
+    *("DEVICE", "WEIGHTS", "DROPOUT", "CLASSIFIER.", "EIGENLAYER.INIT_STD", "EIGENLAYER.PARAMETRIZATION"),
+    *("EIGENLAYER.ORTHOGONAL_MAP", "POOLING.INIT", "POOLING.DESCRIPTORS"),
+)
+
+
+def structure(config: CfgNode) -> dict[str, Any]:
+    """The keys of MODEL on which an embedding depends, where they are not at their defaults.
+
+    Keys that a later version adds have defaults under which a network is what it was, so this stays the same.
+    """
+    plain = dict(flatten(defaults().MODEL))
+    return {
+        key: value for key, value in flatten(config.MODEL) if value != plain[key] and not key.startswith(_NO_STRUCTURE)
+    }
 
 
 def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[str]) -> CfgNode:

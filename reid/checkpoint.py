@@ -20,9 +20,14 @@ from torch import Tensor, nn
 
 from reid.errors import InputError
 from reid.files import write_whole
+from reid.safetensors_files import checkpoint_content, read_safetensors
+from reid.tensor_files import FORMAT as FORMAT
 from reid.tensor_files import check_archive, check_content, is_dense
 
-FORMAT = 1
+
+class ForeignCheckpoint(InputError):
+    """A whole file of tensors that this project did not write."""
+
 
 # A NumPy number in a pickle is a call of `scalar` with a dtype and bytes: data that runs nothing. Files older than
 # NumPy 2 name it otherwise. Object dtypes stay out, being more than data.
@@ -92,13 +97,22 @@ def load_newest(path: Path, previous: Path, tell: Callable[[str], None] = print)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of ours. Raises InputError for a missing, broken or foreign file; no code in it is executed."""
-    if path.is_file():
-        _check_sums(path)
-    content = load_tensors(path)
+    """A checkpoint of ours, .pth or .safetensors.
+
+    Raises InputError for a missing or broken file, ForeignCheckpoint for that of another program; no code in it is
+    executed.
+    """
+    content: dict[Any, Any]
+    if path.suffix == ".safetensors":
+        tensors, metadata = read_safetensors(path)
+        content = checkpoint_content(tensors, metadata) or {**metadata, **tensors}
+    else:
+        if path.is_file():
+            _check_sums(path)
+        content = load_tensors(path)
     kinds = {"format": int, "model": dict, "config": str, "num_classes": int}
     if not all(isinstance(content.get(k), kind) for k, kind in kinds.items()) or content["format"] != FORMAT:
-        raise InputError(
+        raise ForeignCheckpoint(
             f"{path}: not a checkpoint written by this project (its keys: {', '.join(map(str, list(content)[:6]))})"
         )
     if not all(isinstance(name, str) and is_dense(value) for name, value in content["model"].items()):
@@ -181,6 +195,14 @@ def load_strictly(
     checkpoints older than them. Raises InputError naming some of the tensors that differ; nothing is copied then.
     """
     own = module.state_dict()
+    check_same(own, weights, network=network, source=source, unused=unused)
+    module.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)
+
+
+def check_same(
+    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, network: str, source: str, unused: Collection[str] = ()
+) -> None:
+    """Raise the InputError of `load_strictly` where `weights` have not the names and shapes of `own`."""
     missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in weights if name not in own and name not in unused]
     reshaped = [
@@ -198,4 +220,3 @@ def load_strictly(
             f"{source}: not the weights of {network}, perhaps a checkpoint of another network; "
             f"of {len(own)} tensors {'; '.join(told)}"
         )
-    module.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)

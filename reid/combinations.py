@@ -46,6 +46,10 @@ def mistakes_of(c: CfgNode) -> Iterator[str]:
     yield from _check_backbone(c)
     if c.MODEL.LAST_STRIDE and not c.MODEL.BACKBONE.startswith("resnet"):
         yield f"MODEL.LAST_STRIDE {c.MODEL.LAST_STRIDE} is for ResNets; leave it 0 for {c.MODEL.BACKBONE}"
+    if c.MODEL.STEM != "standard" and not c.MODEL.BACKBONE.startswith("resnet"):
+        yield f"MODEL.STEM {c.MODEL.STEM} is for ResNets; leave it standard for {c.MODEL.BACKBONE}"
+    if c.MODEL.NECK == "fc512" and not c.MODEL.BACKBONE.startswith("resnet"):
+        yield f"MODEL.NECK fc512 is for ResNets, not for {c.MODEL.BACKBONE}"
     yield from _check_pooling(c.MODEL.POOLING)
     eigenlayer = c.MODEL.EIGENLAYER
     if eigenlayer.INIT_STD <= 0:

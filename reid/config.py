@@ -55,6 +55,7 @@ def defaults() -> CfgNode:
     c.MODEL.DEVICE = "auto"  # auto (CUDA where there is one), cpu, cuda, cuda:1, ...
     c.MODEL.BACKBONE = "resnet50"
     c.MODEL.WEIGHTS = "imagenet"  # imagenet (torchvision's download), none (from scratch), or a file
+    c.MODEL.STEM = "standard"  # of a ResNet; no_relu, ceil: as reid-strong-baseline and fast-reid have it
     c.MODEL.LAST_STRIDE = 0  # of a ResNet: 1 or 2; 0: the network's own
     c.MODEL.POOLING = CfgNode()
     c.MODEL.POOLING.NAME = "average"
@@ -71,7 +72,7 @@ def defaults() -> CfgNode:
     c.MODEL.NORM = CfgNode()
     c.MODEL.NORM.NAME = "batch"  # what the backbone normalises by
     c.MODEL.NORM.GROUPS = 32  # of group
-    c.MODEL.NECK = "none"  # bnneck: batch normalisation before the Eigenlayer
+    c.MODEL.NECK = "none"  # before the Eigenlayer; bnneck: batch normalisation; fc512: linear to 512, that, ReLU
     c.MODEL.CLASSIFIER = CfgNode()
     c.MODEL.CLASSIFIER.NAME = "linear"
     c.MODEL.CLASSIFIER.SCALE = 16.0  # factor of the cosines: of cosine where it starts, of arcface and cosface fixed
@@ -88,6 +89,7 @@ def defaults() -> CfgNode:
 
     c.INPUT = CfgNode()
     c.INPUT.SIZE = [256, 128]  # height, width
+    c.INPUT.RESIZE = "bilinear"  # by which images come to SIZE, with antialiasing
     c.INPUT.FLIP = 0.5  # probability of a mirrored training image
     c.INPUT.PAD = 0  # pixels of padding before the random crop
     c.INPUT.ERASING = 0.0  # probability of random erasing

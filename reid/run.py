@@ -67,7 +67,7 @@ class RunFolder:
         if resume and not config.exists():
             raise InputError(f"{self.path} holds no run to go on with: leave --resume out to start one")
         if self._locked is None and (self.path / LOCK).exists():
-            _take(self.path).close()
+            lock_folder(self.path).close()
         changed: tuple[str, ...] = ()
         if resume:
             try:
@@ -97,7 +97,7 @@ class RunFolder:
         """
         self.check(config_text, resume=resume, complete=complete, force=force)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        self._locked = _take(self.path)
+        self._locked = lock_folder(self.path)
         # Again, now that nobody else can come in between.
         changed = self.check(config_text, resume=resume, complete=complete, force=force)
         for folder in (self.path, self.checkpoints):
@@ -149,8 +149,11 @@ class RunFolder:
         self._tensorboard.flush()
 
 
-def _take(folder: Path) -> IO[str]:
-    """The lock of a folder, which the kernel takes back when the process ends however it may end."""
+def lock_folder(folder: Path, busy: str = "trains into it; let it end, or choose another OUTPUT_DIR") -> IO[str]:
+    """The lock of a folder, which the kernel takes back when the process ends however it may end.
+
+    Raises InputError where another has it: who, and `busy`.
+    """
     file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - open for as long as it locks
     try:
         if fcntl is not None:
@@ -163,7 +166,7 @@ def _take(folder: Path) -> IO[str]:
         file.close()
         if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
             raise
-        raise InputError(f"{folder}: {holder} trains into it; let it end, or choose another OUTPUT_DIR") from None
+        raise InputError(f"{folder}: {holder} {busy}") from None
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()

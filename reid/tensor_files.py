@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+FORMAT = 1  # of the checkpoints of this project
 MAX_DEPTH = 64
 MAX_VALUES = 5_000_000
 _FREE = 2**26  # bytes that need no looking at

@@ -11,21 +11,13 @@ PACKAGE = Path(__file__).parents[1] / "reid"
 LAYERS = (
     {
         *("errors", "files", "plain", "array_files", "mat_files", "tensor_files", "records", "choices", "combinations"),
-        *("threads", "config", "distributed", "run", "checkpoint", "decorrelation", "shards"),
+        *("threads", "config", "distributed", "run", "checkpoint", "safetensors_files", "decorrelation", "shards"),
     },
     {"data", "model", "losses", "ranking", "feature_files"},
     {"stages", "features"},
     {
-        "sweep",
-        "retrieval",
-        "protocols",
-        "experiment",
-        "extraction",
-        "build",
-        "report",
-        "diagnostics",
-        "embedder",
-        "gallery",
+        *("sweep", "retrieval", "protocols", "experiment", "extraction", "build", "report", "diagnostics"),
+        *("conversion", "embedder", "gallery", "calibration", "export", "serve"),
     },
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

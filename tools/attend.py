@@ -31,7 +31,7 @@ def main() -> None:
     if double:
         raise InputError(f"two images are called {double}: what is drawn of one would replace the other's")
     for path in arguments.image:
-        image = decode_image(str(path), (height, width))
+        image = decode_image(str(path), (height, width), config.INPUT.RESIZE)
         pixels = normalise(torch.tensor(image)[None], config.INPUT.MEAN, config.INPUT.STD)
         with torch.no_grad():
             weights = model.pooling.attention(model.backbone(pixels))[0].numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -28,6 +29,7 @@ from reid.threads import one_thread_each
 MAX_PIXELS = 50_000_000
 # Pillow reads dozens more, whatever the name of the file says, and for one of them runs another program.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+FILTERS = ("bilinear", "bicubic")  # that an image of another size is resized by, with antialiasing
 _CHUNK = 64
 _SPACE_MARGIN = 64 * 2**20
 # Whoever builds an array writes to it all the time; one untouched for so long was left by a process that was killed.
@@ -76,13 +78,15 @@ def decode_images(
     in_memory_limit: int = 512 * 2**20,
     progress: bool = True,
     broken: dict[int, str] | None = None,
+    resize: str = "bilinear",
 ) -> np.ndarray:
     """Decode images once, resized to `size`, into one (N, 3, height, width) uint8 array, RGB.
 
-    size: (height, width) in pixels; an image of another size is resized bilinearly with antialiasing. An array above
-    `in_memory_limit` bytes is kept as a file under `cache` and returned as a read-only `np.memmap`; its name is a
-    digest of the images' paths, sizes, times and of `size`, so a changed image is decoded anew. A smaller array is
-    decoded into memory. Processes that build the same array at once each make their own, and the last one stays.
+    size: (height, width) in pixels; an image of another size is resized by `resize`, one of FILTERS, with antialiasing.
+    An array above `in_memory_limit` bytes is kept as a file under `cache` and returned as a read-only `np.memmap`; its
+    name is a digest of the images' paths, sizes, times and of `size`, so a changed image is decoded anew. A smaller
+    array is decoded into memory. Processes that build the same array at once each make their own, and the last one
+    stays.
 
     Raises `InputError` for an image that is missing, unreadable, truncated or larger than 50 megapixels (its path
     named) and for a disk without room. broken: an empty dict; where it is given, an image that is there and cannot be
@@ -96,12 +100,12 @@ def decode_images(
     if needed <= in_memory_limit:
         array = np.empty(shape, dtype=np.uint8)
         done = 0
-        for chunk in _decoded_chunks(paths, size, progress, broken):
+        for chunk in _decoded_chunks(paths, size, resize, progress, broken):
             array[done : done + len(chunk)] = chunk
             done += len(chunk)
         return array
 
-    stored = cache / f"decoded-{height}x{width}-{_fingerprint(paths, size)}.npy"
+    stored = cache / f"decoded-{height}x{width}-{_fingerprint(paths, size, resize)}.npy"
     incomplete, note = stored.with_suffix(".incomplete.npy"), stored.with_suffix(".broken.json")
     if broken is not None and incomplete.is_file() and (known := _read_note(note)):
         broken.update(known)
@@ -110,7 +114,7 @@ def decode_images(
         cache.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(stored)
         check_free_space(cache, needed, f"decoding {len(paths):,} images at {height}x{width}")
-        with _stored(stored, shape, _decoded_chunks(paths, size, progress, broken)) as partial:
+        with _stored(stored, shape, _decoded_chunks(paths, size, resize, progress, broken)) as partial:
             if broken:
                 # The array lacks images, so it may never be taken for the whole one: another name, the note first.
                 mine = partial.with_suffix(".json")
@@ -120,44 +124,71 @@ def decode_images(
     return _open_stored(incomplete if broken else stored, shape)
 
 
-def decode_image(path: str, size: tuple[int, int]) -> np.ndarray:
+def decode_image(path: str, size: tuple[int, int], resize: str = "bilinear") -> np.ndarray:
     """One image as (3, height, width) uint8 RGB; see `decode_images` for the resizing and the errors."""
-    pixels = np.array(read_image(path))
+    return resized(np.array(read_image(path)), size, resize)
+
+
+def resized(pixels: np.ndarray, size: tuple[int, int], resize: str = "bilinear") -> np.ndarray:
+    """(rows, columns, 3) uint8, as (3, height, width) uint8 by the filter `resize`; of that size already, a view."""
     if pixels.shape[:2] == size:
         return pixels.transpose(2, 0, 1)
     # Pillow's own way of resizing, to one grey level, in a third of its time.
     image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
-    return functional.interpolate(image, size, mode="bilinear", antialias=True)[0].numpy()
+    return functional.interpolate(image, size, mode=resize, antialias=True)[0].numpy()
 
 
-def read_image(path: str) -> Image.Image:
-    """One image in its own size, RGB, as it is stored: a rotation that EXIF asks for is not made.
+def read_image(path: str, content: bytes | None = None) -> Image.Image:
+    """One image in its own size, as `rgb` makes it. Raises `InputError` as `decode_images` does.
 
-    Raises `InputError` as `decode_images` does.
+    content: of a file that is in memory; `path` is then but what errors call it.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            columns, rows = image.size
-            if columns * rows > MAX_PIXELS:
-                raise CorruptImage(
-                    f"{path}: {columns} x {rows} pixels, above the limit of {MAX_PIXELS:,}; "
-                    "store it smaller or take it out"
-                )
-            return image.convert("RGB")
+        with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as image:
+            return rgb(image, path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; was the dataset moved or changed?") from None
     except Image.DecompressionBombError as error:
         raise CorruptImage(f"{path}: {error}") from None
-    # Pillow tells broken files by whatever its decoders meet; a full disk or a missing right is not among them here.
+    except UnidentifiedImageError as error:
+        if content is None:
+            raise _unreadable(path, error) from None
+        raise CorruptImage(f"{path}: no JPEG, PNG, BMP or WebP image, or a broken one") from None
     except Exception as error:
-        if isinstance(error, (InputError, PermissionError, MemoryError)):
-            raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CorruptImage(f"{path}: unreadable or truncated image ({reason}); replace it or take it out") from None
+        raise _unreadable(path, error) from None
+
+
+def rgb(image: Image.Image, name: str) -> Image.Image:
+    """An image in RGB as it is stored: a rotation that EXIF asks for is not made, and transparency is left out.
+
+    Of 16 bits a channel the upper 8 are taken. name: what errors call it. Raises `CorruptImage` for one that is larger
+    than 50 megapixels, which are not decoded, whose pixels cannot be read, or whose numbers have no known range.
+    """
+    columns, rows = image.size
+    if columns * rows > MAX_PIXELS:
+        raise CorruptImage(
+            f"{name}: {columns} x {rows} pixels, above the limit of {MAX_PIXELS:,}; store it smaller or take it out"
+        )
+    if image.mode == "F":
+        raise CorruptImage(f"{name}: floating point pixels, which have no known range; store it with 8 bits a channel")
+    try:
+        if image.mode.startswith("I"):  # which Pillow would cut off at 255
+            return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+        return image.convert("RGB")
+    except Exception as error:
+        raise _unreadable(name, error) from None
+
+
+def _unreadable(name: str, error: Exception) -> Exception:
+    # Pillow tells broken files by whatever its decoders meet; a full disk or a missing right is not among them here.
+    if isinstance(error, (InputError, PermissionError, MemoryError)):
+        return error
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return CorruptImage(f"{name}: unreadable or truncated image ({reason}); replace it or take it out")
 
 
 def _decoded_chunks(
-    paths: Sequence[str], size: tuple[int, int], progress: bool, broken: dict[int, str] | None
+    paths: Sequence[str], size: tuple[int, int], resize: str, progress: bool, broken: dict[int, str] | None
 ) -> Iterator[np.ndarray]:
     """(n, 3, H, W) uint8 pieces in the order of `paths`, decoded by one thread a core, a few pieces ahead."""
 
@@ -166,7 +197,7 @@ def _decoded_chunks(
         chunk = np.zeros((len(part), 3, *size), dtype=np.uint8)
         for place, path in enumerate(part):
             try:
-                chunk[place] = decode_image(path, size)
+                chunk[place] = decode_image(path, size, resize)
             except CorruptImage as error:
                 if broken is None:
                     raise
@@ -240,8 +271,8 @@ def _open_stored(stored: Path, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
-def _fingerprint(paths: Sequence[str], size: tuple[int, int]) -> str:
-    digest = hashlib.sha256(f"rgb bilinear torch {size[0]}x{size[1]}\n".encode())
+def _fingerprint(paths: Sequence[str], size: tuple[int, int], resize: str) -> str:
+    digest = hashlib.sha256(f"rgb {resize} torch {size[0]}x{size[1]}\n".encode())
     for path in paths:
         try:
             status = os.stat(path)

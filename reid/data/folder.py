@@ -83,7 +83,7 @@ def _part_folders(root: Path) -> dict[str, str]:
 
 def _read(root: Path, part: str, expression: re.Pattern[str], pattern: str, strict: bool) -> list[_Image]:
     images, unfit = [], []
-    for path in _walk(root / part):
+    for path in walk_images(root / part):
         match = expression.fullmatch(path.rpartition(".")[0])
         if match is None or not _is_text(path):
             unfit.append(path)
@@ -101,7 +101,7 @@ def _read(root: Path, part: str, expression: re.Pattern[str], pattern: str, stri
     return images
 
 
-def _walk(folder: Path) -> Iterator[str]:
+def walk_images(folder: Path) -> Iterator[str]:
     """Paths of the images below `folder`, sorted folder by folder; links are followed, no folder is entered twice."""
 
     def fail(error: OSError) -> None:

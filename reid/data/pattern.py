@@ -18,6 +18,7 @@ keeps it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from reid.data.layout import IMAGE_SUFFIXES
 from reid.errors import InputError
@@ -26,61 +27,72 @@ FIELDS = ("identity", "camera")
 _TOKEN = re.compile(r"\{(?P<field>[^{}]*)\}|(?P<folders>\*\*/)|(?P<any>\*)|(?P<literal>[^{}*]+|[{}])")
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
+def compile_pattern(pattern: str, fields: Sequence[str] = FIELDS, setting: str = "DATASETS.PATTERN") -> re.Pattern[str]:
     """A regular expression with the group `identity`, and `camera` where the pattern has it, for `fullmatch`.
 
-    Raises `InputError` for a pattern that is empty, without identity, or not of the form above.
+    fields: other names that may stand in braces; where these are not the usual two, any one of them will do. setting:
+    what errors call the pattern. Raises `InputError` for a pattern that is empty, without identity, or not of the form
+    above.
     """
+    try:
+        return _compile(pattern, fields)
+    except _Wrong as error:
+        raise InputError(
+            f"{setting} {pattern!r} {error}. Such are {{identity}}/cam{{camera}}_* or {{identity}}_c{{camera}}*"
+        ) from None
+
+
+class _Wrong(ValueError):
+    """What is wrong with a pattern."""
+
+
+def _compile(pattern: str, fields: Sequence[str]) -> re.Pattern[str]:
     if not pattern:
-        raise _wrong(pattern, "says nothing; it must say where in a path the identity stands")
+        raise _Wrong("says nothing; it must say where in a path the identity stands")
     if pattern.startswith("/"):
-        raise _wrong(pattern, "begins with /, but is matched with paths below the root: leave the / out")
+        raise _Wrong("begins with /, but is matched with paths below the root: leave the / out")
     if pattern.lower().endswith(IMAGE_SUFFIXES):
-        raise _wrong(pattern, "ends like a file name, but is matched without that ending: leave it out")
+        raise _Wrong("ends like a file name, but is matched without that ending: leave it out")
     tokens = list(_TOKEN.finditer(pattern))
     expression, inside, opened, seen = "", False, False, set[str]()
     for place, token in enumerate(tokens):
         following = tokens[place + 1] if place + 1 < len(tokens) else None
         if token["literal"]:
             if token["literal"] in "{}":
-                raise _wrong(pattern, "has a brace without its other half")
+                raise _Wrong("has a brace without its other half")
             expression, opened = expression + re.escape(token["literal"]), False
             continue
         if token["folders"]:
             if expression.endswith(_FOLDERS) or _FOLDERS in expression:
-                raise _wrong(pattern, "has **/ twice")
+                raise _Wrong("has **/ twice")
             if place and not tokens[place - 1][0].endswith("/"):
-                raise _wrong(pattern, "has **/ in the middle of a name; it stands for whole folders")
+                raise _Wrong("has **/ in the middle of a name; it stands for whole folders")
             expression, inside, opened = expression + (")" if inside else "") + _FOLDERS, False, False
             continue
         name, _, width = (token["field"] or "").partition(":")
         if token["field"] is not None:
-            if name not in FIELDS:
-                raise _wrong(pattern, f"has {token[0]}; a field is {{identity}} or {{camera}}")
+            if name not in fields:
+                raise _Wrong(f"has {token[0]}; a field is {' or '.join(f'{{{field}}}' for field in fields)}")
             if name in seen:
-                raise _wrong(pattern, f"has {{{name}}} twice; let * stand for one of them")
+                raise _Wrong(f"has {{{name}}} twice; let * stand for one of them")
             seen.add(name)
         if width or ":" in token[0]:
             if not re.fullmatch(r"[1-9][0-9]?", width):
-                raise _wrong(pattern, f"has {token[0]}; the width of a field is a number from 1 to 99")
+                raise _Wrong(f"has {token[0]}; the width of a field is a number from 1 to 99")
             expression, opened = f"{expression}(?P<{name}>[^/]{{{width}}})", False
         elif name and following is not None and following["any"]:
             expression, opened = f"{expression}(?P<{name}>[0-9]++)", False
         else:
             if opened:
-                raise _wrong(pattern, f"has nothing between {tokens[place - 1][0]} and {token[0]} to tell them apart")
+                raise _Wrong(f"has nothing between {tokens[place - 1][0]} and {token[0]} to tell them apart")
             # Atomic: what is found up to the next open part is kept, so that none is tried again and again.
             text = f"(?P<{name}>[^/]+?)" if name else "[^/]*?"
             expression, inside, opened = f"{expression}{')' if inside else ''}(?>{text}", True, True
-    if "identity" not in seen:
-        raise _wrong(pattern, "has no {identity}")
+    if tuple(fields) == FIELDS and "identity" not in seen:
+        raise _Wrong("has no {identity}")
+    if not seen:
+        raise _Wrong("has no field in braces")
     return re.compile(expression + (r"\Z)" if inside else ""))
 
 
 _FOLDERS = "(?:[^/]+/)*?"
-
-
-def _wrong(pattern: str, what: str) -> InputError:
-    return InputError(
-        f"DATASETS.PATTERN {pattern!r} {what}. Such are {{identity}}/cam{{camera}}_* or {{identity}}_c{{camera}}*"
-    )

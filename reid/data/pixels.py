@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -43,24 +44,45 @@ class DecodedImages:
         return len(self.pixels)
 
 
+class EachDecoded(Protocol):
+    """Images decoded each time they are wanted. size: height and width. threads: that decode; 1: the reading one."""
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def threads(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def decode(self, number: int) -> np.ndarray:
+        """One image, (3, H, W) uint8. Raises CorruptImage for one that cannot be read, InputError for a missing one."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Images decoded each time they are wanted. size: height and width. threads: that decode; 1: the reading one."""
+    """Files decoded each time they are wanted. resize: the filter, see `reid.data.cache.decode_images`."""
 
     paths: Sequence[str]
     size: tuple[int, int]
     threads: int = 1
+    resize: str = "bilinear"
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    def decode(self, number: int) -> np.ndarray:
+        """See `EachDecoded`."""
+        return decode_image(self.paths[number], self.size, self.resize)
 
-Images = np.ndarray | DecodedImages | ImageFiles
+
+Images = np.ndarray | DecodedImages | EachDecoded
 
 
-def checked(images: Images) -> DecodedImages | ImageFiles:
+def checked(images: Images) -> DecodedImages | EachDecoded:
     """`images`, a bare array as what it stands for. Raises InputError where it is no (N, 3, H, W) uint8."""
-    if isinstance(images, ImageFiles):
+    if not isinstance(images, np.ndarray | DecodedImages):
         return images
     decoded = images if isinstance(images, DecodedImages) else DecodedImages(images)
     pixels = decoded.pixels
@@ -74,6 +96,8 @@ def rows_of(images: Images, first: int, last: int) -> Images:
     found = checked(images)
     if isinstance(found, ImageFiles):
         return dataclasses.replace(found, paths=found.paths[first:last])
+    if not isinstance(found, DecodedImages):
+        raise TypeError(f"{type(found).__name__} has no stretches")
     broken = {number - first: reason for number, reason in found.broken.items() if first <= number < last}
     return DecodedImages(found.pixels[first:last], broken)
 
@@ -117,7 +141,7 @@ def to_device(images: Tensor, device: torch.device | str) -> Tensor:
     return images.to(device)
 
 
-def read(images: DecodedImages | ImageFiles, batches: Iterable[np.ndarray]) -> Iterator[Read]:
+def read(images: DecodedImages | EachDecoded, batches: Iterable[np.ndarray]) -> Iterator[Read]:
     """The images of each batch of numbers, (B,) int64, in a tensor of their own.
 
     Images that cannot be read are black. Files are decoded by `threads` threads, one batch in advance, which end with
@@ -145,7 +169,7 @@ def _broken(broken: Mapping[int, str], rows: np.ndarray) -> dict[int, CorruptIma
     return {place: CorruptImage(broken[row]) for place, row in enumerate(rows.tolist()) if row in broken}
 
 
-def _read_by_threads(images: ImageFiles, batches: Iterable[np.ndarray]) -> Iterator[Read]:
+def _read_by_threads(images: EachDecoded, batches: Iterable[np.ndarray]) -> Iterator[Read]:
     # What decoding asks of torch is small: threads of its own would only wait for each other.
     pool = ThreadPoolExecutor(images.threads, "decode", initializer=one_thread_each())
     ahead: deque[list[Future[list[np.ndarray | CorruptImage]]]] = deque()
@@ -161,11 +185,11 @@ def _read_by_threads(images: ImageFiles, batches: Iterable[np.ndarray]) -> Itera
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decoded(images: ImageFiles, rows: np.ndarray) -> list[np.ndarray | CorruptImage]:
+def _decoded(images: EachDecoded, rows: np.ndarray) -> list[np.ndarray | CorruptImage]:
     found: list[np.ndarray | CorruptImage] = []
     for row in rows.tolist():
         try:
-            found.append(decode_image(images.paths[row], images.size))
+            found.append(images.decode(row))
         except CorruptImage as error:
             found.append(error)
     return found

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from reid.checkpoint import FORMAT, load_tensors
 from reid.errors import InputError
+from reid.safetensors_files import checkpoint_content, read_safetensors
 from reid.tensor_files import is_dense
 
 # Where training programs put the state dict, the usual ones first.
@@ -30,7 +31,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
     is executed. Raises InputError, in one line, for a file that is missing, broken, asks for code, or holds no weights.
     """
     if path.suffix == ".safetensors":
-        return _bare_names(_safetensors(path)), None
+        tensors, metadata = read_safetensors(path)
+        kept = checkpoint_content(tensors, metadata)
+        return _bare_names(_tensors(tensors)), kept["config"] if kept and kept["format"] == FORMAT else None
     content = load_tensors(path)
     config = content.get("config")
     kind = content.get("format")
@@ -71,21 +74,3 @@ def _bare_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if tensors and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise InputError(f"{path}: reading it needs safetensors: pip install 'reid[safetensors]'") from None
-    try:
-        found = load_file(path, device="cpu")
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as error:
-        raise InputError(f"{path}: broken or no safetensors file ({' '.join(str(error).split())})") from None
-    if not found:
-        raise InputError(f"{path}: holds no tensors")
-    return found

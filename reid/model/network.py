@@ -18,14 +18,17 @@ from reid.model.flatten import Flatten
 from reid.model.margin import DEFAULT, MARGINS, MarginLinear
 from reid.model.normalization import BNNeck, CosineLinear, normalise
 from reid.model.normalization.ibn import has_ibn_names
+from reid.model.osnet import FEATURE_DIM, FeatureBlock
 from reid.model.parametrization import parametrize_eigenlayer
 from reid.model.pooling import POOLINGS, Pooling
+from reid.model.resnet import change_stem
 
 Choice = TypeVar("Choice")
 
 logger = logging.getLogger(__name__)
 
 CLASSIFIERS = ("linear", "cosine", *MARGINS)
+_BEFORE = ("backbone", "pooling", "neck", "bnneck")  # parts of a network before its Eigenlayer
 LARGE = 2**26  # weights of an Eigenlayer that are worth a warning
 
 
@@ -100,7 +103,9 @@ def build_network(
     pooling_options: Mapping[str, Any] | None = None,
     norm: str = "batch",
     norm_groups: int = 32,
+    stem: str = "standard",
     bnneck: bool = False,
+    fc_neck: bool = False,
     eigenlayer_dim: int = 0,
     eigenlayer_bias: bool = False,
     eigenlayer_relu: bool = False,
@@ -116,15 +121,17 @@ def build_network(
 ) -> ReidNetwork:
     """Build the network, its parts by name from BACKBONES and POOLINGS.
 
-    weights: published state dict of the bare backbone (`load_pretrained` reads one), or None: from scratch; `source`
-    is what an error calls it, best its path. last_stride: None is the backbone's own. pooling_options: of the pooling,
+    weights: published state dict of the bare backbone, or that of a network of ours, of which all before the Eigenlayer
+    is taken (`load_pretrained` reads both), or None: from scratch; `source` is what an error calls it, best its path.
+    last_stride: None is the backbone's own. pooling_options: of the pooling,
     by their names in OPTIONS. eigenlayer_dim: K, 0 for min(1024, D_in). eigenlayer_last: the Eigenlayer is the
     classifier, so K is num_classes. eigenlayer_parametrization, eigenlayer_map: see `parametrize_eigenlayer`.
     init_std: standard deviation of the Eigenlayer's first weights; the classifier starts from N(0, 0.01) with zero
     bias.
-    norm: what the backbone normalises by, of NORMS; norm_groups are those of "group". bnneck: a BNNeck before the
-    Eigenlayer. classifier: "linear", "cosine" with a learnable scale that starts at classifier_scale, or
-    "arcface" or "cosface" with that scale and classifier_margin, 0 for the paper's.
+    norm: what the backbone normalises by, of NORMS; norm_groups are those of "group". stem: of a ResNet, see STEMS.
+    bnneck: a BNNeck before the Eigenlayer. fc_neck: a linear layer to 512, batch normalisation and ReLU, where the
+    backbone has no neck of its own. classifier: "linear", "cosine" with a learnable scale that starts at
+    classifier_scale, or "arcface" or "cosface" with that scale and classifier_margin, 0 for the paper's.
     Raises InputError for an unknown name, K > D_in, or weights that do not fit.
     """
     if classifier not in CLASSIFIERS:
@@ -133,17 +140,22 @@ def build_network(
         raise InputError(
             f"an Eigenlayer that is the last layer has one vector a class: K = {num_classes}, not {eigenlayer_dim}"
         )
+    started, weights = (weights, None) if is_whole(weights) else (None, weights)
     make_pooling = _choose("pooling", pooling, {**POOLINGS, "flatten": Flatten})
     trunk = _trunk(backbone, norm, norm_groups, weights=weights, last_stride=last_stride, source=source)
     options = dict(pooling_options or {})
     if pooling == "flatten":
         options["size"] = _map_size(trunk, backbone)
+    change_stem(trunk, stem, backbone)
     pool = make_pooling(trunk.out_channels, **options)
     d_in = pool.width(trunk.out_channels)
     neck: nn.Module = nn.Identity()
     if backbone in NECKS:
         neck = block = NECKS[backbone](d_in, weights=weights, source=source)
         d_in = block.out_features
+    elif fc_neck:
+        neck = FeatureBlock(d_in)
+        d_in = FEATURE_DIM
     if eigenlayer_last and num_classes > d_in:
         raise InputError(
             f"an Eigenlayer that is the last layer has one vector a class, and {num_classes} vectors in D_in = {d_in} "
@@ -170,7 +182,23 @@ def build_network(
     network = ReidNetwork(trunk, pool, neck, eigenlayer, logits, dropout, BNNeck(d_in) if bnneck else None)
     if norm == "sync_batch":
         normalise(network, norm, network=backbone, pretrained=weights is not None)
+    if started is not None:
+        _start(network, started, source)
     return network
+
+
+def is_whole(weights: Mapping[str, Tensor] | None) -> bool:
+    """Whether tensors are those of a whole network of ours rather than of a bare backbone."""
+    parts = (*_BEFORE, "eigenlayer", "classifier")
+    return bool(weights) and all(name.split(".")[0] in parts for name in weights or ())
+
+
+def _start(network: ReidNetwork, weights: Mapping[str, Tensor], source: str) -> None:
+    """Take over all before the Eigenlayer; that and the classifier begin anew."""
+    before = nn.ModuleDict({name: network.get_submodule(name) for name in _BEFORE})
+    taken = {name: value for name, value in weights.items() if name.split(".")[0] in _BEFORE}
+    load_strictly(before, taken, network="the configured network before its Eigenlayer", source=source)
+    logger.info("%s: all before the Eigenlayer is taken; the Eigenlayer and the classifier begin anew", source)
 
 
 def _trunk(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torchvision
 from torch import Tensor
 
-from reid.checkpoint import load_tensors
+from reid.checkpoint import load_checkpoint, load_tensors
 from reid.errors import InputError
 from reid.tensor_files import is_dense
 
@@ -20,7 +20,8 @@ def load_pretrained(backbone: str, where: str, *, roots: Sequence[Path] = ()) ->
 
     where: "none"; "imagenet", torchvision's own download of IMAGENET1K_V1; or the path of a file that `torch.load` can
     read without running code, relative ones looked for in the working folder and then under `roots`. A dict holding
-    the tensors under "state_dict" and names with the prefix "module." are accepted.
+    the tensors under "state_dict" and names with the prefix "module." are accepted, and so is a checkpoint of ours, of
+    which all tensors are given, under the names of the whole network.
     Raises InputError when there is no such file, when it holds no tensors, or when the download fails.
     """
     if where == "none":
@@ -61,7 +62,11 @@ def _find(where: str, roots: Sequence[Path]) -> Path:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return dict(load_checkpoint(path)["model"])
     content: Mapping[str, object] = load_tensors(path)
+    if {"format", "model", "config", "num_classes"} <= set(content):
+        return dict(load_checkpoint(path)["model"])
     if isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]  # type: ignore[assignment]
     if not content:

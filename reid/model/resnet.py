@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from reid.checkpoint import load_strictly
-from reid.errors import InputError
+from reid.errors import InputError, unknown_name
 
 
 class ResNetTrunk(nn.Module):
     """A ResNet up to its last map: (B, 3, H, W) -> (B, out_channels, H/32, W/32), or H/16, W/16 at last stride 1.
 
-    The tensors keep torchvision's names. `last_stride` is the stride of layer4.
+    The tensors keep torchvision's names. `last_stride` is the stride of layer4. `stem_relu` False leaves the ReLU
+    before the maximum pooling out.
     """
 
     def __init__(self, resnet: ResNet, last_stride: int = 2) -> None:
@@ -23,11 +24,35 @@ class ResNetTrunk(nn.Module):
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
         self.out_channels = int(resnet.fc.in_features)
+        self.stem_relu = True
         _set_stride(self.layer4[0], last_stride)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps = self.bn1(self.conv1(images))
+        maps = self.maxpool(self.relu(maps) if self.stem_relu else maps)
         return self.layer4(self.layer3(self.layer2(self.layer1(maps))))
+
+
+STEMS = ("standard", "no_relu", "ceil")
+
+
+def change_stem(trunk: nn.Module, stem: str, network: str) -> None:
+    """Make the stem of a ResNet one of STEMS, in place; no tensor changes.
+
+    "standard": torchvision's. "no_relu": without ReLU before the maximum pooling, as the ResNets of
+    reid-strong-baseline. "ceil": maximum pooling without padding whose size is rounded up, as in fast-reid.
+    Raises InputError for an unknown name and for another network.
+    """
+    if stem not in STEMS:
+        raise unknown_name("stem", stem, STEMS)
+    if stem == "standard":
+        return
+    if not isinstance(trunk, ResNetTrunk):
+        raise InputError(f"the stem {stem!r} is for ResNets, not for {network}; leave MODEL.STEM standard")
+    if stem == "no_relu":
+        trunk.stem_relu = False
+    else:
+        trunk.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
 
 def _set_stride(block: nn.Module, stride: int) -> None:

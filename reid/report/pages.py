@@ -6,6 +6,7 @@ import base64
 import hashlib
 import importlib.util
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,11 +52,13 @@ class Chart:
     key: tuple[tuple[str, str, str], ...] = ()
 
 
-def check_available() -> None:
-    """Raise InputError where the libraries of the extra `report` are missing; asked before long work."""
-    missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
+def check_available(
+    names: Sequence[str] = ("jinja2", "matplotlib"), *, extra: str = "report", what: str = "a report"
+) -> None:
+    """Raise InputError where the libraries of an extra are missing, which `what` needs; asked before long work."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"a report needs {' and '.join(missing)}: pip install 'reid[report]'")
+        raise InputError(f"{what} needs {' and '.join(missing)}: pip install 'reid[{extra}]'")
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -64,7 +67,7 @@ def render_page(template: str, **values: Any) -> str:
     A value that the template asks for and does not get is an error. Filters: percent (a fraction as 12.3), number
     (1234 as 1,234), sha256 (for the content policy of a page with a script).
     """
-    check_available()
+    check_available(["jinja2"])
     page = _environment().get_template(template).render(**values)
     # A file name may hold bytes that are no text; a page must not fail for it.
     return page.encode("utf-8", "replace").decode("utf-8")
@@ -91,6 +94,13 @@ def picture(image: Image.Image | bytes, *, alt: str, max_side: int, kind: str = 
             image.load()
         except Exception as error:  # Pillow tells broken files by whatever its decoders meet
             raise InputError(f"{alt}: no whole image: {' '.join(str(error).split())}") from None
+    encoded, size = encode(image, max_side=max_side, kind=kind)
+    data = base64.b64encode(encoded).decode("ascii")
+    return Picture(f"data:image/{kind.lower()};base64,{data}", *size, alt)
+
+
+def encode(image: Image.Image, *, max_side: int, kind: str = "JPEG") -> tuple[bytes, tuple[int, int]]:
+    """The file of an image bounded to `max_side` pixels (never enlarged), of pixels alone, and its width and height."""
     if max(image.size) > max_side:
         image = image.copy()
         image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
@@ -102,8 +112,7 @@ def picture(image: Image.Image | bytes, *, alt: str, max_side: int, kind: str = 
         bare.putpalette(image.getpalette() or [])
     bare.paste(image)
     bare.save(encoded, kind, **({"quality": QUALITY} if kind == "JPEG" else {}), optimize=True)
-    data = base64.b64encode(encoded.getvalue()).decode("ascii")
-    return Picture(f"data:image/{kind.lower()};base64,{data}", *image.size, alt)
+    return encoded.getvalue(), image.size
 
 
 def _environment() -> Environment:

@@ -36,7 +36,7 @@ def render(content: dict[str, Any]) -> str:
         for path in (entry["path"], *(answer["path"] for side in entry["sides"] for answer in side["answers"]))
     ]
     pictures = {path: small for path, small in thumbnails(named).items() if small}
-    found = _as_fit(named, pictures)
+    found = as_fit(named, pictures)
     places = {path: f"p{number}" for number, path in enumerate(found)}
     return pages.render_page(
         "ranked_lists.html",
@@ -58,7 +58,7 @@ def render(content: dict[str, Any]) -> str:
     )
 
 
-def _as_fit(named: list[str], pictures: dict[str, pages.Picture]) -> list[str]:
+def as_fit(named: list[str], pictures: dict[str, pages.Picture]) -> list[str]:
     """The images for which a page has room, those named first, each once."""
     found, room = [], MAX_BYTES
     for path in dict.fromkeys(named):

@@ -1,6 +1,6 @@
 """What a FAISS index costs and gains against exact search, on one drawn gallery.
 
-python benchmarks/search.py [--queries 1000] [--gallery 100000] [--width 512] [--k 10] [--threads 1]
+python benchmarks/nearest.py [--queries 1000] [--gallery 100000] [--width 512] [--k 10] [--threads 1]
 """
 
 from __future__ import annotations

@@ -1,0 +1,130 @@
+"""Images a second from JPEGs to embeddings: `reid.Embedder` beside torchreid's FeatureExtractor, on one CPU.
+
+    python benchmarks/embedding.py --torchreid CLONE --weights FILE [--images FOLDER] [--count 2000] [--rounds 3]
+                                   [--threads N] [--steps]
+
+FILE: a checkpoint of OSNet-x0.25 in torchreid's names, such as its published ImageNet weights; both load it, and both
+resize to 256 x 128. `--images` takes JPEGs from a folder, such as Market-1501's bounding_box_test, instead of drawing
+some. Both have the same number of threads and, where the system can do that, are held to as many processors, by default
+all; they take turns, and the ratio is the median over turns. torchreid's is given its list in parts of 64, as it holds
+all images of a list in memory at once. What comes out is compared too. `--steps` says where our time goes. Of the clone
+only the extractor, what it loads weights by and the OSNet are loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from input import jpegs
+from measuring import in_turns, median_ratio
+
+from reid import Embedder
+from reid.data.cache import decode_image
+from reid.data.pixels import cores
+from reid.errors import InputError, run_command
+
+BATCH = 64
+PLACES = ("torchreid", "torchreid/reid")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--torchreid", type=Path, required=True, metavar="CLONE")
+    parser.add_argument("--weights", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--images", type=Path, metavar="FOLDER")
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--steps", action="store_true")
+    arguments = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
+    torch.set_num_threads(arguments.threads)
+    ours, theirs = Embedder.load(arguments.weights, device="cpu"), rival(arguments.torchreid, arguments.weights)
+    with tempfile.TemporaryDirectory() as folder:
+        files = jpegs(arguments.images, arguments.count, Path(folder))
+        found: dict[str, np.ndarray] = {}
+        runs = {
+            "torchreid": lambda: found.update(theirs=theirs(files)),
+            "reid": lambda: found.update(ours=ours.embed(files, batch_size=BATCH)),
+        }
+        ours.embed(files[:BATCH])
+        theirs(files[:BATCH])
+        seconds = in_turns(runs, arguments.rounds)
+        print(f"{len(files)} images, {arguments.threads} threads, {arguments.rounds} turns, OSNet-x0.25 at 256 x 128\n")
+        print("| embedding | images/s, median | best |\n|---|---|---|")
+        for name, taken in seconds.items():
+            print(f"| {name} | {len(files) / float(np.median(taken)):.1f} | {len(files) / min(taken):.1f} |")
+        print(f"\ntimes torchreid: {median_ratio(seconds['torchreid'], seconds['reid']):.2f}")
+        tell_difference(found["ours"], found["theirs"])
+        if arguments.steps:
+            steps(ours, files[:BATCH])
+
+
+def rival(clone: Path, weights: Path) -> Callable[[list[str]], np.ndarray]:
+    """torchreid's FeatureExtractor on the same weights. Raises InputError where the clone has none."""
+    place = next((clone / place for place in PLACES if (clone / place / "utils/feature_extractor.py").is_file()), None)
+    if place is None:
+        raise InputError(f"{clone}: no clone of torchreid, which has {PLACES[0]}/utils/feature_extractor.py")
+    # Its packages without what they import on their own, which needs libraries that this does not.
+    packages: dict[str, Any] = {}
+    for name, folder in (
+        ("torchreid", place),
+        ("torchreid.utils", place / "utils"),
+        ("torchreid.models", place / "models"),
+    ):
+        packages[name] = sys.modules[name] = types.ModuleType(name)
+        packages[name].__path__ = [str(folder)]
+    from torchreid.models import osnet  # type: ignore[import-not-found]
+    from torchreid.utils import tools, torchtools  # type: ignore[import-not-found]
+
+    packages["torchreid.utils"].check_isfile = tools.check_isfile
+    packages["torchreid.utils"].load_pretrained_weights = torchtools.load_pretrained_weights
+    packages["torchreid.utils"].compute_model_complexity = None
+    packages["torchreid.models"].build_model = lambda name, num_classes, pretrained, use_gpu: getattr(osnet, name)(
+        num_classes, pretrained=pretrained
+    )
+    from torchreid.utils.feature_extractor import FeatureExtractor  # type: ignore[import-not-found]
+
+    extractor = FeatureExtractor("osnet_x0_25", str(weights), device="cpu", verbose=False)
+
+    def embed(files: list[str]) -> np.ndarray:
+        parts = [extractor(files[start : start + BATCH]) for start in range(0, len(files), BATCH)]
+        return torch.cat(parts).numpy()
+
+    return embed
+
+
+def tell_difference(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """How far apart what comes out is, in rows of unit length."""
+    units = theirs / np.linalg.norm(theirs.astype(np.float64), axis=1, keepdims=True)
+    cosines = (ours * units).sum(axis=1)
+    print(
+        f"largest difference of a component {np.abs(ours - units).max():.1e}; cosine of an image's two embeddings: "
+        f"mean {cosines.mean():.6f}, least {cosines.min():.6f}"
+    )
+
+
+def steps(embedder: Embedder, files: list[str]) -> None:
+    """Milliseconds a batch of its parts, one after the other; in use the first goes on beside the second."""
+    batch = torch.rand(len(files), 3, *embedder.size)
+    parts: dict[str, Callable[[], object]] = {
+        "decoding and resizing, one thread": lambda: [decode_image(file, embedder.size) for file in files],
+        "network": lambda: embedder.embed(batch),
+    }
+    print(f"\n| step | ms of a batch of {len(files)} |\n|---|---|")
+    for name, taken in in_turns(parts, 5).items():
+        print(f"| {name} | {1000 * min(taken):.0f} |")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

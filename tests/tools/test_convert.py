@@ -1,0 +1,86 @@
+"""Another codebase's checkpoint converted from the command line, and the tools that work on it afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import foreign_models as models
+import numpy as np
+import pytest
+import torch
+
+from reid import Embedder
+
+Tool = Callable[..., Any]
+TINY = ("DATASETS.NAME", "synthetic", "DATASETS.SYNTHETIC.SIZE", "tiny", "INPUT.SIZE", "[64, 32]")
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    state = models.strong_baseline().state
+    torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "resnet_model_120.pth")
+    return tmp_path / "resnet_model_120.pth"
+
+
+def test_what_is_written_and_told(tool: Tool, foreign: Path, tmp_path: Path) -> None:
+    for name in ("ours.pth", "ours.safetensors"):
+        ended = tool("convert", foreign, tmp_path / name)
+        assert ended.code == 0, ended.err
+        assert "resnet18 of reid-strong-baseline, 7 classes" in ended.out
+        assert "RGB, 256 x 128 bilinear" in ended.out and "no ReLU in the stem" in ended.out
+        assert f"written: {tmp_path / name}" in ended.out
+    pictures = torch.rand(2, 3, 256, 128)
+    found = [Embedder.load(tmp_path / name, device="cpu") for name in ("ours.pth", "ours.safetensors")]
+    direct = Embedder.load(foreign, device="cpu")
+    assert found[0].model_id == found[1].model_id == direct.model_id
+    assert np.array_equal(found[0].embed(pictures), direct.embed(pictures))
+
+
+def test_evaluation_and_diagnosis_work_on_it(tool: Tool, foreign: Path, tmp_path: Path) -> None:
+    assert tool("convert", foreign, tmp_path / "ours.safetensors", *TINY).code == 0
+    ended = tool("evaluate", "--weights", tmp_path / "ours.safetensors", "--output", tmp_path / "scores")
+    assert ended.code == 0, ended.err
+    scores = json.loads((tmp_path / "scores" / "evaluation.json").read_text())["scores"]
+    by_feature = {score["feature"]: score["mAP"] for score in scores if not score["normalized"]}
+    # The Eigenlayer is the identity.
+    assert by_feature["input"] == pytest.approx(by_feature["output"]) and 0 < by_feature["input"] < 1
+    ended = tool("diagnose", "--weights", tmp_path / "ours.safetensors", "--output", tmp_path / "diagnosis")
+    assert ended.code == 0, ended.err
+    layers = json.loads((tmp_path / "diagnosis" / "diagnosis.json").read_text())["layers"]
+    assert [layer["name"] for layer in layers] == ["eigenlayer.weight", "classifier.weight"]
+
+
+def test_an_iteration_starts_from_it(tool: Tool, foreign: Path, quick: tuple[str, ...], tmp_path: Path) -> None:
+    assert tool("convert", foreign, tmp_path / "ours.pth").code == 0
+    pairs = (
+        *quick,
+        *("MODEL.WEIGHTS", tmp_path / "ours.pth", "MODEL.LAST_STRIDE", "1", "MODEL.STEM", "no_relu"),
+        *("MODEL.NECK", "bnneck", "OUTPUT_DIR", tmp_path / "run", "STEP0.EPOCHS", "1"),
+    )
+    config = tmp_path / "c.yaml"
+    config.write_text("DATASETS:\n  NAME: synthetic\n")
+    ended = tool("train_svdnet", "--config-file", config, *pairs)
+    assert ended.code == 0, ended.err
+    rows = json.loads((tmp_path / "run" / "scores.json").read_text())["rows"]
+    assert [row["stage"] for row in rows] == ["step0", "decorrelate", "restraint", "relaxation"]
+
+
+def test_what_is_refused(tool: Tool, foreign: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there.pth"
+    there.write_bytes(b"precious")
+    torch.save({"visual.blocks.0.weight": torch.ones(3)}, tmp_path / "vit.pth")
+    for arguments, message in (
+        ((foreign, there), "nothing is overwritten"),
+        ((foreign, tmp_path / "ours.onnx"), "written as .pth or .safetensors"),
+        ((tmp_path / "none.pth", tmp_path / "a.pth"), "no such"),
+        ((tmp_path / "vit.pth", tmp_path / "a.pth"), "visual.blocks.0.weight (3,)"),
+        ((foreign, tmp_path / "a.pth", "--family", "layumi"), "(0, 0, 0, 0)"),
+        ((foreign, tmp_path / "a.pth", "MODEL.LAST_STRIDE", "3"), "MODEL.LAST_STRIDE"),
+        ((foreign, tmp_path / "a.pth", "MODEL.NECK", "none"), "unexpected"),
+    ):
+        ended = tool("convert", *arguments)
+        assert ended.code == 2 and message in ended.err and ended.err.count("\n") == 1, ended.err
+    assert there.read_bytes() == b"precious" and not (tmp_path / "a.pth").exists()
