@@ -9,7 +9,7 @@ INDEX_KILLS ?= 100
 INPUTS ?= 400
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help setup demo test lint bench profile fault fuzz clean
+.PHONY: help setup demo model test lint bench profile fault fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -27,6 +27,11 @@ setup: .venv/ready  ## make the virtual environment .venv
 demo: .venv/ready  ## train SVDNet from scratch on pedestrians that the project draws itself
 	@if [ -f $(DEMO_DIR)/config.yaml ]; then echo "removing the run of an earlier demo, $(DEMO_DIR)"; rm -rf $(DEMO_DIR); fi
 	$(BIN)/python tools/train_svdnet.py --config-file configs/demo_synthetic.yaml OUTPUT_DIR $(DEMO_DIR)
+
+model: .venv/ready  ## train the model in the box, Embedder.load("demo"), anew on drawn pedestrians
+	rm -rf runs/model_demo
+	$(BIN)/python tools/train_svdnet.py --config-file configs/model_demo.yaml
+	$(BIN)/python tools/pack.py runs/model_demo/checkpoints/rri_last.pth reid/assets/demo.safetensors --no-classifier --force
 
 test: .venv/ready  ## run the tests
 	$(BIN)/python -m pytest

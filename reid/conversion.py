@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from reid import build
 from reid.checkpoint import FORMAT, ForeignCheckpoint, load_checkpoint, load_strictly
@@ -22,6 +24,11 @@ _KEYS = {
     "eigenlayer_dim": "MODEL.EIGENLAYER.DIM",
     "eigenlayer_bias": "MODEL.EIGENLAYER.BIAS",
 }
+# Where things lay on the machine that trained.
+_NO_PLACES = [
+    *("OUTPUT_DIR", "runs/packed", "MODEL.WEIGHTS", "none"),
+    *("DATASETS.ROOT", "", "DATASETS.FOLDER_ROOT", "", "DATASETS.CACHE", ""),
+]
 _NECKS = {"bnneck": "bnneck", "fc_neck": "fc512"}
 
 
@@ -55,6 +62,23 @@ def convert_checkpoint(
     origin = {"family": found.family, "architecture": found.architecture, "differences": list(found.differences)}
     content = {"model": dict(model.state_dict()), "config": config.dump(), "num_classes": found.num_classes}
     return {"format": FORMAT, **content, "origin": origin}, found
+
+
+def packed(content: Mapping[str, Any], *, classifier: bool = True, source: str) -> dict[str, Any]:
+    """What of a checkpoint's content is worth handing on: the network, and nothing of the machine it was trained on.
+
+    classifier: False puts one class of zeros in its place. Raises InputError where the Eigenlayer is the classifier.
+    """
+    _, config = build.network_of(content, source=source)
+    kept = {key: content[key] for key in ("format", "num_classes", "calibration", "origin") if key in content}
+    model = dict(content["model"])
+    if not classifier:
+        if config.MODEL.EIGENLAYER.LAST:
+            raise InputError(f"{source}: its Eigenlayer is the classifier, which cannot be left out")
+        kept["num_classes"] = 1
+        names = [name for name in model if name.startswith("classifier.") and model[name].ndim]
+        model |= {name: torch.zeros_like(model[name][:1]) for name in names}
+    return {**kept, "model": model, "config": build.evaluation_config(config, None, _NO_PLACES).dump()}
 
 
 def _keys_of(found: Converted) -> dict[str, Any]:

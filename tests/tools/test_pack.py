@@ -1,0 +1,69 @@
+"""A checkpoint packed for handing on, and the model that comes with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reid import Embedder, build
+from reid.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from reid.config import parse_config
+from reid.decorrelation import correlation_metric
+from reid.embedder import DEMO
+
+Tool = Callable[..., Any]
+PICTURES = np.random.default_rng(0).integers(0, 256, (3, 64, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    pairs = ["MODEL.BACKBONE", "small_convolution", "MODEL.WEIGHTS", "none", "INPUT.SIZE", "[128, 64]"]
+    config = parse_config("", [*pairs, "OUTPUT_DIR", "/home/somebody/runs", "DATASETS.ROOT", "/home/somebody/data"])
+    torch.manual_seed(0)
+    model = build.network(config, num_classes=9)
+    content = {"model": dict(model.state_dict()), "config": config.dump(), "num_classes": 9}
+    save_checkpoint(tmp_path / "trained.pth", {"format": FORMAT, **content, "optimizer": {"state": torch.ones(5)}})
+    return tmp_path / "trained.pth"
+
+
+@pytest.mark.parametrize("options", [(), ("--no-classifier",)])
+def test_the_same_network_without_the_places_it_was_trained_at(tool: Tool, trained: Path, options: tuple[str]) -> None:
+    target = trained.with_name("packed.safetensors")
+    ended = tool("pack", trained, target, *options)
+    assert ended.code == 0 and "written" in ended.out, ended.err
+    ours, packed = (Embedder.load(path, device="cpu") for path in (trained, target))
+    assert ours.model_id == packed.model_id
+    assert np.array_equal(ours.embed(PICTURES), packed.embed(PICTURES))
+    assert b"somebody" not in target.read_bytes()
+    content = load_checkpoint(target)
+    assert content["num_classes"] == (1 if options else 9) and "optimizer" not in content
+
+
+def test_what_is_refused(tool: Tool, trained: Path) -> None:
+    target = trained.with_name("packed.safetensors")
+    target.write_text("mine")
+    for arguments, told in (
+        ((trained, target), "there already"),
+        ((trained, trained.with_name("packed.pth")), "written as .safetensors"),
+        ((trained.with_name("none.pth"), trained.with_name("new.safetensors")), "no such"),
+    ):
+        ended = tool("pack", *arguments)
+        assert ended.code == 2 and told in ended.err and len(ended.err.strip().splitlines()) == 1
+    assert target.read_text() == "mine"
+    assert tool("pack", trained, target, "--force").code == 0
+    assert Embedder.load(target, device="cpu").dim
+
+
+def test_the_model_in_the_box() -> None:
+    embedder = Embedder.load("demo", device="cpu")
+    assert DEMO.stat().st_size < 3_000_000
+    rows = embedder.embed([image.repeat(2, axis=0) for image in PICTURES])
+    assert rows.shape == (3, embedder.dim) and np.allclose(np.linalg.norm(rows, axis=1), 1)
+    # It ended with a Restraint, in which the decorrelated Eigenlayer stays as it is.
+    assert correlation_metric(embedder.network.eigenlayer.vectors) == pytest.approx(1, abs=1e-4)
+    assert embedder.config.MODEL.WEIGHTS == "none" and embedder.config.DATASETS.NAME == "synthetic"
