@@ -33,8 +33,8 @@ model: .venv/ready  ## train the model in the box, Embedder.load("demo"), anew o
 	$(BIN)/python tools/train_svdnet.py --config-file configs/model_demo.yaml
 	$(BIN)/python tools/pack.py runs/model_demo/checkpoints/rri_last.pth reid/assets/demo.safetensors --no-classifier --force
 
-test: .venv/ready  ## run the tests
-	$(BIN)/python -m pytest
+test: .venv/ready  ## run the tests, on JOBS processors (all)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
 
 lint: .venv/ready  ## ruff and mypy
 	$(BIN)/ruff check .
