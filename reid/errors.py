@@ -104,8 +104,10 @@ def run_command(main: Callable[[], None]) -> int:
             return _tell(f"the disk is full: {error.filename or 'while writing'}; free some space and go on", 2)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return _tell(f"no right to read or write {error.filename}: {error.strerror}", 2)
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG):
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP):
             return _tell(f"{error.filename}: {error.strerror}; give another path", 2)
+        if error.errno in (errno.EIO, errno.EFBIG, errno.ESTALE, errno.EMFILE, errno.ENFILE):
+            return _tell(f"{error.filename or 'a file'}: {error.strerror}", 2)
         raise
     return 0
 

@@ -153,7 +153,7 @@ class Experiment:
                 if run == "rri":
                     raise
                 told.append(f"{error}; starting the control again")
-                self._last(run).unlink()
+                self._last(run).unlink(missing_ok=True)
                 content = None
             if content is not None:
                 found[run] = content

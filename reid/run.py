@@ -33,6 +33,7 @@ except ImportError:  # Windows has no such locks
 MOVABLE = (
     *("OUTPUT_DIR", "DATASETS.ROOT", "DATASETS.FOLDER_ROOT", "DATASETS.CACHE", "MODEL.DEVICE", "TENSORBOARD"),
     *("CHECKPOINT.MINUTES", "SOLVER.NONFINITE", "TEST.BATCH_SIZE"),
+    *("INPUT.CACHE", "INPUT.DEVICE_CACHE", "INPUT.THREADS"),
 )
 LOCK = ".lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network disks

@@ -27,7 +27,9 @@ _ALIKE = 0.999  # cosine of a feature and the same computed again
 def main() -> None:
     arguments = _arguments()
     embedder = content = None
+    read = (0, 0, 0)
     if arguments.weights:
+        read = _stamp(arguments.weights) if arguments.weights.is_file() else read
         content = load_checkpoint(arguments.weights)
         embedder = Embedder.load(
             arguments.weights, device=arguments.device, feature=arguments.feature, flip=arguments.flip
@@ -58,7 +60,7 @@ def main() -> None:
         write_json(arguments.output, found.to_plain())
         print(f"written: {arguments.output}")
     if content is not None:
-        _store(arguments.weights, content, found)
+        _store(arguments.weights, content, found, read)
         print(f"stored in {arguments.weights}: tools/search.py shows it")
 
 
@@ -103,8 +105,15 @@ def _check_origin(embedder: Embedder, sides: tuple[Features, Features], name: st
         )
 
 
-def _store(path: Path, content: dict[str, Any], found: Calibration) -> None:
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _store(path: Path, content: dict[str, Any], found: Calibration, read: tuple[int, int, int]) -> None:
     write = save_safetensors if path.suffix == ".safetensors" else save_checkpoint
+    if _stamp(path) != read:
+        raise InputError(f"{path}: has changed since it was read, as by a training that goes on; calibrate it again")
     write(path, {**content, "calibration": found.to_plain()})
 
 

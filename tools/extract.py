@@ -47,9 +47,8 @@ def _extract(arguments: argparse.Namespace) -> None:
         shard=arguments.shard,
         settings={
             "dataset": split.name,
-            "size": list(config.INPUT.SIZE),
-            "mean": list(config.INPUT.MEAN),
-            "std": list(config.INPUT.STD),
+            "input": build.preprocessing(config),
+            "network": build.structure(config),
             "precision": str(dtype or "float32").removeprefix("torch."),
         },
         features=FEATURES if arguments.feature == "both" else (arguments.feature,),

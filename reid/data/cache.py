@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections import deque
@@ -144,10 +145,14 @@ def read_image(path: str, content: bytes | None = None) -> Image.Image:
     content: of a file that is in memory; `path` is then but what errors call it.
     """
     try:
+        if content is None and not stat.S_ISREG(os.stat(path).st_mode):
+            raise CorruptImage(f"{path}: no file")  # a pipe would be waited for
         with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as image:
             return rgb(image, path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; was the dataset moved or changed?") from None
+    except CorruptImage:
+        raise
     except Image.DecompressionBombError as error:
         raise CorruptImage(f"{path}: {error}") from None
     except UnidentifiedImageError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,7 +75,9 @@ def read_names(folder: Path, pattern: str = "") -> Names:
         except UnicodeEncodeError:
             unnameable.append(path)
             continue
-        except FileNotFoundError:  # removed meanwhile, or a link to nowhere
+        except OSError:  # removed meanwhile, a link to nowhere or to itself
+            continue
+        if not stat.S_ISREG(status.st_mode):
             continue
         labels = Labels()
         if expression is not None:

@@ -116,7 +116,14 @@ def read(connection: sqlite3.Connection) -> Iterator[None]:
 
 def about(connection: sqlite3.Connection) -> dict[str, Any]:
     """What the index is: model_id, dim, shard, generation, version and what else was stored."""
-    return {name: json.loads(value) for name, value in connection.execute("SELECT name, value FROM about")}
+    rows = connection.execute("SELECT name, value FROM about").fetchall()
+    try:
+        found = {str(name): json.loads(value) for name, value in rows}
+        for name in ("generation", "version", "dim", "shard"):
+            found[name] = int(found[name])
+        return {**found, "model_id": str(found["model_id"])}
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise InputError("the manifest of the index is broken; index again elsewhere") from None
 
 
 def store(connection: sqlite3.Connection, entries: dict[str, Any]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -114,6 +115,23 @@ def make_optimizer(model: nn.Module, solver: Solver, lr: float, factors: Sequenc
         return SGD(groups, lr=lr, momentum=solver.momentum, fused=fused)
     make = {"adam": Adam, "adamw": AdamW}[solver.optimizer]
     return make(groups, lr=lr, amsgrad=solver.amsgrad, fused=fused)
+
+
+def resume_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Take over what an optimiser has gathered (momentum, say), with the rates and decays of this one.
+
+    state: its `state_dict`. Raises InputError where it was of another kind, or over other parameters.
+    """
+    wanted = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    held = [(set(group) - {"params"}, len(group["params"])) for group in optimizer.param_groups]
+    if held != [(set(group) - {"params"}, len(group["params"])) for group in state["param_groups"]]:
+        raise InputError(
+            "the stage to go on with was trained by another optimiser, or over other parameters, than the "
+            "configuration now says: change these only from one stage to the next"
+        )
+    optimizer.load_state_dict(dict(state))
+    for group, settings in zip(optimizer.param_groups, wanted, strict=True):
+        group.update(settings)
 
 
 def set_training_mode(model: nn.Module, norm_statistics: str) -> None:

@@ -110,7 +110,7 @@ def train_step(
     """
     optimizer.zero_grad(set_to_none=True)
     lap("rest")
-    losses = []
+    losses, at_start = [], _statistics(model, objective) if skip else []
     for number, (images, labels) in enumerate(batches, 1):
         lap("data")
         before = _statistics(model, objective) if skip else []
@@ -138,6 +138,7 @@ def train_step(
     if not skip or (norm is not None and any(loss.used for loss in losses) and norm.isfinite()):
         optimizer.step()
     else:
+        _restore(model, objective, at_start)
         losses = [BatchLoss(loss.images, loss.terms, loss.values, used=False) for loss in losses]
     lap("optimiser")
     return losses

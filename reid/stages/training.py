@@ -15,7 +15,7 @@ from reid.run import random_states, restore_random_states, seed_everything, seed
 from reid.stages.average import adopt, follow, start_average
 from reid.stages.epoch import EpochResult, Sums, Watch, train_epoch
 from reid.stages.mining import describe_all
-from reid.stages.optimizer import Solver, freeze, make_optimizer, set_training_mode
+from reid.stages.optimizer import Solver, freeze, make_optimizer, resume_optimizer, set_training_mode
 from reid.stages.parallel import in_parallel
 from reid.stages.schedule import Schedule
 from reid.stages.state import Batches, Hooks, Middle, TrainState
@@ -46,7 +46,7 @@ def train_stage(
     optimizer = make_optimizer(model, solver, schedule.base_lr(round), schedule.lr_factors)
     parallel = in_parallel(model, state.objective, loader)
     if state.begin(stage, round) and state.optimizer is not None:
-        optimizer.load_state_dict(state.optimizer)
+        resume_optimizer(optimizer, state.optimizer)
     if solver.ema and state.average is None:
         state.average = start_average(model)
     last = stop_after or schedule.epochs
