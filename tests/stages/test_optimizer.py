@@ -7,7 +7,7 @@ import torch
 
 from reid.errors import InputError
 from reid.model.network import ReidNetwork
-from reid.stages.optimizer import Solver, freeze, make_optimizer, set_training_mode
+from reid.stages.optimizer import Solver, freeze, make_optimizer, resume_optimizer, set_training_mode
 
 Make = Callable[[], ReidNetwork]
 
@@ -54,3 +54,31 @@ def test_norm_statistics(make_model: Make, statistics: str, moves: bool) -> None
     model(torch.randn(4, 3, 8, 6))
     assert model.dropout.training
     assert torch.equal(before, model.backbone.bn1.running_mean) is not moves
+
+
+def test_a_resumed_optimiser_keeps_its_momentum_and_takes_new_rates(make_model: Make) -> None:
+    model = make_model()
+    before, after = (make_optimizer(model, Solver(weight_decay=decay), lr) for decay, lr in ((0.1, 0.5), (0.2, 0.05)))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before.param_groups[0]["lr"] = before.param_groups[1]["lr"] = 0.0
+    before.step()
+    resume_optimizer(after, before.state_dict())
+    assert [(group["base_lr"], group["weight_decay"]) for group in after.param_groups] == [(0.05, 0.2)] * 2
+    gathered = {id(p): state["momentum_buffer"] for p, state in after.state.items()}
+    assert len(gathered) == len(list(model.parameters()))
+    assert all(
+        torch.equal(buffer, before.state[p]["momentum_buffer"])
+        for p, buffer in zip(after.state, gathered.values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("change", ["optimizer", "freeze"])
+def test_an_optimiser_of_another_kind_is_refused(make_model: Make, change: str) -> None:
+    model = make_model()
+    state = make_optimizer(model, Solver(), 0.5).state_dict()
+    if change == "freeze":
+        freeze(model, ["eigenlayer"])
+    other = make_optimizer(model, Solver(optimizer="adam" if change == "optimizer" else "sgd"), 0.5)
+    with pytest.raises(InputError, match="another optimiser, or over other parameters"):
+        resume_optimizer(other, state)
