@@ -77,5 +77,5 @@ def test_distractors_make_it_harder_and_leave_nothing_behind(tmp_path: Path, mon
 
 def test_search() -> None:
     pytest.importorskip("faiss")
-    output = run("search", "--queries=50", "--gallery=2000", "--width=16", "--k=5")
+    output = run("nearest", "--queries=50", "--gallery=2000", "--width=16", "--k=5")
     assert cells(output, "flat")[3] == "1.0000"

@@ -183,7 +183,7 @@ def _huge(folder: Path) -> Path:
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda folder: folder / "none.jpg", "none.jpg: no such image"),
     "broken": (lambda folder: _written(folder / "broken.jpg", b"\xff\xd8\xff\xe0 no picture"), "unreadable"),
-    "folder": (lambda folder: folder, "unreadable"),
+    "folder": (lambda folder: folder, "not a file"),
     "huge": (_huge, "10000 x 10000 pixels, above the limit"),
     "opened and huge": (lambda folder: Image.open(_huge(folder)), "above the limit"),
     "float array": (lambda _: np.ones((9, 9, 3)), r"float64 \(9, 9, 3\)"),

@@ -146,7 +146,7 @@ def read_image(path: str, content: bytes | None = None) -> Image.Image:
     """
     try:
         if content is None and not stat.S_ISREG(os.stat(path).st_mode):
-            raise CorruptImage(f"{path}: no file")  # a pipe would be waited for
+            raise CorruptImage(f"{path}: not a file")  # a pipe would be waited for
         with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as image:
             return rgb(image, path)
     except FileNotFoundError:

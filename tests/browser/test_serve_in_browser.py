@@ -152,8 +152,9 @@ def test_drop_and_paste_and_what_is_no_image(open_page: OpenPage, address: str) 
 
 def test_the_keyboard_is_enough(open_page: OpenPage, address: str, query: Path) -> None:
     page = open_page(address).page
+    page.bring_to_front()
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") == "file"
+    until(page, "document.activeElement.id", "file")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
     chooser.value.set_files(query)
