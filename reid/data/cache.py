@@ -76,7 +76,7 @@ def decode_images(
     *,
     size: tuple[int, int],
     cache: Path,
-    in_memory_limit: int = 512 * 2**20,
+    in_memory_limit: int = 128 * 2**20,
     progress: bool = True,
     broken: dict[int, str] | None = None,
     resize: str = "bilinear",
