@@ -65,8 +65,7 @@ def unpack(archive: Path, *, parts: Collection[str], cache: Path, progress: bool
                 (partial / marker.name).touch()
     # What zipfile says of a broken one, of names in another coding than they claim and of places before its start.
     except (
-        zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError,
-        struct.error, OSError,
+        zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error, OSError,
     ) as error:  # fmt: skip
         if isinstance(error, InputError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
             raise
