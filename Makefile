@@ -50,8 +50,8 @@ profile: .venv/ready  ## tell where the time of a training step goes; CONFIG=con
 	$(BIN)/python tools/profile_step.py --config-file $(CONFIG)
 
 fault: .venv/ready fuzz  ## kill 200 small trainings and 100 indexings, let them go on, compare with unkilled ones; KILLS=, JOBS=, INDEX_KILLS=
-	$(BIN)/python tests/fault/kills.py --kills $(KILLS) --jobs $(JOBS)
-	$(BIN)/python tests/fault/index_kills.py --kills $(INDEX_KILLS)
+	PYTHONPATH=tests $(BIN)/python tests/fault/kills.py --kills $(KILLS) --jobs $(JOBS)
+	PYTHONPATH=tests $(BIN)/python tests/fault/index_kills.py --kills $(INDEX_KILLS)
 
 fuzz: .venv/ready  ## read 10,000 hostile files; INPUTS= of each kind
 	FUZZ_INPUTS=$(INPUTS) $(BIN)/python -m pytest tests/fuzz

@@ -53,26 +53,11 @@ SETTINGS: dict[str, tuple[Solver, int, Sampler, LossWeights, str]] = {
 STAGE = Schedule(epochs=2, lr=(0.05,), schedule="cosine")
 
 
-class Trunk(nn.Module):
-    """(B, 3, H, W) -> (B, 12, H / 2, W / 2)."""
-
-    out_channels = 12
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(8)
-        self.conv2 = nn.Conv2d(8, 12, 3, padding=1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.conv2(self.bn1(self.conv1(images)).relu()).relu()
-
-
 def network(parametrization: str = "none", dropout: float = 0.0) -> ReidNetwork:
     torch.manual_seed(0)
     eigenlayer = Eigenlayer(12, 6, init_std=0.3)
     parametrize_eigenlayer(eigenlayer, parametrization)
-    return ReidNetwork(Trunk(), POOLINGS["average"](12), nn.Identity(), eigenlayer, nn.Linear(6, CLASSES), dropout)
+    return ReidNetwork(SmallTrunk(), POOLINGS["average"](12), nn.Identity(), eigenlayer, nn.Linear(6, CLASSES), dropout)
 
 
 def pixels(count: int) -> np.ndarray:

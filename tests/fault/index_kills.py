@@ -1,6 +1,6 @@
 """Kill processes that write an index without warning, and see that nothing is lost, nothing double and nothing wrong.
 
-python tests/fault/index_kills.py --kills 100     (part of `make fault`)
+PYTHONPATH=tests python tests/fault/index_kills.py --kills 100     (part of `make fault`)
 
 Each process indexes a folder, half of which an index holds already in an older state, and compacts it. It is killed at
 a random moment, or just before or after a random flush or commit. What it had said to be committed must be there, each
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fault.tapping import kill_at
 
 from reid.gallery import Gallery, is_index, read_names, read_snapshot, update, updating
 
@@ -82,7 +83,7 @@ def start(path: Path, crops: Path, at: int, before: bool) -> int:
     try:
         sys.stderr = open(path.with_suffix(".err"), "w")  # noqa: SIM115
         said = os.open(path.with_suffix(".said"), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        counted = _tap(at, before)
+        counted = kill_at(at, before, [*((os, name) for name in OPERATIONS), (Gallery, "commit")])
         commit = Gallery.commit
 
         def committed(self: Gallery, entries: Any = (), *rest: Any, **options: Any) -> None:
@@ -97,29 +98,6 @@ def start(path: Path, crops: Path, at: int, before: bool) -> int:
         print(repr(error), file=sys.stderr, flush=True)
     finally:
         os._exit(code)
-
-
-def _tap(at: int, before: bool) -> Callable[[], int]:
-    """Kill this process at a numbered flush, renaming or commit; 0 only counts them."""
-    done = 0
-
-    def tapped(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal done
-            done += 1
-            if done == at and before:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = real(*arguments, **options)
-            if done == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-
-        return call
-
-    for name in OPERATIONS:
-        setattr(os, name, tapped(getattr(os, name)))
-    Gallery.commit = tapped(Gallery.commit)  # type: ignore[method-assign]
-    return lambda: done
 
 
 def ended(process: int, seconds: float | None) -> int:

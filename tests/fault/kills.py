@@ -1,6 +1,6 @@
 """Kill trainings without warning, let each go on to its end, and compare what they leave with one never killed.
 
-python tests/fault/kills.py --kills 200 --jobs 2     (what `make fault` runs)
+PYTHONPATH=tests python tests/fault/kills.py --kills 200 --jobs 2     (what `make fault` runs)
 
 Every training is a fork of this process, which has imported all that they need, so one costs its own work alone. Two
 thirds are killed at a random moment, the others just before or after a random operation on a file: between the writing
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fault.tapping import kill_at
 
 from reid.checkpoint import load_checkpoint
 from reid.errors import run_command
@@ -83,35 +84,13 @@ def start(tool: dict[str, Any], case: Case) -> int:
         resume = ["--resume"] if case.again and Path("run", "config.yaml").exists() else []
         config = str(ROOT / "configs" / "demo_synthetic.yaml")
         sys.argv = ["train_svdnet.py", "--config-file", config, *resume, *TINY, *KINDS[case.kind]]
-        counted = _tap_files(0 if case.again else case.at, case.before)
+        counted = kill_at(0 if case.again else case.at, case.before, [(os, name) for name in OPERATIONS])
         code = run_command(tool["main"])
         Path("operations.txt").write_text(str(counted()))
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(code)
-
-
-def _tap_files(at: int, before: bool) -> Callable[[], int]:
-    """Kill this process at a numbered operation on files; 0 only counts them."""
-    done = 0
-
-    def tapped(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal done
-            done += 1
-            if done == at and before:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = real(*arguments, **options)
-            if done == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-
-        return call
-
-    for name in OPERATIONS:
-        setattr(os, name, tapped(getattr(os, name)))
-    return lambda: done
 
 
 def differences(whole: Path, other: Path) -> Iterator[str]:
