@@ -29,7 +29,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["reid", "reid.*"]),
-    package_data={"reid": ["assets/*"], "reid.report": ["templates/*"], "reid.export": ["templates/*"]},
+    package_data={"reid": ["assets/*"], "reid.report": ["templates/*"], "reid.inference.export": ["templates/*"]},
     install_requires=[
         "torch>=2.15",
         "torchvision>=0.29",

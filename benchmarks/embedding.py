@@ -28,8 +28,8 @@ from input import jpegs
 from measuring import in_turns, median_ratio
 
 from reid import Embedder
-from reid.data.cache import decode_image
-from reid.data.pixels import cores
+from reid.data.images.decode import decode_image
+from reid.data.images.pixels import cores
 from reid.errors import InputError, run_command
 
 BATCH = 64

@@ -26,15 +26,16 @@ from measuring import in_turns, median_ratio
 from PIL import Image
 from torch import Tensor
 
-from reid import Embedder, build
-from reid.checkpoint import save_checkpoint
-from reid.data.given import GivenImages
+from reid import Embedder
+from reid.config import build
+from reid.data.loading.user_images import GivenImages
 from reid.errors import run_command
-from reid.export.crops import drawn_crops
-from reid.export.facts import Facts
-from reid.export.files import Answer, check_available, largest_difference, onnx_answer
-from reid.export.form import Form
-from reid.export.make import checked_file
+from reid.inference.export.checked_export import checked_file
+from reid.inference.export.files import Answer, check_available, largest_difference, onnx_answer
+from reid.inference.export.interface import Form
+from reid.inference.export.metadata import Facts
+from reid.inference.export.sample_images import drawn_crops
+from reid.io.checkpoint import save_checkpoint
 
 SIZE = (256, 128)
 MARKET = "Market-1501-v15.09.15.zip"

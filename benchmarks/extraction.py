@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from measuring import in_turns
 
-from reid import build
-from reid.data.loaders import TestLoader
+from reid.config import build
+from reid.data.loading.loaders import TestLoader
 from reid.errors import run_command
-from reid.features import extract
+from reid.evaluation.features import extract
 from reid.model.precision import autocast_dtype
 
 

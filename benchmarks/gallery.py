@@ -39,7 +39,7 @@ def main() -> None:
 def _index(folder: Path, arguments: argparse.Namespace) -> None:
     import numpy as np
 
-    from reid.gallery import Gallery, find, read_names, read_snapshot, update
+    from reid.search.gallery import Gallery, find, read_names, read_snapshot, update
 
     random = np.random.default_rng(0)
 
@@ -77,7 +77,7 @@ def _large(arguments: argparse.Namespace) -> None:
 
     from reid.ranking import normalise_rows
     from reid.ranking.faiss_index import build_index, search
-    from reid.ranking.few import nearest_of_units
+    from reid.ranking.unit_search import nearest_of_units
 
     queries, rows = (side.values for side in clustered(arguments.queries, arguments.search, arguments.width))
     queries, rows = normalise_rows(queries), normalise_rows(rows)

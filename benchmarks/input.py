@@ -33,14 +33,15 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from reid.data import draws  # noqa: E402
-from reid.data.augment import boxes, erase, move  # noqa: E402
-from reid.data.cache import decode_image, decode_images  # noqa: E402
-from reid.data.jitter import Jitter, jitter_colours  # noqa: E402
-from reid.data.loaders import TrainLoader  # noqa: E402
-from reid.data.normalisation import normalise  # noqa: E402
-from reid.data.pixels import DecodedImages, ImageFiles, Images, on_device  # noqa: E402
-from reid.data.policy import POLICIES, apply_policy  # noqa: E402
+from reid.data.augmentation import random_numbers as draws  # noqa: E402
+from reid.data.augmentation.augment import boxes, erase, move  # noqa: E402
+from reid.data.augmentation.jitter import Jitter, jitter_colours  # noqa: E402
+from reid.data.augmentation.policy import POLICIES, apply_policy  # noqa: E402
+from reid.data.images.cache import decode_images  # noqa: E402
+from reid.data.images.decode import decode_image  # noqa: E402
+from reid.data.images.normalization import normalise  # noqa: E402
+from reid.data.images.pixels import DecodedImages, ImageFiles, Images, on_device  # noqa: E402
+from reid.data.loading.loaders import TrainLoader  # noqa: E402
 from reid.data.synthetic.drawing import World  # noqa: E402
 from reid.data.synthetic.layout import plan  # noqa: E402
 from reid.errors import InputError, run_command  # noqa: E402

@@ -46,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     limit_threads(arguments.threads)  # hence the late imports
 
-    from reid.feature_files import read_features
+    from reid.io.feature_files import read_features
 
     if arguments.features:
         query, gallery, _ = read_features(arguments.features)

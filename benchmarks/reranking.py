@@ -80,7 +80,7 @@ def measure(candidate: str, path: Path, torchreid: Path | None) -> dict[str, flo
     """Seconds, those of all cores, GB in all and above the features, and the mAP of one candidate, in this process."""
     import numpy as np
 
-    from reid.ranking.rerank import rerank_ranking
+    from reid.ranking.reranking.rerank import rerank_ranking
 
     query, gallery = load(path)
     peer = load_peer(torchreid) if candidate == "torchreid" and torchreid else None

@@ -27,13 +27,13 @@ import torch
 from input import BATCH, MEAN, STD, jpegs
 from measuring import in_turns, median_ratio
 
-from reid.data.cache import decode_images
-from reid.data.loaders import TrainLoader
+from reid.data.images.cache import decode_images
+from reid.data.loading.loaders import TrainLoader
 from reid.errors import InputError, run_command
 from reid.losses.objective import LossWeights, Objective
 from reid.model.network import build_network
-from reid.stages.epoch import Watch, train_epoch
-from reid.stages.optimizer import Solver, make_optimizer, set_training_mode
+from reid.training.epoch import Watch, train_epoch
+from reid.training.optimizer import Solver, make_optimizer, set_training_mode
 
 CLASSES, RATE = 751, 1.5e-3
 

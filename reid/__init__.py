@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reid.embedder import Embedder as Embedder
+    from reid.inference.embedder import Embedder as Embedder
 
 __version__ = "0.2.0"
 
@@ -13,7 +13,7 @@ __version__ = "0.2.0"
 def __getattr__(name: str) -> Any:
     # Only when it is asked for: it brings PyTorch along.
     if name == "Embedder":
-        from reid.embedder import Embedder
+        from reid.inference.embedder import Embedder
 
         return Embedder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

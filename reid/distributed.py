@@ -20,8 +20,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from reid.checkpoint import NUMPY_SCALARS
 from reid.errors import Diverged, InputError, Interrupted
+from reid.io.checkpoint import NUMPY_SCALARS
 
 Value = TypeVar("Value")
 

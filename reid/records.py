@@ -65,7 +65,7 @@ class Features:
     """Embeddings of a set of images.
 
     values: (N, D) floating: an array, which must be finite, or whatever is read only where it is used, a memory map,
-    `reid.shards.Shards` or a tensor on a GPU. identities, cameras: (N,) int64. paths: N file names, or empty where
+    `reid.io.shards.Shards` or a tensor on a GPU. identities, cameras: (N,) int64. paths: N file names, or empty where
     unknown.
     """
 

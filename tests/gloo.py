@@ -19,9 +19,9 @@ from reid.errors import run_command, stop_signals
 IMPORTS = (
     "pytest",
     "torch.distributed.elastic",
-    "reid.experiment",
-    "reid.build",
-    "reid.extraction",
+    "reid.svdnet.experiment",
+    "reid.config.build",
+    "reid.evaluation.extraction",
     "reid.report.training",
 )
 

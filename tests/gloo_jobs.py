@@ -14,23 +14,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from small_trunk import SmallTrunk
 from torch import Tensor, nn
 
-from reid import distributed, extraction
-from reid.data.loaders import TestLoader, TrainLoader
-from reid.data.samplers import Sampler
+from reid import distributed
+from reid.data.loading.loaders import TestLoader, TrainLoader
+from reid.data.loading.samplers import Sampler
 from reid.errors import InputError
-from reid.features import extract_together
+from reid.evaluation import extraction
+from reid.evaluation.features import extract_together
 from reid.losses.objective import LossWeights, Objective
 from reid.model.eigenlayer import Eigenlayer
 from reid.model.network import ReidNetwork
 from reid.model.parametrization import parametrize_eigenlayer
 from reid.model.pooling import POOLINGS
-from reid.stages import rri
-from reid.stages.optimizer import Solver
-from reid.stages.parallel import check_parallel, synchronised
-from reid.stages.schedule import Schedule
-from reid.stages.state import Hooks, TrainState
+from reid.svdnet import rri
+from reid.training.optimizer import Solver
+from reid.training.parallel import check_parallel, synchronised
+from reid.training.schedule import Schedule
+from reid.training.state import Hooks, TrainState
 
 CLASSES = 5
 FROZEN = Solver(norm_statistics="frozen", bias_lr_factor=2.0)

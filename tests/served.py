@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reid import Embedder, build, gallery
-from reid.calibration import Calibration
-from reid.calibration.record import Curve, Threshold
-from reid.checkpoint import save_checkpoint
-from reid.config import parse_config
+from reid import Embedder
+from reid.config import build
+from reid.config.loading import parse_config
+from reid.inference.calibration import Calibration
+from reid.inference.calibration.record import Curve, Threshold
+from reid.io.checkpoint import save_checkpoint
+from reid.search import gallery
 
 SETTINGS = ("MODEL.BACKBONE", "small_convolution", "MODEL.WEIGHTS", "none", "INPUT.SIZE", "[128, 64]")
 PATTERN = gallery.PATTERNS["market1501"]
@@ -94,7 +96,7 @@ def calibrated(embedder: Embedder) -> Embedder:
 @contextlib.contextmanager
 def serving(app: Any) -> Iterator[str]:
     """The address of the app, served from a thread of this process."""
-    from reid.serve.running import address, bind, make_server
+    from reid.search.serve.server import address, bind, make_server
 
     with bind("127.0.0.1", 0) as listening:
         server = make_server(app)

@@ -12,7 +12,7 @@ from gloo import Ended, together
 
 from reid.distributed import broadcast, command_again, gather, largest, on_first, part_of, place, processes, world
 from reid.errors import InputError
-from reid.features import extract
+from reid.evaluation.features import extract
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reid import build
-from reid.data.cache import decode_image
-from reid.data.normalisation import normalise
+from reid.config import build
+from reid.data.images.decode import decode_image
+from reid.data.images.normalization import normalise
 from reid.errors import InputError, run_command
 from reid.report.attention import draw_assignments, draw_attention
 

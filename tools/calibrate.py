@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from reid import Embedder, build
-from reid.calibration import Calibration, calibrate
-from reid.calibration.fit import RATES, REPLICATES
-from reid.checkpoint import load_checkpoint, save_checkpoint
+from reid import Embedder
+from reid.config import build
 from reid.data import banner
 from reid.errors import InputError, run_command
-from reid.feature_files import read_features
+from reid.inference.calibration import Calibration, calibrate
+from reid.inference.calibration.fit import RATES, REPLICATES
+from reid.io.atomic import write_json
+from reid.io.checkpoint import load_checkpoint, save_checkpoint
+from reid.io.feature_files import read_features
+from reid.io.safetensors_files import save_safetensors
 from reid.records import Features, ImageRecord
 from reid.report.calibration import calibration_tables
-from reid.run import write_json
-from reid.safetensors_files import save_safetensors
 
 _COMPARED = 4  # images whose features are computed again
 _ALIKE = 0.999  # cosine of a feature and the same computed again

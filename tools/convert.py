@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reid.checkpoint import save_checkpoint
-from reid.conversion import convert_checkpoint
 from reid.errors import InputError, run_command
+from reid.inference.conversion import convert_checkpoint
+from reid.io.checkpoint import save_checkpoint
+from reid.io.safetensors_files import save_safetensors
 from reid.model.foreign import FAMILIES
-from reid.safetensors_files import save_safetensors
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from reid import build
+from reid.config import build
 from reid.data import banner
 from reid.diagnostics.dataset import diagnose_dataset
 from reid.diagnostics.identities import alike, classifier_name, pictures_of
@@ -16,12 +16,13 @@ from reid.diagnostics.state_dicts import read_weights
 from reid.diagnostics.survey import find_layer, find_layers, network_groups, survey
 from reid.diagnostics.weights import diagnose
 from reid.errors import InputError, run_command
+from reid.io.atomic import write_json
 from reid.model.parametrization import plain_state
 from reid.model.precision import autocast_dtype
 from reid.report.diagnosis import write_diagnosis
 from reid.report.diagnosis_tables import layer_table, replacement_table, survey_table
 from reid.report.pages import check_available
-from reid.run import provenance, write_json
+from reid.training.provenance import provenance
 
 
 def main() -> None:

@@ -6,13 +6,10 @@ import argparse
 import time
 from pathlib import Path
 
-from reid import build
+from reid.config import build
 from reid.data import banner
 from reid.errors import InputError, run_command
-from reid.feature_files import read_features, read_pool, save_features, save_training_features
-from reid.model.precision import autocast_dtype
-from reid.model.whitening import WHITENINGS, Whiten
-from reid.protocols import (
+from reid.evaluation.protocols import (
     EXPANSIONS,
     PROTOCOLS,
     Pools,
@@ -22,10 +19,13 @@ from reid.protocols import (
     whitening_features,
     write_neighbours,
 )
+from reid.evaluation.retrieval import FeatureSets, embed, network_features
+from reid.evaluation.whitening import WHITENINGS, Whiten
+from reid.io.atomic import write_json
+from reid.io.feature_files import read_features, read_pool, save_features, save_training_features
+from reid.model.precision import autocast_dtype
 from reid.ranking import METRICS
 from reid.report.tables import evaluation_tables
-from reid.retrieval import FeatureSets, embed, network_features
-from reid.run import write_json
 
 RERANKING = {"k1": 20, "k2": 6, "weight": 0.3, "distance_power": 2}
 

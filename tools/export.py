@@ -7,19 +7,20 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from reid import Embedder, build
-from reid.conversion import load_any
+from reid import Embedder
+from reid.config import build
 from reid.decorrelation import correlation_metric
-from reid.embedder import DEMO
 from reid.errors import InputError, run_command
-from reid.export.card import render_card
-from reid.export.crops import drawn_crops, read_crops
-from reid.export.facts import UNKNOWN, Facts, id_with_other_images
-from reid.export.files import FORMATS, check_available, check_free, write_export
-from reid.export.form import PREPROCESSINGS, TRACKER_SIZE, Form
-from reid.export.make import checked_file
-from reid.export.scores import find_scores, read_scores
-from reid.features import FEATURES
+from reid.evaluation.features import FEATURES
+from reid.inference.conversion import load_any
+from reid.inference.embedder import DEMO
+from reid.inference.export.card import render_card
+from reid.inference.export.checked_export import checked_file
+from reid.inference.export.files import FORMATS, check_available, check_free, write_export
+from reid.inference.export.interface import PREPROCESSINGS, TRACKER_SIZE, Form
+from reid.inference.export.metadata import UNKNOWN, Facts, id_with_other_images
+from reid.inference.export.sample_images import drawn_crops, read_crops
+from reid.inference.export.scores import find_scores, read_scores
 
 MAY_CHANGE = ("INPUT.SIZE", "INPUT.MEAN", "INPUT.STD")
 

@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from reid import build
+from reid.config import build
 from reid.data import banner
 from reid.distributed import command_again, gather, one_a_host_first, processes
 from reid.errors import InputError, Interrupted, run_command, stop_signals
-from reid.extraction import extract_shards
-from reid.features import FEATURES
+from reid.evaluation.extraction import extract_shards
+from reid.evaluation.features import FEATURES
 from reid.model.precision import autocast_dtype
 
 PARTS = ("query", "gallery", "train")

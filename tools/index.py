@@ -9,8 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from reid import Embedder, gallery
+from reid import Embedder
 from reid.errors import InputError, Interrupted, one_line, run_command, stop_signals
+from reid.search import gallery
 
 SHOWN = 20  # names of a kind
 

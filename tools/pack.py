@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reid.conversion import load_any, packed
 from reid.errors import InputError, run_command
-from reid.safetensors_files import save_safetensors
+from reid.inference.conversion import load_any, packed
+from reid.io.safetensors_files import save_safetensors
 
 
 def main() -> None:

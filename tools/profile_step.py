@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reid import build
-from reid.config import load_config
+from reid.config import build
+from reid.config.loading import load_config
 from reid.errors import InputError, run_command
-from reid.run import seed_everything
-from reid.stages.average import follow, start_average
-from reid.stages.epoch import Watch, train_epoch
-from reid.stages.mining import describe_all
-from reid.stages.optimizer import freeze, make_optimizer, set_training_mode
-from reid.stages.state import TrainState
-from reid.stages.step import compile_backbone
+from reid.training.epoch import Watch, train_epoch
+from reid.training.mining import describe_all
+from reid.training.optimizer import freeze, make_optimizer, set_training_mode
+from reid.training.seeding import seed_everything
+from reid.training.state import TrainState
+from reid.training.step import compile_backbone
+from reid.training.weight_average import follow, start_average
 
 PARTS = {
     "data": "waiting for data",

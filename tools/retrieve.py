@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 from yacs.config import CfgNode
 
-from reid import build
+from reid.config import build
 from reid.data import read_revisited_images
-from reid.data.whole_images import LONGEST_SIDE, WholeImage
+from reid.data.loading.whole_images import LONGEST_SIDE, WholeImage
 from reid.errors import run_command
-from reid.feature_files import save_matrix_folder, save_training_features
-from reid.features import COMBINATIONS, check_any_size, extract_whole
+from reid.evaluation.features import COMBINATIONS, check_any_size, extract_whole
+from reid.evaluation.protocols import score_landmarks, whitening_features
+from reid.evaluation.whitening import WHITENINGS, Whiten
+from reid.io.atomic import write_json
+from reid.io.feature_files import save_matrix_folder, save_training_features
 from reid.model.precision import autocast_dtype
-from reid.model.whitening import WHITENINGS, Whiten
-from reid.protocols import score_landmarks, whitening_features
 from reid.records import Features
 from reid.report.tables import evaluation_tables
-from reid.run import write_json
 
 
 def main() -> None:

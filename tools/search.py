@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from reid import Embedder, gallery
+from reid import Embedder
 from reid.errors import InputError, run_command
+from reid.io.atomic import write_json
 from reid.report.pages import check_available
-from reid.report.search import answer_table, write_page
-from reid.run import write_json
+from reid.report.search_page import answer_table, write_page
+from reid.search import gallery
 
 
 def main() -> None:

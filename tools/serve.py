@@ -6,16 +6,17 @@ import argparse
 import secrets
 from pathlib import Path
 
-from reid import Embedder, gallery, serve
+from reid import Embedder
 from reid.errors import InputError, run_command
+from reid.search import gallery, serve
 
 
 def main() -> None:
     arguments = _arguments()
     serve.check_available()
-    from reid.serve.access import check_token
-    from reid.serve.app import make_app
-    from reid.serve.running import address, bind, is_loopback, run
+    from reid.search.serve.access import check_token
+    from reid.search.serve.app import make_app
+    from reid.search.serve.server import address, bind, is_loopback, run
 
     token = secrets.token_urlsafe(24) if arguments.token == "" else arguments.token
     if token is not None:

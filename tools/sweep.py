@@ -11,14 +11,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from reid.config import completed, load_config
+from reid.config.loading import completed, load_config
 from reid.errors import InputError, Interrupted, run_command
+from reid.io.atomic import write_text
 from reid.report.pages import check_available
 from reid.report.sweep import write_sweep_page
-from reid.run import RunFolder, write_text
 from reid.sweep.grid import Setting, parse_grids, setting_name
 from reid.sweep.runs import SweepRun, check_apart, run_all
 from reid.sweep.table import lines, markdown, read_rows, write_rows
+from reid.training.run_folder import RunFolder
 
 
 def main() -> None:

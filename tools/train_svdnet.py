@@ -8,25 +8,27 @@ from pathlib import Path
 
 import torch
 
-from reid import build
-from reid.config import completed, load_config
+from reid.config import build
+from reid.config.loading import completed, load_config
 from reid.data import banner
 from reid.decorrelation import gaussian_correlation
 from reid.distributed import command_again, first, on_first, one_a_host_first, processes, world
 from reid.errors import InputError, Interrupted, Stop, run_command, stop_signals
-from reid.experiment import Experiment, check_alike
+from reid.evaluation.retrieval import network_features, score_together
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.model.precision import autocast_dtype
 from reid.records import Scores
 from reid.report.tables import HEADER, REASONS, row_line, stage_table
 from reid.report.training import write_report
-from reid.retrieval import network_features, score_together
-from reid.run import RunFolder, provenance, seed_everything
-from reid.stages.initialise import check_pooling
-from reid.stages.parallel import check_parallel, synchronised
-from reid.stages.rri import check_freezes
-from reid.stages.step import compile_backbone
+from reid.svdnet.experiment import Experiment, check_alike
+from reid.svdnet.rri import check_freezes
+from reid.training.parallel import check_parallel, synchronised
+from reid.training.pooling_init import check_pooling
+from reid.training.provenance import provenance
+from reid.training.run_folder import RunFolder
+from reid.training.seeding import seed_everything
+from reid.training.step import compile_backbone
 
 
 def main() -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reid import build
-from reid.checkpoint import load_checkpoint
+from reid.config import build
 from reid.data import banner
 from reid.diagnostics.comparison import is_gain_of_rri, side_names
 from reid.diagnostics.embedding_map import METHODS, check_map
 from reid.diagnostics.retrieval import Embedded, check_sizes, describe_retrieval
 from reid.errors import InputError, run_command
-from reid.feature_files import load_features
+from reid.evaluation.retrieval import network_features, unit_rows
+from reid.io.atomic import write_json
+from reid.io.checkpoint import load_checkpoint
+from reid.io.feature_files import load_features
 from reid.model.precision import autocast_dtype
 from reid.report.pages import check_available
 from reid.report.ranked_lists import write_page
-from reid.retrieval import network_features, unit_rows
-from reid.run import write_json
 
 
 def main() -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reid.data.cuhk01 import read_cuhk01
-from reid.data.cuhk03np import read_cuhk03np_detected, read_cuhk03np_labelled
-from reid.data.dukemtmcreid import read_dukemtmcreid
-from reid.data.folder import read_tree
-from reid.data.layout import banner
-from reid.data.market1501 import read_drawn_boxes, read_market1501
-from reid.data.market1501_500k import read_market1501_500k
-from reid.data.msmt17 import read_msmt17
-from reid.data.pattern import compile_pattern
-from reid.data.revisited import RevisitedGroundTruth, read_revisited
-from reid.data.revisited_images import RevisitedImages, read_revisited_images
-from reid.data.sources import combine
-from reid.data.synthetic_reader import read_synthetic
+from reid.data.datasets.combine import combine
+from reid.data.datasets.cuhk01 import read_cuhk01
+from reid.data.datasets.cuhk03np import read_cuhk03np_detected, read_cuhk03np_labelled
+from reid.data.datasets.dukemtmcreid import read_dukemtmcreid
+from reid.data.datasets.folder import read_tree
+from reid.data.datasets.layout import banner
+from reid.data.datasets.market1501 import read_drawn_boxes, read_market1501
+from reid.data.datasets.market1501_500k import read_market1501_500k
+from reid.data.datasets.msmt17 import read_msmt17
+from reid.data.datasets.pattern import compile_pattern
+from reid.data.datasets.revisited import RevisitedGroundTruth, read_revisited
+from reid.data.datasets.revisited_images import RevisitedImages, read_revisited_images
+from reid.data.datasets.synthetic import read_synthetic
 from reid.records import Split
 
 DATASETS: dict[str, Callable[..., Split]] = {

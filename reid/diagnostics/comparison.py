@@ -93,7 +93,7 @@ def is_gain_of_rri(
 ) -> tuple[bool, str]:
     """Whether `weights` less `against` is what RRI gained over its control, and the reason in words.
 
-    weights, against: files; content, other: what `reid.checkpoint.load_checkpoint` read from them. It is one only where
+    weights, against: files; content, other: what `reid.io.checkpoint.load_checkpoint` read from them. It is one only where
     the first is of an RRI run and the second of its control, in one run folder, after the same stages and epochs.
     """
     runs = [str((c.get("position") or {}).get("run", "")) for c in (content, other)]

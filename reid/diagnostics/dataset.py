@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from reid.build import Loaders
-from reid.data.loaders import TestLoader, TrainLoader
+from reid.config.build import Loaders
+from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.diagnostics.compression import pca_rows, ranks_up_to, truncated_rows
 from reid.diagnostics.feature_statistics import describe
 from reid.diagnostics.replacements import Head, embed, equalities, replacement_rows
-from reid.features import extract
+from reid.evaluation.features import extract
+from reid.evaluation.retrieval import score
 from reid.model.network import ReidNetwork
 from reid.records import JUNK, Features, score_list
-from reid.retrieval import score
-from reid.run import seed_from
+from reid.training.seeding import seed_from
 
 
 def diagnose_dataset(

@@ -19,7 +19,7 @@ from scipy.stats import beta, chi2
 from torch import Tensor
 
 from reid.decorrelation import gaussian_correlation
-from reid.run import seed_from
+from reid.training.seeding import seed_from
 
 # Entries times the shorter side that all draws together may cost, a second or two on one core.
 _WORK = 1.0e9

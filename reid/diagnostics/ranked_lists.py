@@ -9,7 +9,7 @@ import numpy as np
 
 from reid.errors import InputError
 from reid.ranking import Ranking, distance_blocks, matches_and_junk, rank_matches
-from reid.ranking.exact import squared_distances
+from reid.ranking.exact.distances import squared_distances
 from reid.records import Features
 
 MAX_TOP = 50

@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from reid.decorrelation import correlation_metric, replace_weight
 from reid.errors import InputError
+from reid.evaluation.retrieval import score
 from reid.losses.identity import identity_loss
 from reid.model.network import ReidNetwork
 from reid.records import Features, score_list
-from reid.retrieval import score
 
 VARIANTS = {"Orig": "none", "US": "US", "U": "U", "UVt": "UVt", "QD": "QD"}
 # W W^T decides the distances: (US)(US)^T = W W^T, and U U^T = (U V^T)(U V^T)^T; nothing makes the others agree.

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from reid.checkpoint import FORMAT, load_tensors
 from reid.errors import InputError
-from reid.safetensors_files import checkpoint_content, read_safetensors
-from reid.tensor_files import is_dense
+from reid.io.checkpoint import FORMAT, load_tensors
+from reid.io.safetensors_files import checkpoint_content, read_safetensors
+from reid.io.tensor_files import is_dense
 
 # Where training programs put the state dict, the usual ones first.
 KEYS = (
@@ -27,7 +27,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
 
     A state dict is taken bare, under one of `KEYS`, or under the only other key that holds named tensors; what is no
     dense tensor in it is left out, and prefixes that all names share by DataParallel or torch.compile go.
-    `.safetensors` files are read by their library, all others by `reid.checkpoint.load_tensors`, so no code in a file
+    `.safetensors` files are read by their library, all others by `reid.io.checkpoint.load_tensors`, so no code in a file
     is executed. Raises InputError, in one line, for a file that is missing, broken, asks for code, or holds no weights.
     """
     if path.suffix == ".safetensors":

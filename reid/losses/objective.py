@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from reid.losses.center import CenterLoss
 from reid.losses.identity import identity_loss
 from reid.losses.orthogonality import PENALTIES
-from reid.losses.pairs import check_metric_learning, circle_loss, contrastive_loss, triplet_loss
+from reid.losses.pairwise import check_metric_learning, circle_loss, contrastive_loss, triplet_loss
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from reid.model.caffenet import CaffeNetTrunk, caffenet_neck, caffenet_trunk
-from reid.model.deepface import DeepFaceTrunk, deepface_neck, deepface_trunk
-from reid.model.flatten import FullyConnectedBlock
-from reid.model.osnet import WIDTHS, FeatureBlock, OSNetTrunk, osnet_neck, osnet_trunk
-from reid.model.resnet import ResNetTrunk, resnet_trunk
-from reid.model.small import CONNECTIONS, SmallTrunk, small_trunk
+from reid.model.backbones.caffenet import CaffeNetTrunk, caffenet_neck, caffenet_trunk
+from reid.model.backbones.deepface import DeepFaceTrunk, deepface_neck, deepface_trunk
+from reid.model.backbones.osnet import WIDTHS, FeatureBlock, OSNetTrunk, osnet_neck, osnet_trunk
+from reid.model.backbones.resnet import ResNetTrunk, resnet_trunk
+from reid.model.backbones.small import CONNECTIONS, SmallTrunk, small_trunk
+from reid.model.pooling.flatten import FullyConnectedBlock
 
 Trunk = OSNetTrunk | ResNetTrunk | CaffeNetTrunk | DeepFaceTrunk | SmallTrunk
 

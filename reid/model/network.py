@@ -10,18 +10,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from reid.checkpoint import load_strictly
 from reid.errors import InputError, unknown_name
+from reid.io.checkpoint import load_strictly
 from reid.model import BACKBONES, NECKS, Trunk
+from reid.model.backbones.osnet import FEATURE_DIM, FeatureBlock
+from reid.model.backbones.resnet import change_stem
+from reid.model.classifiers import DEFAULT, MARGINS, MarginLinear
 from reid.model.eigenlayer import Eigenlayer, vector_count
-from reid.model.flatten import Flatten
-from reid.model.margin import DEFAULT, MARGINS, MarginLinear
 from reid.model.normalization import BNNeck, CosineLinear, normalise
 from reid.model.normalization.ibn import has_ibn_names
-from reid.model.osnet import FEATURE_DIM, FeatureBlock
 from reid.model.parametrization import parametrize_eigenlayer
 from reid.model.pooling import POOLINGS, Pooling
-from reid.model.resnet import change_stem
+from reid.model.pooling.flatten import Flatten
 
 Choice = TypeVar("Choice")
 

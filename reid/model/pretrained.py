@@ -10,9 +10,9 @@ from pathlib import Path
 import torchvision
 from torch import Tensor
 
-from reid.checkpoint import load_checkpoint, load_tensors
 from reid.errors import InputError
-from reid.tensor_files import is_dense
+from reid.io.checkpoint import load_checkpoint, load_tensors
+from reid.io.tensor_files import is_dense
 
 
 def load_pretrained(backbone: str, where: str, *, roots: Sequence[Path] = ()) -> Mapping[str, Tensor] | None:

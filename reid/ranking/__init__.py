@@ -8,13 +8,13 @@ from reid.ranking.distance import METRICS, distance_blocks, normalise_rows
 from reid.ranking.evaluation import evaluate, rank_matches
 from reid.ranking.expansion import augment_gallery, average_queries, expand_queries
 from reid.ranking.metrics import Ranking, Work
-from reid.ranking.multi_query import pool_queries
-from reid.ranking.protocol import matches_and_junk
-from reid.ranking.rerank import rerank_blocks, rerank_ranking
-from reid.ranking.revisited import evaluate_revisited
+from reid.ranking.protocols.market import matches_and_junk
+from reid.ranking.protocols.multi_query import pool_queries
+from reid.ranking.protocols.revisited import evaluate_revisited
+from reid.ranking.protocols.single_shot import evaluate_single_shot
+from reid.ranking.protocols.verification import verify
+from reid.ranking.reranking.rerank import rerank_blocks, rerank_ranking
 from reid.ranking.search import Neighbours, top_k
-from reid.ranking.single_shot import evaluate_single_shot
-from reid.ranking.verification import verify
 
 __all__ = [
     "METRICS",

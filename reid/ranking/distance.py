@@ -1,6 +1,6 @@
 """Distances between query and gallery rows, a block of queries at a time, in float32: for looking at, not for ranking.
 
-Their last bits depend on the block size and on the library; `reid.ranking.nearer` compares exactly.
+Their last bits depend on the block size and on the library; `reid.ranking.exact.ranks` compares exactly.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from reid.errors import InputError, unknown_name
 from reid.ranking import arrays
-from reid.ranking.exact import squared_lengths
+from reid.ranking.exact.distances import squared_lengths
 
 METRICS = ("euclidean", "cosine")
 

@@ -15,9 +15,9 @@ import warnings
 import numpy as np
 
 from reid.errors import InputError
+from reid.ranking.exact.ranks import LeaveOut, count_nearer
 from reid.ranking.metrics import Ranking
-from reid.ranking.nearer import LeaveOut, count_nearer
-from reid.ranking.protocol import divide
+from reid.ranking.protocols.market import divide
 from reid.records import JUNK, Features, Scores
 
 
@@ -32,10 +32,10 @@ def evaluate(
 ) -> Scores:
     """CMC, mAP (rectangle and trapezoid) and mINP of ranking the gallery for every query.
 
-    The values may be arrays, memory maps, `reid.shards.Shards` or tensors of one device; the gallery is read tile by
+    The values may be arrays, memory maps, `reid.io.shards.Shards` or tensors of one device; the gallery is read tile by
     tile. metric: `euclidean`, or `cosine`: Euclidean between rows divided by their float64 length. max_rank: length of
     the CMC curve, cut to the gallery's size. block: queries compared at once. first_pass: "float32" or "integers", see
-    `reid.ranking.first_pass`; "auto" takes the quicker one, and the result is the same.
+    `reid.ranking.exact.first_pass`; "auto" takes the quicker one, and the result is the same.
     Queries without a true match are left out of every mean but that of mAP_trapezoid, where they count as 0; a warning
     tells their number.
     Raises InputError for an empty side, widths that differ, a query of identity 0 or -1, rows with NaN or infinity, and

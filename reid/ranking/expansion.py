@@ -16,9 +16,9 @@ import numpy as np
 from reid.errors import InputError
 from reid.ranking.arrays import all_rows
 from reid.ranking.distance import normalise_rows
-from reid.ranking.neighbours import nearest_and_largest
+from reid.ranking.exact.neighbors import nearest_and_largest
+from reid.ranking.exact.tiles import check_matrices
 from reid.ranking.search import top_k
-from reid.ranking.tiles import check_matrices
 
 # Numbers of the means computed at once.
 _NUMBERS = 1 << 21

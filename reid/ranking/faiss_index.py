@@ -15,10 +15,10 @@ import numpy as np
 
 from reid.errors import InputError, unknown_name
 from reid.ranking import arrays
-from reid.ranking.first_pass import prepare
-from reid.ranking.nearer import check_sides
+from reid.ranking.exact.first_pass import prepare
+from reid.ranking.exact.gallery_rows import Source, pair_distances, stretches
+from reid.ranking.exact.ranks import check_sides
 from reid.ranking.search import Neighbours, top_k
-from reid.ranking.source import Source, pair_distances, stretches
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def build_index(
 
 
 def search(index: SearchIndex, query: Any, k: int) -> Neighbours:
-    """The k nearest rows among those that the index finds, by the exact distances of `reid.ranking.exact`.
+    """The k nearest rows among those that the index finds, by the exact distances of `reid.ranking.exact.distances`.
 
     query: (Q, D), where the gallery is. Order, ties (by gallery index) and distances are exact among what was found. A
     query for which the index finds fewer than k rows is answered by `top_k`, with a warning: raise `probes` then.

@@ -9,11 +9,11 @@ import numpy as np
 
 from reid.errors import InputError
 from reid.ranking import arrays
-from reid.ranking.exact import squared_distances
-from reid.ranking.first_pass import approximate, prepare
-from reid.ranking.nearer import check_sides, takes_integers
-from reid.ranking.shortlist import Shortlist
-from reid.ranking.source import EXACT_ROWS, Source, centre_of, stretches
+from reid.ranking.exact.distances import squared_distances
+from reid.ranking.exact.first_pass import approximate, prepare
+from reid.ranking.exact.gallery_rows import EXACT_ROWS, Source, centre_of, stretches
+from reid.ranking.exact.ranks import check_sides, takes_integers
+from reid.ranking.exact.shortlist import Shortlist
 
 # Places kept beyond the k nearest, for what the bound leaves open.
 _SPARE = 64
@@ -32,9 +32,9 @@ class Neighbours:
 def top_k(
     query: Any, gallery: Any, k: int, *, metric: str = "euclidean", block: int = 1024, first_pass: str = "auto"
 ) -> Neighbours:
-    """The k nearest gallery rows of every query, by the exact distances of `reid.ranking.exact`.
+    """The k nearest gallery rows of every query, by the exact distances of `reid.ranking.exact.distances`.
 
-    query: (Q, D) floating, array or tensor. gallery: (G, D), an array, a memory map, `reid.shards.Shards` or a tensor
+    query: (Q, D) floating, array or tensor. gallery: (G, D), an array, a memory map, `reid.io.shards.Shards` or a tensor
     on the device of `query`. block: queries at once. first_pass: as in `reid.ranking.evaluate`. Neither of these two
     changes the answer.
     Raises InputError for k outside 1 .. G, and as `evaluate` does for features.

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from reid.errors import InputError
+from reid.io.json_yaml import flatten
 from reid.report.history import History, read_history
 from reid.report.pages import Chart, check_available, render_page, write_page
 from reid.report.summary import network_name, result, stage_name, variant_name
-from reid.run import MOVABLE, flatten
+from reid.training.run_folder import MOVABLE
 
 Points = Sequence[tuple[float, float]]
 Draw = Callable[[Sequence[tuple[str, str, Points]], str, tuple[float, float]], str]

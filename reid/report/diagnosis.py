@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from reid.errors import InputError
+from reid.io.atomic import write_text
 from reid.records import ImageRecord
 from reid.report.dataset_sections import dataset_sections
 from reid.report.diagnosis_tables import HEADER, NOTHING, cosine, kind, number_rows, size, survey_cells
 from reid.report.pages import Chart, Picture, picture, render_page
-from reid.run import write_text
 
 THUMBNAIL, MAX_BYTES = 128, 8_000_000
 Images = Mapping[int, Sequence[ImageRecord]]

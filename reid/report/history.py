@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.errors import InputError
-from reid.plain import plain_json, plain_yaml
+from reid.io.json_yaml import plain_json, plain_yaml
 from reid.report.entries import KINDS, is_entry, is_row, mistake_in
 from reid.report.tables import pick
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from reid.errors import InputError
-from reid.run import write_text
+from reid.io.atomic import write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment

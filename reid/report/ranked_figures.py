@@ -15,7 +15,7 @@ from reid.report.pages import Chart, Picture, picture
 
 MAX_SIDE = 112  # pixels: about twice what the page shows, for dense screens
 MAX_PIXELS = 50_000_000
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # as in reid.data.cache
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # as in reid.data.images.cache
 MARKERS = "osD^vPX*<>ph"
 METHODS = {"pca": "PCA", "tsne": "t-SNE"}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.errors import InputError
-from reid.plain import plain_json
+from reid.io.json_yaml import plain_json
 from reid.sweep.grid import Setting
 from reid.sweep.table import check_row
 

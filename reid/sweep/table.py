@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from reid.errors import InputError
-from reid.files import write_whole
-from reid.plain import plain_json
+from reid.io.atomic import write_whole
+from reid.io.json_yaml import plain_json
 
 NUMBERS = ("mAP", "rank1", "control_rank1", "control_mAP", "correlation", "images_per_second", "epochs")
 LARGEST = 1e12

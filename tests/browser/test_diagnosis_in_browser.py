@@ -13,7 +13,7 @@ from reid.diagnostics.identities import alike
 from reid.diagnostics.survey import find_layers, survey
 from reid.diagnostics.weights import diagnose
 from reid.report.diagnosis import write_diagnosis
-from reid.run import provenance
+from reid.training.provenance import provenance
 
 OpenPage = Callable[..., Any]
 

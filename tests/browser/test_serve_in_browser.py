@@ -26,8 +26,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> served.Drawn:
 @pytest.fixture(scope="module")
 def address(drawn: served.Drawn) -> Iterator[str]:
     """Of a calibrated model's page."""
-    from reid.serve.app import make_app
-    from reid.serve.limits import Limits
+    from reid.search.serve.app import make_app
+    from reid.search.serve.limits import Limits
 
     app = make_app(served.calibrated(drawn.embedder), drawn.index, limits=Limits(upload_bytes=200_000))
     with served.serving(app) as found:
@@ -201,7 +201,7 @@ def test_it_reads_well(open_page: OpenPage, address: str, query: Path, tmp_path:
 def test_a_changing_index_a_lost_server_and_the_token(
     open_page: OpenPage, drawn: served.Drawn, query: Path, tmp_path: Path
 ) -> None:
-    from reid.serve.app import make_app
+    from reid.search.serve.app import make_app
 
     shutil.copytree(drawn.crops, tmp_path / "crops")
     own = served.Drawn(drawn.embedder, drawn.weights, tmp_path / "crops", tmp_path / "index")

@@ -13,11 +13,11 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from reid.data.archive import unpack
-from reid.data.cache import decode_image
-from reid.data.cuhk03np import read_cuhk03np_detected
-from reid.data.plain_pickle import read_plain_pickle
+from reid.data.datasets.cuhk03np import read_cuhk03np_detected
+from reid.data.images.decode import decode_image
 from reid.errors import InputError
+from reid.io.archive import unpack
+from reid.io.pickles import read_plain_pickle
 from reid.report.ranked_figures import thumbnails
 
 
@@ -140,7 +140,7 @@ def test_the_protocol_of_cuhk03_stays_in_its_folder(tmp_path: Path, key: str, va
 
 
 def test_a_mat_file_that_claims_to_be_large(tmp_path: Path) -> None:
-    from reid.feature_files import read_features
+    from reid.io.feature_files import read_features
 
     buffer = io.BytesIO()
     scipy.io.savemat(buffer, {"x": np.zeros((4, 10 * 2**20))}, do_compression=True)

@@ -12,22 +12,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reid.build import Loaders
-from reid.data.loaders import TestLoader, TrainLoader
+from reid.config.build import Loaders
+from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.decorrelation import correlation_metric, replace_weight
 from reid.diagnostics.dataset import diagnose_dataset
 from reid.diagnostics.feature_statistics import describe
-from reid.features import extract
+from reid.evaluation.features import extract
+from reid.evaluation.retrieval import score
 from reid.losses.objective import LossWeights, Objective
 from reid.model.eigenlayer import Eigenlayer
 from reid.model.network import ReidNetwork
 from reid.records import score_list
-from reid.retrieval import score
-from reid.run import seed_from
-from reid.stages import decorrelate
-from reid.stages.epoch import measure_loss
-from reid.stages.optimizer import Solver
-from reid.stages.state import Hooks, TrainState
+from reid.svdnet import decorrelate
+from reid.training.epoch import measure_loss
+from reid.training.optimizer import Solver
+from reid.training.seeding import seed_from
+from reid.training.state import Hooks, TrainState
 
 CLASSES, SEED, LOSS_IMAGES = 5, 3, 21
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from reid.checkpoint import save_checkpoint
 from reid.diagnostics.state_dicts import read_weights
 from reid.errors import InputError
+from reid.io.checkpoint import save_checkpoint
 
 TENSORS = {"conv.weight": torch.arange(24.0).reshape(2, 3, 2, 2), "fc.weight": torch.arange(6.0).reshape(2, 3)}
 OPTIMIZER = {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}

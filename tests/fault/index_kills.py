@@ -18,14 +18,14 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fault.tapping import kill_at
 
-from reid.gallery import Gallery, is_index, read_names, read_snapshot, update, updating
+from reid.search.gallery import Gallery, is_index, read_names, read_snapshot, update, updating
 
 DIM, SHARD, IMAGES = 32, 40, 300
 OPERATIONS = ("replace", "fsync")

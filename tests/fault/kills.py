@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from fault.tapping import kill_at
 
-from reid.checkpoint import load_checkpoint
 from reid.errors import run_command
+from reid.io.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = ("replace", "fsync", "link")

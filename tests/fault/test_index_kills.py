@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fault import index_kills
 
-from reid.gallery import Gallery, read_snapshot
+from reid.search.gallery import Gallery, read_snapshot
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 def test_killed_while_indexing() -> None:
     ended = subprocess.run(
         [sys.executable, "tests/fault/index_kills.py", "--kills", "6"],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}, text=True, capture_output=True,
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
+        text=True, capture_output=True,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "6 kills while indexing: 6 with nothing lost, double or wrong" in ended.stdout

@@ -14,7 +14,7 @@ import pytest
 import torch
 from fault.kills import differences
 
-from reid.checkpoint import load_checkpoint, save_checkpoint
+from reid.io.checkpoint import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 def test_killed_and_resumed_as_if_never_killed() -> None:
     ended = subprocess.run(
         [sys.executable, "tests/fault/kills.py", "--kills", "4", "--jobs", "2", "--kinds", "by time", "averaged"],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}, text=True, capture_output=True,
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
+        text=True, capture_output=True,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "4 of 4 runs, killed and resumed, ended as if never killed" in ended.stdout

@@ -137,14 +137,14 @@ def _claim_storage(name: str, part: bytes) -> bytes:
 
 
 def _read(path: Path) -> object:
-    from reid.build import load_network
-    from reid.config import load_config
-    from reid.data.archive import unpack
-    from reid.data.cache import decode_image
-    from reid.data.revisited import read_revisited
+    from reid.config.build import load_network
+    from reid.config.loading import load_config
+    from reid.data.datasets.revisited import read_revisited
+    from reid.data.images.decode import decode_image
     from reid.diagnostics.state_dicts import read_weights
-    from reid.feature_files import read_features
-    from reid.shards import open_matrix
+    from reid.io.archive import unpack
+    from reid.io.feature_files import read_features
+    from reid.io.shards import open_matrix
 
     readers: dict[str, Callable[[Path], Any]] = {
         ".zip": lambda path: unpack(path, parts=("query",), cache=path.parent / "cache", progress=False),

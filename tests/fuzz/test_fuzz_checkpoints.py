@@ -17,10 +17,10 @@ from fuzz.harness import attempt, fuzz, mutated, texts, values
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from reid import build
-from reid.checkpoint import load_checkpoint, load_tensors, save_checkpoint
-from reid.config import defaults, load_config
+from reid.config import build
+from reid.config.loading import defaults, load_config
 from reid.diagnostics.state_dicts import read_weights
+from reid.io.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from reid.model.pretrained import load_pretrained
 
 SMALL = ["MODEL.BACKBONE", "osnet_x0_25", "MODEL.WEIGHTS", "none", "MODEL.EIGENLAYER.DIM", "8"]

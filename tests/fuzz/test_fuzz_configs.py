@@ -10,9 +10,10 @@ from fuzz.harness import TEXTS, altered, attempt, fuzz, mutated, texts, values
 from hypothesis import strategies as st
 from yacs.config import CfgNode
 
-from reid.config import completed, defaults, load_config
-from reid.run import RunFolder, flatten
+from reid.config.loading import completed, defaults, load_config
+from reid.io.json_yaml import flatten
 from reid.sweep.grid import parse_grids, setting_name
+from reid.training.run_folder import RunFolder
 
 
 def plain(node: Any) -> Any:

@@ -13,8 +13,8 @@ import scipy.io
 from fuzz.harness import attempt, fuzz, mutated, texts
 from hypothesis import strategies as st
 
-from reid.data.cuhk03np import read_cuhk03np_detected
-from reid.feature_files import read_features, read_matrix_folder, read_pool, read_training
+from reid.data.datasets.cuhk03np import read_cuhk03np_detected
+from reid.io.feature_files import read_features, read_matrix_folder, read_pool, read_training
 from reid.records import Features
 
 NUMBERS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)

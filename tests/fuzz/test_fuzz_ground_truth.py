@@ -12,7 +12,7 @@ from fuzz.harness import altered, attempt, fuzz, mutated
 from hypothesis import strategies as st
 
 from reid.data import read_revisited
-from reid.data.plain_pickle import read_plain_pickle
+from reid.io.pickles import read_plain_pickle
 
 
 def truth(array: Any) -> dict[str, Any]:

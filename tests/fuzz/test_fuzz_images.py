@@ -10,8 +10,8 @@ from fuzz.harness import attempt, fuzz, mutated
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from reid.data.cache import decode_image
-from reid.data.whole_images import WholeImage, read_whole_image
+from reid.data.images.decode import decode_image
+from reid.data.loading.whole_images import WholeImage, read_whole_image
 from reid.report.ranked_figures import thumbnails
 
 

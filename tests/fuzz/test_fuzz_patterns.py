@@ -10,13 +10,13 @@ from typing import Any
 from fuzz.harness import attempt, fuzz, texts
 from hypothesis import strategies as st
 
-from reid.data.cuhk01 import read_cuhk01
-from reid.data.dukemtmcreid import read_dukemtmcreid
-from reid.data.folder import read_tree
-from reid.data.layout import banner
-from reid.data.market1501 import read_market1501
-from reid.data.msmt17 import read_msmt17
-from reid.data.pattern import compile_pattern
+from reid.data.datasets.cuhk01 import read_cuhk01
+from reid.data.datasets.dukemtmcreid import read_dukemtmcreid
+from reid.data.datasets.folder import read_tree
+from reid.data.datasets.layout import banner
+from reid.data.datasets.market1501 import read_market1501
+from reid.data.datasets.msmt17 import read_msmt17
+from reid.data.datasets.pattern import compile_pattern
 
 PIECES = [
     *("{identity}", "{camera}", "{identity:4}", "{camera:1}", "{", "}", "*", "**/", "/", "_", "cam", "c", "s1_", "a"),

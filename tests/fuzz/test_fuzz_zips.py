@@ -13,7 +13,7 @@ from typing import Any
 from fuzz.harness import TEXTS, attempt, fuzz, mutated
 from hypothesis import strategies as st
 
-from reid.data.archive import unpack
+from reid.io.archive import unpack
 
 PARTS = ("query", "bounding_box_train")
 

@@ -11,7 +11,7 @@ from reid.losses import objective as module
 from reid.losses.identity import identity_loss
 from reid.losses.objective import LossWeights, Objective
 from reid.losses.orthogonality import so
-from reid.losses.pairs import circle_loss, contrastive_loss, triplet_loss
+from reid.losses.pairwise import circle_loss, contrastive_loss, triplet_loss
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS, LABELS = torch.randn(8, 4, generator=GENERATOR), torch.arange(8) // 2

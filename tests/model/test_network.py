@@ -10,8 +10,8 @@ from torch import nn
 
 from reid.errors import InputError
 from reid.model import BACKBONES
+from reid.model.backbones.osnet import OSNet
 from reid.model.network import ReidNetwork, build_network
-from reid.model.osnet import OSNet
 
 IMAGES = torch.randn(4, 3, 64, 32, generator=torch.Generator().manual_seed(0))
 D_IN = {

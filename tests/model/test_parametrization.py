@@ -9,7 +9,7 @@ from reid.decorrelation import correlation_metric
 from reid.errors import InputError
 from reid.model.eigenlayer import Eigenlayer
 from reid.model.parametrization import MAPS, parametrize_eigenlayer, plain_state
-from reid.stages.optimizer import Solver, make_optimizer
+from reid.training.optimizer import Solver, make_optimizer
 
 
 def layer(name: str, map: str = "matrix_exp", d_in: int = 9, k: int = 5) -> Eigenlayer:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reid.checkpoint import load_strictly
 from reid.errors import InputError
+from reid.io.checkpoint import load_strictly
 from reid.model.pretrained import load_pretrained
 
 TENSORS = OrderedDict(weight=torch.arange(6.0).view(2, 3), bias=torch.ones(2))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from reid.errors import InputError
+from reid.io.shards import Shards
 from reid.ranking.expansion import augment_gallery, average_queries, expand_queries
-from reid.shards import Shards
 
 
 def drawn(rows: int, width: int, seed: int) -> np.ndarray:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from reid.errors import InputError
+from reid.io.shards import open_matrix, open_shards
 from reid.ranking.faiss_index import SearchIndex, build_index, search
 from reid.ranking.search import top_k
-from reid.shards import open_matrix, open_shards
 
 pytest.importorskip("faiss")
 
@@ -123,7 +123,7 @@ def test_where_too_few_are_found_search_is_exact(kind: str) -> None:
 
 
 def test_gallery_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reid.ranking.source._TILE_BYTES", 1 << 14)  # tiles of 256 rows
+    monkeypatch.setattr("reid.ranking.exact.gallery_rows._TILE_BYTES", 1 << 14)  # tiles of 256 rows
     query, gallery = drawn("random", gallery=1000)
     np.save(tmp_path / "gallery.npy", gallery)
     (tmp_path / "shards").mkdir()
@@ -170,7 +170,7 @@ def test_refuses_wrong_settings(wrong: dict[str, Any], message: str) -> None:
 
 
 def test_names_a_broken_row_wherever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reid.ranking.source._TILE_BYTES", 1 << 14)  # tiles of 256 rows
+    monkeypatch.setattr("reid.ranking.exact.gallery_rows._TILE_BYTES", 1 << 14)  # tiles of 256 rows
     gallery = drawn("random")[1]
     gallery[600, 3] = np.nan
     for kind in ("ivf", "hnsw", "flat"):

@@ -13,9 +13,10 @@ import torch
 from exact_reference import drawn
 
 from reid.errors import InputError
-from reid.ranking import evaluate, source, top_k
+from reid.io.shards import Shards
+from reid.ranking import evaluate, top_k
+from reid.ranking.exact import gallery_rows as source
 from reid.records import Features
-from reid.shards import Shards
 
 ROWS = 1200
 STORAGES = ("memory map", "shards", "tensor")

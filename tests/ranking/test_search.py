@@ -10,10 +10,11 @@ import torch
 from exact_reference import KINDS, SIZES, distances, drawn, unit
 
 from reid.errors import InputError
-from reid.ranking import search, source, top_k
-from reid.ranking.first_pass import integers_exact
+from reid.io.shards import Shards
+from reid.ranking import search, top_k
+from reid.ranking.exact import gallery_rows as source
+from reid.ranking.exact.first_pass import integers_exact
 from reid.ranking.search import Neighbours
-from reid.shards import Shards
 
 PASSES = ("float32", "integers")
 

@@ -22,7 +22,7 @@ from reid.records import ImageRecord, Split
 from reid.report.diagnosis import render, write_diagnosis
 from reid.report.diagnosis_figures import coloured
 from reid.report.diagnosis_tables import HEADER, layer_table, replacement_table, survey_table
-from reid.run import provenance
+from reid.training.provenance import provenance
 
 EVIL = "<img src=x onerror=alert(1)>&'\""
 

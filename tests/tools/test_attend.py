@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from reid import build
-from reid.checkpoint import save_checkpoint
-from reid.config import parse_config
+from reid.config import build
+from reid.config.loading import parse_config
+from reid.io.checkpoint import save_checkpoint
 from reid.report.attention import draw_assignments, draw_attention
 
 Tool = Callable[..., Any]

@@ -14,13 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from reid import Embedder, build
-from reid.calibration import Calibration, calibrate
-from reid.checkpoint import load_checkpoint, save_checkpoint
-from reid.config import parse_config
-from reid.feature_files import save_features
+from reid import Embedder
+from reid.config import build
+from reid.config.loading import parse_config
+from reid.inference.calibration import Calibration, calibrate
+from reid.io.checkpoint import load_checkpoint, save_checkpoint
+from reid.io.feature_files import save_features
+from reid.io.safetensors_files import save_safetensors
 from reid.records import Features
-from reid.safetensors_files import save_safetensors
 
 Tool = Callable[..., Any]
 PAIRS = [

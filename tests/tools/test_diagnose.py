@@ -13,9 +13,9 @@ import pytest
 import torch
 import torchvision
 
-from reid import build
-from reid.checkpoint import save_checkpoint
-from reid.config import load_config
+from reid.config import build
+from reid.config.loading import load_config
+from reid.io.checkpoint import save_checkpoint
 
 Tool = Callable[..., Any]
 CONFIG = Path(__file__).parents[2] / "configs" / "demo_synthetic.yaml"

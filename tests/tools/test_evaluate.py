@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from reid.feature_files import save_features
+from reid.io.feature_files import save_features
 from reid.ranking import evaluate
 from reid.records import Features
 

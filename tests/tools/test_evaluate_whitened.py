@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from reid import build
-from reid.checkpoint import save_checkpoint
-from reid.config import parse_config
-from reid.feature_files import read_training, save_features, save_training_features
+from reid.config import build
+from reid.config.loading import parse_config
+from reid.io.checkpoint import save_checkpoint
+from reid.io.feature_files import read_training, save_features, save_training_features
 from reid.ranking import evaluate
 from reid.records import Features
 

@@ -15,11 +15,12 @@ import torch
 import yaml
 from PIL import Image
 
-from reid import Embedder, build
-from reid.checkpoint import save_checkpoint
-from reid.config import parse_config
+from reid import Embedder
+from reid.config import build
+from reid.config.loading import parse_config
 from reid.decorrelation import correlation_metric
-from reid.export import files
+from reid.inference.export import files
+from reid.io.checkpoint import save_checkpoint
 
 pytest.importorskip("jinja2")
 

@@ -18,12 +18,13 @@ import torch
 from html_page import Page
 from PIL import Image
 
-from reid import Embedder, build
-from reid.calibration import Calibration, Curve, Threshold
-from reid.checkpoint import load_checkpoint, save_checkpoint
-from reid.config import parse_config
-from reid.gallery import Gallery, read_snapshot
-from reid.gallery import rows as rows_module
+from reid import Embedder
+from reid.config import build
+from reid.config.loading import parse_config
+from reid.inference.calibration import Calibration, Curve, Threshold
+from reid.io.checkpoint import load_checkpoint, save_checkpoint
+from reid.search.gallery import Gallery, read_snapshot
+from reid.search.gallery import rows as rows_module
 
 Tool = Callable[..., Any]
 PAIRS = [
@@ -256,7 +257,7 @@ def test_bad_places(tool: Tool, crops: Path, tmp_path: Path, weights: Path, monk
 def test_ctrl_c_keeps_what_is_done(
     tool: Tool, crops: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reid.gallery.updating._TOGETHER", 3)
+    monkeypatch.setattr("reid.search.gallery.updating._TOGETHER", 3)
     embed, calls = Embedder.embed, 0
 
     def stopped(self: Embedder, paths: Any) -> np.ndarray:

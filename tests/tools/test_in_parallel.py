@@ -15,10 +15,10 @@ import pytest
 from fault.kills import TINY
 from gloo import together
 
-from reid import build
-from reid.checkpoint import load_checkpoint, save_checkpoint
-from reid.config import load_config
+from reid.config import build
+from reid.config.loading import load_config
 from reid.errors import InputError
+from reid.io.checkpoint import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "demo_synthetic.yaml"

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from reid import Embedder, build
-from reid.checkpoint import FORMAT, load_checkpoint, save_checkpoint
-from reid.config import parse_config
+from reid import Embedder
+from reid.config import build
+from reid.config.loading import parse_config
 from reid.decorrelation import correlation_metric
-from reid.embedder import DEMO
+from reid.inference.embedder import DEMO
+from reid.io.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 
 Tool = Callable[..., Any]
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 64, 32, 3), dtype=np.uint8)

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from reid import build
-from reid.checkpoint import save_checkpoint
-from reid.config import parse_config
+from reid.config import build
+from reid.config.loading import parse_config
 from reid.data.synthetic import draw_landmarks
-from reid.feature_files import load_training_features
+from reid.io.checkpoint import save_checkpoint
+from reid.io.feature_files import load_training_features
 
 Tool = Callable[..., Any]
 SMALL = (

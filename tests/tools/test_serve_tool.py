@@ -70,7 +70,7 @@ def test_mistakes_are_told_in_a_line(
     if "OTHER" in more:
         import torch
 
-        from reid.checkpoint import load_checkpoint, save_checkpoint
+        from reid.io.checkpoint import load_checkpoint, save_checkpoint
 
         content = load_checkpoint(drawn.weights)
         content["model"]["eigenlayer.weight"] = torch.ones_like(content["model"]["eigenlayer.weight"])

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from reid.checkpoint import load_checkpoint
+from reid.io.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 Tool = Callable[..., Any]

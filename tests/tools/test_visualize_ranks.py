@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from reid import build
-from reid.checkpoint import save_checkpoint
-from reid.config import load_config
-from reid.feature_files import save_features
+from reid.config import build
+from reid.config.loading import load_config
+from reid.io.checkpoint import save_checkpoint
+from reid.io.feature_files import save_features
 from reid.records import Features
 
 ROOT = Path(__file__).parents[2]

@@ -11,16 +11,7 @@ from reid.data.synthetic import carried, clothing
 from reid.data.synthetic.appearance import Appearance
 from reid.data.synthetic.clothing import plain
 from reid.data.synthetic.shapes import Canvas, Paint, capsule, ellipsoid, profile
-from reid.data.synthetic.skeleton import (
-    Joints,
-    Placement,
-    Point,
-    Pose,
-    Projection,
-    arm_joints,
-    between,
-    leg_joints,
-)
+from reid.data.synthetic.skeleton import Joints, Placement, Point, Pose, Projection, arm_joints, between, leg_joints
 
 Part = tuple[float, Callable[[], None]]
 """What to draw, and when: legs below 0, the trunk at 0, what is nearer than the trunk above 0."""

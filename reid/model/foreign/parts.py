@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reid.checkpoint import check_same
 from reid.errors import InputError
+from reid.io.checkpoint import check_same
 from reid.model.network import build_network
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from reid.errors import InputError
+from reid.model.backbones.osnet import CHANNELS, FEATURE_DIM, WIDTHS
 from reid.model.foreign.parts import (
     Converted,
     Unexplained,
@@ -14,7 +15,6 @@ from reid.model.foreign.parts import (
     resnet_options,
     resnet_width,
 )
-from reid.model.osnet import CHANNELS, FEATURE_DIM, WIDTHS
 
 NAME = "torchreid"
 SEEN = "conv1.weight, layer1.* (ResNet) or conv1.conv.weight, conv2.* (OSNet), with classifier.weight"

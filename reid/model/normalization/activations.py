@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 
 from reid.errors import InputError
-from reid.model.normalization.places import batch_norms
+from reid.model.normalization.batch_norms import batch_norms
 
 AFRESH = "discards the pretrained statistics, scale and shift of {} batch normalisations and begins anew"
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from reid.model.normalization.batch_norms import batch_norms, normalised_convolutions
 from reid.model.normalization.cosine import CosineConv2d
-from reid.model.normalization.places import batch_norms, normalised_convolutions
 
 
 def weight_norms(trunk: nn.Module, network: str) -> str:

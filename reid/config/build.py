@@ -1,0 +1,399 @@
+"""From a configuration to objects: the only room below `tools/` that reads one."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from reid.config.combinations import rate_factor
+from reid.config.loading import defaults, load_config, parse_config
+from reid.data import DATASETS, combine, compile_pattern, read_drawn_boxes
+from reid.data.augmentation.jitter import Jitter
+from reid.data.datasets.subset import share_of_identities
+from reid.data.images.cache import decode_images
+from reid.data.images.pixels import DecodedImages, ImageFiles, cores, on_device
+from reid.data.loading.loaders import TestLoader, TrainLoader
+from reid.data.loading.samplers import Sampler
+from reid.data.loading.whole_images import WholeImage, WholeImageLoader
+from reid.distributed import place
+from reid.errors import InputError
+from reid.io.checkpoint import load_checkpoint, load_strictly
+from reid.io.json_yaml import flatten
+from reid.losses.objective import LossWeights, Objective
+from reid.model.network import ReidNetwork, build_network
+from reid.model.pooling import OPTIONS
+from reid.model.precision import autocast_dtype
+from reid.model.pretrained import load_pretrained
+from reid.records import ImageRecord, Split
+from reid.svdnet.rri import Plan
+from reid.training.optimizer import Solver
+from reid.training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Training, query and gallery images of a split, decoded."""
+
+    train: TrainLoader
+    query: TestLoader
+    gallery: TestLoader
+
+
+def device(config: CfgNode) -> torch.device:
+    """The device of MODEL.DEVICE, of several processes on a host each its own. Raises InputError for one not there."""
+    name, here = config.MODEL.DEVICE, place()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and here.world > 1:
+        name = f"cuda:{here.local}"
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"MODEL.DEVICE {name!r} is no device; use auto, cpu, cuda or cuda:N") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"MODEL.DEVICE {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+    if found.type == "cuda" and here.local_world > 1 and found.index != here.local:
+        raise InputError(f"MODEL.DEVICE {name!r}: {here.local_world} processes on this host take a GPU each; use cuda")
+    if found.type not in ("cpu", "cuda"):
+        raise InputError(f"MODEL.DEVICE {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    return found
+
+
+def cache_folder(config: CfgNode) -> Path:
+    """Where unpacked and decoded data are kept."""
+    return Path(config.DATASETS.CACHE or os.environ.get("REID_CACHE") or "~/.cache/reid").expanduser()
+
+
+def split(config: CfgNode) -> Split:
+    """The datasets of DATASETS.NAME together, to be tested on DATASETS.TARGET, their counts checked.
+
+    Only the share DATASETS.IDENTITIES of the training persons is kept.
+    """
+    d = config.DATASETS
+    names = d.NAME.split("+")
+    options = {name: _reader_options(d, name) for name in (*names, _tested(config))}
+
+    def read(name: str) -> Split:
+        root = Path(d.FOLDER_ROOT).expanduser() if name == "folder" and d.FOLDER_ROOT else _root(config)
+        return DATASETS[name](root, strict=d.STRICT, cache=cache_folder(config), **options[name])
+
+    return share_of_identities(combine(names, d.TARGET, read), d.IDENTITIES)
+
+
+def _tested(config: CfgNode) -> str:
+    """The dataset whose query and gallery are used."""
+    return config.DATASETS.TARGET or config.DATASETS.NAME.split("+")[0]
+
+
+def _reader_options(datasets: CfgNode, name: str) -> dict[str, Any]:
+    """What the reader of this name takes beside the root. Raises InputError for a wrong DATASETS.PATTERN."""
+    if name == "synthetic":
+        synthetic = datasets.SYNTHETIC
+        return {"size": synthetic.SIZE, "layout": synthetic.LAYOUT, "seed": synthetic.SEED}
+    if name == "cuhk01":
+        return {"seed": datasets.SPLIT_SEED}
+    if name == "folder":
+        compile_pattern(datasets.PATTERN)
+        return {"pattern": datasets.PATTERN, "test": datasets.FOLDER_TEST, "seed": datasets.SPLIT_SEED}
+    return {}
+
+
+def _root(config: CfgNode) -> Path:
+    return Path(config.DATASETS.ROOT or os.environ.get("REID_DATA") or "datasets").expanduser()
+
+
+def train_loader(config: CfgNode, data: Split) -> TrainLoader:
+    """The training images, with class labels 0..n-1."""
+    labels, jitter = data.train_labels(), config.INPUT.JITTER
+    return TrainLoader(
+        images=_train_images(config, data.train),
+        labels=np.array([labels[image.identity] for image in data.train], dtype=np.int64),
+        batch_size=config.SOLVER.BATCH_SIZE,
+        flip=config.INPUT.FLIP,
+        pad=config.INPUT.PAD,
+        erasing=config.INPUT.ERASING,
+        mean=tuple(config.INPUT.MEAN),
+        std=tuple(config.INPUT.STD),
+        device=device(config),
+        sampler=_sampler(config),
+        paths=tuple(image.path for image in data.train),
+        jitter=Jitter(jitter.BRIGHTNESS, jitter.CONTRAST, jitter.SATURATION, jitter.HUE, jitter.PROBABILITY),
+        policy=config.INPUT.POLICY,
+        corrupt=config.INPUT.CORRUPT,
+    )
+
+
+def _sampler(config: CfgNode) -> Sampler:
+    return Sampler(config.SAMPLER.NAME, instances=config.SAMPLER.INSTANCES, negatives=config.SAMPLER.NEGATIVES)
+
+
+def test_loader(config: CfgNode, images: tuple[ImageRecord, ...]) -> TestLoader:
+    """Query or gallery images in order."""
+    return TestLoader(
+        images=_images(config, images),
+        identities=np.array([image.identity for image in images], dtype=np.int64),
+        cameras=np.array([image.camera for image in images], dtype=np.int64),
+        paths=tuple(image.path for image in images),
+        batch_size=config.TEST.BATCH_SIZE,
+        mean=tuple(config.INPUT.MEAN),
+        std=tuple(config.INPUT.STD),
+        device=device(config),
+    )
+
+
+def whole_loader(
+    config: CfgNode, images: Sequence[WholeImage], *, longest_side: int, batch_size: int
+) -> WholeImageLoader:
+    """Whole images in order, normalised as the network was trained."""
+    return WholeImageLoader(
+        images,
+        mean=tuple(config.INPUT.MEAN),
+        std=tuple(config.INPUT.STD),
+        device=device(config),
+        longest_side=longest_side,
+        batch_size=batch_size,
+    )
+
+
+def pool_loader(config: CfgNode, data: Split) -> TestLoader | None:
+    """The hand-drawn boxes of the queries' persons under the queries' cameras; None where the dataset has none."""
+    if not _tested(config).startswith("market1501"):
+        return None
+    wanted = {(image.identity, image.camera) for image in data.query}
+    boxes = read_drawn_boxes(_root(config), cache=cache_folder(config))
+    images = tuple(image for image in boxes if (image.identity, image.camera) in wanted)
+    return test_loader(config, images) if images else None
+
+
+def loaders(config: CfgNode, data: Split) -> Loaders:
+    """All three parts."""
+    query, gallery = test_loader(config, data.query), test_loader(config, data.gallery)
+    return Loaders(train_loader(config, data), query, gallery)
+
+
+def _train_images(config: CfgNode, images: tuple[ImageRecord, ...]) -> DecodedImages | ImageFiles:
+    """As `_images`, on the device where they fit; images that cannot be read are noted where that is no error."""
+    found = _images(config, images, {} if config.INPUT.CORRUPT == "skip" else None)
+    return found if isinstance(found, ImageFiles) else on_device(found, device(config), config.INPUT.DEVICE_CACHE)
+
+
+def _images(
+    config: CfgNode, images: tuple[ImageRecord, ...], broken: dict[int, str] | None = None
+) -> DecodedImages | ImageFiles:
+    """The images at INPUT.SIZE, decoded now or, with INPUT.CACHE off, when they are wanted."""
+    height, width = config.INPUT.SIZE
+    paths = [image.path for image in images]
+    if config.INPUT.CACHE == "off":
+        threads = config.INPUT.THREADS or max(1, cores() // place().local_world)
+        return ImageFiles(paths, (height, width), threads, config.INPUT.RESIZE)
+    how: dict[str, Any] = {"size": (height, width), "resize": config.INPUT.RESIZE, "cache": cache_folder(config)}
+    return DecodedImages(decode_images(paths, **how, broken=broken), broken or {})
+
+
+def pretrained(config: CfgNode) -> dict[str, Tensor] | None:
+    """The published weights of MODEL.WEIGHTS, or None for a network from scratch."""
+    roots = [Path(os.environ["REID_WEIGHTS"])] if os.environ.get("REID_WEIGHTS") else []
+    tensors = load_pretrained(config.MODEL.BACKBONE, config.MODEL.WEIGHTS, roots=roots)
+    return None if tensors is None else dict(tensors)
+
+
+def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | None = None) -> ReidNetwork:
+    """The network, on the CPU. weights: what `pretrained` gave, None for a network from scratch."""
+    eigenlayer = config.MODEL.EIGENLAYER
+    return build_network(
+        config.MODEL.BACKBONE,
+        num_classes=num_classes,
+        weights=weights,
+        last_stride=config.MODEL.LAST_STRIDE or None,
+        pooling=config.MODEL.POOLING.NAME,
+        pooling_options=_pooling_options(config.MODEL.POOLING),
+        norm=config.MODEL.NORM.NAME,
+        norm_groups=config.MODEL.NORM.GROUPS,
+        stem=config.MODEL.STEM,
+        bnneck=config.MODEL.NECK == "bnneck",
+        fc_neck=config.MODEL.NECK == "fc512",
+        eigenlayer_dim=eigenlayer.DIM,
+        eigenlayer_bias=eigenlayer.BIAS,
+        eigenlayer_relu=eigenlayer.RELU,
+        eigenlayer_last=eigenlayer.LAST,
+        eigenlayer_parametrization=eigenlayer.PARAMETRIZATION,
+        eigenlayer_map=eigenlayer.ORTHOGONAL_MAP,
+        init_std=eigenlayer.INIT_STD,
+        dropout=config.MODEL.DROPOUT,
+        classifier=config.MODEL.CLASSIFIER.NAME,
+        classifier_scale=config.MODEL.CLASSIFIER.SCALE,
+        classifier_margin=config.MODEL.CLASSIFIER.MARGIN,
+        source=config.MODEL.WEIGHTS,
+    )
+
+
+def _pooling_options(pooling: CfgNode) -> dict[str, Any]:
+    """What the pooling of this name takes; the keys of the others are left unread."""
+    return {option: pooling[option.upper()] for option in OPTIONS.get(pooling.NAME, ())}
+
+
+def load_network(path: Path) -> tuple[ReidNetwork, CfgNode]:
+    """The network of a checkpoint of ours, on the CPU in evaluation mode, and the configuration it carries."""
+    return network_of(load_checkpoint(path), source=str(path))
+
+
+def network_of(content: Mapping[str, Any], *, source: str) -> tuple[ReidNetwork, CfgNode]:
+    """`load_network` of the content of a checkpoint; source: what errors call it."""
+    config = parse_config(content["config"], source=f"the configuration in {source}")
+    _check_size(config, content, source)
+    model = network(config, num_classes=content["num_classes"])
+    load_strictly(model, content["model"], network="the configuration it carries", source=source)
+    return model.eval(), config
+
+
+def config_of(pairs: Sequence[str], *, source: str) -> CfgNode:
+    """The configuration of KEY VALUE pairs, all else at its default."""
+    return parse_config("", pairs, source=source)
+
+
+def _check_size(config: CfgNode, content: Mapping[str, Any], source: str) -> None:
+    """Raise InputError for a checkpoint whose configuration claims a far larger network, before memory is taken."""
+    bare = config.clone()
+    bare.defrost()
+    # Which needs numbers to be set up, and takes as many.
+    bare.MODEL.EIGENLAYER.PARAMETRIZATION = "none"
+    held = sum(tensor.numel() for tensor in content["model"].values())
+    try:
+        with torch.device("meta"):
+            tensors = network(bare, num_classes=content["num_classes"]).state_dict().values()
+        claimed: float = sum(tensor.numel() for tensor in tensors)
+    except (RuntimeError, OverflowError, TypeError):  # more than a tensor can have
+        claimed = math.inf
+    if content["num_classes"] < 1 or claimed > 2 * held + 1_000_000:
+        raise InputError(
+            f"{source}: its configuration with {content['num_classes']} classes describes a network of {claimed:,} "
+            f"numbers, and it holds {held:,}"
+        )
+
+
+def preprocessing(config: CfgNode) -> dict[str, Any]:
+    """What happens to an image before the network sees it: `size` (height, width), `resize` (the filter), `mean`,
+    `std` of RGB in [0, 1]."""
+    given = config.INPUT
+    return {"size": tuple(given.SIZE), "resize": given.RESIZE, "mean": tuple(given.MEAN), "std": tuple(given.STD)}
+
+
+def tested_feature(config: CfgNode) -> str:
+    """The Eigenlayer's "input" or "output", whichever TEST.FEATURE says."""
+    return str(config.TEST.FEATURE)
+
+
+# Of a training alone, or seen in the tensors.
+_NO_STRUCTURE = (
+    *("DEVICE", "WEIGHTS", "DROPOUT", "CLASSIFIER.", "EIGENLAYER.INIT_STD", "EIGENLAYER.PARAMETRIZATION"),
+    *("EIGENLAYER.ORTHOGONAL_MAP", "POOLING.INIT", "POOLING.DESCRIPTORS"),
+)
+
+
+def structure(config: CfgNode) -> dict[str, Any]:
+    """The keys of MODEL on which an embedding depends, where they are not at their defaults.
+
+    Keys that a later version adds have defaults under which a network is what it was, so this stays the same.
+    """
+    plain = dict(flatten(defaults().MODEL))
+    return {
+        key: value for key, value in flatten(config.MODEL) if value != plain[key] and not key.startswith(_NO_STRUCTURE)
+    }
+
+
+def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[str]) -> CfgNode:
+    """The configuration a checkpoint carries, with DATASETS and TEST of another file and `KEY VALUE` pairs over it.
+
+    Images keep the size and normalisation that the network was trained with, unless a pair says otherwise.
+    """
+    config = trained.clone()
+    config.defrost()
+    if path:
+        other = load_config(path)
+        config.DATASETS, config.TEST = other.DATASETS.clone(), other.TEST.clone()
+    return parse_config("", overrides, base=config)
+
+
+def objective(config: CfgNode, model: ReidNetwork, *, num_classes: int) -> Objective:
+    """What a training of `model` minimises. Raises InputError where a loss needs a library that is missing."""
+    loss = config.LOSS
+    d_in, k = model.eigenlayer.vectors.shape
+    weights = LossWeights(
+        identity=loss.IDENTITY,
+        label_smoothing=config.SOLVER.LABEL_SMOOTHING,
+        feature=loss.FEATURE,
+        triplet=loss.TRIPLET,
+        triplet_margin=loss.TRIPLET_MARGIN,
+        contrastive=loss.CONTRASTIVE,
+        contrastive_tau=loss.CONTRASTIVE_TAU,
+        tuple_size=_sampler(config).tuple_size,
+        circle=loss.CIRCLE,
+        circle_margin=loss.CIRCLE_MARGIN,
+        circle_scale=loss.CIRCLE_SCALE,
+        center=loss.CENTER,
+        center_rate=loss.CENTER_RATE,
+        penalty=loss.PENALTY,
+        penalty_weight=loss.PENALTY_WEIGHT,
+        penalty_steps=tuple(zip(loss.PENALTY_STEPS, loss.PENALTY_FACTORS, strict=True)),
+    )
+    return Objective(weights, classes=num_classes, width={"input": d_in, "output": k}[loss.FEATURE])
+
+
+def plan(config: CfgNode) -> Plan:
+    """The course of a run."""
+    s, r = config.SOLVER, config.RRI
+    return Plan(
+        step0=_schedule(config.STEP0),
+        restraint=_schedule(config.RESTRAINT),
+        relaxation=_schedule(config.RELAXATION),
+        solver=Solver(
+            optimizer=s.OPTIMIZER,
+            momentum=s.MOMENTUM,
+            amsgrad=s.AMSGRAD,
+            weight_decay=s.WEIGHT_DECAY,
+            bias_lr_factor=s.BIAS_LR_FACTOR,
+            bias_weight_decay=s.BIAS_WEIGHT_DECAY,
+            norm_statistics=s.NORM_STATISTICS,
+            dtype=autocast_dtype(s.PRECISION, device(config)),
+            seed=config.SEED,
+            fused={"auto": device(config).type == "cuda", "always": True, "never": False}[s.FUSED],
+            tf32=s.TF32,
+            accumulate=s.ACCUMULATE,
+            clip=s.CLIP,
+            ema=s.EMA,
+            nonfinite=s.NONFINITE,
+        ),
+        variant=r.VARIANT,
+        order=r.ORDER,
+        rotate_classifier=r.ROTATE_CLASSIFIER,
+        max_rounds=r.MAX_ROUNDS,
+        patience=r.PATIENCE,
+        tolerance=r.TOLERANCE,
+        final_restraint=r.FINAL_RESTRAINT,
+        loss_images=r.LOSS_IMAGES,
+    )
+
+
+def _schedule(stage: CfgNode) -> Schedule:
+    return Schedule(
+        epochs=stage.EPOCHS,
+        lr=tuple(stage.LR),
+        schedule=stage.SCHEDULE,
+        milestones=tuple(stage.MILESTONES),
+        gamma=stage.GAMMA,
+        warmup_epochs=stage.WARMUP_EPOCHS,
+        freeze=tuple(stage.FREEZE),
+        settle_epochs=stage.SETTLE_EPOCHS,
+        settle_tolerance=stage.SETTLE_TOLERANCE,
+        optimizer=stage.OPTIMIZER,
+        lr_factors=tuple(pair for text in stage.LR_FACTORS if (pair := rate_factor(text))),
+    )

@@ -1,0 +1,1 @@
+"""Random changes of training images: flip, crop, erasing, color jitter, learned policies."""

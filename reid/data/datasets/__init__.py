@@ -1,0 +1,1 @@
+"""Readers, one file per dataset: folders on disk -> a checked `Split`."""

@@ -1,0 +1,1 @@
+"""Image files -> pixels: decoding, resizing, caching, normalization."""

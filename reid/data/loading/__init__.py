@@ -1,0 +1,1 @@
+"""Pixels -> batches: loaders, samplers, prefetching."""

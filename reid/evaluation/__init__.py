@@ -1,0 +1,1 @@
+"""From a network to scores: features, evaluation protocols, whitening."""

@@ -1,0 +1,95 @@
+"""Checkpoints of any origin as checkpoints of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reid.config import build
+from reid.diagnostics.state_dicts import read_weights
+from reid.errors import InputError
+from reid.io.checkpoint import FORMAT, ForeignCheckpoint, load_checkpoint, load_strictly
+from reid.model.foreign import Converted, convert
+
+# Arguments of `build_network` and the keys that give them.
+_KEYS = {
+    "backbone": "MODEL.BACKBONE",
+    "norm": "MODEL.NORM.NAME",
+    "pooling": "MODEL.POOLING.NAME",
+    "last_stride": "MODEL.LAST_STRIDE",
+    "stem": "MODEL.STEM",
+    "eigenlayer_dim": "MODEL.EIGENLAYER.DIM",
+    "eigenlayer_bias": "MODEL.EIGENLAYER.BIAS",
+}
+# Where things lay on the machine that trained.
+_NO_PLACES = [
+    *("OUTPUT_DIR", "runs/packed", "MODEL.WEIGHTS", "none"),
+    *("DATASETS.ROOT", "", "DATASETS.FOLDER_ROOT", "", "DATASETS.CACHE", ""),
+]
+_NECKS = {"bnneck": "bnneck", "fc_neck": "fc512"}
+
+
+def load_any(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of ours or, as `convert_checkpoint` makes it, of another codebase's."""
+    try:
+        return load_checkpoint(path)
+    except ForeignCheckpoint:
+        return convert_checkpoint(path)[0]
+
+
+def convert_checkpoint(
+    path: Path, *, family: str | None = None, overrides: Sequence[str] = ()
+) -> tuple[dict[str, Any], Converted]:
+    """Another codebase's checkpoint as the content of one of ours, for `save_checkpoint`, and how it was understood.
+
+    family: of `reid.model.foreign.FAMILIES`; None is by its tensors. overrides: KEY VALUE pairs for what tensors do not
+    tell, such as MODEL.LAST_STRIDE. "origin" of the content names the family and the differences.
+    Raises InputError for an unknown family and where tensors or overrides do not fit.
+    """
+    tensors, own = read_weights(path)
+    if own is not None:
+        raise InputError(f"{path}: a checkpoint of this project already; there is nothing to convert")
+    found = convert(tensors, source=str(path), family=family)
+    own_pairs = [text for key, value in _keys_of(found).items() for text in (key, str(value))]
+    config = build.config_of([*own_pairs, *overrides], source=f"the conversion of {path}")
+    model = build.network(config, num_classes=found.num_classes)
+    # An exponent that is asked for where theirs is no tensor.
+    filled = model.pooling.state_dict(prefix="pooling.") | found.tensors
+    load_strictly(model, filled, network=f"{found.family}'s {found.architecture} as configured", source=str(path))
+    origin = {"family": found.family, "architecture": found.architecture, "differences": list(found.differences)}
+    content = {"model": dict(model.state_dict()), "config": config.dump(), "num_classes": found.num_classes}
+    return {"format": FORMAT, **content, "origin": origin}, found
+
+
+def packed(content: Mapping[str, Any], *, classifier: bool = True, source: str) -> dict[str, Any]:
+    """What of a checkpoint's content is worth handing on: the network, and nothing of the machine it was trained on.
+
+    classifier: False puts one class of zeros in its place. Raises InputError where the Eigenlayer is the classifier.
+    """
+    _, config = build.network_of(content, source=source)
+    kept = {key: content[key] for key in ("format", "num_classes", "calibration", "origin") if key in content}
+    model = dict(content["model"])
+    if not classifier:
+        if config.MODEL.EIGENLAYER.LAST:
+            raise InputError(f"{source}: its Eigenlayer is the classifier, which cannot be left out")
+        kept["num_classes"] = 1
+        names = [name for name in model if name.startswith("classifier.") and model[name].ndim]
+        model |= {name: torch.zeros_like(model[name][:1]) for name in names}
+    return {**kept, "model": model, "config": build.evaluation_config(config, None, _NO_PLACES).dump()}
+
+
+def _keys_of(found: Converted) -> dict[str, Any]:
+    """The configuration of a converted network, as dotted keys."""
+    return {
+        **{key: found.options[option] for option, key in _KEYS.items() if option in found.options},
+        "MODEL.NECK": next((neck for option, neck in _NECKS.items() if found.options.get(option)), "none"),
+        "MODEL.WEIGHTS": "none",
+        "INPUT.SIZE": list(found.size),
+        "INPUT.RESIZE": found.resize,
+        "INPUT.MEAN": list(found.mean),
+        "INPUT.STD": list(found.std),
+        "TEST.FEATURE": found.feature,
+    }

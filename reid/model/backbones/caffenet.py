@@ -1,0 +1,80 @@
+"""CaffeNet: Krizhevsky, Sutskever, Hinton 2012 as Caffe's reference model has it, the smaller baseline of SVDNet.
+
+Layers, initial weights and dropout are those of the authors' release of SVDNet, for images of 227 x 227.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from reid.errors import InputError
+from reid.io.checkpoint import load_strictly
+from reid.model.pooling.flatten import FullyConnectedBlock, check_images, load_fully_connected
+
+logger = logging.getLogger(__name__)
+
+
+class CaffeNetTrunk(nn.Module):
+    """CaffeNet up to its last pooling: (B, 3, 227, 227) -> (B, 256, 6, 6).
+
+    Pooling rounds up, as Caffe's does, and comes before the local response normalisation. Tensors have Caffe's names.
+    """
+
+    input_size = (227, 227)
+    map_size = (6, 6)
+    out_channels = 256
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = _convolution(3, 96, 11, stride=4, bias=0.0)
+        self.conv2 = _convolution(96, 256, 5, groups=2, bias=1.0)
+        self.conv3 = _convolution(256, 384, 3, bias=0.0)
+        self.conv4 = _convolution(384, 384, 3, groups=2, bias=1.0)
+        self.conv5 = _convolution(384, 256, 3, groups=2, bias=1.0)
+        self.pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        check_images(images, self.input_size, "caffenet")
+        maps = self.norm(self.pool(self.conv1(images).relu()))
+        maps = self.norm(self.pool(self.conv2(maps).relu()))
+        maps = self.conv4(self.conv3(maps).relu()).relu()
+        return self.pool(self.conv5(maps).relu())
+
+
+def _convolution(d_in: int, d_out: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: float) -> nn.Conv2d:
+    padding = 0 if stride > 1 else kernel // 2
+    layer = nn.Conv2d(d_in, d_out, kernel, stride=stride, padding=padding, groups=groups)
+    nn.init.normal_(layer.weight, std=0.01)
+    if layer.bias is not None:
+        nn.init.constant_(layer.bias, bias)
+    return layer
+
+
+def caffenet_trunk(
+    *, weights: Mapping[str, Tensor] | None = None, last_stride: int | None = None, source: str = "the given weights"
+) -> CaffeNetTrunk:
+    """The trunk. weights: Caffe's reference model as a state dict under Caffe's names, its fc layers left for others.
+
+    Raises InputError where weights do not fit and for a last stride, which CaffeNet has not.
+    """
+    if last_stride is not None:
+        raise InputError(f"caffenet has no last stride to choose (given: {last_stride}); leave it at the network's own")
+    trunk = CaffeNetTrunk()
+    if weights is not None:
+        unused = [name for name in weights if name.startswith(("fc6.", "fc7.", "fc8."))]
+        load_strictly(trunk, weights, network="caffenet", source=source, unused=unused)
+    return trunk
+
+
+def caffenet_neck(
+    d_in: int, *, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights"
+) -> FullyConnectedBlock:
+    """fc6: fully connected to 4096, ReLU, dropout 0.5. CaffeNet flattens: d_in = 256 x 6 x 6 = 9216."""
+    neck = FullyConnectedBlock("fc6", d_in, 4096, dropout=0.5, std=0.005, bias=1.0)
+    if weights is not None and not load_fully_connected(neck, weights, network="caffenet", source=source):
+        logger.warning("caffenet: the pooled width is %d, not that of the weights: fc6 is new", d_in)
+    return neck

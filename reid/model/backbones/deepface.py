@@ -1,0 +1,78 @@
+"""DeepFace: Taigman, Yang, Ranzato, Wolf, "DeepFace: Closing the Gap to Human-Level Performance in Face Verification",
+CVPR 2014. The network of figure 2, for images of 152 x 152; its locally connected layers learn a kernel for each place.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from reid.errors import InputError
+from reid.io.checkpoint import load_strictly
+from reid.model.connection import LocallyConnected2d
+from reid.model.pooling.flatten import FullyConnectedBlock, check_images, load_fully_connected
+
+logger = logging.getLogger(__name__)
+
+
+class DeepFaceTrunk(nn.Module):
+    """DeepFace up to L6: (B, 3, 152, 152) -> (B, 16, 21, 21).
+
+    C1 32@11x11 -> 142, M2 3x3 of stride 2, rounded up -> 71, C3 16@9x9 -> 63, L4 16@9x9 local -> 55, L5 16@7x7 local of
+    stride 2 -> 25, L6 16@5x5 local -> 21; a ReLU after each but M2. Weights start from He's normal distribution.
+    """
+
+    input_size = (152, 152)
+    map_size = (21, 21)
+    out_channels = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1 = nn.Conv2d(3, 32, 11)
+        self.m2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.c3 = nn.Conv2d(32, 16, 9)
+        self.l4 = LocallyConnected2d(16, 16, 9, input_size=(63, 63))
+        self.l5 = LocallyConnected2d(16, 16, 7, input_size=(55, 55), stride=2)
+        self.l6 = LocallyConnected2d(16, 16, 5, input_size=(25, 25))
+        for name, parameter in self.named_parameters():
+            if name in ("c1.weight", "c3.weight"):
+                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+            elif name in ("c1.bias", "c3.bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(self, images: Tensor) -> Tensor:
+        check_images(images, self.input_size, "deepface")
+        maps = self.c3(self.m2(self.c1(images).relu())).relu()
+        for layer in (self.l4, self.l5, self.l6):
+            maps = torch.relu(layer(maps))
+        return maps
+
+
+def deepface_trunk(
+    *, weights: Mapping[str, Tensor] | None = None, last_stride: int | None = None, source: str = "the given weights"
+) -> DeepFaceTrunk:
+    """The trunk. weights: a state dict in these names (none is published), its F7 and F8 left for others.
+
+    Raises InputError where weights do not fit and for a last stride, which DeepFace has not.
+    """
+    if last_stride is not None:
+        raise InputError(f"deepface has no last stride to choose (given: {last_stride}); leave it at the network's own")
+    trunk = DeepFaceTrunk()
+    if weights is not None:
+        unused = [name for name in weights if name.startswith(("f7.", "f8."))]
+        load_strictly(trunk, weights, network="deepface", source=source, unused=unused)
+    return trunk
+
+
+def deepface_neck(
+    d_in: int, *, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights"
+) -> FullyConnectedBlock:
+    """F7: fully connected to 4096, ReLU, dropout 0.5. The published network flattens: d_in = 16 x 21 x 21 = 7056."""
+    neck = FullyConnectedBlock("f7", d_in, 4096, dropout=0.5, std=math.sqrt(2 / d_in), bias=0.0)
+    if weights is not None and not load_fully_connected(neck, weights, network="deepface", source=source):
+        logger.warning("deepface: the pooled width is %d, not that of the weights: F7 is new", d_in)
+    return neck

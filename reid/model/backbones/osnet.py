@@ -1,0 +1,207 @@
+"""OSNet: Zhou, Yang, Cavallaro, Xiang, "Omni-Scale Feature Learning for Person Re-Identification", ICCV 2019.
+
+Written from the paper; the names of the tensors are those of the published ImageNet weights, which load strictly.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from reid.errors import InputError
+from reid.io.checkpoint import load_strictly
+
+logger = logging.getLogger(__name__)
+
+WIDTHS = {"osnet_x0_25": 0.25, "osnet_x0_5": 0.5, "osnet_x0_75": 0.75, "osnet_x1_0": 1.0}
+CHANNELS = (64, 256, 384, 512)  # table 1 of the paper: conv1, then the outputs of conv2, conv3 and conv4
+FEATURE_DIM = 512  # the fc layer keeps this width at every width of the network
+
+
+class ConvLayer(nn.Module):
+    """Convolution, batch normalisation and, unless `linear`, a ReLU."""
+
+    def __init__(self, d_in: int, d_out: int, kernel: int = 1, stride: int = 1, linear: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(d_in, d_out, kernel, stride=stride, padding=kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(d_out)
+        self.linear = linear
+
+    def forward(self, maps: Tensor) -> Tensor:
+        maps = self.bn(self.conv(maps))
+        return maps if self.linear else torch.relu_(maps)
+
+
+class LightConv3x3(nn.Module):
+    """Lite 3x3 of figure 3b: a linear pointwise convolution, a depthwise 3x3, batch normalisation, ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return torch.relu_(self.bn(self.conv2(self.conv1(maps))))
+
+
+class AggregationGate(nn.Module):
+    """The unified aggregation gate G of Eq. 3: one weight in (0, 1) for each channel of a stream, from its own mean.
+
+    A mini network shared by all streams: global average, one hidden layer of C / 16, sigmoid.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, stream: Tensor) -> Tensor:
+        return stream * torch.sigmoid(self.fc2(torch.relu(self.fc1(stream.mean((2, 3), keepdim=True)))))
+
+
+class OSBlock(nn.Module):
+    """The omni-scale residual block of figure 4: streams of 1 to 4 lite 3x3 layers, gated, added, then a residual."""
+
+    def __init__(self, d_in: int, d_out: int) -> None:
+        super().__init__()
+        middle = d_out // 4
+        self.conv1 = ConvLayer(d_in, middle)
+        self.conv2a = LightConv3x3(middle)
+        self.conv2b = nn.Sequential(*(LightConv3x3(middle) for _ in range(2)))
+        self.conv2c = nn.Sequential(*(LightConv3x3(middle) for _ in range(3)))
+        self.conv2d = nn.Sequential(*(LightConv3x3(middle) for _ in range(4)))
+        self.gate = AggregationGate(middle)
+        self.conv3 = ConvLayer(middle, d_out, linear=True)
+        self.downsample = ConvLayer(d_in, d_out, linear=True) if d_in != d_out else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        reduced = self.conv1(maps)
+        gated = self.gate(self.conv2a(reduced)) + self.gate(self.conv2b(reduced))
+        gated = gated + self.gate(self.conv2c(reduced)) + self.gate(self.conv2d(reduced))
+        shortcut = maps if self.downsample is None else self.downsample(maps)
+        return torch.relu(self.conv3(gated) + shortcut)
+
+
+class OSNetTrunk(nn.Module):
+    """OSNet up to its last map: (B, 3, H, W) float32 -> (B, 512 * width, H/16, W/16)."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        c1, c2, c3, c4 = (int(channels * width) for channels in CHANNELS)
+        self.out_channels = c4
+        self.conv1 = ConvLayer(3, c1, kernel=7, stride=2)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.conv2 = nn.Sequential(OSBlock(c1, c2), OSBlock(c2, c2), _transition(c2))
+        self.conv3 = nn.Sequential(OSBlock(c2, c3), OSBlock(c3, c3), _transition(c3))
+        self.conv4 = nn.Sequential(OSBlock(c3, c4), OSBlock(c4, c4))
+        self.conv5 = ConvLayer(c4, c4)
+        _initialise(self)
+
+    def maps(self, images: Tensor) -> Tensor:
+        """The last map, (B, out_channels, H/16, W/16)."""
+        maps = self.maxpool(self.conv1(images))
+        return self.conv5(self.conv4(self.conv3(self.conv2(maps))))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.maps(images)
+
+
+class OSNet(OSNetTrunk):
+    """The bare, published OSNet: images (B, 3, H, W) float32 -> logits (B, num_classes).
+
+    `width` scales the channels: 0.25, 0.5, 0.75 or 1. Its state dict has the names of the published weights.
+    """
+
+    def __init__(self, width: float, num_classes: int = 1000) -> None:
+        super().__init__(width)
+        self.fc = FeatureBlock(self.out_channels)
+        self.classifier = nn.Linear(FEATURE_DIM, num_classes)
+        _initialise(self.classifier)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.fc(self.maps(images).mean((2, 3))))
+
+
+class FeatureBlock(nn.Sequential):
+    """OSNet's fc block: linear to 512, batch normalisation, ReLU. (B, in_features) -> (B, out_features)."""
+
+    def __init__(self, in_features: int) -> None:
+        super().__init__(nn.Linear(in_features, FEATURE_DIM), nn.BatchNorm1d(FEATURE_DIM), nn.ReLU())
+        self.in_features, self.out_features = in_features, FEATURE_DIM
+        _initialise(self)
+
+
+def osnet_trunk(
+    name: str,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    last_stride: int | None = None,
+    source: str = "the given weights",
+) -> OSNetTrunk:
+    """The trunk of the OSNet `name`. Published `weights` load strictly into the bare OSNet, whose trunk is then taken.
+
+    last_stride: only None, OSNet has no strided last stage. Raises InputError for another or where weights do not fit.
+    """
+    if last_stride is not None:
+        raise InputError(f"{name} has no last stride to choose (given: {last_stride}); leave it at the network's own")
+    if weights is None:
+        return OSNetTrunk(WIDTHS[name])
+    bare = _published(name, weights, source)
+    trunk = OSNetTrunk(WIDTHS[name])
+    own = trunk.state_dict()
+    trunk.load_state_dict({key: value for key, value in bare.state_dict().items() if key in own})
+    return trunk
+
+
+def osnet_neck(
+    name: str, d_in: int, *, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights"
+) -> FeatureBlock:
+    """OSNet's fc block between pooling of width `d_in` and Eigenlayer, with the published weights where given.
+
+    Where `d_in` is not the published width (a pooling that widens), the block's linear layer is new, and the log says
+    so. The running statistics of its batch normalisation, which belonged to the old linear, begin anew too.
+    """
+    if weights is None:
+        return FeatureBlock(d_in)
+    published = _published(name, weights, source).fc
+    if published.in_features == d_in:
+        return published
+    logger.warning(
+        "%s: the pooled width is %d, the published one %d: the linear layer of the fc block is new",
+        name,
+        d_in,
+        published.in_features,
+    )
+    neck = FeatureBlock(d_in)
+    scale_and_shift = {name: published.state_dict()[name] for name in ("1.weight", "1.bias")}
+    neck.load_state_dict(scale_and_shift, strict=False)
+    return neck
+
+
+def _published(name: str, weights: Mapping[str, Tensor], source: str) -> OSNet:
+    # A re-identification checkpoint of the same OSNet differs in its number of classes only, and those go anyway.
+    classifier = weights.get("classifier.weight")
+    classes = len(classifier) if classifier is not None and classifier.ndim == 2 else 1000
+    bare = OSNet(WIDTHS[name], classes)
+    load_strictly(bare, weights, network=name, source=source)
+    return bare
+
+
+def _transition(channels: int) -> nn.Sequential:
+    return nn.Sequential(ConvLayer(channels, channels), nn.AvgPool2d(2))
+
+
+def _initialise(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=0.01)
+            nn.init.zeros_(part.bias)

@@ -1,0 +1,88 @@
+"""The convolutional trunk of a ResNet (He et al. 2016), as torchvision builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from reid.errors import InputError, unknown_name
+from reid.io.checkpoint import load_strictly
+
+
+class ResNetTrunk(nn.Module):
+    """A ResNet up to its last map: (B, 3, H, W) -> (B, out_channels, H/32, W/32), or H/16, W/16 at last stride 1.
+
+    The tensors keep torchvision's names. `last_stride` is the stride of layer4. `stem_relu` False leaves the ReLU
+    before the maximum pooling out.
+    """
+
+    def __init__(self, resnet: ResNet, last_stride: int = 2) -> None:
+        super().__init__()
+        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
+        self.out_channels = int(resnet.fc.in_features)
+        self.stem_relu = True
+        _set_stride(self.layer4[0], last_stride)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.bn1(self.conv1(images))
+        maps = self.maxpool(self.relu(maps) if self.stem_relu else maps)
+        return self.layer4(self.layer3(self.layer2(self.layer1(maps))))
+
+
+STEMS = ("standard", "no_relu", "ceil")
+
+
+def change_stem(trunk: nn.Module, stem: str, network: str) -> None:
+    """Make the stem of a ResNet one of STEMS, in place; no tensor changes.
+
+    "standard": torchvision's. "no_relu": without ReLU before the maximum pooling, as the ResNets of
+    reid-strong-baseline. "ceil": maximum pooling without padding whose size is rounded up, as in fast-reid.
+    Raises InputError for an unknown name and for another network.
+    """
+    if stem not in STEMS:
+        raise unknown_name("stem", stem, STEMS)
+    if stem == "standard":
+        return
+    if not isinstance(trunk, ResNetTrunk):
+        raise InputError(f"the stem {stem!r} is for ResNets, not for {network}; leave MODEL.STEM standard")
+    if stem == "no_relu":
+        trunk.stem_relu = False
+    else:
+        trunk.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+
+
+def _set_stride(block: nn.Module, stride: int) -> None:
+    """The stride of a stage sits in one 3x3 convolution of its first block and in the shortcut beside it."""
+    if isinstance(block, Bottleneck):
+        block.conv2.stride = (stride, stride)
+    elif isinstance(block, BasicBlock):
+        block.conv1.stride = (stride, stride)
+    else:
+        raise TypeError(f"{type(block).__name__} is no block of a ResNet")
+    shortcut = block.downsample[0] if block.downsample is not None else None
+    if not isinstance(shortcut, nn.Conv2d):
+        raise TypeError("the last stage of a ResNet begins with a shortcut convolution")
+    shortcut.stride = (stride, stride)
+
+
+def resnet_trunk(
+    name: str,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    last_stride: int | None = None,
+    source: str = "the given weights",
+) -> ResNetTrunk:
+    """The trunk of torchvision's ResNet `name`; `weights` is the state dict of the whole ResNet, its fc left unused.
+
+    last_stride: 1 or 2; None is the network's own, 2. Raises InputError for another one or where weights do not fit.
+    """
+    if last_stride not in (None, 1, 2):
+        raise InputError(f"the last stride of {name} is 1 or 2, not {last_stride}")
+    trunk = ResNetTrunk(torchvision.models.get_model(name, weights=None), last_stride or 2)
+    if weights is not None:
+        load_strictly(trunk, weights, network=name, source=source, unused=("fc.weight", "fc.bias"))
+    return trunk

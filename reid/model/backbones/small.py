@@ -1,0 +1,89 @@
+"""A small network of our own for comparing parts from scratch: one layer of it is connected as its name says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from reid.errors import InputError
+from reid.model.connection import LocallyConnected2d, TiledConv2d
+from reid.model.pooling.flatten import check_images
+
+CHANNELS, MAP = 32, (16, 8)
+OUT_CHANNELS = 128
+
+
+class FullConnection(nn.Module):
+    """Every value of a map connected with every value of the next: (B, C, h, w) -> (B, C, h, w)."""
+
+    def __init__(self, channels: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        width = channels * math.prod(size)
+        self.linear = nn.Linear(width, width, bias=False)
+        nn.init.normal_(self.linear.weight, std=math.sqrt(2 / width))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.linear(maps.flatten(1)).view(maps.shape)
+
+
+CONNECTIONS: dict[str, Callable[[], nn.Module]] = {
+    "small_full": lambda: FullConnection(CHANNELS, MAP),
+    "small_local": lambda: LocallyConnected2d(CHANNELS, CHANNELS, 3, input_size=MAP, padding=1, bias=False),
+    "small_tiled": lambda: TiledConv2d(CHANNELS, CHANNELS, 3, tile=2, padding=1, bias=False),
+    "small_convolution": lambda: nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False),
+}
+
+
+class SmallTrunk(nn.Module):
+    """(B, 3, 128, 64) -> (B, 128, 16, 8): three 3x3 convolutions of stride 2, the layer `connection`, one convolution.
+
+    Each is followed by batch normalisation and a ReLU. `connection` leads from 32 x 16 x 8 to as much, with 3x3 kernels
+    unless the connection is full.
+    """
+
+    input_size = (128, 64)
+    map_size = MAP
+    out_channels = OUT_CHANNELS
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.conv1, self.bn1 = _convolution(3, 16, stride=2)
+        self.conv2, self.bn2 = _convolution(16, 24, stride=2)
+        self.conv3, self.bn3 = _convolution(24, CHANNELS, stride=2)
+        self.connection, self.bn4 = CONNECTIONS[name](), nn.BatchNorm2d(CHANNELS)
+        self.conv5, self.bn5 = _convolution(CHANNELS, OUT_CHANNELS)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        check_images(images, self.input_size, self.name)
+        maps = self.bn1(self.conv1(images)).relu()
+        maps = self.bn2(self.conv2(maps)).relu()
+        maps = self.bn3(self.conv3(maps)).relu()
+        maps = self.bn4(self.connection(maps)).relu()
+        return self.bn5(self.conv5(maps)).relu()
+
+
+def _convolution(d_in: int, d_out: int, stride: int = 1) -> tuple[nn.Conv2d, nn.Module]:
+    return nn.Conv2d(d_in, d_out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(d_out)
+
+
+def small_trunk(
+    name: str,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    last_stride: int | None = None,
+    source: str = "the given weights",
+) -> SmallTrunk:
+    """The trunk of the connection `name`. Raises InputError for weights or a last stride: it has neither."""
+    if weights is not None:
+        raise InputError(
+            f"{source}: {name} is trained from scratch, it has no published weights; set MODEL.WEIGHTS none"
+        )
+    if last_stride is not None:
+        raise InputError(f"{name} has no last stride to choose (given: {last_stride}); leave it at the network's own")
+    return SmallTrunk(name)

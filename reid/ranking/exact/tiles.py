@@ -1,0 +1,132 @@
+"""All query x gallery distances, a tile at a time, in float64 with a bound on their error.
+
+The ranking proper decides almost everything in a faster type; the protocols here compare each distance with many others
+(every true match of every query, say), so nearly all comparisons would be close ones there. In float64 hardly any is.
+
+The bound. A product in float64 gives d' = |q|^2 + |g|^2 - 2 q.g in whatever order the library sums. With unit roundoff
+u = 2^-53 and D terms, each of the three sums is off by at most (D + 1) u / (1 - (D + 1) u) times the sum of the
+magnitudes of its terms, the two additions by u each, and these magnitudes add up to at most (|q| + |g|)^2. The distance
+in the fixed order is off by less than that. Both stay within (D + 4) u (|q| + |g|)^2 of the true distance, so they
+differ by at most twice as much; 2.1 instead of 2 covers the second-order terms and the rounding of the bound itself.
+Numbers below 2^-1022 lose bits or become zero, each by less than 2^-1074: 2^-1000 covers 2^74 of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from reid.errors import InputError, unknown_name
+from reid.ranking.arrays import host, rows_of
+from reid.ranking.distance import METRICS, normalise_rows
+from reid.ranking.exact.distances import squared_distances
+from reid.ranking.exact.pair_distances import paired_distances
+
+_GALLERY_ROWS = 8192
+_TILE_ELEMENTS = 1 << 22
+_UNDERFLOW = 2.0**-1000
+# A smaller job ends before a bar would be read.
+_BAR_FROM = 1 << 28
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Distances of some queries to some gallery rows.
+
+    first_query, first_gallery: indices of the first row of each. distances: (b, g) float64, a buffer that the next tile
+    overwrites and the caller may change. bound: (b,) float64, no entry of row i differs by more from `exact`.
+    """
+
+    first_query: int
+    first_gallery: int
+    distances: np.ndarray
+    bound: np.ndarray
+    query: np.ndarray
+    gallery: np.ndarray
+
+    def exact(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(n,) float64: the distances, summed in the fixed order, of pairs given by their places in the tile."""
+        return paired_distances(self.query, self.gallery, rows, columns)
+
+
+def tiles(query: Any, gallery: Any, *, metric: str = "euclidean", title: str = "") -> Iterator[Tile]:
+    """Every pair once: gallery rows in order, and for each stretch of them all queries in order.
+
+    query: (Q, D), gallery: (G, D), floating; the gallery may be a memory map or shards, and no more than a stretch of
+    it is held. Distances are squared Euclidean, for `cosine` those of the rows divided by their length. A bar with
+    `title` is shown where it takes long. Raises InputError for an unknown metric, differing widths and, with `cosine`,
+    rows of zeros.
+    """
+    check_matrices(query, gallery, metric)
+    queries = rows_for(query, slice(None), metric)
+    width = queries.shape[1]
+    block = max(1, min(len(queries), _TILE_ELEMENTS // min(_GALLERY_ROWS, max(1, len(gallery)))))
+    buffer = np.empty(block * min(_GALLERY_ROWS, len(gallery)))
+    query_norms = np.concatenate([_squared_norms(queries[i : i + 2048], i) for i in range(0, len(queries), 2048)])
+    work = len(queries) * len(gallery) * width
+    with tqdm(
+        total=len(gallery), desc=title, unit="row", leave=False, mininterval=1.0, disable=work < _BAR_FROM or None
+    ) as bar:
+        for first_gallery in range(0, len(gallery), _GALLERY_ROWS):
+            rows = rows_for(gallery, slice(first_gallery, first_gallery + _GALLERY_ROWS), metric)
+            wide = rows.astype(np.float64)
+            norms = _squared_norms(rows, first_gallery)
+            longest = float(np.sqrt(norms.max()))
+            for first_query in range(0, len(queries), block):
+                some = queries[first_query : first_query + block]
+                squares = query_norms[first_query : first_query + block]
+                distances = buffer[: len(some) * len(rows)].reshape(len(some), len(rows))
+                np.matmul(some.astype(np.float64) * -2.0, wide.T, out=distances)
+                distances += squares[:, None]
+                distances += norms
+                bound = 2.1 * (width + 4) * 2.0**-53 * (np.sqrt(squares) + longest) ** 2 + _UNDERFLOW
+                yield Tile(first_query, first_gallery, distances, bound, some, rows)
+            bar.update(len(rows))
+
+
+def within(tile: Tile, places: np.ndarray) -> np.ndarray:
+    """Those of ascending gallery indices that a tile holds, as its columns."""
+    first, last = np.searchsorted(places, (tile.first_gallery, tile.first_gallery + tile.distances.shape[1]))
+    return places[first:last] - tile.first_gallery
+
+
+def rows_for(values: Any, rows: Any, metric: str) -> np.ndarray:
+    """The rows `values[rows]` in memory, as `metric` compares them: divided by their length for `cosine`."""
+    some = host(rows_of(values, rows))
+    return normalise_rows(some) if metric == "cosine" else some
+
+
+def pair_distances(query: Any, gallery: Any, rows: np.ndarray, columns: np.ndarray, *, metric: str) -> np.ndarray:
+    """(n,) float64: exact distances of the pairs (query[rows[i]], gallery[columns[i]])."""
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), _GALLERY_ROWS):
+        some = slice(start, start + _GALLERY_ROWS)
+        found[some] = squared_distances(rows_for(query, rows[some], metric), rows_for(gallery, columns[some], metric))
+    return found
+
+
+def check_matrices(query: Any, gallery: Any, metric: str) -> None:
+    """Raise InputError for an unknown metric, an empty side and differing widths."""
+    if metric not in METRICS:
+        raise unknown_name("metric", metric, METRICS)
+    for name, values in (("query", query), ("gallery", gallery)):
+        if len(values) == 0:
+            raise InputError(f"the {name} holds no feature row")
+    if len(query.shape) != 2 or len(gallery.shape) != 2 or query.shape[1] != gallery.shape[1]:
+        raise InputError(
+            f"query features {query.shape} and gallery features {gallery.shape} must be two matrices of one width; "
+            "were they extracted by different models?"
+        )
+
+
+def _squared_norms(rows: np.ndarray, first: int) -> np.ndarray:
+    wide = rows.astype(np.float64)
+    squared = np.einsum("ij,ij->i", wide, wide)
+    bad = np.flatnonzero(~np.isfinite(squared))
+    if len(bad):
+        raise InputError(f"feature rows hold NaN, infinity or numbers too large to square, the first: {first + bad[0]}")
+    return squared

@@ -1,0 +1,1 @@
+"""Evaluation protocols: which gallery images count for a query, and as what."""

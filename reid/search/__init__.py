@@ -1,0 +1,1 @@
+"""A folder of crops as a searchable index, and a web page on it."""

@@ -1,0 +1,1 @@
+"""The training engine: step, epoch, stage, optimizer, schedule, state, run folder."""

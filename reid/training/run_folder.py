@@ -1,0 +1,158 @@
+"""The run folder: what a run writes down, how it is seeded, and where it came from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from reid.errors import InputError
+from reid.io.atomic import write_text
+from reid.io.json_yaml import flatten, plain_yaml
+from reid.io.locks import LOCK, lock_folder
+
+# Where a run lives, what it runs on and how it is looked after may differ between its parts.
+MOVABLE = (
+    *("OUTPUT_DIR", "DATASETS.ROOT", "DATASETS.FOLDER_ROOT", "DATASETS.CACHE", "MODEL.DEVICE", "TENSORBOARD"),
+    *("CHECKPOINT.MINUTES", "SOLVER.NONFINITE", "TEST.BATCH_SIZE"),
+    *("INPUT.CACHE", "INPUT.DEVICE_CACHE", "INPUT.THREADS"),
+)
+
+
+class RunFolder:
+    """`OUTPUT_DIR` with `config.yaml`, `log.jsonl`, `scores.json`, `checkpoints/` and `report.html`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self._log = path / "log.jsonl"
+        self._tensorboard: Any = None
+        self._locked: IO[str] | None = None
+        self._epochs: dict[str, int] = {}  # of each run, TensorBoard's horizontal axis
+
+    def check(
+        self, config_text: str, *, resume: bool, complete: Callable[[str], str] = str, force: bool = False
+    ) -> tuple[str, ...]:
+        """Raise InputError where `open` would overwrite a run, find none to go on with, or go on with another.
+
+        complete: adds to the configuration of an older run what keys made since then default to. force: go on though
+        the configuration has changed. Returns what has changed.
+        """
+        config = self.path / "config.yaml"
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file: OUTPUT_DIR must be a folder or not yet there")
+        if config.exists() and not resume:
+            raise InputError(
+                f"{self.path} already holds a run: add --resume to go on with it, or choose another OUTPUT_DIR"
+            )
+        if resume and not config.exists():
+            raise InputError(f"{self.path} holds no run to go on with: leave --resume out to start one")
+        if self._locked is None and (self.path / LOCK).exists():
+            lock_folder(self.path).close()
+        changed: tuple[str, ...] = ()
+        if resume:
+            try:
+                was = complete(_text(config))
+            except InputError as error:
+                raise InputError(f"{config}: does not tell what the run was ({error}); move the folder away") from None
+            changed = changes(was, config_text)
+        if changed and not force:
+            raise InputError(
+                f"{self.path}: the run to go on with has another configuration: {'; '.join(changed)}; "
+                "give it as it was, or add --force"
+            )
+        return changed
+
+    def open(
+        self,
+        config_text: str,
+        *,
+        resume: bool,
+        complete: Callable[[str], str] = str,
+        tensorboard: bool = False,
+        force: bool = False,
+    ) -> tuple[str, ...]:
+        """Make the folder, or go on in it, and lock it until `close` or the end of the process.
+
+        Raises and returns as `check` does; raises InputError too where another training has the folder.
+        """
+        self.check(config_text, resume=resume, complete=complete, force=force)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self._locked = lock_folder(self.path)
+        # Again, now that nobody else can come in between.
+        changed = self.check(config_text, resume=resume, complete=complete, force=force)
+        for folder in (self.path, self.checkpoints):
+            for left in folder.glob(".*.writing"):  # by a process that was killed
+                left.unlink()
+        if not resume or changed:
+            write_text(self.path / "config.yaml", config_text)
+        if tensorboard:
+            self._tensorboard = _tensorboard_writer(self.path)
+        return changed
+
+    def close(self) -> None:
+        """Let others have the folder."""
+        if self._locked is not None:
+            self._locked.close()
+            self._locked = None
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append one line to `log.jsonl`, to be on the disk before the checkpoint that counts it."""
+        with open(self._log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._to_tensorboard(entry)
+
+    def log_length(self) -> int:
+        """Lines written so far; a checkpoint remembers it."""
+        return len(self._log.read_text(encoding="utf-8").splitlines()) if self._log.exists() else 0
+
+    def cut_log(self, lines: int) -> None:
+        """Forget what was logged after the checkpoint that the run goes on from."""
+        if self._log.exists():
+            kept = self._log.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
+            write_text(self._log, "".join(kept))
+
+    def _to_tensorboard(self, entry: dict[str, Any]) -> None:
+        if self._tensorboard is None or "run" not in entry:
+            return
+        if not self._epochs and self._log.exists():
+            lines = [json.loads(line) for line in self._log.read_text(encoding="utf-8").splitlines()[:-1]]
+            self._epochs = {run: sum(_is_epoch(line, run) for line in lines) for run in ("rri", "control")}
+        self._epochs[entry["run"]] += _is_epoch(entry, entry["run"])
+        values = {k: v for k, v in entry.items() if isinstance(v, float)}
+        for score in entry.get("scores", []):
+            name = f"{score['feature']}{'_normalized' if score['normalized'] else ''}{'_flip' if score['flip'] else ''}"
+            values |= {f"{name}/rank1": score["rank1"], f"{name}/mAP": score["mAP"]}
+        for name, value in values.items():
+            self._tensorboard.add_scalar(f"{entry['run']}/{name}", value, self._epochs[entry["run"]])
+        self._tensorboard.flush()
+
+
+def _is_epoch(entry: dict[str, Any], run: str) -> bool:
+    return entry["kind"] == "epoch" and entry["run"] == run
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file in UTF-8 ({error})") from None
+
+
+def changes(old: str, new: str) -> tuple[str, ...]:
+    """The keys whose values differ, but for those that may."""
+    was, now = (dict(flatten(plain_yaml(text) or {})) for text in (old, new))
+    keys = [key for key in {**was, **now} if was.get(key) != now.get(key) and key not in MOVABLE]
+    return tuple(f"{key} was {was.get(key)}, is {now.get(key)}" for key in keys)
+
+
+def _tensorboard_writer(path: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError("TENSORBOARD True needs the extra: pip install 'reid[tensorboard]'") from None
+    return SummaryWriter(str(path / "tensorboard"))

@@ -1,0 +1,114 @@
+"""What the keys of INPUT make of the same images, and which of them cannot stand together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from yacs.config import CfgNode
+
+from reid.config import build
+from reid.config.loading import parse_config
+from reid.data.augmentation.jitter import Jitter
+from reid.data.augmentation.policy import POLICIES, apply_policy
+from reid.data.images.pixels import DecodedImages, ImageFiles
+from reid.errors import InputError
+from reid.records import ImageRecord, Split
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Split:
+    records = []
+    for number in range(12):
+        path = tmp_path / f"{number:02d}.jpg"
+        small = np.random.default_rng(number).integers(0, 256, (8, 4, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((32, 64)).save(path)
+        records.append(ImageRecord(str(path), number % 4 + 1, number % 2 + 1))
+    train = tuple(image for image in records if image.identity < 4)
+    rest = tuple(image for image in records if image.identity == 4)
+    return Split("drawn", train, rest[:1], rest)
+
+
+def config(tmp_path: Path, text: str = "", *pairs: str) -> CfgNode:
+    usual = ["MODEL.DEVICE", "cpu", "INPUT.SIZE", "[48, 24]", "SOLVER.BATCH_SIZE", "4"]
+    return parse_config(text, [*usual, "DATASETS.CACHE", str(tmp_path / "cache"), *pairs])
+
+
+def everything(settings: CfgNode, data: Split) -> list[torch.Tensor]:
+    loaders = build.loaders(settings, data)
+    return [
+        *(images for images, _ in loaders.train.epoch(0)),
+        *(images for images, _ in loaders.train.sample(9, 0)),
+        *loaders.query,
+        *loaders.gallery,
+    ]
+
+
+def test_the_cache_makes_no_difference(tmp_path, data):
+    steps = ["INPUT.PAD", "3", "INPUT.ERASING", "0.5", "INPUT.JITTER.HUE", "0.2", "INPUT.POLICY", "autoaugment"]
+    decoded = everything(config(tmp_path, "", *steps), data)
+    for other in ("INPUT: {CACHE: off}", "INPUT: {CACHE: 'off', THREADS: 1}", "INPUT: {DEVICE_CACHE: on}"):
+        for one, same in zip(decoded, everything(config(tmp_path, other, *steps), data), strict=True):
+            assert torch.equal(one, same)
+
+
+def test_each_key_arrives(tmp_path, data):
+    text = "INPUT: {CACHE: off, THREADS: 3, CORRUPT: skip, POLICY: trivialaugment}"
+    jitter = ["INPUT.JITTER.BRIGHTNESS", "0.1", "INPUT.JITTER.CONTRAST", "0.2", "INPUT.JITTER.SATURATION", "0.3"]
+    settings = config(tmp_path, text, *jitter, "INPUT.JITTER.HUE", "0.4", "INPUT.JITTER.PROBABILITY", "0.5")
+    loader = build.train_loader(settings, data)
+    assert isinstance(loader.images, ImageFiles) and loader.images.threads == 3
+    assert loader.jitter == Jitter(0.1, 0.2, 0.3, 0.4, 0.5)
+    assert loader.policy == "trivialaugment" and loader.corrupt == "skip"
+    moved = build.train_loader(config(tmp_path, "INPUT: {DEVICE_CACHE: on}"), data).images
+    assert isinstance(moved, DecodedImages) and isinstance(moved.pixels, torch.Tensor)
+
+
+def test_a_corrupt_image_is_an_error_or_left_out(tmp_path, data):
+    broken = Path(data.train[2].path)
+    broken.write_bytes(broken.read_bytes()[:-50])
+    for cache in ("on", "off"):
+        with pytest.raises(InputError, match=f"{broken.name}: unreadable"):
+            everything(config(tmp_path, "", "INPUT.CACHE", cache), data)
+    decoded, files = (
+        build.train_loader(config(tmp_path, "", "INPUT.CACHE", cache, "INPUT.CORRUPT", "skip"), data)
+        for cache in ("on", "off")
+    )
+    for (images, labels), (others, same) in zip(decoded.sample(9, 0), files.sample(9, 0), strict=True):
+        assert torch.equal(images, others) and torch.equal(labels, same)
+    assert list(decoded.left_out) == list(files.left_out) == [2]
+
+
+def test_on_and_off_are_words_and_stay_so(tmp_path):
+    settings = config(tmp_path, "INPUT: {CACHE: off, DEVICE_CACHE: off}")
+    assert settings.INPUT.CACHE == settings.INPUT.DEVICE_CACHE == "off"
+    assert parse_config(settings.dump()).INPUT == settings.INPUT
+    with pytest.raises(InputError, match=r"INPUT\.CORRUPT must be a text, not True"):
+        config(tmp_path, "INPUT: {CORRUPT: on}")
+
+
+def test_policies_of_the_configuration_are_those_there_are(tmp_path):
+    images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    for name in POLICIES:
+        config(tmp_path, "", "INPUT.POLICY", name)
+        apply_policy(images, name, np.zeros(1))
+    with pytest.raises(InputError, match="did you mean randaugment"):
+        config(tmp_path, "", "INPUT.POLICY", "randaugmnt")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told"),
+    [
+        (["INPUT.CACHE", "off", "INPUT.DEVICE_CACHE", "on"], "INPUT.CACHE off keeps none: leave it auto"),
+        (["INPUT.JITTER.HUE", "0.6"], "INPUT.JITTER.HUE 0.6 must be 0 to 0.5"),
+        (["INPUT.JITTER.PROBABILITY", "1.5"], "INPUT.JITTER.PROBABILITY 1.5 must be 0 to 1"),
+        (["INPUT.JITTER.BRIGHTNESS", "-0.1"], "INPUT.JITTER.BRIGHTNESS -0.1 must be"),
+        (["INPUT.THREADS", "-1"], "INPUT.THREADS -1 must be"),
+    ],
+)
+def test_what_cannot_stand_is_told(tmp_path, pairs, told):
+    with pytest.raises(InputError, match=told):
+        config(tmp_path, "", *pairs)

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from reid.config.loading import CHOICES, INPUT_SIZES, defaults, load_config, parse_config
+from reid.data import DATASETS
+from reid.data.synthetic.layout import FOLDERS, SIZES
+from reid.errors import InputError
+from reid.losses.orthogonality import PENALTIES
+from reid.model import BACKBONES
+from reid.model.network import CLASSIFIERS
+from reid.model.normalization import NORMS
+from reid.model.parametrization import MAPS, PARAMETRIZATIONS
+from reid.model.pooling import POOLINGS
+from reid.model.pooling.kmeans import INITS
+from reid.model.precision import PRECISIONS
+
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS, PARTS = sorted(FOLDER.glob("*.yaml")), sorted(FOLDER.glob("parts/*.yaml"))
+
+
+def test_choices_are_the_names_that_the_rooms_know() -> None:
+    assert set(CHOICES["MODEL.BACKBONE"]) == set(BACKBONES)
+    with torch.device("meta"):
+        sizes = {name: getattr(make(), "input_size", None) for name, make in BACKBONES.items()}
+    assert {name: tuple(size) for name, size in INPUT_SIZES.items()} == {n: s for n, s in sizes.items() if s}
+    assert set(CHOICES["MODEL.POOLING.NAME"]) == {*POOLINGS, "flatten"}
+    assert CHOICES["MODEL.NORM.NAME"] == NORMS
+    assert CHOICES["MODEL.CLASSIFIER.NAME"] == CLASSIFIERS
+    assert CHOICES["MODEL.POOLING.INIT"] == INITS
+    assert CHOICES["MODEL.EIGENLAYER.PARAMETRIZATION"] == PARAMETRIZATIONS
+    assert CHOICES["MODEL.EIGENLAYER.ORTHOGONAL_MAP"] == MAPS
+    assert CHOICES["LOSS.PENALTY"] == ("none", *PENALTIES)
+    assert set(CHOICES["DATASETS.NAME"]) == set(DATASETS)
+    assert set(CHOICES["SOLVER.PRECISION"]) == set(CHOICES["TEST.PRECISION"]) == set(PRECISIONS)
+    assert set(CHOICES["DATASETS.SYNTHETIC.SIZE"]) == {size for size, _ in SIZES}
+    assert set(CHOICES["DATASETS.SYNTHETIC.LAYOUT"]) == set(FOLDERS)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_loads_and_says_what_it_is(path: Path) -> None:
+    config = load_config(path)
+    assert config.is_frozen()
+    head = path.read_text(encoding="utf-8").split("OUTPUT_DIR")[0]
+    assert head.startswith(f"# python tools/train_svdnet.py --config-file configs/{path.name}")
+    assert "# Cost: " in head
+    assert "# Expect: " in head
+    assert "@" not in head
+    assert config.OUTPUT_DIR.startswith("runs/")
+
+
+@pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)
+def test_every_part_stands_on_a_base_and_trains_into_its_own_folder(path: Path) -> None:
+    config = load_config(path)
+    folder = f"runs/parts/{path.stem}"
+    assert folder == config.OUTPUT_DIR
+    share = 0.125 if path.stem.startswith("backbone_") else 0.5
+    assert ("market1501", share, 8) == (config.DATASETS.NAME, config.DATASETS.IDENTITIES, config.STEP0.EPOCHS)
+    sizes = {"resnet18": [64, 32], "deepface": [152, 152], "caffenet": [227, 227]}
+    assert sizes.get(config.MODEL.BACKBONE, [128, 64]) == config.INPUT.SIZE
+    others = [other for other in PARTS if other != path]
+    fields = {other: load_config(other, ["OUTPUT_DIR", folder]) for other in others}
+    assert not [other for other, same in fields.items() if same == config], "two files for one thing"
+
+
+def test_a_file_on_a_base_holds_only_what_differs(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("SEED: 5\nSOLVER: {BATCH_SIZE: 16, MOMENTUM: 0.8}\n")
+    (tmp_path / "middle.yaml").write_text("BASE: base.yaml\nSOLVER: {BATCH_SIZE: 8}\n")
+    (tmp_path / "leaf.yaml").write_text("BASE: middle.yaml\nSOLVER: {MOMENTUM: 0.7}\n")
+    config = load_config(tmp_path / "leaf.yaml", ["SOLVER.WEIGHT_DECAY", "0.1"])
+    assert (config.SEED, config.SOLVER.BATCH_SIZE, config.SOLVER.MOMENTUM) == (5, 8, 0.7)
+    assert config.SOLVER.WEIGHT_DECAY == 0.1
+    assert "BASE" not in config.dump()
+
+
+def test_a_base_that_is_missing_wrong_or_in_a_circle_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("BASE: b.yaml\n")
+    with pytest.raises(InputError, match=r"b\.yaml: no such configuration"):
+        load_config(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text("BASE: a.yaml\n")
+    with pytest.raises(InputError, match="leads back to itself"):
+        load_config(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text("SEEED: 1\n")
+    with pytest.raises(InputError, match=r"b\.yaml, the BASE of .*a.yaml: unknown key SEEED"):
+        load_config(tmp_path / "a.yaml")
+
+
+def test_overrides_come_last_and_are_converted() -> None:
+    text = "SOLVER: {BATCH_SIZE: 16}\nSTEP0: {LR: 1e-3}"
+    config = parse_config(text, ["SOLVER.BATCH_SIZE", "8", "RRI.CONTROL", "True", "MODEL.WEIGHTS", "none"])
+    assert config.SOLVER.BATCH_SIZE == 8
+    assert config.STEP0.LR == [1e-3]
+    assert config.RRI.CONTROL is True
+    assert config.RRI.MAX_ROUNDS == defaults().RRI.MAX_ROUNDS
+
+
+def test_texts_stay_what_they_are() -> None:
+    config = parse_config("", ["OUTPUT_DIR", "1e5", "RESTRAINT.FREEZE", "['norm', 'backbone.conv1']"])
+    assert config.OUTPUT_DIR == "1e5"
+    assert config.RESTRAINT.FREEZE == ["norm", "backbone.conv1"]
+    assert parse_config("", ["RESTRAINT.FREEZE", "norm"]).RESTRAINT.FREEZE == ["norm"]
+
+
+@pytest.mark.parametrize("text", ["MODEL: {POOLING: max}", "MODEL: {POOLING: {NAME: max}}"])
+def test_the_pooling_of_an_earlier_version_is_read_as_its_name(text: str) -> None:
+    """Checkpoints carry their configuration as text, and there it was `POOLING: max`."""
+    expected = defaults()
+    expected.MODEL.POOLING.NAME = "max"
+    assert parse_config(text).MODEL.POOLING == expected.MODEL.POOLING
+    assert parse_config("", ["MODEL.POOLING", "max"]).MODEL.POOLING.NAME == "max"
+    with pytest.raises(InputError, match=r"MODEL\.POOLING\.NAME 'gen' is none of .*did you mean gem"):
+        parse_config("MODEL: {POOLING: gen}")
+
+
+def test_the_official_recipe_is_refused_from_scratch() -> None:
+    official = next(path for path in CONFIGS if path.stem == "market1501_svdnet_resnet50_official")
+    with pytest.raises(InputError, match="BatchNorm statistics of a pretrained network"):
+        load_config(official, ["MODEL.WEIGHTS", "none"])
+
+
+def test_a_dumped_config_is_read_back_the_same() -> None:
+    config = load_config(CONFIGS[0])
+    assert parse_config(config.dump()) == config
+
+
+def test_several_mistakes_are_told_together_with_near_names() -> None:
+    text = "MODEL: {BACKBON: x, BACKBONE: resnet5}\nSOLVER: {BATCH_SIZE: many}\nRRI: 3"
+    with pytest.raises(InputError) as caught:
+        parse_config(text, ["STEP0.EPOCHS", "0", "epochs", "3"])
+    message = str(caught.value)
+    for part in (
+        "unknown key MODEL.BACKBON (did you mean MODEL.BACKBONE",
+        "MODEL.BACKBONE 'resnet5' is none of",
+        "did you mean resnet50",
+        "SOLVER.BATCH_SIZE must be an integer, not 'many'",
+        "RRI is a section",
+        "STEP0.EPOCHS 0 must be 1 or more",
+        "unknown key epochs",
+    ):
+        assert part in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["SOLVER.NORM_STATISTICS", "frozen", "MODEL.WEIGHTS", "none"], "pretrained network"),
+        (["SOLVER.BATCH_SIZE"], "has no value"),
+        (["INPUT.SIZE", "[256]"], "height and width"),
+        (["INPUT.SIZE", "[256, 'a']"], "must be an integer"),
+        (["INPUT.STD", "[0.1, 0.1, 0]"], "STD above 0"),
+        (["STEP0.MILESTONES", "[0.8, 0.4]"], "rising fractions"),
+        (["STEP0.LR", "[1e-3, 1e-4]"], "one rate"),
+        (["RELAXATION.LR", "[]"], "positive rates"),
+        (["MODEL.BACKBONE", "osnet_x1_0", "MODEL.LAST_STRIDE", "1"], "is for ResNets"),
+        (["MODEL.BACKBONE", "caffenet"], r"INPUT.SIZE \[256, 128\] must be \[227, 227\] for caffenet"),
+        (["MODEL.POOLING.NAME", "flatten"], "flatten needs maps of one size .*deepface.*, not those of resnet50"),
+        (["MODEL.BACKBONE", "osnet_x0_25", "MODEL.NORM.NAME", "ibn_a"], "ibn_a is for ResNets, not for osnet_x0_25"),
+        (["MODEL.BACKBONE", "deepface", "MODEL.NORM.NAME", "group"], "deepface has none: leave it batch"),
+        (["MODEL.NORM.GROUPS", "0"], "GROUPS 0 must be 1 or more"),
+        (["MODEL.NORM.NAME", "layer", "SOLVER.NORM_STATISTICS", "frozen"], "MODEL.NORM.NAME layer has none"),
+        (["MODEL.NECK", "bnneck", "SOLVER.NORM_STATISTICS", "frozen"], "a BNNeck, which is new"),
+        (["MODEL.CLASSIFIER.SCALE", "0"], "SCALE 0.0 must be above 0"),
+        (
+            ["MODEL.CLASSIFIER.NAME", "cosine", "RRI.ROTATE_CLASSIFIER", "True", "RRI.VARIANT", "U"],
+            "U does not, US does",
+        ),
+        (["STEP0.LR_FACTORS", "neck.fc6"], "'neck.fc6' must be a name and a factor above 0"),
+        (["STEP0.LR_FACTORS", "neck.fc6=0"], "'neck.fc6=0' must be a name and a factor above 0"),
+        (["RRI.ROTATE_CLASSIFIER", "True", "MODEL.EIGENLAYER.RELU", "True"], "plain Eigenlayer"),
+        (["MODEL.EIGENLAYER.LAST", "True", "MODEL.EIGENLAYER.DIM", "5"], "the classifier"),
+        (["RRI.PATIENCE", "0"], "PATIENCE"),
+        (["SOLVER.MOMENTUM", "True"], "must be a number"),
+        (["RRI.CONTROL", "1"], "must be True or False"),
+        (["STEP0.LR", "[1e999]"], "finite"),
+        (["SOLVER.WEIGHT_DECAY", "-1"], "WEIGHT_DECAY -1.0 must be 0 or more"),
+        (["RESTRAINT.GAMMA", "-3"], "GAMMA -3.0 must be 0 to 1"),
+        (["SEED", "99999999999"], "SEED 99999999999 must be 0 to"),
+        (["MODEL.WEIGHTS", ""], "must not be empty"),
+        (["MODEL.POOLING.P", "0"], "POOLING.P 0.0 must be above 0"),
+        (["LOSS.IDENTITY", "0"], "LOSS gives every loss the weight 0"),
+        (["LOSS.TRIPLET", "1"], "LOSS.TRIPLET compares images of one identity, .*: set SAMPLER.NAME identity"),
+        (["LOSS.CONTRASTIVE", "1"], "SAMPLER.NAME identity or mined"),
+        (["LOSS.CIRCLE", "1", "SAMPLER.NAME", "mined"], "SAMPLER.NAME mined makes the tuples of LOSS.CONTRASTIVE"),
+        (["LOSS.CONTRASTIVE", "1", "SAMPLER.NAME", "mined", "SAMPLER.NEGATIVES", "3"], "32 must be a multiple of 5"),
+        (["LOSS.CONTRASTIVE_TAU", "2.5"], "CONTRASTIVE_TAU 2.5 must be"),
+        (["SAMPLER.NAME", "identity", "SAMPLER.INSTANCES", "32"], "holds one identity of SAMPLER.INSTANCES 32"),
+        (["SAMPLER.NAME", "identity", "SAMPLER.INSTANCES", "5"], "BATCH_SIZE 32 must be a multiple of 5"),
+        (["SAMPLER.INSTANCES", "1"], "INSTANCES 1 must be 2 or more"),
+        (["LOSS.PENALTY", "so"], "PENALTY so and LOSS.PENALTY_WEIGHT 0.0 must both be given or neither"),
+        (["LOSS.PENALTY_WEIGHT", "1"], "PENALTY none and LOSS.PENALTY_WEIGHT 1.0 must both be given or neither"),
+        (["LOSS.PENALTY_STEPS", "[0.5, 0.2]", "LOSS.PENALTY_FACTORS", "[1, 2]"], "rising parts of a stage"),
+        (["LOSS.PENALTY_STEPS", "[0.5, 0.6]"], "each with one of LOSS.PENALTY_FACTORS"),
+        (["LOSS.PENALTY_FACTORS", "[-1]"], "must be 0 or more"),
+        (
+            ["MODEL.EIGENLAYER.PARAMETRIZATION", "orthogonal"],
+            "leaves W no freedom to be replaced: set RRI.MAX_ROUNDS 0",
+        ),
+        (["MODEL.CLASSIFIER.NAME", "arcface", "MODEL.EIGENLAYER.LAST", "True"], "leaves no classifier to be arcface"),
+        (
+            ["MODEL.CLASSIFIER.NAME", "arcface", "RRI.ROTATE_CLASSIFIER", "True", "RRI.VARIANT", "QD"],
+            "QD does not, US does",
+        ),
+        (["DATASETS.IDENTITIES", "0"], "DATASETS.IDENTITIES 0.0 must be"),
+        (["MODEL.POOLING.CLUSTERS", "1"], "CLUSTERS 1 must be 2 or more"),
+        (["MODEL.POOLING.NAME", "netvlad", "MODEL.POOLING.DESCRIPTORS", "63"], "DESCRIPTORS 63 .* the 64 clusters"),
+        (["MODEL.POOLING.NAME", "ghost_vlad", "MODEL.POOLING.DESCRIPTORS", "64"], "DESCRIPTORS 64 .* the 65 clusters"),
+        (["MODEL.POOLING.INIT", "kmeans"], "POOLING.INIT 'kmeans' is none of kmeans_v1, kmeans_v2, random"),
+        (["MODEL.POOLING.REGIONS", "0"], "REGIONS 0 must be 1 or more"),
+        (["RELAXATION.OPTIMIZER", "adamx"], "RELAXATION.OPTIMIZER 'adamx' is none of sgd, adam, adamw"),
+    ],
+)
+def test_values_that_cannot_work(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_config("", overrides)
+
+
+def test_a_python_file_is_refused_and_not_executed(tmp_path: Path) -> None:
+    trap = tmp_path / "config.py"
+    trap.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\ncfg = {{}}\n")
+    with pytest.raises(InputError, match="never executed"):
+        load_config(trap)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_yaml_tags_do_not_run_code(tmp_path: Path) -> None:
+    path = tmp_path / "trap.yaml"
+    path.write_text(f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']\n")
+    with pytest.raises(InputError, match="no valid YAML"):
+        load_config(path)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[1, 2]", b"a: [", b"just text"])
+def test_files_that_are_no_config(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="broken"):
+        load_config(path)
+
+
+def test_a_missing_config_offers_near_ones(tmp_path: Path) -> None:
+    (tmp_path / "demo_synthetic.yaml").write_text("")
+    with pytest.raises(InputError, match="did you mean demo_synthetic"):
+        load_config(tmp_path / "demo_syntetic.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("SEED: " + "9" * 400, "64 bits"),
+        ("STEP0: {GAMMA: 0x" + "f" * 300 + "}", "64 bits"),
+        ("SEED: !!int x", "does not fit its tag"),
+        ("[" * 5000, "nested deeper"),
+        ("OUTPUT_DIR: " + "a" * 5000, "at most 4,096 letters"),
+        ("&a {b: *a}", "nested deeper"),
+    ],
+)
+def test_hostile_values_are_mistakes_like_others(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=words):
+        load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("value", ["0x" + "f" * 300, "[" * 300, "9" * 4200, "(" * 4000, "{[]: 1}"])
+def test_hostile_overrides_are_mistakes_like_others(value: str) -> None:
+    with pytest.raises(InputError):
+        parse_config("", ["STEP0.GAMMA", value])

@@ -1,0 +1,87 @@
+"""Patterns for where identity and camera stand: what they find, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from reid.data.datasets.pattern import compile_pattern
+from reid.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "found"),
+    [
+        ("{identity}_c{camera}*", "0002_c1s1_000451_03", ("0002", "1")),
+        ("{identity}_c{camera}*", "Anna_clara_c12", ("Anna_clara", "12")),
+        ("{identity:4}{camera:3}", "0001002", ("0001", "002")),
+        ("{identity}/cam{camera}_*", "Ann <b> Ä/cam03_x", ("Ann <b> Ä", "03")),
+        ("{camera}/{identity}/*", "Eingang 1/Möller/12", ("Möller", "Eingang 1")),
+        ("**/{identity}/{camera}/*", "a/b/c/d/e", ("c", "d")),
+        ("**/{identity}/{camera}/*", "c/d/e", ("c", "d")),
+        ("x*/**/{identity}_{camera}", "xy/z/anna_1", ("anna", "1")),
+        ("*_{camera}_{identity}", "a_b_1_2", ("1_2", "b")),
+        ("{identity}.v1_c{camera}", "a.v1_c3", ("a", "3")),
+        ("{identity}_*_{camera}_*", "0000_031_14_0303morning_0245_0", ("0000", "14")),
+        ("{identity}*_{camera}", "007anna_b", ("007", "b")),
+        ("{camera}/*/{identity} *", "entrance/2024-05-01/anna 7", ("anna", "entrance")),
+    ],
+)
+def test_the_fields_are_found(pattern: str, path: str, found: tuple[str, str]) -> None:
+    match = compile_pattern(pattern).fullmatch(path)
+    assert match is not None and (match["identity"], match["camera"]) == found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("{identity}_c{camera}*", "0002_cx"),
+        ("{identity}_c{camera}*", "_c2"),
+        ("{identity}_c{camera}*", "deeper/0002_c1"),
+        ("{identity}/*", "anna"),
+        ("{identity}/*", "anna/b/1"),
+        ("{identity:4}{camera:3}", "00010021"),
+        ("{identity}.v1_c{camera}", "axv1_c3"),
+        ("{identity}*_{camera}", "anna_b"),
+    ],
+)
+def test_what_does_not_fit_is_not_found(pattern: str, path: str) -> None:
+    assert compile_pattern(pattern).fullmatch(path) is None
+
+
+def test_a_pattern_without_a_camera_has_no_such_group() -> None:
+    match = compile_pattern("{identity}/*").fullmatch("anna/1")
+    assert match is not None and match.groupdict() == {"identity": "anna"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("", "must say where"),
+        ("c{camera}_*", "has no {identity}"),
+        ("*.{identity}.jpg", "ends like a file name"),
+        ("/{identity}/*", "begins with /"),
+        ("{person}_*", "has {person}; a field is"),
+        ("{}_*", "has {}; a field is"),
+        ("{identity_*", "a brace without"),
+        ("{identity}/{identity}_*", "{identity} twice"),
+        ("{identity}{camera}_*", "nothing between {identity} and {camera}"),
+        ("*{identity}_*", "nothing between * and {identity}"),
+        ("{identity:0}_*", "width of a field"),
+        ("{identity:}_*", "width of a field"),
+        ("{identity:٣}_*", "width of a field"),
+        ("a**/{identity}", "in the middle of a name"),
+        ("**/x/**/{identity}", "**/ twice"),
+        ("**{identity}", "nothing between"),
+    ],
+)
+def test_a_wrong_pattern_is_told_in_one_line(pattern: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        compile_pattern(pattern)
+    assert said in str(caught.value) and repr(pattern) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["a" * 4000, "a/" * 2000 + "a" * 200, "1" * 4000, "a1" * 2000])
+def test_nothing_takes_exponential_time(path: str) -> None:
+    # With backtracking, ten open parts over 4,000 characters would not end within a lifetime.
+    expression = compile_pattern("**/{identity}a*a*a*a*a*a*a*{camera}*b")
+    assert expression.fullmatch(path) is None

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from reid.data.datasets.subset import share_of_identities
+from reid.errors import InputError
+from reid.records import ImageRecord, Split
+
+
+def split(identities: int) -> Split:
+    train = tuple(ImageRecord(f"{i}_{k}.jpg", 3 * i + 5, 1) for i in range(identities) for k in range(i % 3 + 1))
+    return Split("drawn", train, (ImageRecord("q.jpg", 1, 1),), (ImageRecord("g.jpg", 1, 2),))
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.5, 5), (0.31, 4), (0.99, 10), (0.2, 2)])
+def test_so_many_identities_evenly_spread_with_all_their_images(share: float, kept: int) -> None:
+    whole, part = split(10), share_of_identities(split(10), share)
+    identities = sorted(part.train_labels())
+    assert len(identities) == kept
+    gaps = [b - a for a, b in itertools.pairwise(identities)]
+    assert max(gaps) - min(gaps) <= 3  # neighbours are 3 apart in number
+    assert part.train == tuple(image for image in whole.train if image.identity in identities)
+    assert (part.query, part.gallery) == (whole.query, whole.gallery)
+    assert share_of_identities(split(10), share) == part
+
+
+def test_the_whole_is_left_alone_and_too_little_is_told() -> None:
+    whole = split(4)
+    assert share_of_identities(whole, 1.0) is whole
+    with pytest.raises(InputError, match=r"DATASETS.IDENTITIES 0.2 leaves 1 of 4"):
+        share_of_identities(whole, 0.2)

@@ -1,0 +1,64 @@
+"""Drawn once, read with the real readers, drawn anew when the drawing has changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reid.data import DATASETS
+from reid.data.datasets.synthetic import read_synthetic
+from reid.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("synthetic-cache")
+
+
+@pytest.mark.parametrize(("layout", "cameras"), [("market", 4), ("duke", 8)])
+def test_both_layouts_are_drawn_once_and_read_whole(cache, layout, cameras):
+    options = {"cache": cache, "size": "tiny", "layout": layout, "seed": 3}
+    split = DATASETS["synthetic"](Path("ignored"), **options)
+    assert split.name == f"synthetic-{layout}-tiny-seed3"
+    assert {image.camera for image in split.gallery} == set(range(1, cameras + 1))
+    time = Path(split.train[0].path).stat().st_mtime_ns
+    assert DATASETS["synthetic"](Path("ignored"), **options) == split
+    assert Path(split.train[0].path).stat().st_mtime_ns == time
+
+
+def test_a_lost_image_is_noticed(cache):
+    options = {"cache": cache, "size": "tiny", "layout": "market", "seed": 3}
+    split = read_synthetic(Path("ignored"), **options)
+    Path(split.query[0].path).unlink()
+    with pytest.raises(InputError, match=rf"query has {len(split.query) - 1} images, not {len(split.query)}"):
+        read_synthetic(Path("ignored"), **options)
+    assert len(read_synthetic(Path("ignored"), strict=False, **options).query) == len(split.query) - 1
+
+
+@pytest.mark.parametrize("damage", ["older", "missing"])
+def test_an_older_or_unfinished_drawing_is_replaced(cache, monkeypatch, damage):
+    options = {"cache": cache, "size": "tiny", "layout": "duke", "seed": 3}
+    read_synthetic(Path("ignored"), **options)
+    note = cache / "synthetic-duke-tiny-seed3" / "synthetic.json"
+    kept = note.read_text(encoding="utf-8")
+    drawn = []
+    monkeypatch.setattr("reid.data.datasets.synthetic.draw_dataset", lambda folder, **given: drawn.append(folder))
+    if damage == "older":
+        note.write_text(json.dumps({**json.loads(kept), "generator": "an older one"}), encoding="utf-8")
+    else:
+        note.unlink()
+    with pytest.raises(InputError):  # the drawing is a stand-in here, so nothing is found afterwards
+        read_synthetic(Path("ignored"), **options)
+    assert drawn == [note.parent] and not note.parent.exists()
+    monkeypatch.undo()
+    assert len(read_synthetic(Path("ignored"), **options).train) == 64
+
+
+def test_an_unknown_layout_and_size_are_told(tmp_path):
+    with pytest.raises(InputError, match=r"unknown layout 'cuhk'.*market, duke"):
+        read_synthetic(Path("ignored"), cache=tmp_path, size="tiny", layout="cuhk")
+    with pytest.raises(InputError, match="huge"):
+        read_synthetic(Path("ignored"), cache=tmp_path, size="huge")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,235 @@
+"""Images are decoded once, exactly, and a file of them is never stale and never half-written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reid.data.images import cache as cache_module
+from reid.data.images.cache import decode_images
+from reid.errors import InputError
+from reid.io.folders import new_folder
+
+
+@pytest.fixture
+def paths(tmp_path, make_image) -> list[str]:
+    files = [tmp_path / f"{index:03d}.jpg" for index in range(150)]  # more than two pieces
+    for index, file in enumerate(files):
+        make_image(file, index)
+    return [str(file) for file in files]
+
+
+def decode(paths, tmp_path, **options):
+    return decode_images(paths, **{"size": (128, 64), "cache": tmp_path / "cache", "progress": False, **options})
+
+
+def test_pixels_and_order_are_those_of_the_files(tmp_path, paths):
+    images = decode(paths, tmp_path)
+    assert images.shape == (150, 3, 128, 64) and images.dtype == np.uint8
+    for index in (0, 63, 64, 149):
+        np.testing.assert_array_equal(images[index].transpose(1, 2, 0), np.asarray(Image.open(paths[index])))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_resizing_is_antialiased_height_by_width(tmp_path):
+    stripes = np.zeros((256, 128, 3), dtype=np.uint8)
+    stripes[:, ::2] = 200
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    image = decode([str(tmp_path / "stripes.png")], tmp_path, size=(64, 32))[0]
+    assert image.shape == (3, 64, 32)
+    # stripes one pixel wide average out; plain bilinear sampling would keep some of them
+    assert np.abs(image[:, :, 2:-2].astype(int) - 100).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P"])
+def test_every_colour_mode_becomes_rgb(tmp_path, mode):
+    path = tmp_path / ("image.jpg" if mode in ("L", "CMYK") else "image.png")
+    Image.new("RGB", (64, 128), (204, 204, 204)).convert(mode).save(path)
+    image = decode([str(path)], tmp_path)[0]
+    assert image.shape == (3, 128, 64) and np.abs(image.astype(int) - 204).max() <= 2
+
+
+def test_a_large_array_is_a_read_only_file_decoded_once(tmp_path, paths, monkeypatch):
+    mapped = decode(paths, tmp_path, in_memory_limit=0)
+    assert isinstance(mapped, np.memmap) and not mapped.flags.writeable
+    np.testing.assert_array_equal(mapped, decode(paths, tmp_path))
+    monkeypatch.setattr(cache_module, "decode_image", lambda *_: pytest.fail("decoded again"))
+    np.testing.assert_array_equal(decode(paths, tmp_path, in_memory_limit=0), mapped)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_the_limit_counts_bytes(tmp_path, paths):
+    needed = 150 * 3 * 128 * 64
+    assert not isinstance(decode(paths, tmp_path, in_memory_limit=needed), np.memmap)
+    assert isinstance(decode(paths, tmp_path, in_memory_limit=needed - 1), np.memmap)
+
+
+@pytest.mark.parametrize("change", ["content", "time", "order", "size"])
+def test_a_changed_dataset_is_decoded_anew(tmp_path, paths, make_image, change):
+    before = np.array(decode(paths, tmp_path, in_memory_limit=0))
+    options = {}
+    if change == "content":
+        make_image(Path(paths[3]), 999)
+    elif change == "time":
+        os.utime(paths[3], ns=(1, 1))
+    elif change == "order":
+        paths[0], paths[1] = paths[1], paths[0]
+    else:
+        options["size"] = (64, 32)
+    after = decode(paths, tmp_path, in_memory_limit=0, **options)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    if change in ("content", "order"):
+        assert not np.array_equal(after, before)
+
+
+@pytest.mark.parametrize("cut", [2, 60, 1200])
+@pytest.mark.parametrize("limit", [0, 2**30])
+def test_a_truncated_image_is_named_and_leaves_nothing(tmp_path, paths, cut, limit):
+    broken = Path(paths[100])
+    broken.write_bytes(broken.read_bytes()[:-cut])
+    with pytest.raises(InputError, match="unreadable or truncated") as caught:
+        decode(paths, tmp_path, in_memory_limit=limit)
+    assert str(broken) in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"plain text", b"\xff\xd8\xff\xe0" + b"\0" * 30, b"\x89PNG\r\n\x1a\n\0\0"])
+def test_a_file_that_is_no_image_is_named(tmp_path, content):
+    path = tmp_path / "no.jpg"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"no\.jpg: unreadable or truncated"):
+        decode([str(path)], tmp_path)
+
+
+@pytest.mark.parametrize("limit", [0, 2**30])
+def test_a_missing_image_is_named(tmp_path, paths, limit):
+    os.unlink(paths[7])
+    with pytest.raises(InputError, match=r"007\.jpg: no such image"):
+        decode(paths, tmp_path, in_memory_limit=limit)
+
+
+def test_a_giant_image_is_refused_by_its_header(tmp_path):
+    path = tmp_path / "giant.png"
+    Image.new("1", (10_000, 5_001)).save(path)
+    with pytest.raises(InputError, match=r"giant\.png: 10000 x 5001 pixels, above the limit of 50,000,000"):
+        decode([str(path)], tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"plain text", None])
+def test_an_array_without_some_images_is_never_taken_for_the_whole(tmp_path, paths, monkeypatch, content):
+    broken = Path(paths[100])
+    broken.write_bytes(broken.read_bytes()[:-60] if content is None else content)
+    found: dict[int, str] = {}
+    images = decode(paths, tmp_path, in_memory_limit=0, broken=found)
+    assert list(found) == [100] and str(broken) in found[100] and "\n" not in found[100]
+    assert not images[100].any() and images[99].any()
+    with pytest.raises(InputError, match=r"100\.jpg: unreadable or truncated"):
+        decode(paths, tmp_path, in_memory_limit=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "decode_image", lambda *_: pytest.fail("decoded again"))
+        again: dict[int, str] = {}
+        np.testing.assert_array_equal(decode(paths, tmp_path, in_memory_limit=0, broken=again), images)
+        assert again == found
+    for note in (tmp_path / "cache").glob("*.json"):
+        note.unlink()  # without it nobody knows what is missing: decoded anew
+    once_more: dict[int, str] = {}
+    decode(paths, tmp_path, in_memory_limit=0, broken=once_more)
+    assert once_more == found
+
+
+def _decode_in_a_process(paths: list[str], cache: str, barrier: Any, hashes: Any) -> None:
+    barrier.wait(timeout=60)
+    images = decode_images(paths, size=(128, 64), cache=Path(cache), in_memory_limit=0, progress=False)
+    hashes.put(hashlib.sha256(np.array(images)).hexdigest())
+
+
+def test_processes_that_build_it_at_once_do_each_other_no_harm(tmp_path, paths):
+    context = multiprocessing.get_context("fork")
+    barrier, hashes = context.Barrier(3), context.Queue()
+    arguments = (paths, str(tmp_path / "cache"), barrier, hashes)
+    processes = [context.Process(target=_decode_in_a_process, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    found = {hashes.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join(timeout=60)
+        assert process.exitcode == 0
+    assert found == {hashlib.sha256(np.array(decode(paths, tmp_path))).hexdigest()}
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path, paths):
+    decode(paths, tmp_path, in_memory_limit=0)
+    (stored,) = (tmp_path / "cache").iterdir()
+    stem = stored.stem
+    stored.unlink()
+    old, new = (stored.with_name(f".{stem}.{part}.partial") for part in ("old", "new"))
+    old.write_bytes(b"x")
+    new.write_bytes(b"x")
+    os.utime(old, (1, 1))
+    decode(paths, tmp_path, in_memory_limit=0)
+    assert not old.exists() and new.exists()
+
+
+@pytest.mark.parametrize("size", [(64, 128), (50, 131), (200, 90), (31, 300)])
+def test_resizing_is_that_of_pillow_to_one_level(tmp_path, make_image, size):
+    make_image(tmp_path / "image.jpg", 5, size)
+    mine = decode([str(tmp_path / "image.jpg")], tmp_path, size=(256, 128))[0].transpose(1, 2, 0)
+    with Image.open(tmp_path / "image.jpg") as image:
+        wanted = np.asarray(image.resize((128, 256), Image.Resampling.BILINEAR))
+    assert np.abs(mine.astype(int) - wanted).max() <= 1
+
+
+def test_a_disk_that_fills_leaves_nothing(tmp_path, paths, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        decode(paths, tmp_path, in_memory_limit=0)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_room_is_checked_first(tmp_path, paths, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3 * 2**20))
+    monkeypatch.setattr(cache_module, "decode_image", lambda *_: pytest.fail("decoded all the same"))
+    with pytest.raises(InputError, match=r"decoding 150 images at 128x64 needs 4 MiB .* has 3 MiB free"):
+        decode(paths, tmp_path, in_memory_limit=0)
+
+
+def test_a_damaged_cache_file_is_told(tmp_path, paths):
+    decode(paths, tmp_path, in_memory_limit=0)
+    (stored,) = (tmp_path / "cache").iterdir()
+    stored.write_bytes(stored.read_bytes()[:1000])
+    with pytest.raises(InputError, match="damaged cache file"):
+        decode(paths, tmp_path, in_memory_limit=0)
+
+
+def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "made") as partial:
+        (partial / "file").write_text("x")
+        assert not (tmp_path / "made").exists()
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    with new_folder(tmp_path / "made") as partial:
+        (partial / "file").write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_faster_neighbour_keeps_its_folder(tmp_path):
+    with new_folder(tmp_path / "made") as partial:
+        (partial / "file").write_text("slow")
+        (tmp_path / "made").mkdir()
+        (tmp_path / "made" / "file").write_text("fast")
+    assert (tmp_path / "made" / "file").read_text() == "fast"
+    assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,52 @@
+"""Threads that use one PyTorch thread each leave all others as they were."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from reid.data.threads import one_thread_each
+
+ASKED_AFTERWARDS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from reid.threads import one_thread_each
+if len(sys.argv) > 1:
+    with ThreadPoolExecutor(2, initializer=one_thread_each()) as pool:
+        list(pool.map(lambda _: torch.ones(9).sum(), range(8)))
+print(torch.get_num_threads())
+"""
+
+
+def numbers(workers: int) -> list[int]:
+    with ThreadPoolExecutor(workers, initializer=one_thread_each()) as pool:
+        return list(pool.map(lambda _: torch.get_num_threads(), range(8 * workers)))
+
+
+def test_only_the_threads_that_ask_for_it() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert set(numbers(4)) == {1}
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_main_thread_that_has_not_computed_yet_keeps_its_own() -> None:
+    def asked(*arguments: str) -> int:
+        command = [sys.executable, "-c", ASKED_AFTERWARDS, *arguments]
+        environment = {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(Path(__file__).parents[2])}
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+
+    if asked() == 1:
+        pytest.skip("PyTorch uses one thread on this machine")
+    assert asked("with a pool") == 2

@@ -1,0 +1,94 @@
+"""A card gets the scores of its own checkpoint, or none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from drawn_run import DrawnRun
+
+from reid.errors import InputError
+from reid.inference.export.metadata import Facts
+from reid.inference.export.scores import find_scores, read_scores
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> DrawnRun:
+    drawn = DrawnRun(tmp_path / "run", rounds=2)
+    drawn.write()
+    (tmp_path / "run" / "checkpoints").mkdir()
+    return drawn
+
+
+def row_of(run: DrawnRun, name: str, stage: str, round: int) -> dict[str, object]:
+    (row,) = [r for r in run.rows if (r["run"], r["stage"], r["round"]) == (name, stage, round)]
+    return row
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("rri_step0", ("rri", "step0", 0)),
+        ("control_step0", ("rri", "step0", 0)),
+        ("rri_r01_restraint", ("rri", "restraint", 1)),
+        ("control_r02_relaxation", ("control", "relaxation", 2)),
+        ("rri_last", ("rri", "restraint", 3)),
+        ("control_last", ("control", "restraint", 3)),
+    ],
+)
+def test_the_row_of_the_checkpoint(run: DrawnRun, name: str, row: tuple[str, str, int]) -> None:
+    wanted = row_of(run, *row)
+    checkpoint = run.folder / "checkpoints" / f"{name}.pth"
+    found = find_scores(checkpoint, float(str(wanted["correlation"])))
+    assert found is not None and (found.dataset, found.source) == ("market1501", "scores.json")
+    assert list(found.scores) == wanted["scores"]
+    assert find_scores(checkpoint, 0.999 * float(str(wanted["correlation"]))) is None
+
+
+def test_a_run_that_goes_on_is_ahead_of_its_rows(run: DrawnRun) -> None:
+    scores = run.folder / "scores.json"
+    content = json.loads(scores.read_text())
+    last = run.folder / "checkpoints" / "rri_last.pth"
+    correlation = row_of(run, "rri", "restraint", 3)["correlation"]
+    scores.write_text(json.dumps({**content, "stopped": None}))
+    assert find_scores(last, correlation) is None  # type: ignore[arg-type]
+    content["rows"] = [r for r in content["rows"] if (r["run"], r["round"]) != ("control", 3)]
+    scores.write_text(json.dumps(content))
+    assert find_scores(last, correlation) is not None  # type: ignore[arg-type]
+    unfinished = row_of(run, "control", "relaxation", 2)["correlation"]
+    assert find_scores(last.with_name("control_last.pth"), unfinished) is None  # type: ignore[arg-type]
+    for broken in ("", "[1]", '{"rows": 3}', '{"rows": [1]}'):
+        scores.write_text(broken)
+        assert find_scores(last, correlation) is None  # type: ignore[arg-type]
+
+
+def test_an_evaluation_is_taken_where_it_can_only_be_this_ones(tmp_path: Path) -> None:
+    score = {"feature": "input", "normalized": True, "flip": False, "rank1": 0.5, "mAP": 0.25}
+    plain = {**score, "normalized": False}
+    evaluation, checkpoint = tmp_path / "evaluation.json", tmp_path / "model.pth"
+    checkpoint.touch()
+    assert find_scores(checkpoint, 0.5) is None
+    evaluation.write_text(json.dumps({"dataset": "d", "scores": [plain, score], "metric": "euclidean"}))
+    found = find_scores(checkpoint, 0.5)
+    assert found is not None and found.scores == (plain, score) and found.source == "evaluation.json"
+    evaluation.write_text(json.dumps({"dataset": "d", "scores": [plain, score], "metric": "cosine"}))
+    assert read_scores(evaluation).scores == (score,)
+    (tmp_path / "other.safetensors").touch()
+    assert find_scores(checkpoint, 0.5) is None
+    evaluation.write_text('{"dataset": "d", "scores": [{"rank1": 1}]}')
+    with pytest.raises(InputError, match=r"evaluation\.json: no evaluation"):
+        read_scores(evaluation)
+
+
+def test_of_the_very_form(run: DrawnRun, describe: Callable[..., Facts]) -> None:
+    wanted = row_of(run, "rri", "restraint", 3)
+    found = find_scores(run.folder / "checkpoints" / "rri_last.pth", wanted["correlation"])  # type: ignore[arg-type]
+    assert found is not None
+    for feature in ("input", "output"):
+        for normalised in (True, False):
+            for flip in (True, False):
+                score = found.of(describe(feature=feature, normalised=normalised, flip=flip).form)
+                assert score is not None
+                assert (score["feature"], score["normalized"], score["flip"]) == (feature, normalised, flip)

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import errno
+import signal
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from reid.errors import InputError
+from reid.io.checkpoint import load_checkpoint, load_newest, load_strictly, load_tensors, save_checkpoint
+
+CONTENT = {
+    "num_classes": 3,
+    "model": {"weight": torch.arange(3.0)},
+    "config": "SEED: 1\n",
+    "position": {"losses": [1.5]},
+}
+
+
+def test_saved_and_loaded_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.pth"
+    save_checkpoint(path, CONTENT)
+    loaded = load_checkpoint(path)
+    assert torch.equal(loaded["model"]["weight"], CONTENT["model"]["weight"])  # type: ignore[index]
+    assert loaded["position"] == {"losses": [1.5]}
+    assert [p.name for p in path.parent.iterdir()] == ["a.pth"]
+
+
+class FullDisk:
+    """A file on a disk that fills after some bytes."""
+
+    def __init__(self, file: Any, room: int) -> None:
+        self.file, self.room = file, room
+
+    def __enter__(self) -> FullDisk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def write(self, data: bytes) -> int:
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return int(self.file.write(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("room", [0, 600])
+def test_a_full_disk_keeps_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    path = tmp_path / "a.pth"
+    save_checkpoint(path, CONTENT)
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", lambda *a, _open=open, **k: FullDisk(_open(*a, **k), room))
+        with pytest.raises(OSError) as caught:
+            save_checkpoint(path, {**CONTENT, "more": torch.zeros(10_000)})
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_broken_and_foreign_files(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "good.pth", CONTENT)
+    (tmp_path / "short.pth").write_bytes((tmp_path / "good.pth").read_bytes()[:-200])
+    (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "foreign.pth")
+    torch.save({"format": 1, "model": 3, "config": "", "num_classes": 1}, tmp_path / "odd.pth")
+    torch.save(CONTENT, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "legacy.pth").write_bytes((tmp_path / "legacy.pth").read_bytes()[:-40])
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name, message in [
+        ("short.pth", "broken"),
+        ("text.pth", "broken"),
+        ("empty.pth", "broken"),
+        ("foreign.pth", "not a checkpoint written by this project"),
+        ("odd.pth", "not a checkpoint written by this project"),
+        ("legacy.pth", "broken"),
+        ("list.pth", "holds a list"),
+        ("missing.pth", "no such checkpoint"),
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            load_checkpoint(tmp_path / name)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("after", [0.0005, 0.003, 0.01, 0.03])
+def test_an_interrupt_in_the_midst_is_an_interrupt(tmp_path: Path, after: float) -> None:
+    path = tmp_path / "a.pth"
+    save_checkpoint(path, CONTENT)
+    large = {**CONTENT, **{f"tensor{n}": torch.zeros(1_000_000) for n in range(20)}}
+    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, after)
+            while True:  # until the alarm comes, in the serialising, the writing or the renaming
+                save_checkpoint(path, large)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    load_checkpoint(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_no_damage_gives_a_traceback(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "good.pth", CONTENT)
+    good = (tmp_path / "good.pth").read_bytes()
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        data = bytearray(good)
+        for place in random.integers(0, len(data), size=random.integers(1, 6)):
+            data[place] = random.integers(0, 256)
+        (tmp_path / "bad.pth").write_bytes(data[: random.integers(1, len(data) + 1)])
+        try:
+            load_checkpoint(tmp_path / "bad.pth")
+        except InputError:
+            refused += 1
+    assert refused > 200
+
+
+def test_a_single_bit_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    save_checkpoint(path, {**CONTENT, "model": {"weight": torch.arange(500.0)}})
+    data = bytearray(path.read_bytes())
+    data[data.find(torch.tensor(123.0).numpy().tobytes())] ^= 1
+    path.write_bytes(data)
+    torch.load(path, weights_only=True)  # which looks at no checksum
+    with pytest.raises(InputError, match=r"a\.pth: broken: .*data/0 is not what its checksum says"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_checkpoint_before_is_kept_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
+    path, previous, told = tmp_path / "a.pth", tmp_path / "b.pth", list[str]()
+    assert load_newest(path, previous, told.append) is None
+    for number in range(3):
+        save_checkpoint(path, {**CONTENT, "number": number}, previous=previous)
+    assert [load_checkpoint(p)["number"] for p in (path, previous)] == [2, 1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pth", "b.pth"]
+    whole = load_newest(path, previous, told.append)
+    assert whole is not None and whole["number"] == 2 and not told
+    path.write_bytes(path.read_bytes()[:-100])
+    before = load_newest(path, previous, told.append)
+    assert before is not None and before["number"] == 1
+    assert "a.pth: broken" in told[0] and told[0].endswith("going on from the checkpoint before it")
+    # It took the broken one's place, so that the next save keeps it.
+    assert load_checkpoint(path)["number"] == 1 and not previous.exists()
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.pth"):
+        load_newest(path, previous, told.append)
+
+
+def test_a_file_cut_short_is_refused_wherever_it_ends(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "whole.pth", {**CONTENT, "large": torch.zeros(10_000)})
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for length in range(0, len(whole) - 1, len(whole) // 40):
+        (tmp_path / "cut.pth").write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"cut\.pth: .*no checkpoint"):
+            load_checkpoint(tmp_path / "cut.pth")
+
+
+@pytest.mark.parametrize("spelling", ["numpy._core", "numpy.core"])
+def test_numpy_numbers_are_data(tmp_path: Path, spelling: str) -> None:
+    numbers = {"rank1": np.float64(0.5), "epoch": np.int64(7), "best": np.bool_(True), "loss": np.float32(0.25)}
+    torch.save({"state_dict": CONTENT["model"], **numbers}, tmp_path / "new.pth.tar")
+    with zipfile.ZipFile(tmp_path / "new.pth.tar") as new, zipfile.ZipFile(tmp_path / "a.pth.tar", "w") as old:
+        for name in new.namelist():
+            old.writestr(name, new.read(name).replace(b"numpy._core", spelling.encode()))
+    assert spelling.encode() in (tmp_path / "a.pth.tar").read_bytes()
+    allowed = set(torch.serialization.get_safe_globals())
+    loaded = load_tensors(tmp_path / "a.pth.tar")
+    assert {name: loaded[name] for name in numbers} == numbers
+    assert set(torch.serialization.get_safe_globals()) == allowed
+
+
+class Trap:
+    def __reduce__(self) -> Any:
+        return (print, ("executed",))
+
+
+def test_code_in_a_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"model": Trap()}, tmp_path / "trap.pth")
+    with pytest.raises(InputError, match="would execute code"):
+        load_tensors(tmp_path / "trap.pth")
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_another_network_is_refused_by_the_tensors_that_differ() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    before = model.state_dict()["1.weight"].clone()
+    tensors = {"0.weight": torch.zeros(5, 3), "0.bias": torch.zeros(4), "1.weight": torch.zeros(2, 4), "x": before}
+    with pytest.raises(InputError) as caught:
+        load_strictly(model, tensors, network="net", source="a.pth")
+    message = str(caught.value)
+    assert "1 missing (1.bias)" in message
+    assert "1 unexpected (x)" in message
+    assert "1 of another shape (0.weight (5, 3) for (4, 3))" in message
+    assert torch.equal(model.state_dict()["1.weight"], before)

@@ -1,0 +1,58 @@
+"""Plain data is read within bounds: what passes can be walked through without a second thought."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from reid.io.json_yaml import MAX_DEPTH, plain_json, plain_yaml
+
+ALIASES = "a: &a [1, 1]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefghij", "bcdefghijk", strict=True)
+)
+
+
+def test_ordinary_texts_are_what_their_libraries_make_of_them() -> None:
+    tree = {"a": [1, 2.5, None, True, "x"], "b": {"c": -(2**63), "d": 2**63 - 1}}
+    assert plain_json(json.dumps(tree)) == tree == plain_yaml(json.dumps(tree))
+    assert plain_yaml("a: &x [1, 2]\nb: *x") == {"a": [1, 2], "b": [1, 2]}
+    assert plain_json("[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 100_000, "nested"),
+        ("[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2), "nested deeper"),
+        (str(2**63), "64 bits"),
+        ("9" * 5000, "digits"),
+        ("{", "Expecting"),
+    ],
+    ids=["deep", "too deep", "wide", "long", "broken"],
+)
+def test_json_beyond_the_bounds(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        plain_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (ALIASES, "more than 20,000 values"),
+        ("&a {b: *a}", "nested deeper"),
+        ("[" * 50_000, "nested deeper"),
+        ("!!int x", "does not fit its tag"),
+        ("!!bool x", "does not fit its tag"),
+        ("!!timestamp x", "does not fit its tag"),
+        ("2020-99-99", "does not fit its tag"),
+        ("!!python/object/apply:os.system ['true']", "no valid YAML"),
+        ("a: 0x" + "f" * 20, "64 bits"),
+        ("a" * 300_000, "300,000 letters"),
+    ],
+    ids=["aliases", "circle", "deep", "int", "bool", "timestamp", "date", "code", "wide", "long"],
+)
+def test_yaml_beyond_the_bounds(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as told:
+        plain_yaml(text)
+    assert "\n" not in str(told.value)

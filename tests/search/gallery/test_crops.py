@@ -1,0 +1,58 @@
+"""What the names of crops tell."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from reid.errors import InputError
+from reid.search.gallery import PATTERNS, parse_time, read_names
+
+NAMES = {
+    "market1501": ("0002_c1s1_000451_03.jpg", ("2", "1", "451")),
+    "dukemtmcreid": ("0001_c2_f0046182.jpg", ("1", "2", "46182")),
+    "cuhk03np": ("0003_c1_21.png", ("3", "1", "")),
+    "msmt17": ("0000_000_01_0303morning_0008_0.jpg", ("", "1", "")),
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_names_of_datasets(tmp_path: Path, pattern: str) -> None:
+    name, expected = NAMES[pattern]
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / name).write_bytes(b"x")
+    names = read_names(tmp_path, pattern)
+    labels = names.crops[0].labels
+    assert names.unfit == () and (labels.identity, labels.camera, labels.time) == expected
+
+
+def test_junk_keeps_its_sign(tmp_path: Path) -> None:
+    (tmp_path / "-1_c3s2_000451_03.jpg").write_bytes(b"x")
+    assert read_names(tmp_path, "market1501").crops[0].labels.identity == "-1"
+
+
+def test_what_does_not_fit_has_no_labels(tmp_path: Path) -> None:
+    for name in ("a_1.jpg", "a_noon.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    names = read_names(tmp_path, "{camera}_{time}")
+    assert names.unfit == ("a_noon.jpg", "b.jpg")
+    assert [crop.labels.camera for crop in names.crops] == ["a", "", ""]
+
+
+@pytest.mark.parametrize("pattern, told", [("{place}_*", "--pattern .* a field is"), ("*", "no field in braces")])
+def test_wrong_patterns(tmp_path: Path, pattern: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        read_names(tmp_path, pattern)
+
+
+def test_times() -> None:
+    assert parse_time("000451") == 451 and parse_time("1.5") == 1.5
+    noon = datetime(2026, 1, 31, 12, tzinfo=UTC).timestamp()
+    texts = ("2026-01-31T12:00:00", "20260131T120000", "20260131_120000", "2026-01-31_12:00", "2026-01-31T13:00+01:00")
+    for text in texts:
+        assert parse_time(text) == noon
+    for text in ("noon", "", "nan", "inf", "1_0", "1e5", "９"):
+        with pytest.raises(InputError, match="is no time"):
+            parse_time(text)

@@ -1,0 +1,137 @@
+"""Answers of a search against plain loops, with filters, twins and a FAISS index, current and not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reid.errors import InputError
+from reid.search.gallery import (
+    Gallery,
+    Snapshot,
+    build_faiss,
+    find,
+    is_current,
+    mean_query,
+    open_faiss,
+    read_names,
+    read_snapshot,
+    update,
+)
+
+Vector = Callable[[bytes], np.ndarray]
+
+
+@pytest.fixture
+def index(crops: Path, tmp_path: Path, embed: Any) -> Path:
+    for number in range(150):
+        path = crops / "0009" / f"c{number % 3 + 1}_{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"%d" % (number // 2))  # twins
+    for day in ("2026-01-30", "2026-01-31_12-00"):
+        (crops / "0010").mkdir(exist_ok=True)
+        (crops / "0010" / f"c7_{day}.jpg").write_bytes(day.encode())
+    with Gallery.create(tmp_path / "i", model_id="m", dim=16, shard=20) as gallery:
+        update(gallery, read_names(crops, "{identity}/c{camera}_{time}"), embed, progress=False)
+        gallery.mark(["0009/c1_0.jpg", "0009/c3_2.jpg"], removed=True)
+    return tmp_path / "i"
+
+
+def plainly(snapshot: Snapshot, query: np.ndarray, among: np.ndarray) -> list[tuple[str, float]]:
+    found = []
+    for crop, row, chosen in zip(snapshot.crops, snapshot.values(), among, strict=True):
+        if chosen:
+            found.append((float(np.sqrt(((query.astype(np.float64) - row) ** 2).sum())), crop.path))
+    return [(path, distance) for distance, path in sorted(found)]
+
+
+@pytest.mark.parametrize("cameras, period", [((), None), (("1", "3"), None), ((), (20.0, 60.0)), (("7",), None)])
+def test_answers_are_those_of_a_plain_loop(
+    index: Path, make_vector: Vector, cameras: tuple[str, ...], period: tuple[float, float] | None
+) -> None:
+    snapshot = read_snapshot(index)
+    among = snapshot.chosen(cameras, period)
+    assert among.any()
+    queries = np.stack([make_vector(b"7"), make_vector(b"somebody")])
+    for query, answers in zip(queries, find(snapshot, queries, 300, among=among), strict=True):
+        expected = plainly(snapshot, query, among)
+        assert [a.path for a in answers] == [path for path, _ in expected]
+        np.testing.assert_allclose([a.distance for a in answers], [d for _, d in expected], atol=1e-7)
+        assert [a.rank for a in answers] == list(range(1, len(expected) + 1))
+        assert all(not cameras or a.camera in cameras for a in answers)
+    first = find(snapshot, queries, 3)[0]
+    assert [a.path for a in first[:2]] == ["0009/c3_14.jpg", "0009/c1_15.jpg"][::-1] and first[0].distance == 0
+
+
+def test_the_queries_own_content_is_left_out(index: Path, make_vector: Vector) -> None:
+    snapshot = read_snapshot(index)
+    digests = dict(zip((crop.path for crop in snapshot.crops), snapshot.digests, strict=True))
+    queries = np.stack([make_vector(b"7"), make_vector(b"8")])
+    everything = find(snapshot, queries, 10)
+    without = find(snapshot, queries, 8, without=[{digests["0009/c3_14.jpg"]}, set()])
+    assert [a.path for a in without[0]] == [a.path for a in everything[0][2:]]
+    assert without[1] == everything[1][:8]
+
+
+def test_faiss_finds_what_exact_search_finds(index: Path, make_vector: Vector) -> None:
+    pytest.importorskip("faiss")
+    with Gallery.open(index) as gallery:
+        note = build_faiss(gallery, kind="flat")
+    # 12, 75 with twins, and 2: of the two removed ones the twins stay.
+    assert note["recall"] == 1.0 and note["k"] == 10 and note["rows"] == 89
+    snapshot = read_snapshot(index)
+    assert is_current(snapshot) and snapshot.notes["faiss"]["recall"] == 1.0
+    queries = np.stack([make_vector(b"%d" % n) for n in range(20)])
+    assert find(snapshot, queries, 7, nearest=open_faiss(snapshot)) == find(snapshot, queries, 7)
+    among = snapshot.chosen(["2"])
+    expected = find(snapshot, queries, 7, among=among)
+    assert find(snapshot, queries, 7, among=among, nearest=open_faiss(snapshot)) == expected
+
+
+def test_a_stale_or_broken_faiss_index_is_noticed(index: Path) -> None:
+    pytest.importorskip("faiss")
+    with pytest.raises(InputError, match="has no FAISS index"):
+        open_faiss(read_snapshot(index))
+    with Gallery.open(index) as gallery:
+        build_faiss(gallery)
+        gallery.mark(["0009/c2_1.jpg"], removed=True)
+        stale = read_snapshot(index)
+        assert not is_current(stale)
+        with pytest.raises(InputError, match="of an earlier state"):
+            open_faiss(stale)
+        build_faiss(gallery)
+    (file,) = index.glob("faiss-*.index")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InputError, match="missing or broken"):
+        open_faiss(read_snapshot(index))
+
+
+def test_what_cannot_be_asked(index: Path, make_vector: Vector) -> None:
+    snapshot = read_snapshot(index)
+    with pytest.raises(InputError, match="no image of camera 5; there are 1, 2, 3, 7"):
+        snapshot.chosen(["5"])
+    with pytest.raises(InputError, match="at least 1"):
+        find(snapshot, make_vector(b"1")[None], 0)
+    with pytest.raises(InputError, match="of another model"):
+        find(snapshot, np.ones((1, 4), dtype=np.float32), 1)
+
+
+def test_dates_are_times(index: Path) -> None:
+    snapshot = read_snapshot(index)
+    among = snapshot.chosen((), (1769731200.0, 1769817600.0))  # 2026-01-30 and the midnight after it, UTC
+    assert [crop.path for crop, chosen in zip(snapshot.crops, among, strict=True) if chosen] == [
+        "0010/c7_2026-01-30.jpg"
+    ]
+
+
+def test_the_mean_of_several_crops(make_vector: Vector) -> None:
+    rows = np.stack([make_vector(b"1"), make_vector(b"2")])
+    mean = mean_query(rows)
+    expected = rows.astype(np.float64).sum(axis=0)
+    np.testing.assert_allclose(mean[0], expected / np.linalg.norm(expected), atol=1e-7)
+    with pytest.raises(InputError, match="zero"):
+        mean_query(np.stack([rows[0], -rows[0]]))

@@ -1,0 +1,48 @@
+"""A drawn index, and a client that asks the page of it as a browser of this machine does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import served
+
+pytest.importorskip("fastapi", reason="needs the extra serve")
+pytest.importorskip("httpx", reason="needs httpx")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Starlette would like another client
+    from fastapi.testclient import TestClient
+
+Client = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> served.Drawn:
+    """12 images: 4 people before 3 cameras. Nobody may change it."""
+    return served.draw_index(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> served.Drawn:
+    """A smaller index, 2 people before 2 cameras, to be changed."""
+    return served.draw_index(tmp_path, identities=2, cameras=2)
+
+
+@pytest.fixture
+def client() -> Client:
+    """`client(drawn, **options of make_app)`; its requests are of the page http://127.0.0.1:8000.
+
+    quiet: a fault of the app is an answer, as it is for a browser, and no error of the test.
+    """
+    from reid.search.serve.app import make_app
+
+    def call(drawn: served.Drawn, embedder: Any = None, *, quiet: bool = False, **options: Any) -> Any:
+        app = make_app(embedder or drawn.embedder, drawn.index, **options)
+        return TestClient(
+            app, base_url="http://127.0.0.1:8000", follow_redirects=False, raise_server_exceptions=not quiet
+        )
+
+    return call

@@ -1,0 +1,302 @@
+"""Requests that mean harm: of other pages and other hosts, without the token, and bodies of every wrong kind."""
+
+from __future__ import annotations
+
+import re
+import struct
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import served
+
+from reid.errors import InputError
+from reid.search.serve.limits import Limits
+
+Client = Callable[..., Any]
+TOKEN = "a-token-of-this-test"
+FIRST = ("path", (None, "0001_c1s1_000101_00.png"))
+
+
+@pytest.fixture
+def page(client: Client, drawn: served.Drawn) -> Any:
+    return client(drawn)
+
+
+@pytest.fixture
+def locked(client: Client, drawn: served.Drawn) -> Any:
+    return client(drawn, token=TOKEN, loopback=False)
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:9", "127.4.5.6", "[::1]:8000", "LOCALHOST"])
+def test_names_of_this_machine(page: Any, host: str) -> None:
+    assert page.get("/", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "192.168.1.7",
+             "0.0.0.0", "[::2]", "", "a b", "localhost:8000@evil.example", "localhost/..", "2130706433"]
+)  # fmt: skip
+def test_another_hosts_name_is_refused(page: Any, host: str) -> None:
+    for reply in (page.get("/", headers={"host": host}), page.post("/search", files=[FIRST], headers={"host": host})):
+        assert reply.status_code in (400, 421) and "answers" not in reply.json()
+
+
+def test_two_hosts_are_none(page: Any) -> None:
+    assert page.get("/", headers=[("host", "localhost"), ("host", "evil.example")]).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:3000"},
+        {"origin": "http://localhost:8000"},
+        {"origin": "http://127.0.0.1:8000.evil.example"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site", "origin": "http://127.0.0.1:8000"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"},
+    ],
+)
+def test_other_sites_pages_are_refused(page: Any, headers: dict[str, str]) -> None:
+    reply = page.post("/search", files=[FIRST], headers=headers)
+    assert reply.status_code == 403 and "page of another site" in reply.json()["error"]
+    assert page.get("/image/0", headers=headers).status_code == 403
+
+
+def test_our_own_page_and_what_is_no_browser_pass(page: Any) -> None:
+    ours = {"origin": "http://127.0.0.1:8000", "sec-fetch-site": "same-origin"}
+    assert page.post("/search", files=[FIRST], headers=ours).status_code == 200
+    assert page.post("/search", files=[FIRST]).status_code == 200
+    # A link on another page may be followed to the page, but the page may not stand in a frame.
+    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert page.get("/", headers=link).status_code == 200
+    assert page.get("/", headers={**link, "sec-fetch-dest": "iframe"}).status_code == 403
+
+
+def test_every_answer_has_safe_headers(page: Any, locked: Any) -> None:
+    for reply in (
+        page.get("/"), page.get("/image/99"), page.get("/nowhere"), page.post("/search"), page.get("/health"),
+        page.get("/", headers={"host": "evil.example"}), page.options("/search"), locked.get("/"),
+        locked.get("/image/0"),
+    ):  # fmt: skip
+        assert reply.headers["x-content-type-options"] == "nosniff" and reply.headers["x-frame-options"] == "DENY"
+        assert reply.headers["cache-control"] == "no-store" and reply.headers["referrer-policy"] == "same-origin"
+        assert reply.headers["cross-origin-resource-policy"] == "same-origin"
+        assert reply.headers["content-security-policy"].startswith("default-src 'none'; script-src 'nonce-")
+        assert "access-control-allow-origin" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/image/../../etc/passwd", "/image/..%2f..%2fetc%2fpasswd", "/image/%2e%2e/%2e%2e/etc/passwd", "/etc/passwd"),
+        *("/image//etc/passwd", "/image/-1", "/image/1e3", "/image/0x0", "/image/99999999999999999999999999"),
+        *("/image/9007199254740991", "/image/12", "/image/0001_c1s1_000101_00.png", "/image/", "/image"),
+        *("/image/4294967296", "/image/\N{ARABIC-INDIC DIGIT ONE}", "/docs", "/openapi.json", "/static/x", "/search/"),
+    ],
+)
+def test_no_path_leads_anywhere_else(page: Any, path: str) -> None:
+    reply = page.get(path)
+    assert reply.status_code in (404, 405) and list(reply.json()) == ["error"] and "root:" not in reply.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../crops/0001_c1s1_000101_00.png", "./0001_c1s1_000101_00.png", "", "\0"]
+)
+def test_a_search_by_path_is_by_that_of_an_indexed_image(page: Any, path: str) -> None:
+    assert page.post("/search", files=[("path", (None, path))]).status_code == 404
+
+
+def png(width: int, height: int) -> bytes:
+    """Claims that size and holds nothing of it."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = chunk(b"IDAT", zlib.compress(bytes(3 * 64 * 128)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + rows + chunk(b"IEND", b"")
+
+
+GOOD = served.encoded(served.person(0, 1))
+WHOLE = served.encoded(served.person(0, 1), "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (b"no image at all", "the image: no JPEG, PNG, BMP or WebP image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "the image: no JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "the image: no JPEG"),
+        (served.encoded(served.person(0, 1), "GIF"), "the image: no JPEG"),
+        (served.encoded(served.person(0, 1), "TIFF"), "the image: no JPEG"),
+        (WHOLE[: len(WHOLE) // 2], "the image: unreadable or truncated image"),
+        (GOOD[: len(GOOD) // 2], "the image: unreadable or truncated image"),
+        (png(20_000, 10_000), "the image: "),
+        (png(9_000, 9_000), "the image: 9000 x 9000 pixels, above the limit of 50,000,000"),
+        (png(2**31 - 1, 2**31 - 1), "the image: "),
+        (b"", "the image is an empty file"),
+    ],
+)
+def test_an_upload_that_is_no_fit_image(page: Any, data: bytes, line: str) -> None:
+    start = time.process_time()
+    reply = page.post("/search", files={"image": ("a.jpg", data)})
+    assert reply.status_code == 422 and reply.json()["error"].startswith(line)
+    assert "0x" not in reply.json()["error"] and "\n" not in reply.json()["error"]
+    assert time.process_time() - start < 20  # seconds: a bomb would take far longer, or all memory
+
+
+def test_uploads_are_bounded_and_never_on_the_disk(
+    client: Client, drawn: served.Drawn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))  # a file there would be an error
+    page = client(drawn, limits=Limits(upload_bytes=3_000_000))
+    padded = GOOD + bytes(2_900_000 - len(GOOD))
+    assert page.post("/search", files={"image": ("a.png", padded)}).status_code == 200
+    for size in (3_000_001, 3_070_000, 9_000_000):
+        reply = page.post("/search", files={"image": ("a.png", bytes(size))})
+        assert reply.status_code == 413 and reply.json()["error"] == "too large: at most 3 MB are taken"
+
+
+HEAD = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+KIND = {"content-type": "multipart/form-data; boundary=x"}
+
+
+def test_a_body_without_a_length_is_cut_off(client: Client, drawn: served.Drawn) -> None:
+    page = client(drawn, limits=Limits(upload_bytes=100_000))
+    # The client of the tests hands over whole bodies, so a real server is asked.
+    with served.serving(page.app) as address:
+        port = urlsplit(address).port
+        assert port
+        head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        piece = b"10000\r\n" + bytes(65_536) + b"\r\n"
+        start = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % len(HEAD) + HEAD + b"\r\n"
+        found = served.talk(port, start + 3 * piece)
+        assert b" 413 " in found.partition(b"\r\n")[0] and b"connection: close" in found.lower()
+        # A length that is told is believed before anything is read.
+        found = served.talk(port, head + b"Content-Length: 9000000\r\n\r\n")
+        assert b" 413 " in found.partition(b"\r\n")[0]
+        for length in (b"-1", b"1_0", b"9" * 400, b"\xb2"):
+            found = served.talk(port, head + b"Content-Length: " + length + b"\r\n\r\n")
+            assert re.match(rb"HTTP/1\.1 4\d\d ", found), (length, found[:50])
+        # One that is too small ends the body there, and what follows is no request of ours.
+        found = served.talk(port, head + b"Content-Length: %d\r\n\r\n" % len(HEAD) + HEAD + bytes(100_000))
+        assert b" 200 " not in found.partition(b"\r\n")[0]
+
+
+def test_a_slow_sender_is_dropped(client: Client, drawn: served.Drawn) -> None:
+    page = client(drawn, limits=Limits(seconds=0.2))
+    with served.serving(page.app) as address:
+        port = urlsplit(address).port
+        assert port
+        head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        found = served.talk(port, head + b"Content-Length: 5000\r\n\r\n" + HEAD)
+        assert b" 408 " in found.partition(b"\r\n")[0] and b"not sent within 0.2 seconds" in found
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status"),
+    [
+        (b"", {}, 415),
+        (b"id=0", {"content-type": "application/x-www-form-urlencoded"}, 415),
+        (b'{"id": 0}', {"content-type": "application/json"}, 415),
+        (b"--x--\r\n", {"content-type": "multipart/form-data; boundary=x; charset=idna"}, 415),
+        (b"--x--\r\n", {"content-type": "multipart/form-data"}, 400),
+        (b"--x--\r\n", KIND, 400),
+        (b"rubbish", KIND, 400),
+        (HEAD + b"never ends", KIND, 400),
+        (HEAD * 3 + b"a\r\n--x--\r\n", KIND, 400),
+        (b'--x\r\nContent-Disposition: form-data; name="camera"\r\n\r\n1\r\n' * 1500 + b"--x--\r\n", KIND, 400),
+        (b'--x\r\nContent-Disposition: form-data; name="path"\r\n\r\n' + b"a" * 80_000 + b"\r\n--x--\r\n", KIND, 400),
+        (b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nno file\r\n--x--\r\n', KIND, 400),
+    ],
+)
+def test_forms_that_make_no_sense(page: Any, content: bytes, headers: dict[str, str], status: int) -> None:
+    reply = page.post("/search", content=content, headers=headers)
+    assert reply.status_code == status and list(reply.json()) == ["error"] and "\n" not in reply.json()["error"]
+
+
+def test_nothing_without_the_token(locked: Any) -> None:
+    asked = locked.get("/")
+    assert asked.status_code == 401 and '<label for="token">' in asked.text and 'id="data"' not in asked.text
+    for headers in ({}, {"authorization": "Bearer wrong"}, {"cookie": "reid_session=wrong"}, {"authorization": TOKEN},
+                    {"cookie": f"reid_session={TOKEN}"}, {"authorization": "Bearer "}, {"cookie": "reid_session="},
+                    {"authorization": b"Bearer \xe9"}):  # fmt: skip
+        for reply in (
+            locked.get("/image/0", headers=headers),
+            locked.post("/search", files=[FIRST], headers=headers),
+            locked.get("/nowhere", headers=headers),
+        ):
+            assert reply.status_code == 401 and "not logged in" in reply.json()["error"]
+    assert locked.get("/health").json() == {"status": "ok"}
+
+
+def test_the_token_in_a_header(locked: Any) -> None:
+    reply = locked.post("/search", files=[FIRST], headers={"authorization": f"Bearer {TOKEN}"})
+    assert reply.status_code == 200 and "set-cookie" not in reply.headers
+
+
+@pytest.mark.parametrize("way", ["address", "form"])
+def test_the_token_once_and_then_a_cookie(locked: Any, way: str) -> None:
+    def give(token: str) -> Any:
+        if way == "address":
+            return locked.get("/", params={"token": token})
+        return locked.post("/login", data={"token": token})
+
+    for wrong in ("", "wrong", TOKEN + "x", TOKEN[:-1], "\u00e9", "\udc80" if way == "form" else "\x00"):
+        try:
+            reply = give(wrong)
+        except UnicodeEncodeError:  # cannot even be sent
+            continue
+        assert reply.status_code == 403 and "That is not the token." in reply.text and not reply.cookies
+    assert locked.get("/").status_code == 401
+    reply = give(TOKEN)
+    assert reply.status_code == 303 and reply.headers["location"] == "/"
+    cookie = reply.headers["set-cookie"].lower()
+    assert "httponly" in cookie and "samesite=strict" in cookie and "path=/" in cookie
+    assert TOKEN not in reply.headers["set-cookie"]
+    assert 'id="data"' in locked.get("/").text  # the client has kept the cookie
+    assert locked.post("/search", files=[FIRST]).status_code == 200
+
+
+def test_the_form_of_the_token_is_guarded_too(locked: Any) -> None:
+    away = {"origin": "http://evil.example"}
+    assert locked.post("/login", data={"token": TOKEN}, headers=away).status_code == 403
+    assert locked.post("/login", content=bytes(5000)).status_code == 413
+    assert locked.post("/login", content=b"&" * 4000).status_code == 403
+    assert locked.post("/login", content=b"&".join([b"a=1"] * 900)).status_code == 403
+
+
+def test_what_others_can_reach_needs_a_token(client: Client, drawn: served.Drawn) -> None:
+    with pytest.raises(InputError, match="needs a token"):
+        client(drawn, loopback=False)
+    for weak in (
+        "",
+        "short",
+        "with spaces in it, long",
+        "not-only-ascii-\u00e9\u00e9",
+        "control\ncharacters-in-it",
+    ):
+        with pytest.raises(InputError, match="a token has 16 letters or more"):
+            client(drawn, token=weak)
+
+
+def test_with_a_token_any_name_of_the_machine_will_do(locked: Any) -> None:
+    headers = {"host": "gpu-box.lan:8000", "authorization": f"Bearer {TOKEN}"}
+    assert locked.get("/", headers=headers).status_code == 200
+    assert locked.get("/", headers={**headers, "host": "a b"}).status_code == 400
+
+
+def test_a_fault_of_ours_tells_nothing(client: Client, drawn: served.Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = client(drawn, quiet=True)
+    monkeypatch.setattr("reid.search.serve.query.find", lambda *_, **__: 1 / 0)
+    reply = page.post("/search", files=[FIRST])
+    assert reply.status_code == 500 and reply.json()["error"].startswith("a fault of the server's")
+    assert "ZeroDivision" not in reply.text and reply.headers["x-content-type-options"] == "nosniff"

@@ -1,0 +1,73 @@
+"""A network and data small enough that a whole run takes a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from small_trunk import SmallTrunk
+from torch import Tensor, nn
+
+from reid.model.eigenlayer import Eigenlayer
+from reid.model.network import ReidNetwork
+from reid.model.pooling import POOLINGS
+
+CLASSES = 5
+
+
+@dataclass
+class SmallLoader:
+    """Coloured noise: the class decides the mean colour."""
+
+    images: Tensor
+    labels: Tensor
+    batch: int = 10
+    mines: bool = False
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch
+
+    def _order(self, seed: int, descriptors: Tensor | None) -> tuple[Tensor, ...]:
+        """Random; or, of a loader that mines, by what the descriptors are at the moment."""
+        if descriptors is not None:
+            return descriptors[:, 0].argsort(stable=True).split(self.batch)
+        return torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed)).split(self.batch)
+
+    def shares(self, world: int) -> tuple[int, ...]:
+        return tuple(len(part) for part in torch.arange(self.batch).tensor_split(world))
+
+    def epoch(
+        self, seed: int, descriptors: Tensor | None = None, start: int = 0, *, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in self._order(seed, descriptors)[start:]:
+            own = index.tensor_split(world)[rank]
+            yield self.images[own], self.labels[own]
+
+    def names(self, seed: int, batch: int, descriptors: Tensor | None = None) -> tuple[str, ...]:
+        return tuple(f"{number}.jpg" for number in self._order(seed, descriptors)[batch].tolist())
+
+    def sample(self, count: int, seed: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        own = torch.arange(len(self.images[:count])).tensor_split(world)[rank]
+        yield self.images[own], self.labels[own]
+
+
+@pytest.fixture
+def make_model() -> Callable[[], ReidNetwork]:
+    def make() -> ReidNetwork:
+        torch.manual_seed(0)
+        trunk = SmallTrunk()
+        eigenlayer = Eigenlayer(12, 6, init_std=0.3)
+        return ReidNetwork(trunk, POOLINGS["average"](12), nn.Identity(), eigenlayer, nn.Linear(6, CLASSES), 0.2)
+
+    return make
+
+
+@pytest.fixture
+def loader() -> SmallLoader:
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(50) % CLASSES
+    colours = torch.randn(CLASSES, 3, generator=generator)
+    noise = torch.randn(50, 3, 8, 6, generator=generator)
+    return SmallLoader(colours[labels][:, :, None, None] + 0.5 * noise, labels)

@@ -1,0 +1,424 @@
+"""A run and its control in one folder: what is written, and that a broken run goes on to the same end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reid.data.loading.loaders import TrainLoader
+from reid.data.loading.samplers import Sampler
+from reid.errors import Diverged, InputError, Stop
+from reid.io.checkpoint import load_checkpoint, save_checkpoint
+from reid.losses.objective import LossWeights, Objective
+from reid.model.classifiers import MARGINS, MarginLinear
+from reid.model.eigenlayer import Eigenlayer
+from reid.model.network import ReidNetwork
+from reid.model.parametrization import parametrize_eigenlayer
+from reid.model.pooling import POOLINGS
+from reid.records import Scores
+from reid.svdnet.experiment import Experiment
+from reid.svdnet.rri import Plan
+from reid.training.optimizer import Solver
+from reid.training.run_folder import RunFolder
+from reid.training.schedule import Schedule
+from reid.training.state import Batches
+
+EPOCHS = 3 + 2 * 3 + 2
+FINAL = {"feature": "input", "normalized": False, "flip": False}
+
+
+class Pixels(nn.Module):
+    out_channels = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images).relu()
+
+
+def make_network() -> ReidNetwork:
+    torch.manual_seed(0)
+    return ReidNetwork(Pixels(), POOLINGS["average"](6), nn.Identity(), Eigenlayer(6, 4), nn.Linear(4, 3), 0.3)
+
+
+class Loader:
+    images = torch.randn(24, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(24) % 3
+    mines = False
+
+    def __len__(self) -> int:
+        return 3
+
+    def epoch(
+        self, seed: int, descriptors: Tensor | None = None, start: int = 0, **shared: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(24, generator=torch.Generator().manual_seed(seed))
+        return ((self.images[i], self.labels[i]) for i in order.split(8)[start:])
+
+    def names(self, seed: int, batch: int, descriptors: Tensor | None = None) -> tuple[str, ...]:
+        return ()
+
+    def shares(self, world: int) -> tuple[int, ...]:
+        return (8,)
+
+    def sample(self, count: int, seed: int, **shared: int) -> Iterator[tuple[Tensor, Tensor]]:
+        yield self.images[:count], self.labels[:count]
+
+
+def evaluate(model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
+    """Any number that follows from the weights alone."""
+    value = float(model.eigenlayer.weight.detach().abs().sum() % 1)
+    score = Scores(value, value, value, value, value, value, (value, 1.0), 10)
+    flips = (False, True) if last else (False,)
+    return tuple(dataclasses.replace(score, feature=f, flip=b) for b in flips for f in ("input", "output"))
+
+
+def experiment(path: Path, *, resume: bool = False, **changes: Any) -> Experiment:
+    folder = RunFolder(path)
+    folder.open("SEED: 0\n", resume=resume)
+    plan = Plan(
+        step0=Schedule(epochs=3, lr=(0.1,)),
+        restraint=Schedule(epochs=2, lr=(0.1,)),
+        relaxation=Schedule(epochs=1, lr=(0.1,)),
+        solver=Solver(),
+        max_rounds=2,
+        patience=3,
+        final_restraint=True,
+        loss_images=10,
+    )
+    given: dict[str, Any] = {
+        "make_network": make_network,
+        "loader": Loader(),
+        "evaluate": evaluate,
+        "carried": {"config": "SEED: 0\n", "num_classes": 3},
+        "control": True,
+        "origin": {"kind": "start"},
+        "plan": plan,
+    }
+    return Experiment(folder=folder, final=FINAL, dataset="small", **{**given, **changes})
+
+
+def log(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
+
+
+def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
+    summary = experiment(tmp_path).run()
+    assert json.loads((tmp_path / "scores.json").read_text()) == summary
+    rows = [(row["run"], row["stage"], row["round"]) for row in summary["rows"]]
+    rounds = [(s, r) for r in (1, 2) for s in ("decorrelate", "restraint", "relaxation")]
+    rounds += [("decorrelate", 3), ("restraint", 3)]
+    assert rows == [("rri", "step0", 0), *(("rri", *x) for x in rounds), *(("control", *x) for x in rounds)]
+    assert (summary["rounds"], summary["stopped"], summary["dataset"]) == (2, "max_rounds", "small")
+    last = {row["run"]: row for row in summary["rows"]}
+    assert summary["final"] in last["rri"]["scores"]
+    assert summary["control_final"] in last["control"]["scores"]
+    assert {score["flip"] for score in last["rri"]["scores"]} == {False, True}
+    names = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    stages = {f"r{r:02d}_{s}" for s, r in rounds}
+    stages |= {"last", "previous"}
+    assert names == {f"{run}_{s}.pth" for run in ("rri", "control") for s in stages} | {"rri_step0.pth"}
+    lines = log(tmp_path)
+    assert sum(line["kind"] == "epoch" for line in lines) == EPOCHS + EPOCHS - 3
+    stage = next(line for line in lines if line["kind"] == "stage" and line["stage"] == "decorrelate")
+    assert {"spectrum_before", "spectrum_after", "cmc", "loss", "correlation", "scores"} <= set(stage)
+    assert lines[0] == {"kind": "start"}
+    assert all({"kind", "run", "stage", "round", "epoch", "loss", "correlation"} <= set(line) for line in lines[1:4])
+
+
+def test_the_control_starts_from_step_0(tmp_path: Path) -> None:
+    experiment(tmp_path).run()
+    step0 = load_checkpoint(tmp_path / "checkpoints" / "rri_step0.pth")["model"]
+    control = load_checkpoint(tmp_path / "checkpoints" / "control_r01_decorrelate.pth")["model"]
+    assert all(torch.equal(step0[name], control[name]) for name in step0)
+
+
+def test_without_a_control(tmp_path: Path) -> None:
+    summary = experiment(tmp_path, control=False).run()
+    assert summary["control_final"] is None
+    assert {row["run"] for row in summary["rows"]} == {"rri"}
+
+
+class Killed(BaseException):
+    pass
+
+
+def killing(after: int, where: Callable[[ReidNetwork], Any]) -> Callable[..., Any]:
+    calls = 0
+
+    def call(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == after:
+            raise Killed
+        return where(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("after", [2, 5, 10, 12, 16])
+def test_a_run_killed_and_resumed_ends_the_same(tmp_path: Path, after: int) -> None:
+    """Killed while evaluating for the `after`-th time, in Step 0, in a round, at the end and in the control."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = experiment(whole).run()
+    with pytest.raises(Killed):
+        experiment(broken, evaluate=killing(after, evaluate)).run()
+    found = experiment(broken, resume=True).run()
+
+    assert timeless(found) == timeless(expected)
+    assert_same_run(broken, whole)
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    """The same log, but for times, and in every checkpoint the same tensors."""
+    assert timeless(log(found)) == timeless(log(expected))
+    for path in (expected / "checkpoints").iterdir():
+        content, other = load_checkpoint(path), load_checkpoint(found / "checkpoints" / path.name)
+        for part in ("model", "objective"):
+            assert content[part].keys() == other[part].keys()
+            assert all(torch.equal(tensor, other[part][name]) for name, tensor in content[part].items()), path.name
+
+
+class Dying:
+    """A loader that ends the process in the middle of its epoch number `after`, counted from 1; 0: never."""
+
+    def __init__(self, loader: Batches, after: int) -> None:
+        self.loader, self.after, self.mines = loader, after, loader.mines
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def sample(self, count: int, seed: int, **shared: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.loader.sample(count, seed, **shared)
+
+    def names(self, seed: int, batch: int, descriptors: Tensor | None = None) -> Sequence[str]:
+        return self.loader.names(seed, batch, descriptors)
+
+    def shares(self, world: int) -> Sequence[int]:
+        return self.loader.shares(world)
+
+    def epoch(
+        self, seed: int, descriptors: Tensor | None = None, start: int = 0, **shared: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        self.after -= 1
+        for number, batch in enumerate(self.loader.epoch(seed, descriptors, start, **shared)):
+            if self.after == 0 and number == 1:
+                raise Killed
+            yield batch
+
+
+def sampled(sampler: Sampler) -> TrainLoader:
+    images = np.random.default_rng(2).integers(0, 256, (24, 3, 4, 4), dtype=np.uint8)
+    labels = np.arange(24, dtype=np.int64) % 3
+    half = (0.5, 0.5, 0.5)
+    return TrainLoader(
+        images, labels, 8, flip=0.5, pad=1, erasing=0.5, mean=half, std=half, device="cpu", sampler=sampler
+    )
+
+
+def network_with(part: str) -> ReidNetwork:
+    torch.manual_seed(0)
+    pooling = POOLINGS["netvlad"](6, clusters=2) if part == "netvlad" else POOLINGS["average"](6)
+    eigenlayer = Eigenlayer(pooling.width(6), 4, init_std=0.3)
+    parametrize_eigenlayer(eigenlayer, part if part.endswith("orthogonal") else "none")
+    classifier = MarginLinear(4, 3, part, 8.0, 0.3) if part in MARGINS else nn.Linear(4, 3)
+    return ReidNetwork(Pixels(), pooling, nn.Identity(), eigenlayer, classifier, 0.3)
+
+
+LOSSES = {
+    "identity sampler": LossWeights(triplet=1.0),
+    "mined sampler": LossWeights(contrastive=1.0, tuple_size=4),
+    "centre": LossWeights(center=0.1, feature="output"),
+    "srip": LossWeights(penalty="srip", penalty_weight=0.1, penalty_steps=((0.5, 0.1),)),
+}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [*LOSSES, "arcface", "cosface", "netvlad", "orthogonal", "scaled_orthogonal"],
+)
+def test_a_run_with_any_part_killed_in_an_epoch_ends_the_same(tmp_path: Path, part: str) -> None:
+    """Killed in the second epoch of Step 0, again in a later stage, and again in the control."""
+    name = part.split()[0]
+    loader = sampled(Sampler(name if part.endswith("sampler") else "shuffled"))
+    rounds = 0 if part.endswith("orthogonal") else 1
+    stage = Schedule(epochs=2, lr=(0.1,))
+    changes: dict[str, Any] = {
+        "make_network": lambda: network_with(part),
+        "make_objective": lambda model: Objective(LOSSES.get(part), classes=3, width=4),
+        "plan": Plan(stage, stage, stage, solver=Solver(momentum=0.9), max_rounds=rounds, loss_images=10),
+        "control": rounds > 0,
+        "descriptors": 20,
+    }
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    experiment(whole, loader=Dying(loader, 0), **changes).run()
+    for number, after in enumerate((2, 4, 4) if rounds else (2,)):
+        with pytest.raises(Killed):
+            experiment(broken, resume=number > 0, loader=Dying(loader, after), **changes).run()
+    experiment(broken, resume=True, loader=Dying(loader, 0), **changes).run()
+    assert_same_run(broken, whole)
+
+
+def timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "images_per_second")}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("after", [2, 8, 11, 13])
+def test_stopped_in_the_middle_of_an_epoch_it_saves_and_goes_on(tmp_path: Path, after: int) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = experiment(whole).run()
+    stop, steps = Stop(), 0
+
+    class Stopping(Loader):
+        def epoch(self, *arguments: Any, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+            nonlocal steps
+            for batch in super().epoch(*arguments, **options):
+                steps += 1
+                if steps == after:
+                    stop.receive(15, None)
+                yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment(broken, loader=Stopping(), stop=stop).run()
+    saved = load_checkpoint(broken / "checkpoints" / "rri_last.pth")
+    assert (saved["middle"]["sums"]["batches"] if saved["middle"] else 3) == (after - 1) % 3 + 1
+    assert timeless(experiment(broken, resume=True).run()) == timeless(expected)
+    assert timeless(log(broken)) == timeless(log(whole))
+
+
+def test_saved_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    middles = []
+
+    def counted(path: Path, content: dict[str, Any], **options: Any) -> None:
+        middles.append(content["middle"])
+        save_checkpoint(path, content, **options)
+
+    monkeypatch.setattr("reid.svdnet.experiment.save_checkpoint", counted)
+    experiment(tmp_path / "a", control=False).run()
+    assert not any(middles)
+    experiment(tmp_path / "b", control=False, minutes=1e-9).run()
+    # Three batches an epoch: after the first and the second; after the third the epoch itself saves.
+    assert sum(bool(middle) for middle in middles) == 2 * EPOCHS
+
+
+@pytest.mark.parametrize(("run", "alone"), [("rri", False), ("rri", True), ("control", False), ("control", True)])
+def test_a_broken_checkpoint_gives_way_to_the_one_before(tmp_path: Path, run: str, alone: bool) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = experiment(whole).run()
+    with pytest.raises(Killed):
+        experiment(broken, evaluate=killing({"rri": 6, "control": 12}[run], evaluate)).run()
+    path = broken / "checkpoints" / f"{run}_last.pth"
+    path.write_bytes(path.read_bytes()[:-300])
+    if alone:
+        path.with_name(f"{run}_previous.pth").unlink()
+    told: list[str] = []
+    again = experiment(broken, resume=True, tell=told.append)
+    if alone and run == "rri":
+        with pytest.raises(InputError, match="rri_last"):
+            again.run()
+        return
+    assert timeless(again.run()) == timeless(expected)
+    assert timeless(log(broken)) == timeless(log(whole))
+    assert len(told) == 1 and path.name in told[0]
+
+
+def test_a_broken_end_of_the_original_starts_the_control_again(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = experiment(whole).run()
+    with pytest.raises(Killed):
+        experiment(broken, evaluate=killing(12, evaluate)).run()
+    assert (broken / "checkpoints" / "control_last.pth").exists()
+    (broken / "checkpoints" / "rri_last.pth").write_bytes(b"")
+    again = experiment(broken, resume=True, tell=lambda line: None)
+    assert timeless(again.run()) == timeless(expected)
+    assert timeless(log(broken)) == timeless(log(whole))
+
+
+def test_a_diverged_training_names_the_last_good_checkpoint(tmp_path: Path) -> None:
+    class Bad(Loader):
+        def epoch(self, *arguments: Any, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+            for images, labels in super().epoch(*arguments, **options):
+                yield images / 0, labels
+
+        def names(self, seed: int, batch: int, descriptors: Tensor | None = None) -> tuple[str, ...]:
+            return ("a.jpg", "b.jpg")
+
+    with pytest.raises(
+        Diverged, match=r"images are a\.jpg, b\.jpg; .*last good checkpoint is .*rri_last\.pth"
+    ) as caught:
+        experiment(tmp_path, loader=Bad()).run()
+    assert "at batch 1 of 3" in str(caught.value)
+    experiment(tmp_path, resume=True, control=False).run()  # the folder is free again
+
+
+def test_a_forced_change_stands_in_the_log(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        experiment(tmp_path, evaluate=killing(2, evaluate)).run()
+    experiment(tmp_path, resume=True, changes=("SEED was 0, is 1",)).run()
+    changed = [line for line in log(tmp_path) if line["kind"] == "changed"]
+    assert changed == [{"kind": "changed", "changes": ["SEED was 0, is 1"]}]
+
+
+def test_the_pooling_starts_from_the_training_set_once(tmp_path: Path) -> None:
+    starts: list[torch.Tensor] = []
+
+    def with_vlad() -> ReidNetwork:
+        torch.manual_seed(0)
+        pooling = POOLINGS["netvlad"](6, clusters=2)
+        start = pooling.initialise
+
+        def initialise(descriptors: np.ndarray, *, seed: int) -> None:
+            assert descriptors.shape == (20, 6)
+            start(descriptors, seed=seed)
+            starts.append(pooling.centres.detach().clone())
+
+        pooling.initialise = initialise
+        return ReidNetwork(Pixels(), pooling, nn.Identity(), Eigenlayer(12, 4), nn.Linear(4, 3), 0.3)
+
+    changes: dict[str, Any] = {"make_network": with_vlad, "descriptors": 20}
+    whole = experiment(tmp_path / "whole", **changes).run()
+    assert len(starts) == 1
+    broken = tmp_path / "broken"
+    with pytest.raises(Killed):
+        experiment(broken, evaluate=killing(2, evaluate), **changes).run()
+    assert len(starts) == 2 and torch.equal(*starts)
+    again = experiment(broken, resume=True, **changes).run()
+    assert len(starts) == 2 and again["final"] == whole["final"]
+
+
+def test_a_finished_run_resumed_trains_nothing(tmp_path: Path) -> None:
+    expected = experiment(tmp_path).run()
+
+    class NoTraining(Loader):
+        def epoch(
+            self, seed: int, descriptors: Tensor | None = None, start: int = 0, **shared: int
+        ) -> Iterator[tuple[Tensor, Tensor]]:
+            raise AssertionError("trained again")
+
+    assert experiment(tmp_path, resume=True, loader=NoTraining()).run() == expected
+
+
+def test_step_0_alone_is_evaluated_once(tmp_path: Path) -> None:
+    asked = []
+
+    def counting(model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
+        asked.append(last)
+        return evaluate(model, last)
+
+    run = experiment(tmp_path / "run", evaluate=counting, control=False)
+    alone = dataclasses.replace(run, plan=dataclasses.replace(run.plan, max_rounds=0, final_restraint=False))
+    summary = alone.run()
+    assert asked == [True]
+    assert {score["flip"] for score in summary["rows"][0]["scores"]} == {False, True}

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from reid.errors import InputError
+from reid.model.network import ReidNetwork
+from reid.training.optimizer import Solver, freeze, make_optimizer, resume_optimizer, set_training_mode
+
+Make = Callable[[], ReidNetwork]
+
+
+def test_freeze_matches_whole_parts_of_names(make_model: Make) -> None:
+    model = make_model()
+    freeze(model, ["backbone.conv1", "norm"])
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {"backbone.conv1.weight", "backbone.bn1.weight", "backbone.bn1.bias"}
+    freeze(model, [])
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["backbone.conv", "nothing"])
+def test_a_freeze_that_freezes_nothing_is_a_mistake(make_model: Make, name: str) -> None:
+    with pytest.raises(InputError, match="FREEZE names no parameter"):
+        freeze(make_model(), [name])
+
+
+def test_biases_have_their_own_rate_and_decay(make_model: Make) -> None:
+    model = make_model()
+    freeze(model, ["eigenlayer"])
+    solver = Solver(weight_decay=0.1, bias_lr_factor=2.0, bias_weight_decay=False)
+    weights, biases = make_optimizer(model, solver, 0.5).param_groups
+    assert (weights["base_lr"], weights["weight_decay"]) == (0.5, 0.1)
+    assert (biases["base_lr"], biases["weight_decay"]) == (1.0, 0.0)
+    held = {id(p) for group in (weights, biases) for p in group["params"]}
+    assert held == {id(p) for n, p in model.named_parameters() if not n.startswith("eigenlayer")}
+    assert {id(p) for p in biases["params"]} == {
+        id(p) for p in (model.backbone.bn1.bias, model.backbone.conv2.bias, model.classifier.bias)
+    }
+
+
+def test_a_freeze_that_leaves_nothing_is_a_mistake(make_model: Make) -> None:
+    with pytest.raises(InputError, match="leaves nothing to train"):
+        freeze(make_model(), ["backbone", "eigenlayer", "classifier"])
+
+
+@pytest.mark.parametrize(("statistics", "moves"), [("running", True), ("frozen", False)])
+def test_norm_statistics(make_model: Make, statistics: str, moves: bool) -> None:
+    model = make_model()
+    before = model.backbone.bn1.running_mean.clone()
+    set_training_mode(model, statistics)
+    model(torch.randn(4, 3, 8, 6))
+    assert model.dropout.training
+    assert torch.equal(before, model.backbone.bn1.running_mean) is not moves
+
+
+def test_a_resumed_optimiser_keeps_its_momentum_and_takes_new_rates(make_model: Make) -> None:
+    model = make_model()
+    before, after = (make_optimizer(model, Solver(weight_decay=decay), lr) for decay, lr in ((0.1, 0.5), (0.2, 0.05)))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before.param_groups[0]["lr"] = before.param_groups[1]["lr"] = 0.0
+    before.step()
+    resume_optimizer(after, before.state_dict())
+    assert [(group["base_lr"], group["weight_decay"]) for group in after.param_groups] == [(0.05, 0.2)] * 2
+    gathered = {id(p): state["momentum_buffer"] for p, state in after.state.items()}
+    assert len(gathered) == len(list(model.parameters()))
+    assert all(
+        torch.equal(buffer, before.state[p]["momentum_buffer"])
+        for p, buffer in zip(after.state, gathered.values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("change", ["optimizer", "freeze"])
+def test_an_optimiser_of_another_kind_is_refused(make_model: Make, change: str) -> None:
+    model = make_model()
+    state = make_optimizer(model, Solver(), 0.5).state_dict()
+    if change == "freeze":
+        freeze(model, ["eigenlayer"])
+    other = make_optimizer(model, Solver(optimizer="adam" if change == "optimizer" else "sgd"), 0.5)
+    with pytest.raises(InputError, match="another optimiser, or over other parameters"):
+        resume_optimizer(other, state)
