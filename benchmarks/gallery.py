@@ -75,12 +75,12 @@ def _large(arguments: argparse.Namespace) -> None:
     import numpy as np
     from drawn import clustered
 
-    from reid.ranking import normalise_rows
+    from reid.ranking import normalize_rows
     from reid.ranking.faiss_index import build_index, search
     from reid.ranking.unit_search import nearest_of_units
 
     queries, rows = (side.values for side in clustered(arguments.queries, arguments.search, arguments.width))
-    queries, rows = normalise_rows(queries), normalise_rows(rows)
+    queries, rows = normalize_rows(queries), normalize_rows(rows)
     print(
         f"\n{arguments.search:,} x {arguments.width}, clustered\n\n| | ms a search, median | recall@10 |\n|---|---|---|"
     )

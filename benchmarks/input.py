@@ -1,4 +1,4 @@
-"""Images a second from 128 x 64 JPEGs to augmented, normalised 256 x 128 tensors, on one thread.
+"""Images a second from 128 x 64 JPEGs to augmented, normalized 256 x 128 tensors, on one thread.
 
     python benchmarks/input.py [--torchreid CLONE] [--images FOLDER] [--count 2000] [--rounds 5] [--steps] [--gpu]
 
@@ -35,11 +35,11 @@ from PIL import Image  # noqa: E402
 
 from reid.data.augmentation import random_numbers as draws  # noqa: E402
 from reid.data.augmentation.augment import boxes, erase, move  # noqa: E402
-from reid.data.augmentation.jitter import Jitter, jitter_colours  # noqa: E402
+from reid.data.augmentation.jitter import Jitter, jitter_colors  # noqa: E402
 from reid.data.augmentation.policy import POLICIES, apply_policy  # noqa: E402
 from reid.data.images.cache import decode_images  # noqa: E402
 from reid.data.images.decode import decode_image  # noqa: E402
-from reid.data.images.normalization import normalise  # noqa: E402
+from reid.data.images.normalization import normalize  # noqa: E402
 from reid.data.images.pixels import DecodedImages, ImageFiles, Images, on_device  # noqa: E402
 from reid.data.loading.loaders import TrainLoader  # noqa: E402
 from reid.data.synthetic.drawing import World  # noqa: E402
@@ -177,18 +177,18 @@ def steps(files: list[str], decoded: np.ndarray) -> None:
     batch = torch.from_numpy(np.array(decoded))
     table = draws.draw(0, range(BATCH), [0] * BATCH)
     corners = (table[:, draws.CROP] * 21).astype(np.int64)
-    values, rectangles = normalise(batch, MEAN, STD), boxes(table, SIZE, 0.5)
+    values, rectangles = normalize(batch, MEAN, STD), boxes(table, SIZE, 0.5)
     parts: dict[str, Callable[[], object]] = {
         "opening and decoding": lambda: [decode_image(file, (128, 64)) for file in files],
         "the same, and resizing to 256 x 128": lambda: [decode_image(file, SIZE) for file in files],
         "picking from the cache": lambda: decoded[np.arange(BATCH)],
         "drawing the random numbers": lambda: draws.draw(0, range(BATCH), [0] * BATCH),
         "flip and pad-crop": lambda: move(batch, table[:, draws.FLIP] < 0.5, corners, 10),
-        "normalising": lambda: normalise(batch, MEAN, STD),
+        "normalising": lambda: normalize(batch, MEAN, STD),
         "choosing what is erased": lambda: boxes(table, SIZE, 0.5),
         "erasing": lambda: erase(values, rectangles),
-        "colour jitter without hue": lambda: jitter_colours(batch, Jitter(0.2, 0.2, 0.2), table),
-        "colour jitter with hue": lambda: jitter_colours(batch, Jitter(0.2, 0.2, 0.2, 0.1), table),
+        "color jitter without hue": lambda: jitter_colors(batch, Jitter(0.2, 0.2, 0.2), table),
+        "color jitter with hue": lambda: jitter_colors(batch, Jitter(0.2, 0.2, 0.2, 0.1), table),
         **{name: lambda name=name: apply_policy(batch, name, table[:, draws.POLICY]) for name in POLICIES},  # type: ignore[misc]
     }
     print("\n| step | microseconds an image |\n|---|---|")

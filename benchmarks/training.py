@@ -116,11 +116,11 @@ def rival(clone: Path, files: list[str], size: tuple[int, int]) -> Callable[[], 
         torchreid: Any = importlib.import_module("torchreid")
     except ImportError as error:
         raise InputError(f"{clone}: torchreid cannot be imported from here: {error}") from None
-    labelled = [(path, label, 0) for path, label in zip(files, classes(files), strict=True)]
+    labeled = [(path, label, 0) for path, label in zip(files, classes(files), strict=True)]
 
     class Ours(torchreid.data.ImageDataset):
         def __init__(self, root: str = "", **options: object) -> None:
-            super().__init__(labelled, labelled[:1], [(labelled[0][0], labelled[0][1], 1)], **options)
+            super().__init__(labeled, labeled[:1], [(labeled[0][0], labeled[0][1], 1)], **options)
 
     torchreid.data.register_image_dataset("ours", Ours)
     with contextlib.redirect_stdout(io.StringIO()):

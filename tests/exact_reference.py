@@ -73,12 +73,12 @@ def _duplicated(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _one_ulp_apart(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """One row in float32, of which a few numbers are moved to their neighbours."""
+    """One row in float32, of which a few numbers are moved to their neighbors."""
     rows = np.tile(np.random.default_rng(3).normal(size=shape[1]).astype(np.float32), (shape[0], 1))
     places = rng.integers(0, shape[1], shape[0])
-    towards = np.where(rng.random(shape[0]) < 0.5, -np.inf, np.inf).astype(np.float32)
+    toward = np.where(rng.random(shape[0]) < 0.5, -np.inf, np.inf).astype(np.float32)
     moved = np.flatnonzero(rng.random(shape[0]) < 0.7)
-    rows[moved, places[moved]] = np.nextafter(rows[moved, places[moved]], towards[moved])
+    rows[moved, places[moved]] = np.nextafter(rows[moved, places[moved]], toward[moved])
     return rows.astype(np.float64)
 
 

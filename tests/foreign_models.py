@@ -1,6 +1,6 @@
 """Networks of other codebases in small, written from what they publish: torchvision's ResNets, or plain functions.
 
-Each is a state dict under its family's own names, with weights drawn at random, and a function from normalised images
+Each is a state dict under its family's own names, with weights drawn at random, and a function from normalized images
 (B, 3, H, W) to what its family compares, (B, D).
 """
 
@@ -26,7 +26,7 @@ class Foreign:
 
 
 class Halves(nn.Module):
-    """Instance normalisation of the first half of the channels, batch normalisation of the rest."""
+    """Instance normalization of the first half of the channels, batch normalization of the rest."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ def fastreid(
     pixels: bool = True,
     classifier: str = "weight",
 ) -> Foreign:
-    """neck: where its batch normalisation stands, "" for none. reduced: outputs of a 1 x 1 convolution before it."""
+    """neck: where its batch normalization stands, "" for none. reduced: outputs of a 1 x 1 convolution before it."""
     network = resnet(depth, last_stride=1, ibn=ibn)
     maps, width = trunk(network, ceil=True), network.fc.in_features
     state = named("backbone.", network)

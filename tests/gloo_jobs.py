@@ -30,7 +30,7 @@ from reid.model.parametrization import parametrize_eigenlayer
 from reid.model.pooling import POOLINGS
 from reid.svdnet import rri
 from reid.training.optimizer import Solver
-from reid.training.parallel import check_parallel, synchronised
+from reid.training.parallel import check_parallel, synchronized
 from reid.training.schedule import Schedule
 from reid.training.state import Hooks, TrainState
 
@@ -99,7 +99,7 @@ class Run:
         self.entries: list[dict[str, Any]] = []
 
     def run(self, **hooks: Any) -> dict[str, Any]:
-        """Plain values and tensors: the network, the centres, and the log without clocks."""
+        """Plain values and tensors: the network, the centers, and the log without clocks."""
         entered = Hooks(epoch=lambda state, entry: self.entries.append(entry), **hooks)
         rri.run(self.state, self.loader, self.plan, entered)
         clocks = ("seconds", "images_per_second")
@@ -143,7 +143,7 @@ def broken_and_resumed(name: str, after: int) -> dict[str, Any]:
 
 def resumed(name: str, content: dict[str, Any]) -> dict[str, Any]:
     """The rest of a run from a checkpoint."""
-    again, content = Run(name), copy.deepcopy(content)  # else the optimiser would train on in its tensors
+    again, content = Run(name), copy.deepcopy(content)  # else the optimizer would train on in its tensors
     again.state.model.load_state_dict(content["model"])
     again.state.objective.load_state_dict(content["objective"])
     again.state.restore(content)
@@ -176,7 +176,7 @@ def values() -> dict[str, Any]:
     rank = distributed.rank()
     buffers = [torch.full((2, 3), float(rank)).T, torch.tensor(rank)]
     distributed.copy_from_first(buffers)
-    model = synchronised(network())
+    model = synchronized(network())
     told = []
     for batch, statistics in ((12, "running"), (12, "frozen"), (1, "frozen")):
         try:

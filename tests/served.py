@@ -1,4 +1,4 @@
-"""A small index of drawn people, a random network that tells them apart by colour, and a server in a thread."""
+"""A small index of drawn people, a random network that tells them apart by color, and a server in a thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from reid.search import gallery
 
 SETTINGS = ("MODEL.BACKBONE", "small_convolution", "MODEL.WEIGHTS", "none", "INPUT.SIZE", "[128, 64]")
 PATTERN = gallery.PATTERNS["market1501"]
-COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (210, 210, 40))
+COLORS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (210, 210, 40))
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Drawn:
 
 
 def person(identity: int, seed: int, size: tuple[int, int] = (64, 128)) -> Image.Image:
-    """A coloured figure with some noise; those of one identity are alike."""
+    """A colored figure with some noise; those of one identity are alike."""
     width, height = size
     pixels = np.full((height, width, 3), 128.0)
-    pixels[height // 8 :, width // 4 : -width // 4] = COLOURS[identity % len(COLOURS)]
+    pixels[height // 8 :, width // 4 : -width // 4] = COLORS[identity % len(COLORS)]
     pixels += np.random.default_rng(100 * identity + seed).normal(0, 12, pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 

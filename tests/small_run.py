@@ -19,7 +19,7 @@ CLASSES = 5
 
 @dataclass
 class SmallLoader:
-    """Coloured noise: the class decides the mean colour."""
+    """Colored noise: the class decides the mean color."""
 
     images: Tensor
     labels: Tensor
@@ -68,6 +68,6 @@ def make_model() -> Callable[[], ReidNetwork]:
 def loader() -> SmallLoader:
     generator = torch.Generator().manual_seed(3)
     labels = torch.arange(50) % CLASSES
-    colours = torch.randn(CLASSES, 3, generator=generator)
+    colors = torch.randn(CLASSES, 3, generator=generator)
     noise = torch.randn(50, 3, 8, 6, generator=generator)
-    return SmallLoader(colours[labels][:, :, None, None] + 0.5 * noise, labels)
+    return SmallLoader(colors[labels][:, :, None, None] + 0.5 * noise, labels)

@@ -10,7 +10,7 @@ import torch
 
 from reid.config import build
 from reid.data.images.decode import decode_image
-from reid.data.images.normalization import normalise
+from reid.data.images.normalization import normalize
 from reid.errors import InputError, run_command
 from reid.report.attention import draw_assignments, draw_attention
 
@@ -32,7 +32,7 @@ def main() -> None:
         raise InputError(f"two images are called {double}: what is drawn of one would replace the other's")
     for path in arguments.image:
         image = decode_image(str(path), (height, width), config.INPUT.RESIZE)
-        pixels = normalise(torch.tensor(image)[None], config.INPUT.MEAN, config.INPUT.STD)
+        pixels = normalize(torch.tensor(image)[None], config.INPUT.MEAN, config.INPUT.STD)
         with torch.no_grad():
             weights = model.pooling.attention(model.backbone(pixels))[0].numpy()
         image = np.ascontiguousarray(image.transpose(1, 2, 0))

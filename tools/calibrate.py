@@ -128,7 +128,7 @@ def _rates(text: str) -> list[float]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, help="a checkpoint of this project, into which the calibration goes")
-    parser.add_argument("--features", type=Path, help="labelled features instead of the checkpoint's dataset")
+    parser.add_argument("--features", type=Path, help="labeled features instead of the checkpoint's dataset")
     parser.add_argument("--config-file", type=Path, help="take DATASETS of this file: data not trained on is best")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--feature", choices=("input", "output"), help="of the Eigenlayer (default: the checkpoint's)")

@@ -17,7 +17,7 @@ from reid.evaluation.protocols import (
     evaluate_features,
     evaluate_landmarks,
     whitening_features,
-    write_neighbours,
+    write_neighbors,
 )
 from reid.evaluation.retrieval import FeatureSets, embed, network_features
 from reid.evaluation.whitening import WHITENINGS, Whiten
@@ -35,7 +35,7 @@ def main() -> None:
     if arguments.ground_truth:
         _landmarks(arguments)
         return
-    plain = ("metric", "protocol", "repeats", "seed", "roc", "expand", "augment", "neighbours", "alpha")
+    plain = ("metric", "protocol", "repeats", "seed", "roc", "expand", "augment", "neighbors", "alpha")
     rerank = {name: getattr(arguments, name) for name in RERANKING} if arguments.rerank else None
     wanted = Wanted(**{name: getattr(arguments, name) for name in plain}, rerank=rerank, whiten=_whiten(arguments))
     if arguments.whiten_from and not arguments.features:
@@ -64,7 +64,7 @@ def main() -> None:
                 save_training_features(output / f"training_{feature}.npz", training[feature, False], feature=feature)
     start = time.perf_counter()
     if arguments.top_k is not None:
-        for path in write_neighbours(output, features, arguments.top_k, metric=wanted.metric):
+        for path in write_neighbors(output, features, arguments.top_k, metric=wanted.metric):
             print(f"written: {path}")
     content = {"dataset": name, **evaluate_features(features, wanted, pools, training)}
     seconds = time.perf_counter() - start
@@ -138,7 +138,9 @@ def _arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="of re-ranking")
     parser.add_argument("--expand", choices=EXPANSIONS, default="", help="also query expansion, on unit rows")
     parser.add_argument("--augment", action="store_true", help="also database-side augmentation, on unit rows")
-    parser.add_argument("--neighbours", type=int, default=0, help="of both (default: 5 for aqe, 10 for alpha)")
+    parser.add_argument(
+        "--neighbors", "--neighbours", type=int, default=0, help="of both (default: 5 for aqe, 10 for alpha)"
+    )
     parser.add_argument("--alpha", type=float, default=3.0, help="exponent of the cosine in both, 0 for aqe")
     parser.add_argument("--whiten", choices=WHITENINGS, default="", help="also whitened, on unit rows")
     parser.add_argument("--whiten-dim", type=int, default=0, metavar="D", help="dimensions it keeps (default: all)")

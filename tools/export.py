@@ -46,7 +46,7 @@ def main() -> None:
         mean=images["mean"],
         std=images["std"],
         feature=embedder.feature,
-        normalised=not arguments.no_normalize,
+        normalized=not arguments.no_normalize,
         flip=embedder.flip,
         preprocessing=arguments.preprocessing,
         resize=images["resize"],
@@ -64,7 +64,7 @@ def main() -> None:
         # What a folder of the user's held, and what others trained on, only the user can say.
         trained_on=() if origin else tuple(name for name in config.DATASETS.NAME.split("+") if name != "folder"),
         origin=f"{origin['family']}, {origin['architecture']}" if origin else "",
-        licence=arguments.licence,
+        license=arguments.license,
         data=arguments.data,
         calibration=embedder.calibration.to_plain() if embedder.calibration and not changed else {},
     )
@@ -110,13 +110,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-normalize", action="store_true", help="leave the rows' lengths as they are")
     parser.add_argument("--flip", action="store_true", help="mean with the mirror image's feature; twice the time")
     parser.add_argument(
-        "--preprocessing", choices=PREPROCESSINGS, default="tracker", help="inside: takes uint8 RGB, normalises itself"
+        "--preprocessing", choices=PREPROCESSINGS, default="tracker", help="inside: takes uint8 RGB, normalizes itself"
     )
     parser.add_argument(
         "--check", action="append", type=Path, metavar="PATH", help="crops, or a folder of them, to compare on"
     )
-    parser.add_argument("--licence", default=UNKNOWN, help="of the model, such as mit or cc-by-nc-4.0 (unknown)")
-    parser.add_argument("--data", default="", help="for the card: what it was trained on, and under which licence")
+    parser.add_argument(
+        "--license", "--licence", default=UNKNOWN, help="of the model, such as mit or cc-by-nc-4.0 (unknown)"
+    )
+    parser.add_argument("--data", default="", help="for the card: what it was trained on, and under which license")
     parser.add_argument("--scores", type=Path, help="evaluation.json for the card (default: what lies beside)")
     parser.add_argument("--force", action="store_true", help="replace files that are there")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as INPUT.SIZE '[256, 128]'")

@@ -80,7 +80,7 @@ def _tell(done: gallery.Update, index: Path, seconds: float) -> None:
             print(f"{title}: {len(names) - SHOWN:,} more")
     total = done.unchanged + done.added + done.changed
     counts = {"new": done.added, "changed": done.changed, "unchanged": done.unchanged, "forgotten": done.vanished}
-    counts |= {"relabelled": done.relabelled, "removed before": done.removed, "broken": len(done.broken)}
+    counts |= {"relabelled": done.relabeled, "removed before": done.removed, "broken": len(done.broken)}
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     print(f"{index}: {total:,} images ({told}); {done.embedded:,} embedded, {seconds:.1f} s")
 

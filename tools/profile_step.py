@@ -1,4 +1,4 @@
-"""Tell where the time of a training step goes: waiting for data, forward, backward, optimiser."""
+"""Tell where the time of a training step goes: waiting for data, forward, backward, optimizer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PARTS = {
     "data": "waiting for data",
     "forward": "forward and loss",
     "backward": "backward",
-    "optimiser": "clipping and optimiser",
+    "optimizer": "clipping and optimizer",
     "rest": "averaging, reading the loss, the bar",
 }
 
@@ -46,7 +46,7 @@ class Clock:
         now = time.perf_counter()
         if self.steps >= self.warm:
             self.seconds[part] += now - self.last
-        self.steps += part == "optimiser"
+        self.steps += part == "optimizer"
         self.last = now
 
 

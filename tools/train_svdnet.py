@@ -23,7 +23,7 @@ from reid.report.tables import HEADER, REASONS, row_line, stage_table
 from reid.report.training import write_report
 from reid.svdnet.experiment import Experiment, check_alike
 from reid.svdnet.rri import check_freezes
-from reid.training.parallel import check_parallel, synchronised
+from reid.training.parallel import check_parallel, synchronized
 from reid.training.pooling_init import check_pooling
 from reid.training.provenance import provenance
 from reid.training.run_folder import RunFolder
@@ -63,7 +63,7 @@ def train(stop: Stop) -> None:
     def make_network() -> ReidNetwork:
         seed_everything(config.SEED)
         network = build.network(config, num_classes=classes, weights=weights)
-        network = (synchronised(network) if config.SOLVER.SYNC_BN else network).to(device)
+        network = (synchronized(network) if config.SOLVER.SYNC_BN else network).to(device)
         if config.SOLVER.COMPILE:
             compile_backbone(network, device)
         return network

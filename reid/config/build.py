@@ -153,7 +153,7 @@ def test_loader(config: CfgNode, images: tuple[ImageRecord, ...]) -> TestLoader:
 def whole_loader(
     config: CfgNode, images: Sequence[WholeImage], *, longest_side: int, batch_size: int
 ) -> WholeImageLoader:
-    """Whole images in order, normalised as the network was trained."""
+    """Whole images in order, normalized as the network was trained."""
     return WholeImageLoader(
         images,
         mean=tuple(config.INPUT.MEAN),
@@ -313,7 +313,7 @@ def structure(config: CfgNode) -> dict[str, Any]:
 def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[str]) -> CfgNode:
     """The configuration a checkpoint carries, with DATASETS and TEST of another file and `KEY VALUE` pairs over it.
 
-    Images keep the size and normalisation that the network was trained with, unless a pair says otherwise.
+    Images keep the size and normalization that the network was trained with, unless a pair says otherwise.
     """
     config = trained.clone()
     config.defrost()
@@ -324,7 +324,7 @@ def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[s
 
 
 def objective(config: CfgNode, model: ReidNetwork, *, num_classes: int) -> Objective:
-    """What a training of `model` minimises. Raises InputError where a loss needs a library that is missing."""
+    """What a training of `model` minimizes. Raises InputError where a loss needs a library that is missing."""
     loss = config.LOSS
     d_in, k = model.eigenlayer.vectors.shape
     weights = LossWeights(

@@ -87,7 +87,7 @@ def _check_backbone(c: CfgNode) -> Iterator[str]:
     if norm.startswith("ibn_") and not backbone.startswith("resnet"):
         yield f"MODEL.NORM.NAME {norm} is for ResNets, not for {backbone}"
     if norm != "batch" and backbone in ("caffenet", "deepface"):
-        yield f"MODEL.NORM.NAME {norm} replaces batch normalisation, and {backbone} has none: leave it batch"
+        yield f"MODEL.NORM.NAME {norm} replaces batch normalization, and {backbone} has none: leave it batch"
     if c.SOLVER.NORM_STATISTICS == "frozen":
         if c.MODEL.NECK == "bnneck":
             yield "SOLVER.NORM_STATISTICS frozen leaves a BNNeck, which is new, without any: set MODEL.NECK none"
@@ -99,7 +99,7 @@ def _check_losses(c: CfgNode) -> Iterator[str]:
     loss, sampler, size = c.LOSS, c.SAMPLER, c.SOLVER.BATCH_SIZE
     of_pairs = [f"LOSS.{name}" for name in ("TRIPLET", "CONTRASTIVE", "CIRCLE") if loss[name]]
     if not (loss.IDENTITY or loss.CENTER or of_pairs):
-        yield "LOSS gives every loss the weight 0: nothing would be learnt"
+        yield "LOSS gives every loss the weight 0: nothing would be learned"
     if of_pairs and sampler.NAME == "shuffled":
         yield (
             f"{' and '.join(of_pairs)} compares images of one identity, which a shuffled batch hardly holds two of: "

@@ -35,7 +35,7 @@ def _stage(epochs: int, lr: list[float], schedule: str, milestones: list[float])
     stage.MILESTONES = milestones  # of `step`: fractions of the stage at which the rate is multiplied by GAMMA
     stage.GAMMA = 0.1
     stage.WARMUP_EPOCHS = 0.0  # linear rise from a hundredth of the rate
-    stage.FREEZE = []  # beginnings of parameter names, or "norm" for the scale and shift of every normalisation
+    stage.FREEZE = []  # beginnings of parameter names, or "norm" for the scale and shift of every normalization
     stage.SETTLE_EPOCHS = 0  # end early when the training loss has not fallen for this many epochs; 0: never
     stage.SETTLE_TOLERANCE = 0.01  # relative fall of the loss that counts as falling
     stage.OPTIMIZER = ""  # of this stage; "": SOLVER.OPTIMIZER
@@ -69,9 +69,9 @@ def defaults() -> CfgNode:
     c.MODEL.POOLING.INIT = "kmeans_v2"  # of the VLADs; kmeans_v1: a softmax without b, from cosines
     c.MODEL.POOLING.DESCRIPTORS = 50000  # local descriptors of the training set that k-means sees
     c.MODEL.NORM = CfgNode()
-    c.MODEL.NORM.NAME = "batch"  # what the backbone normalises by
+    c.MODEL.NORM.NAME = "batch"  # what the backbone normalizes by
     c.MODEL.NORM.GROUPS = 32  # of group
-    c.MODEL.NECK = "none"  # before the Eigenlayer; bnneck: batch normalisation; fc512: linear to 512, that, ReLU
+    c.MODEL.NECK = "none"  # before the Eigenlayer; bnneck: batch normalization; fc512: linear to 512, that, ReLU
     c.MODEL.CLASSIFIER = CfgNode()
     c.MODEL.CLASSIFIER.NAME = "linear"
     c.MODEL.CLASSIFIER.SCALE = 16.0  # factor of the cosines: of cosine where it starts, of arcface and cosface fixed
@@ -92,11 +92,11 @@ def defaults() -> CfgNode:
     c.INPUT.FLIP = 0.5  # probability of a mirrored training image
     c.INPUT.PAD = 0  # pixels of padding before the random crop
     c.INPUT.ERASING = 0.0  # probability of random erasing
-    c.INPUT.JITTER = CfgNode()  # of colours: the factor is uniform in max(0, 1 - x) .. 1 + x, 0 leaves it alone
+    c.INPUT.JITTER = CfgNode()  # of colors: the factor is uniform in max(0, 1 - x) .. 1 + x, 0 leaves it alone
     c.INPUT.JITTER.BRIGHTNESS = 0.0
     c.INPUT.JITTER.CONTRAST = 0.0
     c.INPUT.JITTER.SATURATION = 0.0
-    c.INPUT.JITTER.HUE = 0.0  # the shift is uniform in -x .. x, 0.5 is half the colour circle
+    c.INPUT.JITTER.HUE = 0.0  # the shift is uniform in -x .. x, 0.5 is half the color circle
     c.INPUT.JITTER.PROBABILITY = 1.0
     c.INPUT.POLICY = "none"  # of torchvision, with its defaults
     c.INPUT.CACHE = "on"  # off: every image is decoded each time it is wanted
@@ -134,7 +134,7 @@ def defaults() -> CfgNode:
     c.SOLVER.NORM_STATISTICS = "running"  # frozen: BatchNorm keeps the statistics it came with
     c.SOLVER.PRECISION = "auto"  # auto: bfloat16 where the hardware has it
     c.SOLVER.TF32 = False  # True: matrix products of the training in TF32 too, not only convolutions, on GPUs with it
-    c.SOLVER.FUSED = "auto"  # the optimiser's step as one kernel; auto: on a GPU
+    c.SOLVER.FUSED = "auto"  # the optimizer's step as one kernel; auto: on a GPU
     c.SOLVER.COMPILE = False  # the backbone by torch.compile
     c.SOLVER.ACCUMULATE = 1  # batches whose mean gradient makes one step
     c.SOLVER.CLIP = 0.0  # largest norm of a step's gradient; 0: no limit
@@ -161,8 +161,8 @@ def defaults() -> CfgNode:
     c.LOSS.CONTRASTIVE_TAU = 0.7  # distance at unit length beyond which a pair that does not match costs nothing
     c.LOSS.CIRCLE_MARGIN = 0.25
     c.LOSS.CIRCLE_SCALE = 128.0
-    c.LOSS.CENTER_RATE = 0.5  # at which a centre follows the features of its identity
-    c.LOSS.PENALTY = "none"  # rivals of RRI: what pulls the Eigenlayer's vectors towards orthogonality
+    c.LOSS.CENTER_RATE = 0.5  # at which a center follows the features of its identity
+    c.LOSS.PENALTY = "none"  # rivals of RRI: what pulls the Eigenlayer's vectors toward orthogonality
     c.LOSS.PENALTY_WEIGHT = 0.0
     c.LOSS.PENALTY_STEPS = [0.0]  # parts of a stage from which on the weight is multiplied by the factor beside it
     c.LOSS.PENALTY_FACTORS = [1.0]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from reid.data.datasets.combine import combine
 from reid.data.datasets.cuhk01 import read_cuhk01
-from reid.data.datasets.cuhk03np import read_cuhk03np_detected, read_cuhk03np_labelled
+from reid.data.datasets.cuhk03np import read_cuhk03np_detected, read_cuhk03np_labeled
 from reid.data.datasets.dukemtmcreid import read_dukemtmcreid
 from reid.data.datasets.folder import read_tree
 from reid.data.datasets.layout import banner
@@ -24,7 +24,7 @@ DATASETS: dict[str, Callable[..., Split]] = {
     "market1501_500k": read_market1501_500k,
     "dukemtmcreid": read_dukemtmcreid,
     "msmt17": read_msmt17,
-    "cuhk03np_labelled": read_cuhk03np_labelled,
+    "cuhk03np_labelled": read_cuhk03np_labeled,
     "cuhk03np_detected": read_cuhk03np_detected,
     "cuhk01": read_cuhk01,
     "folder": read_tree,
@@ -40,7 +40,7 @@ __all__ = [
     "compile_pattern",
     "read_cuhk01",
     "read_cuhk03np_detected",
-    "read_cuhk03np_labelled",
+    "read_cuhk03np_labeled",
     "read_drawn_boxes",
     "read_dukemtmcreid",
     "read_market1501",

@@ -43,7 +43,7 @@ def truncated_rows(
     parameters: of the two factors, r (D_in + K), against D_in K of the whole weight. dimensions: numbers to store an
     image; r, since U_r S_r gives the distances of W_r, but K where a bias or a ReLU follows. energy: share of the sum
     of squared singular values that is kept. correlation: S(W_r). train_loss: with the classifier as it is. scores:
-    SCOREs of the output, raw and L2-normalised.
+    SCOREs of the output, raw and L2-normalized.
     Raises InputError for a rank outside [1, min(D_in, K)].
     """
     d_in, k = head.weight.shape
@@ -86,7 +86,7 @@ def pca_rows(query: Features, gallery: Features, train: Features, *, ranks: Sequ
 
     Mean and components are those of `train`; the mean is taken off, nothing is whitened, and W plays no part.
     parameters: r D_in of the components and D_in of the mean. dimensions: r. variance: share of the training features'
-    variance that is kept. scores: SCOREs, raw and L2-normalised, named "pca" as a feature.
+    variance that is kept. scores: SCOREs, raw and L2-normalized, named "pca" as a feature.
     Raises InputError for a rank outside [1, D_in].
     """
     mean, components, variances = principal_components(train.values)

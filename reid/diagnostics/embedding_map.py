@@ -1,4 +1,4 @@
-"""The embedding of some identities drawn flat, and how much of its neighbourhoods the drawing keeps."""
+"""The embedding of some identities drawn flat, and how much of its neighborhoods the drawing keeps."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class EmbeddingMap:
     """N points of a plane.
 
     places: (N, 2) float64, without unit. identities, cameras: (N,) int64. from_query: (N,) bool, else from the gallery.
-    in_map, in_space: the share of points whose neighbour is of their own identity, in the plane and in the space of the
-    features. by_chance: that share where any other point is the neighbour with equal chance.
+    in_map, in_space: the share of points whose neighbor is of their own identity, in the plane and in the space of the
+    features. by_chance: that share where any other point is the neighbor with equal chance.
     """
 
     method: str

@@ -31,10 +31,10 @@ def covariance(values: np.ndarray) -> np.ndarray:
         )
     total = np.zeros((values.shape[1], values.shape[1]))
     for start in range(0, len(values), _ROWS):
-        centred = values[start : start + _ROWS].astype(np.float64) - mean
+        centered = values[start : start + _ROWS].astype(np.float64) - mean
         # The mean of equal numbers may round to another number, which would leave a variance.
-        centred[:, constant] = 0.0
-        total += centred.T @ centred
+        centered[:, constant] = 0.0
+        total += centered.T @ centered
     return total / (len(values) - 1)
 
 

@@ -114,7 +114,7 @@ def replacement_rows(
     """A row for each of `VARIANTS`: its name, S(W), the training loss before and after, and the scores.
 
     query, gallery, train: the Eigenlayer's input; the identities of `train` are classes, None: no loss is measured.
-    The classifier stays as it is. "scores" are SCOREs of the output, raw and L2-normalised. Where a variant does not
+    The classifier stays as it is. "scores" are SCOREs of the output, raw and L2-normalized. Where a variant does not
     exist, as QD of a weight without full rank, "left_out" says why; loss and S(W) are None and there is no score.
     """
     before = training_loss(head, train, label_smoothing=label_smoothing)
@@ -139,7 +139,7 @@ def replaced_head(head: Head, name: str, *, order: str = "assignment") -> Head:
 
 
 def output_scores(head: Head, query: Features, gallery: Features) -> list[dict[str, Any]]:
-    """SCOREs of the output, raw and L2-normalised; query and gallery are the Eigenlayer's input."""
+    """SCOREs of the output, raw and L2-normalized; query and gallery are the Eigenlayer's input."""
     return score_list(score({("output", False): (embed(head, query), embed(head, gallery))}))
 
 
@@ -157,8 +157,8 @@ def equalities(
 
     rows: what `replacement_rows` gave. Of each of `COMPARED`: max_relative_deviation, the largest |a - b| / max(a, b)
     of the squared distances a and b of a pair in float64 (0 where both are 0), or None where a variant was left out;
-    largest_score_difference, raw and normalised, over rank-1, rank-5, mAP and mINP; and whether theory demands the
-    distances (not after a ReLU) and the L2-normalised distances (not with a bias either) to agree. `equal` is whether
+    largest_score_difference, raw and normalized, over rank-1, rank-5, mAP and mINP; and whether theory demands the
+    distances (not after a ReLU) and the L2-normalized distances (not with a bias either) to agree. `equal` is whether
     the deviation is at most `BAR`.
     """
     random = np.random.default_rng(seed)

@@ -44,7 +44,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
 def _state_dict(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     own = _tensors(content)
     nested = {key: found for key, value in content.items() if (found := _tensors(value))}
-    # An optimiser's state may hold tensors too, but deeper: its own keys are `state` and `param_groups`.
+    # An optimizer's state may hold tensors too, but deeper: its own keys are `state` and `param_groups`.
     for key in KEYS:
         if key in nested:
             return nested[key]

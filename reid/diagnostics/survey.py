@@ -30,7 +30,7 @@ def find_layers(
     """The weights of linear and convolution layers in a state dict, in its order.
 
     A state dict says names and shapes alone, so what is a weight is a guess: a floating tensor of two to five axes
-    whose last name has "weight" in it. Left out are the parts whose parent is named as a normalisation, and, with two
+    whose last name has "weight" in it. Left out are the parts whose parent is named as a normalization, and, with two
     axes and without a bias beside it, as an embedding (a table that is looked up, not a layer). A tensor that the guess
     misses is still there for `find_layer`. The first axis is taken for the outputs, so a transposed convolution or
     GPT-2's transposed linear layers, which lie the other way round, are read as if they were not.

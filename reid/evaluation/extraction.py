@@ -22,7 +22,7 @@ import torch
 
 from reid.distributed import barrier, first, on_first, rank, world
 from reid.errors import InputError
-from reid.evaluation.features import FEATURES, LabelledBatches, extract, mean_features
+from reid.evaluation.features import FEATURES, LabeledBatches, extract, mean_features
 from reid.io.atomic import write_json, write_whole
 from reid.model.network import ReidNetwork
 from reid.records import Features
@@ -30,10 +30,10 @@ from reid.records import Features
 MANIFEST = "extraction.json"
 
 
-class PartialBatches(LabelledBatches, Protocol):
-    """Labelled images of which a stretch can be had: see `reid.data.loading.loaders.TestLoader`."""
+class PartialBatches(LabeledBatches, Protocol):
+    """Labeled images of which a stretch can be had: see `reid.data.loading.loaders.TestLoader`."""
 
-    def between(self, first: int, last: int) -> LabelledBatches: ...
+    def between(self, first: int, last: int) -> LabeledBatches: ...
 
 
 def extract_shards(
@@ -85,7 +85,7 @@ def fingerprint(model: torch.nn.Module) -> str:
 
 
 def _embedded(
-    model: ReidNetwork, images: LabelledBatches, flip: bool, dtype: torch.dtype | None, title: str
+    model: ReidNetwork, images: LabeledBatches, flip: bool, dtype: torch.dtype | None, title: str
 ) -> dict[str, Features]:
     found = extract(model, images, dtype=dtype, title=title)
     if not flip:
@@ -117,7 +117,7 @@ def _check_manifest(
     write_json(path, {**was, **now})
 
 
-def _digest(images: LabelledBatches) -> str:
+def _digest(images: LabeledBatches) -> str:
     """Of names, order and labels; where the dataset lies may change."""
     digest = hashlib.sha256()
     for path, identity, camera in _rows(images):
@@ -125,7 +125,7 @@ def _digest(images: LabelledBatches) -> str:
     return f"{len(images.identities)}, {digest.hexdigest()}"
 
 
-def _rows(images: LabelledBatches) -> Iterator[tuple[str, int, int]]:
+def _rows(images: LabeledBatches) -> Iterator[tuple[str, int, int]]:
     return zip(images.paths, images.identities.tolist(), images.cameras.tolist(), strict=True)
 
 
@@ -151,7 +151,7 @@ def _finished(path: Path) -> bool:
     return bool(checksum == told)
 
 
-def _write_labels(folder: Path, part: str, images: LabelledBatches, shards: int, features: Sequence[str]) -> None:
+def _write_labels(folder: Path, part: str, images: LabeledBatches, shards: int, features: Sequence[str]) -> None:
     for feature in features:
         missing = [n for n in range(shards) if not (folder / feature / part / f"{n:06d}.npy").is_file()]
         if missing:

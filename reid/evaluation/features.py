@@ -25,10 +25,10 @@ COMBINATIONS = ("mean", "gem")
 FEATURES = ("input", "output")
 
 
-class LabelledBatches(Protocol):
+class LabeledBatches(Protocol):
     """Images in a fixed order with their labels: see `reid.data.loading.loaders.TestLoader`."""
 
-    def share(self, rank: int, world: int) -> LabelledBatches: ...
+    def share(self, rank: int, world: int) -> LabeledBatches: ...
 
     @property
     def identities(self) -> np.ndarray: ...
@@ -57,7 +57,7 @@ class ImageBatches(Protocol):
 @torch.inference_mode()
 def extract(
     model: ReidNetwork,
-    loader: LabelledBatches,
+    loader: LabeledBatches,
     *,
     mirror: bool = False,
     dtype: torch.dtype | None = None,
@@ -84,7 +84,7 @@ def extract(
 
 def extract_together(
     model: ReidNetwork,
-    loader: LabelledBatches,
+    loader: LabeledBatches,
     *,
     mirror: bool = False,
     dtype: torch.dtype | None = None,
@@ -128,7 +128,7 @@ def extract_whole(
     feature: the Eigenlayer's "input" or "output". scales: each image is seen at each, resized bilinearly (no
     antialiasing, sides rounded down). The descriptor of each scale gets unit length; they are combined in float64 and
     the result gets unit length again (Radenović, Tolias, Chum 2018 and the authors' code): "mean" by their mean, "gem"
-    by the generalised mean (mean of v^p)^(1/p) with the exponent p of the network's GeM pooling.
+    by the generalized mean (mean of v^p)^(1/p) with the exponent p of the network's GeM pooling.
     mirror: an image's descriptor at a scale is the mean of its own and its mirror image's. dtype: autocast type.
     The model's mode is restored. A row of zeros stays one, with a warning.
     Raises InputError for a network made for one size of image, an unknown name, a scale that is not above 0 or leaves

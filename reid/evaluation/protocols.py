@@ -17,7 +17,7 @@ from reid.evaluation.retrieval import FeatureSets, Variant, score, unit_rows, va
 from reid.evaluation.whitening import WHITENINGS, Whiten, Whitening, whiten_rows
 from reid.io.atomic import write_whole
 from reid.io.feature_files import read_matrix_folder, read_training
-from reid.ranking import evaluate, normalise_rows
+from reid.ranking import evaluate, normalize_rows
 from reid.ranking.expansion import augment_gallery, expand_queries
 from reid.ranking.protocols.multi_query import POOLINGS, own_camera_images, pool_queries
 from reid.ranking.protocols.revisited import evaluate_revisited
@@ -40,7 +40,7 @@ class Wanted:
 
     protocol: one of `PROTOCOLS`. repeats, seed: of the draws of `single-shot`. roc: the pairs' ROC curve. rerank: the
     arguments of k-reciprocal re-ranking, None for none. expand: one of `EXPANSIONS`, or "" for none. augment: the
-    gallery's rows are replaced too, before the queries. neighbours, alpha: of both; 0 neighbours: 5 for aqe, else 10.
+    gallery's rows are replaced too, before the queries. neighbors, alpha: of both; 0 neighbors: 5 for aqe, else 10.
     whiten: None for none.
     """
 
@@ -52,7 +52,7 @@ class Wanted:
     rerank: dict[str, Any] | None = None
     expand: str = ""
     augment: bool = False
-    neighbours: int = 0
+    neighbors: int = 0
     alpha: float = 3.0
     whiten: Whiten | None = None
 
@@ -60,7 +60,7 @@ class Wanted:
 def evaluate_features(
     features: FeatureSets, wanted: Wanted, pools: Pools | None = None, training: Pools | None = None
 ) -> dict[str, Any]:
-    """What is wanted of every feature, raw and L2-normalised.
+    """What is wanted of every feature, raw and L2-normalized.
 
     `metric`, and `scores`, which are always those of the Market-1501 protocol; `single_shot`, `multi_query`,
     `whitened`, `expanded`, `reranked` and `verification` where asked for, each a list whose entries name their feature
@@ -203,21 +203,21 @@ def _whitened(one: Variant, whiten: Whiten | None, training: Pools) -> dict[str,
 
 def _expanded(one: Variant, wanted: Wanted) -> dict[str, Any]:
     """A SCORE with its name as `variant` and what it was computed with. An unexpanded side is just given length 1."""
-    neighbours = wanted.neighbours or (5 if wanted.expand == "aqe" else 10)
+    neighbors = wanted.neighbors or (5 if wanted.expand == "aqe" else 10)
     # The plain mean, for the gallery too.
     alpha = 0.0 if wanted.expand == "aqe" else wanted.alpha
     if wanted.augment:
-        gallery = augment_gallery(one.gallery.values, neighbours=neighbours, alpha=alpha)
+        gallery = augment_gallery(one.gallery.values, neighbors=neighbors, alpha=alpha)
     else:
-        gallery = normalise_rows(one.gallery.values)
+        gallery = normalize_rows(one.gallery.values)
     if wanted.expand:
-        query = expand_queries(one.query.values, gallery, neighbours=neighbours, alpha=alpha)
+        query = expand_queries(one.query.values, gallery, neighbors=neighbors, alpha=alpha)
     else:
-        query = normalise_rows(one.query.values)
+        query = normalize_rows(one.query.values)
     sides = dataclasses.replace(one.query, values=query), dataclasses.replace(one.gallery, values=gallery)
     steps = filter(None, ("augmented" if wanted.augment else "", EXPANSIONS.get(wanted.expand, "")))
     scores = one.named(evaluate(*sides)).to_json()
-    return {**scores, "variant": ", ".join(steps), "neighbours": neighbours, "alpha": alpha}
+    return {**scores, "variant": ", ".join(steps), "neighbours": neighbors, "alpha": alpha}
 
 
 def _reranked(one: Variant, settings: dict[str, Any]) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def _reranked(one: Variant, settings: dict[str, Any]) -> dict[str, Any]:
     return {**one.named(scores).to_json(), "variant": "re-ranked", **settings}
 
 
-def write_neighbours(folder: Path, features: FeatureSets, k: int, *, metric: str = "euclidean") -> list[Path]:
+def write_neighbors(folder: Path, features: FeatureSets, k: int, *, metric: str = "euclidean") -> list[Path]:
     """`top_k_FEATURE.npz` of every feature, `_flip` added to its name for the flip test; returns the files.
 
     Each holds `indices` (Q, k) int64, the gallery images nearest to each query, and `distances` (Q, k) float64, their

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from reid.distributed import on_first
-from reid.evaluation.features import LabelledBatches, extract_together, mean_features
+from reid.evaluation.features import LabeledBatches, extract_together, mean_features
 from reid.model.network import ReidNetwork
-from reid.ranking import evaluate, normalise_rows
+from reid.ranking import evaluate, normalize_rows
 from reid.records import Features, Scores
 
 FeatureSets = dict[tuple[str, bool], tuple[Features, Features]]
@@ -22,8 +22,8 @@ FeatureSets = dict[tuple[str, bool], tuple[Features, Features]]
 
 def network_features(
     model: ReidNetwork,
-    query: LabelledBatches,
-    gallery: LabelledBatches,
+    query: LabeledBatches,
+    gallery: LabeledBatches,
     *,
     flips: Sequence[bool] = (False,),
     dtype: torch.dtype | None = None,
@@ -41,7 +41,7 @@ def network_features(
 
 def embed(
     model: ReidNetwork,
-    images: LabelledBatches,
+    images: LabeledBatches,
     *,
     flips: Sequence[bool] = (False,),
     dtype: torch.dtype | None = None,
@@ -58,7 +58,7 @@ def embed(
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to rank: a feature, with or without flip test, raw or L2-normalised, by a metric."""
+    """One way to rank: a feature, with or without flip test, raw or L2-normalized, by a metric."""
 
     feature: str
     flip: bool
@@ -122,7 +122,7 @@ def unit_rows(features: Features) -> Features:
     """Rows of length 1. A row of zeros, which a ReLU may leave, has no direction and stays as it is: a warning."""
     directed = np.flatnonzero(features.values.any(axis=1))
     values = np.zeros_like(features.values)
-    values[directed] = normalise_rows(features.values[directed])
+    values[directed] = normalize_rows(features.values[directed])
     zero = len(values) - len(directed)
     if zero:
         warnings.warn(f"{zero} of {len(values)} feature rows are zero and have no direction", stacklevel=3)

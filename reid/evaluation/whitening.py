@@ -96,13 +96,13 @@ def pca_whitening(features: np.ndarray, *, dim: int = 0) -> Whitening:
     is the mean over N (Jégou and Chum, ECCV 2012). Raises InputError where the features do not vary in `dim`
     directions.
     """
-    centred, mean = _centred(features)
-    kept = _kept(dim, centred.shape[1])
-    values, vectors = _descending_eigh(centred.T @ centred / len(centred))
+    centered, mean = _centered(features)
+    kept = _kept(dim, centered.shape[1])
+    values, vectors = _descending_eigh(centered.T @ centered / len(centered))
     rank = _rank(values)
     if kept > rank:
         raise InputError(
-            f"the {len(centred)} features vary in {rank} directions only, {kept} were asked for: fit on more images, "
+            f"the {len(centered)} features vary in {rank} directions only, {kept} were asked for: fit on more images, "
             f"or keep {rank} or fewer"
         )
     return Whitening(mean, vectors[:, :kept].T / np.sqrt(values[:kept, None]))
@@ -117,16 +117,16 @@ def learned_whitening(features: np.ndarray, pairs: np.ndarray, *, dim: int = 0, 
     mean variance to the diagonal of S, for dimensions in which no pair differs; the paper has none.
     Raises InputError where the pairs do not differ in D independent directions.
     """
-    centred, mean = _centred(features)
-    kept = _kept(dim, centred.shape[1])
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs) or pairs.min() < 0 or pairs.max() >= len(centred):
+    centered, mean = _centered(features)
+    kept = _kept(dim, centered.shape[1])
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs) or pairs.min() < 0 or pairs.max() >= len(centered):
         raise InputError(
-            f"matching pairs must be (M, 2) row numbers below {len(centred)}, M above 0; shape {pairs.shape}"
+            f"matching pairs must be (M, 2) row numbers below {len(centered)}, M above 0; shape {pairs.shape}"
         )
-    within = np.zeros((centred.shape[1], centred.shape[1]))
+    within = np.zeros((centered.shape[1], centered.shape[1]))
     for start in range(0, len(pairs), _BLOCK):
         block = pairs[start : start + _BLOCK]
-        differences = centred[block[:, 0]] - centred[block[:, 1]]
+        differences = centered[block[:, 0]] - centered[block[:, 1]]
         within += differences.T @ differences / len(pairs)
     within += ridge * np.trace(within) / len(within) * np.eye(len(within))
     rank = _rank(np.linalg.eigvalsh(within)[::-1])
@@ -136,7 +136,7 @@ def learned_whitening(features: np.ndarray, pairs: np.ndarray, *, dim: int = 0, 
             "whitened: give more pairs, reduce the features by PCA first, or add a ridge such as 1e-3"
         )
     whiten = np.linalg.inv(np.linalg.cholesky(within))
-    white = centred @ whiten.T
+    white = centered @ whiten.T
     _, vectors = _descending_eigh(white.T @ white)
     return Whitening(mean, vectors[:, :kept].T @ whiten)
 
@@ -164,7 +164,7 @@ def _unit_rows(values: np.ndarray) -> np.ndarray:
     return np.divide(rows, lengths, out=rows, where=lengths > 0)
 
 
-def _centred(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _centered(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if features.ndim != 2 or len(features) < 2:
         raise InputError(f"a whitening is fitted on (N, D) features, N at least 2; given: {features.shape}")
     values = features.astype(np.float64)

@@ -19,14 +19,14 @@ from yacs.config import CfgNode
 
 from reid.config import build
 from reid.data.images.decode import CorruptImage
-from reid.data.loading.user_images import Given, GivenImages, normalised_batches, tensor_batches
+from reid.data.loading.user_images import Given, GivenImages, normalized_batches, tensor_batches
 from reid.errors import InputError, unknown_name
 from reid.evaluation.features import FEATURES
 from reid.inference.calibration import Calibration
 from reid.inference.conversion import load_any
 from reid.model.folding import fold_norms
 from reid.model.network import ReidNetwork
-from reid.ranking import normalise_rows
+from reid.ranking import normalize_rows
 
 DEMO = Path(__file__).parents[1] / "assets" / "demo.safetensors"
 
@@ -126,7 +126,7 @@ class Embedder:
                 rows[list(wrong)] = 0
                 _check_finite(rows, done, len(given))
                 directed = np.flatnonzero(rows.any(axis=1))
-                result[done + directed] = normalise_rows(rows[directed])
+                result[done + directed] = normalize_rows(rows[directed])
                 zeros += len(rows) - len(directed) - len(wrong)
                 done += len(rows)
                 bar.update(len(rows))
@@ -144,11 +144,11 @@ class Embedder:
             for batch in tensor_batches(images, size=size, resize=resize, **how):
                 yield batch, {}
         else:
-            yield from normalised_batches(GivenImages(images, size, resize), **how)
+            yield from normalized_batches(GivenImages(images, size, resize), **how)
 
     @torch.inference_mode()
     def _embed(self, batch: Tensor) -> np.ndarray:
-        """(B, dim) float32, not normalised. The flip test is the mean before that, as in an evaluation."""
+        """(B, dim) float32, not normalized. The flip test is the mean before that, as in an evaluation."""
         rows = []
         for part in batch.split(_TOGETHER if self.device.type == "cpu" else max(1, len(batch))):
             values = getattr(self.network.embed(part), self.feature)

@@ -47,8 +47,8 @@ def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | Non
     Raises OSError (a full disk, say) with nothing half-written left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Serialised first: torch's own file writer turns a full disk or a Ctrl-C in its midst into a RuntimeError.
-    data = _serialised({"format": FORMAT, **content})
+    # Serialized first: torch's own file writer turns a full disk or a Ctrl-C in its midst into a RuntimeError.
+    data = _serialized({"format": FORMAT, **content})
     if previous is not None and path.exists():
         _keep(path, previous)
     write_whole(path, data)
@@ -67,7 +67,7 @@ def _keep(path: Path, previous: Path) -> None:
         beside.unlink(missing_ok=True)  # which is still there where both were one file already
 
 
-def _serialised(content: dict[str, Any]) -> memoryview:
+def _serialized(content: dict[str, Any]) -> memoryview:
     buffer = io.BytesIO()
     try:
         torch.save(content, buffer)

@@ -1,4 +1,4 @@
-"""Centre loss: Wen, Zhang, Li, Qiao, "A Discriminative Feature Learning Approach for Deep Face Recognition", 2016."""
+"""Center loss: Wen, Zhang, Li, Qiao, "A Discriminative Feature Learning Approach for Deep Face Recognition", 2016."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class CenterLoss(nn.Module):
-    """Mean over the batch of ½ ‖x - c_y‖² (Eq. 2, which sums); the centres follow the features by Eq. 3 and 4.
+    """Mean over the batch of ½ ‖x - c_y‖² (Eq. 2, which sums); the centers follow the features by Eq. 3 and 4.
 
     c_j moves by rate · Σ (x - c_j) / (1 + n_j) over the n_j features of identity j in the batch: by that rule alone, no
-    optimiser. The centres, (classes, width) float32, start at 0 and move only in training mode.
+    optimizer. The centers, (classes, width) float32, start at 0 and move only in training mode.
     """
 
     centers: Tensor

@@ -1,4 +1,4 @@
-"""What a stage minimises: a weighted sum of losses and, where wanted, a penalty on the Eigenlayer."""
+"""What a stage minimizes: a weighted sum of losses and, where wanted, a penalty on the Eigenlayer."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class LossWeights:
 
 
 class Objective(nn.Module):
-    """The weighted terms of a batch by name; their sum is what is minimised.
+    """The weighted terms of a batch by name; their sum is what is minimized.
 
-    classes, width: of the centre loss, the identities and the length of the compared feature. Its state, the centres,
+    classes, width: of the center loss, the identities and the length of the compared feature. Its state, the centers,
     goes into checkpoints beside the network's. Raises InputError where a loss needs a library that is missing.
     """
 

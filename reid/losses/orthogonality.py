@@ -1,7 +1,7 @@
-"""Rivals of SVDNet: penalties that pull the Eigenlayer's weight vectors towards orthogonality while it trains.
+"""Rivals of SVDNet: penalties that pull the Eigenlayer's weight vectors toward orthogonality while it trains.
 
 W is (D_in, K) floating, its columns the weight vectors; each penalty is a float32 scalar, differentiable in W. All but
-`svmo` pull towards WᵀW = I. SVDNet's own fixed point is any diagonal WᵀW, so these ask for more: equal lengths.
+`svmo` pull toward WᵀW = I. SVDNet's own fixed point is any diagonal WᵀW, so these ask for more: equal lengths.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Backbone, pooling, neck, Eigenlayer, classifier.
 
 A backbone is a function `(*, weights, last_stride, source) -> trunk`: a module from images (B, 3, H, W) float32,
-normalised, to a map (B, C, h, w), with C as its attribute `out_channels`. One that takes images of a single size has it
+normalized, to a map (B, C, h, w), with C as its attribute `out_channels`. One that takes images of a single size has it
 as `input_size`, and the size of its map as `map_size`.
 A neck is a function `(d_in, *, weights, source) -> module` from pooled (B, d_in) to the Eigenlayer's input, (B,
 `out_features`); a backbone without one hands the pooled vector on as it is.

@@ -1,4 +1,4 @@
-"""Batch normalisation worked into the convolution before it, for networks that are not trained any more."""
+"""Batch normalization worked into the convolution before it, for networks that are not trained any more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 
 def fold_norms(trunk: nn.Module) -> nn.Module:
-    """A copy of `trunk` in evaluation mode that computes the same up to rounding, without its batch normalisations.
+    """A copy of `trunk` in evaluation mode that computes the same up to rounding, without its batch normalizations.
 
     Only those go whose statistics are fixed and that follow a plain convolution used once. A network whose course
     depends on its values is given back as a copy.

@@ -17,7 +17,7 @@ from reid.model.backbones.osnet import FEATURE_DIM, FeatureBlock
 from reid.model.backbones.resnet import change_stem
 from reid.model.classifiers import DEFAULT, MARGINS, MarginLinear
 from reid.model.eigenlayer import Eigenlayer, vector_count
-from reid.model.normalization import BNNeck, CosineLinear, normalise
+from reid.model.normalization import BNNeck, CosineLinear, normalize
 from reid.model.normalization.ibn import has_ibn_names
 from reid.model.parametrization import parametrize_eigenlayer
 from reid.model.pooling import POOLINGS, Pooling
@@ -41,7 +41,7 @@ class Embedding:
 
 
 class ReidNetwork(nn.Module):
-    """Images (B, 3, H, W) float32, normalised -> logits (B, num_classes) float32.
+    """Images (B, 3, H, W) float32, normalized -> logits (B, num_classes) float32.
 
     Under autocast the backbone alone is computed in the lower precision. From the pooling on all is float32: that part
     costs next to nothing, and replacing W by US leaves distances as they were only as exactly as W is multiplied.
@@ -128,8 +128,8 @@ def build_network(
     classifier, so K is num_classes. eigenlayer_parametrization, eigenlayer_map: see `parametrize_eigenlayer`.
     init_std: standard deviation of the Eigenlayer's first weights; the classifier starts from N(0, 0.01) with zero
     bias.
-    norm: what the backbone normalises by, of NORMS; norm_groups are those of "group". stem: of a ResNet, see STEMS.
-    bnneck: a BNNeck before the Eigenlayer. fc_neck: a linear layer to 512, batch normalisation and ReLU, where the
+    norm: what the backbone normalizes by, of NORMS; norm_groups are those of "group". stem: of a ResNet, see STEMS.
+    bnneck: a BNNeck before the Eigenlayer. fc_neck: a linear layer to 512, batch normalization and ReLU, where the
     backbone has no neck of its own. classifier: "linear", "cosine" with a learnable scale that starts at
     classifier_scale, or "arcface" or "cosface" with that scale and classifier_margin, 0 for the paper's.
     Raises InputError for an unknown name, K > D_in, or weights that do not fit.
@@ -166,7 +166,7 @@ def build_network(
     if d_in * vectors > LARGE:
         logger.warning(
             "%s pooling makes the Eigenlayer %d x %d: %.2f GB, twice that for its float64 decomposition, and as much "
-            "again for every state of the optimiser; fewer clusters or a smaller K make it smaller",
+            "again for every state of the optimizer; fewer clusters or a smaller K make it smaller",
             pooling,
             d_in,
             vectors,
@@ -181,7 +181,7 @@ def build_network(
     )
     network = ReidNetwork(trunk, pool, neck, eigenlayer, logits, dropout, BNNeck(d_in) if bnneck else None)
     if norm == "sync_batch":
-        normalise(network, norm, network=backbone, pretrained=weights is not None)
+        normalize(network, norm, network=backbone, pretrained=weights is not None)
     if started is not None:
         _start(network, started, source)
     return network
@@ -210,12 +210,12 @@ def _trunk(
     last_stride: int | None,
     source: str,
 ) -> Trunk:
-    """The backbone with its normalisation; published weights of IBN-Net go into the network that has its layers."""
+    """The backbone with its normalization; published weights of IBN-Net go into the network that has its layers."""
     make = _choose("backbone", backbone, BACKBONES)
     own = weights is not None and norm.startswith("ibn_") and has_ibn_names(weights)
     trunk = make(weights=None if own else weights, last_stride=last_stride, source=source)
     if norm != "sync_batch":  # which takes the whole network, once it is there
-        normalise(trunk, norm, groups=groups, network=backbone, pretrained=weights is not None and not own)
+        normalize(trunk, norm, groups=groups, network=backbone, pretrained=weights is not None and not own)
     if weights is not None and own:
         unused = ("fc.weight", "fc.bias")
         load_strictly(trunk, weights, network=f"{backbone} with {norm}", source=source, unused=unused)

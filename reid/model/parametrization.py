@@ -1,4 +1,4 @@
-"""Rivals of SVDNet: an Eigenlayer whose weight vectors cannot but be orthogonal, whatever the optimiser does."""
+"""Rivals of SVDNet: an Eigenlayer whose weight vectors cannot but be orthogonal, whatever the optimizer does."""
 
 from __future__ import annotations
 

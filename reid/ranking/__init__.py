@@ -4,7 +4,7 @@
 expansion. docs/ranking.md tells what exact means.
 """
 
-from reid.ranking.distance import METRICS, distance_blocks, normalise_rows
+from reid.ranking.distance import METRICS, distance_blocks, normalize_rows
 from reid.ranking.evaluation import evaluate, rank_matches
 from reid.ranking.expansion import augment_gallery, average_queries, expand_queries
 from reid.ranking.metrics import Ranking, Work
@@ -14,11 +14,11 @@ from reid.ranking.protocols.revisited import evaluate_revisited
 from reid.ranking.protocols.single_shot import evaluate_single_shot
 from reid.ranking.protocols.verification import verify
 from reid.ranking.reranking.rerank import rerank_blocks, rerank_ranking
-from reid.ranking.search import Neighbours, top_k
+from reid.ranking.search import Neighbors, top_k
 
 __all__ = [
     "METRICS",
-    "Neighbours",
+    "Neighbors",
     "Ranking",
     "Work",
     "augment_gallery",
@@ -29,7 +29,7 @@ __all__ = [
     "evaluate_single_shot",
     "expand_queries",
     "matches_and_junk",
-    "normalise_rows",
+    "normalize_rows",
     "pool_queries",
     "rank_matches",
     "rerank_blocks",

@@ -41,7 +41,7 @@ def distance_blocks(
     if block < 1:
         raise InputError(f"a block holds at least one query, not {block}")
     if metric == "cosine":
-        query, gallery = normalise_rows(query), normalise_rows(gallery)
+        query, gallery = normalize_rows(query), normalize_rows(gallery)
         yield from _products(query, gallery, -1.0, np.ones(len(query)), None, block)
     else:
         with np.errstate(over="ignore"):  # an infinity is told by its row below
@@ -49,7 +49,7 @@ def distance_blocks(
         yield from _products(query, gallery, -2.0, _squared_norms(query), _squared_norms(gallery), block)
 
 
-def normalise_rows(values: Any, *, side: str = "", numbers: np.ndarray | None = None) -> Any:
+def normalize_rows(values: Any, *, side: str = "", numbers: np.ndarray | None = None) -> Any:
     """Each row over its float64 Euclidean norm, summed in a fixed order: (N, D) floating -> (N, D) float32.
 
     A tensor gives a tensor on its device. side, numbers: what errors call the rows, such as "gallery", and (N,)

@@ -1,6 +1,6 @@
 """Search in galleries that have outgrown exact search: a FAISS index finds candidates, exact distances order them.
 
-What the index overlooks stays overlooked, so every index is asked for the neighbours of some rows when it is built, and
+What the index overlooks stays overlooked, so every index is asked for the neighbors of some rows when it is built, and
 tells how many of the exact ones it found. It holds the gallery in float32 in memory; needs the extra `search`.
 """
 
@@ -18,7 +18,7 @@ from reid.ranking import arrays
 from reid.ranking.exact.first_pass import prepare
 from reid.ranking.exact.gallery_rows import Source, pair_distances, stretches
 from reid.ranking.exact.ranks import check_sides
-from reid.ranking.search import Neighbours, top_k
+from reid.ranking.search import Neighbors, top_k
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _QUERIES_AT_ONCE = 1024
 # Training rows a cell; with fewer than 39 FAISS warns.
 _ROWS_A_CELL = 48
 _FEWEST_A_CELL = 39
-_ROWS_FOR_CENTRE = 4096
+_ROWS_FOR_CENTER = 4096
 _LINKS = 32
 _WALK = 128
 _LOW_RECALL = 0.9
@@ -40,7 +40,7 @@ _LOW_RECALL = 0.9
 class SearchIndex:
     """A gallery and a FAISS index over it.
 
-    index: the `faiss.Index` of the rows less `centre`; where the metric is cosine, of the rows divided by their length.
+    index: the `faiss.Index` of the rows less `center`; where the metric is cosine, of the rows divided by their length.
     gallery: (G, D), what it was built over. recall: share of the exact `k` nearest that it found when it was built,
     0 .. 1. summary: a line that tells its kind, size, settings and recall.
     """
@@ -96,17 +96,17 @@ def build_index(
         raise InputError(f"{cells} cells for a gallery of {size} rows: each needs a row of its own")
     random = np.random.default_rng(seed)
     source = Source(gallery, metric)
-    wanted = max(_ROWS_A_CELL * cells if kind == "ivf" else 0, _ROWS_FOR_CENTRE)
+    wanted = max(_ROWS_A_CELL * cells if kind == "ivf" else 0, _ROWS_FOR_CENTER)
     trained = np.sort(random.choice(size, min(size, wanted), replace=False))
     rows = source[trained]
     centre = arrays.as_type(rows.mean(0), "float32")
-    rows = _centred(rows, centre, trained)
+    rows = _centered(rows, centre, trained)
     index = _empty(faiss, kind, int(gallery.shape[1]), cells, probes, seed)
     if kind == "ivf":
         index.train(rows)
     del rows
     for first, stop in stretches(source, title="index"):
-        index.add(_centred(source[first:stop], centre, np.arange(first, stop)))
+        index.add(_centered(source[first:stop], centre, np.arange(first, stop)))
     k = min(k, size if queries is not None else max(1, size - 1))
     built = SearchIndex(index, gallery, metric, centre, k, float("nan"), "")
     recall, asked = _recall(built, queries, sample, random)
@@ -120,7 +120,7 @@ def build_index(
     return SearchIndex(index, gallery, metric, centre, k, recall, summary)
 
 
-def search(index: SearchIndex, query: Any, k: int) -> Neighbours:
+def search(index: SearchIndex, query: Any, k: int) -> Neighbors:
     """The k nearest rows among those that the index finds, by the exact distances of `reid.ranking.exact.distances`.
 
     query: (Q, D), where the gallery is. Order, ties (by gallery index) and distances are exact among what was found. A
@@ -155,7 +155,7 @@ def search(index: SearchIndex, query: Any, k: int) -> Neighbours:
         )
         exactly = top_k(arrays.rows_of(query, np.flatnonzero(few)), index.gallery, k, metric=index.metric)
         indices[few], distances[few] = exactly.indices, exactly.distances
-    return Neighbours(indices, distances)
+    return Neighbors(indices, distances)
 
 
 def _recall(index: SearchIndex, queries: Any, sample: int, random: np.random.Generator) -> tuple[float, int]:
@@ -192,8 +192,8 @@ def _empty(faiss: Any, kind: str, width: int, cells: int, probes: int, seed: int
     return index
 
 
-def _centred(rows: Any, centre: Any, numbers: np.ndarray) -> np.ndarray:
-    """Gallery rows less the centre, float32 on the host; the distances stay, and keep their digits."""
+def _centered(rows: Any, centre: Any, numbers: np.ndarray) -> np.ndarray:
+    """Gallery rows less the center, float32 on the host; the distances stay, and keep their digits."""
     doubled = prepare(rows, centre, side="gallery", integers=False, numbers=numbers).values
     return np.ascontiguousarray(arrays.host(doubled)) * np.float32(-0.5)
 

@@ -11,7 +11,7 @@ from reid.errors import InputError
 from reid.ranking import arrays
 from reid.ranking.exact.distances import squared_distances
 from reid.ranking.exact.first_pass import approximate, prepare
-from reid.ranking.exact.gallery_rows import EXACT_ROWS, Source, centre_of, stretches
+from reid.ranking.exact.gallery_rows import EXACT_ROWS, Source, center_of, stretches
 from reid.ranking.exact.ranks import check_sides, takes_integers
 from reid.ranking.exact.shortlist import Shortlist
 
@@ -20,7 +20,7 @@ _SPARE = 64
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbors:
     """indices: (Q, k) int64, gallery rows by distance and, where equal, by index. distances: (Q, k) float64, squared
     Euclidean; with `cosine` those of the rows divided by their length, 2 - 2 cos.
     """
@@ -31,7 +31,7 @@ class Neighbours:
 
 def top_k(
     query: Any, gallery: Any, k: int, *, metric: str = "euclidean", block: int = 1024, first_pass: str = "auto"
-) -> Neighbours:
+) -> Neighbors:
     """The k nearest gallery rows of every query, by the exact distances of `reid.ranking.exact.distances`.
 
     query: (Q, D) floating, array or tensor. gallery: (G, D), an array, a memory map, `reid.io.shards.Shards` or a tensor
@@ -46,9 +46,9 @@ def top_k(
         )
     rows, source = Source(query, metric, "query").all(), Source(gallery, metric)
     if not len(rows):
-        return Neighbours(np.empty((0, k), dtype=np.int64), np.empty((0, k)))
+        return Neighbors(np.empty((0, k), dtype=np.int64), np.empty((0, k)))
     integers = takes_integers(query, first_pass)
-    centre = centre_of(rows)
+    centre = center_of(rows)
     asked = prepare(rows[:], centre, side="query", integers=integers)
     kept = Shortlist.empty(len(rows), k, min(len(gallery), k + _SPARE))
     buffers: dict[str, Any] = {}
@@ -71,7 +71,7 @@ def top_k(
     return _select(rows, source, kept, k)
 
 
-def _select(rows: Source, source: Source, kept: Shortlist, k: int) -> Neighbours:
+def _select(rows: Source, source: Source, kept: Shortlist, k: int) -> Neighbors:
     """The k nearest of what was kept, by exact distances."""
     indices, distances = np.empty((len(rows), k), dtype=np.int64), np.empty((len(rows), k))
     row, place = kept.pairs()
@@ -85,7 +85,7 @@ def _select(rows: Source, source: Source, kept: Shortlist, k: int) -> Neighbours
     indices[~kept.crowded], distances[~kept.crowded] = place[chosen], exact[chosen]
     for crowded in np.flatnonzero(kept.crowded).tolist():
         indices[crowded], distances[crowded] = _plainly(rows, source, crowded, k)
-    return Neighbours(indices, distances)
+    return Neighbors(indices, distances)
 
 
 def _plainly(rows: Source, source: Source, row: int, k: int) -> tuple[np.ndarray, np.ndarray]:

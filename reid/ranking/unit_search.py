@@ -1,7 +1,7 @@
 """The nearest of rows of length 1 to a few queries, exactly, by one float32 product over the rows as they lie.
 
 `reid.ranking.search.top_k` prepares every gallery row for many queries, which costs more than asking a few. Here
-nothing is prepared: rows of length 1 need no norms and no centring, at the price of a wider bound, which leaves some
+nothing is prepared: rows of length 1 need no norms and no centering, at the price of a wider bound, which leaves some
 more rows whose distances are computed in the fixed order.
 """
 
@@ -15,7 +15,7 @@ from reid.errors import InputError
 from reid.ranking.distance import refuse_broken
 from reid.ranking.exact import bounds
 from reid.ranking.exact.distances import squared_distances, squared_lengths
-from reid.ranking.search import Neighbours
+from reid.ranking.search import Neighbors
 
 # How far the squared length of a row may be from 1.
 UNIT_SLACK = 1e-5
@@ -26,7 +26,7 @@ _EXACT_ROWS = 4096
 
 def nearest_of_units(
     query: np.ndarray, parts: Sequence[np.ndarray], k: int, *, allowed: np.ndarray | None = None
-) -> Neighbours:
+) -> Neighbors:
     """The k nearest rows of every query, equal to those of `top_k`.
 
     query: (Q, D). parts: matrices (n_i, D) one below the other, memory maps perhaps; all rows float32 with squared
@@ -48,7 +48,7 @@ def nearest_of_units(
     starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
     indices, distances = np.empty((len(query), k), dtype=np.int64), np.empty((len(query), k))
     if not k:
-        return Neighbours(indices, distances)
+        return Neighbors(indices, distances)
     # The product, and that |g|^2 is taken for 1.
     longest = (1 + UNIT_SLACK) ** 0.5
     half = bounds.float32_product(longest, longest, width) + UNIT_SLACK
@@ -71,7 +71,7 @@ def nearest_of_units(
                 exact[first : first + _EXACT_ROWS] = squared_distances(np.broadcast_to(asked[i], held.shape), held)
             nearest = np.lexsort((places, exact))[:k]
             indices[begin + i], distances[begin + i] = places[nearest], exact[nearest]
-    return Neighbours(indices, distances)
+    return Neighbors(indices, distances)
 
 
 def _gather(parts: Sequence[np.ndarray], starts: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -9,11 +9,11 @@ from PIL import Image
 
 from reid.errors import InputError
 
-GOLDEN = 0.618033988749895  # of a turn of the colour wheel: neighbours in number are far apart in colour
+GOLDEN = 0.618033988749895  # of a turn of the color wheel: neighbors in number are far apart in color
 
 
 def draw_attention(image: np.ndarray, weights: np.ndarray, *, strength: float = 0.65) -> Image.Image:
-    """The image, greyed, with red where the weights are high.
+    """The image, grayed, with red where the weights are high.
 
     image: (H, W, 3) uint8. weights: (h, w), 0 or more, spread over the image bilinearly; the largest is drawn in full.
     strength: opacity of the largest weight, 0 to 1. Raises InputError for other shapes or negative weights.
@@ -28,21 +28,21 @@ def draw_attention(image: np.ndarray, weights: np.ndarray, *, strength: float = 
 def draw_assignments(
     image: np.ndarray, assignments: np.ndarray, *, strength: float = 0.65, ghosts: int = 0
 ) -> Image.Image:
-    """The image, greyed, with the colour of each place's strongest cluster, the fainter the less sure it is.
+    """The image, grayed, with the color of each place's strongest cluster, the fainter the less sure it is.
 
     image: (H, W, 3) uint8. assignments: (K, h, w), the K of a place summing to 1; the last `ghosts` of them are left
-    without colour. Places keep hard edges. A cluster has the same colour in every image. Raises as `draw_attention`.
+    without color. Places keep hard edges. A cluster has the same color in every image. Raises as `draw_attention`.
     """
     _check(image, assignments, 3, strength)
     best = assignments.argmax(0)
     sure = np.where(best < len(assignments) - ghosts, assignments.max(0), 0.0)
-    colours = np.array([cluster_colour(k) for k in range(len(assignments))], dtype=np.float64)[best]
+    colors = np.array([cluster_color(k) for k in range(len(assignments))], dtype=np.float64)[best]
     size = image.shape[:2]
-    spread = np.stack([_spread(colours[..., c], size, Image.Resampling.NEAREST) for c in range(3)], axis=2)
+    spread = np.stack([_spread(colors[..., c], size, Image.Resampling.NEAREST) for c in range(3)], axis=2)
     return _blend(image, spread, strength * _spread(sure, size, Image.Resampling.NEAREST)[..., None])
 
 
-def cluster_colour(cluster: int) -> tuple[int, int, int]:
+def cluster_color(cluster: int) -> tuple[int, int, int]:
     """RGB of a cluster by its number, 0 to 255 each."""
     red, green, blue = colorsys.hsv_to_rgb(cluster * GOLDEN % 1, 0.85, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
@@ -62,6 +62,6 @@ def _spread(values: np.ndarray, size: tuple[int, int], how: Image.Resampling) ->
     return np.asarray(Image.fromarray(values.astype(np.float32)).resize((width, height), how))
 
 
-def _blend(image: np.ndarray, colour: np.ndarray, opacity: np.ndarray) -> Image.Image:
-    grey = np.asarray(Image.fromarray(image).convert("L"))[..., None]
-    return Image.fromarray(np.rint(grey * (1 - opacity) + colour * opacity).clip(0, 255).astype(np.uint8))
+def _blend(image: np.ndarray, color: np.ndarray, opacity: np.ndarray) -> Image.Image:
+    gray = np.asarray(Image.fromarray(image).convert("L"))[..., None]
+    return Image.fromarray(np.rint(gray * (1 - opacity) + color * opacity).clip(0, 255).astype(np.uint8))

@@ -24,7 +24,7 @@ ENDINGS = {"converged": "converged", "max_rounds": "limit of rounds"}
 @dataclass(frozen=True)
 class Compared:
     """A run on the page. label: its folder, with as much of the path as tells it from the others. line: its place among
-    the runs, which gives it the same colour and dashes everywhere."""
+    the runs, which gives it the same color and dashes everywhere."""
 
     label: str
     line: int

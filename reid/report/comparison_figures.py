@@ -11,7 +11,7 @@ from reid.report.figures import WIDE, new_figure, plot_style, style, to_svg
 from reid.report.training_figures import cmc_axis, correlation_axis, score_axis
 
 Points = Sequence[tuple[float, float]]
-Line = tuple[str, str, Points]  # colour and dashes as `figures.line_style` gives them
+Line = tuple[str, str, Points]  # color and dashes as `figures.line_style` gives them
 Size = tuple[float, float]
 
 
@@ -55,10 +55,10 @@ def _drawn(
 ) -> str:
     with style():
         figure, axes = new_figure(size)
-        for colour, dashes, points in lines:
+        for color, dashes, points in lines:
             x, y = zip(*points, strict=True)
             dot = marker or ("o" if len(x) == 1 else None)
-            axes.plot(x, y, marker=dot, markersize=3, **plot_style(colour, dashes))
+            axes.plot(x, y, marker=dot, markersize=3, **plot_style(color, dashes))
         finish(axes)
         return to_svg(figure, f"{name}, {size}")
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from reid.report.figures import NARROW, new_figure, plot_style, style, to_svg
 
-# One colour for the Eigenlayer's input and one for its output, another dash for the second kind of line of each.
+# One color for the Eigenlayer's input and one for its output, another dash for the second kind of line of each.
 LOOKS = {"input": "line1", "output": "line2", "truncated SVD": "line2", "PCA of the input": "line1", "US": "ink"}
 SECOND = "6 2"
 MAX_POINTS = 200
@@ -37,7 +37,7 @@ def covariance_chart(spectra: Mapping[tuple[str, str], Sequence[float]]) -> str:
 
 
 def variance_line(feature: str, kind: str) -> tuple[str, str, str]:
-    """Colour, dashes and label of a line of `variance_chart`, which has no room for a legend of its own."""
+    """Color, dashes and label of a line of `variance_chart`, which has no room for a legend of its own."""
     label = f"{feature}, {'principal components' if kind == 'components' else 'dimensions as they come'}"
     return LOOKS[feature], SECOND if kind == "dimensions" else "", label
 
@@ -48,8 +48,8 @@ def variance_chart(shares: Mapping[tuple[str, str], Sequence[tuple[int, float]]]
         figure, axes = new_figure(NARROW)
         for (feature, kind), points in shares.items():
             k, percent = zip(*points, strict=True)
-            colour, dashes, label = variance_line(feature, kind)
-            axes.plot(k, percent, label=label, marker="o", markersize=3, **plot_style(colour, dashes))
+            color, dashes, label = variance_line(feature, kind)
+            axes.plot(k, percent, label=label, marker="o", markersize=3, **plot_style(color, dashes))
         _powers(axes, [k for points in shares.values() for k, _ in points])
         axes.set_xlabel("first k, each step twice as many")
         axes.set_ylabel("share of the variance, %")

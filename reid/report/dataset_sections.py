@@ -81,7 +81,7 @@ def _replacement_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scores(scores: list[dict[str, Any]]) -> list[str]:
-    """rank-1, rank-5, mAP and mINP in percent, raw and then L2-normalised; dashes where there are none."""
+    """rank-1, rank-5, mAP and mINP in percent, raw and then L2-normalized; dashes where there are none."""
     found = []
     for normalized in (False, True):
         entry = next((s for s in scores if s["normalized"] == normalized), None)
@@ -118,7 +118,7 @@ def _theory(layer: dict[str, Any]) -> list[str]:
     if layer["bias"]:
         notes.append(
             "This Eigenlayer has a bias. It cancels in distances, so those stay equal; in rows divided by their length "
-            "it does not, so L2-normalised scores may differ."
+            "it does not, so L2-normalized scores may differ."
         )
     elif layer["d_in"] == layer["k"]:
         notes.append(

@@ -159,7 +159,7 @@ def _gram(layer: Mapping[str, Any]) -> dict[str, Any] | None:
     if block > 1:
         notes.append(f"each pixel is the largest |cos| among {block} × {block} pairs of different vectors")
     return {
-        "picture": picture(figures.coloured(pixels), alt=alt, max_side=gram["size"], kind="PNG"),
+        "picture": picture(figures.colored(pixels), alt=alt, max_side=gram["size"], kind="PNG"),
         "notes": "; ".join(notes),
     }
 
@@ -167,7 +167,7 @@ def _gram(layer: Mapping[str, Any]) -> dict[str, Any] | None:
 def _scale() -> Picture:
     from reid.report import diagnosis_figures as figures
 
-    return picture(figures.scale_bar(), alt="Colours from |cos| 0, dark, to 1, bright", max_side=256, kind="PNG")
+    return picture(figures.scale_bar(), alt="Colors from |cos| 0, dark, to 1, bright", max_side=256, kind="PNG")
 
 
 def _identities(found: Mapping[str, Any] | None, images: Images) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from PIL import Image
 
-from reid.report.figures import COLOURS, NARROW, new_figure, plot_style, style, to_svg
+from reid.report.figures import COLORS, NARROW, new_figure, plot_style, style, to_svg
 
 MEASURED, GAUSSIAN = ("line2", ""), ("line1", "6 2")
 MAX_POINTS = 300
@@ -36,7 +36,7 @@ def histogram_chart(counts: Sequence[int], expected: Sequence[float], name: str)
         edges = np.linspace(-1.0, 1.0, len(counts) + 1)
         middles = (edges[:-1] + edges[1:]) / 2
         axes.set_yscale("log")
-        axes.stairs(counts, edges, fill=True, color=COLOURS[MEASURED[0]], alpha=0.55, linewidth=0, label="this layer")
+        axes.stairs(counts, edges, fill=True, color=COLORS[MEASURED[0]], alpha=0.55, linewidth=0, label="this layer")
         visible = np.where(np.asarray(expected) >= 0.5, expected, np.nan)
         axes.plot(middles, visible, label="Gaussian", **plot_style(*GAUSSIAN))
         filled = np.flatnonzero((np.asarray(counts) > 0) | (np.asarray(expected) >= 0.5))
@@ -48,8 +48,8 @@ def histogram_chart(counts: Sequence[int], expected: Sequence[float], name: str)
         return _with_legend(figure, axes, name)
 
 
-def coloured(pixels: np.ndarray) -> Image.Image:
-    """|cos| times 255, (n, n) uint8, in colours: dark for 0, bright for 1, by the root to show small ones."""
+def colored(pixels: np.ndarray) -> Image.Image:
+    """|cos| times 255, (n, n) uint8, in colors: dark for 0, bright for 1, by the root to show small ones."""
     stretched = np.rint(np.sqrt(pixels / 255.0) * 255).astype(np.uint8)
     image = Image.fromarray(stretched, "L").convert("P")
     image.putdata(stretched.ravel().tolist())
@@ -58,8 +58,8 @@ def coloured(pixels: np.ndarray) -> Image.Image:
 
 
 def scale_bar() -> Image.Image:
-    """The colours of `coloured` from 0 to 1, evenly by the root."""
-    return coloured(np.rint((np.arange(256) / 255.0) ** 2 * 255)[None].repeat(12, axis=0).astype(np.uint8))
+    """The colors of `colored` from 0 to 1, evenly by the root."""
+    return colored(np.rint((np.arange(256) / 255.0) ** 2 * 255)[None].repeat(12, axis=0).astype(np.uint8))
 
 
 def _falling(values: Sequence[float], expected: Sequence[float], name: str, *, x: str, y: str) -> str:

@@ -69,7 +69,7 @@ def replacement_table(dataset: Mapping[str, Any]) -> str:
     """What another weight in the Eigenlayer's place does without retraining, as a Markdown table."""
     lines = [
         f"replacements on {dataset['name']}, without retraining; rank-1 / mAP of the Eigenlayer's output",
-        "| weight | S(W) | loss | raw | L2-normalised |",
+        "| weight | S(W) | loss | raw | L2-normalized |",
         "|---|---|---|---|---|",
     ]
     for row in dataset["replacements"]:

@@ -1,4 +1,4 @@
-"""Charts as inline SVG. Colours are CSS variables, so that one drawing reads on light and on dark paper."""
+"""Charts as inline SVG. Colors are CSS variables, so that one drawing reads on light and on dark paper."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 LINES = tuple(f"line{number}" for number in range(1, 9))
-# Drawn in a colour that nothing else has, which `to_svg` turns into the variable of the page.
-COLOURS = {
+# Drawn in a color that nothing else has, which `to_svg` turns into the variable of the page.
+COLORS = {
     name: f"#0a0b{number:02x}"
     for number, name in enumerate(
         ("ink", "grid", "rri", "control", "step0", "restraint", "relaxation", "quiet", "paper", "good", "bad", *LINES),
         start=1,
     )
 }
-# Lengths of dash and gap in points; with each of them every colour can be told from itself.
+# Lengths of dash and gap in points; with each of them every color can be told from itself.
 DASHES = ("", "6 2", "2 2", "8 2 2 2", "4 4", "8 2 2 2 2 2", "1 3", "12 3")
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9.0,
-    "axes.edgecolor": COLOURS["ink"],
-    "axes.labelcolor": COLOURS["ink"],
+    "axes.edgecolor": COLORS["ink"],
+    "axes.labelcolor": COLORS["ink"],
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": COLOURS["grid"],
+    "grid.color": COLORS["grid"],
     "grid.linewidth": 0.5,
-    "xtick.color": COLOURS["ink"],
-    "ytick.color": COLOURS["ink"],
-    "text.color": COLOURS["ink"],
+    "xtick.color": COLORS["ink"],
+    "ytick.color": COLORS["ink"],
+    "text.color": COLORS["ink"],
     "legend.frameon": False,
     "lines.linewidth": 1.5,
 }
@@ -57,22 +57,22 @@ def new_figure(size: tuple[float, float] = NARROW) -> tuple[Figure, Axes]:
 
 
 def line_style(index: int) -> tuple[str, str]:
-    """(colour, dashes) of a line among many: 8 colours told apart without seeing red and green, then other dashes."""
+    """(color, dashes) of a line among many: 8 colors told apart without seeing red and green, then other dashes."""
     return LINES[index % len(LINES)], DASHES[(index + index // len(LINES)) % len(DASHES)]
 
 
-def plot_style(colour: str, dashes: str) -> dict[str, Any]:
+def plot_style(color: str, dashes: str) -> dict[str, Any]:
     """What `line_style` gave, as keywords of `Axes.plot`."""
     lengths = tuple(map(float, dashes.split()))
     # matplotlib counts dashes in line widths, a page in points.
     scaled = tuple(length / STYLE["lines.linewidth"] for length in lengths)
-    return {"color": COLOURS[colour], "linestyle": (0, scaled) if scaled else "-"}
+    return {"color": COLORS[color], "linestyle": (0, scaled) if scaled else "-"}
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """The drawing as an `<svg>` element for a page: no fixed size, no fixed colour, no id that another chart has.
+    """The drawing as an `<svg>` element for a page: no fixed size, no fixed color, no id that another chart has.
 
-    name: of this chart, once on its page. Colours of COLOURS become variables of the page; a label from outside is
+    name: of this chart, once on its page. Colors of COLORS become variables of the page; a label from outside is
     written with `$` as `\\$`, or it would be set as a formula.
     """
     text = io.StringIO()
@@ -95,8 +95,8 @@ def to_svg(figure: Figure, name: str) -> str:
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
     svg = ElementTree.tostring(root, encoding="unicode")
-    for variable, colour in COLOURS.items():
-        svg = svg.replace(colour, f"var(--{variable})")
+    for variable, color in COLORS.items():
+        svg = svg.replace(color, f"var(--{variable})")
     return svg
 
 

@@ -28,7 +28,7 @@ class History:
     """A run as its files tell it.
 
     events: the epoch and stage lines of the log, in order. rows: ROWs of `scores.json`, or, where that file is missing
-    or behind, the stage lines of the log. stopped: why RRI ended, None while it has not. variant: feature, normalised
+    or behind, the stage lines of the log. stopped: why RRI ended, None while it has not. variant: feature, normalized
     and flip of the scores that the run reports as its result.
     """
 

@@ -39,7 +39,7 @@ class Chart:
 
     svg: what `figures.to_svg` made. alt: the chart in words, numbers included, for those who do not see it; the title
     is put before it. wide: across the whole page. small: the same drawing for a narrow screen; without it a wide one is
-    scrolled sideways there. key: (colour, dashes, label) of each line, for a drawing without a legend of its own; see
+    scrolled sideways there. key: (color, dashes, label) of each line, for a drawing without a legend of its own; see
     `figures.line_style`.
     """
 

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 from tqdm import tqdm
 
-from reid.report.figures import COLOURS, LINES, new_figure, style, to_svg
+from reid.report.figures import COLORS, LINES, new_figure, style, to_svg
 from reid.report.pages import Chart, Picture, picture
 
 MAX_SIDE = 112  # pixels: about twice what the page shows, for dense screens
@@ -50,16 +50,16 @@ def map_chart(side: dict[str, Any], number: int) -> Chart:
         figure, axes = new_figure((4.6, 4.9))
         handles = []
         for i, identity in enumerate(identities):
-            # Beyond eight people the colours come again, hollow.
-            colour, hollow = COLOURS[LINES[i % len(LINES)]], i // len(LINES) % 2 == 1
-            look: dict[str, Any] = {"color": colour, "linestyle": "none", "markersize": 4.2, "markeredgewidth": 0.9}
-            look["markerfacecolor"] = "none" if hollow else colour
+            # Beyond eight people the colors come again, hollow.
+            color, hollow = COLORS[LINES[i % len(LINES)]], i // len(LINES) % 2 == 1
+            look: dict[str, Any] = {"color": color, "linestyle": "none", "markersize": 4.2, "markeredgewidth": 0.9}
+            look["markerfacecolor"] = "none" if hollow else color
             for c, camera in enumerate(cameras):
                 here = [p for p in points if (p["identity"], p["camera"]) == (identity, camera)]
                 marker = MARKERS[c % len(MARKERS)]
                 axes.plot([p["x"] for p in here], [p["y"] for p in here], marker=marker, **look)
             handles.append(Line2D([], [], marker="o", label=str(identity), **look))
-        ink: dict[str, Any] = {"color": COLOURS["ink"], "linestyle": "none", "markersize": 4.2}
+        ink: dict[str, Any] = {"color": COLORS["ink"], "linestyle": "none", "markersize": 4.2}
         shapes = [
             Line2D([], [], marker=MARKERS[c % len(MARKERS)], label=f"cam {camera}", **ink)
             for c, camera in enumerate(cameras[: len(MARKERS)])

@@ -7,7 +7,7 @@ from typing import Any
 
 from reid.report import pages
 
-FRAME = (56, 112)  # pixels, width and height of a picture on the page; one of another shape is centred in it
+FRAME = (56, 112)  # pixels, width and height of a picture on the page; one of another shape is centered in it
 MAX_BYTES = 10_000_000  # of pictures on a page
 MEASURES = {
     "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP", "mAP_trapezoid": "mAP trapezoid",
@@ -70,7 +70,7 @@ def as_fit(named: list[str], pictures: dict[str, pages.Picture]) -> list[str]:
 
 def _variant(score: dict[str, Any]) -> str:
     feature = {"input": "Eigenlayer input", "output": "Eigenlayer output"}.get(score["feature"], score["feature"])
-    normalized = "L2-normalised" if score["normalized"] else "raw"
+    normalized = "L2-normalized" if score["normalized"] else "raw"
     return ", ".join(part for part in (feature, normalized, "flip test" if score["flip"] else "no flip test") if part)
 
 
@@ -102,7 +102,7 @@ def _answer(answer: dict[str, Any], places: dict[str, str]) -> dict[str, Any]:
 
 
 def _three_digits(distance: float) -> str:
-    """0.123, 1.23, 12.3, 123: zeros at the end are kept, so that neighbours line up."""
+    """0.123, 1.23, 12.3, 123: zeros at the end are kept, so that neighbors line up."""
     return f"{distance:.{3 if distance < 1 else 2 if distance < 10 else 1 if distance < 100 else 0}f}"
 
 

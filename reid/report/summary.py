@@ -23,8 +23,8 @@ def network_name(config: dict[str, Any]) -> str:
 
 
 def variant_name(variant: dict[str, Any]) -> str:
-    """What was compared to get a score: feature, normalised or raw, flip test or none."""
-    normalized = "L2-normalised" if variant["normalized"] else "raw"
+    """What was compared to get a score: feature, normalized or raw, flip test or none."""
+    normalized = "L2-normalized" if variant["normalized"] else "raw"
     return f"Eigenlayer {variant['feature']}, {normalized}, {'flip test' if variant['flip'] else 'no flip test'}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reid.report.figures import COLOURS, WIDE, new_figure, style, to_svg
+from reid.report.figures import COLORS, WIDE, new_figure, style, to_svg
 
 
 def bars(table: Sequence[dict[str, Any]], *, width: float = WIDE[0]) -> str:
@@ -15,12 +15,12 @@ def bars(table: Sequence[dict[str, Any]], *, width: float = WIDE[0]) -> str:
         places = range(len(table))
         values = [100 * line["mAP"][0] for line in table]
         errors = [100 * (line["mAP"][1] or 0.0) for line in table]
-        axes.barh(places, values, xerr=errors if any(errors) else None, color=COLOURS["rri"], ecolor=COLOURS["ink"])
+        axes.barh(places, values, xerr=errors if any(errors) else None, color=COLORS["rri"], ecolor=COLORS["ink"])
         controls = [(place, 100 * line["control_mAP"][0]) for place, line in enumerate(table) if line["control_mAP"]]
         if controls:
             axes.plot(
                 [value for _, value in controls], [place for place, _ in controls], "|", markersize=12,
-                markeredgewidth=2, color=COLOURS["control"], label="control",
+                markeredgewidth=2, color=COLORS["control"], label="control",
             )  # fmt: skip
             axes.legend(loc="lower right")
         axes.set_yticks(places, [_short(line["name"], int(5 * width)).replace("$", r"\$") for line in table])

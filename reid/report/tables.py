@@ -28,7 +28,7 @@ def row_line(row: dict[str, Any], *, feature: str, normalized: bool, flip: bool)
 def stage_table(summary: dict[str, Any], *, feature: str, normalized: bool, flip: bool) -> str:
     """Every stage of a run and of its control, and why it stopped."""
     rows = [row_line(row, feature=feature, normalized=normalized, flip=flip) for row in summary["rows"]]
-    name = f"Eigenlayer {feature}{', L2-normalised' if normalized else ''}{', flip test' if flip else ''}"
+    name = f"Eigenlayer {feature}{', L2-normalized' if normalized else ''}{', flip test' if flip else ''}"
     lines = [f"{summary['dataset']}, {name}", HEADER, *rows]
     final, control = summary["final"], summary["control_final"]
     lines.append(f"final: rank-1 {100 * final['rank1']:.1f}, mAP {100 * final['mAP']:.1f}")

@@ -154,10 +154,10 @@ def _cmc_curves(history: History) -> list[tuple[str, str, list[float]]]:
     rri, control = history.of("rri"), history.of("control")
     shown = [("rri", "RRI", rri[-1:]), ("control", "control", control[-1:]), ("step0", "", rri[:1] if rri[1:] else [])]
     found = []
-    for colour, name, rows in shown:
+    for color, name, rows in shown:
         for row in rows:
             label = f"{name}, {stage_name(history, row['stage'], row['round'])}".lstrip(", ")
-            found.append((colour, label, history.cmc(row)))
+            found.append((color, label, history.cmc(row)))
     return [curve for curve in found if curve[2]]
 
 

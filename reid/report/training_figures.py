@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from reid.report.figures import COLOURS, NARROW, WIDE, new_figure, style, to_svg
+from reid.report.figures import COLORS, NARROW, WIDE, new_figure, style, to_svg
 from reid.report.history import Band
 
 DASHES: dict[str, Any] = {"rri": "-", "control": (0, (4, 2))}
@@ -60,8 +60,8 @@ def loss_chart(
         if not jumps:
             return []
         x, before, after = zip(*jumps, strict=True)
-        axes.vlines(x, before, after, colors=COLOURS["ink"], linewidth=0.8)
-        own: dict[str, Any] = {"color": COLOURS["ink"], "linestyle": "none", "markersize": 4.5}
+        axes.vlines(x, before, after, colors=COLORS["ink"], linewidth=0.8)
+        own: dict[str, Any] = {"color": COLORS["ink"], "linestyle": "none", "markersize": 4.5}
         axes.plot(x, before, marker="o", markerfacecolor="none", **own)
         axes.plot(x, after, marker="o", **own)
         return [
@@ -106,12 +106,12 @@ def spectra_chart(spectra: Sequence[tuple[int, Sequence[float], Sequence[float]]
                 index = np.unique(np.linspace(0, len(values) - 1, MAX_POINTS).round().astype(int))
                 drawn = np.asarray(values, dtype=float)[index]
                 drawn[drawn <= 0] = np.nan
-                axes.plot(index + 1, drawn, color=COLOURS["rri"], alpha=shade, linestyle=dashes, linewidth=width)
+                axes.plot(index + 1, drawn, color=COLORS["rri"], alpha=shade, linestyle=dashes, linewidth=width)
             if i in (0, len(spectra) - 1):
-                handles.append(Line2D([], [], color=COLOURS["rri"], alpha=shade, label=f"round {round}"))
+                handles.append(Line2D([], [], color=COLORS["rri"], alpha=shade, label=f"round {round}"))
         handles += [
-            Line2D([], [], color=COLOURS["ink"], linewidth=1.3, label="before"),
-            Line2D([], [], color=COLOURS["ink"], linewidth=2.2, linestyle=(0, (1.5, 2)), label="after"),
+            Line2D([], [], color=COLORS["ink"], linewidth=1.3, label="before"),
+            Line2D([], [], color=COLORS["ink"], linewidth=2.2, linestyle=(0, (1.5, 2)), label="after"),
         ]
         axes.set_xlabel("singular value, from the largest")
         axes.set_ylabel("value, log scale")
@@ -120,13 +120,13 @@ def spectra_chart(spectra: Sequence[tuple[int, Sequence[float], Sequence[float]]
 
 
 def cmc_chart(curves: Sequence[tuple[str, str, Sequence[float]]]) -> str:
-    """CMC curves: (colour, label, share of queries answered by rank 1, 2, ...)."""
+    """CMC curves: (color, label, share of queries answered by rank 1, 2, ...)."""
     with style():
         figure, axes = new_figure(NARROW)
-        for colour, label, curve in curves:
-            dashes = DASHES.get(colour, (0, (1, 1.5)))
+        for color, label, curve in curves:
+            dashes = DASHES.get(color, (0, (1, 1.5)))
             ranks = range(1, len(curve) + 1)
-            axes.plot(ranks, [100 * y for y in curve], color=COLOURS[colour], linestyle=dashes, label=label)
+            axes.plot(ranks, [100 * y for y in curve], color=COLORS[color], linestyle=dashes, label=label)
         cmc_axis(axes, max(len(curve) for _, _, curve in curves))
         axes.legend(loc="lower right")
         return to_svg(figure, "cmc")
@@ -156,16 +156,16 @@ def _over_epochs(
             if curves.get(run):
                 x, y = zip(*curves[run], strict=True)
                 dot = marker or ("." if len(x) < 3 else None)
-                axes.plot(x, y, color=COLOURS[run], linestyle=DASHES[run], marker=dot, markersize=3.5)
+                axes.plot(x, y, color=COLORS[run], linestyle=DASHES[run], marker=dot, markersize=3.5)
         lines = [
-            Line2D([], [], color=COLOURS[run], linestyle=DASHES[run], marker=marker, markersize=3.5, label=NAMES[run])
+            Line2D([], [], color=COLORS[run], linestyle=DASHES[run], marker=marker, markersize=3.5, label=NAMES[run])
             for run in ("rri", "control")
             if curves.get(run)
         ]
         lines += draw(axes)
         left, right = axes.get_xlim()
         for band in bands:
-            axes.axvspan(band.start, band.end, color=COLOURS[band.stage], alpha=0.13, linewidth=0)
+            axes.axvspan(band.start, band.end, color=COLORS[band.stage], alpha=0.13, linewidth=0)
         for round in sorted({band.round for band in bands} - {0}):
             xs = [x for band in bands if band.round == round for x in (band.start, band.end)]
             if max(xs) - min(xs) > (0.02 if size == WIDE else 0.04) * (right - left):
@@ -173,7 +173,7 @@ def _over_epochs(
                 axes.text(middle, 1.01, str(round), transform=axes.get_xaxis_transform(), ha="center", fontsize=8)
         titles = {"step0": "Step 0", "restraint": "Restraint", "relaxation": "Relaxation"}
         seen = {band.stage for band in bands}
-        patches = [Patch(color=COLOURS[s], alpha=0.3, label=title) for s, title in titles.items() if s in seen]
+        patches = [Patch(color=COLORS[s], alpha=0.3, label=title) for s, title in titles.items() if s in seen]
         axes.set_xlim(left, right)
         axes.xaxis.set_major_locator(MaxNLocator(12 if size == WIDE else 8, integer=True))
         axes.set_xlabel("epoch")

@@ -19,7 +19,7 @@ from reid.model.network import ReidNetwork
 from reid.records import Scores, Split, StageLog
 from reid.svdnet import rri
 from reid.svdnet.rri import Plan
-from reid.training.pooling_init import DESCRIPTORS, initialise_pooling
+from reid.training.pooling_init import DESCRIPTORS, initialize_pooling
 from reid.training.run_folder import RunFolder, changes
 from reid.training.seeding import seed_from
 from reid.training.state import Batches, Hooks, TrainState
@@ -57,10 +57,10 @@ class Experiment:
     """One RRI run and, where wanted, its control.
 
     Several processes run it together; the first one alone reads and writes the folder, which only it has opened.
-    make_network: the network as it is before Step 0; make_objective(network): what its training minimises.
-    evaluate(model, last): its scores. final: which feature, normalisation and flip `final` reports. carried: what every
+    make_network: the network as it is before Step 0; make_objective(network): what its training minimizes.
+    evaluate(model, last): its scores. final: which feature, normalization and flip `final` reports. carried: what every
     checkpoint carries besides (configuration, classes). origin: the first line of the log. descriptors: how many the
-    pooling may start from, see `initialise_pooling`. report, ended: called after every stage, and when RRI has stopped.
+    pooling may start from, see `initialize_pooling`. report, ended: called after every stage, and when RRI has stopped.
     minutes: between two savings in the middle of an epoch, 0 for none. stop: whether the end is wished. changes: of the
     configuration since the run began, for the log. tell: called with a line about a checkpoint that is broken.
     """
@@ -107,7 +107,7 @@ class Experiment:
             self._load(state, found.pop("rri"), self._last("rri"))
         else:
             solver = self.plan.solver
-            initialise_pooling(
+            initialize_pooling(
                 state.model,
                 self.loader,
                 seed=solver.seed,
@@ -118,7 +118,7 @@ class Experiment:
         stopped = rri.run(state, self.loader, self.plan, self._hooks([]))
         self._finish(state)
         rows = list(state.rows)
-        summary = self._summarise(rows, [], stopped)
+        summary = self._summarize(rows, [], stopped)
         self.ended(stopped)
         if self.control:
             control = TrainState("control", state.model, state.objective)
@@ -131,7 +131,7 @@ class Experiment:
                 self._save(control, "last")
             rri.run_control(control, self.loader, self.plan, self._hooks(rows, stopped), rows)
             self._finish(control)
-            summary = self._summarise(rows, control.rows, stopped)
+            summary = self._summarize(rows, control.rows, stopped)
         return summary
 
     def _last(self, run: str) -> Path:
@@ -213,7 +213,7 @@ class Experiment:
                 self._save(state, name)
                 self._save(state, "last")
                 rows, control = (state.rows, []) if state.run == "rri" else (before, state.rows)
-                self._summarise(rows, control, stopped)
+                self._summarize(rows, control, stopped)
                 self.report(row)
                 self._agree()
 
@@ -254,7 +254,7 @@ class Experiment:
         previous = self._before(state.run) if name == "last" else None
         save_checkpoint(self.folder.checkpoints / f"{state.run}_{name}.pth", content, previous=previous)
 
-    def _summarise(self, rows: list[StageLog], control: list[StageLog], stopped: str | None) -> dict[str, Any]:
+    def _summarize(self, rows: list[StageLog], control: list[StageLog], stopped: str | None) -> dict[str, Any]:
         """Write `scores.json`; while RRI has not ended, `stopped` is None and `final` is its last row so far."""
         summary = {
             "dataset": self.dataset,

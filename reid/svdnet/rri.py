@@ -67,7 +67,7 @@ def run_control(state: TrainState, loader: Batches, plan: Plan, hooks: Hooks, or
     """Train on from Step 0 through the same stages as a finished run, without the replacement.
 
     state: the network after Step 0. original: the rows of the finished run, whose rounds and epochs are copied;
-    schedules, freezes and fresh optimisers are the same.
+    schedules, freezes and fresh optimizers are the same.
     """
     epochs = {(row.stage, row.round): row.epochs for row in original}
     for round in sorted({row.round for row in original} - {0}):

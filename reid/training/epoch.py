@@ -92,7 +92,7 @@ def train_epoch(
     """Train on `count` batches of (images, labels).
 
     factor: part of the epoch done, in [0, 1) -> what each group's `base_lr` is multiplied by. objective: what is
-    minimised. progress: part of the epoch done -> part of the stage done, which the objective asks for. accumulate:
+    minimized. progress: part of the epoch done -> part of the stage done, which the objective asks for. accumulate:
     batches a step. clip, skip: see `train_step`. sums: of an epoch that goes on in its midst, whose next batch is the
     first of `batches`. read_every: batches after which the losses are read; 0: every one on a CPU, READ_EVERY on a GPU.
     parallel: see `train_step`.

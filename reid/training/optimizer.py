@@ -1,4 +1,4 @@
-"""A fresh optimiser for a stage, over what the stage trains."""
+"""A fresh optimizer for a stage, over what the stage trains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Solver:
 
     optimizer: "sgd", "adam" or "adamw". bias_lr_factor, bias_weight_decay: the official recipe doubles the rate of
     biases and does not decay them. norm_statistics: "running" (BatchNorm learns its statistics) or "frozen" (it keeps
-    them). dtype: autocast type of the forward pass, None for float32. fused: one kernel for the optimiser's step. tf32:
+    them). dtype: autocast type of the forward pass, None for float32. fused: one kernel for the optimizer's step. tf32:
     of matrix products. accumulate: batches a step. clip: largest norm of a step's gradient, 0
     for no limit. ema: decay of the average that every stage ends with, 0 for none. nonfinite: "stop" or "skip", what a
     loss that is NaN or infinite leads to.
@@ -48,7 +48,7 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
     """Let exactly the parameters outside `names` require a gradient.
 
     names: beginnings of parameter names at a dot ("backbone.layer1"), or "norm" for the scale and shift of every
-    normalisation. Raises InputError for a name that freezes nothing.
+    normalization. Raises InputError for a name that freezes nothing.
     """
     norm_parameters = {
         f"{module_name}.{name}"
@@ -86,7 +86,7 @@ def rate_factors(model: nn.Module, factors: Sequence[tuple[str, float]]) -> dict
 
 
 def make_optimizer(model: nn.Module, solver: Solver, lr: float, factors: Sequence[tuple[str, float]] = ()) -> Optimizer:
-    """The optimiser over the parameters that require a gradient, in groups for weights and biases of each factor.
+    """The optimizer over the parameters that require a gradient, in groups for weights and biases of each factor.
 
     A frozen parameter is not in it at all, so neither momentum nor weight decay can move it. Each group holds its
     `base_lr`, which the schedule multiplies. factors: as in `rate_factors`.
@@ -118,7 +118,7 @@ def make_optimizer(model: nn.Module, solver: Solver, lr: float, factors: Sequenc
 
 
 def resume_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Take over what an optimiser has gathered (momentum, say), with the rates and decays of this one.
+    """Take over what an optimizer has gathered (momentum, say), with the rates and decays of this one.
 
     state: its `state_dict`. Raises InputError where it was of another kind, or over other parameters.
     """
@@ -126,7 +126,7 @@ def resume_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     held = [(set(group) - {"params"}, len(group["params"])) for group in optimizer.param_groups]
     if held != [(set(group) - {"params"}, len(group["params"])) for group in state["param_groups"]]:
         raise InputError(
-            "the stage to go on with was trained by another optimiser, or over other parameters, than the "
+            "the stage to go on with was trained by another optimizer, or over other parameters, than the "
             "configuration now says: change these only from one stage to the next"
         )
     optimizer.load_state_dict(dict(state))
@@ -135,7 +135,7 @@ def resume_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
 
 
 def set_training_mode(model: nn.Module, norm_statistics: str) -> None:
-    """Training mode; with "frozen" statistics BatchNorm normalises by its running ones and leaves them alone."""
+    """Training mode; with "frozen" statistics BatchNorm normalizes by its running ones and leaves them alone."""
     model.train()
     if norm_statistics == "frozen":
         for module in model.modules():

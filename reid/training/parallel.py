@@ -1,7 +1,7 @@
 """A step of several processes, each with a share of the batch, that is the step of one with the whole.
 
 Every process gathers features and logits of all shares, in the order of the batch, and computes the objective of the
-whole batch. So losses over pairs see every pair, uneven shares need no weights, centres move alike, and each process
+whole batch. So losses over pairs see every pair, uneven shares need no weights, centers move alike, and each process
 knows the same loss: what follows from it, to stop or to skip, is decided alike everywhere without asking.
 """
 
@@ -102,7 +102,7 @@ def in_parallel(model: ReidNetwork, objective: Objective, loader: Batches) -> Di
     )
 
 
-def synchronised(model: ReidNetwork) -> ReidNetwork:
+def synchronized(model: ReidNetwork) -> ReidNetwork:
     """The network with SyncBatchNorm in place of BatchNorm where several processes train."""
     return nn.SyncBatchNorm.convert_sync_batchnorm(model) if world() > 1 else model
 

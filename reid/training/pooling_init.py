@@ -19,7 +19,7 @@ from reid.training.seeding import seed_from
 from reid.training.state import Batches
 
 DESCRIPTORS = 50_000
-PER_IMAGE = 100  # places of an image at most while there are images enough; neighbouring places resemble each other
+PER_IMAGE = 100  # places of an image at most while there are images enough; neighboring places resemble each other
 
 
 def check_pooling(model: ReidNetwork, loader: Batches) -> None:
@@ -35,7 +35,7 @@ def check_pooling(model: ReidNetwork, loader: Batches) -> None:
         )
 
 
-def initialise_pooling(
+def initialize_pooling(
     model: ReidNetwork,
     loader: Batches,
     *,
@@ -55,7 +55,7 @@ def initialise_pooling(
     if first():
         check_pooling(model, loader)
         drawn = _local_descriptors(model, loader, descriptors, seed_from(seed, "descriptors"), norm_statistics)
-        model.pooling.initialise(drawn, seed=seed_from(seed, "clusters"))
+        model.pooling.initialize(drawn, seed=seed_from(seed, "clusters"))
     copy_from_first(model.state_dict().values())
 
 

@@ -50,9 +50,9 @@ class Middle:
 class TrainState:
     """Everything a checkpoint must hold of a run.
 
-    objective: what is minimised, with its own state. rows: the finished stages. stage, round, epoch: the unfinished one
+    objective: what is minimized, with its own state. rows: the finished stages. stage, round, epoch: the unfinished one
     and how many of its epochs are done, with the loss of each, the seconds and images spent, the last rate and the
-    optimiser's state. average: the moving average of the weights and the steps it has followed, where the stage keeps
+    optimizer's state. average: the moving average of the weights and the steps it has followed, where the stage keeps
     one. Every epoch is seeded from its own position; one that is broken off holds in `middle` how far it came: the sums
     of its batches, the states of the random generators, and the descriptors that its batches were mined by, which the
     network of the moment no longer gives.
@@ -141,7 +141,7 @@ class Hooks:
     """How a run reports. evaluate(model, last): the scores, more of them where `last` says that the run ends here.
 
     epoch(state, entry) after every epoch and stage(state, row) after every stage: log and save. due(): asked after
-    every step of the optimiser, whether to save now, and save(state) does so; it may raise KeyboardInterrupt. held:
+    every step of the optimizer, whether to save now, and save(state) does so; it may raise KeyboardInterrupt. held:
     what an epoch stands in, so that a wish to end is kept for `due`.
     """
 

@@ -1,4 +1,4 @@
-"""One step of the optimiser."""
+"""One step of the optimizer."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def train_step(
     clip: largest norm of that gradient over all parameters, 0 for no limit. skip: a batch whose loss is not finite is
     left out, with what it did to running statistics; a step whose gradient is not finite is left out whole. That has to
     read the loss of every batch from the device. lap: called at the end of each part of the step, with "data",
-    "forward", "backward" or "optimiser", and first with "rest" for what came between two steps. parallel: of
+    "forward", "backward" or "optimizer", and first with "rest" for what came between two steps. parallel: of
     `reid.training.parallel`, where the batches are this process's shares: loss and gradient are those of the whole ones.
     """
     optimizer.zero_grad(set_to_none=True)
@@ -140,7 +140,7 @@ def train_step(
     else:
         _restore(model, objective, at_start)
         losses = [BatchLoss(loss.images, loss.terms, loss.values, used=False) for loss in losses]
-    lap("optimiser")
+    lap("optimizer")
     return losses
 
 

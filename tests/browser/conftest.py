@@ -37,8 +37,8 @@ CONTRAST = """() => {
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const behind = element => {
     for (let e = element; e; e = e.parentElement) {
-      const colour = channels(getComputedStyle(e).backgroundColor);
-      if (colour[3] === 255) return colour;
+      const color = channels(getComputedStyle(e).backgroundColor);
+      if (color[3] === 255) return color;
     }
     return [255, 255, 255, 255];
   };
@@ -47,8 +47,8 @@ CONTRAST = """() => {
     const own = [...e.childNodes].filter(n => n.nodeType === Node.TEXT_NODE).map(n => n.data.trim()).join(" ").trim();
     if (!own || ["SCRIPT", "STYLE"].includes(e.tagName) || !e.checkVisibility()) continue;
     const style = getComputedStyle(e);
-    const colour = channels(e instanceof SVGElement ? style.fill : style.color);
-    const [a, b] = [luminance(colour), luminance(behind(e))];
+    const color = channels(e instanceof SVGElement ? style.fill : style.color);
+    const [a, b] = [luminance(color), luminance(behind(e))];
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     if (ratio < worst.ratio) worst = { ratio, text: own.slice(0, 60) };
   }
@@ -107,8 +107,8 @@ class Visit:
             data = self.page.screenshot(path=path, full_page=True)
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
-    def colours(self, path: Path, selector: str | None = None) -> int:
-        """How many distinct colours a quarter of the pixels of a screenshot hold; a blank page holds one."""
+    def colors(self, path: Path, selector: str | None = None) -> int:
+        """How many distinct colors a quarter of the pixels of a screenshot hold; a blank page holds one."""
         pixels = self.screenshot(path, selector)[::2, ::2].astype(np.int32)
         return len(np.unique(pixels @ np.array([1 << 16, 1 << 8, 1])))
 

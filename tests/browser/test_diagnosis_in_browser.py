@@ -41,7 +41,7 @@ def test_reads_at_two_widths(open_page: OpenPage, page: Path, tmp_path: Path, wi
     assert visit.overflowing() == []
     ratio, text = visit.contrast()
     assert ratio >= 4.5, text
-    assert visit.colours(tmp_path / "page.png") > 100
+    assert visit.colors(tmp_path / "page.png") > 100
     assert visit.page.text_content("h1") == "Correlation in <b>a</b>.pth"
     assert len(visit.shown(".gram img")) == 4
 

@@ -54,8 +54,8 @@ def test_page_fits_the_screen(
     for box in charts:
         assert box["x"] >= 0 and box["x"] + box["width"] <= width
         assert box["width"] >= 280 and box["height"] >= 150
-    assert visit.colours(tmp_path / f"{width}.png") > 100
-    assert visit.colours(tmp_path / "chart.png", "figure") > 20
+    assert visit.colors(tmp_path / f"{width}.png") > 100
+    assert visit.colors(tmp_path / "chart.png", "figure") > 20
     # A chart is drawn for the width it has: its small print stays readable.
     sizes = visit.page.eval_on_selector_all(
         "figure [role=img] svg text",
@@ -139,4 +139,4 @@ def test_an_unreadable_page_is_found_out(open_page: OpenPage, tmp_path: Path) ->
     ratio, text = visit.contrast()
     assert text == "pale" and 2.2 < ratio < 2.4  # #aaa on white: 2.32
     path.write_text("<!DOCTYPE html><title>blank</title>")
-    assert open_page(path).colours(tmp_path / "blank.png") == 1
+    assert open_page(path).colors(tmp_path / "blank.png") == 1

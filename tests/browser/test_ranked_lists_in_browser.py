@@ -118,12 +118,12 @@ def test_it_reads_well(
     visit.page.locator("summary").click()
     ratio, text = visit.contrast()
     assert ratio >= 4.5, f"{ratio:.2f}: {text}"
-    assert visit.colours(tmp_path / "shot.png", ".query .answers li:nth-child(2) .shot") > 50, "no picture in the frame"
+    assert visit.colors(tmp_path / "shot.png", ".query .answers li:nth-child(2) .shot") > 50, "no picture in the frame"
     boxes = visit.shown(".query:first-child .answered > :first-child .shot")
     assert len(boxes) == 10 and all(box["width"] >= 50 and box["x"] + box["width"] <= width for box in boxes)
 
 
-def test_right_and_wrong_differ_in_more_than_colour(open_page: OpenPage, drawn: tuple[Path, dict[str, Any]]) -> None:
+def test_right_and_wrong_differ_in_more_than_color(open_page: OpenPage, drawn: tuple[Path, dict[str, Any]]) -> None:
     page = open_page(drawn[0]).page
     style = "e => getComputedStyle(e).borderTopStyle + ' ' + getComputedStyle(e).borderTopColor"
     right, wrong = (page.locator(f".{verdict} .shot").first.evaluate(style) for verdict in ("right", "wrong"))

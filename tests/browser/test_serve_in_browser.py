@@ -188,7 +188,7 @@ def test_it_reads_well(open_page: OpenPage, address: str, query: Path, tmp_path:
             assert visit.overflowing() == []
             ratio, text = visit.contrast()
             assert ratio >= 4.5, f"{ratio:.2f}: {text}"
-        assert visit.colours(tmp_path / "shot.png", "#answers .shot") > 50, "no picture in the frame"
+        assert visit.colors(tmp_path / "shot.png", "#answers .shot") > 50, "no picture in the frame"
         boxes = visit.shown("#answers .shot")
         assert len(boxes) == 12 and all(box["width"] >= 80 and box["x"] + box["width"] <= width for box in boxes)
         # Every control has a name for those who hear the page.

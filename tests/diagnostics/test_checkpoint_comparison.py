@@ -92,9 +92,9 @@ def test_images_on_one_side_only_are_told() -> None:
     for one, other in ((fewer, query), (query, fewer)):
         with pytest.raises(InputError, match=r"query image 000\.jpg is on one side only .*--config-file"):
             align(one, other, part="query")
-    relabelled = dataclasses.replace(query, cameras=query.cameras % 3 + 1)
+    relabeled = dataclasses.replace(query, cameras=query.cameras % 3 + 1)
     with pytest.raises(InputError, match=r"query row 0 \(/data/query/000\.jpg\) is identity \d, camera \d on one side"):
-        align(relabelled, query, part="query")
+        align(relabeled, query, part="query")
     bare = dataclasses.replace(fewer, paths=())
     with pytest.raises(InputError, match="40 query images on one side, 39 on the other"):
         align(bare, query, part="query")

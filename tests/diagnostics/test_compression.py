@@ -45,7 +45,7 @@ def scored(query: np.ndarray, gallery: np.ndarray, metric: str = "euclidean") ->
 def test_truncated_svd_from_its_two_factors() -> None:
     given = head()
     u, s, vt = np.linalg.svd(given.weight, full_matrices=False)
-    # Not rank 1: there every L2-normalised output is 1 or -1, and ties decide.
+    # Not rank 1: there every L2-normalized output is 1 or -1, and ties decide.
     rows = truncated_rows(given, QUERY, GALLERY, TRAIN, ranks=[2, 3, 10], label_smoothing=0.1)
     for row in rows:
         r = row["rank"]

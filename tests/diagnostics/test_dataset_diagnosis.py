@@ -60,23 +60,23 @@ def network(*, bias: bool = False, relu: bool = False, last: bool = False) -> Re
     return model
 
 
-def coloured(identities: np.ndarray, seed: int) -> np.ndarray:
-    """Noise about a colour of each identity: (N, 3, 8, 6) uint8."""
+def colored(identities: np.ndarray, seed: int) -> np.ndarray:
+    """Noise about a color of each identity: (N, 3, 8, 6) uint8."""
     random = np.random.default_rng(seed)
-    colours = np.random.default_rng(12).uniform(40, 215, size=(50, 3))[identities]
-    return (colours[:, :, None, None] + random.normal(scale=35, size=(len(identities), 3, 8, 6))).clip(0, 255)
+    colors = np.random.default_rng(12).uniform(40, 215, size=(50, 3))[identities]
+    return (colors[:, :, None, None] + random.normal(scale=35, size=(len(identities), 3, 8, 6))).clip(0, 255)
 
 
 def loaders(classes: int = CLASSES) -> Loaders:
     def test(identities: np.ndarray, camera: int) -> TestLoader:
         cameras = np.full(len(identities), camera)
         paths = [f"{camera}_{i}.jpg" for i in range(len(identities))]
-        images = coloured(identities, camera).astype(np.uint8)
+        images = colored(identities, camera).astype(np.uint8)
         return TestLoader(images, identities, cameras, paths, batch_size=16, mean=MEAN, std=STD, device=CPU)
 
     labels = np.arange(47) % classes
     train = TrainLoader(
-        images=coloured(labels + 20, 9).astype(np.uint8),
+        images=colored(labels + 20, 9).astype(np.uint8),
         labels=labels,
         batch_size=8,
         flip=0.5,

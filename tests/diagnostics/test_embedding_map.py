@@ -1,4 +1,4 @@
-"""The map of an embedding: who is drawn, where, and how many neighbours are of one identity, counted a second way."""
+"""The map of an embedding: who is drawn, where, and how many neighbors are of one identity, counted a second way."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def naive_shares(points: np.ndarray, found: EmbeddingMap) -> tuple[float, float]
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
-def test_neighbours_are_counted_a_second_way(method: str) -> None:
+def test_neighbors_are_counted_a_second_way(method: str) -> None:
     query, gallery = drawn()
     found = embedding_map(query, gallery, method=method, identities=8, images=6)
     assert found is not None and found.places.shape == (len(found.identities), 2)

@@ -33,8 +33,8 @@ def test_every_number_from_the_data_alone() -> None:
     found = describe(values)
     assert (found["images"], found["dimensions"], found["dead"]) == (60, 7, 0)
     assert found["total_variance"] == pytest.approx(sum(values.var(axis=0, ddof=1)))
-    centred = values - values.mean(axis=0)
-    squares = np.linalg.svd(centred, compute_uv=False) ** 2 / 59
+    centered = values - values.mean(axis=0)
+    squares = np.linalg.svd(centered, compute_uv=False) ** 2 / 59
     np.testing.assert_allclose(found["spectrum"], squares, rtol=1e-9)
     diagonal, everything = 0.0, 0.0
     for i in range(7):
@@ -42,8 +42,8 @@ def test_every_number_from_the_data_alone() -> None:
         for j in range(7):
             everything += abs(c[i, j])
     assert found["correlation"] == pytest.approx(diagonal / everything, rel=1e-12)
-    # The covariance is the Gram matrix of the centred features.
-    assert found["correlation"] == pytest.approx(correlation_metric(torch.from_numpy(centred)), rel=1e-12)
+    # The covariance is the Gram matrix of the centered features.
+    assert found["correlation"] == pytest.approx(correlation_metric(torch.from_numpy(centered)), rel=1e-12)
     r = np.corrcoef(values, rowvar=False)
     pairs = [abs(r[i, j]) for i in range(7) for j in range(i + 1, 7)]
     assert found["mean_absolute_correlation"] == pytest.approx(sum(pairs) / len(pairs), rel=1e-12)

@@ -17,7 +17,7 @@ from reid.records import Features
 
 
 class Identity(nn.Module):
-    """The image is the map, so the pooled vector is the mean colour."""
+    """The image is the map, so the pooled vector is the mean color."""
 
     out_channels = 3
 
@@ -49,10 +49,10 @@ def test_input_and_output_of_the_eigenlayer_in_order(images: Images) -> None:
     model = ReidNetwork(Identity(), POOLINGS["average"](3), nn.Identity(), Eigenlayer(3, 2), nn.Linear(2, 4), 0.9)
     model.train()
     found = extract(model, images)
-    colours = images.images.double().mean((2, 3)).numpy()
+    colors = images.images.double().mean((2, 3)).numpy()
     weight = model.eigenlayer.weight.detach().double().numpy()
-    np.testing.assert_allclose(found["input"].values, colours, atol=1e-6)
-    np.testing.assert_allclose(found["output"].values, colours @ weight.T, atol=1e-6)
+    np.testing.assert_allclose(found["input"].values, colors, atol=1e-6)
+    np.testing.assert_allclose(found["output"].values, colors @ weight.T, atol=1e-6)
     assert found["output"].paths == images.paths
     assert model.training
 

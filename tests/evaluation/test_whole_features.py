@@ -53,7 +53,7 @@ def network(pooling: str = "gem", neck: nn.Module | None = None, **options: obje
 
 
 def resized(image: np.ndarray, scale: float) -> np.ndarray:
-    """(C, H, W) resampled bilinearly about the pixels' centres, sides rounded down, edges repeated."""
+    """(C, H, W) resampled bilinearly about the pixels' centers, sides rounded down, edges repeated."""
     channels, height, width = image.shape
     found = np.zeros((channels, int(height * scale), int(width * scale)))
     for y in range(found.shape[1]):
@@ -71,7 +71,7 @@ def by_loops(
     images: Images, scales: Sequence[float], combine: str, *, p: float = 3.0, weight: np.ndarray | None = None,
     mirror: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """GeM of each scale, of unit length; their mean or generalised mean, of unit length."""
+    """GeM of each scale, of unit length; their mean or generalized mean, of unit length."""
     rows = []
     for image in (image.double().numpy() for batch in images for image in batch):
         total = np.zeros(3 if weight is None else len(weight))
@@ -118,7 +118,7 @@ def test_an_exponent_a_channel_and_a_large_one(images: Images) -> None:
     np.testing.assert_allclose(
         extract_whole(each, images, scales=(1, 0.5), combine="gem"), by_loops(images, (1, 0.5), "gem"), atol=2e-6
     )
-    # The generalised mean of a large p is the maximum, and no power vanishes on the way.
+    # The generalized mean of a large p is the maximum, and no power vanishes on the way.
     large = network(p=2000.0)
     found = extract_whole(large, images, scales=(1, 0.5), combine="gem")
     assert np.isfinite(found).all()

@@ -116,7 +116,7 @@ def test_every_kind_of_image_is_the_same_image(embedder: Embedder, files: list[s
     assert np.abs(embedder.embed(same)[0] - expected[1]).max() < 1e-6, first
     tensor = torch.from_numpy(same).permute(0, 3, 1, 2)
     assert np.abs(embedder.embed(tensor) - embedder.embed(same)).max() < 1e-6
-    # Resizing floating values rounds nothing on the way, so those differ by less than a grey level.
+    # Resizing floating values rounds nothing on the way, so those differ by less than a gray level.
     assert np.abs(embedder.embed(tensor / 255) - embedder.embed(same)).max() < 0.02
     fitting = torch.from_numpy(np.stack([arrays[0], arrays[3]])).permute(0, 3, 1, 2)
     assert np.abs(embedder.embed(fitting / 255) - expected[[0, 3]]).max() < 1e-5
@@ -124,19 +124,19 @@ def test_every_kind_of_image_is_the_same_image(embedder: Embedder, files: list[s
 
 def test_an_image_in_any_mode(embedder: Embedder, tmp_path: Path) -> None:
     rgb = Image.fromarray(picture(1))
-    grey = rgb.convert("L")
+    gray = rgb.convert("L")
     transparent = rgb.convert("RGBA")
     transparent.putalpha(Image.fromarray(picture(2)).convert("L"))
-    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 256 + 77)
+    deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 256 + 77)
     given = {
         "RGB": (rgb, rgb),
         "RGBA": (transparent, rgb),
-        "L": (grey, Image.merge("RGB", [grey] * 3)),
-        "LA": (grey.convert("LA"), Image.merge("RGB", [grey] * 3)),
-        "1": (grey.convert("1"), grey.convert("1").convert("RGB")),
+        "L": (gray, Image.merge("RGB", [gray] * 3)),
+        "LA": (gray.convert("LA"), Image.merge("RGB", [gray] * 3)),
+        "1": (gray.convert("1"), gray.convert("1").convert("RGB")),
         "P": (rgb.convert("P"), rgb.convert("P").convert("RGB")),
         "CMYK": (rgb.convert("CMYK"), rgb.convert("CMYK").convert("RGB")),
-        "I;16": (deep, Image.merge("RGB", [grey] * 3)),
+        "I;16": (deep, Image.merge("RGB", [gray] * 3)),
     }
     for mode, (image, same) in given.items():
         assert image.mode == mode
@@ -188,7 +188,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "huge": (_huge, "10000 x 10000 pixels, above the limit"),
     "opened and huge": (lambda folder: Image.open(_huge(folder)), "above the limit"),
     "float array": (lambda _: np.ones((9, 9, 3)), r"float64 \(9, 9, 3\)"),
-    "grey array": (lambda _: np.ones((9, 9), np.uint8), r"uint8 \(9, 9\)"),
+    "gray array": (lambda _: np.ones((9, 9), np.uint8), r"uint8 \(9, 9\)"),
     "four channels": (lambda _: np.ones((9, 9, 4), np.uint8), r"\(9, 9, 4\)"),
     "empty array": (lambda _: np.ones((0, 9, 3), np.uint8), r"\(0, 9, 3\)"),
     "float tensor": (lambda _: torch.ones(3, 9, 9), r"float32 \(3, 9, 9\); stack"),

@@ -102,7 +102,7 @@ def test_an_interrupt_in_the_midst_is_an_interrupt(tmp_path: Path, after: float)
     try:
         with pytest.raises(KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, after)
-            while True:  # until the alarm comes, in the serialising, the writing or the renaming
+            while True:  # until the alarm comes, in the serializing, the writing or the renaming
                 save_checkpoint(path, large)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -13,13 +13,13 @@ def test_loss_and_movement_are_those_of_the_paper() -> None:
     value = loss(features, torch.tensor([0, 0, 1]))
     assert value.item() == pytest.approx((0.5 * 1 + 0.5 * 9 + 0.5 * 4) / 3)
     value.backward()
-    # The gradient is that of the centres as they were before they moved.
+    # The gradient is that of the centers as they were before they moved.
     assert torch.allclose(features.grad, torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0]]) / 3)
     # Identity 0: (1 + 3) / (1 + 2) · 0.5; identity 1: 2 / (1 + 1) · 0.5; identity 2 was not there.
     assert torch.allclose(loss.centers, torch.tensor([[1 + 2 / 3, 0.0], [0.0, 1.5], [4.0, 4.0]]))
 
 
-def test_centres_stand_still_outside_training() -> None:
+def test_centers_stand_still_outside_training() -> None:
     loss = CenterLoss(2, 2)
     features, labels = torch.ones(2, 2), torch.tensor([0, 1])
     loss.eval()(features, labels)

@@ -56,7 +56,7 @@ def test_every_term_is_its_loss_times_its_weight(feature: str) -> None:
         "triplet": 2 * triplet_loss(compared, LABELS, margin=0.7).item(),
         "contrastive": 3 * contrastive_loss(compared, LABELS, tau=1.1).item(),
         "circle": 0.1 * circle_loss(compared, LABELS, margin=0.3, scale=20.0).item(),
-        "center": 0.01 * compared.square().sum(1).mean().item() / 2,  # the centres start at 0
+        "center": 0.01 * compared.square().sum(1).mean().item() / 2,  # the centers start at 0
         "so": 0.05 * so(VECTORS).item(),
     }
     assert terms(weights) == pytest.approx(expected, rel=1e-6)
@@ -78,7 +78,7 @@ def test_the_penalty_follows_its_steps() -> None:
     assert shares == pytest.approx([whole, whole, 0.1 * whole, 0.01 * whole])
 
 
-def test_the_centres_are_its_state() -> None:
+def test_the_centers_are_its_state() -> None:
     objective = Objective(LossWeights(center=1.0), classes=4, width=6)
     objective(LOGITS, LABELS, input=INPUT, output=OUTPUT, vectors=VECTORS)
     again = Objective(LossWeights(center=1.0), classes=4, width=6)

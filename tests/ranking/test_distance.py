@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reid.errors import InputError
-from reid.ranking import METRICS, distance_blocks, normalise_rows
+from reid.ranking import METRICS, distance_blocks, normalize_rows
 
 
 def gathered(query: np.ndarray, gallery: np.ndarray, metric: str, block: int) -> np.ndarray:
@@ -59,19 +59,19 @@ def test_rows_are_divided_by_their_float64_norm() -> None:
     rng = np.random.default_rng(3)
     # 5,000 rows pass the boundary between two conversions; 1e-25 squared is no float32 any more.
     values = (rng.normal(size=(5000, 6)) * 10.0 ** rng.integers(-25, 15, size=(5000, 1))).astype(np.float32)
-    unit = normalise_rows(values)
+    unit = normalize_rows(values)
     assert unit.dtype == np.float32
     wide = values.astype(np.float64)
     expected = wide / np.sqrt((wide**2).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(unit, expected, rtol=1e-7, atol=1e-30)
-    assert np.array_equal(normalise_rows(np.array([[3.0, 4.0]])), np.array([[0.6, 0.8]], dtype=np.float32))
+    assert np.array_equal(normalize_rows(np.array([[3.0, 4.0]])), np.array([[0.6, 0.8]], dtype=np.float32))
 
 
 def test_rows_of_zeros_have_no_direction() -> None:
     values = np.ones((4, 2), dtype=np.float32)
     values[[1, 3]] = 0
     with pytest.raises(InputError, match=r"2 of 4 feature rows are zero.* 1, 3"):
-        normalise_rows(values)
+        normalize_rows(values)
     with pytest.raises(InputError, match="2 of 4 feature rows are zero"):
         next(distance_blocks(np.ones((1, 2), dtype=np.float32), values, metric="cosine"))
     next(distance_blocks(np.ones((1, 2), dtype=np.float32), values))  # a Euclidean distance to zero is one

@@ -164,7 +164,7 @@ def test_real_valued_features_agree_with_the_sort() -> None:
     query, gallery = drawn("random", 7)
     query = features(rng.normal(size=(40, 64)), query.identities, query.cameras)
     gallery = features(rng.normal(size=(300, 64)), gallery.identities, gallery.cameras)
-    # Float32 may exchange two neighbours that are equal within rounding, so this is no exact equality.
+    # Float32 may exchange two neighbors that are equal within rounding, so this is no exact equality.
     assert evaluate(query, gallery).mAP == pytest.approx(sorted_reference(query, gallery).rectangle, abs=1e-3)
 
 

@@ -42,12 +42,12 @@ def stored(values: np.ndarray, storage: str, folder: Path) -> Any:
 
 
 def scored(query: Any, gallery: Any, **options: Any) -> Any:
-    def labelled(values: Any) -> Features:
+    def labeled(values: Any) -> Features:
         # Matches stand at the start of the gallery.
         identities = np.minimum(np.arange(len(values)) + 1, 90)
         return Features(values, identities, np.full(len(values), 1 if len(values) < ROWS else 2))
 
-    return evaluate(labelled(query), labelled(gallery), **options)
+    return evaluate(labeled(query), labeled(gallery), **options)
 
 
 def sides() -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from reid.io.shards import Shards
 from reid.ranking import search, top_k
 from reid.ranking.exact import gallery_rows as source
 from reid.ranking.exact.first_pass import integers_exact
-from reid.ranking.search import Neighbours
+from reid.ranking.search import Neighbors
 
 PASSES = ("float32", "integers")
 
@@ -35,7 +35,7 @@ def naive(query: np.ndarray, gallery: np.ndarray, k: int) -> tuple[np.ndarray, n
     return order, np.take_along_axis(found, order, axis=1)
 
 
-def assert_equal(found: Neighbours, expected: tuple[np.ndarray, np.ndarray]) -> None:
+def assert_equal(found: Neighbors, expected: tuple[np.ndarray, np.ndarray]) -> None:
     assert found.indices.dtype == np.int64 and found.distances.dtype == np.float64
     assert np.array_equal(found.indices, expected[0])
     assert np.array_equal(found.distances, expected[1])
@@ -66,7 +66,7 @@ def test_equals_a_stable_sort(kind: str, width: int, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("kind", ["random", "duplicated", "lengths"])
 @pytest.mark.parametrize("k", [1, 2, 64, 255, 256, 257, 599, 600])
-def test_any_number_of_neighbours(kind: str, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_number_of_neighbors(kind: str, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Tiles of 256: k below, at and above that, and the whole gallery.
     monkeypatch.setattr(source, "_TILE_BYTES", 1)
     query, gallery = drawn(kind, 9, 600, 8)

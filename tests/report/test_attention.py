@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from reid.errors import InputError
-from reid.report.attention import cluster_colour, draw_assignments, draw_attention
+from reid.report.attention import cluster_color, draw_assignments, draw_attention
 
 IMAGE = np.full((16, 8, 3), 100, dtype=np.uint8)
 
 
-def test_the_heaviest_place_is_red_and_the_rest_stays_grey() -> None:
+def test_the_heaviest_place_is_red_and_the_rest_stays_gray() -> None:
     weights = np.zeros((4, 2))
     weights[3, 1] = 0.2
     drawn = np.asarray(draw_attention(IMAGE, weights, strength=0.5)).astype(int)
     assert drawn.shape == IMAGE.shape
-    np.testing.assert_allclose(drawn[15, 7], [165, 65, 65], atol=1)  # half grey 100, half red (230, 30, 30)
+    np.testing.assert_allclose(drawn[15, 7], [165, 65, 65], atol=1)  # half gray 100, half red (230, 30, 30)
     assert (drawn[:8] == 100).all()
     red = drawn[..., 0] - drawn[..., 1]
     assert np.unravel_index(red.argmax(), red.shape)[0] >= 12 and (np.diff(red[:, 7]) >= 0).all()
@@ -28,16 +28,16 @@ def test_the_scale_of_the_weights_does_not_count() -> None:
     assert (np.asarray(draw_attention(IMAGE, np.zeros((4, 2)))) == 100).all()
 
 
-def test_each_place_has_the_colour_of_its_cluster() -> None:
+def test_each_place_has_the_color_of_its_cluster() -> None:
     assignments = np.zeros((3, 4, 2))
     assignments[0] = 1
     assignments[:, 0, 0] = (0, 1, 0)
     assignments[:, 3, 1] = (0, 0, 1)
     drawn = np.asarray(draw_assignments(IMAGE, assignments, strength=1.0))
     for place, cluster in (((0, 0), 1), ((3, 3), 1), ((4, 4), 0), ((15, 7), 2)):
-        assert tuple(drawn[place]) == cluster_colour(cluster), place
+        assert tuple(drawn[place]) == cluster_color(cluster), place
     ghosted = np.asarray(draw_assignments(IMAGE, assignments, strength=1.0, ghosts=1))
-    assert (ghosted[12:, 4:] == 100).all() and tuple(ghosted[0, 0]) == cluster_colour(1)
+    assert (ghosted[12:, 4:] == 100).all() and tuple(ghosted[0, 0]) == cluster_color(1)
 
 
 def test_an_unsure_place_is_faint() -> None:
@@ -48,8 +48,8 @@ def test_an_unsure_place_is_faint() -> None:
     np.testing.assert_allclose(faint, strong / 2, atol=1)
 
 
-def test_the_clusters_of_a_netvlad_have_colours_of_their_own() -> None:
-    assert len({cluster_colour(k) for k in range(64)}) == 64
+def test_the_clusters_of_a_netvlad_have_colors_of_their_own() -> None:
+    assert len({cluster_color(k) for k in range(64)}) == 64
 
 
 @pytest.mark.parametrize(

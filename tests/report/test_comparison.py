@@ -119,7 +119,7 @@ def test_runs_cut_short_are_shown_as_far_as_they_go(tmp_path: Path) -> None:
 
 
 def test_many_runs(tmp_path: Path) -> None:
-    """More runs than colours: each has a line of its own, and the page stays small."""
+    """More runs than colors: each has a line of its own, and the page stays small."""
     runs = [DrawnRun(tmp_path / f"run{i:02}", seed=i, rounds=1, final=False) for i in range(20)]
     page = compare(tmp_path, *runs)
     lines = re.findall(r'<th scope="row"[^>]*><svg.*?<path (.*?)/></svg>(run\d+)', page.source)

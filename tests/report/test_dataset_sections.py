@@ -181,7 +181,7 @@ def test_verdicts(tmp_path: Path, change: dict[str, Any], verdict: str) -> None:
     [
         ({}, "which U and UVᵀ have in common.", "turn the Eigenlayer"),
         ({"k": 40}, "U and UVᵀ only turn the Eigenlayer's input", "bias"),
-        ({"k": 40, "bias": True}, "L2-normalised scores may differ", "turn the Eigenlayer"),
+        ({"k": 40, "bias": True}, "L2-normalized scores may differ", "turn the Eigenlayer"),
         ({"bias": True, "relu": True}, "A ReLU follows this Eigenlayer, so theory demands no equality", "W Wᵀ"),
     ],
 )

@@ -20,7 +20,7 @@ from reid.diagnostics.survey import find_layers, survey
 from reid.diagnostics.weights import diagnose
 from reid.records import ImageRecord, Split
 from reid.report.diagnosis import render, write_diagnosis
-from reid.report.diagnosis_figures import coloured
+from reid.report.diagnosis_figures import colored
 from reid.report.diagnosis_tables import HEADER, layer_table, replacement_table, survey_table
 from reid.training.provenance import provenance
 
@@ -159,8 +159,8 @@ def test_gram_picture_has_the_cosines_of_the_json() -> None:
     gram = told["layers"][0]["gram"]
     pixels = np.frombuffer(base64.b64decode(gram["pixels"]), np.uint8).reshape(gram["size"], gram["size"])
     assert image.size == (16, 16)
-    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), np.asarray(coloured(pixels).convert("RGB")))
-    brightness = np.asarray(coloured(np.arange(256, dtype=np.uint8)[None]).convert("L"))[0].astype(int)
+    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), np.asarray(colored(pixels).convert("RGB")))
+    brightness = np.asarray(colored(np.arange(256, dtype=np.uint8)[None]).convert("L"))[0].astype(int)
     assert (np.diff(brightness) >= -1).all() and brightness[-1] - brightness[0] > 200
 
 

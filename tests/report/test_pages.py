@@ -20,7 +20,7 @@ from PIL import Image
 
 from reid.errors import InputError
 from reid.report import pages
-from reid.report.figures import COLOURS, DASHES, LINES, line_style, new_figure, plot_style, style, to_svg
+from reid.report.figures import COLORS, DASHES, LINES, line_style, new_figure, plot_style, style, to_svg
 from reid.report.pages import Chart, picture, render_page, write_page
 
 TEMPLATE = """\
@@ -155,7 +155,7 @@ def test_a_broken_picture_is_named(kind: str) -> None:
     assert "\n" not in str(told.value)
 
 
-def test_a_drawing_takes_the_colours_of_the_page() -> None:
+def test_a_drawing_takes_the_colors_of_the_page() -> None:
     with style():
         figure, axes = new_figure()
         axes.plot([0, 1], [0, 1], **plot_style("line3", "6 2"))
@@ -170,20 +170,20 @@ def test_a_drawing_takes_the_colours_of_the_page() -> None:
     assert ids[0] and not ids[0] & ids[1], "two charts on a page share an id"
     base = (pages.TEMPLATES / "base.html").read_text()
     light, dark = re.findall(r":root \{(.*?)\}", base, flags=re.DOTALL)
-    for name in COLOURS:
+    for name in COLORS:
         assert f"--{name}:" in light and f"--{name}:" in dark
 
 
 def test_many_lines_stay_apart() -> None:
     styles = [line_style(i) for i in range(len(LINES) * len(DASHES))]
     assert len(set(styles)) == len(styles)
-    assert len({colour for colour, _ in styles[:8]}) == len({dashes for _, dashes in styles[:8]}) == 8
+    assert len({color for color, _ in styles[:8]}) == len({dashes for _, dashes in styles[:8]}) == 8
 
 
-def luminance(colour: str) -> float:
+def luminance(color: str) -> float:
     linear = [
         v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
-        for v in (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        for v in (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
     ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -192,7 +192,7 @@ def test_lines_stand_out_from_the_paper() -> None:
     """At least 3:1, what WCAG 2.1 asks of graphics, on light paper and on dark."""
     base = (pages.TEMPLATES / "base.html").read_text()
     for block in re.findall(r":root \{(.*?)\}", base, flags=re.DOTALL):
-        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block))
-        for name in set(COLOURS) - {"paper", "grid"}:
-            light, dark = sorted((luminance(colours[name]), luminance(colours["paper"])), reverse=True)
+        colors = dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block))
+        for name in set(COLORS) - {"paper", "grid"}:
+            light, dark = sorted((luminance(colors[name]), luminance(colors["paper"])), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 3, name

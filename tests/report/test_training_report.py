@@ -81,7 +81,7 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     }
 
 
-def test_charts_take_the_colours_of_the_page(tmp_path: Path) -> None:
+def test_charts_take_the_colors_of_the_page(tmp_path: Path) -> None:
     page = Page(write_report(DrawnRun(tmp_path).write()))
     used = set(re.findall(r"var\(--(\w+)\)", "".join(page.charts)))
     assert used == {"ink", "grid", "rri", "control", "step0", "restraint", "relaxation"}

@@ -377,14 +377,14 @@ def test_the_pooling_starts_from_the_training_set_once(tmp_path: Path) -> None:
     def with_vlad() -> ReidNetwork:
         torch.manual_seed(0)
         pooling = POOLINGS["netvlad"](6, clusters=2)
-        start = pooling.initialise
+        start = pooling.initialize
 
-        def initialise(descriptors: np.ndarray, *, seed: int) -> None:
+        def initialize(descriptors: np.ndarray, *, seed: int) -> None:
             assert descriptors.shape == (20, 6)
             start(descriptors, seed=seed)
             starts.append(pooling.centres.detach().clone())
 
-        pooling.initialise = initialise
+        pooling.initialize = initialize
         return ReidNetwork(Pixels(), pooling, nn.Identity(), Eigenlayer(12, 4), nn.Linear(4, 3), 0.3)
 
     changes: dict[str, Any] = {"make_network": with_vlad, "descriptors": 20}

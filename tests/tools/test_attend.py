@@ -64,7 +64,7 @@ def test_draws_what_the_pooling_computes(
     else:
         expected = [draw_attention(image, part) for part in attention.reshape(len(names), *attention.shape[-2:])]
     for file, drawing in zip(files, expected, strict=True):
-        # Pixels are normalised by another rounding: a weight may differ in its last bits, a colour by one.
+        # Pixels are normalized by another rounding: a weight may differ in its last bits, a color by one.
         difference = np.asarray(Image.open(file)).astype(int) - np.asarray(drawing).astype(int)
         assert np.abs(difference).max() <= 1
 

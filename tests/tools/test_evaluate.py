@@ -69,7 +69,7 @@ def test_features_of_every_layout_score_the_same(tool: Tool, features: Path, tmp
         assert [[s[name] for name in SCORES] for s in other] == [[s[name] for name in SCORES] for s in found["scores"]]
 
 
-def expanded_by_hand(neighbours: int, alpha: float) -> float:
+def expanded_by_hand(neighbors: int, alpha: float) -> float:
     """mAP with each gallery row, then each query, replaced by its mean with its nearest rows, loop by loop."""
 
     def unit(rows: np.ndarray) -> np.ndarray:
@@ -81,13 +81,13 @@ def expanded_by_hand(neighbours: int, alpha: float) -> float:
     for i, row in enumerate(rows):
         cosines = rows @ row
         cosines[i] = -2
-        near = np.argsort(-cosines)[:neighbours]
+        near = np.argsort(-cosines)[:neighbors]
         means.append(row + sum(max(cosines[j], 0) ** alpha * rows[j] for j in near))
     replaced = unit(np.array(means))
     asked = []
     for row in unit(query.values.astype(np.float64)):
         cosines = replaced @ row
-        near = np.argsort(-cosines)[:neighbours]
+        near = np.argsort(-cosines)[:neighbors]
         asked.append(row + sum(max(cosines[j], 0) ** alpha * replaced[j] for j in near))
     return evaluate(
         Features(unit(np.array(asked)), query.identities, query.cameras),

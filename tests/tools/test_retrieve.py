@@ -56,7 +56,7 @@ def truth_of(landmarks: Path) -> dict[str, Any]:
 
 
 def described(landmarks: Path, weights: Path, names: list[str], boxes: list[list[float]] | None) -> np.ndarray:
-    """Two scales by the generalised mean, computed in float64, image after image; the longer side is at most 96."""
+    """Two scales by the generalized mean, computed in float64, image after image; the longer side is at most 96."""
     model, config = build.load_network(weights)
     model, p = model.double(), model.pooling.p.item()
     rows = []

@@ -1,4 +1,4 @@
-"""Every pooling with every normalisation and every loss: a step on drawn pedestrians lowers what is minimised."""
+"""Every pooling with every normalization and every loss: a step on drawn pedestrians lowers what is minimized."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from reid.config.choices import CHOICES
 from reid.data import DATASETS
-from reid.data.augmentation.augment import normalise
+from reid.data.augmentation.augment import normalize
 from reid.data.images.cache import decode_images
 from reid.losses.objective import LossWeights, Objective
 from reid.model import BACKBONES
@@ -37,7 +37,7 @@ NORMS = CHOICES["MODEL.NORM.NAME"]
 
 
 class Tiny(nn.Module):
-    """(B, 3, H, W) -> (B, 8, H / 8, W / 8), with two normalisations."""
+    """(B, 3, H, W) -> (B, 8, H / 8, W / 8), with two normalizations."""
 
     out_channels = 8
 
@@ -67,7 +67,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, Tensor]:
         chosen.setdefault(image.identity, []).append(image.path)
     groups = [paths[:3] for paths in chosen.values() if len(paths) >= 3][:4]
     pixels = decode_images([path for group in groups for path in group], size=(64, 32), cache=folder, progress=False)
-    images = normalise(torch.from_numpy(np.array(pixels)), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    images = normalize(torch.from_numpy(np.array(pixels)), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     return images, torch.arange(4).repeat_interleave(3)
 
 

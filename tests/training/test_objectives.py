@@ -1,4 +1,4 @@
-"""Stages that minimise more than the identity loss."""
+"""Stages that minimize more than the identity loss."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_triplet_alone_draws_identities_together(make_model: Make, loader: Any) 
     assert triplet_loss(model.eval().embed(loader.images).input, loader.labels, margin=1.0).item() < 0.7 * before
 
 
-def test_centres_are_learnt_and_kept(make_model: Make, loader: Any) -> None:
+def test_centers_are_learned_and_kept(make_model: Make, loader: Any) -> None:
     state, _ = trained(make_model(), loader, LossWeights(center=0.01), epochs=8)
     content = state.to_checkpoint()
     assert content["objective"]["center.centers"].abs().max() > 0.01

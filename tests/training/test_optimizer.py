@@ -56,7 +56,7 @@ def test_norm_statistics(make_model: Make, statistics: str, moves: bool) -> None
     assert torch.equal(before, model.backbone.bn1.running_mean) is not moves
 
 
-def test_a_resumed_optimiser_keeps_its_momentum_and_takes_new_rates(make_model: Make) -> None:
+def test_a_resumed_optimizer_keeps_its_momentum_and_takes_new_rates(make_model: Make) -> None:
     model = make_model()
     before, after = (make_optimizer(model, Solver(weight_decay=decay), lr) for decay, lr in ((0.1, 0.5), (0.2, 0.05)))
     for parameter in model.parameters():
@@ -74,11 +74,11 @@ def test_a_resumed_optimiser_keeps_its_momentum_and_takes_new_rates(make_model: 
 
 
 @pytest.mark.parametrize("change", ["optimizer", "freeze"])
-def test_an_optimiser_of_another_kind_is_refused(make_model: Make, change: str) -> None:
+def test_an_optimizer_of_another_kind_is_refused(make_model: Make, change: str) -> None:
     model = make_model()
     state = make_optimizer(model, Solver(), 0.5).state_dict()
     if change == "freeze":
         freeze(model, ["eigenlayer"])
     other = make_optimizer(model, Solver(optimizer="adam" if change == "optimizer" else "sgd"), 0.5)
-    with pytest.raises(InputError, match="another optimiser, or over other parameters"):
+    with pytest.raises(InputError, match="another optimizer, or over other parameters"):
         resume_optimizer(other, state)

@@ -44,7 +44,7 @@ def test_two_are_one(pair: list[dict[str, Any]], name: str) -> None:
     alone = gloo_jobs.Run(name)
     began = {key: tensor.clone() for key, tensor in alone.state.model.state_dict().items()}
     expected = alone.run()
-    # Something has been learnt, so that being alike says something.
+    # Something has been learned, so that being alike says something.
     assert any((began[key] - tensor).abs().max() > 0.01 for key, tensor in expected["model"].items())
     if name == "skipped":
         assert all(entry["skipped"] for entry in expected["log"])

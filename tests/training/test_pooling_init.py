@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from reid.errors import InputError
 from reid.model.network import ReidNetwork
 from reid.model.pooling import POOLINGS
-from reid.training.pooling_init import check_pooling, initialise_pooling
+from reid.training.pooling_init import check_pooling, initialize_pooling
 
 PLACES = 4 * 3  # the small trunk halves 8 x 6
 
@@ -47,8 +47,8 @@ class FewImages:
 def received(model: ReidNetwork, loader: Any, **options: Any) -> np.ndarray:
     """The descriptors that the pooling is handed."""
     seen: list[np.ndarray] = []
-    model.pooling.initialise = lambda descriptors, *, seed: seen.append(descriptors)  # type: ignore[method-assign]
-    initialise_pooling(model, loader, seed=5, **options)
+    model.pooling.initialize = lambda descriptors, *, seed: seen.append(descriptors)  # type: ignore[method-assign]
+    initialize_pooling(model, loader, seed=5, **options)
     return seen[0]
 
 
@@ -82,7 +82,7 @@ def test_the_start_follows_from_the_seed_and_leaves_the_rest_alone(make: Any, lo
         before = {key: value.clone() for key, value in model.state_dict().items()}
         mode = model.training
         torch.manual_seed(len(states))
-        initialise_pooling(model, loader, seed=seed)
+        initialize_pooling(model, loader, seed=seed)
         states.append(model.state_dict())
         others = [key for key in before if not key.startswith("pooling.")]
         assert all(torch.equal(before[key], states[-1][key]) for key in others)
@@ -96,7 +96,7 @@ def test_the_start_follows_from_the_seed_and_leaves_the_rest_alone(make: Any, lo
 def test_poolings_without_need_are_left_alone(make: Any, name: str, options: dict[str, Any]) -> None:
     model = make(name, **options)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    initialise_pooling(model, None, seed=0)  # type: ignore[arg-type]
+    initialize_pooling(model, None, seed=0)  # type: ignore[arg-type]
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -104,7 +104,7 @@ def test_more_clusters_than_descriptors_are_found_before_training(make: Any, loa
     few = FewImages(loader)
     check_pooling(make("netvlad", clusters=3 * PLACES), few)
     model = make("ghost_vlad", clusters=3 * PLACES, ghosts=1)
-    for call in (lambda: check_pooling(model, few), lambda: initialise_pooling(model, few, seed=0)):
+    for call in (lambda: check_pooling(model, few), lambda: initialize_pooling(model, few, seed=0)):
         with pytest.raises(InputError, match=r"37 clusters .* 3 training images of 4 x 3 places have 36"):
             call()
 

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from reid.data.augmentation import random_numbers as draws
-from reid.data.augmentation.jitter import NO_JITTER, Jitter, jitter_colours
+from reid.data.augmentation.jitter import NO_JITTER, Jitter, jitter_colors
 from reid.data.augmentation.policy import apply_policy
-from reid.data.images.normalization import normalise
+from reid.data.images.normalization import normalize
 
 
 def move(images: Tensor, mirrored: np.ndarray, corners: np.ndarray, pad: int) -> Tensor:
     """Mirror images left to right, pad every side with `pad` black pixels and cut a window of the old size.
 
     images: (B, 3, H, W) uint8. mirrored: (B,) bool. corners: (B, 2) int64 in 0..2 pad, row and column in the padded
-    image of the window's upper left pixel. Black is 0, so this belongs before the normalisation.
+    image of the window's upper left pixel. Black is 0, so this belongs before the normalization.
     """
     if images.device.type == "cpu":
         return _move_each(images, mirrored, corners - pad)
@@ -89,7 +89,7 @@ def boxes(
 def erase(images: Tensor, rectangles: np.ndarray) -> Tensor:
     """Set one rectangle of each image to 0, in place.
 
-    images: (B, C, H, W) float, normalised, where 0 is the mean of the data set. rectangles: (B, 4) of `boxes`.
+    images: (B, C, H, W) float, normalized, where 0 is the mean of the data set. rectangles: (B, 4) of `boxes`.
     """
     if images.device.type == "cpu":
         for image, (top, left, height, width) in zip(images.numpy(), rectangles.tolist(), strict=True):
@@ -118,7 +118,7 @@ def augment(
     jitter: Jitter = NO_JITTER,
     policy: str = "none",
 ) -> Tensor:
-    """Policy, flip, pad-crop, colour jitter, normalisation and erasing of a training batch, in this order.
+    """Policy, flip, pad-crop, color jitter, normalization and erasing of a training batch, in this order.
 
     images: (B, 3, H, W) uint8. table: (B, COLUMNS) of `reid.data.augmentation.random_numbers.draw`. flip, erasing: probabilities, 0 leaves
     the step out; pad: pixels. policy: see `reid.data.augmentation.policy`. Returns float32.
@@ -129,8 +129,8 @@ def augment(
         corners = np.floor(table[:, draws.CROP] * (2 * pad + 1)).astype(np.int64)
         images = move(images, table[:, draws.FLIP] < flip, corners, pad)
     if jitter.changes:
-        images = jitter_colours(images, jitter, table)
-    normalised = normalise(images, mean, std)
+        images = jitter_colors(images, jitter, table)
+    normalized = normalize(images, mean, std)
     if erasing > 0:
-        erase(normalised, boxes(table, (images.shape[2], images.shape[3]), erasing))
-    return normalised
+        erase(normalized, boxes(table, (images.shape[2], images.shape[3]), erasing))
+    return normalized

@@ -1,4 +1,4 @@
-"""Colour jitter of a whole batch, every image with factors and an order of its own.
+"""Color jitter of a whole batch, every image with factors and an order of its own.
 
 Formulas and order are those of torchvision's ColorJitter on floating-point images, whose functions take one factor for
 a whole batch. Nothing is rounded between the steps.
@@ -23,9 +23,9 @@ _ORDERS = np.array(list(itertools.permutations(range(4))))
 
 @dataclass(frozen=True)
 class Jitter:
-    """How far colours change. brightness, contrast, saturation: the factor is uniform in max(0, 1 - x) .. 1 + x.
+    """How far colors change. brightness, contrast, saturation: the factor is uniform in max(0, 1 - x) .. 1 + x.
 
-    hue: the shift is uniform in -x .. x, as part of the colour circle, x at most 0.5. probability: that an image is
+    hue: the shift is uniform in -x .. x, as part of the color circle, x at most 0.5. probability: that an image is
     changed at all.
     """
 
@@ -44,7 +44,7 @@ class Jitter:
 NO_JITTER = Jitter()
 
 
-def jitter_colours(images: Tensor, jitter: Jitter, table: np.ndarray) -> Tensor:
+def jitter_colors(images: Tensor, jitter: Jitter, table: np.ndarray) -> Tensor:
     """images: (B, 3, H, W) uint8; table: (B, COLUMNS) of `reid.data.augmentation.random_numbers`. Returns float32 in [0, 255]."""
     strength = np.array([jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue])
     low, high = np.maximum(0, 1 - strength), 1 + strength
@@ -82,15 +82,15 @@ def _brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _contrast(images: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(_grey(images).mean(dim=(2, 3), keepdim=True), images, factor).clamp_(0, 255)
+    return torch.lerp(_gray(images).mean(dim=(2, 3), keepdim=True), images, factor).clamp_(0, 255)
 
 
 def _saturation(images: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(_grey(images), images, factor).clamp_(0, 255)
+    return torch.lerp(_gray(images), images, factor).clamp_(0, 255)
 
 
 def _hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue of HSV, saturation and value kept. shift: part of the colour circle."""
+    """Turn the hue of HSV, saturation and value kept. shift: part of the color circle."""
     red, green, blue = images.unbind(1)
     value = torch.maximum(torch.maximum(red, green), blue)
     low = torch.minimum(torch.minimum(red, green), blue)
@@ -109,7 +109,7 @@ def _hue(images: Tensor, shift: Tensor) -> Tensor:
     return value[:, None] - span[:, None] * torch.minimum(along, 4 - along).clamp_(0, 1)
 
 
-def _grey(images: Tensor) -> Tensor:
+def _gray(images: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     return (0.2989 * red + 0.587 * green + 0.114 * blue)[:, None]
 

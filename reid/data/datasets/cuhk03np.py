@@ -1,4 +1,4 @@
-"""CUHK03-NP: CUHK03 (Li et al., CVPR 2014) under the new protocol of Zhong et al., CVPR 2017, labelled and detected.
+"""CUHK03-NP: CUHK03 (Li et al., CVPR 2014) under the new protocol of Zhong et al., CVPR 2017, labeled and detected.
 
 Two published forms are read: Market-1501's three folders, and the protocol's `.mat` file beside the images taken out of
 `cuhk-03.mat`. The persons' numbers differ between the two, the images of each part do not.
@@ -46,7 +46,7 @@ LAYOUTS = {
 
 
 def _read(box: str, root: Path, *, strict: bool = True, cache: Path) -> Split:
-    """Read CUHK03-NP, `labelled` or `detected`, from its three folders or from the protocol's `.mat` and the images.
+    """Read CUHK03-NP, `labeled` or `detected`, from its three folders or from the protocol's `.mat` and the images.
 
     The folders are `cuhk03-np/labeled/{bounding_box_train,query,bounding_box_test}`; otherwise
     `cuhk03_new_protocol_config_labeled.mat` in `root`, `cuhk03/` or `cuhk03-np/` and its images beside it, in
@@ -68,7 +68,7 @@ def _read(box: str, root: Path, *, strict: bool = True, cache: Path) -> Split:
     return split
 
 
-read_cuhk03np_labelled = partial(_read, "labelled")
+read_cuhk03np_labeled = partial(_read, "labelled")
 read_cuhk03np_detected = partial(_read, "detected")
 
 

@@ -32,7 +32,7 @@ def resized(pixels: np.ndarray, size: tuple[int, int], resize: str = "bilinear")
     """(rows, columns, 3) uint8, as (3, height, width) uint8 by the filter `resize`; of that size already, a view."""
     if pixels.shape[:2] == size:
         return pixels.transpose(2, 0, 1)
-    # Pillow's own way of resizing, to one grey level, in a third of its time.
+    # Pillow's own way of resizing, to one gray level, in a third of its time.
     image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     return functional.interpolate(image, size, mode=resize, antialias=True)[0].numpy()
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Values that are normalised together on a CPU: as float32 they fit into its second-level cache.
+# Values that are normalized together on a CPU: as float32 they fit into its second-level cache.
 _TOGETHER = 2**17
 
 
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(x / 255 - mean) / std per channel. images: (B, 3, H, W) in [0, 255]. Returns (B, 3, H, W) float32."""
     means = torch.tensor(mean, dtype=torch.float64)
     scale = 1 / torch.tensor(std, dtype=torch.float64)

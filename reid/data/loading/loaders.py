@@ -1,4 +1,4 @@
-"""From images, decoded or not, to normalised batches on the device."""
+"""From images, decoded or not, to normalized batches on the device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reid.data.augmentation.augment import augment
 from reid.data.augmentation.jitter import NO_JITTER, Jitter
 from reid.data.augmentation.random_numbers import draw, times_seen
 from reid.data.images.decode import CorruptImage
-from reid.data.images.normalization import normalise
+from reid.data.images.normalization import normalize
 from reid.data.images.pixels import DecodedImages, Images, checked, read, rows_of, to_device
 from reid.data.loading.prefetch import prefetched
 from reid.data.loading.samplers import Sampler, batch_count, identity_batches, mined_batches, share, shuffled_batches
@@ -88,7 +88,7 @@ class TrainLoader:
     def epoch(
         self, seed: int, descriptors: torch.Tensor | None = None, start: int = 0, *, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
-        """One pass: (B, 3, H, W) float32 augmented and normalised, (B,) int64, both on the device.
+        """One pass: (B, 3, H, W) float32 augmented and normalized, (B,) int64, both on the device.
 
         The order follows from `seed` and, of a sampler that mines, from descriptors: (N, D) on the CPU, of the images
         in their order. How an image is augmented follows from `seed`, its number and how often the pass has shown it
@@ -108,7 +108,7 @@ class TrainLoader:
     def sample(self, count: int, seed: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """`count` training images (all where there are fewer), the same for the same seed, without augmentation.
 
-        rank, world: this process and their number; each gets neighbouring batches, all together every one.
+        rank, world: this process and their number; each gets neighboring batches, all together every one.
         """
         batches = self.sample_index(count, seed).split(self.batch_size)
         return prefetched(lambda: self._plain(batches[part_of(len(batches), rank, world)]))
@@ -158,7 +158,7 @@ class TrainLoader:
 
     def _plain(self, batches: Sequence[torch.Tensor]) -> Iterator[Batch]:
         for images, rows in self._read(part.numpy() for part in batches):
-            yield normalise(images, self.mean, self.std), self._labels_of(rows)
+            yield normalize(images, self.mean, self.std), self._labels_of(rows)
 
     def _labels_of(self, rows: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(self.labels[rows]).to(self.device)
@@ -197,7 +197,7 @@ class TrainLoader:
 
 @dataclass(frozen=True, eq=False)
 class TestLoader:
-    """Query or gallery images in their order, normalised and nothing else.
+    """Query or gallery images in their order, normalized and nothing else.
 
     images: (N, 3, H, W) uint8, or files; identities, cameras: (N,) int64; paths: N file names.
     """
@@ -245,7 +245,7 @@ class TestLoader:
         )
 
     def share(self, rank: int, world: int) -> TestLoader:
-        """Neighbouring batches for process `rank` of `world`; all shares together are every batch."""
+        """Neighboring batches for process `rank` of `world`; all shares together are every batch."""
         batches = part_of(len(self), rank, world)
         return self.between(*(min(end * self.batch_size, len(self.images)) for end in (batches.start, batches.stop)))
 
@@ -255,7 +255,7 @@ class TestLoader:
         for images, broken in read(checked(self.images), batches):
             for error in broken.values():
                 raise error
-            yield normalise(to_device(images, self.device), self.mean, self.std)
+            yield normalize(to_device(images, self.device), self.mean, self.std)
 
 
 def _check_images(images: Images, batch_size: int) -> None:

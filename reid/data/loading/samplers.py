@@ -49,7 +49,7 @@ class Sampler:
 
 
 def share(index: Tensor, group: int, rank: int, world: int) -> Tensor:
-    """What process `rank` of `world` takes of a batch: neighbouring groups of `group` images, as even as can be.
+    """What process `rank` of `world` takes of a batch: neighboring groups of `group` images, as even as can be.
 
     index: (B,) int64. All shares in the order of the ranks are the batch. Raises InputError where one would be empty.
     """

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from reid.data.images.decode import MAX_PIXELS, CorruptImage, decode_image, resized, rgb
-from reid.data.images.normalization import normalise
+from reid.data.images.normalization import normalize
 from reid.data.images.pixels import EachDecoded, cores, read, to_device
 from reid.data.loading.prefetch import prefetched
 from reid.errors import InputError
@@ -85,7 +85,7 @@ def _check_area(sides: tuple[int, ...], name: str) -> None:
         raise CorruptImage(f"{name}: {columns} x {rows} pixels, above the limit of {MAX_PIXELS:,}")
 
 
-def normalised_batches(
+def normalized_batches(
     images: EachDecoded,
     *,
     batch_size: int,
@@ -102,7 +102,7 @@ def normalised_batches(
 
     def made() -> Iterator[tuple[Tensor, dict[int, CorruptImage]]]:
         for pixels, broken in read(images, rows):
-            yield normalise(to_device(pixels, device), mean, std), broken
+            yield normalize(to_device(pixels, device), mean, std), broken
 
     return prefetched(made)
 
@@ -117,7 +117,7 @@ def tensor_batches(
     std: Sequence[float],
     device: torch.device | str,
 ) -> Iterator[Tensor]:
-    """(B, 3, height, width) float32, normalised, of one (N, 3, H, W) tensor on any device, uint8 or floating in [0, 1].
+    """(B, 3, height, width) float32, normalized, of one (N, 3, H, W) tensor on any device, uint8 or floating in [0, 1].
 
     uint8 is resized as files are; floating values are not rounded to whole ones on the way.
     Raises InputError for another shape or type, and for the first image with values outside [0, 1].
@@ -138,7 +138,7 @@ def tensor_batches(
             if not inside.all():
                 number = start + int(inside.int().argmin())
                 raise InputError(
-                    f"image {number} of {len(images)}: floating values are in [0, 1], not normalised and not in "
+                    f"image {number} of {len(images)}: floating values are in [0, 1], not normalized and not in "
                     f"[0, 255]; its own are {part[number - start].min():g} to {part[number - start].max():g}"
                 )
             part = 255 * part
@@ -147,7 +147,7 @@ def tensor_batches(
             part = functional.interpolate(part.cpu(), size, mode=resize, antialias=True)
             if part.is_floating_point():
                 part = part.clamp(0, 255)  # which bicubic leaves
-        yield normalise(to_device(part, device), mean, std)
+        yield normalize(to_device(part, device), mean, std)
 
 
 def _kind(tensor: Tensor) -> str:

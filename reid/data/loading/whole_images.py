@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from reid.data.images.decode import read_image
-from reid.data.images.normalization import normalise
+from reid.data.images.normalization import normalize
 from reid.data.loading.prefetch import prefetched
 from reid.errors import InputError
 
@@ -68,9 +68,9 @@ def _whole_pixels(path: str, box: Box, size: tuple[int, int]) -> tuple[int, int,
 
 @dataclass(frozen=True, eq=False)
 class WholeImageLoader:
-    """Images in their order, normalised, in batches of one size.
+    """Images in their order, normalized, in batches of one size.
 
-    batch_size: neighbours of equal size come together, this many at most. mean, std: of the RGB channels in [0, 1].
+    batch_size: neighbors of equal size come together, this many at most. mean, std: of the RGB channels in [0, 1].
     """
 
     images: Sequence[WholeImage]
@@ -91,7 +91,7 @@ class WholeImageLoader:
     def __iter__(self) -> Iterator[torch.Tensor]:
         """(B, 3, h, w) float32 on the device, h and w those of the batch; the next one is read meanwhile."""
         for pixels in prefetched(self._stacked):
-            yield normalise(torch.from_numpy(pixels).to(self.device), self.mean, self.std)
+            yield normalize(torch.from_numpy(pixels).to(self.device), self.mean, self.std)
 
     def _stacked(self) -> Iterator[np.ndarray]:
         waiting: list[np.ndarray] = []

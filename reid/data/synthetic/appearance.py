@@ -1,6 +1,6 @@
 """Identity: what a person looks like in every image: build, skin, hair, clothes, shoes, bag, hat.
 
-Clothes follow a skewed palette (most people wear black, white, grey or blue), so many identities look alike from
+Clothes follow a skewed palette (most people wear black, white, gray or blue), so many identities look alike from
 afar and differ in details: the shade, the spacing of stripes, sleeves, trouser length, hair, shoes, a bag. It is this
 non-uniformity that SVDNet gives as the reason why learned weight vectors are correlated.
 """
@@ -13,18 +13,18 @@ from typing import TypeVar
 
 import numpy as np
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 T = TypeVar("T")
 
 # The difficulty of telling people apart: a larger spread of shades or a larger share of patterns makes it easier.
 SHADE_SPREAD = 12.0
-"""Standard deviation, in sRGB levels, of a garment's colour around its palette entry."""
+"""Standard deviation, in sRGB levels, of a garment's color around its palette entry."""
 PATTERN_SHARES = (("plain", 0.52), ("striped", 0.13), ("columns", 0.06), ("checked", 0.11), ("printed", 0.18))
 """Tops by pattern; `columns` are vertical stripes."""
 BAG_SHARES = (("none", 0.46), ("backpack", 0.26), ("shoulder", 0.17), ("handbag", 0.11))
 HAT_SHARES = (("none", 0.86), ("cap", 0.09), ("beanie", 0.05))
 
-PALETTE: dict[str, Colour] = {
+PALETTE: dict[str, Color] = {
     "black": (30, 30, 34),
     "charcoal": (66, 66, 72),
     "grey": (132, 133, 136),
@@ -59,13 +59,13 @@ SHOE_SHARES = (
     ("black", 0.40), ("white", 0.24), ("charcoal", 0.08), ("grey", 0.08), ("brown", 0.08), ("red", 0.04),
     ("blue", 0.04), ("pink", 0.02), ("beige", 0.02),
 )  # fmt: skip
-BAG_COLOUR_SHARES = (
+BAG_COLOR_SHARES = (
     ("black", 0.40), ("navy", 0.12), ("grey", 0.10), ("brown", 0.08), ("red", 0.07), ("blue", 0.06), ("beige", 0.05),
     ("olive", 0.04), ("pink", 0.03), ("green", 0.02), ("white", 0.03),
 )  # fmt: skip
-SKINS: tuple[Colour, ...] = ((232, 196, 170), (218, 176, 146), (196, 150, 118), (160, 114, 84), (112, 78, 58))
+SKINS: tuple[Color, ...] = ((232, 196, 170), (218, 176, 146), (196, 150, 118), (160, 114, 84), (112, 78, 58))
 SKIN_SHARES = ((0, 0.26), (1, 0.32), (2, 0.22), (3, 0.12), (4, 0.08))
-HAIRS: tuple[Colour, ...] = ((26, 24, 26), (48, 36, 30), (84, 60, 42), (168, 136, 84), (150, 148, 146), (116, 58, 36))
+HAIRS: tuple[Color, ...] = ((26, 24, 26), (48, 36, 30), (84, 60, 42), (168, 136, 84), (150, 148, 146), (116, 58, 36))
 HAIR_SHARES = ((0, 0.52), (1, 0.22), (2, 0.11), (3, 0.06), (4, 0.06), (5, 0.03))
 
 
@@ -77,9 +77,9 @@ class Garment:
     half height in body heights).
     """
 
-    colour: Colour
+    color: Color
     pattern: str = "plain"
-    second: Colour = (0.0, 0.0, 0.0)
+    second: Color = (0.0, 0.0, 0.0)
     period: float = 0.05
     print_shape: str = "block"
     print_height: float = 0.12
@@ -95,27 +95,27 @@ class Appearance:
     girth: float
     leg_length: float
     head_size: float
-    skin: Colour
-    hair: Colour
+    skin: Color
+    hair: Color
     hair_style: str  # short, cropped, long, tail, bun, bald
     top: Garment
-    jacket: Colour | None  # an open jacket: its colour shows left and right of `top` and all over the back
-    sleeve: Colour
+    jacket: Color | None  # an open jacket: its color shows left and right of `top` and all over the back
+    sleeve: Color
     sleeve_length: float
     hem: float  # height of the top's lower edge above the ground
     bottom: str  # trousers, shorts, skirt
     bottom_garment: Garment
     bottom_length: float  # how far down the leg the cloth reaches
     leg_width: float
-    stripe: Colour | None  # along the outside of the trousers
-    shoe: Colour
-    sole: Colour
+    stripe: Color | None  # along the outside of the trousers
+    shoe: Color
+    sole: Color
     bag: str
-    bag_colour: Colour
+    bag_color: Color
     bag_size: float
     bag_side: int  # -1 or +1
     hat: str
-    hat_colour: Colour
+    hat_color: Color
 
 
 def pick(rng: np.random.Generator, shares: Sequence[tuple[T, float]]) -> T:
@@ -131,16 +131,16 @@ def pick(rng: np.random.Generator, shares: Sequence[tuple[T, float]]) -> T:
 def draw_appearance(rng: np.random.Generator) -> Appearance:
     """Draw an identity from the shares above."""
     woman = rng.random() < 0.48
-    top_colour = pick(rng, TOP_SHARES)
+    top_color = pick(rng, TOP_SHARES)
     bottom = pick(
         rng,
         (("trousers", 0.60), ("shorts", 0.20), ("skirt", 0.20)) if woman else (("trousers", 0.72), ("shorts", 0.28)),
     )
-    top = _top(rng, top_colour)
+    top = _top(rng, top_color)
     jacket = _shade(rng, pick(rng, TOP_SHARES)) if rng.random() < 0.16 else None
-    outer = jacket or top.colour
+    outer = jacket or top.color
     if jacket is None and rng.random() < 0.07:
-        outer = _shade(rng, pick(rng, TOP_SHARES))  # sleeves of another colour than the body
+        outer = _shade(rng, pick(rng, TOP_SHARES))  # sleeves of another color than the body
     long_sleeves = jacket is not None or rng.random() < 0.45
     style = pick(
         rng,
@@ -151,7 +151,7 @@ def draw_appearance(rng: np.random.Generator) -> Appearance:
     length = {"trousers": (0.86, 1.0), "shorts": (0.30, 0.60), "skirt": (0.30, 0.78)}[bottom]
     bottom_garment = Garment(_shade(rng, pick(rng, BOTTOM_SHARES)))
     if bottom == "skirt" and rng.random() < 0.35:
-        bottom_garment = top if top.pattern != "printed" else Garment(top.colour)  # a dress
+        bottom_garment = top if top.pattern != "printed" else Garment(top.color)  # a dress
     return Appearance(
         shoulder=(0.108 if woman else 0.122) * _about(rng, 0.06),
         girth=(0.94 if woman else 1.0) * _about(rng, 0.10),
@@ -173,11 +173,11 @@ def draw_appearance(rng: np.random.Generator) -> Appearance:
         shoe=_shade(rng, pick(rng, SHOE_SHARES)),
         sole=_shade(rng, pick(rng, (("white", 0.4), ("charcoal", 0.6)))),
         bag=pick(rng, BAG_SHARES),
-        bag_colour=_shade(rng, pick(rng, BAG_COLOUR_SHARES)),
+        bag_color=_shade(rng, pick(rng, BAG_COLOR_SHARES)),
         bag_size=_about(rng, 0.12),
         bag_side=-1 if rng.random() < 0.5 else 1,
         hat=pick(rng, HAT_SHARES),
-        hat_colour=_shade(rng, pick(rng, TOP_SHARES)),
+        hat_color=_shade(rng, pick(rng, TOP_SHARES)),
     )
 
 
@@ -190,7 +190,7 @@ def _top(rng: np.random.Generator, name: str) -> Garment:
         else (("black", 0.3), ("navy", 0.2), ("red", 0.2), ("blue", 0.2), ("green", 0.1))
     )
     return Garment(
-        colour=_shade(rng, name),
+        color=_shade(rng, name),
         pattern=pattern,
         second=_shade(rng, pick(rng, contrast)),
         period=rng.uniform(0.030, 0.085),
@@ -206,11 +206,11 @@ def _about(rng: np.random.Generator, spread: float) -> float:
     return 1.0 + spread * min(2.0, max(-2.0, rng.normal()))
 
 
-def _near(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
+def _near(rng: np.random.Generator, color: Color, spread: float) -> Color:
     light, *tints = rng.normal(0.0, spread, 4)
-    red, green, blue = (min(245.0, max(12.0, c + light + 0.5 * t)) for c, t in zip(colour, tints, strict=True))
+    red, green, blue = (min(245.0, max(12.0, c + light + 0.5 * t)) for c, t in zip(color, tints, strict=True))
     return (red, green, blue)
 
 
-def _shade(rng: np.random.Generator, name: str) -> Colour:
+def _shade(rng: np.random.Generator, name: str) -> Color:
     return _near(rng, PALETTE[name], SHADE_SPREAD)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from reid.data.synthetic.appearance import Colour, pick
+from reid.data.synthetic.appearance import Color, pick
 
 VIEW_HEIGHT, VIEW_WIDTH = 184, 420
 """Pixels of the whole view at a scale of 1."""
 
 PLACES = (("shop", 0.25), ("park", 0.25), ("street", 0.25), ("plaza", 0.25))
-WALLS: tuple[Colour, ...] = ((178, 170, 156), (150, 120, 100), (196, 196, 194), (120, 128, 136), (204, 186, 150))
-GROUNDS: tuple[Colour, ...] = ((150, 148, 144), (176, 168, 154), (118, 118, 122), (160, 142, 128), (134, 140, 132))
-SIGNS: tuple[Colour, ...] = ((176, 44, 40), (40, 84, 150), (214, 190, 70), (40, 120, 80), (230, 230, 230), (40, 40, 44))
+WALLS: tuple[Color, ...] = ((178, 170, 156), (150, 120, 100), (196, 196, 194), (120, 128, 136), (204, 186, 150))
+GROUNDS: tuple[Color, ...] = ((150, 148, 144), (176, 168, 154), (118, 118, 122), (160, 142, 128), (134, 140, 132))
+SIGNS: tuple[Color, ...] = ((176, 44, 40), (40, 84, 150), (214, 190, 70), (40, 120, 80), (230, 230, 230), (40, 40, 44))
 
 
 def cloud(rng: np.random.Generator, height: int, width: int, cells: tuple[int, int]) -> np.ndarray:
@@ -48,13 +48,13 @@ def draw_view(rng: np.random.Generator, scale: float, horizon: float) -> np.ndar
     return np.minimum(np.maximum(pixels, 6.0), 250.0)
 
 
-def _rgb(colour: Colour, factor: float = 1.0) -> tuple[int, int, int]:
-    red, green, blue = (min(250, max(0, round(channel * factor))) for channel in colour)
+def _rgb(color: Color, factor: float = 1.0) -> tuple[int, int, int]:
+    red, green, blue = (min(250, max(0, round(channel * factor))) for channel in color)
     return red, green, blue
 
 
 def _pavement(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, height: int, edge: int, ground: Colour
+    draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, height: int, edge: int, ground: Color
 ) -> None:
     joint = _rgb(ground, rng.uniform(0.68, 0.88))
     far = max(-0.3 * height, edge - 0.12 * height)
@@ -136,9 +136,9 @@ def _thing(
     size = (8 + 14 * (foot - edge) / height) * scale
     kind = rng.integers(3)
     if kind == 0:
-        tyre = max(1, round(scale))
+        tire = max(1, round(scale))
         for left in (x, x + 1.7 * size):
-            draw.ellipse((left, foot - size, left + size, foot), outline=(46, 46, 48), width=tyre)
+            draw.ellipse((left, foot - size, left + size, foot), outline=(46, 46, 48), width=tire)
         frame = _rgb(SIGNS[rng.integers(len(SIGNS))], 0.8)
         draw.line(
             (x + 0.5 * size, foot - 0.5 * size, x + size, foot - 1.2 * size, x + 2.2 * size, foot - 0.5 * size),

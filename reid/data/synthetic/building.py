@@ -52,20 +52,20 @@ def draw_building(rng: np.random.Generator) -> Image.Image:
 
 
 def _roof(
-    draw: ImageDraw.ImageDraw, kind: str, left: int, right: int, top: int, colour: tuple[int, int, int], high: int
+    draw: ImageDraw.ImageDraw, kind: str, left: int, right: int, top: int, color: tuple[int, int, int], high: int
 ) -> None:
     if kind == "gable":
-        draw.polygon([(left - 4, top), (right + 4, top), ((left + right) // 2, top - high)], fill=colour)
+        draw.polygon([(left - 4, top), (right + 4, top), ((left + right) // 2, top - high)], fill=color)
     elif kind == "dome":
-        draw.ellipse((left + high // 2, top - high, right - high // 2, top + high), fill=colour)
+        draw.ellipse((left + high // 2, top - high, right - high // 2, top + high), fill=color)
     elif kind == "spires":
         step = (right - left) // 5
         for x in range(left, right - step + 1, step):
-            draw.polygon([(x, top), (x + step, top), (x + step // 2, top - high)], fill=colour)
+            draw.polygon([(x, top), (x + step, top), (x + step // 2, top - high)], fill=color)
     else:  # flat, with battlements
         step = (right - left) // 9
         for x in range(left, right, 2 * step):
-            draw.rectangle((x, top - high // 4, x + step, top), fill=colour)
+            draw.rectangle((x, top - high // 4, x + step, top), fill=color)
 
 
 def _window(
@@ -81,12 +81,12 @@ def _window(
     draw.rectangle((x, y, x + wide, y + high), fill=fill)
 
 
-def _shade(rng: np.random.Generator, colour: tuple[float, float, float]) -> tuple[int, int, int]:
-    """Another shade of a colour."""
-    red, green, blue = (int(min(250, max(6, c + rng.integers(-28, 29)))) for c in colour)
+def _shade(rng: np.random.Generator, color: tuple[float, float, float]) -> tuple[int, int, int]:
+    """Another shade of a color."""
+    red, green, blue = (int(min(250, max(6, c + rng.integers(-28, 29)))) for c in color)
     return red, green, blue
 
 
-def _darker(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
-    red, green, blue = (int(c * factor) for c in colour)
+def _darker(color: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
+    red, green, blue = (int(c * factor) for c in color)
     return red, green, blue

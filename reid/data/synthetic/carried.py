@@ -43,7 +43,7 @@ def handbag(canvas: Canvas, person: Appearance, view: Projection, hand: Point) -
 
 def _strap(canvas: Canvas, person: Appearance, view: Projection, start: Point, end: Point) -> None:
     radius = 0.012 * view.unit(0.75)
-    capsule(canvas, view(start), view(end), (radius, radius), plain(person.bag_colour), rim=0.13)
+    capsule(canvas, view(start), view(end), (radius, radius), plain(person.bag_color), rim=0.13)
 
 
 def _box(canvas: Canvas, person: Appearance, view: Projection, middle: Point, size: Point) -> None:
@@ -53,7 +53,7 @@ def _box(canvas: Canvas, person: Appearance, view: Projection, middle: Point, si
     half, tall = view.half_width(wide, deep, middle[2]), high * view.place.scale
     rows = row + tall * np.array([-1.0, -0.88, -0.6, 0.8, 0.93, 1.0])
     halves = half * np.array([0.55, 0.85, 0.97, 1.0, 0.92, 0.75])
-    body = clothing.level(person.bag_colour)
+    body = clothing.level(person.bag_color)
     seam, seam_row = 0.72 * body, row - 0.25 * tall
 
     def paint(y: np.ndarray, across: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Paints: what colour a point of a garment, a head or a bag has.
+"""Paints: what color a point of a garment, a head or a bag has.
 
 A point of an upright body is given by its distance below the shoulders (in body heights) and by its place around the
-body in turns: 0 the middle of the front, 0.5 the middle of the back, positive towards the body's right in the picture
+body in turns: 0 the middle of the front, 0.5 the middle of the back, positive toward the body's right in the picture
 when it faces the camera. So a motif on the chest turns with the person, and stripes run round.
 """
 
@@ -12,21 +12,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from reid.data.synthetic.appearance import Appearance, Colour, Garment
+from reid.data.synthetic.appearance import Appearance, Color, Garment
 from reid.data.synthetic.shapes import Paint
 
 TURN = 0.63
 """Once around the chest, in body heights."""
 
 
-def level(colour: Colour) -> np.ndarray:
-    """A colour as (3, 1, 1) float32."""
-    return np.array(colour, dtype=np.float32)[:, None, None]
+def level(color: Color) -> np.ndarray:
+    """A color as (3, 1, 1) float32."""
+    return np.array(color, dtype=np.float32)[:, None, None]
 
 
-def plain(colour: Colour) -> Paint:
-    """A paint of one colour."""
-    value = level(colour)
+def plain(color: Color) -> Paint:
+    """A paint of one color."""
+    value = level(color)
     return lambda along, across: value
 
 
@@ -58,8 +58,8 @@ def wave(position: np.ndarray, period: float, pixels: float) -> np.ndarray:
 
 
 def cloth(garment: Garment, below: np.ndarray, turns: np.ndarray, scale: float) -> np.ndarray:
-    """The garment's colour at points `below` the shoulders and around the body; scale: pixels of a body height."""
-    base = level(garment.colour)
+    """The garment's color at points `below` the shoulders and around the body; scale: pixels of a body height."""
+    base = level(garment.color)
     if garment.pattern == "plain":
         return base
     second = level(garment.second)
@@ -95,13 +95,13 @@ def trunk(person: Appearance, yaw: float, shoulder_row: float, scale: float) -> 
     def paint(row: np.ndarray, across: np.ndarray) -> np.ndarray:
         below = (row - shoulder_row) * (1.0 / scale)
         turns = around(across, yaw)
-        colour = cloth(person.top, below, turns, scale)
+        color = cloth(person.top, below, turns, scale)
         from_front = np.abs(turns) * TURN
         if jacket is not None:
             opening = 0.028 + 0.10 * below
-            colour = mixed(colour, jacket, soft((from_front - opening) * scale))
+            color = mixed(color, jacket, soft((from_front - opening) * scale))
         neckline = (0.030 - 0.8 * np.maximum(below + 0.01, 0.0)) - from_front
-        return mixed(colour, skin, soft(neckline * scale))
+        return mixed(color, skin, soft(neckline * scale))
 
     return paint
 
@@ -117,7 +117,7 @@ def skirt(person: Appearance, yaw: float, shoulder_row: float, scale: float) -> 
 
 def leg(person: Appearance, yaw: float, side: int) -> Paint:
     """Trousers, with the stripe along the outside where there is one."""
-    base = level(person.bottom_garment.colour)
+    base = level(person.bottom_garment.color)
     if person.stripe is None:
         return lambda along, across: base
     stripe = level(person.stripe)
@@ -131,7 +131,7 @@ def leg(person: Appearance, yaw: float, side: int) -> Paint:
 
 def head(person: Appearance, yaw: float, pixels: float) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
     """Face, hair and hat on an ellipsoid whose half width is `pixels`."""
-    skin, hair, hat = level(person.skin), level(person.hair), level(person.hat_colour)
+    skin, hair, hat = level(person.skin), level(person.hair), level(person.hat_color)
     features = level((70.0, 46.0, 42.0))
     ahead_x, ahead_z = math.sin(yaw), math.cos(yaw)
     style = person.hair_style
@@ -143,15 +143,15 @@ def head(person: Appearance, yaw: float, pixels: float) -> Callable[[np.ndarray,
         eyes = 1.0 - (np.abs(np.abs(aside) - 0.38) * 5.0) - np.abs(down - 0.02) * 7.0
         mouth = 1.0 - np.abs(aside) * 3.0 - np.abs(down - 0.56) * 8.0
         marks = np.minimum(np.maximum(np.maximum(eyes * 1.4, mouth * 0.8), 0.0), 0.8) * (ahead > 0.2)
-        colour = mixed(skin, features, marks)
+        color = mixed(skin, features, marks)
         if style != "bald":
             nape = 0.75 if style == "long" else 1.35  # long hair covers the ears
             line = start - (down + 0.35) * np.where(down > -0.35, nape * 0.7, 1.0)
             line = np.maximum(line, 0.12) if style == "long" else line
-            colour = mixed(colour, hair, soft((line - ahead) * 0.8 * pixels))
+            color = mixed(color, hair, soft((line - ahead) * 0.8 * pixels))
         if person.hat != "none":
             rim = -0.30 if person.hat == "cap" else -0.18
-            colour = mixed(colour, hat, soft((rim - down) * pixels))
-        return colour
+            color = mixed(color, hat, soft((rim - down) * pixels))
+        return color
 
     return paint

@@ -77,7 +77,7 @@ def fill(output: Path, note: dict[str, Any], images: dict[str, int], draw: Calla
 def count(pictures: list[Picture]) -> dict[str, dict[str, int]]:
     """What `synthetic.json` says of each part: train, query, gallery.
 
-    images; identities, without -1 and 0; cameras; junk and distractors, the images labelled -1 and 0; lone, the images
+    images; identities, without -1 and 0; cameras; junk and distractors, the images labeled -1 and 0; lone, the images
     of identities that no query asks for because only one camera sees them (layout duke).
     """
     queried = {picture.identity for picture in pictures if picture.part == PARTS["query"]}

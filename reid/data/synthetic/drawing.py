@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 import numpy as np
 from PIL import Image
 
-from reid.data.synthetic.appearance import Appearance, Colour, draw_appearance, pick
+from reid.data.synthetic.appearance import Appearance, Color, draw_appearance, pick
 from reid.data.synthetic.background import cloud
 from reid.data.synthetic.clothing import level, plain
 from reid.data.synthetic.figure import draw_figure
@@ -102,14 +102,14 @@ class World:
         if kind == "stranger":
             self._stranger(rng, canvas, shot, behind=False)
         elif kind == "post":
-            x, grey = rng.uniform(0.1, 0.9) * width, rng.uniform(50.0, 170.0)
+            x, gray = rng.uniform(0.1, 0.9) * width, rng.uniform(50.0, 170.0)
             radius = rng.uniform(0.025, 0.06) * width
-            capsule(canvas, (x, -9.0), (x, height + 9.0), (radius, radius), plain((grey, grey, grey)))
+            capsule(canvas, (x, -9.0), (x, height + 9.0), (radius, radius), plain((gray, gray, gray)))
         elif kind == "crate":
             tone, top = rng.uniform(0.5, 1.2), rng.uniform(0.68, 0.85) * height
-            colour: Colour = (150 * tone, 126 * tone, 92 * tone)
+            color: Color = (150 * tone, 126 * tone, 92 * tone)
             middle, half = rng.uniform(0.1, 0.9) * width, rng.uniform(0.25, 0.45) * width
-            profile(canvas, np.array([top, height + 20.0]), np.full(2, middle), np.full(2, half), plain(colour))
+            profile(canvas, np.array([top, height + 20.0]), np.full(2, middle), np.full(2, half), plain(color))
         else:
             middle, top = rng.uniform(0.0, 1.0) * width, rng.uniform(0.72, 0.88) * height
             for _ in range(9):
@@ -125,7 +125,7 @@ class World:
         image = Image.merge("RGB", [Image.fromarray(channel) for channel in pixels.astype(np.uint8)])
         share = min(1.0, shot.sharpness)
         rows, columns = round(HEIGHT * share), round(WIDTH * share)
-        image = image.resize((columns, rows), Image.Resampling.BOX).convert("RGB", camera.colour_matrix(shot.gain))
+        image = image.resize((columns, rows), Image.Resampling.BOX).convert("RGB", camera.color_matrix(shot.gain))
         row, column = rng.integers(HEIGHT), rng.integers(WIDTH)
         noisy = camera.noise * self._noise[row : row + rows, column : column + columns]
         noisy += np.asarray(image)
@@ -144,8 +144,8 @@ def _who(subject: int) -> tuple[Thing, int]:
     return Thing.IDENTITY if subject > 0 else Thing.STRANGER, abs(subject)
 
 
-def _leaf(colour: np.ndarray, right: np.ndarray, down: np.ndarray, toward: np.ndarray) -> np.ndarray:
-    return colour
+def _leaf(color: np.ndarray, right: np.ndarray, down: np.ndarray, toward: np.ndarray) -> np.ndarray:
+    return color
 
 
 def _badly_cut(rng: np.random.Generator, place: Placement) -> Placement:

@@ -107,7 +107,7 @@ def _lower_body(canvas: Canvas, person: Appearance, pose: Pose, view: Projection
             (0.52, 0.092 * girth, 0.070 * girth),
             (0.465, 0.090 * girth, 0.060 * girth),
         ]
-        _upright(canvas, view, rows, plain(person.bottom_garment.colour), folds=0.08, rim=0.0)
+        _upright(canvas, view, rows, plain(person.bottom_garment.color), folds=0.08, rim=0.0)
 
 
 def _upper_body(canvas: Canvas, person: Appearance, pose: Pose, view: Projection) -> None:
@@ -155,7 +155,7 @@ def _head(canvas: Canvas, person: Appearance, pose: Pose, view: Projection) -> N
     if person.hat == "cap" and view.cos > -0.6:
         unit, ahead = view.unit(0.95), 0.04 + pose.lean
         brim = (0.030 * (0.5 + 0.5 * abs(view.cos)) * unit, 0.014 * unit)
-        capsule(canvas, view((0.0, ahead, 0.951)), view((0.0, ahead + 0.05, 0.944)), brim, plain(person.hat_colour))
+        capsule(canvas, view((0.0, ahead, 0.951)), view((0.0, ahead + 0.05, 0.944)), brim, plain(person.hat_color))
 
 
 def _hair(canvas: Canvas, person: Appearance, pose: Pose, view: Projection) -> list[Part]:

@@ -52,14 +52,14 @@ class Camera:
     light: Light
     yaws: tuple[tuple[float, float], ...]  # walking directions past this camera: (yaw, share)
 
-    def colour_matrix(self, gain: float) -> tuple[float, ...]:
+    def color_matrix(self, gain: float) -> tuple[float, ...]:
         """Saturation, white balance, exposure and contrast as the 3x4 matrix (row by row) from RGB to RGB."""
-        grey = (0.30, 0.59, 0.11)
+        gray = (0.30, 0.59, 0.11)
         offset = 118.0 * (1.0 - self.contrast) + self.black
         rows = []
         for channel, own in enumerate(self.gains):
             factor = own * gain * self.contrast
-            mix = [factor * (1.0 - self.saturation) * share for share in grey]
+            mix = [factor * (1.0 - self.saturation) * share for share in gray]
             mix[channel] += factor * self.saturation
             rows += [*mix, offset]
         return tuple(rows)

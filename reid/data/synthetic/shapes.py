@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(along the shape, across it in [-1, 1]) -> colours (3, 1 or h, 1 or w), sRGB levels in 0..255."""
+"""(along the shape, across it in [-1, 1]) -> colors (3, 1 or h, 1 or w), sRGB levels in 0..255."""
 
 _RIM = 2.5  # pixels of the dark rim
 
@@ -46,8 +46,8 @@ class Canvas:
         y0, y1 = max(0, math.floor(top)), min(self.height, math.ceil(bottom))
         return (slice(y0, y1), slice(x0, x1)) if x0 < x1 and y0 < y1 else None
 
-    def lay(self, at: tuple[slice, slice], edge: np.ndarray, colour: np.ndarray, shade: np.ndarray, rim: float) -> None:
-        """Lay a shaded colour where `edge` (pixels inside the outline) is positive, with a soft dark rim around."""
+    def lay(self, at: tuple[slice, slice], edge: np.ndarray, color: np.ndarray, shade: np.ndarray, rim: float) -> None:
+        """Lay a shaded color where `edge` (pixels inside the outline) is positive, with a soft dark rim around."""
         target = self.pixels[:, at[0], at[1]]
         cover = edge + 0.5
         np.maximum(cover, 0.0, out=cover)
@@ -59,7 +59,7 @@ class Canvas:
             np.maximum(keep, 0.0, out=keep)
         target *= keep
         cover *= shade
-        target += cover * colour
+        target += cover * color
 
 
 def capsule(

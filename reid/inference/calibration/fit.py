@@ -1,4 +1,4 @@
-"""Labelled features in, a `Calibration` out."""
+"""Labeled features in, a `Calibration` out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def calibrate(
 ) -> Calibration:
     """Thresholds for the false-match rates that the data support, with intervals, and the probability by distance.
 
-    query, gallery: labelled features of one model; rows are divided by their length here. prior: share of pairs of one
+    query, gallery: labeled features of one model; rows are divided by their length here. prior: share of pairs of one
     person at which the probability is to hold, None for that of these pairs. replicates: of the bootstrap.
 
     Raises InputError for labels with one identity or one camera, no pair of one person or none of different people, too
@@ -68,14 +68,14 @@ def calibrate(
 
 
 def _check_labels(query: Features, gallery: Features) -> None:
-    labelled = gallery.identities != JUNK
-    people = np.unique(np.concatenate([query.identities, gallery.identities[labelled]]))
+    labeled = gallery.identities != JUNK
+    people = np.unique(np.concatenate([query.identities, gallery.identities[labeled]]))
     if len(people) == 1:
         raise InputError(
-            f"all {len(query.identities) + int(labelled.sum()):,} images are of identity {people[0]}: without pairs of "
+            f"all {len(query.identities) + int(labeled.sum()):,} images are of identity {people[0]}: without pairs of "
             "different people there is no false match to count"
         )
-    cameras = np.unique(np.concatenate([query.cameras, gallery.cameras[labelled]]))
+    cameras = np.unique(np.concatenate([query.cameras, gallery.cameras[labeled]]))
     if len(cameras) == 1:
         raise InputError(
             f"all images are of camera {cameras[0]}, and a pair of one person counts between two cameras only (two "

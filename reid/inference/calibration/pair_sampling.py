@@ -68,7 +68,7 @@ class Pairs:
 
 
 def collect(query: Features, gallery: Features, *, largest_rate: float, seed: int = 0) -> Pairs:
-    """The pairs of labelled features, with enough near ones for thresholds up to `largest_rate`.
+    """The pairs of labeled features, with enough near ones for thresholds up to `largest_rate`.
 
     Raises InputError as `reid.ranking.verify` does: no pair of one person, or none of different people.
     """

@@ -1,4 +1,4 @@
-"""The probability that a pair is one person, fitted on labelled pairs and tried on people left out.
+"""The probability that a pair is one person, fitted on labeled pairs and tried on people left out.
 
 A probability needs a prior: the share of pairs, among those asked about, that are one person. Pairs are weighted so
 that it is the one wanted; another one moves the odds by Bayes' rule, which needs no new fit.

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 LABELS = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP", "mINP": "mINP"}
-# Of the names that Hugging Face knows; another licence is "other", with its name beside.
-LICENCES = (
+# Of the names that Hugging Face knows; another license is "other", with its name beside.
+LICENSES = (
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "unlicense"),
     *("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "openrail"),
     UNKNOWN,
@@ -29,10 +29,10 @@ DRAWN = "synthetic"
 
 def front_matter(name: str, facts: Facts, measured: Measured | None, *, format: str) -> dict[str, Any]:
     """What the card begins with. Scores are listed where they were measured in the very form of this export."""
-    known = facts.licence.lower() in LICENCES
-    told: dict[str, Any] = {"license": facts.licence.lower() if known else "other"}
+    known = facts.license.lower() in LICENSES
+    told: dict[str, Any] = {"license": facts.license.lower() if known else "other"}
     if not known:
-        told["license_name"] = facts.licence
+        told["license_name"] = facts.license
     told |= {
         "library_name": {"onnx": "onnx", "torch": "pytorch"}[format],
         "pipeline_tag": "image-feature-extraction",

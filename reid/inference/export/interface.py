@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reid.data.images.normalization import normalise
+from reid.data.images.normalization import normalize
 from reid.errors import InputError, unknown_name
 from reid.evaluation.features import FEATURES
 
@@ -24,9 +24,9 @@ class Form:
 
     size: height and width. resize: the filter by which crops come to it, with antialiasing; the caller's affair.
     mean, std: of RGB in [0, 1], by which the network was trained.
-    feature: the Eigenlayer's "input" or "output". normalised: rows of unit length. flip: the mean of the features of an
+    feature: the Eigenlayer's "input" or "output". normalized: rows of unit length. flip: the mean of the features of an
     image and its mirror image, before that.
-    preprocessing: "tracker", images (B, 3, H, W) float32 that the caller has normalised by ImageNet's mean and std, as
+    preprocessing: "tracker", images (B, 3, H, W) float32 that the caller has normalized by ImageNet's mean and std, as
     trackers do; where the network was trained by others, the file makes up for it. "inside": (B, 3, H, W) uint8.
     Images are RGB either way.
     """
@@ -35,7 +35,7 @@ class Form:
     mean: Triple
     std: Triple
     feature: str = "input"
-    normalised: bool = True
+    normalized: bool = True
     flip: bool = False
     preprocessing: str = "tracker"
     resize: str = "bilinear"
@@ -55,7 +55,7 @@ class Form:
 
     def taken(self, pixels: Tensor) -> Tensor:
         """What the caller of the file feeds for pixels (B, 3, H, W) uint8 RGB of its size."""
-        return pixels if self.preprocessing == "inside" else normalise(pixels, IMAGENET_MEAN, IMAGENET_STD)
+        return pixels if self.preprocessing == "inside" else normalize(pixels, IMAGENET_MEAN, IMAGENET_STD)
 
     def slope_and_offset(self) -> tuple[Tensor, Tensor] | None:
         """What turns images as the file takes them into the network's input, (3,) float64 each; None: nothing."""

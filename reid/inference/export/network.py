@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from reid.data.images.normalization import normalise
+from reid.data.images.normalization import normalize
 from reid.errors import InputError
 from reid.inference.export.interface import Form
 from reid.inference.export.local_connection import unfold_local_connections
@@ -58,7 +58,7 @@ class ExportedNetwork(nn.Module):
         features = getattr(self.network.embed(values), self.form.feature)
         if self.form.flip:
             features = features.view(2, images.shape[0], features.shape[1]).mean(0)
-        return functional.normalize(features, dim=1) if self.form.normalised else features
+        return functional.normalize(features, dim=1) if self.form.normalized else features
 
 
 def _untie(module: nn.Module) -> None:
@@ -100,14 +100,14 @@ def trace(network: ReidNetwork, form: Form) -> ExportedProgram:
 def expected(network: ReidNetwork, pixels: Tensor, form: Form, *, batch_size: int = 64) -> np.ndarray:
     """What the exported file must answer to pixels (N, 3, H, W) uint8 RGB: (N, D) float32.
 
-    By the network itself in PyTorch, with images normalised as in training.
+    By the network itself in PyTorch, with images normalized as in training.
     """
     rows = []
     for batch in pixels.split(batch_size):
-        images = normalise(batch, form.mean, form.std)
+        images = normalize(batch, form.mean, form.std)
         features = getattr(network.embed(images), form.feature)
         if form.flip:
             features = (features + getattr(network.embed(images.flip(-1)), form.feature)) / 2
         rows.append(features.double())
     values = torch.cat(rows)
-    return (functional.normalize(values, dim=1) if form.normalised else values).float().numpy()
+    return (functional.normalize(values, dim=1) if form.normalized else values).float().numpy()

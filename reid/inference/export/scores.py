@@ -30,7 +30,7 @@ class Measured:
 
     def of(self, form: Form) -> dict[str, Any] | None:
         """The row measured in the very form of an export, or None."""
-        wanted = (form.feature, form.normalised, form.flip)
+        wanted = (form.feature, form.normalized, form.flip)
         return next((s for s in self.scores if (s["feature"], s["normalized"], s["flip"]) == wanted), None)
 
 

@@ -127,7 +127,7 @@ def _shard_labels(folder: Path) -> Labels | None:
     parts = []
     for shard, table in zip(shards, tables, strict=True):
         if not table.is_file():
-            raise InputError(f"{shard}: no labels beside it; its neighbours have a .csv each")
+            raise InputError(f"{shard}: no labels beside it; its neighbors have a .csv each")
         part = _read_table(table)
         rows = len(open_array(shard))
         if len(part[0]) != rows:

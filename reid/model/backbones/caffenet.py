@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 class CaffeNetTrunk(nn.Module):
     """CaffeNet up to its last pooling: (B, 3, 227, 227) -> (B, 256, 6, 6).
 
-    Pooling rounds up, as Caffe's does, and comes before the local response normalisation. Tensors have Caffe's names.
+    Pooling rounds up, as Caffe's does, and comes before the local response normalization. Tensors have Caffe's names.
     """
 
     input_size = (227, 227)

@@ -22,7 +22,7 @@ FEATURE_DIM = 512  # the fc layer keeps this width at every width of the network
 
 
 class ConvLayer(nn.Module):
-    """Convolution, batch normalisation and, unless `linear`, a ReLU."""
+    """Convolution, batch normalization and, unless `linear`, a ReLU."""
 
     def __init__(self, d_in: int, d_out: int, kernel: int = 1, stride: int = 1, linear: bool = False) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class ConvLayer(nn.Module):
 
 
 class LightConv3x3(nn.Module):
-    """Lite 3x3 of figure 3b: a linear pointwise convolution, a depthwise 3x3, batch normalisation, ReLU."""
+    """Lite 3x3 of figure 3b: a linear pointwise convolution, a depthwise 3x3, batch normalization, ReLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class OSNetTrunk(nn.Module):
         self.conv3 = nn.Sequential(OSBlock(c2, c3), OSBlock(c3, c3), _transition(c3))
         self.conv4 = nn.Sequential(OSBlock(c3, c4), OSBlock(c4, c4))
         self.conv5 = ConvLayer(c4, c4)
-        _initialise(self)
+        _initialize(self)
 
     def maps(self, images: Tensor) -> Tensor:
         """The last map, (B, out_channels, H/16, W/16)."""
@@ -121,19 +121,19 @@ class OSNet(OSNetTrunk):
         super().__init__(width)
         self.fc = FeatureBlock(self.out_channels)
         self.classifier = nn.Linear(FEATURE_DIM, num_classes)
-        _initialise(self.classifier)
+        _initialize(self.classifier)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.fc(self.maps(images).mean((2, 3))))
 
 
 class FeatureBlock(nn.Sequential):
-    """OSNet's fc block: linear to 512, batch normalisation, ReLU. (B, in_features) -> (B, out_features)."""
+    """OSNet's fc block: linear to 512, batch normalization, ReLU. (B, in_features) -> (B, out_features)."""
 
     def __init__(self, in_features: int) -> None:
         super().__init__(nn.Linear(in_features, FEATURE_DIM), nn.BatchNorm1d(FEATURE_DIM), nn.ReLU())
         self.in_features, self.out_features = in_features, FEATURE_DIM
-        _initialise(self)
+        _initialize(self)
 
 
 def osnet_trunk(
@@ -164,7 +164,7 @@ def osnet_neck(
     """OSNet's fc block between pooling of width `d_in` and Eigenlayer, with the published weights where given.
 
     Where `d_in` is not the published width (a pooling that widens), the block's linear layer is new, and the log says
-    so. The running statistics of its batch normalisation, which belonged to the old linear, begin anew too.
+    so. The running statistics of its batch normalization, which belonged to the old linear, begin anew too.
     """
     if weights is None:
         return FeatureBlock(d_in)
@@ -196,7 +196,7 @@ def _transition(channels: int) -> nn.Sequential:
     return nn.Sequential(ConvLayer(channels, channels), nn.AvgPool2d(2))
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")

@@ -39,7 +39,7 @@ CONNECTIONS: dict[str, Callable[[], nn.Module]] = {
 class SmallTrunk(nn.Module):
     """(B, 3, 128, 64) -> (B, 128, 16, 8): three 3x3 convolutions of stride 2, the layer `connection`, one convolution.
 
-    Each is followed by batch normalisation and a ReLU. `connection` leads from 32 x 16 x 8 to as much, with 3x3 kernels
+    Each is followed by batch normalization and a ReLU. `connection` leads from 32 x 16 x 8 to as much, with 3x3 kernels
     unless the connection is full.
     """
 

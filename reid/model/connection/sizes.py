@@ -43,5 +43,5 @@ def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
 
 
 def he_normal(shape: tuple[int, ...]) -> nn.Parameter:
-    """A bank of kernels (..., O, kw, kh, C) from N(0, 2 / (kw kh C)), the initialisation of He et al. 2015."""
+    """A bank of kernels (..., O, kw, kh, C) from N(0, 2 / (kw kh C)), the initialization of He et al. 2015."""
     return nn.Parameter(torch.randn(shape) * math.sqrt(2 / math.prod(shape[-3:])))

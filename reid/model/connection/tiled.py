@@ -1,4 +1,4 @@
-"""Tiled convolution: neighbouring places have different kernels, which repeat with a period."""
+"""Tiled convolution: neighboring places have different kernels, which repeat with a period."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other codebases' checkpoints, recognised by their tensors and put in the terms of the network here.
+"""Other codebases' checkpoints, recognized by their tensors and put in the terms of the network here.
 
 A family is a test on the names of tensors and a function from `Unexplained` to `Converted`.
 """

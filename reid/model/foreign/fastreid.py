@@ -37,7 +37,7 @@ def from_fastreid(rest: Unexplained) -> Converted:
     else:
         options["pooling"] = "average"
         notes.append(
-            "average pooling is assumed: no other of its poolings than GeM with a learnt exponent has a tensor"
+            "average pooling is assumed: no other of its poolings than GeM with a learned exponent has a tensor"
         )
     head = _head(rest, resnet_width(options))
     rest.drop("heads.cls_layer.")

@@ -1,4 +1,4 @@
-"""Person_reID_baseline_pytorch (Zheng, layumi): torchvision's ResNet, then linear, batch normalisation, classifier."""
+"""Person_reID_baseline_pytorch (Zheng, layumi): torchvision's ResNet, then linear, batch normalization, classifier."""
 
 from __future__ import annotations
 

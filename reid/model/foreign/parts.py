@@ -48,7 +48,7 @@ class Head:
 class Converted:
     """A checkpoint of another codebase in our terms.
 
-    family, architecture: what was recognised. options: arguments of `build_network`. tensors: the state dict of that
+    family, architecture: what was recognized. options: arguments of `build_network`. tensors: the state dict of that
     network. size: height and width; resize: filter; mean, std: of RGB in [0, 1]: the preprocessing that is assumed.
     feature: what their evaluation compares, the Eigenlayer's "input" or "output". differences: one line each.
     """
@@ -86,7 +86,7 @@ class Unexplained:
         return value
 
     def take_norm(self, prefix: str, width: int) -> dict[str, Tensor]:
-        """`weight`, `bias`, `running_mean` and `running_var` of a batch normalisation, (width,) each."""
+        """`weight`, `bias`, `running_mean` and `running_var` of a batch normalization, (width,) each."""
         self.tensors.pop(f"{prefix}.num_batches_tracked", None)
         parts = ("weight", "bias", "running_mean", "running_var")
         return {part: self.take(f"{prefix}.{part}", width) for part in parts}
@@ -146,7 +146,7 @@ def plain_head(width: int) -> Head:
 
 
 def norm_head(norm: Mapping[str, Tensor]) -> Head:
-    """A batch normalisation alone: a BNNeck and an identity, which takes over a shift that a BNNeck does not have."""
+    """A batch normalization alone: a BNNeck and an identity, which takes over a shift that a BNNeck does not have."""
     width = len(norm["weight"])
     tensors = {f"bnneck.{part}": norm[part] for part in ("weight", "running_mean", "running_var")}
     tensors["eigenlayer.weight"] = torch.eye(width)
@@ -154,12 +154,12 @@ def norm_head(norm: Mapping[str, Tensor]) -> Head:
     if not norm["bias"].any():
         return Head(tensors, options, "input", (_identity(width),))
     tensors["eigenlayer.bias"] = norm["bias"]
-    note = f"{_identity(width)}, its bias being the shift of the last batch normalisation"
+    note = f"{_identity(width)}, its bias being the shift of the last batch normalization"
     return Head(tensors, {**options, "eigenlayer_bias": True}, "output", (note,))
 
 
 def linear_head(weight: Tensor, bias: Tensor | None, norm: Mapping[str, Tensor] | None) -> Head:
-    """A linear layer, (K, D) and (K,), and the batch normalisation after it: both together are the Eigenlayer."""
+    """A linear layer, (K, D) and (K,), and the batch normalization after it: both together are the Eigenlayer."""
     shift = torch.zeros(len(weight)) if bias is None else bias
     if norm is None:
         options = {"eigenlayer_dim": len(weight), "eigenlayer_bias": True}
@@ -171,7 +171,7 @@ def linear_head(weight: Tensor, bias: Tensor | None, norm: Mapping[str, Tensor] 
         "eigenlayer.bias": offset.float(),
     }
     note = (
-        "its linear layer and the batch normalisation behind it are one linear layer with a bias here, the Eigenlayer: "
+        "its linear layer and the batch normalization behind it are one linear layer with a bias here, the Eigenlayer: "
         "the same in an evaluation, but a further training has no statistics to follow there"
     )
     return Head(tensors, {"eigenlayer_dim": len(weight), "eigenlayer_bias": True}, "output", (note,))

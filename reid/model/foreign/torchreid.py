@@ -60,7 +60,7 @@ def _osnet(rest: Unexplained) -> Converted:
         known = ", ".join(f"{name} has {count} channels" for count, name in widths.items())
         raise InputError(f"{rest.source}: an OSNet whose conv1.conv.weight is {found} is none of those here: {known}")
     if any(".IN." in name or name.endswith(("IN.weight", "IN.bias")) for name in rest.tensors):
-        raise InputError(f"{rest.source}: an OSNet with instance normalisation (osnet_ain, osnet_ibn) is none of ours")
+        raise InputError(f"{rest.source}: an OSNet with instance normalization (osnet_ain, osnet_ibn) is none of ours")
     return converted(
         rest,
         family=NAME,

@@ -1,4 +1,4 @@
-"""What stands where a backbone has batch normalisation, by name, and the cosine as a layer and as the classifier."""
+"""What stands where a backbone has batch normalization, by name, and the cosine as a layer and as the classifier."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ logger = logging.getLogger(__name__)
 NORMS = ("batch", "sync_batch", "instance", "layer", "group", "weight", "cosine", "ibn_a", "ibn_b")
 
 
-def normalise(trunk: nn.Module, name: str, *, groups: int = 32, network: str, pretrained: bool) -> nn.Module:
-    """Put the normalisation `name` of NORMS where `trunk` has BatchNorm2d, in place; returns the trunk.
+def normalize(trunk: nn.Module, name: str, *, groups: int = 32, network: str, pretrained: bool) -> nn.Module:
+    """Put the normalization `name` of NORMS where `trunk` has BatchNorm2d, in place; returns the trunk.
 
     "batch" leaves it as it is. groups: of "group". network: what messages call it. pretrained: whether the trunk holds
     a fit, of which the log then says how much is lost. Raises InputError where there is nothing to replace, for groups
     that don't divide the channels, and for IBN on anything but a ResNet.
     """
     if name not in NORMS:
-        raise unknown_name("normalisation", name, NORMS)
+        raise unknown_name("normalization", name, NORMS)
     if name == "batch":
         return trunk
     if not batch_norms(trunk):
-        raise InputError(f"{network} has no batch normalisation that {name} could replace; leave MODEL.NORM.NAME batch")
+        raise InputError(f"{network} has no batch normalization that {name} could replace; leave MODEL.NORM.NAME batch")
     if name == "sync_batch":
         return nn.SyncBatchNorm.convert_sync_batchnorm(trunk)
     lost = {
@@ -46,5 +46,5 @@ def normalise(trunk: nn.Module, name: str, *, groups: int = 32, network: str, pr
         "ibn_b": lambda: ibn_b(trunk, network),
     }[name]()
     if pretrained:
-        logger.warning("%s: normalisation %s %s", network, name, lost)
+        logger.warning("%s: normalization %s %s", network, name, lost)
     return trunk

@@ -1,4 +1,4 @@
-"""Normalisations of activations that know no batch: the same in training and in evaluation."""
+"""Normalizations of activations that know no batch: the same in training and in evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from reid.errors import InputError
 from reid.model.normalization.batch_norms import batch_norms
 
-AFRESH = "discards the pretrained statistics, scale and shift of {} batch normalisations and begins anew"
+AFRESH = "discards the pretrained statistics, scale and shift of {} batch normalizations and begins anew"
 
 
 class InstanceNorm(nn.InstanceNorm2d):
@@ -24,14 +24,14 @@ class InstanceNorm(nn.InstanceNorm2d):
     def forward(self, maps: Tensor) -> Tensor:
         if maps.shape[2:].numel() < 2:
             raise InputError(
-                "instance normalisation of a map of 1 x 1 leaves nothing of it; give larger images, or a last stride "
+                "instance normalization of a map of 1 x 1 leaves nothing of it; give larger images, or a last stride "
                 "of 1, or take another MODEL.NORM.NAME"
             )
         return super().forward(maps)
 
 
 def instance_norms(trunk: nn.Module) -> str:
-    """InstanceNorm for every batch normalisation; says what that discards."""
+    """InstanceNorm for every batch normalization; says what that discards."""
     norms = batch_norms(trunk)
     for name, norm in norms.items():
         trunk.set_submodule(name, InstanceNorm(norm.num_features))

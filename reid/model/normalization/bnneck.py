@@ -6,7 +6,7 @@ from torch import nn
 
 
 class BNNeck(nn.BatchNorm1d):
-    """Batch normalisation of the Eigenlayer's input (B, D_in), with a scale and without a shift, as published.
+    """Batch normalization of the Eigenlayer's input (B, D_in), with a scale and without a shift, as published.
 
     It stands before the Eigenlayer: after it, the replacement of W by US would make its statistics stale.
     """

@@ -1,4 +1,4 @@
-"""Cosine normalisation: Luo et al., "Cosine Normalization: Using Cosine Similarity Instead of Dot Product", 2017."""
+"""Cosine normalization: Luo et al., "Cosine Normalization: Using Cosine Similarity Instead of Dot Product", 2017."""
 
 from __future__ import annotations
 

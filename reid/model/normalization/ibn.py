@@ -16,7 +16,7 @@ from reid.model.normalization.activations import InstanceNorm
 
 
 class IBN(nn.Module):
-    """Instance normalisation of the first half of the channels, batch normalisation of the rest: (B, C, H, W).
+    """Instance normalization of the first half of the channels, batch normalization of the rest: (B, C, H, W).
 
     The rest keeps its statistics, scale and shift of `norm`.
     """
@@ -35,7 +35,7 @@ class IBN(nn.Module):
 
 
 class InstanceNormedBlock(nn.Module):
-    """A residual block whose sum is instance-normalised before the last ReLU; it takes over the layers of `block`."""
+    """A residual block whose sum is instance-normalized before the last ReLU; it takes over the layers of `block`."""
 
     def __init__(self, block: BasicBlock | Bottleneck) -> None:
         super().__init__()
@@ -66,12 +66,12 @@ def ibn_a(trunk: nn.Module, network: str) -> str:
         block.bn1 = IBN(norm)
     return (
         f"discards the pretrained statistics, scale and shift of half the channels of {len(blocks)} batch "
-        "normalisations, now instance-normalised from the start; the other half is kept"
+        "normalizations, now instance-normalized from the start; the other half is kept"
     )
 
 
 def ibn_b(trunk: nn.Module, network: str) -> str:
-    """Instance normalisation in the stem, and after the sum in the last block of layer1 and of layer2."""
+    """Instance normalization in the stem, and after the sum in the last block of layer1 and of layer2."""
     _check(trunk, network)
     stem = trunk.bn1
     assert isinstance(stem, nn.BatchNorm2d)
@@ -81,8 +81,8 @@ def ibn_b(trunk: nn.Module, network: str) -> str:
         assert isinstance(stage, nn.Sequential)
         stage[-1] = InstanceNormedBlock(stage[-1])
     return (
-        "discards the pretrained statistics, scale and shift of 1 batch normalisation, the stem's, and adds 2 instance "
-        "normalisations that begin anew"
+        "discards the pretrained statistics, scale and shift of 1 batch normalization, the stem's, and adds 2 instance "
+        "normalizations that begin anew"
     )
 
 

@@ -20,7 +20,7 @@ class Pooling(nn.Module, ABC):
     """
 
     least_descriptors: int = 0
-    """How many local descriptors `initialise` needs at least; 0: it starts without any."""
+    """How many local descriptors `initialize` needs at least; 0: it starts without any."""
 
     def __init__(self, *, l2: bool = False) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Pooling(nn.Module, ABC):
     def check_map(self, height: int, width: int) -> None:
         """Raise InputError where maps of height x width places are too small."""
 
-    def initialise(self, descriptors: np.ndarray, *, seed: int) -> None:
+    def initialize(self, descriptors: np.ndarray, *, seed: int) -> None:
         """Start from local descriptors of the training set, (N, C) float32, N at least `least_descriptors`."""
 
 

@@ -1,4 +1,4 @@
-"""Generalised-mean pooling: Radenović, Tolias, Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation",
+"""Generalized-mean pooling: Radenović, Tolias, Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation",
 TPAMI 2018.
 """
 
@@ -30,10 +30,10 @@ class GeM(Pooling):
         add_exponent(self, channels, p=p, p_per_channel=p_per_channel, p_learnable=p_learnable)
 
     def pool(self, maps: Tensor) -> Tensor:
-        return generalised_mean(maps, self.p)
+        return generalized_mean(maps, self.p)
 
 
-def generalised_mean(maps: Tensor, p: Tensor, log_weights: Tensor | None = None) -> Tensor:
+def generalized_mean(maps: Tensor, p: Tensor, log_weights: Tensor | None = None) -> Tensor:
     """(sum over places of w x^p)^(1/p) of x = max(maps, 1e-6), (B, C).
 
     maps: (B, C, h, w) floating. p: (1,) or (C,). log_weights: ln w, (B, h, w), the w of an image summing to 1; None is
@@ -49,7 +49,7 @@ def generalised_mean(maps: Tensor, p: Tensor, log_weights: Tensor | None = None)
 def add_exponent(module: nn.Module, channels: int, *, p: float, p_per_channel: bool, p_learnable: bool) -> None:
     """Give `module` its tensor `p`, (channels,) or (1,). Raises InputError for p that is not a number above 0."""
     if not 0 < p < math.inf:
-        raise InputError(f"the exponent p = {p} of a generalised mean must be above 0: 1 is the average, 3 is usual")
+        raise InputError(f"the exponent p = {p} of a generalized mean must be above 0: 1 is the average, 3 is usual")
     start = torch.full((channels if p_per_channel else 1,), float(p))
     if p_learnable:
         module.p = nn.Parameter(start)

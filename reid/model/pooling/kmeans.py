@@ -1,4 +1,4 @@
-"""Where the clusters of a VLAD start: k-means on local descriptors, and the soft assignment that fits its centres.
+"""Where the clusters of a VLAD start: k-means on local descriptors, and the soft assignment that fits its centers.
 
 alpha is chosen so that on the mean descriptor the second best cluster gets 0.01 of what the best one gets.
 """
@@ -17,9 +17,9 @@ ITERATIONS = 100
 
 
 def cluster(descriptors: np.ndarray, count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """k-means of descriptors (N, C), from a k-means++ start: centres (count, C) float64, and their sizes (count,).
+    """k-means of descriptors (N, C), from a k-means++ start: centers (count, C) float64, and their sizes (count,).
 
-    The same descriptors and seed give the same centres. Raises InputError for fewer distinct descriptors than `count`.
+    The same descriptors and seed give the same centers. Raises InputError for fewer distinct descriptors than `count`.
     """
     # Imported here: it takes a second, which every command would pay.
     from sklearn.cluster import KMeans
@@ -41,7 +41,7 @@ def cluster(descriptors: np.ndarray, count: int, *, seed: int) -> tuple[np.ndarr
 def soft_assignment_v2(centres: np.ndarray, descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """w = 2 alpha c (K, C), b = -alpha |c|^2 (K,), and alpha = -ln(0.01) / mean(d2^2 - d1^2).
 
-    d1, d2: distances of a descriptor to its two nearest centres (Eq. 2 to 4 of the NetVLAD paper).
+    d1, d2: distances of a descriptor to its two nearest centers (Eq. 2 to 4 of the NetVLAD paper).
     """
     centres, descriptors = centres.astype(np.float64), descriptors.astype(np.float64)
     squares = (centres**2).sum(1)
@@ -54,7 +54,7 @@ def soft_assignment_v2(centres: np.ndarray, descriptors: np.ndarray) -> tuple[np
 def soft_assignment_v1(centres: np.ndarray, descriptors: np.ndarray) -> tuple[np.ndarray, float]:
     """w = alpha c / |c| (K, C), without b, and alpha = -ln(0.01) / mean(s1 - s2).
 
-    s1, s2: the two largest cosines of a descriptor of unit length to the centres.
+    s1, s2: the two largest cosines of a descriptor of unit length to the centers.
     """
     centres, descriptors = centres.astype(np.float64), descriptors.astype(np.float64)
     directions = centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), np.finfo(np.float64).tiny)

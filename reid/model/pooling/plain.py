@@ -9,7 +9,7 @@ from reid.model.pooling.contract import Pooling
 
 
 class Average(Pooling):
-    """The mean over all places: SPoC without its centre prior (Babenko and Lempitsky 2015)."""
+    """The mean over all places: SPoC without its center prior (Babenko and Lempitsky 2015)."""
 
     def __init__(self, channels: int, *, l2: bool = False) -> None:
         super().__init__(l2=l2)

@@ -63,7 +63,7 @@ def square_regions(height: int, width: int, levels: int) -> list[tuple[int, int,
 def _level_1_count(short: int, long: int) -> int:
     if short == long:
         return 1
-    # With m squares of side `short`, neighbours stand (long - short) / (m - 1) apart. Fractions, because rounding must
+    # With m squares of side `short`, neighbors stand (long - short) / (m - 1) apart. Fractions, because rounding must
     # not decide between two that are equally near; the fewer are taken then.
     return min(range(2, long - short + 2), key=lambda m: abs(1 - Fraction(long - short, (m - 1) * short) - OVERLAP))
 

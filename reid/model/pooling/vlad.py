@@ -1,4 +1,4 @@
-"""Vectors of locally aggregated descriptors, hard and soft, with centres from k-means.
+"""Vectors of locally aggregated descriptors, hard and soft, with centers from k-means.
 
 NetVLAD: Arandjelović, Gronat, Torii, Pajdla, Sivic, CVPR 2016. GhostVLAD: Zhong, Arandjelović, Zisserman, ACCV 2018.
 Hard VLAD: Jégou, Douze, Schmid, Pérez, CVPR 2010.
@@ -21,19 +21,19 @@ from reid.model.pooling.kmeans import INITS, cluster, soft_assignment_v1, soft_a
 class VLAD(Pooling):
     """V(k) = sum over places of a_k(x) (x - c_k), x of unit length; each V(k) of unit length, then the whole: (B, K C).
 
-    Where a cluster takes nothing of an image its V(k) is 0. The centres c, (K, C), train with the rest.
+    Where a cluster takes nothing of an image its V(k) is 0. The centers c, (K, C), train with the rest.
     """
 
     def __init__(self, channels: int, *, clusters: int, init: str) -> None:
         super().__init__()
         if init not in INITS:
-            raise unknown_name("initialisation of a VLAD", init, INITS)
+            raise unknown_name("initialization of a VLAD", init, INITS)
         if clusters < 2:
             raise InputError(f"a VLAD needs 2 clusters or more, not {clusters}")
         self.clusters = clusters
         self.init = init
         self.least_descriptors = 0 if init == "random" else clusters
-        # Descriptors have unit length, so random centres get it too.
+        # Descriptors have unit length, so random centers get it too.
         self.centres = nn.Parameter(functional.normalize(torch.randn(clusters, channels), dim=1))
 
     def width(self, channels: int) -> int:
@@ -55,17 +55,17 @@ class VLAD(Pooling):
 
 
 class HardVLAD(VLAD):
-    """Every descriptor belongs to its nearest centre alone."""
+    """Every descriptor belongs to its nearest center alone."""
 
     def __init__(self, channels: int, *, clusters: int = 64, init: str = "kmeans_v2") -> None:
         super().__init__(channels, clusters=clusters, init=init)
 
     def assign(self, descriptors: Tensor) -> Tensor:
-        # |x - c|^2 less |x|^2, which is the same for all centres
+        # |x - c|^2 less |x|^2, which is the same for all centers
         distances = self.centres.square().sum(1)[:, None] - 2 * self.centres @ descriptors
         return functional.one_hot(distances.argmin(1), self.clusters).mT.to(descriptors.dtype)
 
-    def initialise(self, descriptors: np.ndarray, *, seed: int) -> None:
+    def initialize(self, descriptors: np.ndarray, *, seed: int) -> None:
         centres, _ = cluster(_unit(descriptors), self.clusters, seed=seed)
         _fill(self.centres, centres)
 
@@ -74,7 +74,7 @@ class NetVLAD(VLAD):
     """a = softmax over the clusters of w_k x + b_k; with `ghosts`, GhostVLAD: those clusters' residuals are dropped.
 
     init: kmeans_v2 (Eq. 3 and 4 of the paper: w = 2 alpha c, b = -alpha |c|^2), kmeans_v1 (w = alpha c / |c|, no b) or
-    random. From then on w, b and c train apart. K-means finds K + G centres; the G with the fewest descriptors are
+    random. From then on w, b and c train apart. K-means finds K + G centers; the G with the fewest descriptors are
     the ghosts.
     """
 
@@ -90,7 +90,7 @@ class NetVLAD(VLAD):
     def assign(self, descriptors: Tensor) -> Tensor:
         return self.assignment(descriptors.mT).mT.softmax(1)
 
-    def initialise(self, descriptors: np.ndarray, *, seed: int) -> None:
+    def initialize(self, descriptors: np.ndarray, *, seed: int) -> None:
         descriptors = _unit(descriptors)
         centres, sizes = cluster(descriptors, self.clusters + self.ghosts, seed=seed)
         if self.ghosts:

@@ -1,4 +1,4 @@
-"""Weighted generalised mean: Wu, Irie, Hiramatsu, Kashino, ICIP 2018.
+"""Weighted generalized mean: Wu, Irie, Hiramatsu, Kashino, ICIP 2018.
 
 A 3x3 convolution gives every place a score, and a softmax over the places of an image turns scores into weights w that
 sum to 1. The convolution has no bias, which the softmax would cancel.
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from reid.errors import InputError
 from reid.model.pooling.contract import Pooling
-from reid.model.pooling.gem import add_exponent, generalised_mean
+from reid.model.pooling.gem import add_exponent, generalized_mean
 
 
 class WeightedGeM(Pooling):
@@ -27,7 +27,7 @@ class WeightedGeM(Pooling):
         self.omega = _scores(channels, 1, std=0.0)
 
     def pool(self, maps: Tensor) -> Tensor:
-        return generalised_mean(maps, self.p, _log_weights(self.omega(maps))[:, 0])
+        return generalized_mean(maps, self.p, _log_weights(self.omega(maps))[:, 0])
 
     def weights(self, maps: Tensor) -> Tensor:
         """(B, h, w), the sum of each image 1."""
@@ -84,7 +84,7 @@ class RegionalWeightedGeM(Pooling):
     def pool(self, maps: Tensor) -> Tensor:
         log_weights = _log_weights(self.omega(maps)).unbind(1)
         return sum(
-            (functional.normalize(generalised_mean(maps, self.p, region), dim=1) for region in log_weights),
+            (functional.normalize(generalized_mean(maps, self.p, region), dim=1) for region in log_weights),
             start=maps.new_zeros(()),
         )
 

@@ -19,10 +19,10 @@ def gamma(n: int) -> float:
     return n * U / (1 - n * U) if n * U < 0.5 else float("inf")
 
 
-def centred_distance(query_length: Any, gallery_length: Any, width: int) -> Any:
+def centered_distance(query_length: Any, gallery_length: Any, width: int) -> Any:
     """What squared distances of rows may change when both have a vector subtracted and are rounded to float32.
 
-    query_length, gallery_length: lengths of the centred rows, float64. The float64 sums of norms are covered too.
+    query_length, gallery_length: lengths of the centered rows, float64. The float64 sums of norms are covered too.
     """
     reach = query_length + gallery_length
     return (2.01 * U + (4 * width + 64) * U64) * reach * reach

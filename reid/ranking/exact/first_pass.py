@@ -5,7 +5,7 @@ with such instructions runs about eight times as fast. For the latter a row is w
 with two integers in -127 .. 127 a number; three integer products (high high, and high low + low high as one of twice
 the width) are exact, and what is left out is bounded by Cauchy-Schwarz. docs/ranking.md derives both bounds.
 
-Approximated is not the distance d but d - |q|^2 = |g|^2 - 2 q.g of the centred rows: nothing is added for each query.
+Approximated is not the distance d but d - |q|^2 = |g|^2 - 2 q.g of the centered rows: nothing is added for each query.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOW = 254
 _LONGEST_HIGH = 2500.0
 # Rounding makes a row of highs longer by up to sqrt(width) / 2; beyond this width that would reach too far.
 _WIDEST = 1 << 16
-# Numbers quantised at once, so that the steps find them in the cache.
+# Numbers quantized at once, so that the steps find them in the cache.
 _CACHE_NUMBERS = 1 << 16
 
 
@@ -37,8 +37,8 @@ _CACHE_NUMBERS = 1 << 16
 class Rows:
     """Rows prepared for the first pass.
 
-    values: (n, D) float32, the rows less the centre; -2 times that for a gallery, which costs no rounding. squared,
-    lengths: (n,) float64, squared lengths and lengths of the rows less the centre, on the host. limbs: None, or
+    values: (n, D) float32, the rows less the center; -2 times that for a gallery, which costs no rounding. squared,
+    lengths: (n,) float64, squared lengths and lengths of the rows less the center, on the host. limbs: None, or
     (n, 2 D) int8, the highs before the lows for queries and after them for a gallery, with, (n,) float64, their scale,
     and residual and low, the lengths of what the two limbs leave out and of scale * low / 254.
     """
@@ -70,21 +70,21 @@ class Approximation:
 
 
 def prepare(values: Any, centre: Any, *, side: str, integers: bool, numbers: np.ndarray | None = None) -> Rows:
-    """Rows (n, D), floating, of the "query" or the "gallery", less `centre` (D,) float32.
+    """Rows (n, D), floating, of the "query" or the "gallery", less `center` (D,) float32.
 
     integers: add 8-bit limbs. numbers: (n,) what errors call the rows, where not 0 .. n - 1.
     Raises InputError for rows with NaN or infinity, or too long for float32.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told by its row
-        centred = arrays.as_type(values - centre, "float32")
-        squared = _squared_lengths(centred)
+        centered = arrays.as_type(values - centre, "float32")
+        squared = _squared_lengths(centered)
     if len(squared) and not squared.max() <= np.finfo(np.float32).max / 16:
         _refuse(squared, values, side, np.arange(len(squared)) if numbers is None else numbers)
-    rows = Rows(centred, squared, np.sqrt(squared))
+    rows = Rows(centered, squared, np.sqrt(squared))
     if integers and len(squared):
         rows = _with_limbs(rows, side=side)
     if side == "gallery":
-        centred *= -2.0
+        centered *= -2.0
     return rows
 
 
@@ -154,7 +154,7 @@ def approximate(query: Rows, tile: Rows, buffers: dict[str, Any], *, columns: in
     """
     longest = float(tile.lengths.max(initial=0.0))
     width = query.values.shape[1]
-    moved = bounds.centred_distance(query.lengths, longest, width)
+    moved = bounds.centered_distance(query.lengths, longest, width)
     shape = (len(query.squared), len(tile.squared))
     values = _buffer(buffers, "values", shape, "float32", query.values)
     squared = arrays.like(tile.squared.astype(np.float32), values)

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from reid.ranking import arrays
-from reid.ranking.distance import normalise_rows
+from reid.ranking.distance import normalize_rows
 from reid.ranking.exact.counting import PLACE_BITS
 from reid.ranking.exact.distances import squared_distances
 
@@ -40,7 +40,7 @@ class Source:
         if not self.unit:
             return found
         numbers = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
-        return normalise_rows(found, side=self.side, numbers=numbers)
+        return normalize_rows(found, side=self.side, numbers=numbers)
 
     def all(self) -> Source:
         """The same with all rows in memory, divided once and for all."""
@@ -72,7 +72,7 @@ def pair_distances(first: Source, second: Any, rows: np.ndarray, places: np.ndar
     return found[inverse]
 
 
-def centre_of(query: Source) -> Any:
+def center_of(query: Source) -> Any:
     """The mean row, float32: what both sides are moved by, since distances around a far origin lose digits.
 
     Where it is NaN or infinite it is 0, so that errors name the rows that made it so, and no other ones.

@@ -1,4 +1,4 @@
-"""The nearest neighbours of every row among all rows, and its farthest, exactly, without an N x N array.
+"""The nearest neighbors of every row among all rows, and its farthest, exactly, without an N x N array.
 
 One pass over the upper triangle of all pairs, a tile at a time: a tile of rows I and J serves the rows of I and, read
 by columns, those of J. It gives every distance only within a proven bound, which leaves each row a short list of pairs
@@ -27,7 +27,7 @@ _SPARE, _FARTHEST = 64, 16
 
 
 @dataclass(frozen=True)
-class SelfNeighbours:
+class SelfNeighbors:
     """indices: (N, k) int64, each row's k nearest, itself first, then by distance and, where equal, by index.
 
     distances: (N, k) float64, squared Euclidean, the first 0. largest: (N,) float64, the largest of the row to any.
@@ -38,7 +38,7 @@ class SelfNeighbours:
     largest: np.ndarray
 
 
-def nearest_and_largest(values: np.ndarray, k: int, *, block: int = 1024) -> SelfNeighbours:
+def nearest_and_largest(values: np.ndarray, k: int, *, block: int = 1024) -> SelfNeighbors:
     """The k nearest rows of every row of `values` (N, D), floating, and its largest distance.
 
     Distances are those of `squared_distances`, so the answer is the same for every `block` (rows of a tile), number of
@@ -53,7 +53,7 @@ def nearest_and_largest(values: np.ndarray, k: int, *, block: int = 1024) -> Sel
     kept, copies = _surplus_copies(values, k)
     if not len(copies):
         return _search(values, k, block)
-    # Of rows equal to the bit only the k first can be anybody's neighbours, and every one's neighbours are those.
+    # Of rows equal to the bit only the k first can be anybody's neighbors, and every one's neighbors are those.
     found = _search(values[kept], k, block)
     indices, distances = np.empty((len(values), k), dtype=np.int64), np.zeros((len(values), k))
     largest = np.empty(len(values))
@@ -62,7 +62,7 @@ def nearest_and_largest(values: np.ndarray, k: int, *, block: int = 1024) -> Sel
         indices[rest, 0] = rest
         indices[rest, 1:] = np.sort(indices[first])[: k - 1]
         largest[rest] = largest[first]
-    return SelfNeighbours(indices, distances, largest)
+    return SelfNeighbors(indices, distances, largest)
 
 
 def check_rows(values: np.ndarray, name: str) -> None:
@@ -102,7 +102,7 @@ def _surplus_copies(values: np.ndarray, k: int) -> tuple[np.ndarray, list[tuple[
     return np.flatnonzero(kept), copies
 
 
-def _search(values: np.ndarray, k: int, block: int) -> SelfNeighbours:
+def _search(values: np.ndarray, k: int, block: int) -> SelfNeighbors:
     triangle = prepare(values, block)
     near = Shortlist.empty(len(values), k, min(len(values), k + _SPARE))
     far = Shortlist.empty(len(values), 1, min(len(values), _FARTHEST))
@@ -184,7 +184,7 @@ def _above(limits: np.ndarray) -> np.ndarray:
         return np.nextafter(limits.astype(np.float32), np.float32(np.inf))
 
 
-def _select(values: np.ndarray, order: np.ndarray, k: int, near: Shortlist, far: Shortlist) -> SelfNeighbours:
+def _select(values: np.ndarray, order: np.ndarray, k: int, near: Shortlist, far: Shortlist) -> SelfNeighbors:
     """The exact distances of what was shortlisted, and the k nearest and the farthest by these."""
     shape = (len(order), k)
     indices, distances = np.empty(shape, dtype=np.int64), np.empty(shape)
@@ -212,7 +212,7 @@ def _select(values: np.ndarray, order: np.ndarray, k: int, near: Shortlist, far:
     for start in range(0, len(crowded), _PLAIN_ROWS):
         rows = np.sort(crowded[start : start + _PLAIN_ROWS])
         indices[rows], distances[rows], largest[rows] = _plainly(values, rows, k)
-    return SelfNeighbours(indices, distances, largest)
+    return SelfNeighbors(indices, distances, largest)
 
 
 def _exact(values: np.ndarray, order: np.ndarray, rows: np.ndarray, places: np.ndarray) -> np.ndarray:

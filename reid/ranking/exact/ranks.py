@@ -17,7 +17,7 @@ from reid.ranking import arrays
 from reid.ranking.distance import METRICS
 from reid.ranking.exact.counting import QUERY_BITS, Thresholds, count
 from reid.ranking.exact.first_pass import approximate, integers_exact, integers_pay, prepare
-from reid.ranking.exact.gallery_rows import Source, centre_of, stretches
+from reid.ranking.exact.gallery_rows import Source, center_of, stretches
 from reid.ranking.exact.refine import Pairs, decide
 from reid.ranking.exact.targets import Targets
 from reid.ranking.metrics import Work
@@ -68,7 +68,7 @@ def count_nearer(
     check_sides(query, gallery, metric, block, first_pass)
     rows, source = Source(query, metric, "query").all(), Source(gallery, metric)
     integers = takes_integers(query, first_pass)
-    centre = centre_of(rows)
+    centre = center_of(rows)
     asked = prepare(rows[:], centre, side="query", integers=integers)
     wanted = Targets(rows, asked, source, centre, offsets, targets)
     order = wanted.order()

@@ -73,5 +73,5 @@ def _closer(pairs: Pairs, rows: np.ndarray, columns: np.ndarray) -> tuple[np.nda
         ]
         product[part] = arrays.host(sum(sums[1:], start=sums[0]))
     lengths = pairs.asked.lengths[rows], pairs.tile.lengths[columns]
-    half = bounds.float32_product(*lengths, min(width, _TERMS)) + bounds.centred_distance(*lengths, width)
+    half = bounds.float32_product(*lengths, min(width, _TERMS)) + bounds.centered_distance(*lengths, width)
     return pairs.asked.squared[rows] + pairs.tile.squared[columns] + product, half

@@ -45,7 +45,7 @@ class Targets:
         """(M,) int64, each target's place among those of its query, from 0, by exact distance and index."""
         by_distance = np.lexsort((self.places, self.least, self.owner))
         before, after = by_distance[:-1], by_distance[1:]
-        # The intervals of a query are equally wide, so whoever overlaps another one overlaps a neighbour.
+        # The intervals of a query are equally wide, so whoever overlaps another one overlaps a neighbor.
         close = (self.owner[before] == self.owner[after]) & (self.least[after] <= self.most[before])
         self.settle(np.concatenate([before[close], after[close]]))
         known = np.where(np.isnan(self.exact), (self.least + self.most) / 2, self.exact)

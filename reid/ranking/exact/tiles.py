@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from reid.errors import InputError, unknown_name
 from reid.ranking.arrays import host, rows_of
-from reid.ranking.distance import METRICS, normalise_rows
+from reid.ranking.distance import METRICS, normalize_rows
 from reid.ranking.exact.distances import squared_distances
 from reid.ranking.exact.pair_distances import paired_distances
 
@@ -97,7 +97,7 @@ def within(tile: Tile, places: np.ndarray) -> np.ndarray:
 def rows_for(values: Any, rows: Any, metric: str) -> np.ndarray:
     """The rows `values[rows]` in memory, as `metric` compares them: divided by their length for `cosine`."""
     some = host(rows_of(values, rows))
-    return normalise_rows(some) if metric == "cosine" else some
+    return normalize_rows(some) if metric == "cosine" else some
 
 
 def pair_distances(query: Any, gallery: Any, rows: np.ndarray, columns: np.ndarray, *, metric: str) -> np.ndarray:

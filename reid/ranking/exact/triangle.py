@@ -92,7 +92,7 @@ def visit(triangle: Triangle, take: Callable[[Tile], None]) -> None:
     above = [(i, range(j, min(j + _STRIPE, number))) for i in range(number) for j in range(i + 1, number, _STRIPE)]
     with tqdm(
         total=number * (number + 1) // 2,
-        desc="neighbours",
+        desc="neighbors",
         unit="tile",
         leave=False,
         mininterval=1.0,

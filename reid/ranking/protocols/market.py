@@ -17,12 +17,12 @@ class Protocol:
     """Gallery indices, int64 and ascending.
 
     matches, same_camera: one array a query: images of its identity by other cameras (to be found) and by its own
-    (junk). unlabelled: images of identity -1, junk for every query.
+    (junk). unlabeled: images of identity -1, junk for every query.
     """
 
     matches: tuple[np.ndarray, ...]
     same_camera: tuple[np.ndarray, ...]
-    unlabelled: np.ndarray
+    unlabeled: np.ndarray
 
     @property
     def counts(self) -> np.ndarray:

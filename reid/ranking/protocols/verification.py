@@ -2,7 +2,7 @@
 
 Pairs are those of the retrieval protocol: every query with every gallery image that is not junk for it. A pair is
 accepted where its distance is at most a threshold. True matches are few and their distances are kept; of the other
-pairs only their number between two neighbouring true matches is.
+pairs only their number between two neighboring true matches is.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def verify(query: Features, gallery: Features, *, metric: str = "euclidean") -> 
     check_matrices(query.values, gallery.values, metric)
     counts = protocol.counts
     left_out = [np.sort(np.concatenate(pair)) for pair in zip(protocol.matches, protocol.same_camera, strict=True)]
-    others = len(counts) * (len(gallery.identities) - len(protocol.unlabelled)) - sum(map(len, left_out))
+    others = len(counts) * (len(gallery.identities) - len(protocol.unlabeled)) - sum(map(len, left_out))
     if others == 0:
         raise InputError("every pair is a true match or junk: there is none to be told apart from")
 
@@ -102,7 +102,7 @@ def verify(query: Features, gallery: Features, *, metric: str = "euclidean") -> 
     thresholds, last = np.unique(exact[::-1], return_index=True)
     counter = ThresholdCounter(thresholds)
     for tile in tiles(query.values, gallery.values, metric=metric, title="pairs"):
-        tile.distances[:, within(tile, protocol.unlabelled)] = np.inf
+        tile.distances[:, within(tile, protocol.unlabeled)] = np.inf
         for i, row in enumerate(tile.distances, tile.first_query):
             row[within(tile, left_out[i])] = np.inf
         counter.add(tile)

@@ -1,4 +1,4 @@
-"""Re-ranked distances of one query after the other, from original distances and neighbourhood vectors.
+"""Re-ranked distances of one query after the other, from original distances and neighborhood vectors.
 
 In float32 with a bound on the error, and in float64 for chosen pairs.
 """
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from reid.ranking.exact import bounds
 from reid.ranking.exact.first_pass import Rows, approximate, prepare
 from reid.ranking.exact.pair_distances import paired_distances
-from reid.ranking.reranking.k_reciprocal import normalised
+from reid.ranking.reranking.k_reciprocal import normalized
 
 _QUERIES, _GALLERY_ROWS = 128, 8192
 # A smaller job ends before a bar would be read.
@@ -30,7 +30,7 @@ _LARGEST_INVERSE = 2.0**120
 class Mixture:
     """What re-ranked distances are made of.
 
-    query: (Q, D), gallery: (G, D), the features compared. vectors: (Q, N), the queries' neighbourhoods; inverted:
+    query: (Q, D), gallery: (G, D), the features compared. vectors: (Q, N), the queries' neighborhoods; inverted:
     (G, N), the gallery's, by columns. largest: (Q,) float64, each query's largest squared distance to the N rows.
     weight: the share of the original distance. distance_power: its power, and that of the weights in the vectors.
     """
@@ -45,7 +45,7 @@ class Mixture:
 
     def mixed(self, query: Any, squared: np.ndarray, shared: np.ndarray) -> np.ndarray:
         """(n,) float64: re-ranked distances of `query`, one or (n,), from squared distances and what is `shared`."""
-        original = normalised(squared, self.largest[query], self.distance_power)
+        original = normalized(squared, self.largest[query], self.distance_power)
         return (1 - self.weight) * (1 - shared / (2 - shared)) + self.weight * original
 
     def distances(self, query: np.ndarray, places: np.ndarray, shared: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""k-reciprocal encoding (Zhong et al. 2017, sections 3.2 to 3.4): every row as a sparse vector of its neighbourhood.
+"""k-reciprocal encoding (Zhong et al. 2017, sections 3.2 to 3.4): every row as a sparse vector of its neighborhood.
 
-Two rows are k-reciprocal neighbours where each is among the k nearest of the other. All N vectors are rows of one
-sparse matrix; the sets of reciprocal neighbours are sparse matrices of zeros and ones, so that set overlaps and unions
+Two rows are k-reciprocal neighbors where each is among the k nearest of the other. All N vectors are rows of one
+sparse matrix; the sets of reciprocal neighbors are sparse matrices of zeros and ones, so that set overlaps and unions
 are their products. No row has more than (k1 + 1) (k1 / 2 + 1) entries before the local query expansion.
 """
 
@@ -10,30 +10,30 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_array
 
-from reid.ranking.exact.neighbors import SelfNeighbours
+from reid.ranking.exact.neighbors import SelfNeighbors
 from reid.ranking.exact.pair_distances import paired_distances
 
 _ROWS = 4096
 
 
-def encode(values: np.ndarray, neighbours: SelfNeighbours, *, k1: int, k2: int, distance_power: int) -> csr_array:
+def encode(values: np.ndarray, neighbors: SelfNeighbors, *, k1: int, k2: int, distance_power: int) -> csr_array:
     """(N, N) sparse float64, rows summing to 1: the weights V of Eq. 8 after the local query expansion of Eq. 11.
 
-    values: (N, D) as `neighbours` were found in. neighbours: at least max(k1 + 1, k2) a row. The k nearest of a row are
+    values: (N, D) as `neighbors` were found in. neighbors: at least max(k1 + 1, k2) a row. The k nearest of a row are
     here, as in the published code, itself and k others; k1 / 2 is rounded to the even number where it lies half-way.
     """
-    reciprocal = _expanded(neighbours.indices, k1)
-    weights = _weights(values, neighbours, reciprocal, distance_power)
+    reciprocal = _expanded(neighbors.indices, k1)
+    weights = _weights(values, neighbors, reciprocal, distance_power)
     # Each row becomes the mean over itself and its k2 - 1 nearest.
     number = len(weights.indptr) - 1
     mean = csr_array(
-        (np.full(number * k2, 1 / k2), neighbours.indices[:, :k2].ravel(), np.arange(0, number * k2 + 1, k2)),
+        (np.full(number * k2, 1 / k2), neighbors.indices[:, :k2].ravel(), np.arange(0, number * k2 + 1, k2)),
         shape=weights.shape,
     )
     return mean @ weights
 
 
-def normalised(squared: np.ndarray, largest: np.ndarray, distance_power: int) -> np.ndarray:
+def normalized(squared: np.ndarray, largest: np.ndarray, distance_power: int) -> np.ndarray:
     """Squared distances over the largest of their row, to the power; 0 where all distances of the row are."""
     return (squared / np.where(largest > 0, largest, 1.0)) ** distance_power
 
@@ -69,24 +69,22 @@ def _expanded(indices: np.ndarray, k1: int) -> csr_array:
     return found
 
 
-def _weights(values: np.ndarray, neighbours: SelfNeighbours, members: csr_array, distance_power: int) -> csr_array:
+def _weights(values: np.ndarray, neighbors: SelfNeighbors, members: csr_array, distance_power: int) -> csr_array:
     """(N, N) sparse float64: exp(-d / max d) on the members of each row, over the sum of the row."""
     number = len(values)
     rows = np.repeat(np.arange(number), np.diff(members.indptr))
-    squared = _pair_distances(values, neighbours, rows, members.indices)
-    weights = np.exp(-normalised(squared, neighbours.largest[rows], distance_power))
+    squared = _pair_distances(values, neighbors, rows, members.indices)
+    weights = np.exp(-normalized(squared, neighbors.largest[rows], distance_power))
     weights /= np.add.reduceat(weights, members.indptr[:-1])[rows]
     return csr_array((weights, members.indices, members.indptr), shape=members.shape)
 
 
-def _pair_distances(
-    values: np.ndarray, neighbours: SelfNeighbours, rows: np.ndarray, columns: np.ndarray
-) -> np.ndarray:
-    """(n,) float64 distances of pairs in row order, looked up where they are among the neighbours."""
+def _pair_distances(values: np.ndarray, neighbors: SelfNeighbors, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(n,) float64 distances of pairs in row order, looked up where they are among the neighbors."""
     number = len(values)
-    by_index = np.argsort(neighbours.indices, axis=1)
-    known = np.arange(number)[:, None] * number + np.take_along_axis(neighbours.indices, by_index, axis=1)
-    distances = np.take_along_axis(neighbours.distances, by_index, axis=1).ravel()
+    by_index = np.argsort(neighbors.indices, axis=1)
+    known = np.arange(number)[:, None] * number + np.take_along_axis(neighbors.indices, by_index, axis=1)
+    distances = np.take_along_axis(neighbors.distances, by_index, axis=1).ravel()
     known = known.ravel()
     wanted = rows * number + columns
     place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)

@@ -1,8 +1,8 @@
 """k-reciprocal re-ranking (Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017).
 
 The re-ranked distance of a query and a gallery image is (1 - weight) J + weight O. J is the Jaccard distance of their
-neighbourhoods (see `reciprocal`), O = (d / m)^distance_power with d their squared Euclidean distance and m the largest
-of the query to any image, query or gallery. The power, which the weights of the neighbourhoods share, is where two
+neighborhoods (see `reciprocal`), O = (d / m)^distance_power with d their squared Euclidean distance and m the largest
+of the query to any image, query or gallery. The power, which the weights of the neighborhoods share, is where two
 published programs differ:
 
 - distance_power 2: deep-person-reid (torchreid), which squares the squared distances it is given once more;
@@ -20,7 +20,7 @@ import numpy as np
 
 from reid.errors import InputError
 from reid.ranking.arrays import all_rows
-from reid.ranking.distance import normalise_rows
+from reid.ranking.distance import normalize_rows
 from reid.ranking.exact import first_pass
 from reid.ranking.exact.neighbors import check_rows, nearest_and_largest
 from reid.ranking.exact.pair_distances import paired_distances
@@ -47,7 +47,7 @@ def rerank_ranking(
 ) -> Ranking:
     """The ranks of every query's true matches by re-ranked distance in float64, equal distances by gallery index.
 
-    Arguments as in `rerank_blocks`; protocol and its errors as in `evaluate`. All images of the gallery are neighbours,
+    Arguments as in `rerank_blocks`; protocol and its errors as in `evaluate`. All images of the gallery are neighbors,
     junk too. float32 decides where its error bound allows; what it leaves open is computed in float64. Tensors and
     shards are brought into the host's memory.
     """
@@ -65,7 +65,7 @@ def rerank_ranking(
         own = slice(offsets[i], offsets[i + 1])
         matches = places[own]
         wanted[own] = mixture.mixed(i, squared[own], row.shared[matches])
-        row.distances[protocol.unlabelled] = np.inf
+        row.distances[protocol.unlabeled] = np.inf
         row.distances[protocol.same_camera[i]] = np.inf
         ranks[own], still_open = _compare(mixture, i, row, wanted[own], matches, first_target=int(offsets[i]))
         left.append(still_open)
@@ -89,12 +89,12 @@ def rerank_blocks(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (index of the first query, re-ranked distances (b, G) float32) for `block` queries at a time, b <= block.
 
-    query: (Q, D), gallery: (G, D), floating. k1: neighbours of the reciprocal sets; k2: rows averaged by the local
+    query: (Q, D), gallery: (G, D), floating. k1: neighbors of the reciprocal sets; k2: rows averaged by the local
     query expansion, 1 for none; weight: lambda, the share of the original distance, 0 .. 1; distance_power: 2 or 1,
     see the module. With `cosine` rows are first divided by their length: their squared distance is 2 (1 - cos), and
     the factor cancels. The yielded array is one buffer: the caller may change it, and the next block overwrites it.
     Neither an N x N nor a Q x G array is held, N = Q + G: memory is a copy of the features, half as much again while
-    neighbours are sought, and some hundred numbers a row.
+    neighbors are sought, and some hundred numbers a row.
     Raises InputError for arguments out of range, k1 >= N, k2 > N, differing widths and what is no metric.
     """
     if block < 1:
@@ -117,11 +117,11 @@ def _mixture(
     check_rows(query, "query feature")
     check_rows(gallery, "gallery feature")
     if metric == "cosine":
-        query, gallery = normalise_rows(query), normalise_rows(gallery)
+        query, gallery = normalize_rows(query), normalize_rows(gallery)
     values, number = np.concatenate([query, gallery]), len(query)
-    neighbours = nearest_and_largest(values, max(k1 + 1, k2))
-    vectors = encode(values, neighbours, k1=k1, k2=k2, distance_power=distance_power)
-    inverted, largest = vectors[number:].tocsc(), neighbours.largest[:number]
+    neighbors = nearest_and_largest(values, max(k1 + 1, k2))
+    vectors = encode(values, neighbors, k1=k1, k2=k2, distance_power=distance_power)
+    inverted, largest = vectors[number:].tocsc(), neighbors.largest[:number]
     mixture = Mixture(query, gallery, vectors[:number], inverted, largest, weight, distance_power)
     return mixture, values if values.dtype == np.float32 else values.astype(np.float32)
 

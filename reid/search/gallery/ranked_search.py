@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from reid.errors import InputError
-from reid.ranking import normalise_rows
-from reid.ranking.search import Neighbours
+from reid.ranking import normalize_rows
+from reid.ranking.search import Neighbors
 from reid.ranking.unit_search import nearest_of_units
 from reid.search.gallery.snapshot import Snapshot
 
-# A nearest-neighbour search over `snapshot.living()`: (Q, D) float32, k -> indices into it and squared distances.
-Nearest = Callable[[np.ndarray, int], Neighbours]
+# A nearest-neighbor search over `snapshot.living()`: (Q, D) float32, k -> indices into it and squared distances.
+Nearest = Callable[[np.ndarray, int], Neighbors]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def find(
 
 def mean_query(rows: np.ndarray) -> np.ndarray:
     """Several crops of one person as one query: (n, D) -> (1, D) float32, the mean row, of length 1."""
-    return normalise_rows(np.asarray(rows, dtype=np.float64).mean(axis=0, keepdims=True))
+    return normalize_rows(np.asarray(rows, dtype=np.float64).mean(axis=0, keepdims=True))
 
 
 def _answers(

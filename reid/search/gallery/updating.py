@@ -37,7 +37,7 @@ class Update:
     unchanged: int = 0
     added: int = 0
     changed: int = 0
-    relabelled: int = 0
+    relabeled: int = 0
     vanished: int = 0
     removed: int = 0
     embedded: int = 0
@@ -72,7 +72,7 @@ def update(
         raise InputError(f"{names.folder}: {names.unnameable[0]!a} has a name that is not in UTF-8; give it another")
     known, here = gallery.crops(), {crop.path for crop in names.crops}
     todo: list[Crop] = []
-    relabelled: list[tuple[Crop, bytes]] = []
+    relabeled: list[tuple[Crop, bytes]] = []
     for crop in names.crops:
         was, digest, removed = known.get(crop.path, (None, b"", False))
         if removed:
@@ -82,13 +82,13 @@ def update(
         else:
             done.unchanged += 1
             if was.labels != crop.labels:
-                relabelled.append((crop, digest))
+                relabeled.append((crop, digest))
     # A path that the user removed is remembered, should it come back.
     vanished = [path for path, (_, _, removed) in known.items() if path not in here and not removed]
-    if relabelled or vanished:
+    if relabeled or vanished:
         with hold():
-            gallery.commit(relabelled, vanished=vanished)
-    done.relabelled, done.vanished = len(relabelled), len(vanished)
+            gallery.commit(relabeled, vanished=vanished)
+    done.relabeled, done.vanished = len(relabeled), len(vanished)
     work = _Work(gallery, names.folder, embed, set(known), done, skip_broken, hold)
     try:
         with tqdm(total=len(todo), desc="index", unit="img", leave=False, disable=None if progress else True) as bar:

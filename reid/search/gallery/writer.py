@@ -243,5 +243,5 @@ def _check_rows(rows: np.ndarray, dim: int) -> None:
     if len(wrong):
         raise InputError(
             f"{len(wrong)} of {len(rows)} features have no length 1, the first {np.sqrt(squared[wrong[0]]):.6g}: an "
-            "index holds L2-normalised rows; does the network give zeros or NaN?"
+            "index holds L2-normalized rows; does the network give zeros or NaN?"
         )

@@ -8,9 +8,9 @@ import torch
 
 from reid.data.augmentation import random_numbers as draws
 from reid.data.augmentation.augment import _erase_all, _move_all, augment, boxes, erase, move
-from reid.data.augmentation.jitter import Jitter, jitter_colours
+from reid.data.augmentation.jitter import Jitter, jitter_colors
 from reid.data.augmentation.random_numbers import draw
-from reid.data.images.normalization import normalise
+from reid.data.images.normalization import normalize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -30,17 +30,17 @@ def images() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_normalise_is_the_formula_per_channel(images, dtype):
-    # more than are normalised together
+def test_normalize_is_the_formula_per_channel(images, dtype):
+    # more than are normalized together
     many = images.repeat(3, 1, 4, 4).to(dtype)
     wanted = (many.numpy().astype(np.float64) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
-    result = normalise(many, MEAN, STD)
+    result = normalize(many, MEAN, STD)
     assert result.dtype == torch.float32
     np.testing.assert_allclose(result.numpy(), wanted, atol=1e-6)
 
 
-def test_nothing_is_normalised_to_nothing():
-    assert normalise(torch.empty(0, 3, 8, 4, dtype=torch.uint8), MEAN, STD).shape == (0, 3, 8, 4)
+def test_nothing_is_normalized_to_nothing():
+    assert normalize(torch.empty(0, 3, 8, 4, dtype=torch.uint8), MEAN, STD).shape == (0, 3, 8, 4)
 
 
 @pytest.mark.parametrize("pad", [0, 3, 20])
@@ -115,15 +115,15 @@ def test_a_square_of_known_area_is_erased():
     assert (found[:, 2:] == 10).all()
 
 
-def test_augment_without_any_step_is_the_normalisation(images):
+def test_augment_without_any_step_is_the_normalization(images):
     plain = augment(images, table(64), flip=0, pad=0, erasing=0, mean=MEAN, std=STD)
-    assert torch.equal(plain, normalise(images, MEAN, STD))
+    assert torch.equal(plain, normalize(images, MEAN, STD))
 
 
 def test_augment_chains_the_steps(images):
     before, numbers, jitter = images.clone(), table(64, 5), Jitter(0.3, 0.3)
     moved = move(images, numbers[:, draws.FLIP] < 0.5, (numbers[:, draws.CROP] * 5).astype(np.int64), 2)
-    wanted = erase(normalise(jitter_colours(moved, jitter, numbers), MEAN, STD), boxes(numbers, (32, 16), 0.7))
+    wanted = erase(normalize(jitter_colors(moved, jitter, numbers), MEAN, STD), boxes(numbers, (32, 16), 0.7))
     options = {"flip": 0.5, "pad": 2, "erasing": 0.7, "mean": MEAN, "std": STD, "jitter": jitter}
     assert torch.equal(augment(images, numbers, **options), wanted) and torch.equal(images, before)
     assert not torch.equal(augment(images, table(64, 6), **options), wanted)

@@ -1,4 +1,4 @@
-"""Colour jitter of a batch against torchvision's functions, image by image."""
+"""Color jitter of a batch against torchvision's functions, image by image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from reid.data.augmentation import random_numbers as draws
-from reid.data.augmentation.jitter import Jitter, _changed, jitter_colours
+from reid.data.augmentation.jitter import Jitter, _changed, jitter_colors
 from reid.data.augmentation.random_numbers import draw
 
 STEPS = (
@@ -24,7 +24,7 @@ STEPS = (
 @pytest.fixture
 def images() -> torch.Tensor:
     batch = torch.randint(0, 256, (48, 3, 16, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    batch[0], batch[1] = 0, 255  # without any colour
+    batch[0], batch[1] = 0, 255  # without any color
     batch[2, :] = batch[2, :1]
     return batch
 
@@ -35,7 +35,7 @@ def images() -> torch.Tensor:
 )
 def test_each_image_is_what_the_library_makes_of_it(images, jitter):
     numbers = draw(7, range(48), [0] * 48)
-    result = jitter_colours(images, jitter, numbers)
+    result = jitter_colors(images, jitter, numbers)
     orders = list(itertools.permutations(range(4)))
     strength = (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
     used = set()
@@ -53,9 +53,9 @@ def test_each_image_is_what_the_library_makes_of_it(images, jitter):
     assert not torch.allclose(result, images.float(), atol=1)
 
 
-def test_some_images_keep_their_colours(images):
+def test_some_images_keep_their_colors(images):
     numbers = draw(0, range(48), [0] * 48)
-    result = jitter_colours(images, Jitter(brightness=0.5, probability=0.5), numbers)
+    result = jitter_colors(images, Jitter(brightness=0.5, probability=0.5), numbers)
     same = (result == images).flatten(1).all(1).numpy()
     # the first image is black and stays so
     np.testing.assert_array_equal(same[1:], numbers[1:, draws.JITTER] >= 0.5)

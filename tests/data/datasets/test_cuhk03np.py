@@ -41,7 +41,7 @@ def told(split: Split, part: str) -> list[tuple[str, int, int]]:
 
 @pytest.fixture
 def protocol(tmp_path: Path) -> Callable[..., Path]:
-    """The `.mat` of the labelled boxes, parts of it exchanged, and empty images beside it."""
+    """The `.mat` of the labeled boxes, parts of it exchanged, and empty images beside it."""
 
     def write(images: str = "cuhk03_labeled", **changes: Any) -> Path:
         folder = tmp_path / "cuhk03"
@@ -64,7 +64,7 @@ def test_the_three_folders_are_found_and_read(tmp_path: Path, make_folder: Calla
     assert told(split, "query") == [("0003_c1_22.png", 3, 1), ("0003_c2_27.png", 3, 2)]
 
 
-def test_labelled_and_detected_are_told_apart(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
+def test_labeled_and_detected_are_told_apart(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
     for folder in ("labeled", "detected"):
         make_folder(tmp_path / "cuhk03-np" / folder, NAMES)
     for box, folder in (("labelled", "labeled"), ("detected", "detected")):
@@ -96,9 +96,7 @@ def test_the_official_counts_are_demanded(
 
 
 def test_the_protocol_is_held_to_the_official_counts_too(protocol: Callable[..., Path]) -> None:
-    with pytest.raises(
-        InputError, match=r"cuhk03 differs from .*CUHK03-NP \(labelled\): train has 2 images, not 7,368"
-    ):
+    with pytest.raises(InputError, match=r"cuhk03 differs from .*CUHK03-NP \(labeled\): train has 2 images, not 7,368"):
         read(protocol(), strict=True)
 
 
@@ -141,7 +139,5 @@ def test_a_zip_is_to_be_unpacked_by_hand(tmp_path: Path) -> None:
     (tmp_path / "cuhk03-np.zip").touch()
     with pytest.raises(InputError, match=r"cuhk03-np\.zip: .*unpack it by hand"):
         read(tmp_path / "cuhk03-np.zip")
-    with pytest.raises(
-        InputError, match=r"no CUHK03-NP \(labelled\) here, it holds cuhk03-np\.zip.*cuhk03-np/labeled/"
-    ):
+    with pytest.raises(InputError, match=r"no CUHK03-NP \(labeled\) here, it holds cuhk03-np\.zip.*cuhk03-np/labeled/"):
         read(tmp_path)

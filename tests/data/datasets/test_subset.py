@@ -20,7 +20,7 @@ def test_so_many_identities_evenly_spread_with_all_their_images(share: float, ke
     identities = sorted(part.train_labels())
     assert len(identities) == kept
     gaps = [b - a for a, b in itertools.pairwise(identities)]
-    assert max(gaps) - min(gaps) <= 3  # neighbours are 3 apart in number
+    assert max(gaps) - min(gaps) <= 3  # neighbors are 3 apart in number
     assert part.train == tuple(image for image in whole.train if image.identity in identities)
     assert (part.query, part.gallery) == (whole.query, whole.gallery)
     assert share_of_identities(split(10), share) == part

@@ -51,7 +51,7 @@ def test_resizing_is_antialiased_height_by_width(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P"])
-def test_every_colour_mode_becomes_rgb(tmp_path, mode):
+def test_every_color_mode_becomes_rgb(tmp_path, mode):
     path = tmp_path / ("image.jpg" if mode in ("L", "CMYK") else "image.png")
     Image.new("RGB", (64, 128), (204, 204, 204)).convert(mode).save(path)
     image = decode([str(path)], tmp_path)[0]
@@ -226,7 +226,7 @@ def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
-def test_a_faster_neighbour_keeps_its_folder(tmp_path):
+def test_a_faster_neighbor_keeps_its_folder(tmp_path):
     with new_folder(tmp_path / "made") as partial:
         (partial / "file").write_text("slow")
         (tmp_path / "made").mkdir()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from reid.data.augmentation.jitter import Jitter
-from reid.data.images.normalization import normalise
+from reid.data.images.normalization import normalize
 from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.data.loading.prefetch import prefetched
 from reid.data.loading.samplers import Sampler
@@ -84,7 +84,7 @@ def test_the_sample_is_fixed_and_not_augmented():
     assert [len(labels) for _, labels in first] == [5, 5, 2]
     for (images, labels), (same, _) in zip(first, again, strict=True):
         assert torch.equal(images, same)
-        assert torch.equal(images, normalise(torch.from_numpy(loader.images[labels.numpy()]), MEAN, STD))
+        assert torch.equal(images, normalize(torch.from_numpy(loader.images[labels.numpy()]), MEAN, STD))
     chosen = {label for _, labels in first for label in labels.tolist()}
     assert len(chosen) == 12 and chosen != {
         label for _, labels in loader.sample(12, seed=2) for label in labels.tolist()
@@ -148,7 +148,7 @@ def test_test_images_come_in_order_and_unchanged(tmp_path):
     loader = TestLoader(mapped, labels, labels, tuple(map(str, labels)), 10, MEAN, STD, "cpu")
     batches = list(loader)
     assert [len(batch) for batch in batches] == [10, 10, 3] and len(loader) == 3
-    assert torch.equal(torch.cat(batches), normalise(torch.from_numpy(numbered()), MEAN, STD))
+    assert torch.equal(torch.cat(batches), normalize(torch.from_numpy(numbered()), MEAN, STD))
     assert torch.equal(torch.cat(list(loader)), torch.cat(batches))
 
 

@@ -96,7 +96,7 @@ def test_a_rotation_in_exif_is_not_applied(tmp_path: Path) -> None:
     assert found[0, :, :16].min() > 240 and found[0, :, 24:].max() < 15
 
 
-def test_batches_of_neighbours_of_one_size(tmp_path: Path) -> None:
+def test_batches_of_neighbors_of_one_size(tmp_path: Path) -> None:
     sizes = [(8, 12), (8, 12), (8, 12), (12, 8), (8, 12)]
     pictures = [saved(tmp_path / f"{i}.png", *size, seed=i) for i, size in enumerate(sizes)]
     images = [WholeImage(str(tmp_path / f"{i}.png")) for i in range(len(sizes))]

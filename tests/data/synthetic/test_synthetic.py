@@ -157,13 +157,13 @@ def test_wardrobe_is_skewed() -> None:
     people = [draw_appearance(np.random.default_rng(number)) for number in range(600)]
     plain = sum(person.top.pattern == "plain" for person in people) / len(people)
     assert abs(plain - dict(PATTERN_SHARES)["plain"]) < 0.08
-    colourless = sum(max(person.top.colour) - min(person.top.colour) < 60 for person in people) / len(people)
-    assert colourless > 0.45, "most people should wear black, white or grey"
+    colorless = sum(max(person.top.color) - min(person.top.color) < 60 for person in people) / len(people)
+    assert colorless > 0.45, "most people should wear black, white or gray"
     assert sum(share for _, share in TOP_SHARES) == pytest.approx(1.0)
 
 
 def torso(world: World, subject: int, camera: int, index: int) -> np.ndarray:
-    """Mean colour (3,) of the middle of the chest."""
+    """Mean color (3,) of the middle of the chest."""
     picture = Picture(PARTS["train"], "", subject, camera, subject, "person", index)
     image = np.asarray(Image.open(io.BytesIO(world.jpeg(picture))), dtype=float)
     return image[34:52, 27:37].mean(axis=(0, 1))
@@ -173,9 +173,9 @@ def dressed(world: World, wanted: str) -> int:
     """The first identity in a plain red or a plain blue top, without jacket or bag."""
 
     def fits(person: Appearance) -> bool:
-        red, green, blue = person.top.colour
-        colour = red > green + 90 and red > blue + 90 if wanted == "red" else blue > red + 60 and blue > green + 30
-        return colour and person.top.pattern == "plain" and person.jacket is None and person.bag == "none"
+        red, green, blue = person.top.color
+        color = red > green + 90 and red > blue + 90 if wanted == "red" else blue > red + 60 and blue > green + 30
+        return color and person.top.pattern == "plain" and person.jacket is None and person.bag == "none"
 
     return next(number for number in range(1, 2000) if fits(world.person(number)))
 
@@ -184,10 +184,10 @@ def test_identity_shows_in_the_picture() -> None:
     world = World(0)
     red, blue = dressed(world, "red"), dressed(world, "blue")
     images = [(who, camera, index) for who in (red, blue) for camera in (1, 2, 3) for index in range(3)]
-    colours = np.array([torso(world, *image) for image in images])
-    tone = colours[:, 0] - colours[:, 2]  # red against blue
+    colors = np.array([torso(world, *image) for image in images])
+    tone = colors[:, 0] - colors[:, 2]  # red against blue
     assert np.median(tone[:9]) > np.median(tone[9:]) + 40
-    distances = np.linalg.norm(colours[:9, None] - colours, axis=2)
+    distances = np.linalg.norm(colors[:9, None] - colors, axis=2)
     nearer = np.median(distances[:, :9], axis=1) < np.median(distances[:, 9:], axis=1)
     assert nearer.mean() >= 0.75
 

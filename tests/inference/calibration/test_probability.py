@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from calibration.test_thresholds import drawn, one_dimension
+from inference.calibration.test_thresholds import drawn, one_dimension
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 

@@ -17,7 +17,7 @@ Describe = Callable[..., Facts]
 
 
 def evaluated(backbone: str, seed: int = 0, **options: Any) -> ReidNetwork:
-    """A network from scratch whose normalisations have statistics of their own, as after a training."""
+    """A network from scratch whose normalizations have statistics of their own, as after a training."""
     torch.manual_seed(seed)
     network = build_network(backbone, num_classes=7, **options)
     for part in network.modules():

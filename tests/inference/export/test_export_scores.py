@@ -87,8 +87,8 @@ def test_of_the_very_form(run: DrawnRun, describe: Callable[..., Facts]) -> None
     found = find_scores(run.folder / "checkpoints" / "rri_last.pth", wanted["correlation"])  # type: ignore[arg-type]
     assert found is not None
     for feature in ("input", "output"):
-        for normalised in (True, False):
+        for normalized in (True, False):
             for flip in (True, False):
-                score = found.of(describe(feature=feature, normalised=normalised, flip=flip).form)
+                score = found.of(describe(feature=feature, normalized=normalized, flip=flip).form)
                 assert score is not None
-                assert (score["feature"], score["normalized"], score["flip"]) == (feature, normalised, flip)
+                assert (score["feature"], score["normalized"], score["flip"]) == (feature, normalized, flip)

@@ -126,7 +126,7 @@ def test_the_onnx_file_tells_what_it_is_and_nothing_else(osnet: ReidNetwork, exp
     for word in (b".py", b"stack_trace", str(Path(__file__).parents[3]).encode(), b"classifier"):
         assert word not in data
     weights = sum(tensor.numel() for name, tensor in osnet.named_parameters() if not name.startswith("classifier"))
-    assert 4 * weights < 1.02 * len(data) < 1.2 * 4 * weights  # batch normalisation is in the convolutions
+    assert 4 * weights < 1.02 * len(data) < 1.2 * 4 * weights  # batch normalization is in the convolutions
 
 
 def test_the_torch_file_carries_the_same(exported: Exported) -> None:
@@ -166,7 +166,7 @@ def test_poolings_and_norms(
     network = make("small_convolution", pooling=pooling, pooling_options=options, norm=norm)
     if hasattr(network.pooling, "omega"):
         torch.nn.init.normal_(network.pooling.omega.weight)
-    facts = describe(normalised=False)
+    facts = describe(normalized=False)
     pixels = drawn_crops((128, 64), count=5)
     data, difference = checked_file(network, facts, pixels, format="onnx")
     with torch.no_grad():
@@ -191,7 +191,7 @@ def test_local_connection_is_unfolded(make: Make, describe: Describe) -> None:
     assert 0 < difference < 1e-5
 
 
-def test_normalising_inside_is_normalising_outside(make: Make, describe: Describe) -> None:
+def test_normalizing_inside_is_normalizing_outside(make: Make, describe: Describe) -> None:
     network = make(
         "small_convolution", eigenlayer_dim=16, eigenlayer_parametrization="scaled_orthogonal", pooling="average_max"
     )
@@ -256,12 +256,12 @@ def test_a_card_that_cannot_be_written_takes_its_file_along(tmp_path: Path, monk
 
 def test_crops_of_files_and_folders(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
-    colours = [(10 * i, 0, 0) for i in range(9)]
-    for number, colour in enumerate(colours):
-        Image.new("RGB", (20, 40), colour).save(tmp_path / "deep" / f"{number}.png")
+    colors = [(10 * i, 0, 0) for i in range(9)]
+    for number, color in enumerate(colors):
+        Image.new("RGB", (20, 40), color).save(tmp_path / "deep" / f"{number}.png")
     pixels = read_crops([tmp_path, tmp_path / "deep" / "3.png"], (32, 16))
     assert pixels.shape == (10, 3, 32, 16) and pixels.dtype == torch.uint8
-    assert pixels[:, 0, 0, 0].tolist() == [*(c[0] for c in colours), 30]
+    assert pixels[:, 0, 0, 0].tolist() == [*(c[0] for c in colors), 30]
     assert read_crops([tmp_path], (32, 16), most=3)[:, 0, 0, 0].tolist() == [0, 40, 80]
     (tmp_path / "deep" / "x.jpg").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"x\.jpg"):

@@ -31,7 +31,7 @@ def render(facts: Facts, measured: Measured | None = None, format: str = "onnx",
 
 
 def test_scores_in_the_form_of_the_file(describe: Describe) -> None:
-    facts = describe(facts={"trained_on": ("market1501", "cuhk01"), "licence": "CC-BY-NC-4.0"})
+    facts = describe(facts={"trained_on": ("market1501", "cuhk01"), "license": "CC-BY-NC-4.0"})
     other = {**SCORE, "normalized": False, "rank1": 0.111}
     front, text = read(render(facts, Measured("market1501", (other, SCORE), "scores.json")))
     assert front["license"] == "cc-by-nc-4.0" and "license_name" not in front
@@ -72,14 +72,14 @@ def test_a_converted_checkpoint_is_called_one(describe: Describe) -> None:
 
 
 def test_words_of_the_user_are_text(describe: Describe) -> None:
-    facts = describe(facts={"licence": "ours: 'no' | #1", "data": "A | <b>set</b> of [ours](x) *"})
+    facts = describe(facts={"license": "ours: 'no' | #1", "data": "A | <b>set</b> of [ours](x) *"})
     front, text = read(render(facts))
     assert (front["license"], front["license_name"]) == ("other", "ours: 'no' | #1")
     assert "A \\| \\<b\\>set\\</b\\> of \\[ours\\]\\(x\\) \\*" in text
     with pytest.raises(InputError, match="--data must be one line"):
         describe(facts={"data": "two\nlines"})
-    with pytest.raises(InputError, match="--licence is empty"):
-        describe(facts={"licence": ""})
+    with pytest.raises(InputError, match="--license is empty"):
+        describe(facts={"license": ""})
 
 
 @pytest.mark.parametrize(("preprocessing", "resize"), [("tracker", "bicubic"), ("inside", "bilinear")])

@@ -18,7 +18,7 @@ from reid.training.optimizer import Solver, make_optimizer, rate_factors
 CONVOLUTIONS = 96 * (3 * 121 + 1) + 256 * (48 * 25 + 1) + 384 * (256 * 9 + 1) + (384 + 256) * (192 * 9 + 1)
 
 
-def response_normalised(maps: Tensor) -> Tensor:
+def response_normalized(maps: Tensor) -> Tensor:
     """Krizhevsky et al. 2012, section 3.3, with Caffe's alpha / n."""
     out = torch.empty_like(maps)
     channels = maps.shape[1]
@@ -44,8 +44,8 @@ def by_hand(weights: dict[str, Tensor], images: Tensor) -> Tensor:
         parts = [functional.conv2d(part, w, b, stride, padding) for part, w, b in pairs]
         return torch.cat(parts, 1).clamp(min=0)
 
-    maps = response_normalised(pool(convolution(1, images, 4, 0, 1)))
-    maps = response_normalised(pool(convolution(2, maps, 1, 2, 2)))
+    maps = response_normalized(pool(convolution(1, images, 4, 0, 1)))
+    maps = response_normalized(pool(convolution(2, maps, 1, 2, 2)))
     maps = convolution(4, convolution(3, maps, 1, 1, 1), 1, 1, 2)
     return pool(convolution(5, maps, 1, 1, 2))
 
@@ -56,7 +56,7 @@ def test_trunk_is_caffenet() -> None:
     with torch.no_grad():
         for name, parameter in trunk.named_parameters():
             assert parameter.std().item() == pytest.approx(0.01, rel=0.05) if name.endswith("weight") else True
-            parameter.mul_(5.0 if name.endswith("weight") else 0.1)  # so that response normalisation is felt
+            parameter.mul_(5.0 if name.endswith("weight") else 0.1)  # so that response normalization is felt
         images = 40 * torch.randn(1, 3, 227, 227, dtype=torch.float64)
         maps = trunk(images)
         expected = by_hand(dict(trunk.state_dict()), images)

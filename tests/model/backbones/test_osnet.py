@@ -20,7 +20,7 @@ from reid.model.backbones.osnet import OSBlock, OSNet
 from reid.model.pretrained import load_pretrained
 
 
-def randomise(module: nn.Module, seed: int = 0) -> None:
+def randomize(module: nn.Module, seed: int = 0) -> None:
     """Weights and running statistics that leave no term of a formula at zero or one."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in module.state_dict().items():
@@ -68,7 +68,7 @@ def block_by_hand(tensors: dict[str, Tensor], maps: Tensor) -> Tensor:
 @pytest.mark.parametrize(("d_in", "d_out"), [(64, 128), (128, 128)])
 def test_block_is_the_paper_s(d_in: int, d_out: int) -> None:
     block = OSBlock(d_in, d_out).double().eval()
-    randomise(block)
+    randomize(block)
     maps = torch.rand(2, d_in, 7, 5, dtype=torch.float64) - 0.5
     with torch.no_grad():
         expected = block_by_hand(dict(block.state_dict()), maps)
@@ -137,7 +137,7 @@ def test_published_statistics_are_met_on_photographs(real_weights: Path, real_da
 
 def test_wider_pooling_makes_the_first_linear_new(caplog: pytest.LogCaptureFixture) -> None:
     published = OSNet(0.25, num_classes=5)
-    randomise(published)
+    randomize(published)
     with caplog.at_level(logging.WARNING):
         neck = NECKS["osnet_x0_25"](256, weights=published.state_dict())
     assert "256" in caplog.text and "128" in caplog.text and "new" in caplog.text

@@ -20,7 +20,7 @@ GEOMETRIES = [(1, 0, 3), (2, 1, 3), ((2, 1), (0, 2), (3, 2)), ((1, 3), (2, 0), (
 DOCS = Path(__file__).parents[3] / "docs" / "parts.md"
 
 
-def randomise(layer: nn.Module, seed: int = 0) -> None:
+def randomize(layer: nn.Module, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -51,7 +51,7 @@ def test_local_connection_is_its_formula(
     stride: int | Pair, padding: int | Pair, kernel: int | Pair, channels_last: bool
 ) -> None:
     layer = LocallyConnected2d(3, 4, kernel, input_size=(9, 8), stride=stride, padding=padding).double()
-    randomise(layer)
+    randomize(layer)
     maps = torch.randn(2, 3, 9, 8, dtype=torch.float64)
     given = maps.contiguous(memory_format=torch.channels_last) if channels_last else maps
     out = layer(given)
@@ -65,7 +65,7 @@ def test_tiled_convolution_is_its_formula(
     stride: int | Pair, padding: int | Pair, kernel: int | Pair, tile: int | Pair
 ) -> None:
     layer = TiledConv2d(3, 2, kernel, tile=tile, stride=stride, padding=padding).double()
-    randomise(layer)
+    randomize(layer)
     maps = torch.randn(2, 3, 9, 8, dtype=torch.float64)
     assert torch.allclose(layer(maps), by_loops(maps, layer, layer.tile), atol=1e-12)
 
@@ -78,7 +78,7 @@ def test_the_limits_of_the_tile(stride: int | Pair, padding: int | Pair, kernel:
     local = LocallyConnected2d(3, 4, kernel, input_size=(9, 8), stride=stride, padding=padding).double()
     most = TiledConv2d(3, 4, kernel, tile=local.output_size, stride=stride, padding=padding).double()
     shared = LocallyConnected2d(3, 4, kernel, input_size=(9, 8), stride=stride, padding=padding).double()
-    randomise(local)
+    randomize(local)
     most.load_state_dict(local.state_dict())
     with torch.no_grad():
         one.weight[0, 0] = shared.weight[:] = convolution.weight.permute(0, 3, 2, 1)
@@ -101,7 +101,7 @@ def test_the_limits_of_the_tile(stride: int | Pair, padding: int | Pair, kernel:
 )
 def test_gradients(layer: nn.Module, channels_last: bool) -> None:
     layer = layer.double()
-    randomise(layer)
+    randomize(layer)
     parameters = {name: p.detach().requires_grad_() for name, p in layer.named_parameters()}
     maps = torch.randn(2, 2, 5, 4, dtype=torch.float64, requires_grad=True)
 

@@ -25,7 +25,7 @@ from reid.io.safetensors_files import save_safetensors
 from reid.model.foreign import FAMILIES, convert
 from reid.model.network import ReidNetwork
 
-# What is written, the architecture that is recognised, the feature that is compared, KEY VALUE pairs.
+# What is written, the architecture that is recognized, the feature that is compared, KEY VALUE pairs.
 CASES: dict[str, tuple[Callable[[], Foreign], str, str, str, tuple[str, ...]]] = {
     "torchreid resnet18": (models.torchreid_resnet, "torchreid", "resnet18", "input", ()),
     "torchreid resnet50": (lambda: models.torchreid_resnet("resnet50"), "torchreid", "resnet50", "input", ()),
@@ -245,7 +245,7 @@ def test_another_depth_is_told(images: Tensor) -> None:
     wide = models.osnet().state | {"conv1.conv.weight": torch.ones(20, 3, 7, 7)}
     with pytest.raises(InputError, match=r"\(20, 3, 7, 7\) is none of those here"):
         convert(wide, source="f")
-    with pytest.raises(InputError, match="instance normalisation"):
+    with pytest.raises(InputError, match="instance normalization"):
         convert(models.osnet().state | {"conv2.0.IN.weight": torch.ones(64)}, source="f")
 
 

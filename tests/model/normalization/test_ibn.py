@@ -16,10 +16,10 @@ from reid.errors import InputError
 from reid.model import BACKBONES
 from reid.model.backbones.resnet import ResNetTrunk
 from reid.model.network import build_network
-from reid.model.normalization import IBN, normalise
+from reid.model.normalization import IBN, normalize
 
 
-def randomise(module: nn.Module, seed: int = 0) -> None:
+def randomize(module: nn.Module, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point():
@@ -29,7 +29,7 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
 
 def test_ibn_is_instance_on_one_half_and_batch_on_the_other() -> None:
     norm = nn.BatchNorm2d(6)
-    randomise(norm)
+    randomize(norm)
     layer = IBN(norm).double()
     assert torch.equal(layer.BN.running_var, norm.running_var[3:].double())
     assert torch.equal(layer.BN.weight.detach(), norm.weight[3:].double())
@@ -45,7 +45,7 @@ def test_ibn_is_instance_on_one_half_and_batch_on_the_other() -> None:
 
 def keys(name: str, norm: str) -> set[str]:
     with torch.device("meta"):
-        return set(normalise(BACKBONES[name](), norm, network=name, pretrained=False).state_dict())
+        return set(normalize(BACKBONES[name](), norm, network=name, pretrained=False).state_dict())
 
 
 def test_names_of_ibn_net_are_the_published_ones() -> None:
@@ -64,16 +64,16 @@ def test_names_of_ibn_net_are_the_published_ones() -> None:
         f"{block}.IN.{part}" for block in ("layer1.1", "layer2.1") for part in parts[:2]
     }
     with torch.device("meta"):
-        made = normalise(BACKBONES["resnet50"](), "ibn_a", network="resnet50", pretrained=False)
+        made = normalize(BACKBONES["resnet50"](), "ibn_a", network="resnet50", pretrained=False)
     assert made.layer3[5].bn1.IN.weight.shape == made.layer3[5].bn1.BN.weight.shape == (128,)
     assert isinstance(made.layer4[0].bn1, nn.BatchNorm2d)
 
 
-def test_ibn_b_normalises_the_sum_before_the_relu() -> None:
+def test_ibn_b_normalizes_the_sum_before_the_relu() -> None:
     torch.manual_seed(0)
     trunk = BACKBONES["resnet50"]().double()
     old = copy.deepcopy(trunk.layer1[2]).eval()
-    normalise(trunk, "ibn_b", network="resnet50", pretrained=False).double()
+    normalize(trunk, "ibn_b", network="resnet50", pretrained=False).double()
     block = trunk.layer1[2].eval()
     maps = torch.randn(2, 256, 4, 4, dtype=torch.float64)
     given = maps.clone()
@@ -86,8 +86,8 @@ def test_ibn_b_normalises_the_sum_before_the_relu() -> None:
 def test_published_and_plain_weights_go_in(norm: str, caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
     plain = torchvision.models.resnet18(num_classes=10)
-    published = normalise(ResNetTrunk(copy.deepcopy(plain)), norm, network="resnet18", pretrained=False)
-    randomise(published)
+    published = normalize(ResNetTrunk(copy.deepcopy(plain)), norm, network="resnet18", pretrained=False)
+    randomize(published)
     weights = {**published.state_dict(), "fc.weight": plain.fc.weight, "fc.bias": plain.fc.bias}
     with caplog.at_level(logging.WARNING):
         net = build_network("resnet18", num_classes=3, weights=weights, norm=norm)
@@ -98,6 +98,6 @@ def test_published_and_plain_weights_go_in(norm: str, caplog: pytest.LogCaptureF
         build_network("resnet18", num_classes=3, weights=missing, norm=norm, source="f.pth")
     with caplog.at_level(logging.WARNING):
         net = build_network("resnet18", num_classes=3, weights=plain.state_dict(), norm=norm)
-    lost = "half the channels of 6 batch normalisations" if norm == "ibn_a" else "1 batch normalisation, the stem's"
-    assert f"resnet18: normalisation {norm} discards the pretrained statistics" in caplog.text and lost in caplog.text
+    lost = "half the channels of 6 batch normalizations" if norm == "ibn_a" else "1 batch normalization, the stem's"
+    assert f"resnet18: normalization {norm} discards the pretrained statistics" in caplog.text and lost in caplog.text
     assert torch.equal(net.backbone.state_dict()["layer3.1.conv2.weight"], plain.layer3[1].conv2.weight)

@@ -1,4 +1,4 @@
-"""Every normalisation against its formula in float64, its limits, its names, and in the trainer's own stages."""
+"""Every normalization against its formula in float64, its limits, its names, and in the trainer's own stages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reid.model import BACKBONES, NECKS
 from reid.model.backbones.resnet import ResNetTrunk
 from reid.model.eigenlayer import Eigenlayer
 from reid.model.network import ReidNetwork, build_network
-from reid.model.normalization import NORMS, BNNeck, CosineConv2d, CosineLinear, normalise
+from reid.model.normalization import NORMS, BNNeck, CosineConv2d, CosineLinear, normalize
 from reid.svdnet import decorrelate
 from reid.training.optimizer import Solver, freeze
 from reid.training.state import Hooks, TrainState
@@ -44,7 +44,7 @@ class Tiny(nn.Module):
         return self.bn2(self.conv2(self.bn1(self.conv1(images)).relu())).relu()
 
 
-def randomise(module: nn.Module, seed: int = 0) -> None:
+def randomize(module: nn.Module, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point():
@@ -52,11 +52,11 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
             tensor.copy_(noise + 0.5 if name.endswith("running_var") else noise - 0.4)
 
 
-def normalised(name: str, channels: int = 6, groups: int = 3) -> nn.Module:
+def normalized(name: str, channels: int = 6, groups: int = 3) -> nn.Module:
     """The layer that stands where BatchNorm2d(channels) was, in float64 with scale and shift off 1 and 0."""
     trunk = nn.Sequential(nn.Conv2d(1, channels, 1), nn.BatchNorm2d(channels))
-    layer = normalise(trunk, name, groups=groups, network="tiny", pretrained=False)[1].double()
-    randomise(layer)
+    layer = normalize(trunk, name, groups=groups, network="tiny", pretrained=False)[1].double()
+    randomize(layer)
     return layer
 
 
@@ -80,8 +80,8 @@ PARTS: dict[str, Callable[[int, int], tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_activations_are_normalised_over_their_part(name: str) -> None:
-    layer = normalised(name)
+def test_activations_are_normalized_over_their_part(name: str) -> None:
+    layer = normalized(name)
     assert {key for key, _ in layer.named_parameters()} == {"weight", "bias"}
     expected = by_parts(MAPS.numpy(), PARTS[name])
     expected = expected * layer.weight.detach().numpy()[:, None, None] + layer.bias.detach().numpy()[:, None, None]
@@ -92,18 +92,18 @@ def test_activations_are_normalised_over_their_part(name: str) -> None:
 
 def test_groups_lead_from_layer_to_instance() -> None:
     def groups_of(count: int) -> Tensor:
-        layer = normalised("group", groups=count)
+        layer = normalized("group", groups=count)
         return layer(MAPS)
 
-    assert torch.allclose(groups_of(1), normalised("layer")(MAPS), atol=1e-12)
-    assert torch.allclose(groups_of(6), normalised("instance")(MAPS), atol=1e-12)
+    assert torch.allclose(groups_of(1), normalized("layer")(MAPS), atol=1e-12)
+    assert torch.allclose(groups_of(6), normalized("instance")(MAPS), atol=1e-12)
     plain = functional.layer_norm(MAPS, MAPS.shape[1:])  # PyTorch's own over (C, H, W)
-    layer = normalised("layer")
+    layer = normalized("layer")
     assert torch.allclose(layer(MAPS), plain * layer.weight[:, None, None] + layer.bias[:, None, None], atol=1e-12)
 
 
 def test_weight_norm_is_g_v_over_its_length() -> None:
-    trunk = normalise(Tiny(), "weight", network="tiny", pretrained=False).double()
+    trunk = normalize(Tiny(), "weight", network="tiny", pretrained=False).double()
     convolution = trunk.conv2
     parts = convolution.parametrizations.weight
     with torch.no_grad():
@@ -123,13 +123,13 @@ def test_weight_norm_keeps_a_fitted_network_in_evaluation(name: str) -> None:
     trunk = BACKBONES[name]().double()
     for module in trunk.modules():
         if isinstance(module, nn.BatchNorm2d):
-            randomise(module)
+            randomize(module)
     trunk.eval()
     images = torch.randn(1, 3, 32, 16, dtype=torch.float64)
     with torch.no_grad():
         before = trunk(images)
         count = sum(isinstance(module, nn.BatchNorm2d) for module in trunk.modules())
-        normalise(trunk, "weight", network=name, pretrained=True)
+        normalize(trunk, "weight", network=name, pretrained=True)
         assert torch.allclose(trunk(images), before, rtol=1e-8, atol=1e-10 * float(before.abs().max()))
     assert before.abs().max() > 0
     assert sum(key.endswith("original0") for key in trunk.state_dict()) == count
@@ -151,7 +151,7 @@ def test_cosine_layer_and_classifier_by_loops() -> None:
 def test_cosine_convolution_by_loops(groups: int) -> None:
     layer = CosineConv2d(nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), groups=groups, bias=False)).double()
     assert layer.scale.unique().item() == pytest.approx((4 // groups * 6) ** 0.5)
-    randomise(layer)
+    randomize(layer)
     maps = torch.randn(2, 4, 5, 4, dtype=torch.float64)
     padded = functional.pad(maps, (0, 0, 1, 1)).numpy()
     out = layer(maps)
@@ -169,11 +169,11 @@ def test_cosine_convolution_by_loops(groups: int) -> None:
 @pytest.mark.parametrize(
     ("norm", "told"),
     [
-        ("instance", "discards the pretrained statistics, scale and shift of 20 batch normalisations"),
-        ("group", "discards the pretrained statistics, scale and shift of 20 batch normalisations"),
-        ("layer", "discards the pretrained statistics, scale and shift of 20 batch normalisations"),
-        ("cosine", "discards the pretrained statistics, scale and shift of 20 batch normalisations"),
-        ("weight", "folds the pretrained statistics, scale and shift of 20 batch normalisations"),
+        ("instance", "discards the pretrained statistics, scale and shift of 20 batch normalizations"),
+        ("group", "discards the pretrained statistics, scale and shift of 20 batch normalizations"),
+        ("layer", "discards the pretrained statistics, scale and shift of 20 batch normalizations"),
+        ("cosine", "discards the pretrained statistics, scale and shift of 20 batch normalizations"),
+        ("weight", "folds the pretrained statistics, scale and shift of 20 batch normalizations"),
         ("batch", ""),
         ("sync_batch", ""),
     ],
@@ -183,7 +183,7 @@ def test_a_lost_fit_is_told(norm: str, told: str, caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.WARNING):
         net = build_network("resnet18", num_classes=3, weights=weights, norm=norm)
         build_network("resnet18", num_classes=3, norm=norm)  # from scratch nothing is lost
-    assert caplog.text.count("normalisation ") == bool(told)
+    assert caplog.text.count("normalization ") == bool(told)
     assert told in caplog.text
     if not told:
         kept = net.backbone.state_dict()
@@ -195,11 +195,11 @@ def test_what_cannot_be_replaced_is_refused() -> None:
         InputError, match=r"osnet_x0_25: 32 groups do not divide the 16 channels of conv1\.bn; .* of 8,"
     ):
         build_network("osnet_x0_25", num_classes=3, norm="group")
-    with pytest.raises(InputError, match="unknown normalisation 'grup'; did you mean group"):
+    with pytest.raises(InputError, match="unknown normalization 'grup'; did you mean group"):
         build_network("osnet_x0_25", num_classes=3, norm="grup")
     with pytest.raises(InputError, match="for ResNets, not for osnet_x0_25"):
         build_network("osnet_x0_25", num_classes=3, norm="ibn_a")
-    with pytest.raises(InputError, match="caffenet has no batch normalisation that group could replace"):
+    with pytest.raises(InputError, match="caffenet has no batch normalization that group could replace"):
         build_network("caffenet", num_classes=3, norm="group")
     with pytest.raises(InputError, match=r"small_local: bn4 follows connection \(LocallyConnected2d\)"):
         build_network("small_local", num_classes=3, norm="weight")
@@ -242,10 +242,10 @@ def test_bnneck_stands_before_the_eigenlayer_without_a_shift() -> None:
     assert torch.allclose(features.var(0, unbiased=False)[features.std(0) > 0.5], torch.tensor(1.0), atol=0.05)
     freeze(net, ["norm"])
     assert not net.bnneck.weight.requires_grad
-    synchronised = build_network("osnet_x0_25", num_classes=7, bnneck=True, norm="sync_batch")
-    kinds = {type(module).__name__ for module in synchronised.modules() if "BatchNorm" in type(module).__name__}
-    assert kinds == {"SyncBatchNorm"} and set(synchronised.state_dict()) == set(net.state_dict())
-    assert synchronised.eval()(images).shape == (8, 7)
+    synchronized = build_network("osnet_x0_25", num_classes=7, bnneck=True, norm="sync_batch")
+    kinds = {type(module).__name__ for module in synchronized.modules() if "BatchNorm" in type(module).__name__}
+    assert kinds == {"SyncBatchNorm"} and set(synchronized.state_dict()) == set(net.state_dict())
+    assert synchronized.eval()(images).shape == (8, 7)
 
 
 def tiny_network(monkeypatch: pytest.MonkeyPatch, **options: Any) -> ReidNetwork:

@@ -199,7 +199,7 @@ def test_a_huge_eigenlayer_is_warned_of(caplog: pytest.LogCaptureFixture) -> Non
         ("regional_weighted_gem", {"regions": 0}, "1 region or more, not 0"),
         ("rmac", {"levels": 0}, "1 level or more, not 0"),
         ("hard_vlad", {"clusters": 1}, "2 clusters or more, not 1"),
-        ("netvlad", {"init": "kmeans"}, "unknown initialisation of a VLAD 'kmeans'; did you mean kmeans_v"),
+        ("netvlad", {"init": "kmeans"}, "unknown initialization of a VLAD 'kmeans'; did you mean kmeans_v"),
         ("ghost_vlad", {"ghosts": -1}, "-1 ghost clusters"),
     ],
 )

@@ -43,7 +43,7 @@ def blobs(count: int = 40) -> np.ndarray:
 
 
 def vlad_by_hand(x: np.ndarray, assigned: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """x: (C, N). assigned: (K, N). centres: (K, C)."""
+    """x: (C, N). assigned: (K, N). centers: (K, C)."""
     blocks = []
     for k in range(len(centres)):
         block = np.zeros(len(x))
@@ -169,11 +169,11 @@ def test_at_the_mean_gap_the_second_cluster_gets_a_hundredth() -> None:
 
 @pytest.mark.parametrize("name", ["hard_vlad", "netvlad"])
 @pytest.mark.parametrize("init", ["kmeans_v1", "kmeans_v2"])
-def test_centres_are_found_and_the_soft_weights_fit_them(name: str, init: str) -> None:
+def test_centers_are_found_and_the_soft_weights_fit_them(name: str, init: str) -> None:
     descriptors = blobs()
     pooling = POOLINGS[name](CHANNELS, clusters=5, init=init)
     assert isinstance(pooling, VLAD) and pooling.least_descriptors == 5
-    pooling.initialise(3 * descriptors, seed=7)  # their length does not count
+    pooling.initialize(3 * descriptors, seed=7)  # their length does not count
     centres = pooling.centres.detach().numpy().astype(np.float64)
     means = np.array([unit(c) for c in centres])
     truth = np.concatenate([np.eye(CHANNELS), -np.ones((1, CHANNELS)) / 2])
@@ -192,7 +192,7 @@ def test_centres_are_found_and_the_soft_weights_fit_them(name: str, init: str) -
 def test_the_rarest_clusters_become_ghosts() -> None:
     pooling = POOLINGS["ghost_vlad"](CHANNELS, clusters=4, ghosts=1)
     assert pooling.least_descriptors == 5
-    pooling.initialise(blobs(), seed=3)
+    pooling.initialize(blobs(), seed=3)
     assert isinstance(pooling, NetVLAD)
     rare = torch.full((1, CHANNELS, 1, 1), -0.5)
     assert pooling.attention(rare)[0, :, 0, 0].argmax() == 4
@@ -205,7 +205,7 @@ def test_the_start_follows_from_the_seed() -> None:
     for seed in (1, 1, 2):
         torch.manual_seed(seed + 100)
         pooling = NetVLAD(CHANNELS, clusters=7)
-        pooling.initialise(blobs(), seed=seed)
+        pooling.initialize(blobs(), seed=seed)
         starts.append(pooling.state_dict())
     assert all(torch.equal(starts[0][key], starts[1][key]) for key in starts[0])
     assert not torch.equal(starts[0]["centres"], starts[2]["centres"])

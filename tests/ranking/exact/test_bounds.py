@@ -46,7 +46,7 @@ def test_products_below_the_smallest_float32_are_covered() -> None:
 
 
 def moved_distance(query: np.ndarray, gallery: np.ndarray, centre: np.ndarray) -> tuple[Fraction, float, float]:
-    """Of the rows less `centre` in float32: their exact distance, and both lengths."""
+    """Of the rows less `center` in float32: their exact distance, and both lengths."""
     moved = [(row - centre).astype(np.float32).astype(np.float64) for row in (query, gallery)]
     distance = sum((Fraction(float(a)) - Fraction(float(b))) ** 2 for a, b in zip(*moved, strict=True))
     return Fraction(distance), *(float(np.linalg.norm(row)) for row in moved)  # type: ignore[return-value]
@@ -54,7 +54,7 @@ def moved_distance(query: np.ndarray, gallery: np.ndarray, centre: np.ndarray) -
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("width", [1, 3, 37, 200])
-def test_centring_stays_within_its_bound(width: int, dtype: str) -> None:
+def test_centering_stays_within_its_bound(width: int, dtype: str) -> None:
     rng = np.random.default_rng(width)
     for size, offset in ((1.0, 0.0), (1.0, 1000.0), (1e-3, 7.0), (1e4, 1e4)):
         rows = (offset + size * rng.normal(size=(6, width))).astype(dtype)
@@ -62,16 +62,16 @@ def test_centring_stays_within_its_bound(width: int, dtype: str) -> None:
         for query, gallery in zip(rows[:3], rows[3:], strict=True):
             distance, *lengths = moved_distance(query, gallery, centre)
             given = Fraction(float(squared_distances(query[None], gallery[None])[0]))
-            assert abs(distance - given) <= Fraction(bounds.centred_distance(*lengths, width)), (size, offset)
+            assert abs(distance - given) <= Fraction(bounds.centered_distance(*lengths, width)), (size, offset)
 
 
-def test_the_bound_of_centring_is_nearly_reached() -> None:
+def test_the_bound_of_centering_is_nearly_reached() -> None:
     # Opposite rows whose entries all lie just past the middle between two float32 numbers, and are rounded outwards.
     entry = 1.0 + (0.5 + 1e-6) * 2.0**-23
     query, gallery = np.full(64, entry), np.full(64, -entry)
     distance, *lengths = moved_distance(query, gallery, np.zeros(64, np.float32))
     given = Fraction(float(squared_distances(query[None], gallery[None])[0]))
-    used = float(abs(distance - given)) / bounds.centred_distance(*lengths, 64)
+    used = float(abs(distance - given)) / bounds.centered_distance(*lengths, 64)
     assert 0.9 < used <= 1
 
 

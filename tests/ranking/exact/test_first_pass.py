@@ -12,7 +12,7 @@ from reid.errors import InputError
 from reid.ranking import arrays
 from reid.ranking.exact import first_pass
 from reid.ranking.exact.first_pass import COLUMNS, LOW, Approximation, Rows, approximate, integers_exact, prepare
-from reid.ranking.exact.gallery_rows import Source, centre_of
+from reid.ranking.exact.gallery_rows import Source, center_of
 from reid.ranking.exact.ranks import takes_integers
 
 pytestmark = pytest.mark.usefixtures("_fresh_measurements")
@@ -34,7 +34,7 @@ def needs_integers(width: int = 64) -> None:
 
 
 def both(query: np.ndarray, gallery: np.ndarray, *, integers: bool, centre: Any = None) -> tuple[Rows, Rows]:
-    centre = centre_of(Source(query, "euclidean")) if centre is None else centre
+    centre = center_of(Source(query, "euclidean")) if centre is None else centre
     return (
         prepare(query, centre, side="query", integers=integers),
         prepare(gallery, centre, side="gallery", integers=integers),
@@ -131,7 +131,7 @@ def test_float32_errors_that_pile_up_stay_within_the_bound() -> None:
     assert 0 < max(shares) <= 1
 
 
-# Rows as badly off as quantisation allows, lying so that nothing cancels. The first number sets the scale to 1.
+# Rows as badly off as quantization allows, lying so that nothing cancels. The first number sets the scale to 1.
 SIZE = 64
 SIGNS = np.where(np.random.default_rng(0).random(SIZE) < 0.5, -1.0, 1.0)
 
@@ -154,7 +154,7 @@ def steps(high: float, low: float) -> np.ndarray:
     ids=["query", "gallery", "lows", "all"],
 )
 @pytest.mark.parametrize("opposite", [False, True])
-def test_quantisation_comes_near_its_bound(query: np.ndarray, gallery: np.ndarray, opposite: bool) -> None:
+def test_quantization_comes_near_its_bound(query: np.ndarray, gallery: np.ndarray, opposite: bool) -> None:
     needs_integers()
     gallery = -gallery if opposite else gallery
     asked, tile = both(query, gallery, integers=True, centre=np.zeros(SIZE, np.float32))

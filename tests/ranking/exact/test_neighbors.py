@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from reid.errors import InputError
 from reid.ranking.exact import first_pass
 from reid.ranking.exact.distances import squared_distances
-from reid.ranking.exact.neighbors import SelfNeighbours, nearest_and_largest
+from reid.ranking.exact.neighbors import SelfNeighbors, nearest_and_largest
 
 
-def literal(values: np.ndarray, k: int) -> SelfNeighbours:
+def literal(values: np.ndarray, k: int) -> SelfNeighbors:
     """Row by row: all exact distances, the row itself first, a stable sort."""
     indices, distances, largest = [], [], []
     for i, row in enumerate(values):
@@ -24,10 +24,10 @@ def literal(values: np.ndarray, k: int) -> SelfNeighbours:
         order = np.argsort(exact, kind="stable")[:k]
         indices.append(order)
         distances.append(np.maximum(exact[order], 0))
-    return SelfNeighbours(np.array(indices), np.array(distances), np.array(largest))
+    return SelfNeighbors(np.array(indices), np.array(distances), np.array(largest))
 
 
-def agree(found: SelfNeighbours, expected: SelfNeighbours) -> bool:
+def agree(found: SelfNeighbors, expected: SelfNeighbors) -> bool:
     return (
         np.array_equal(found.indices, expected.indices)
         and np.array_equal(found.distances, expected.distances)
@@ -134,7 +134,7 @@ def test_distances_closer_than_float32_can_tell() -> None:
 
 
 @pytest.mark.usefixtures("way")
-def test_more_copies_than_neighbours() -> None:
+def test_more_copies_than_neighbors() -> None:
     values = drawn("normal", 120, 5, 1)
     values[10:90] = values[10]
     # One zero has two patterns of bits.

@@ -86,7 +86,7 @@ def test_another_pattern_relabels_without_reading(crops: Path, tmp_path: Path, e
     (crops / "0001" / "odd.jpg").write_bytes(b"odd")
     embed.seen.clear()
     done = index(tmp_path / "i", crops, embed)
-    assert (done.relabelled, done.added, len(embed.seen), done.unfit) == (12, 1, 1, ("0001/odd.jpg",))
+    assert (done.relabeled, done.added, len(embed.seen), done.unfit) == (12, 1, 1, ("0001/odd.jpg",))
     labels = {crop.path: crop.labels.camera for crop in read_snapshot(tmp_path / "i").crops}
     assert labels["0001/odd.jpg"] == "" and labels["0003/c2_100.jpg"] == "2"
 

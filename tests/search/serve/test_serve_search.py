@@ -116,7 +116,7 @@ def test_filters(client: Client, drawn: served.Drawn) -> None:
         ({"from": "9", "to": "1"}, 422, "the time from 9 to 1 ends before it begins"),
         ({"top": "101"}, 422, "top: a whole number up to 100, not '101'"),
         ({"top": "ten"}, 422, "top: a whole number up to 100, not 'ten'"),
-        ({"colour": "red"}, 400, "unknown field 'colour'; known are image, id, path, camera"),
+        ({"color": "red"}, 400, "unknown field 'color'; known are image, id, path, camera"),
         ({"id": "1"}, 400, "a search needs one of: image, a file; id or path of an image of the index"),
     ],
 )
