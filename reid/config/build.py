@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 
 from reid.config.combinations import rate_factor
 from reid.config.loading import defaults, load_config, parse_config
+from reid.config.records import record_from
 from reid.data import DATASETS, combine, compile_pattern, read_drawn_boxes
 from reid.data.augmentation.jitter import Jitter
 from reid.data.datasets.subset import share_of_identities
@@ -327,22 +328,11 @@ def objective(config: CfgNode, model: ReidNetwork, *, num_classes: int) -> Objec
     """What a training of `model` minimizes. Raises InputError where a loss needs a library that is missing."""
     loss = config.LOSS
     d_in, k = model.eigenlayer.vectors.shape
-    weights = LossWeights(
-        identity=loss.IDENTITY,
+    weights = record_from(
+        loss,
+        LossWeights,
         label_smoothing=config.SOLVER.LABEL_SMOOTHING,
-        feature=loss.FEATURE,
-        triplet=loss.TRIPLET,
-        triplet_margin=loss.TRIPLET_MARGIN,
-        contrastive=loss.CONTRASTIVE,
-        contrastive_tau=loss.CONTRASTIVE_TAU,
         tuple_size=_sampler(config).tuple_size,
-        circle=loss.CIRCLE,
-        circle_margin=loss.CIRCLE_MARGIN,
-        circle_scale=loss.CIRCLE_SCALE,
-        center=loss.CENTER,
-        center_rate=loss.CENTER_RATE,
-        penalty=loss.PENALTY,
-        penalty_weight=loss.PENALTY_WEIGHT,
         penalty_steps=tuple(zip(loss.PENALTY_STEPS, loss.PENALTY_FACTORS, strict=True)),
     )
     return Objective(weights, classes=num_classes, width={"input": d_in, "output": k}[loss.FEATURE])
