@@ -30,11 +30,12 @@ from reid import Embedder
 from reid.config import build
 from reid.data.loading.user_images import GivenImages
 from reid.errors import run_command
-from reid.inference.export.checked_export import checked_file
-from reid.inference.export.files import Answer, check_available, largest_difference, onnx_answer
-from reid.inference.export.interface import Form
-from reid.inference.export.metadata import Facts
-from reid.inference.export.sample_images import drawn_crops
+from reid.inference.export.exporter import export_network
+from reid.inference.export.formats import check_available, load_onnx
+from reid.inference.export.interface import ExportInterface
+from reid.inference.export.metadata import ModelMetadata
+from reid.inference.export.sample_images import synthetic_crops
+from reid.inference.export.verification import Runner, max_relative_difference
 from reid.io.checkpoint import save_checkpoint
 
 SIZE = (256, 128)
@@ -54,12 +55,12 @@ def main() -> None:
     torch.manual_seed(0)
     embedder = _embedder(arguments.weights)
     name, given = embedder.config.MODEL.BACKBONE, build.preprocessing(embedder.config)
-    form = Form(SIZE, given["mean"], given["std"], preprocessing="inside")
-    facts = Facts(form, embedder.dim, embedder.model_id, 1.0, "", name, "", "none")
+    interface = ExportInterface(SIZE, given["mean"], given["std"], preprocessing="inside")
+    metadata = ModelMetadata(interface, embedder.dim, embedder.model_id, 1.0, "", name, "", "none")
     pixels, what = crops(arguments.crops)
-    data, _ = checked_file(embedder.network, facts, pixels[:4], format="onnx")
-    answer = onnx_answer(data)
-    difference = largest_difference(answer(pixels), embedder.embed(pixels))
+    data, _ = export_network(embedder.network, metadata, pixels[:4], format="onnx")
+    run = load_onnx(data)
+    difference = max_relative_difference(run(pixels), embedder.embed(pixels))
     print(f"{name}, {SIZE[0]} x {SIZE[1]}, {arguments.threads} thread(s), medians of {arguments.rounds} turns")
     print(f"largest difference on {len(pixels)} {what}: {difference:.1e}\n")
     print("| batch | PyTorch, images/s | ONNX Runtime, images/s | times as fast |\n|---|---|---|---|")
@@ -68,7 +69,7 @@ def main() -> None:
         images = sum(map(len, parts))
         steps = {
             "torch": partial(_in_parts, partial(embedder.embed, batch_size=batch), parts),
-            "onnx": partial(_in_parts, answer, parts),
+            "onnx": partial(_in_parts, run, parts),
         }
         seconds = {
             step: taken[1:] for step, taken in in_turns(steps, arguments.rounds + 1).items()
@@ -93,16 +94,16 @@ def _embedder(weights: Path | None) -> Embedder:
     return dataclasses.replace(embedder, config=config)
 
 
-def _in_parts(answer: Answer, parts: Sequence[Tensor]) -> None:
+def _in_parts(run: Runner, parts: Sequence[Tensor]) -> None:
     for part in parts:
-        answer(part)
+        run(part)
 
 
 def crops(count: int) -> tuple[Tensor, str]:
     """(count, 3, H, W) uint8, and what they are."""
     archive_path = Path(os.environ.get("REID_DATA") or "datasets") / MARKET
     if not archive_path.is_file():
-        return drawn_crops(SIZE, count=count), "drawn images"
+        return synthetic_crops(SIZE, count=count), "drawn images"
     with zipfile.ZipFile(archive_path) as archive:
         names = sorted(name for name in archive.namelist() if "/query/" in name and name.endswith(".jpg"))
         chosen = [names[place] for place in np.linspace(0, len(names) - 1, count).astype(int)]

@@ -19,7 +19,8 @@ from reid import Embedder
 from reid.config import build
 from reid.config.loading import parse_config
 from reid.decorrelation import correlation_metric
-from reid.inference.export import files
+from reid.inference.export.formats import METADATA_FILE
+from reid.inference.export.verification import TOLERANCES
 from reid.io.checkpoint import save_checkpoint
 
 pytest.importorskip("jinja2")
@@ -60,7 +61,7 @@ def test_onnx_from_a_checkpoint_to_an_answer(tool: Tool, checkpoint: Path, tmp_p
         "export", "--weights", checkpoint, "--output", output, "--check", crops, "--preprocessing", "inside"
     )  # fmt: skip
     assert ended.code == 0, ended.err
-    assert "Largest difference to PyTorch on 4 crops" in ended.out and "128 x 64" in ended.out
+    assert "Largest difference from PyTorch on 4 crops" in ended.out and "128 x 64" in ended.out
     assert sorted(path.name for path in output.parent.iterdir()) == ["person.onnx", "person.onnx.md"]
     session = onnxruntime.InferenceSession(output.read_bytes(), providers=["CPUExecutionProvider"])
     told = session.get_modelmeta().custom_metadata_map
@@ -83,18 +84,18 @@ def test_a_torch_program_at_other_means(tool: Tool, checkpoint: Path, tmp_path: 
     arguments = ("export", "--weights", checkpoint, "--output", output, "--feature", "output", "--no-normalize")
     ended = tool(*arguments, "--licence", "mit", "--data", "drawn", "INPUT.MEAN", "[0.5, 0.5, 0.5]")
     assert ended.code == 0, ended.err
-    extra = {files.METADATA: ""}
+    extra = {METADATA_FILE: ""}
     module = torch.export.load(io.BytesIO(output.read_bytes()), extra_files=extra).module()
-    told = json.loads(extra[files.METADATA])
+    told = json.loads(extra[METADATA_FILE])
     assert (told["feature"], told["normalised"], told["licence"], told["data"]) == ("output", "false", "mit", "drawn")
     assert told["model_id"] != Embedder.load(checkpoint, device="cpu", feature="output").model_id
     assert module(torch.zeros(3, 3, 128, 64)).shape == (3, int(told["dim"]))
     card = output.with_name("person.pt2.md").read_text(encoding="utf-8")
     # The scores are those of the network's own mean.
-    assert "model-index" not in card and "no scores of this checkpoint" in card
+    assert "model-index" not in card and "no scores were found for this checkpoint" in card
     before = output.read_bytes()
     again = tool(*arguments)
-    assert again.code == 2 and "person.pt2 is there already; give another --output, or --force" in again.err
+    assert again.code == 2 and "person.pt2 already exists; give another --output, or --force" in again.err
     assert output.read_bytes() == before
     assert tool(*arguments, "--force").code == 0
     assert output.read_bytes() != before
@@ -105,10 +106,10 @@ def test_a_torch_program_at_other_means(tool: Tool, checkpoint: Path, tmp_path: 
     [
         (("--output", "m.txt"), "--output m.txt must end in .onnx for --format onnx"),
         (("--output", "m.onnx", "--format", "torch"), "must end in .pt2 for --format torch"),
-        (("--output", "m.pt2", "MODEL.BACKBONE", "resnet18"), "MODEL.BACKBONE: an export leaves the network as it is"),
+        (("--output", "m.pt2", "MODEL.BACKBONE", "resnet18"), "MODEL.BACKBONE: an export does not change the network"),
         (("--output", "m.pt2", "INPUT.SIZE", "[256, 128]"), "INPUT.SIZE [256, 128] must be [128, 64]"),
         (("--output", "m.pt2", "--check", "none.jpg"), "none.jpg"),
-        (("--output", "m.pt2", "--scores", "none.json"), "none.json: no evaluation.json"),
+        (("--output", "m.pt2", "--scores", "none.json"), "none.json: not an evaluation.json"),
         (("--output", "m.pt2", "--weights", "none.pth"), "none.pth: no such checkpoint"),
         (("--output", "folder.pt2"), "folder.pt2 is a folder"),
     ],
@@ -127,7 +128,7 @@ def test_mistakes_are_told_in_a_line_and_leave_nothing(
 def test_a_difference_above_the_limit_leaves_no_file(
     tool: Tool, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(files.LIMITS, "torch", 0.0)
+    monkeypatch.setitem(TOLERANCES, "torch", 0.0)
     ended = tool("export", "--weights", checkpoint, "--output", tmp_path / "new" / "m.pt2", "--preprocessing", "inside")
     assert ended.code == 2 and "differs from PyTorch by" in ended.err and "nothing was written" in ended.err
     assert not (tmp_path / "new").exists()

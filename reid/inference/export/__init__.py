@@ -1,12 +1,14 @@
-"""A network as a file for other programs: ONNX, or a program of `torch.export`, with a card that says what it is.
+"""Export a network to ONNX or `torch.export`, with embedded metadata and a model card.
 
-form.py     what the file takes and gives
-network.py  the network in that form, and traced
-local.py    local connection, as others can compute it
-files.py    the traced network as the bytes of a file, and what those bytes answer
-facts.py    what the file tells about itself
-scores.py   the scores of a checkpoint, where a run or an evaluation left them beside it
-crops.py    the images it is compared on
-make.py     from network to checked file
-card.py     the model card
+interface.py         inputs and outputs of an exported file
+metadata.py          metadata embedded in an exported file
+local_connection.py  locally connected layers in traceable operations
+tracing.py           the network as an exportable module, traced by `torch.export`
+formats.py           serialization to ONNX and .pt2, and running the serialized network
+verification.py      comparison of an exported network with PyTorch
+exporter.py          tracing, serialization and verification in one call
+sample_images.py     images on which an export is verified
+scores.py            evaluation scores of a checkpoint
+card.py              the model card
+files.py             writing the exported file and its card
 """

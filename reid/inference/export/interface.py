@@ -1,4 +1,4 @@
-"""What an exported file takes and gives."""
+"""Inputs and outputs of an exported file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Form:
-    """What goes into an exported file and what comes out of it.
+class ExportInterface:
+    """Inputs and outputs of an exported file; images are RGB.
 
-    size: height and width. resize: the filter by which crops come to it, with antialiasing; the caller's affair.
-    mean, std: of RGB in [0, 1], by which the network was trained.
-    feature: the Eigenlayer's "input" or "output". normalized: rows of unit length. flip: the mean of the features of an
-    image and its mirror image, before that.
-    preprocessing: "tracker", images (B, 3, H, W) float32 that the caller has normalized by ImageNet's mean and std, as
-    trackers do; where the network was trained by others, the file makes up for it. "inside": (B, 3, H, W) uint8.
-    Images are RGB either way.
+    Attributes:
+        size: Height and width of the images.
+        mean: Per channel, of pixels in [0, 1], as the network was trained.
+        std: Per channel, of pixels in [0, 1], as the network was trained.
+        feature: The Eigenlayer's "input" or "output".
+        normalized: Whether embeddings have unit length.
+        flip: Whether the features of an image and its mirror image are averaged, before normalization.
+        preprocessing: "tracker": (B, 3, H, W) float32, normalized by the caller with ImageNet's mean and std, as
+            trackers do; the file converts these to `mean` and `std`. "inside": (B, 3, H, W) uint8, normalized by the
+            file.
+        resize: Filter with which the caller resizes crops, antialiased.
     """
 
     size: tuple[int, int]
@@ -50,19 +54,30 @@ class Form:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the images that the file takes."""
+        """Data type of the input images."""
         return torch.uint8 if self.preprocessing == "inside" else torch.float32
 
-    def taken(self, pixels: Tensor) -> Tensor:
-        """What the caller of the file feeds for pixels (B, 3, H, W) uint8 RGB of its size."""
+    def prepare_images(self, pixels: Tensor) -> Tensor:
+        """Convert pixels to the input that the exported file expects.
+
+        Args:
+            pixels: (B, 3, H, W) uint8 RGB, already of `size`.
+
+        Returns:
+            (B, 3, H, W) of `dtype`.
+        """
         return pixels if self.preprocessing == "inside" else normalize(pixels, IMAGENET_MEAN, IMAGENET_STD)
 
     def slope_and_offset(self) -> tuple[Tensor, Tensor] | None:
-        """What turns images as the file takes them into the network's input, (3,) float64 each; None: nothing."""
+        """Compute the affine map from the input of the file to the input of the network.
+
+        Returns:
+            Slope and offset, (3,) float64 each, or None if the two are equal.
+        """
         mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.std))
         if self.preprocessing == "inside":
             return 1 / (255 * std), -mean / std
         if (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
             return None
-        given_mean, given_std = (torch.tensor(v, dtype=torch.float64) for v in (IMAGENET_MEAN, IMAGENET_STD))
-        return given_std / std, (given_mean - mean) / std
+        caller_mean, caller_std = (torch.tensor(v, dtype=torch.float64) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        return caller_std / std, (caller_mean - mean) / std

@@ -1,4 +1,4 @@
-"""Local connection in operations that other programs know: its own row after row cannot be traced for any batch."""
+"""Locally connected layers in operations that can be traced for any batch size."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from reid.model.connection import LocallyConnected2d
 
 
 class UnfoldedLocal(nn.Module):
-    """What `layer` computes, (B, C, H, W) -> (B, O, h, w): every window beside its kernel, one product for each place.
+    """A `LocallyConnected2d` as unfolding followed by one matrix product per position.
 
-    Windows are copied, so it takes more memory than the layer: kh kw times that of the maps.
+    Windows are copied, so it needs kh * kw times the memory of the feature maps.
+
+    Args:
+        layer: The layer whose weights are copied.
     """
 
     def __init__(self, layer: LocallyConnected2d) -> None:
         super().__init__()
-        height, width, outputs, across, down, channels = layer.weight.shape
-        self.kernel_size, self.stride, self.padding = (down, across), layer.stride, layer.padding
+        height, width, outputs, kernel_width, kernel_height, channels = layer.weight.shape
+        self.kernel_size, self.stride, self.padding = (kernel_height, kernel_width), layer.stride, layer.padding
         self.output_size = (height, width)
-        # (h, w, O, kw, kh, C) -> (places, O, C kh kw), the order in which `unfold` lays a window down
+        # (h, w, O, kw, kh, C) -> (positions, O, C * kh * kw), the order in which `unfold` flattens a window
         kernels = layer.weight.detach().permute(0, 1, 2, 5, 4, 3)
-        self.register_buffer("kernels", kernels.reshape(height * width, outputs, channels * down * across))
+        self.register_buffer(
+            "kernels", kernels.reshape(height * width, outputs, channels * kernel_height * kernel_width)
+        )
         bias = None if layer.bias is None else layer.bias.detach().reshape(height * width, outputs, 1)
         self.register_buffer("bias", bias)
 
@@ -29,6 +34,14 @@ class UnfoldedLocal(nn.Module):
     bias: Tensor | None
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Apply the layer.
+
+        Args:
+            maps: (B, C, H, W) feature maps.
+
+        Returns:
+            (B, O, h, w) feature maps.
+        """
         windows = functional.unfold(maps, self.kernel_size, padding=self.padding, stride=self.stride)
         out = self.kernels @ windows.permute(2, 1, 0)
         if self.bias is not None:
@@ -37,7 +50,11 @@ class UnfoldedLocal(nn.Module):
 
 
 def unfold_local_connections(network: nn.Module) -> None:
-    """Put an UnfoldedLocal in the place of every locally connected layer, in place."""
+    """Replace every locally connected layer by an `UnfoldedLocal`, in place.
+
+    Args:
+        network: The network to modify.
+    """
     for name, layer in list(network.named_modules()):
         if isinstance(layer, LocallyConnected2d):
             network.set_submodule(name, UnfoldedLocal(layer))

@@ -1,4 +1,4 @@
-"""What an exported file tells about itself."""
+"""Metadata embedded in an exported file."""
 
 from __future__ import annotations
 
@@ -9,24 +9,33 @@ from typing import Any
 
 from reid import __version__
 from reid.errors import InputError
-from reid.inference.export.interface import IMAGENET_MEAN, IMAGENET_STD, TRACKER_SIZE, Form
+from reid.inference.export.interface import IMAGENET_MEAN, IMAGENET_STD, TRACKER_SIZE, ExportInterface
 
 UNKNOWN = "unknown"
-_LONGEST = 1000  # letters of what a user says of license and data
+_MAX_LENGTH = 1000  # characters of the user's license and data statements
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Of one exported network.
+class ModelMetadata:
+    """Description of an exported network.
 
-    dim: D of its embeddings. model_id: a digest of all that an embedding depends on. correlation: S(W) of the
-    Eigenlayer, in (0, 1]. config: the training configuration as YAML, without paths. backbone, pooling, weights: what
-    MODEL says of them. trained_on: the datasets of the training, empty where they are not known. license, data: what
-    the user says of the model's license and of the training data. origin: the other codebase that trained it, empty for
-    this one. calibration: thresholds made for this very model_id.
+    Attributes:
+        interface: Inputs and outputs.
+        dim: D of the embeddings.
+        model_id: Digest of everything that an embedding depends on.
+        correlation: S(W) of the Eigenlayer, in (0, 1].
+        config: Training configuration as YAML, without paths.
+        backbone: MODEL.BACKBONE.
+        pooling: MODEL.POOLING.NAME.
+        weights: MODEL.WEIGHTS, without its folder.
+        trained_on: Names of the training datasets, empty if unknown.
+        license: License of the model as given by the user, one line.
+        data: The user's statement on the training data, one line, may be empty.
+        origin: The codebase that trained the network, empty for this project.
+        calibration: Calibration of this `model_id` as plain values, empty if there is none.
     """
 
-    form: Form
+    interface: ExportInterface
     dim: int
     model_id: str
     correlation: float
@@ -42,58 +51,69 @@ class Facts:
 
     def __post_init__(self) -> None:
         for name, text in (("--license", self.license), ("--data", self.data)):
-            if not text.isprintable() or len(text) > _LONGEST:
-                raise InputError(f"{name} must be one line of at most {_LONGEST} letters")
+            if not text.isprintable() or len(text) > _MAX_LENGTH:
+                raise InputError(f"{name} must be one line of at most {_MAX_LENGTH} characters")
         if not self.license:
-            raise InputError("--license is empty; leave it out where the license is not known")
+            raise InputError("--license is empty; leave it out if the license is not known")
 
     @property
     def caller_normalizes(self) -> bool:
-        """Whether the caller has to normalize images, by ImageNet's mean and std."""
-        return self.form.preprocessing == "tracker"
+        """Whether the caller has to normalize images with ImageNet's mean and std."""
+        return self.interface.preprocessing == "tracker"
 
     @property
-    def of_tracker_size(self) -> bool:
-        """Whether the file takes images of the size that trackers feed."""
-        return self.form.size == TRACKER_SIZE
+    def is_tracker_size(self) -> bool:
+        """Whether the input size is the one that trackers feed."""
+        return self.interface.size == TRACKER_SIZE
+
+    def to_properties(self) -> dict[str, str]:
+        """Convert to the key-value pairs stored in the file.
+
+        Returns:
+            Strings by name; lists are JSON, the configuration is YAML.
+        """
+        interface = self.interface
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if self.caller_normalizes else (interface.mean, interface.std)
+        properties = {
+            "reid_version": __version__,
+            "model_id": self.model_id,
+            "input": "images",
+            "output": "embeddings",
+            "layout": "NCHW",
+            "colour": "RGB",
+            "dtype": str(interface.dtype).removeprefix("torch."),
+            "height": str(interface.size[0]),
+            "width": str(interface.size[1]),
+            "resize": f"{interface.resize}, antialiased",
+            "preprocessing": interface.preprocessing,
+            "normalised_by": "caller" if self.caller_normalizes else "file",
+            "mean": json.dumps(mean),
+            "std": json.dumps(std),
+            "feature": interface.feature,
+            "normalised": json.dumps(interface.normalized),
+            "flip": json.dumps(interface.flip),
+            "dim": str(self.dim),
+            "distance": "euclidean",
+            "backbone": self.backbone,
+            "pooling": self.pooling,
+            "correlation": repr(self.correlation),
+            "licence": self.license,
+            "data": self.data or UNKNOWN,
+            "trained_on": json.dumps(self.trained_on),
+            "origin": self.origin or "reid",
+            "config": self.config,
+        }
+        return properties | ({"calibration": json.dumps(self.calibration)} if self.calibration else {})
 
 
-def id_with_other_images(model_id: str, images: dict[str, Any]) -> str:
-    """The digest of a network that sees images made otherwise than its model_id knows."""
-    return hashlib.sha256(f"{model_id} {json.dumps(images, sort_keys=True)}".encode()).hexdigest()
+def model_id_with_preprocessing(model_id: str, preprocessing: dict[str, Any]) -> str:
+    """Derive the digest of a network that is used with other preprocessing than it was trained with.
 
+    Args:
+        model_id: Digest with the original preprocessing.
+        preprocessing: JSON values, as `build.preprocessing` returns them.
 
-def metadata(facts: Facts) -> dict[str, str]:
-    """The facts as a file carries them: text under short names, lists and configurations as JSON and YAML."""
-    form = facts.form
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if facts.caller_normalizes else (form.mean, form.std)
-    told = {
-        "reid_version": __version__,
-        "model_id": facts.model_id,
-        "input": "images",
-        "output": "embeddings",
-        "layout": "NCHW",
-        "colour": "RGB",
-        "dtype": str(form.dtype).removeprefix("torch."),
-        "height": str(form.size[0]),
-        "width": str(form.size[1]),
-        "resize": f"{form.resize}, antialiased",
-        "preprocessing": form.preprocessing,
-        "normalised_by": "caller" if facts.caller_normalizes else "file",
-        "mean": json.dumps(mean),
-        "std": json.dumps(std),
-        "feature": form.feature,
-        "normalised": json.dumps(form.normalized),
-        "flip": json.dumps(form.flip),
-        "dim": str(facts.dim),
-        "distance": "euclidean",
-        "backbone": facts.backbone,
-        "pooling": facts.pooling,
-        "correlation": repr(facts.correlation),
-        "licence": facts.license,
-        "data": facts.data or UNKNOWN,
-        "trained_on": json.dumps(facts.trained_on),
-        "origin": facts.origin or "reid",
-        "config": facts.config,
-    }
-    return told | ({"calibration": json.dumps(facts.calibration)} if facts.calibration else {})
+    Returns:
+        64 hexadecimal digits.
+    """
+    return hashlib.sha256(f"{model_id} {json.dumps(preprocessing, sort_keys=True)}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The images on which an exported file is compared with PyTorch: the user's own crops, or drawn ones."""
+"""Images on which an export is compared with PyTorch: the user's crops, or synthetic ones."""
 
 from __future__ import annotations
 
@@ -17,33 +17,52 @@ from reid.data.synthetic.drawing import World
 from reid.data.synthetic.layout import plan
 from reid.errors import InputError
 
-MOST = 64
-DRAWN = 20
+MAX_IMAGES = 64
+NUM_SYNTHETIC = 20
 
 
-def read_crops(paths: Sequence[Path], size: tuple[int, int], *, resize: str = "bilinear", most: int = MOST) -> Tensor:
-    """(N, 3, height, width) uint8 RGB of files and of the images in folders and below, `most` spread over them all.
+def read_crops(
+    paths: Sequence[Path], size: tuple[int, int], *, resize: str = "bilinear", max_images: int = MAX_IMAGES
+) -> Tensor:
+    """Read images from files and folders.
 
-    resize: "bilinear" or "bicubic", with antialiasing.
-    Raises InputError for a folder without images and for an image that cannot be read.
+    Args:
+        paths: Image files, and folders that are searched recursively.
+        size: Height and width to resize to, antialiased.
+        resize: "bilinear" or "bicubic".
+        max_images: Limit; with more images, as many are chosen at equal intervals.
+
+    Returns:
+        (N, 3, height, width) uint8 RGB.
+
+    Raises:
+        InputError: A folder holds no image, or an image cannot be read.
     """
     found: list[Path] = []
     for path in paths:
-        inside = sorted(p for p in path.rglob("*") if is_image(p.name) and p.is_file()) if path.is_dir() else [path]
-        if not inside:
-            raise InputError(f"{path}: holds no image, and none of its folders does")
-        found += inside
-    chosen = [found[place] for place in np.linspace(0, len(found) - 1, min(most, len(found))).astype(int)]
-    return _decoded(GivenImages(chosen, size, resize, threads=1))
+        files = sorted(p for p in path.rglob("*") if is_image(p.name) and p.is_file()) if path.is_dir() else [path]
+        if not files:
+            raise InputError(f"{path}: neither the folder nor its subfolders hold an image")
+        found += files
+    chosen = [found[index] for index in np.linspace(0, len(found) - 1, min(max_images, len(found))).astype(int)]
+    return _decode(GivenImages(chosen, size, resize, threads=1))
 
 
-def drawn_crops(size: tuple[int, int], *, count: int = DRAWN) -> Tensor:
-    """(count, 3, height, width) uint8 RGB: people that the project draws, the same ones every time."""
+def synthetic_crops(size: tuple[int, int], *, count: int = NUM_SYNTHETIC) -> Tensor:
+    """Generate images of synthetic persons, the same ones on every call.
+
+    Args:
+        size: Height and width.
+        count: Number of images.
+
+    Returns:
+        (count, 3, height, width) uint8 RGB.
+    """
     world = World(0)
-    people = [picture for picture in plan("demo", "market", 0) if picture.kind == "person"]
-    chosen = [people[place] for place in np.linspace(0, len(people) - 1, count).astype(int)]
-    return _decoded(GivenImages([Image.open(io.BytesIO(world.jpeg(one))) for one in chosen], size, threads=1))
+    persons = [picture for picture in plan("demo", "market", 0) if picture.kind == "person"]
+    chosen = [persons[index] for index in np.linspace(0, len(persons) - 1, count).astype(int)]
+    return _decode(GivenImages([Image.open(io.BytesIO(world.jpeg(one))) for one in chosen], size, threads=1))
 
 
-def _decoded(images: GivenImages) -> Tensor:
+def _decode(images: GivenImages) -> Tensor:
     return torch.from_numpy(np.stack([images.decode(number) for number in range(len(images))]))

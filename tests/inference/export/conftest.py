@@ -1,4 +1,4 @@
-"""Networks and facts to export, small and drawn."""
+"""Small random networks to export, and their metadata."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from reid.inference.export.interface import IMAGENET_MEAN, IMAGENET_STD, Form
-from reid.inference.export.metadata import Facts
+from reid.inference.export.interface import IMAGENET_MEAN, IMAGENET_STD, ExportInterface
+from reid.inference.export.metadata import ModelMetadata
 from reid.model.network import ReidNetwork, build_network
 
-Describe = Callable[..., Facts]
+MakeMetadata = Callable[..., ModelMetadata]
 
 
 def evaluated(backbone: str, seed: int = 0, **options: Any) -> ReidNetwork:
@@ -34,11 +34,11 @@ def make() -> Callable[..., ReidNetwork]:
 
 
 @pytest.fixture(scope="session")
-def describe() -> Describe:
-    """`describe(size=..., feature=...)`: the facts of a form; `facts` replaces some of them."""
+def make_metadata() -> MakeMetadata:
+    """`make_metadata(size=..., feature=...)`: metadata for an interface; `fields` replaces some of the metadata."""
 
-    def call(*, facts: dict[str, Any] | None = None, **form: Any) -> Facts:
-        given = {"size": (128, 64), "mean": IMAGENET_MEAN, "std": IMAGENET_STD, **form}
+    def call(*, fields: dict[str, Any] | None = None, **interface: Any) -> ModelMetadata:
+        given = {"size": (128, 64), "mean": IMAGENET_MEAN, "std": IMAGENET_STD, **interface}
         known: dict[str, Any] = {
             "dim": 128,
             "model_id": "0123abcd",
@@ -48,6 +48,6 @@ def describe() -> Describe:
             "pooling": "average",
             "weights": "none",
         }
-        return Facts(form=Form(**given), **(known | (facts or {})))
+        return ModelMetadata(interface=ExportInterface(**given), **(known | (fields or {})))
 
     return call

@@ -10,7 +10,7 @@ import pytest
 from drawn_run import DrawnRun
 
 from reid.errors import InputError
-from reid.inference.export.metadata import Facts
+from reid.inference.export.metadata import ModelMetadata
 from reid.inference.export.scores import find_scores, read_scores
 
 
@@ -78,17 +78,17 @@ def test_an_evaluation_is_taken_where_it_can_only_be_this_ones(tmp_path: Path) -
     (tmp_path / "other.safetensors").touch()
     assert find_scores(checkpoint, 0.5) is None
     evaluation.write_text('{"dataset": "d", "scores": [{"rank1": 1}]}')
-    with pytest.raises(InputError, match=r"evaluation\.json: no evaluation"):
+    with pytest.raises(InputError, match=r"evaluation\.json: not an evaluation"):
         read_scores(evaluation)
 
 
-def test_of_the_very_form(run: DrawnRun, describe: Callable[..., Facts]) -> None:
+def test_scores_for_an_interface(run: DrawnRun, make_metadata: Callable[..., ModelMetadata]) -> None:
     wanted = row_of(run, "rri", "restraint", 3)
     found = find_scores(run.folder / "checkpoints" / "rri_last.pth", wanted["correlation"])  # type: ignore[arg-type]
     assert found is not None
     for feature in ("input", "output"):
         for normalized in (True, False):
             for flip in (True, False):
-                score = found.of(describe(feature=feature, normalized=normalized, flip=flip).form)
+                score = found.for_interface(make_metadata(feature=feature, normalized=normalized, flip=flip).interface)
                 assert score is not None
                 assert (score["feature"], score["normalized"], score["flip"]) == (feature, normalized, flip)
