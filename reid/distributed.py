@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from reid.errors import Diverged, InputError, Interrupted
-from reid.io.checkpoint import NUMPY_SCALARS
+from reid.io.checkpoint import SAFE_GLOBALS
 
 Value = TypeVar("Value")
 
@@ -263,5 +263,5 @@ def _packed(value: Any) -> Tensor:
 
 
 def _unpacked(data: Tensor) -> Any:
-    with torch.serialization.safe_globals(NUMPY_SCALARS):
+    with torch.serialization.safe_globals(SAFE_GLOBALS):
         return torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True, map_location="cpu")

@@ -12,11 +12,11 @@ from reid.config import build
 from reid.data import banner
 from reid.diagnostics.dataset import diagnose_dataset
 from reid.diagnostics.identities import alike, classifier_name, pictures_of
-from reid.diagnostics.state_dicts import read_weights
 from reid.diagnostics.survey import find_layer, find_layers, network_groups, survey
 from reid.diagnostics.weights import diagnose
 from reid.errors import InputError, run_command
 from reid.io.atomic import write_json
+from reid.io.state_dicts import read_state_dict
 from reid.model.parametrization import plain_state
 from reid.model.precision import autocast_dtype
 from reid.report.diagnosis import write_diagnosis
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as DATASETS.ROOT data")
     arguments = parser.parse_args()
     check_available()
-    tensors, config_text = read_weights(arguments.weights)
+    tensors, config_text = read_state_dict(arguments.weights)
     model = trained = config = split = None
     if config_text is not None:
         model, trained = build.load_network(arguments.weights)

@@ -22,7 +22,7 @@ from reid.evaluation.protocols import (
 from reid.evaluation.retrieval import FeatureSets, embed, network_features
 from reid.evaluation.whitening import WHITENINGS, Whiten
 from reid.io.atomic import write_json
-from reid.io.feature_files import read_features, read_pool, save_features, save_training_features
+from reid.io.feature_files import read_features, read_multi_query, save_features, save_training_features
 from reid.model.precision import autocast_dtype
 from reid.ranking import METRICS
 from reid.report.tables import evaluation_tables
@@ -45,7 +45,7 @@ def main() -> None:
             raise InputError("--features takes no configuration: leave --config-file, --save-features, KEY VALUE out")
         query, gallery, feature = read_features(arguments.features)
         name, features = arguments.features.name, {(feature, False): (query, gallery)}
-        pool = read_pool(arguments.features) if wanted.protocol == "multi-query" else None
+        pool = read_multi_query(arguments.features) if wanted.protocol == "multi-query" else None
         pools = {(feature, False): pool} if pool else None
         training = None
         if wanted.whiten:

@@ -14,7 +14,7 @@ from reid.errors import InputError, run_command
 from reid.evaluation.retrieval import network_features, unit_rows
 from reid.io.atomic import write_json
 from reid.io.checkpoint import load_checkpoint
-from reid.io.feature_files import load_features
+from reid.io.feature_files import load_npz
 from reid.model.precision import autocast_dtype
 from reid.report.pages import check_available
 from reid.report.ranked_lists import write_page
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _read(path: Path, name: str) -> Embedded:
-    query, gallery, feature = load_features(path)
+    query, gallery, feature = load_npz(path)
     return Embedded(name, query, gallery, feature)
 
 

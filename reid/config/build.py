@@ -27,7 +27,7 @@ from reid.data.loading.samplers import Sampler
 from reid.data.loading.whole_images import WholeImage, WholeImageLoader
 from reid.distributed import place
 from reid.errors import InputError
-from reid.io.checkpoint import load_checkpoint, load_strictly
+from reid.io.checkpoint import load_checkpoint, load_state_dict
 from reid.io.json_yaml import flatten
 from reid.losses.objective import LossWeights, Objective
 from reid.model.network import ReidNetwork, build_network
@@ -252,7 +252,7 @@ def network_of(content: Mapping[str, Any], *, source: str) -> tuple[ReidNetwork,
     config = parse_config(content["config"], source=f"the configuration in {source}")
     _check_size(config, content, source)
     model = network(config, num_classes=content["num_classes"])
-    load_strictly(model, content["model"], network="the configuration it carries", source=source)
+    load_state_dict(model, content["model"], network="the configuration it carries", source=source)
     return model.eval(), config
 
 

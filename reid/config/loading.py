@@ -22,7 +22,7 @@ from reid.config.choices import INPUT_SIZES as INPUT_SIZES
 from reid.config.choices import RENAMED
 from reid.config.combinations import mistakes_of, offer
 from reid.errors import InputError
-from reid.io.json_yaml import flatten, plain_yaml
+from reid.io.json_yaml import flatten, parse_yaml
 
 LONGEST_TEXT = 4096  # letters of a value; no path is longer
 
@@ -215,7 +215,7 @@ def _base_of(path: Path, above: tuple[Path, ...]) -> CfgNode | None:
 
 def _tree(text: str, source: str) -> dict[Any, Any]:
     try:
-        tree = plain_yaml(text) or {}
+        tree = parse_yaml(text) or {}
     except ValueError as error:
         raise InputError(f"{source}: {error}") from None
     if not isinstance(tree, dict):

@@ -23,7 +23,7 @@ import torch
 from reid.distributed import barrier, first, on_first, rank, world
 from reid.errors import InputError
 from reid.evaluation.features import FEATURES, LabeledBatches, extract, mean_features
-from reid.io.atomic import write_json, write_whole
+from reid.io.atomic import write_bytes, write_json
 from reid.model.network import ReidNetwork
 from reid.records import Features
 
@@ -134,7 +134,7 @@ def _write(path: Path, values: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)
     # Without its checksum a shard does not count, and with another one neither.
-    write_whole(path, buffer.getbuffer())
+    write_bytes(path, buffer.getbuffer())
     write_json(path.with_suffix(".json"), {"rows": len(values), "crc32": zlib.crc32(buffer.getbuffer())})
 
 
@@ -163,4 +163,4 @@ def _write_labels(folder: Path, part: str, images: LabeledBatches, shards: int, 
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(("identity", "camera", "path"))
         writer.writerows((identity, camera, path) for path, identity, camera in _rows(images))
-        write_whole(folder / feature / f"{part}.csv", table.getvalue().encode("utf-8"))
+        write_bytes(folder / feature / f"{part}.csv", table.getvalue().encode("utf-8"))

@@ -15,8 +15,8 @@ from reid.data.datasets.revisited import RevisitedGroundTruth, read_revisited
 from reid.errors import InputError, unknown_name
 from reid.evaluation.retrieval import FeatureSets, Variant, score, unit_rows, variants
 from reid.evaluation.whitening import WHITENINGS, Whiten, Whitening, whiten_rows
-from reid.io.atomic import write_whole
-from reid.io.feature_files import read_matrix_folder, read_training
+from reid.io.atomic import write_bytes
+from reid.io.feature_files import read_matrix_folder, read_training_features
 from reid.ranking import evaluate, normalize_rows
 from reid.ranking.expansion import augment_gallery, expand_queries
 from reid.ranking.protocols.multi_query import POOLINGS, own_camera_images, pool_queries
@@ -158,7 +158,7 @@ def whitening_features(path: Path | None, scored: Path | None = None, feature: s
         raise InputError("a whitening is fitted on features of training images: give them by --whiten-from FILE")
     if scored is not None and path.resolve() == scored.resolve():
         raise InputError(f"{path}: a whitening is fitted on training images, not on what it is to score")
-    training, found = read_training(path)
+    training, found = read_training_features(path)
     if {found, feature} == {"input", "output"}:
         raise InputError(f"{path} holds the Eigenlayer's {found}, and what is scored is its {feature}")
     return training
@@ -243,6 +243,6 @@ def write_neighbors(folder: Path, features: FeatureSets, k: int, *, metric: str 
         }
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, indices=found.indices, distances=found.distances, **paths)
-        write_whole(path, buffer.getbuffer())
+        write_bytes(path, buffer.getbuffer())
         written.append(path)
     return written

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from reid.config import build
-from reid.diagnostics.state_dicts import read_weights
 from reid.errors import InputError
-from reid.io.checkpoint import FORMAT, ForeignCheckpoint, load_checkpoint, load_strictly
+from reid.io.checkpoint import FORMAT, ForeignCheckpoint, load_checkpoint, load_state_dict
+from reid.io.state_dicts import read_state_dict
 from reid.model.foreign import Converted, convert
 
 # Arguments of `build_network` and the keys that give them.
@@ -49,7 +49,7 @@ def convert_checkpoint(
     tell, such as MODEL.LAST_STRIDE. "origin" of the content names the family and the differences.
     Raises InputError for an unknown family and where tensors or overrides do not fit.
     """
-    tensors, own = read_weights(path)
+    tensors, own = read_state_dict(path)
     if own is not None:
         raise InputError(f"{path}: a checkpoint of this project already; there is nothing to convert")
     found = convert(tensors, source=str(path), family=family)
@@ -58,7 +58,7 @@ def convert_checkpoint(
     model = build.network(config, num_classes=found.num_classes)
     # An exponent that is asked for where theirs is no tensor.
     filled = model.pooling.state_dict(prefix="pooling.") | found.tensors
-    load_strictly(model, filled, network=f"{found.family}'s {found.architecture} as configured", source=str(path))
+    load_state_dict(model, filled, network=f"{found.family}'s {found.architecture} as configured", source=str(path))
     origin = {"family": found.family, "architecture": found.architecture, "differences": list(found.differences)}
     content = {"model": dict(model.state_dict()), "config": config.dump(), "num_classes": found.num_classes}
     return {"format": FORMAT, **content, "origin": origin}, found

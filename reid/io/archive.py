@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from reid.errors import InputError
-from reid.io.folders import check_free_space, new_folder
+from reid.io.atomic import atomic_folder, check_free_space
 
 MAX_BYTES = 4 * 2**30
 MAX_ENTRIES = 1_000_000
@@ -25,7 +25,7 @@ _PIECE = 2**20
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def unpack(archive: Path, *, parts: Collection[str], cache: Path, progress: bool = True) -> Path:
+def extract_zip(archive: Path, *, parts: Collection[str], cache: Path, progress: bool = True) -> Path:
     """Unpack the folders named in `parts` and return the folder that now holds them.
 
     Only files directly inside a folder of such a name are taken, wherever that folder lies in the zip; they are
@@ -49,7 +49,7 @@ def unpack(archive: Path, *, parts: Collection[str], cache: Path, progress: bool
             entries = _wanted(archive, file.infolist(), parts)
             cache.mkdir(parents=True, exist_ok=True)
             check_free_space(cache, sum(_on_disk(entry) for entry in entries.values()), f"unpacking {archive.name}")
-            with new_folder(folder) as partial:
+            with atomic_folder(folder) as partial:
                 for part in {path.parent for path in entries}:
                     (partial / part).mkdir()
                 for path, entry in tqdm(

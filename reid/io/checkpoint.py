@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from reid.errors import InputError
-from reid.io.atomic import write_whole
-from reid.io.safetensors_files import checkpoint_content, read_safetensors
+from reid.io.atomic import link_or_copy, write_bytes
+from reid.io.safetensors_files import load_safetensors, parse_checkpoint
 from reid.io.tensor_files import FORMAT as FORMAT
-from reid.io.tensor_files import check_archive, check_content, is_dense
+from reid.io.tensor_files import check_archive_size, check_tensors, is_dense
 
 
 class ForeignCheckpoint(InputError):
@@ -32,7 +32,7 @@ class ForeignCheckpoint(InputError):
 # A NumPy number in a pickle is a call of `scalar` with a dtype and bytes: data that runs nothing. Files older than
 # NumPy 2 name it otherwise. Object dtypes stay out, being more than data.
 _SCALAR = np.float64().__reduce__()[0]
-NUMPY_SCALARS: list[Any] = [
+SAFE_GLOBALS: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
     (_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
@@ -50,21 +50,8 @@ def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | Non
     # Serialized first: torch's own file writer turns a full disk or a Ctrl-C in its midst into a RuntimeError.
     data = _serialized({"format": FORMAT, **content})
     if previous is not None and path.exists():
-        _keep(path, previous)
-    write_whole(path, data)
-
-
-def _keep(path: Path, previous: Path) -> None:
-    """Have `previous` be what `path` is, by a second name of the same file where the disk knows such."""
-    beside = previous.with_name(f".{previous.name}.writing")
-    beside.unlink(missing_ok=True)
-    try:
-        os.link(path, beside)
-    except OSError:
-        write_whole(previous, path.read_bytes())
-    else:
-        os.replace(beside, previous)
-        beside.unlink(missing_ok=True)  # which is still there where both were one file already
+        link_or_copy(path, previous)
+    write_bytes(path, data)
 
 
 def _serialized(content: dict[str, Any]) -> memoryview:
@@ -78,7 +65,7 @@ def _serialized(content: dict[str, Any]) -> memoryview:
     return buffer.getbuffer()
 
 
-def load_newest(path: Path, previous: Path, tell: Callable[[str], None] = print) -> dict[str, Any] | None:
+def load_latest(path: Path, previous: Path, tell: Callable[[str], None] = print) -> dict[str, Any] | None:
     """The checkpoint at `path` or, where that is broken, the one before, which takes its place; None without any.
 
     tell: called with a line about a broken one. Raises InputError where none is whole.
@@ -104,8 +91,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     content: dict[Any, Any]
     if path.suffix == ".safetensors":
-        tensors, metadata = read_safetensors(path)
-        content = checkpoint_content(tensors, metadata) or {**metadata, **tensors}
+        tensors, metadata = load_safetensors(path)
+        content = parse_checkpoint(tensors, metadata) or {**metadata, **tensors}
     else:
         if path.is_file():
             _check_sums(path)
@@ -125,7 +112,7 @@ def _check_sums(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         return  # what else it may be, `load_tensors` tells
     try:
-        check_archive(path)
+        check_archive_size(path)
     except ValueError as error:
         raise InputError(f"{path}: broken: {error}") from None
     try:
@@ -149,11 +136,11 @@ def load_tensors(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(NUMPY_SCALARS):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE_GLOBALS):
             warnings.simplefilter("ignore")
-            check_archive(path)
+            check_archive_size(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
-            check_content(content, path.stat().st_size)
+            check_tensors(content, path.stat().st_size)
     except MemoryError:
         raise InputError(f"{path}: broken, or larger than the memory of this machine can hold") from None
     except Exception as error:  # bytes that are no checkpoint make the unpickler fail in any way it likes
@@ -186,7 +173,7 @@ def _refusal(path: Path, error: Exception) -> str:
     return f"broken or no checkpoint ({type(error).__name__})"
 
 
-def load_strictly(
+def load_state_dict(
     module: nn.Module, weights: Mapping[str, Tensor], *, network: str, source: str, unused: Collection[str] = ()
 ) -> None:
     """Copy `weights` into `module`; every tensor must be there in its shape, and none beside them but `unused`.
@@ -195,11 +182,11 @@ def load_strictly(
     checkpoints older than them. Raises InputError naming some of the tensors that differ; nothing is copied then.
     """
     own = module.state_dict()
-    check_same(own, weights, network=network, source=source, unused=unused)
+    check_state_dict(own, weights, network=network, source=source, unused=unused)
     module.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)
 
 
-def check_same(
+def check_state_dict(
     own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, network: str, source: str, unused: Collection[str] = ()
 ) -> None:
     """Raise the InputError of `load_strictly` where `weights` have not the names and shapes of `own`."""

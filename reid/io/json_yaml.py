@@ -14,12 +14,12 @@ import yaml
 
 MAX_DEPTH = 64
 MAX_JSON_VALUES = 10_000_000
-MAX_YAML_LETTERS = 2**18
+MAX_YAML_CHARACTERS = 2**18
 MAX_YAML_VALUES = 20_000
 _WIDEST = 2**63
 
 
-def plain_json(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """The value of a JSON text. Raises ValueError, in one line, for a broken one and one beyond the bounds."""
     try:
         tree = json.loads(text)
@@ -29,10 +29,10 @@ def plain_json(text: str) -> Any:
     return tree
 
 
-def plain_yaml(text: str) -> Any:
+def parse_yaml(text: str) -> Any:
     """The value of a YAML text, of the kinds that YAML itself has. Raises ValueError as `plain_json` does."""
-    if len(text) > MAX_YAML_LETTERS:
-        raise ValueError(f"{len(text):,} letters, above the limit of {MAX_YAML_LETTERS:,}")
+    if len(text) > MAX_YAML_CHARACTERS:
+        raise ValueError(f"{len(text):,} letters, above the limit of {MAX_YAML_CHARACTERS:,}")
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -15,7 +15,7 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-LOCK = ".lock"
+LOCK_NAME = ".lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network disks
 
 
@@ -24,7 +24,7 @@ def lock_folder(folder: Path, busy: str = "trains into it; let it end, or choose
 
     Raises InputError where another has it: who, and `busy`.
     """
-    file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - open for as long as it locks
+    file = open(folder / LOCK_NAME, "a+", encoding="utf-8")  # noqa: SIM115 - open for as long as it locks
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

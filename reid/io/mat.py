@@ -39,12 +39,12 @@ class _Head:
     end: int
 
 
-def variable_names(path: Path) -> list[str]:
+def list_variables(path: Path) -> list[str]:
     """The names of the variables in a file. Raises ValueError for a broken or foreign one."""
     return [name for name, _, _ in _variables(path)]
 
 
-def read_variables(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+def load_variables(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
     """The variables of these names that are there, as arrays of two dimensions or more.
 
     Cells are arrays of objects, texts arrays () of str. Raises ValueError for a broken or foreign file, one of version

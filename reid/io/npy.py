@@ -34,7 +34,7 @@ def load_npy(path: Path, *, mmap_mode: Literal["r"] | None = None) -> np.ndarray
         raise ValueError(f"a broken header ({type(error).__name__})") from None
 
 
-class Arrays(Mapping[str, np.ndarray]):
+class NpzReader(Mapping[str, np.ndarray]):
     """The arrays of an `.npz` file, each read when it is asked for. Raises ValueError as `load_npy` does."""
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,7 @@ class Arrays(Mapping[str, np.ndarray]):
             self._zip.close()
             raise ValueError(f"{held:,} bytes unpacked in a file of {size:,}")
 
-    def __enter__(self) -> Arrays:
+    def __enter__(self) -> NpzReader:
         return self
 
     def __exit__(self, *_: object) -> None:

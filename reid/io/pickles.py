@@ -25,7 +25,7 @@ MAX_DEPTH = 64
 Spend = Callable[[int], None]
 
 
-def read_plain_pickle(path: Path) -> Any:
+def load_pickle(path: Path) -> Any:
     """Dicts, lists, strings and numbers; arrays come as nested lists, tuples as lists, bytes as text.
 
     Raises InputError for a pickle that asks for anything else, a broken file, one above 64 MiB, and one that unfolds to

@@ -11,8 +11,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from reid.errors import InputError
-from reid.io.atomic import write_whole
-from reid.io.json_yaml import plain_json
+from reid.io.atomic import write_bytes
+from reid.io.json_yaml import parse_json
 from reid.io.tensor_files import FORMAT
 
 # What a checkpoint of ours keeps in this format; the state of a training needs a .pth.
@@ -33,7 +33,7 @@ def save_safetensors(path: Path, content: Mapping[str, Any]) -> None:
             value = content[key]
             metadata[key] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, _with_metadata(save(tensors), metadata))
+    write_bytes(path, _with_metadata(save(tensors), metadata))
 
 
 def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
@@ -44,7 +44,7 @@ def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors, on the CPU, and the texts of any file in the format.
 
     The library checks that the tensors are as large as the file, so no header can claim more. Raises InputError for a
@@ -55,7 +55,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         data = path.read_bytes()
         tensors = load(data)
-        header = plain_json(data[8 : 8 + int.from_bytes(data[:8], "little")].decode())
+        header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")].decode())
         metadata = {str(key): str(value) for key, value in (header.get("__metadata__") or {}).items()}
     except PermissionError:
         raise
@@ -68,7 +68,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def checkpoint_content(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Any] | None:
+def parse_checkpoint(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Any] | None:
     """The content of a checkpoint of ours, as `save_safetensors` was given it; None for a file that is none."""
     if not {"format", "config", "num_classes"} <= set(metadata):
         return None
@@ -77,7 +77,7 @@ def checkpoint_content(tensors: dict[str, Tensor], metadata: Mapping[str, str]) 
         content["format"], content["num_classes"] = int(metadata["format"]), int(metadata["num_classes"])
         for key in ("calibration", "origin"):
             if key in metadata:
-                content[key] = plain_json(metadata[key])
+                content[key] = parse_json(metadata[key])
     except ValueError:
         return None
     return content

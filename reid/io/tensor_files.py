@@ -16,7 +16,7 @@ MAX_VALUES = 5_000_000
 _FREE = 2**26  # bytes that need no looking at
 
 
-def check_archive(path: Path) -> None:
+def check_archive_size(path: Path) -> None:
     """Raise ValueError for a zip that holds far more than its own size: `torch.save` compresses nothing but scripts."""
     if not zipfile.is_zipfile(path):
         return
@@ -30,7 +30,7 @@ def check_archive(path: Path) -> None:
         raise ValueError(f"it holds {held:,} bytes in a file of {size:,}, and torch.save compresses nothing")
 
 
-def check_content(content: Any, size: int) -> None:
+def check_tensors(content: Any, size: int) -> None:
     """Raise ValueError for what cannot be walked through, and for tensors of more numbers than a file can hold.
 
     size: of the file, in bytes. A stride of 0 makes one number a tensor of any shape.

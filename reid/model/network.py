@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from reid.errors import InputError, unknown_name
-from reid.io.checkpoint import load_strictly
+from reid.io.checkpoint import load_state_dict
 from reid.model import BACKBONES, NECKS, Trunk
 from reid.model.backbones.osnet import FEATURE_DIM, FeatureBlock
 from reid.model.backbones.resnet import change_stem
@@ -197,7 +197,7 @@ def _start(network: ReidNetwork, weights: Mapping[str, Tensor], source: str) -> 
     """Take over all before the Eigenlayer; that and the classifier begin anew."""
     before = nn.ModuleDict({name: network.get_submodule(name) for name in _BEFORE})
     taken = {name: value for name, value in weights.items() if name.split(".")[0] in _BEFORE}
-    load_strictly(before, taken, network="the configured network before its Eigenlayer", source=source)
+    load_state_dict(before, taken, network="the configured network before its Eigenlayer", source=source)
     logger.info("%s: all before the Eigenlayer is taken; the Eigenlayer and the classifier begin anew", source)
 
 
@@ -218,7 +218,7 @@ def _trunk(
         normalize(trunk, norm, groups=groups, network=backbone, pretrained=weights is not None and not own)
     if weights is not None and own:
         unused = ("fc.weight", "fc.bias")
-        load_strictly(trunk, weights, network=f"{backbone} with {norm}", source=source, unused=unused)
+        load_state_dict(trunk, weights, network=f"{backbone} with {norm}", source=source, unused=unused)
     return trunk
 
 

@@ -15,7 +15,7 @@ from reid.io.atomic import write_text
 from reid.records import ImageRecord
 from reid.report.dataset_sections import dataset_sections
 from reid.report.diagnosis_tables import HEADER, NOTHING, cosine, kind, number_rows, size, survey_cells
-from reid.report.pages import Chart, Picture, picture, render_page
+from reid.report.pages import Chart, Picture, picture, provenance_facts, render_page
 
 THUMBNAIL, MAX_BYTES = 128, 8_000_000
 Images = Mapping[int, Sequence[ImageRecord]]
@@ -199,11 +199,5 @@ def _identities(found: Mapping[str, Any] | None, images: Images) -> dict[str, An
 
 
 def _provenance(told: Mapping[str, Any]) -> list[tuple[str, str]]:
-    machine, versions = told.get("machine") or {}, told.get("versions") or {}
-    facts = {
-        "command": told.get("command"),
-        "commit": told.get("commit"),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "processor": machine.get("processor"),
-    }
-    return [(name, str(value or NOTHING)) for name, value in facts.items()]
+    facts = provenance_facts(told)
+    return [(name, str(facts[name] or NOTHING)) for name in ("command", "commit", "versions", "processor")]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.errors import InputError
-from reid.io.json_yaml import plain_json, plain_yaml
+from reid.io.json_yaml import parse_json, parse_yaml
 from reid.report.entries import KINDS, is_entry, is_row, mistake_in
 from reid.report.tables import pick
 
@@ -182,7 +182,7 @@ def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
         return "", {}
     try:
         text = path.read_text(encoding="utf-8")
-        tree = plain_yaml(text) or {}
+        tree = parse_yaml(text) or {}
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(tree, dict):
@@ -199,7 +199,7 @@ def _read_log(path: Path) -> tuple[list[dict[str, Any]], tuple[int, ...]]:
     entries, unread = [], []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
-            entry = plain_json(line)
+            entry = parse_json(line)
         except ValueError:
             entry = None
         if is_entry(entry):
@@ -225,7 +225,7 @@ def _read_summary(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"rows": []}
     try:
-        summary = plain_json(path.read_text(encoding="utf-8"))
+        summary = parse_json(path.read_text(encoding="utf-8"))
     except ValueError:
         summary = None
     if not _is_summary(summary):

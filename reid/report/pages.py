@@ -6,7 +6,7 @@ import base64
 import hashlib
 import importlib.util
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +113,26 @@ def encode(image: Image.Image, *, max_side: int, kind: str = "JPEG") -> tuple[by
     bare.paste(image)
     bare.save(encoded, kind, **({"quality": QUALITY} if kind == "JPEG" else {}), optimize=True)
     return encoded.getvalue(), image.size
+
+
+def provenance_facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """List what a page says about where its numbers come from.
+
+    Args:
+        provenance: As `reid.training.provenance.provenance` returns it; any part may be missing.
+
+    Returns:
+        Label to value in the order of the page; a value is None or empty where it is unknown.
+    """
+    machine, versions = provenance.get("machine") or {}, provenance.get("versions") or {}
+    return {
+        "command": provenance.get("command"),
+        "commit": provenance.get("commit"),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "processor": machine.get("processor"),
+        "threads": machine.get("threads"),
+        "GPU": machine.get("gpu") or ("none" if machine else None),
+    }
 
 
 def _environment() -> Environment:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.report.history import History, read_history
-from reid.report.pages import Chart, check_available, render_page, write_page
+from reid.report.pages import Chart, check_available, provenance_facts, render_page, write_page
 from reid.report.summary import RUNS, STAGES, ending, network_name, result, stage_name, variant_name
 
 
@@ -40,7 +40,7 @@ def render(history: History) -> str:
         finals=_finals(history),
         charts=_charts(history),
         unread=history.unread,
-        provenance=_provenance(history.start),
+        provenance=[(name, str(value)) for name, value in provenance_facts(history.start).items() if value],
         config_text=history.config_text,
     )
 
@@ -82,19 +82,6 @@ def _finals(history: History) -> list[dict[str, Any]]:
         for run, name in RUNS.items()
         if (rows := history.of(run)) and rows[-1]["scores"]
     ]
-
-
-def _provenance(start: dict[str, Any]) -> list[tuple[str, str]]:
-    machine, versions = start.get("machine") or {}, start.get("versions") or {}
-    facts = {
-        "command": start.get("command"),
-        "commit": start.get("commit"),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "processor": machine.get("processor"),
-        "threads": machine.get("threads"),
-        "GPU": machine.get("gpu") or ("none" if machine else None),
-    }
-    return [(name, str(value)) for name, value in facts.items() if value]
 
 
 def _charts(history: History) -> list[Chart]:

@@ -13,7 +13,7 @@ from reid.distributed import barrier, broadcast, first, largest, on_first, rank,
 from reid.errors import Diverged, InputError, Stop
 from reid.evaluation.retrieval import choose
 from reid.io.atomic import write_json
-from reid.io.checkpoint import load_checkpoint, load_newest, load_strictly, save_checkpoint
+from reid.io.checkpoint import load_checkpoint, load_latest, load_state_dict, save_checkpoint
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.records import Scores, Split, StageLog
@@ -150,7 +150,7 @@ class Experiment:
                 for path in (self._last(run), self._before(run)):
                     path.unlink(missing_ok=True)
             try:
-                content = load_newest(self._last(run), self._before(run), told.append)
+                content = load_latest(self._last(run), self._before(run), told.append)
             except InputError as error:
                 if run == "rri":
                     raise
@@ -182,7 +182,7 @@ class Experiment:
             raise InputError(f"{path}: the state in it is none of this run ({type(error).__name__})") from None
 
     def _load_weights(self, state: TrainState, content: dict[str, Any], path: Path) -> None:
-        load_strictly(state.model, content["model"], network="this run", source=str(path))
+        load_state_dict(state.model, content["model"], network="this run", source=str(path))
         # A checkpoint of an earlier version holds no objective: the identity loss it trained with has no state.
         state.objective.load_state_dict(content.get("objective", {}))
 

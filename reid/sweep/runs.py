@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.errors import InputError
-from reid.io.json_yaml import plain_json
+from reid.io.json_yaml import parse_json
 from reid.sweep.grid import Setting
 from reid.sweep.table import check_row
 
@@ -51,7 +51,7 @@ class SweepRun:
         if not self._scores.exists():
             return False
         with _reading(self._scores):
-            summary = plain_json(self._scores.read_text(encoding="utf-8"))
+            summary = parse_json(self._scores.read_text(encoding="utf-8"))
             done = summary["stopped"] is not None
             if not done or not self.control:
                 return done
@@ -69,10 +69,10 @@ class SweepRun:
         """
         log = self.folder / "log.jsonl"
         with _reading(log):
-            start = plain_json(log.read_text(encoding="utf-8").splitlines()[0])
+            start = parse_json(log.read_text(encoding="utf-8").splitlines()[0])
             origin = {**{key: start["machine"][key] for key in ("threads", "processor")}, "commit": start["commit"]}
         with _reading(self._scores):
-            row = {**self._row(plain_json(self._scores.read_text(encoding="utf-8"))), **origin}
+            row = {**self._row(parse_json(self._scores.read_text(encoding="utf-8"))), **origin}
             check_row(row)
         return row
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from reid.errors import InputError
-from reid.io.atomic import write_whole
-from reid.io.json_yaml import plain_json
+from reid.io.atomic import write_bytes
+from reid.io.json_yaml import parse_json
 
 NUMBERS = ("mAP", "rank1", "control_rank1", "control_mAP", "correlation", "images_per_second", "epochs")
 LARGEST = 1e12
@@ -72,7 +72,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file in UTF-8 ({error})") from None
     try:
-        rows = [plain_json(line) for line in text.splitlines() if line.strip()]
+        rows = [parse_json(line) for line in text.splitlines() if line.strip()]
         for row in rows:
             check_row(row)
     except (ValueError, TypeError, KeyError) as error:
@@ -96,7 +96,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     kept = {(row["name"], row["seed"]): row for row in read_rows(path)}
     kept |= {(row["name"], row["seed"]): row for row in rows}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, "".join(json.dumps(row) + "\n" for row in kept.values()).encode())
+    write_bytes(path, "".join(json.dumps(row) + "\n" for row in kept.values()).encode())
 
 
 def _line(name: str, group: Sequence[dict[str, Any]]) -> Line:

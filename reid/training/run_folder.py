@@ -10,8 +10,8 @@ from typing import IO, Any
 
 from reid.errors import InputError
 from reid.io.atomic import write_text
-from reid.io.json_yaml import flatten, plain_yaml
-from reid.io.locks import LOCK, lock_folder
+from reid.io.json_yaml import flatten, parse_yaml
+from reid.io.locks import LOCK_NAME, lock_folder
 
 # Where a run lives, what it runs on and how it is looked after may differ between its parts.
 MOVABLE = (
@@ -49,7 +49,7 @@ class RunFolder:
             )
         if resume and not config.exists():
             raise InputError(f"{self.path} holds no run to go on with: leave --resume out to start one")
-        if self._locked is None and (self.path / LOCK).exists():
+        if self._locked is None and (self.path / LOCK_NAME).exists():
             lock_folder(self.path).close()
         changed: tuple[str, ...] = ()
         if resume:
@@ -145,7 +145,7 @@ def _text(path: Path) -> str:
 
 def changes(old: str, new: str) -> tuple[str, ...]:
     """The keys whose values differ, but for those that may."""
-    was, now = (dict(flatten(plain_yaml(text) or {})) for text in (old, new))
+    was, now = (dict(flatten(parse_yaml(text) or {})) for text in (old, new))
     keys = [key for key in {**was, **now} if was.get(key) != now.get(key) and key not in MOVABLE]
     return tuple(f"{key} was {was.get(key)}, is {now.get(key)}" for key in keys)
 

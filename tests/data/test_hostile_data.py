@@ -16,8 +16,8 @@ from PIL import Image
 from reid.data.datasets.cuhk03np import read_cuhk03np_detected
 from reid.data.images.decode import decode_image
 from reid.errors import InputError
-from reid.io.archive import unpack
-from reid.io.pickles import read_plain_pickle
+from reid.io.archive import extract_zip
+from reid.io.pickles import load_pickle
 from reid.report.ranked_figures import thumbnails
 
 
@@ -39,7 +39,7 @@ def zipped(path: Path, name: str = "D/query/a.jpg", kind: int = zipfile.ZIP_DEFL
 
 def refused(path: Path, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        unpack(path, parts=("query",), cache=path.parent / "cache", progress=False)
+        extract_zip(path, parts=("query",), cache=path.parent / "cache", progress=False)
     assert not (path.parent / "cache").exists() or not any((path.parent / "cache").iterdir())
 
 
@@ -75,7 +75,7 @@ def test_a_name_in_another_coding_than_it_says(tmp_path: Path) -> None:
 
 def test_a_link_in_the_place_of_the_unpacked_folder(tmp_path: Path) -> None:
     zipped(tmp_path / "a.zip")
-    folder = unpack(tmp_path / "a.zip", parts=("query",), cache=tmp_path / "cache", progress=False)
+    folder = extract_zip(tmp_path / "a.zip", parts=("query",), cache=tmp_path / "cache", progress=False)
     (folder / "query" / "a.jpg").rename(tmp_path / "kept.jpg")
     (folder / ".unpacked").unlink()
     (folder / "query").rmdir()
@@ -84,7 +84,7 @@ def test_a_link_in_the_place_of_the_unpacked_folder(tmp_path: Path) -> None:
     (tmp_path / "outside" / "mine").touch()
     folder.symlink_to(tmp_path / "outside")
     with pytest.raises(InputError, match="is a link"):
-        unpack(tmp_path / "a.zip", parts=("query",), cache=tmp_path / "cache", progress=False)
+        extract_zip(tmp_path / "a.zip", parts=("query",), cache=tmp_path / "cache", progress=False)
     assert (tmp_path / "outside" / "mine").exists()
 
 
@@ -114,7 +114,7 @@ LISTS = b"\x80\x02]q\0" + b"".join(b"](" + (b"h" + bytes([n])) * 16 + b"eq" + by
 def test_pickles_that_take_for_ever_or_ask_for_more(tmp_path: Path, data: bytes, words: str) -> None:
     (tmp_path / "a.pkl").write_bytes(data)
     with pytest.raises(InputError, match=words):
-        read_plain_pickle(tmp_path / "a.pkl")
+        load_pickle(tmp_path / "a.pkl")
 
 
 @pytest.mark.parametrize(

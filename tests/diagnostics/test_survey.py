@@ -11,9 +11,9 @@ import torchvision
 from torch import nn
 
 from reid.decorrelation import gaussian_correlation
-from reid.diagnostics.state_dicts import read_weights
 from reid.diagnostics.survey import find_layer, find_layers, network_groups, survey
 from reid.errors import InputError
+from reid.io.state_dicts import read_state_dict
 from reid.model.network import build_network
 
 NETWORKS = ("resnet18", "resnext50_32x4d", "mobilenet_v2", "shufflenet_v2_x0_5", "convnext_tiny", "densenet121")
@@ -117,7 +117,7 @@ def test_rows_are_sorted_by_correlation_relative_to_chance() -> None:
 
 def test_real_weights(real_weights: Path) -> None:
     """S(W) of every weight of the published OSNet, by NumPy in float64 and by loops over groups."""
-    tensors, _ = read_weights(real_weights / "osnet_x0_25_imagenet.pth")
+    tensors, _ = read_state_dict(real_weights / "osnet_x0_25_imagenet.pth")
     rows = survey(find_layers(tensors))
     assert len(rows) == 153 and sum(row["correlation"] is None for row in rows) > 60
     for row in rows:

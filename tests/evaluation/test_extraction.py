@@ -14,7 +14,7 @@ from gloo import together
 from reid.errors import InputError
 from reid.evaluation.extraction import extract_shards, fingerprint
 from reid.evaluation.features import extract, mean_features
-from reid.io.feature_files import read_features, read_training
+from reid.io.feature_files import read_features, read_training_features
 from reid.io.shards import Shards
 from reid.model.network import ReidNetwork
 
@@ -56,7 +56,7 @@ def test_training_images_too(tmp_path: Path) -> None:
     parts = {"train": gloo_jobs.gallery(COUNT, 2)}
     model = gloo_jobs.network()
     extract_shards(model, parts, tmp_path, shard=4, settings={}, features=("input",))
-    training, name = read_training(tmp_path / "input")
+    training, name = read_training_features(tmp_path / "input")
     assert name == "input" and not (tmp_path / "output").exists()
     np.testing.assert_allclose(training.values, extract(model, parts["train"])["input"].values, atol=1e-6)
 

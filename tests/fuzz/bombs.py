@@ -141,20 +141,20 @@ def _read(path: Path) -> object:
     from reid.config.loading import load_config
     from reid.data.datasets.revisited import read_revisited
     from reid.data.images.decode import decode_image
-    from reid.diagnostics.state_dicts import read_weights
-    from reid.io.archive import unpack
+    from reid.io.archive import extract_zip
     from reid.io.feature_files import read_features
     from reid.io.shards import open_matrix
+    from reid.io.state_dicts import read_state_dict
 
     readers: dict[str, Callable[[Path], Any]] = {
-        ".zip": lambda path: unpack(path, parts=("query",), cache=path.parent / "cache", progress=False),
+        ".zip": lambda path: extract_zip(path, parts=("query",), cache=path.parent / "cache", progress=False),
         ".png": lambda path: decode_image(str(path), (8, 8)),
         ".npy": open_matrix,
         ".pth": load_network,
         ".pkl": read_revisited,
         ".json": read_revisited,
         ".yaml": load_config,
-        ".safetensors": read_weights,
+        ".safetensors": read_state_dict,
     }
     return readers.get(path.suffix, read_features)(path)
 

@@ -19,15 +19,15 @@ from safetensors.torch import save
 
 from reid.config import build
 from reid.config.loading import defaults, load_config
-from reid.diagnostics.state_dicts import read_weights
 from reid.io.checkpoint import load_checkpoint, load_tensors, save_checkpoint
+from reid.io.state_dicts import read_state_dict
 from reid.model.pretrained import load_pretrained
 
 SMALL = ["MODEL.BACKBONE", "osnet_x0_25", "MODEL.WEIGHTS", "none", "MODEL.EIGENLAYER.DIM", "8"]
 READERS: tuple[Callable[[Path], Any], ...] = (
     load_tensors,
     load_checkpoint,
-    read_weights,
+    read_state_dict,
     lambda path: load_pretrained("osnet_x0_25", str(path)),
 )
 
@@ -188,7 +188,7 @@ TENSORS = save({"a": torch.zeros(3, 2), "b": torch.ones(4, dtype=torch.bfloat16)
 
 @fuzz(mutated(TENSORS))
 def test_mutated_safetensors(tmp_path: Path, data: bytes) -> None:
-    read(tmp_path, "checkpoints: safetensors", data, suffix=".safetensors", readers=(read_weights,))
+    read(tmp_path, "checkpoints: safetensors", data, suffix=".safetensors", readers=(read_state_dict,))
 
 
 @fuzz(
@@ -210,4 +210,4 @@ def test_mutated_safetensors(tmp_path: Path, data: bytes) -> None:
 def test_headers_of_safetensors(tmp_path: Path, header: dict[str, Any]) -> None:
     told = json.dumps(header).encode()
     data = len(told).to_bytes(8, "little") + told + bytes(64)
-    read(tmp_path, "checkpoints: safetensors", data, suffix=".safetensors", readers=(read_weights,))
+    read(tmp_path, "checkpoints: safetensors", data, suffix=".safetensors", readers=(read_state_dict,))

@@ -14,7 +14,7 @@ from fuzz.harness import attempt, fuzz, mutated, texts
 from hypothesis import strategies as st
 
 from reid.data.datasets.cuhk03np import read_cuhk03np_detected
-from reid.io.feature_files import read_features, read_matrix_folder, read_pool, read_training
+from reid.io.feature_files import read_features, read_matrix_folder, read_multi_query, read_training_features
 from reid.records import Features
 
 NUMBERS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -51,7 +51,7 @@ def test_mutated_npz(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "features.npz"
     path.write_bytes(data)
     check(attempt("features: npz", lambda: read_features(path)))
-    attempt("features: npz", lambda: read_training(path))
+    attempt("features: npz", lambda: read_training_features(path))
 
 
 ARRAYS = st.sampled_from(
@@ -87,7 +87,7 @@ def test_other_arrays_in_an_npz(tmp_path: Path, changes: dict[str, Any]) -> None
     path = tmp_path / "features.npz"
     path.write_bytes(packed(**changes))
     check(attempt("features: npz arrays", lambda: read_features(path)))
-    attempt("features: npz arrays", lambda: read_training(path))
+    attempt("features: npz arrays", lambda: read_training_features(path))
 
 
 HEADERS = [
@@ -217,7 +217,7 @@ def test_mutated_mat(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     (tmp_path / "multi_query.mat").write_bytes(data)
     check(attempt("features: mat", lambda: read_features(path)))
-    attempt("features: mat", lambda: read_pool(path))
+    attempt("features: mat", lambda: read_multi_query(path))
 
 
 @fuzz(

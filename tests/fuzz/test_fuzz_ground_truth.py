@@ -12,7 +12,7 @@ from fuzz.harness import altered, attempt, fuzz, mutated
 from hypothesis import strategies as st
 
 from reid.data import read_revisited
-from reid.io.pickles import read_plain_pickle
+from reid.io.pickles import load_pickle
 
 
 def truth(array: Any) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def test_mutated_pickles(tmp_path: Path, data: bytes) -> None:
 @fuzz(st.lists(st.sampled_from(INSTRUCTIONS), max_size=40))
 def test_pickles_of_any_instructions(tmp_path: Path, instructions: list[bytes]) -> None:
     (tmp_path / "gnd.pkl").write_bytes(b"\x80\x04" + b"".join(instructions) + b".")
-    found = attempt("ground truth: instructions", lambda: read_plain_pickle(tmp_path / "gnd.pkl"))
+    found = attempt("ground truth: instructions", lambda: load_pickle(tmp_path / "gnd.pkl"))
     assert found is None or isinstance(found, dict | list | str | int | float)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from fuzz.harness import TEXTS, attempt, fuzz, mutated
 from hypothesis import strategies as st
 
-from reid.io.archive import unpack
+from reid.io.archive import extract_zip
 
 PARTS = ("query", "bounding_box_train")
 
@@ -37,7 +37,7 @@ def unpacked(folder: Path, data: bytes, target: str) -> None:
     archive.parent.mkdir()
     archive.write_bytes(data)
     cache = folder / "inside" / "cache"
-    found = attempt(target, lambda: unpack(archive, parts=PARTS, cache=cache, progress=False))
+    found = attempt(target, lambda: extract_zip(archive, parts=PARTS, cache=cache, progress=False))
     assert sorted(path.name for path in folder.iterdir()) == ["inside"]
     assert {path.name for path in (folder / "inside").iterdir()} <= {"d.zip", "cache"}
     below = list(cache.rglob("*")) if cache.is_dir() else []

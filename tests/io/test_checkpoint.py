@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from reid.errors import InputError
-from reid.io.checkpoint import load_checkpoint, load_newest, load_strictly, load_tensors, save_checkpoint
+from reid.io.checkpoint import load_checkpoint, load_latest, load_state_dict, load_tensors, save_checkpoint
 
 CONTENT = {
     "num_classes": 3,
@@ -144,22 +144,22 @@ def test_the_checkpoint_before_is_kept_and_used(tmp_path: Path, monkeypatch: pyt
     if not links:
         monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
     path, previous, told = tmp_path / "a.pth", tmp_path / "b.pth", list[str]()
-    assert load_newest(path, previous, told.append) is None
+    assert load_latest(path, previous, told.append) is None
     for number in range(3):
         save_checkpoint(path, {**CONTENT, "number": number}, previous=previous)
     assert [load_checkpoint(p)["number"] for p in (path, previous)] == [2, 1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pth", "b.pth"]
-    whole = load_newest(path, previous, told.append)
+    whole = load_latest(path, previous, told.append)
     assert whole is not None and whole["number"] == 2 and not told
     path.write_bytes(path.read_bytes()[:-100])
-    before = load_newest(path, previous, told.append)
+    before = load_latest(path, previous, told.append)
     assert before is not None and before["number"] == 1
     assert "a.pth: broken" in told[0] and told[0].endswith("going on from the checkpoint before it")
     # It took the broken one's place, so that the next save keeps it.
     assert load_checkpoint(path)["number"] == 1 and not previous.exists()
     path.write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.pth"):
-        load_newest(path, previous, told.append)
+        load_latest(path, previous, told.append)
 
 
 def test_a_file_cut_short_is_refused_wherever_it_ends(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_another_network_is_refused_by_the_tensors_that_differ() -> None:
     before = model.state_dict()["1.weight"].clone()
     tensors = {"0.weight": torch.zeros(5, 3), "0.bias": torch.zeros(4), "1.weight": torch.zeros(2, 4), "x": before}
     with pytest.raises(InputError) as caught:
-        load_strictly(model, tensors, network="net", source="a.pth")
+        load_state_dict(model, tensors, network="net", source="a.pth")
     message = str(caught.value)
     assert "1 missing (1.bias)" in message
     assert "1 unexpected (x)" in message

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from reid.io.json_yaml import MAX_DEPTH, plain_json, plain_yaml
+from reid.io.json_yaml import MAX_DEPTH, parse_json, parse_yaml
 
 ALIASES = "a: &a [1, 1]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefghij", "bcdefghijk", strict=True)
@@ -15,9 +15,9 @@ ALIASES = "a: &a [1, 1]\n" + "".join(
 
 def test_ordinary_texts_are_what_their_libraries_make_of_them() -> None:
     tree = {"a": [1, 2.5, None, True, "x"], "b": {"c": -(2**63), "d": 2**63 - 1}}
-    assert plain_json(json.dumps(tree)) == tree == plain_yaml(json.dumps(tree))
-    assert plain_yaml("a: &x [1, 2]\nb: *x") == {"a": [1, 2], "b": [1, 2]}
-    assert plain_json("[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)) is not None
+    assert parse_json(json.dumps(tree)) == tree == parse_yaml(json.dumps(tree))
+    assert parse_yaml("a: &x [1, 2]\nb: *x") == {"a": [1, 2], "b": [1, 2]}
+    assert parse_json("[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)) is not None
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_ordinary_texts_are_what_their_libraries_make_of_them() -> None:
 )
 def test_json_beyond_the_bounds(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        plain_json(text)
+        parse_json(text)
 
 
 @pytest.mark.parametrize(
@@ -54,5 +54,5 @@ def test_json_beyond_the_bounds(text: str, words: str) -> None:
 )
 def test_yaml_beyond_the_bounds(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words) as told:
-        plain_yaml(text)
+        parse_yaml(text)
     assert "\n" not in str(told.value)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from reid.io.mat import read_variables, variable_names
+from reid.io.mat import list_variables, load_variables
 
 CELLS = np.empty((2, 2), dtype=object)
 CELLS[:] = [["a.png", np.arange(3.0)], [np.zeros((0, 0)), "ä"]]
@@ -35,8 +35,8 @@ def test_what_scipy_writes_is_read_as_scipy_reads_it(tmp_path: Path, packed: boo
     path = tmp_path / "a.mat"
     scipy.io.savemat(path, {**content, "cells": CELLS, "text": "hällo", "n": "x"}, do_compression=packed)
     expected = scipy.io.loadmat(path)
-    assert variable_names(path) == [*content, "cells", "text", "n"]
-    found = read_variables(path, [*content, "cells", "text", "missing"])
+    assert list_variables(path) == [*content, "cells", "text", "n"]
+    found = load_variables(path, [*content, "cells", "text", "missing"])
     assert set(found) == {*content, "cells", "text"}
     for name in content:
         np.testing.assert_array_equal(found[name], expected[name])
@@ -62,7 +62,7 @@ def test_a_file_of_the_other_byte_order(tmp_path: Path) -> None:
     )
     swapped = swapped.replace(b"\x01\0\0\0x", b"\0\x01\0\1x")
     (tmp_path / "a.mat").write_bytes(data[:124] + b"\x01\x00MI" + swapped)
-    assert read_variables(tmp_path / "a.mat", ["x"])["x"].tolist() == [[1, 2, 3, 4]]
+    assert load_variables(tmp_path / "a.mat", ["x"])["x"].tolist() == [[1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_a_file_of_the_other_byte_order(tmp_path: Path) -> None:
 )
 def test_variables_of_other_kinds(tmp_path: Path, value: Any, words: str) -> None:
     (tmp_path / "a.mat").write_bytes(matlab(x=value, y=1))
-    assert read_variables(tmp_path / "a.mat", ["y"])["y"] == 1
+    assert load_variables(tmp_path / "a.mat", ["y"])["y"] == 1
     with pytest.raises(ValueError, match=words):
-        read_variables(tmp_path / "a.mat", ["x"])
+        load_variables(tmp_path / "a.mat", ["x"])
 
 
 def test_every_cut_and_every_changed_byte_is_read_or_told(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_every_cut_and_every_changed_byte_is_read_or_told(tmp_path: Path) -> Non
         ):
             path.write_bytes(changed)
             try:
-                found = read_variables(path, ["x", "c"])
+                found = load_variables(path, ["x", "c"])
             except ValueError:
                 continue
             assert all(isinstance(value, np.ndarray) for value in found.values())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reid.io.npy import Arrays, load_npy
+from reid.io.npy import NpzReader, load_npy
 
 
 def headed(shape: str, kind: str = "'<f4'") -> bytes:
@@ -22,7 +22,7 @@ def test_arrays_come_as_they_were_saved(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", x=numbers, y=np.array(["a", "b"]), z=np.zeros((0, 3)))
     np.testing.assert_array_equal(load_npy(tmp_path / "a.npy"), numbers.T)
     assert isinstance(load_npy(tmp_path / "a.npy", mmap_mode="r"), np.memmap)
-    with Arrays(tmp_path / "a.npz") as arrays:
+    with NpzReader(tmp_path / "a.npz") as arrays:
         assert list(arrays) == ["x", "y", "z"] and len(arrays) == 3
         np.testing.assert_array_equal(arrays["x"], numbers)
         assert arrays["y"].tolist() == ["a", "b"] and arrays["z"].shape == (0, 3)
@@ -48,11 +48,11 @@ def test_a_header_that_cannot_be(tmp_path: Path, data: bytes, words: str) -> Non
         load_npy(tmp_path / "a.npy")
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("x.npy", data)
-    with Arrays(tmp_path / "a.npz") as arrays, pytest.raises(ValueError):
+    with NpzReader(tmp_path / "a.npz") as arrays, pytest.raises(ValueError):
         arrays["x"]
 
 
 def test_a_small_zip_of_very_many_zeros(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros(100 * 2**20, np.uint8))
     with pytest.raises(ValueError, match=r"104,857,\d+ bytes unpacked in a file of 1\d\d,\d+"):
-        Arrays(tmp_path / "a.npz")
+        NpzReader(tmp_path / "a.npz")

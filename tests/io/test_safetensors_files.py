@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from reid.errors import InputError
 from reid.io.checkpoint import ForeignCheckpoint, load_checkpoint, save_checkpoint
-from reid.io.safetensors_files import read_safetensors, save_safetensors
+from reid.io.safetensors_files import load_safetensors, save_safetensors
 
 CONTENT: dict[str, Any] = {
     "format": 1,
@@ -99,7 +99,7 @@ def _claiming(header: bytes) -> bytes:
 )
 def test_what_is_broken(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_bytes(data)
-    for read in (read_safetensors, load_checkpoint):
+    for read in (load_safetensors, load_checkpoint):
         with pytest.raises(InputError, match=r"m\.safetensors: (broken|holds)") as told:
             read(tmp_path / "m.safetensors")
         assert "\n" not in str(told.value)

@@ -11,10 +11,10 @@ import torch
 
 from reid.config import build
 from reid.config.loading import load_config
-from reid.diagnostics.state_dicts import read_weights
 from reid.errors import InputError
 from reid.io.checkpoint import load_checkpoint, load_tensors, save_checkpoint
-from reid.io.tensor_files import check_content, is_dense
+from reid.io.state_dicts import read_state_dict
+from reid.io.tensor_files import check_tensors, is_dense
 
 SOUND: dict[str, Any] = {"model": {"a": torch.zeros(2)}, "config": "", "num_classes": 2}
 
@@ -61,7 +61,7 @@ def test_weights_that_hold_themselves(tmp_path: Path) -> None:
     content["model"] = content
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(InputError, match=r"a\.pth"):
-        read_weights(tmp_path / "a.pth")
+        read_state_dict(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("classes", [2**40, 10**8, 0, -3])
@@ -83,8 +83,8 @@ def test_what_cannot_be_walked_through() -> None:
         deep = [deep]
     for content in (deep, {"a": torch.empty(2, device="meta")}):
         with pytest.raises(ValueError):
-            check_content(content, 1000)
-    check_content({"a": [torch.zeros(5), torch.zeros(1).expand(1000)], ("b", 1): {1, 2}}, 1000)
+            check_tensors(content, 1000)
+    check_tensors({"a": [torch.zeros(5), torch.zeros(1).expand(1000)], ("b", 1): {1, 2}}, 1000)
 
 
 def test_dense() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from reid.errors import InputError
-from reid.io.checkpoint import load_strictly
+from reid.io.checkpoint import load_state_dict
 from reid.model.pretrained import load_pretrained
 
 TENSORS = OrderedDict(weight=torch.arange(6.0).view(2, 3), bias=torch.ones(2))
@@ -146,20 +146,20 @@ def test_every_kind_of_difference_is_named_and_nothing_is_copied() -> None:
         r"f\.pth: not the weights of net.*1 unexpected \(scale\); 1 of another shape \(weight \(3, 2\) for \(2, 3\)\)"
     )
     with pytest.raises(InputError, match=told):
-        load_strictly(module, weights, network="net", source="f.pth")
+        load_state_dict(module, weights, network="net", source="f.pth")
     with pytest.raises(InputError, match=r"2 missing \(weight, bias\)"):
-        load_strictly(module, {}, network="net", source="f.pth")
+        load_state_dict(module, {}, network="net", source="f.pth")
     assert torch.equal(module.bias, before)
 
 
 def test_many_differences_are_shortened() -> None:
     with pytest.raises(InputError, match=r"5 unexpected \(t0, t1, t2, \.\.\.\)"):
         weights = {**TENSORS, **{f"t{i}": torch.zeros(1) for i in range(5)}}
-        load_strictly(torch.nn.Linear(3, 2), weights, network="net", source="f.pth")
+        load_state_dict(torch.nn.Linear(3, 2), weights, network="net", source="f.pth")
 
 
 def test_unused_tensors_and_missing_counters_are_fine() -> None:
     norm = torch.nn.BatchNorm1d(2)
     weights = {name: torch.full((2,), 3.0) for name in ("weight", "bias", "running_mean", "running_var", "fc")}
-    load_strictly(norm, weights, network="net", source="f.pth", unused=("fc",))
+    load_state_dict(norm, weights, network="net", source="f.pth", unused=("fc",))
     assert norm.running_var.tolist() == [3.0, 3.0]

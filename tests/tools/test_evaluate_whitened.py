@@ -14,7 +14,7 @@ import torch
 from reid.config import build
 from reid.config.loading import parse_config
 from reid.io.checkpoint import save_checkpoint
-from reid.io.feature_files import read_training, save_features, save_training_features
+from reid.io.feature_files import read_training_features, save_features, save_training_features
 from reid.ranking import evaluate
 from reid.records import Features
 
@@ -75,7 +75,7 @@ def test_features_of_a_file(tool: Tool, files: tuple[Path, Path], how: str) -> N
     ended = tool("evaluate", *given)
     assert ended.code == 0, ended.err
     found = json.loads((features.with_suffix("") / "evaluation.json").read_text())
-    mean, matrix = projection(how, read_training(training)[0], 5)
+    mean, matrix = projection(how, read_training_features(training)[0], 5)
     query, _ = drawn(0, (40, 0))
     _, gallery = drawn(0, (40, 300))
     sides = [
@@ -99,7 +99,7 @@ def test_what_training_features_may_be(tool: Tool, files: tuple[Path, Path], tmp
     features, training = files
     other_query, other_gallery = drawn(3, (50, 90))
     save_features(tmp_path / "other.npz", other_query, other_gallery, feature="input")
-    joined, name = read_training(tmp_path / "other.npz")
+    joined, name = read_training_features(tmp_path / "other.npz")
     assert name == "input" and joined.values.shape == (140, 8)
     np.testing.assert_array_equal(joined.cameras, [*other_query.cameras, *other_gallery.cameras])
     ended = tool("evaluate", "--features", features, "--whiten", "pca", "--whiten-from", tmp_path / "other.npz")
@@ -107,7 +107,7 @@ def test_what_training_features_may_be(tool: Tool, files: tuple[Path, Path], tmp
     found = json.loads((tmp_path / "f" / "evaluation.json").read_text())
     assert found["whitened"][0]["training_images"] == 140
 
-    few = read_training(training)[0]
+    few = read_training_features(training)[0]
     save_training_features(
         tmp_path / "few.npz", Features(few.values[:5], few.identities[:5], few.cameras[:5]), feature="input"
     )
@@ -157,7 +157,7 @@ def test_the_training_set_of_a_checkpoint(tool: Tool, tmp_path: Path) -> None:
         ("input", False), ("output", False), ("input", True), ("output", True),
     ]  # fmt: skip
     assert all(s["training_images"] == 64 and s["dimensions"] == 12 for s in found)
-    assert read_training(tmp_path / "training_output.npz")[0].values.shape == (64, 16)
+    assert read_training_features(tmp_path / "training_output.npz")[0].values.shape == (64, 16)
     for feature in ("input", "output"):
         saved = (tmp_path / f"features_{feature}.npz", "--whiten-from", tmp_path / f"training_{feature}.npz")
         ended = tool("evaluate", "--features", *saved, *whitened)

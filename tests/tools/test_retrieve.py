@@ -18,7 +18,7 @@ from reid.config import build
 from reid.config.loading import parse_config
 from reid.data.synthetic import draw_landmarks
 from reid.io.checkpoint import save_checkpoint
-from reid.io.feature_files import load_training_features
+from reid.io.feature_files import load_training_npz
 
 Tool = Callable[..., Any]
 SMALL = (
@@ -127,7 +127,7 @@ def test_from_images_to_numbers(tool: Tool, landmarks: Path, weights: Path, tmp_
     assert content["dataset"] == "landmarks" and content["feature"] == "input" and not content["flip"]
     assert (content["scales"], content["combine"], content["longest_side"]) == ([1.0, 0.5], "gem", 96)
 
-    training, feature = load_training_features(tmp_path / "training.npz")
+    training, feature = load_training_npz(tmp_path / "training.npz")
     assert feature == "input" and training.values.shape == (64, 512)
     values = training.values.astype(np.float64)
     _, deviations, axes = np.linalg.svd(values - values.mean(0), full_matrices=False)

@@ -15,7 +15,7 @@ import numpy as np
 
 from reid.data.datasets.layout import Layout, PartCounts, check_counts, check_matches, is_there, locate, read_dataset
 from reid.errors import InputError
-from reid.io.mat import read_variables
+from reid.io.mat import load_variables
 from reid.records import ImageRecord, Split
 
 _OUTER = ("cuhk03-np", "CUHK03-NP", "cuhk03_np", "CUHK03_np")
@@ -116,7 +116,7 @@ def _whole(values: np.ndarray, name: str, path: Path) -> np.ndarray:
 def _load(path: Path) -> dict[str, np.ndarray]:
     keys = ["filelist", "labels", "camId", *(f"{part}_idx" for part in _PARTS)]
     try:
-        found = read_variables(path, keys)
+        found = load_variables(path, keys)
     except ValueError as error:
         raise InputError(f"{path}: broken or no MATLAB file of version 7 ({error})") from None
     missing = [key for key in keys if key not in found]

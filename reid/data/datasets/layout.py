@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reid.errors import InputError
-from reid.io.archive import unpack
+from reid.io.archive import extract_zip
 from reid.records import DISTRACTOR, JUNK, ImageRecord, Split
 
 PARTS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -105,7 +105,7 @@ def _find_folder(layout: Layout, root: Path) -> Path | None:
 
 
 def _unpacked(layout: Layout, archive: Path, cache: Path) -> Path:
-    return unpack(archive, parts=(*layout.marks, _ANNOTATION), cache=cache)
+    return extract_zip(archive, parts=(*layout.marks, _ANNOTATION), cache=cache)
 
 
 def read_folder(layout: Layout, folder: Path, *, name: str | None = None) -> Split:

@@ -8,7 +8,7 @@ from pathlib import Path
 from reid.data.datasets.layout import is_image, locate, read_dataset
 from reid.data.datasets.market1501 import LAYOUT
 from reid.errors import InputError
-from reid.io.archive import unpack
+from reid.io.archive import extract_zip
 from reid.records import DISTRACTOR, ImageRecord, Split
 
 ARCHIVE = "distractors_500k.zip"
@@ -47,7 +47,7 @@ def _locate_distractors(root: Path, cache: Path) -> Path:
                 return place / name
     for place in places:
         if (place / ARCHIVE).is_file():
-            unpacked = unpack(place / ARCHIVE, parts=FOLDERS, cache=cache)
+            unpacked = extract_zip(place / ARCHIVE, parts=FOLDERS, cache=cache)
             return next(unpacked / name for name in FOLDERS if (unpacked / name).is_dir())
     looked = " and ".join(str(place) for place in places)
     raise InputError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from reid.errors import InputError
-from reid.io.pickles import read_plain_pickle
+from reid.io.pickles import load_pickle
 
 LISTS = ("easy", "hard", "junk")
 
@@ -43,7 +43,7 @@ def read_revisited(path: Path) -> RevisitedGroundTruth:
     if not path.is_file():
         raise InputError(f"{path}: no such ground-truth file")
     if path.suffix == ".pkl":
-        content = read_plain_pickle(path)
+        content = load_pickle(path)
     elif path.suffix == ".json":
         try:
             content = json.loads(path.read_text(encoding="utf-8"))

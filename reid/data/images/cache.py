@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from tqdm import tqdm
@@ -20,8 +21,7 @@ from tqdm import tqdm
 from reid.data.images.decode import CorruptImage, decode_image
 from reid.data.threads import one_thread_each
 from reid.errors import InputError
-from reid.io.atomic import write_whole
-from reid.io.folders import check_free_space
+from reid.io.atomic import check_free_space, commit, write_bytes
 
 _CHUNK = 64
 # Whoever builds an array writes to it all the time; one untouched for so long was left by a process that was killed.
@@ -72,13 +72,13 @@ def decode_images(
         cache.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(stored)
         check_free_space(cache, needed, f"decoding {len(paths):,} images at {height}x{width}")
-        with _stored(stored, shape, _decoded_chunks(paths, size, resize, progress, broken)) as partial:
+        with _temporary_array(stored, shape, _decoded_chunks(paths, size, resize, progress, broken)) as file:
             if broken:
                 # The array lacks images, so it may never be taken for the whole one: another name, the note first.
-                mine = partial.with_suffix(".json")
-                write_whole(mine, json.dumps(dict(sorted(broken.items()))).encode())
+                mine = Path(file.name).with_suffix(".json")
+                write_bytes(mine, json.dumps(dict(sorted(broken.items()))).encode())
                 os.replace(mine, note)
-            os.replace(partial, incomplete if broken else stored)
+            commit(file, incomplete if broken else stored)
     return _open_stored(incomplete if broken else stored, shape)
 
 
@@ -120,21 +120,20 @@ def _decoded_chunks(
 
 
 @contextmanager
-def _stored(stored: Path, shape: tuple[int, ...], chunks: Iterator[np.ndarray]) -> Iterator[Path]:
-    """Write an .npy file piece by piece; the block renames it into place, and what it leaves is removed.
+def _temporary_array(stored: Path, shape: tuple[int, ...], chunks: Iterator[np.ndarray]) -> Iterator[IO[bytes]]:
+    """Write an .npy file piece by piece under a name of its own; the block commits it, else it is removed.
 
     Plain writes, because a full disk under a memory map would kill the process instead of raising an error.
     """
     handle, partial = tempfile.mkstemp(prefix=f".{stored.stem}.", suffix=".partial", dir=stored.parent)
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(partial, "wb") as file:
             header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for chunk in chunks:
                 file.write(chunk.data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield Path(partial)
+            yield file
     finally:
         Path(partial).unlink(missing_ok=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reid.errors import InputError
-from reid.io.atomic import write_whole
+from reid.io.atomic import write_bytes
 
 
 def write_export(path: Path, data: bytes, card: str, *, force: bool) -> Path:
@@ -27,9 +27,9 @@ def write_export(path: Path, data: bytes, card: str, *, force: bool) -> Path:
     check_output_path(path, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists()
-    write_whole(path, data)
+    write_bytes(path, data)
     try:
-        write_whole(card_file, card.encode("utf-8", "replace"))
+        write_bytes(card_file, card.encode("utf-8", "replace"))
     except BaseException:
         if new:
             path.unlink(missing_ok=True)

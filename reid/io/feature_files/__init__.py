@@ -30,25 +30,25 @@ from reid.io.feature_files.arrays import (
     read_matrix_folder,
     save_matrix_folder,
 )
-from reid.io.feature_files.checks import IN_MEMORY, check_pair
+from reid.io.feature_files.checks import MAX_IN_MEMORY, check_pair
 from reid.io.feature_files.mat import read_mat, read_mat_images
 from reid.io.feature_files.npz import (
-    holds_training_features,
-    load_features,
-    load_training_features,
+    is_training_npz,
+    load_npz,
+    load_training_npz,
     save_features,
     save_training_features,
 )
 from reid.records import Features
 
 __all__ = [
-    "IN_MEMORY",
-    "load_features",
-    "load_training_features",
+    "MAX_IN_MEMORY",
+    "load_npz",
+    "load_training_npz",
     "read_features",
     "read_matrix_folder",
-    "read_pool",
-    "read_training",
+    "read_multi_query",
+    "read_training_features",
     "save_features",
     "save_matrix_folder",
     "save_training_features",
@@ -57,7 +57,7 @@ __all__ = [
 SUFFIXES = (".npz", ".npy", ".mat")
 
 
-def read_features(path: Path, *, in_memory: int = IN_MEMORY) -> tuple[Features, Features, str]:
+def read_features(path: Path, *, in_memory: int = MAX_IN_MEMORY) -> tuple[Features, Features, str]:
     """Query, gallery and what the features are called, from any layout this package knows.
 
     in_memory: bytes up to which an `.npy` of the gallery is loaded; a larger one, and shards, stay on the disk and are
@@ -72,7 +72,7 @@ def read_features(path: Path, *, in_memory: int = IN_MEMORY) -> tuple[Features, 
     elif not path.exists():
         raise InputError(f"{path}: no such feature file or folder")
     elif path.suffix.lower() == ".npz":
-        query, gallery, name = load_features(path)
+        query, gallery, name = load_npz(path)
     elif path.suffix.lower() == ".npy":
         query, gallery, name = read_array_files(path, in_memory=in_memory)
     elif path.suffix.lower() == ".mat":
@@ -83,14 +83,14 @@ def read_features(path: Path, *, in_memory: int = IN_MEMORY) -> tuple[Features, 
     return query, gallery, name
 
 
-def read_training(path: Path) -> tuple[Features, str]:
+def read_training_features(path: Path) -> tuple[Features, str]:
     """Features of training images, and what they are called: what `save_training_features` wrote, a folder that holds
     `train.npy` or shards in `train/`, or both sides of any layout that `read_features` knows, one after the other.
     """
     if (path / "train.npy").is_file() or (path / "train").is_dir():
         return read_array_training(path)
-    if holds_training_features(path):
-        return load_training_features(path)
+    if is_training_npz(path):
+        return load_training_npz(path)
     query, gallery, name = read_features(path)
     values = np.concatenate([np.asarray(side.values[:]) for side in (query, gallery)])
     identities, cameras = (
@@ -99,7 +99,7 @@ def read_training(path: Path) -> tuple[Features, str]:
     return Features(values, identities, cameras), name
 
 
-def read_pool(path: Path) -> Features | None:
+def read_multi_query(path: Path) -> Features | None:
     """The images that multi-query pools, where they lie beside the features: layumi's `multi_query.mat`."""
     folder = path if path.is_dir() else path.parent
     found = folder / "multi_query.mat"

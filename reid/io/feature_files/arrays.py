@@ -11,8 +11,8 @@ from typing import Any, cast
 import numpy as np
 
 from reid.errors import InputError
-from reid.io.atomic import write_whole
-from reid.io.feature_files.checks import features_from
+from reid.io.atomic import write_bytes
+from reid.io.feature_files.checks import make_features
 from reid.io.npy import load_npy
 from reid.io.shards import open_matrix, open_shards
 from reid.records import Features
@@ -71,7 +71,7 @@ def save_matrix_folder(folder: Path, query: np.ndarray, gallery: np.ndarray) -> 
     for part, values in zip(_PARTS, (query, gallery), strict=True):
         buffer = io.BytesIO()
         np.save(buffer, values, allow_pickle=False)
-        write_whole(folder / f"{part}.npy", buffer.getbuffer())
+        write_bytes(folder / f"{part}.npy", buffer.getbuffer())
 
 
 def _part(folder: Path, prefix: str, part: str, in_memory: int) -> Features:
@@ -97,7 +97,7 @@ def _part(folder: Path, prefix: str, part: str, in_memory: int) -> Features:
             f"{stem.name}_ids.npy with {stem.name}_cameras.npy (or .txt)"
         )
     identities, cameras, paths, where = labels
-    return features_from(values, source, identities=(identities, where[0]), cameras=(cameras, where[1]), paths=paths)
+    return make_features(values, source, identities=(identities, where[0]), cameras=(cameras, where[1]), paths=paths)
 
 
 Labels = tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[str, str]]

@@ -7,10 +7,10 @@ import numpy as np
 from reid.errors import InputError
 from reid.records import Features
 
-IN_MEMORY = 256 * 2**20
+MAX_IN_MEMORY = 256 * 2**20
 
 
-def features_from(
+def make_features(
     values: np.ndarray,
     source: str,
     *,
@@ -19,16 +19,16 @@ def features_from(
     paths: tuple[str, ...] = (),
 ) -> Features:
     """`Features` of an (N, D) array. source: where it comes from; the labels come each with its own source."""
-    matrix = as_matrix(values, source)
-    people = as_labels(identities[0], len(matrix), f"identities in {identities[1]}")
-    places = as_labels(cameras[0], len(matrix), f"cameras in {cameras[1]}")
+    matrix = check_matrix(values, source)
+    people = check_labels(identities[0], len(matrix), f"identities in {identities[1]}")
+    places = check_labels(cameras[0], len(matrix), f"cameras in {cameras[1]}")
     try:
         return Features(matrix, people, places, paths)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
 
 
-def as_matrix(values: np.ndarray, source: str) -> np.ndarray:
+def check_matrix(values: np.ndarray, source: str) -> np.ndarray:
     """`values`, found to be a floating matrix."""
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
         guess = "; are these identities or cameras?" if np.issubdtype(values.dtype, np.integer) else ""
@@ -38,7 +38,7 @@ def as_matrix(values: np.ndarray, source: str) -> np.ndarray:
     return values
 
 
-def as_labels(labels: np.ndarray, count: int, what: str) -> np.ndarray:
+def check_labels(labels: np.ndarray, count: int, what: str) -> np.ndarray:
     """(N,), (N, 1) or (1, N) whole numbers of any type -> (N,) int64, one for each of `count` feature rows."""
     shape = labels.shape
     if labels.ndim == 2 and min(shape) > 1:

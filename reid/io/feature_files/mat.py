@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from reid.errors import InputError
-from reid.io.feature_files.checks import as_labels, as_matrix, features_from
-from reid.io.mat import read_variables, variable_names
+from reid.io.feature_files.checks import check_labels, check_matrix, make_features
+from reid.io.mat import list_variables, load_variables
 from reid.records import Features
 
 _LAYUMI = ("gallery_f", "gallery_label", "gallery_cam", "query_f", "query_label", "query_cam")
@@ -51,8 +51,8 @@ def read_mat_images(path: Path) -> Features:
 
 def _layumi(path: Path, arrays: dict[str, np.ndarray], part: str) -> Features:
     values, identities, cameras = (arrays[f"{part}_{name}"] for name in ("f", "label", "cam"))
-    return features_from(
-        np.ascontiguousarray(as_matrix(values, f"{path}, {part}_f")),
+    return make_features(
+        np.ascontiguousarray(check_matrix(values, f"{path}, {part}_f")),
         f"{path}, {part}_f",
         identities=(identities, f"{path}, {part}_label"),
         cameras=(cameras, f"{path}, {part}_cam"),
@@ -64,23 +64,23 @@ def _market(path: Path, part: str) -> Features:
     files = [_beside(path, f"{name}.mat") for name in _LABELS[part]]
     identities, cameras = (_only_variable(file) for file in files)
     rows = _rows_of_columns(values, identities.size, str(path))
-    return features_from(rows, str(path), identities=(identities, str(files[0])), cameras=(cameras, str(files[1])))
+    return make_features(rows, str(path), identities=(identities, str(files[0])), cameras=(cameras, str(files[1])))
 
 
 def _cuhk03(path: Path, config: Path) -> tuple[Features, Features]:
     labels = _read(config, _CUHK03)
     count = labels["labels"].size
     rows = _rows_of_columns(_only_variable(path), count, str(path))
-    identities, cameras = (as_labels(labels[key], count, f"{key} in {config}") for key in ("labels", "camId"))
+    identities, cameras = (check_labels(labels[key], count, f"{key} in {config}") for key in ("labels", "camId"))
     parts = []
     for part in ("query", "gallery"):
         chosen = labels[f"{part}_idx"]
-        index = as_labels(chosen, chosen.size, f"{part}_idx in {config}") - 1  # MATLAB counts from 1
+        index = check_labels(chosen, chosen.size, f"{part}_idx in {config}") - 1  # MATLAB counts from 1
         if len(index) and not 0 <= index.min() <= index.max() < count:
             raise InputError(f"{config}: {part}_idx goes beyond the {count} images of {path}")
         source = (str(path), str(config))
         parts.append(
-            features_from(
+            make_features(
                 rows[index], source[0], identities=(identities[index], source[1]), cameras=(cameras[index], source[1])
             )
         )
@@ -89,7 +89,7 @@ def _cuhk03(path: Path, config: Path) -> tuple[Features, Features]:
 
 def _rows_of_columns(values: np.ndarray, count: int, source: str) -> np.ndarray:
     """(D, N) as these tools write it -> (N, D) with rows in one piece; (N, D) is taken where only that fits."""
-    matrix = as_matrix(values, source)
+    matrix = check_matrix(values, source)
     if matrix.shape[1] == count:
         return np.ascontiguousarray(matrix.T)
     if matrix.shape[0] == count:
@@ -108,7 +108,7 @@ def _beside(path: Path, name: str) -> Path:
 
 def _held(path: Path) -> list[str]:
     """The names of the variables in a file."""
-    return _guarded(path, variable_names)
+    return _guarded(path, list_variables)
 
 
 def _only_variable(path: Path) -> np.ndarray:
@@ -123,7 +123,7 @@ def _read(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
     missing = [key for key in keys if key not in held]
     if missing:
         raise InputError(f"{path}: holds no {' and no '.join(missing)}, but {', '.join(held)}")
-    return _guarded(path, lambda file: read_variables(file, keys))
+    return _guarded(path, lambda file: load_variables(file, keys))
 
 
 def _guarded(path: Path, read: Callable[[Path], Any]) -> Any:

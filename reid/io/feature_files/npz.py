@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from reid.errors import InputError
-from reid.io.atomic import write_whole
-from reid.io.feature_files.checks import features_from
-from reid.io.npy import Arrays
+from reid.io.atomic import write_bytes
+from reid.io.feature_files.checks import make_features
+from reid.io.npy import NpzReader
 from reid.records import Features
 
 
@@ -29,7 +29,7 @@ def save_training_features(path: Path, training: Features, *, feature: str) -> N
     _write(path, {"train": training}, feature)
 
 
-def load_features(path: Path) -> tuple[Features, Features, str]:
+def load_npz(path: Path) -> tuple[Features, Features, str]:
     """Query, gallery and what they are, as `save_features` wrote them; paths and `feature` may be missing.
 
     Raises InputError for a missing, broken or foreign file.
@@ -38,16 +38,16 @@ def load_features(path: Path) -> tuple[Features, Features, str]:
     return query, gallery, feature
 
 
-def load_training_features(path: Path) -> tuple[Features, str]:
+def load_training_npz(path: Path) -> tuple[Features, str]:
     """What `save_training_features` wrote; raises as `load_features` does."""
     (training,), feature = _load(path, ("train",))
     return training, feature
 
 
-def holds_training_features(path: Path) -> bool:
+def is_training_npz(path: Path) -> bool:
     """Whether a file is of the kind that `load_training_features` reads."""
     try:
-        with Arrays(path) as arrays:
+        with NpzReader(path) as arrays:
             return "train_values" in arrays
     except (ValueError, OSError):
         return False
@@ -57,7 +57,7 @@ def _load(path: Path, parts: Sequence[str]) -> tuple[list[Features], str]:
     if not path.is_file():
         raise InputError(f"{path}: no such feature file")
     try:
-        with Arrays(path) as arrays:
+        with NpzReader(path) as arrays:
             found = [_part(arrays, part, path) for part in parts]
             return found, str(arrays["feature"]) if "feature" in arrays else "features"
     except KeyError as error:
@@ -75,7 +75,7 @@ def _load(path: Path, parts: Sequence[str]) -> tuple[list[Features], str]:
 def _part(arrays: Any, part: str, path: Path) -> Features:
     values, identities, cameras = (arrays[f"{part}_{name}"] for name in ("values", "identities", "cameras"))
     paths = tuple(map(str, arrays[f"{part}_paths"].reshape(-1).tolist())) if f"{part}_paths" in arrays else ()
-    return features_from(
+    return make_features(
         values,
         f"{path}, {part}_values",
         identities=(identities, f"{path}, {part}_identities"),
@@ -92,4 +92,4 @@ def _write(path: Path, parts: dict[str, Features], feature: str) -> None:
     }
     buffer = io.BytesIO()
     np.savez(buffer, feature=np.asarray(feature), **arrays)
-    write_whole(path, buffer.getbuffer())
+    write_bytes(path, buffer.getbuffer())

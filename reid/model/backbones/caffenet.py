@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from reid.errors import InputError
-from reid.io.checkpoint import load_strictly
+from reid.io.checkpoint import load_state_dict
 from reid.model.pooling.flatten import FullyConnectedBlock, check_images, load_fully_connected
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def caffenet_trunk(
     trunk = CaffeNetTrunk()
     if weights is not None:
         unused = [name for name in weights if name.startswith(("fc6.", "fc7.", "fc8."))]
-        load_strictly(trunk, weights, network="caffenet", source=source, unused=unused)
+        load_state_dict(trunk, weights, network="caffenet", source=source, unused=unused)
     return trunk
 
 

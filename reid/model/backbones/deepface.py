@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reid.errors import InputError
-from reid.io.checkpoint import load_strictly
+from reid.io.checkpoint import load_state_dict
 from reid.model.connection import LocallyConnected2d
 from reid.model.pooling.flatten import FullyConnectedBlock, check_images, load_fully_connected
 
@@ -64,7 +64,7 @@ def deepface_trunk(
     trunk = DeepFaceTrunk()
     if weights is not None:
         unused = [name for name in weights if name.startswith(("f7.", "f8."))]
-        load_strictly(trunk, weights, network="deepface", source=source, unused=unused)
+        load_state_dict(trunk, weights, network="deepface", source=source, unused=unused)
     return trunk
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reid.errors import InputError
-from reid.io.checkpoint import load_strictly
+from reid.io.checkpoint import load_state_dict
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def _published(name: str, weights: Mapping[str, Tensor], source: str) -> OSNet:
     classifier = weights.get("classifier.weight")
     classes = len(classifier) if classifier is not None and classifier.ndim == 2 else 1000
     bare = OSNet(WIDTHS[name], classes)
-    load_strictly(bare, weights, network=name, source=source)
+    load_state_dict(bare, weights, network=name, source=source)
     return bare
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from reid.errors import InputError, unknown_name
-from reid.io.checkpoint import load_strictly
+from reid.io.checkpoint import load_state_dict
 
 
 class ResNetTrunk(nn.Module):
@@ -84,5 +84,5 @@ def resnet_trunk(
         raise InputError(f"the last stride of {name} is 1 or 2, not {last_stride}")
     trunk = ResNetTrunk(torchvision.models.get_model(name, weights=None), last_stride or 2)
     if weights is not None:
-        load_strictly(trunk, weights, network=name, source=source, unused=("fc.weight", "fc.bias"))
+        load_state_dict(trunk, weights, network=name, source=source, unused=("fc.weight", "fc.bias"))
     return trunk

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reid.errors import InputError
-from reid.io.checkpoint import check_same
+from reid.io.checkpoint import check_state_dict
 from reid.model.network import build_network
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -209,7 +209,7 @@ def converted(
         template = build_network(num_classes=len(weight), **every).state_dict()
     ends = ("eigenlayer.", "classifier.", "bnneck.")
     wanted = {_renamed(name, names, 1, 0): value for name, value in template.items() if not name.startswith(ends)}
-    check_same(wanted, rest.tensors, network=f"{family}'s {architecture}", source=rest.source)
+    check_state_dict(wanted, rest.tensors, network=f"{family}'s {architecture}", source=rest.source)
     tensors = {_renamed(name, names, 0, 1): value for name, value in rest.tensors.items() if name in wanted}
     tensors |= head.tensors
     tensors |= {"classifier.weight": weight, "classifier.bias": torch.zeros(len(weight)) if bias is None else bias}

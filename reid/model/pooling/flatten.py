@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from reid.errors import InputError
-from reid.io.checkpoint import load_strictly
+from reid.io.checkpoint import load_state_dict
 from reid.model.pooling import Pooling
 
 
@@ -56,7 +56,7 @@ def load_fully_connected(
     weight = own.get(next(iter(block.state_dict())))
     if weight is not None and weight.ndim == 2 and weight.shape[1] != block.in_features:
         return False
-    load_strictly(block, own, network=network, source=source)
+    load_state_dict(block, own, network=network, source=source)
     return True
 
 

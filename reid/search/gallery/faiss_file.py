@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 
 from reid.errors import InputError
-from reid.io.atomic import flush_folder
+from reid.io.atomic import atomic_file
 from reid.io.shards import Shards
 from reid.ranking.faiss_index import SearchIndex, build_index, search
 from reid.search.gallery.ranked_search import Nearest
@@ -47,20 +46,13 @@ def build_faiss(gallery: Gallery, *, kind: str = "ivf", seed: int = 0) -> dict[s
 
     version = int(snapshot.notes["version"])
     path = gallery.folder / f"faiss-{version}.index"
-    beside = path.with_name(f".{path.name}.writing")
-    try:
+    with atomic_file(path) as file:
         try:
-            faiss.write_index(built.index, str(beside))
+            faiss.write_index(built.index, file.name)
         except RuntimeError as error:  # FAISS tells a full disk in its own way
             raise InputError(
                 f"{path}: could not be written ({' '.join(str(error).split())[:200]}); is the disk full?"
             ) from None
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        flush_folder(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)
     note = {
         "file": path.name,
         "version": version,

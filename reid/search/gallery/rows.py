@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from reid.errors import FULL_DISK, InputError
-from reid.io.atomic import flush_folder
+from reid.io.atomic import sync_folder
 
 FOLDER = "features"
 _NAME = re.compile(r"(\d{6})-(\d{6})\.npy")
@@ -66,7 +66,7 @@ class RowWriter:
                 raise OSError(error.errno, error.strerror, str(path)) from None
             raise
         if fresh:
-            flush_folder(path.parent)
+            sync_folder(path.parent)
 
 
 def header(shard: int, dim: int) -> bytes:

@@ -9,8 +9,8 @@ from typing import IO, Any
 import numpy as np
 
 from reid.errors import InputError
-from reid.io.atomic import flush_folder
-from reid.io.locks import LOCK, lock_folder
+from reid.io.atomic import sync_folder
+from reid.io.locks import LOCK_NAME, lock_folder
 from reid.io.shards import Shards
 from reid.ranking.unit_search import UNIT_SLACK
 from reid.search.gallery import manifest
@@ -59,7 +59,7 @@ class Gallery:
             for left in path.glob(f"{manifest.NAME}*"):  # half-made by a process that was killed
                 left.unlink()
             manifest.create(path, {"model_id": model_id, "dim": dim, "shard": shard, **(notes or {})})
-            flush_folder(path)
+            sync_folder(path)
             return cls(path, lock)
         except BaseException:
             lock.close()
@@ -229,7 +229,7 @@ def _check_place(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, and an index is a folder: choose another --index")
     if path.is_dir() and not manifest.is_index(path):
-        names = sorted(entry.name for entry in path.iterdir() if entry.name not in (FOLDER, LOCK))
+        names = sorted(entry.name for entry in path.iterdir() if entry.name not in (FOLDER, LOCK_NAME))
         if others := [name for name in names if not name.startswith(manifest.NAME)]:
             raise InputError(f"{path}: holds other things ({', '.join(others[:3])}) and no index: name a new folder")
 

@@ -17,7 +17,6 @@ from PIL import Image
 from reid.data.images import cache as cache_module
 from reid.data.images.cache import decode_images
 from reid.errors import InputError
-from reid.io.folders import new_folder
 
 
 @pytest.fixture
@@ -213,23 +212,3 @@ def test_a_damaged_cache_file_is_told(tmp_path, paths):
     stored.write_bytes(stored.read_bytes()[:1000])
     with pytest.raises(InputError, match="damaged cache file"):
         decode(paths, tmp_path, in_memory_limit=0)
-
-
-def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "made") as partial:
-        (partial / "file").write_text("x")
-        assert not (tmp_path / "made").exists()
-        raise RuntimeError
-    assert not list(tmp_path.iterdir())
-    with new_folder(tmp_path / "made") as partial:
-        (partial / "file").write_text("x")
-    assert [path.name for path in tmp_path.iterdir()] == ["made"]
-
-
-def test_a_faster_neighbor_keeps_its_folder(tmp_path):
-    with new_folder(tmp_path / "made") as partial:
-        (partial / "file").write_text("slow")
-        (tmp_path / "made").mkdir()
-        (tmp_path / "made" / "file").write_text("fast")
-    assert (tmp_path / "made" / "file").read_text() == "fast"
-    assert len(list(tmp_path.iterdir())) == 1

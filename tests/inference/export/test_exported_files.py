@@ -255,7 +255,7 @@ def test_a_card_that_cannot_be_written_takes_its_file_along(tmp_path: Path, monk
             raise OSError(28, "No space left on device")
         path.write_bytes(data)
 
-    monkeypatch.setattr(files, "write_whole", fail_on_cards)
+    monkeypatch.setattr(files, "write_bytes", fail_on_cards)
     with pytest.raises(OSError, match="No space"):
         write_export(tmp_path / "m.onnx", b"model", "card", force=False)
     assert not list(tmp_path.iterdir())

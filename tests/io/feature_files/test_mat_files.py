@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 
 from reid.errors import InputError
-from reid.io.feature_files import read_features, read_pool
+from reid.io.feature_files import read_features, read_multi_query
 from reid.records import Features
 
 Sides = tuple[Features, Features]
@@ -51,7 +51,7 @@ def test_layumi(tmp_path: Path, sides: Sides) -> None:
         assert_equal(query, sides[0])
         assert_equal(gallery, sides[1])
         assert name == "pytorch_result"
-    assert read_pool(path) is None
+    assert read_multi_query(path) is None
 
 
 def test_layumis_images_for_multi_query(tmp_path: Path, sides: Sides) -> None:
@@ -59,7 +59,7 @@ def test_layumis_images_for_multi_query(tmp_path: Path, sides: Sides) -> None:
     images = {"mquery_f": sides[1].values, "mquery_label": sides[1].identities, "mquery_cam": sides[1].cameras}
     scipy.io.savemat(tmp_path / "multi_query.mat", images)
     for given in (path, tmp_path):
-        pool = read_pool(given)
+        pool = read_multi_query(given)
         assert pool is not None
         assert_equal(pool, sides[1])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reid.errors import InputError
-from reid.io.feature_files import load_features, read_features, save_features
+from reid.io.feature_files import load_npz, read_features, save_features
 from reid.records import Features
 
 Sides = tuple[Features, Features]
@@ -14,7 +14,7 @@ Sides = tuple[Features, Features]
 
 def test_saved_and_loaded_the_same(tmp_path: Path, sides: Sides) -> None:
     save_features(tmp_path / "f.npz", *sides, feature="input")
-    for read in (load_features, read_features):
+    for read in (load_npz, read_features):
         query, gallery, feature = read(tmp_path / "f.npz")
         assert feature == "input"
         for found, expected in ((query, sides[0]), (gallery, sides[1])):
@@ -30,28 +30,28 @@ def test_paths_and_name_may_be_missing(tmp_path: Path, sides: Sides) -> None:
     parts = zip(("query", "gallery"), sides, strict=True)
     arrays = {f"{part}_{name}": getattr(side, name) for part, side in parts for name in names}
     np.savez(tmp_path / "f.npz", **arrays)
-    query, _, feature = load_features(tmp_path / "f.npz")
+    query, _, feature = load_npz(tmp_path / "f.npz")
     assert (query.paths, feature) == ((), "features")
 
 
 def test_files_that_hold_no_features(tmp_path: Path, sides: Sides) -> None:
     path = tmp_path / "f.npz"
     with pytest.raises(InputError, match="no such feature file"):
-        load_features(path)
+        load_npz(path)
     save_features(path, *sides, feature="input")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="broken"):
-        load_features(path)
+        load_npz(path)
     with open(path, "wb") as file:
         np.save(file, np.zeros(3))
     with pytest.raises(InputError, match="broken"):
-        load_features(path)
+        load_npz(path)
     np.savez(path, x=np.zeros(3))
     with pytest.raises(InputError, match="holds no array query_values, but x;"):
-        load_features(path)
+        load_npz(path)
     np.savez(path, query_values=np.array([print], dtype=object))
     with pytest.raises(InputError, match="broken"):
-        load_features(path)
+        load_npz(path)
 
 
 def change(path: Path, **arrays: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reid.errors import InputError
 from reid.io.checkpoint import FORMAT, load_tensors
-from reid.io.safetensors_files import checkpoint_content, read_safetensors
+from reid.io.safetensors_files import load_safetensors, parse_checkpoint
 from reid.io.tensor_files import is_dense
 
 # Where training programs put the state dict, the usual ones first.
@@ -22,7 +22,7 @@ KEYS = (
 PREFIXES = ("module.", "_orig_mod.")
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
+def read_state_dict(path: Path) -> tuple[dict[str, Tensor], str | None]:
     """The named tensors of a file, on the CPU, and the configuration where a checkpoint of this project carries one.
 
     A state dict is taken bare, under one of `KEYS`, or under the only other key that holds named tensors; what is no
@@ -31,8 +31,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
     is executed. Raises InputError, in one line, for a file that is missing, broken, asks for code, or holds no weights.
     """
     if path.suffix == ".safetensors":
-        tensors, metadata = read_safetensors(path)
-        kept = checkpoint_content(tensors, metadata)
+        tensors, metadata = load_safetensors(path)
+        kept = parse_checkpoint(tensors, metadata)
         return _bare_names(_tensors(tensors)), kept["config"] if kept and kept["format"] == FORMAT else None
     content = load_tensors(path)
     config = content.get("config")

@@ -15,16 +15,16 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from reid.diagnostics.state_dicts import read_weights
 from reid.errors import InputError
 from reid.io.checkpoint import save_checkpoint
+from reid.io.state_dicts import read_state_dict
 
 TENSORS = {"conv.weight": torch.arange(24.0).reshape(2, 3, 2, 2), "fc.weight": torch.arange(6.0).reshape(2, 3)}
 OPTIMIZER = {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
 
 
 def assert_read(path: Path) -> None:
-    tensors, config = read_weights(path)
+    tensors, config = read_state_dict(path)
     assert list(tensors) == list(TENSORS) and config is None
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
 
@@ -61,14 +61,14 @@ def test_layouts_of_other_programs(tmp_path: Path, content: dict[str, Any]) -> N
 
 def test_safetensors(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "model.safetensors")
-    tensors, config = read_weights(tmp_path / "model.safetensors")
+    tensors, config = read_state_dict(tmp_path / "model.safetensors")
     assert config is None and sorted(tensors) == sorted(TENSORS)
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
 
 
 def test_checkpoint_of_ours_carries_its_configuration(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pth", {"model": TENSORS, "config": "SEED: 1\n", "num_classes": 2})
-    tensors, config = read_weights(tmp_path / "a.pth")
+    tensors, config = read_state_dict(tmp_path / "a.pth")
     assert list(tensors) == list(TENSORS)
     assert config == "SEED: 1\n"
 
@@ -110,7 +110,7 @@ def test_code_is_refused_with_the_way_to_convert(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     path = write_bad(tmp_path, kind)
     with pytest.raises(InputError, match="execut") as told:
-        read_weights(path)
+        read_state_dict(path)
     assert str(path) in str(told.value) and "torch.save(model.state_dict()" in str(told.value)
     assert "\n" not in str(told.value)
     assert not (tmp_path / "executed").exists()
@@ -124,7 +124,7 @@ def test_an_object_in_a_numpy_scalar_stays_out(tmp_path: Path) -> None:
 
     torch.save({"model": TENSORS, "best": Scalar()}, tmp_path / "a.pth")
     with pytest.raises(InputError):
-        read_weights(tmp_path / "a.pth")
+        read_state_dict(tmp_path / "a.pth")
 
 
 def test_broken_files_in_one_line(tmp_path: Path) -> None:
@@ -155,6 +155,6 @@ def test_broken_files_in_one_line(tmp_path: Path) -> None:
         (".", "no such"),
     ]:
         with pytest.raises(InputError, match=message) as told:
-            read_weights(tmp_path / name)
+            read_state_dict(tmp_path / name)
         assert "\n" not in str(told.value)
         assert str(tmp_path) in str(told.value)
