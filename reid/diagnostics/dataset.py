@@ -1,8 +1,9 @@
-"""What a network's Eigenlayer does to retrieval on a dataset: features, replacements and compression in one account."""
+"""Effects of a network's Eigenlayer on a dataset: feature statistics, weight replacements and compression."""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,81 +21,97 @@ from reid.records import JUNK, Features, score_list
 from reid.training.seeding import seed_from
 
 
+@dataclass(frozen=True)
+class DatasetDiagnosisOptions:
+    """Options of `diagnose_dataset`.
+
+    Attributes:
+        seed: Seed of all random choices; with a training's seed the loss is measured on the images that this training
+            uses before and after a replacement.
+        name: Name of the dataset.
+        dtype: Autocast data type of the feature extraction, None for float32.
+        loss_images: Number of training images on which the loss is measured.
+        label_smoothing: Label smoothing of that loss.
+        order: Order of the columns in US and U, see `reid.decorrelation.replace_weight`.
+        pairs: Number of random pairs of images whose distances are compared.
+    """
+
+    seed: int
+    name: str = ""
+    dtype: torch.dtype | None = None
+    loss_images: int = 4096
+    label_smoothing: float = 0.0
+    order: str = "assignment"
+    pairs: int = 20_000
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The Eigenlayer's input for every image of a dataset; the identities of `train` are classes."""
+
+    query: Features
+    gallery: Features
+    train: Features
+
+
 def diagnose_dataset(
-    model: ReidNetwork,
-    loaders: Loaders,
-    *,
-    device: torch.device,
-    dtype: torch.dtype | None,
-    seed: int,
-    name: str = "",
-    loss_images: int = 4096,
-    label_smoothing: float = 0.0,
-    order: str = "assignment",
-    pairs: int = 20_000,
+    model: ReidNetwork, loaders: Loaders, *, device: torch.device, options: DatasetDiagnosisOptions
 ) -> dict[str, Any]:
-    """The entry "dataset" of `diagnosis.json`: plain values, every one recomputable from the weights and the data.
+    """Measure what the Eigenlayer does to the features and the retrieval of a dataset.
 
-    The model is moved to `device`; every image is embedded once, with autocast to `dtype` (None: float32), the rest
-    are float64 products on the CPU. name: of the dataset. loss_images: training images on which the loss is measured,
-    those that a training with `seed` takes before and after a replacement. label_smoothing: of that loss. order: of
-    the columns in US and U. pairs: random pairs over which distances are compared.
+    Every image is embedded once; everything else is computed in float64 on the CPU.
 
-    features: "input" and "output" of the Eigenlayer, each over "retrieval" (query, and gallery without junk) and
-    "train" (unaugmented), as `feature_statistics.describe` tells them. input_scores: SCOREs of the Eigenlayer's input,
-    which no replacement touches. replacements, equalities, truncated_svd, pca: see the files of those names.
-    Where the network tells another number of identities apart than the dataset trains on, no loss is measured
-    (loss_images 0, the losses None). Raises InputError as those files do.
+    Args:
+        model: Moved to `device`; otherwise unchanged.
+        loaders: Training, query and gallery images.
+        device: Device of the feature extraction.
+        options: See `DatasetDiagnosisOptions`.
+
+    Returns:
+        The entry "dataset" of `diagnosis.json`, plain values: "features" holds `feature_statistics.describe` of the
+        Eigenlayer's "input" and "output", over "retrieval" (query and gallery without junk) and "train" (not
+        augmented); "input_scores" the SCOREs of the input, which no replacement changes; "replacements",
+        "equalities", "truncated_svd" and "pca" are documented at the functions that compute them. If the classes of
+        the network are not those of the dataset, "loss_images" is 0 and losses are None.
+
+    Raises:
+        InputError: Features are constant or not finite.
     """
     model.to(device)
-    query, gallery, train = (
-        extract(model, loader, dtype=dtype, title=title)["input"]
-        for title, loader in (
-            ("query", loaders.query),
-            ("gallery", loaders.gallery),
-            ("training images", _in_order(loaders.train, loaders.gallery.batch_size)),
-        )
-    )
+    inputs = _extract(model, loaders, options.dtype)
+    query, gallery, train = inputs.query, inputs.gallery, inputs.train
     head, classes = Head.of(model), len(np.unique(train.identities))
-    d_in, k = head.weight.shape
-    known = _rows(train, loaders.train.sample_index(loss_images, _loss_seed(seed)).numpy())
-    measured = known if head.classes == classes else None
-    rows = replacement_rows(head, query, gallery, measured, label_smoothing=label_smoothing, order=order)
-    ranks = ranks_up_to(min(d_in, k))
+    index = loaders.train.sample_index(options.loss_images, _loss_seed(options.seed)).numpy()
+    loss_inputs = _rows(train, index) if head.classes == classes else None
+    smoothing, order = options.label_smoothing, options.order
+    rows = replacement_rows(head, query, gallery, loss_inputs, label_smoothing=smoothing, order=order)
+    ranks = ranks_up_to(min(head.weight.shape))
+    pairs_seed = seed_from(options.seed, "pairs of images")
     return {
-        "name": name,
-        "counts": {
-            "train": len(train.values),
-            "train_identities": classes,
-            "query": len(query.values),
-            "gallery": len(gallery.values),
-            "junk": int((gallery.identities == JUNK).sum()),
-        },
-        "eigenlayer": {
-            "d_in": d_in,
-            "k": k,
-            "bias": head.bias is not None,
-            "relu": head.relu,
-            "last": head.classifier is None,
-            "parameters": d_in * k,
-        },
+        "name": options.name,
+        "counts": _counts(inputs, classes),
+        "eigenlayer": _describe_eigenlayer(head),
         "classes": head.classes,
-        "loss_images": len(measured.values) if measured else 0,
-        "label_smoothing": label_smoothing,
+        "loss_images": len(loss_inputs.values) if loss_inputs else 0,
+        "label_smoothing": smoothing,
         "order": order,
-        "features": _statistics(head, query, gallery, train),
+        "features": _statistics(head, inputs),
         "input_scores": score_list(score({("input", False): (query, gallery)})),
         "replacements": rows,
-        "equalities": equalities(
-            head, query, gallery, rows, pairs=pairs, seed=seed_from(seed, "pairs of images"), order=order
-        ),
-        "truncated_svd": truncated_rows(head, query, gallery, measured, ranks=ranks, label_smoothing=label_smoothing),
+        "equalities": equalities(head, query, gallery, rows, pairs=options.pairs, seed=pairs_seed, order=order),
+        "truncated_svd": truncated_rows(head, query, gallery, loss_inputs, ranks=ranks, label_smoothing=smoothing),
         "pca": pca_rows(query, gallery, train, ranks=ranks),
     }
 
 
+def _extract(model: ReidNetwork, loaders: Loaders, dtype: torch.dtype | None) -> _Inputs:
+    train = _in_order(loaders.train, loaders.gallery.batch_size)
+    named = (("query", loaders.query), ("gallery", loaders.gallery), ("training images", train))
+    return _Inputs(*(extract(model, loader, dtype=dtype, title=title)["input"] for title, loader in named))
+
+
 def _in_order(train: TrainLoader, batch_size: int) -> TestLoader:
-    """The training images as they are, in their order; their classes stand as identities."""
+    """The training images without augmentation and in their order, with classes as identities."""
     return TestLoader(
         images=train.images,
         identities=train.labels,
@@ -111,14 +128,36 @@ def _loss_seed(seed: int) -> int:
     return seed_from(seed, "loss before and after a replacement")
 
 
-def _statistics(head: Head, query: Features, gallery: Features, train: Features) -> dict[str, Any]:
-    """The statistics of the Eigenlayer's input and output over what retrieval compares and over the training images."""
-    real = _rows(gallery, np.flatnonzero(gallery.identities != JUNK))
-    found: dict[str, Any] = {"input": {}, "output": {}}
-    for part, features in (("retrieval", (query, real)), ("train", (train,))):
-        found["input"][part] = describe(np.concatenate([f.values for f in features]))
-        found["output"][part] = describe(np.concatenate([embed(head, f).values for f in features]))
-    return found
+def _counts(inputs: _Inputs, classes: int) -> dict[str, int]:
+    return {
+        "train": len(inputs.train.values),
+        "train_identities": classes,
+        "query": len(inputs.query.values),
+        "gallery": len(inputs.gallery.values),
+        "junk": int((inputs.gallery.identities == JUNK).sum()),
+    }
+
+
+def _describe_eigenlayer(head: Head) -> dict[str, Any]:
+    d_in, k = head.weight.shape
+    return {
+        "d_in": d_in,
+        "k": k,
+        "bias": head.bias is not None,
+        "relu": head.relu,
+        "last": head.classifier is None,
+        "parameters": d_in * k,
+    }
+
+
+def _statistics(head: Head, inputs: _Inputs) -> dict[str, Any]:
+    """Statistics of the Eigenlayer's input and output over the images of the retrieval and of the training."""
+    gallery = _rows(inputs.gallery, np.flatnonzero(inputs.gallery.identities != JUNK))
+    statistics: dict[str, Any] = {"input": {}, "output": {}}
+    for part, features in (("retrieval", (inputs.query, gallery)), ("train", (inputs.train,))):
+        statistics["input"][part] = describe(np.concatenate([f.values for f in features]))
+        statistics["output"][part] = describe(np.concatenate([embed(head, f).values for f in features]))
+    return statistics
 
 
 def _rows(features: Features, index: np.ndarray) -> Features:

@@ -25,7 +25,7 @@ def classifier_name(model: ReidNetwork) -> str:
     return "eigenlayer.weight" if model.classifier is None else "classifier.weight"
 
 
-def alike(weight: Tensor, split: Split | None, count: int = PAIRS) -> dict[str, Any]:
+def similar_identities(weight: Tensor, split: Split | None, count: int = PAIRS) -> dict[str, Any]:
     """The entry "identities" of a classifier in `diagnosis.json`: pairs, as `identity_pairs` gives them, and dataset.
 
     split: what the classifier was trained on, None where that is not known; its name is the dataset then.
@@ -66,7 +66,7 @@ def identity_pairs(weight: Tensor, labels: Mapping[int, int] | None = None, coun
     ]
 
 
-def pictures_of(
+def identity_images(
     split: Split, pairs: Sequence[Mapping[str, Any]], *, people: int = 40, each: int = 2
 ) -> dict[int, list[ImageRecord]]:
     """Training images of the identities in `pairs`, `people` of them at most: `each`, by different cameras first."""

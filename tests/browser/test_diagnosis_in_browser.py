@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from reid.diagnostics.identities import alike
+from reid.diagnostics.identities import similar_identities
 from reid.diagnostics.survey import find_layers, survey
 from reid.diagnostics.weights import diagnose
 from reid.report.diagnosis import write_diagnosis
@@ -30,7 +30,7 @@ def page(tmp_path: Path) -> Path:
     layers = find_layers(tensors)
     told = {"weights": "<b>a</b>.pth", "tensors": 4, "config": "SEED: 0", "provenance": provenance()}
     told |= {"survey": survey(layers), "layers": [diagnose(layer) for layer in layers[:3]]}
-    told["layers"][1]["identities"] = alike(tensors["b.fc.weight"], None)
+    told["layers"][1]["identities"] = similar_identities(tensors["b.fc.weight"], None)
     return write_diagnosis(tmp_path, told)
 
 

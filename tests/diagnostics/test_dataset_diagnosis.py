@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from reid.config.build import Loaders
 from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.decorrelation import correlation_metric, replace_weight
-from reid.diagnostics.dataset import diagnose_dataset
+from reid.diagnostics.dataset import DatasetDiagnosisOptions, diagnose_dataset
 from reid.diagnostics.feature_statistics import describe
 from reid.evaluation.features import extract
 from reid.evaluation.retrieval import score
@@ -94,8 +94,8 @@ SMOOTHED = Objective(LossWeights(label_smoothing=0.1))
 
 
 def diagnose(model: ReidNetwork, data: Loaders | None = None, **changes: Any) -> dict[str, Any]:
-    options: dict[str, Any] = {"loss_images": LOSS_IMAGES, "label_smoothing": 0.1, "name": "drawn", "pairs": 200}
-    return diagnose_dataset(model, data or loaders(), device=CPU, dtype=None, seed=SEED, **{**options, **changes})
+    options = DatasetDiagnosisOptions(SEED, name="drawn", loss_images=LOSS_IMAGES, label_smoothing=0.1, pairs=200)
+    return diagnose_dataset(model, data or loaders(), device=CPU, options=dataclasses.replace(options, **changes))
 
 
 def with_weight(model: ReidNetwork, weight: Tensor) -> ReidNetwork:

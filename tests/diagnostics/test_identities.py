@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from reid.diagnostics.identities import alike, classifier_name, identity_pairs, pictures_of
+from reid.diagnostics.identities import classifier_name, identity_images, identity_pairs, similar_identities
 from reid.errors import InputError
 from reid.model.network import build_network
 from reid.records import ImageRecord, Split
@@ -55,15 +55,15 @@ def test_the_dataset_must_fit_the_classifier() -> None:
 
 
 def test_entry_of_the_diagnosis() -> None:
-    told = alike(torch.randn(5, 8), drawn_split())
+    told = similar_identities(torch.randn(5, 8), drawn_split())
     assert told["dataset"] == "drawn" and len(told["pairs"]) == 10
     assert {pair["first"] for pair in told["pairs"]} <= set(IDENTITIES)
-    assert alike(torch.randn(5, 8), None)["dataset"] is None
+    assert similar_identities(torch.randn(5, 8), None)["dataset"] is None
 
 
 def test_pictures_come_from_different_cameras_and_are_bounded() -> None:
     pairs = [{"first": 31, "second": 7}, {"first": 7, "second": 4}]
-    found = pictures_of(drawn_split(), pairs, people=2, each=3)
+    found = identity_images(drawn_split(), pairs, people=2, each=3)
     assert {identity: [image.path for image in images] for identity, images in found.items()} == {
         31: ["31_c1_0.jpg", "31_c2_0.jpg", "31_c1_1.jpg"],
         7: ["7_c1_0.jpg", "7_c2_0.jpg", "7_c1_1.jpg"],

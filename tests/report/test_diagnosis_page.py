@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from reid.diagnostics.identities import alike, pictures_of
+from reid.diagnostics.identities import identity_images, similar_identities
 from reid.diagnostics.survey import find_layers, survey
 from reid.diagnostics.weights import diagnose
 from reid.records import ImageRecord, Split
@@ -47,7 +47,7 @@ def drawn(**names: str) -> dict[str, Any]:
         "survey": survey(layers),
         "layers": [diagnose(layer) for layer in layers[:3]],
     }
-    told["layers"][1]["identities"] = alike(tensors[layers[1].name], None)
+    told["layers"][1]["identities"] = similar_identities(tensors[layers[1].name], None)
     return json.loads(json.dumps(told, allow_nan=False))
 
 
@@ -177,8 +177,8 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 def test_identities_with_pictures(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     told = drawn()
-    told["layers"][1]["identities"] = found = alike(torch.randn(5, 8), split)
-    images = pictures_of(split, found["pairs"])
+    told["layers"][1]["identities"] = found = similar_identities(torch.randn(5, 8), split)
+    images = identity_images(split, found["pairs"])
     (Path(images[12][0].path)).write_bytes(b"no image")
     page = Page(render(told, images))
     thumbnails = [a for a in page.attributes("img") if a["alt"].startswith("identity")]

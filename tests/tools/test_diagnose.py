@@ -42,15 +42,15 @@ def correlation(weight: torch.Tensor) -> float:
 def test_checkpoint_of_ours(tool: Tool, checkpoint: Path) -> None:
     ended = tool("diagnose", "--weights", checkpoint)
     assert ended.code == 0, ended.err
-    told = json.loads((checkpoint.parent / "diagnosis" / "diagnosis.json").read_text())
+    diagnosis = json.loads((checkpoint.parent / "diagnosis" / "diagnosis.json").read_text())
     tensors = torch.load(checkpoint, weights_only=True)["model"]
-    assert len(told["survey"]) == 20 + 2  # ResNet-18 without its fc, Eigenlayer and classifier
-    for row in told["survey"]:
+    assert len(diagnosis["survey"]) == 20 + 2  # ResNet-18 without its fc, Eigenlayer and classifier
+    for row in diagnosis["survey"]:
         assert row["correlation"] == pytest.approx(correlation(tensors[row["name"]]), rel=1e-9)
         assert row["groups_from"] == "network"
-    assert [layer["name"] for layer in told["layers"]] == ["eigenlayer.weight", "classifier.weight"]
-    assert told["layers"][1]["identities"]["dataset"] is None
-    assert "dataset" not in told
+    assert [layer["name"] for layer in diagnosis["layers"]] == ["eigenlayer.weight", "classifier.weight"]
+    assert diagnosis["layers"][1]["identities"]["dataset"] is None
+    assert "dataset" not in diagnosis
     for text in ("| eigenlayer.weight | linear | 512 × 32 |", "most alike identities: ", "2 more in diagnosis.json"):
         assert text in ended.out
     page = (checkpoint.parent / "diagnosis" / "diagnosis.html").read_text()
@@ -61,9 +61,9 @@ def test_with_its_dataset(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
     ended = tool("diagnose", "--weights", checkpoint, "--output", tmp_path / "out", "DATASETS.SYNTHETIC.SIZE", "tiny")
     assert ended.code == 0, ended.err
     assert "subset" in ended.out and "| UVt |" in ended.out
-    told = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
-    assert told["dataset"]["replacements"][0]["variant"] == "Orig"
-    pair = told["layers"][1]["identities"]["pairs"][0]
+    diagnosis = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
+    assert diagnosis["dataset"]["replacements"][0]["variant"] == "Orig"
+    pair = diagnosis["layers"][1]["identities"]["pairs"][0]
     split = build.split(load_config(CONFIG, ["DATASETS.SYNTHETIC.SIZE", "tiny"]))
     labels = split.train_labels()
     rows = torch.load(checkpoint, weights_only=True)["model"]["classifier.weight"].numpy().astype(np.float64)
@@ -73,7 +73,7 @@ def test_with_its_dataset(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
     assert pair["cos"] == pytest.approx(cosine.max())
     page = (tmp_path / "out" / "diagnosis.html").read_text()
     assert f'alt="identity {pair["first"]}, camera ' in page and 'id="replacements"' in page
-    assert "data:image" not in json.dumps(told)
+    assert "data:image" not in json.dumps(diagnosis)
     assert len(page) < 5_000_000
 
 
@@ -81,9 +81,9 @@ def test_another_dataset_names_no_identities(tool: Tool, checkpoint: Path, tmp_p
     other = ("DATASETS.SYNTHETIC.SIZE", "tiny", "DATASETS.SYNTHETIC.SEED", "1")
     ended = tool("diagnose", "--weights", checkpoint, "--output", tmp_path / "out", "--layer", "classifier", *other)
     assert ended.code == 0, ended.err
-    told = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
-    assert told["layers"][0]["identities"]["dataset"] is None and told["dataset"]["name"]
-    assert "survey" not in told and 'alt="identity' not in (tmp_path / "out" / "diagnosis.html").read_text()
+    diagnosis = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
+    assert diagnosis["layers"][0]["identities"]["dataset"] is None and diagnosis["dataset"]["name"]
+    assert "survey" not in diagnosis and 'alt="identity' not in (tmp_path / "out" / "diagnosis.html").read_text()
 
 
 def test_weights_of_others(tool: Tool, tmp_path: Path) -> None:
@@ -109,11 +109,11 @@ def test_weights_of_others(tool: Tool, tmp_path: Path) -> None:
         "layer1.1.conv2=8",
     )
     assert ended.code == 0, ended.err
-    told = json.loads((tmp_path / "diagnosis.json").read_text())
-    groups = {row["name"]: (row["groups"], row["groups_from"]) for row in told["survey"]}
+    diagnosis = json.loads((tmp_path / "diagnosis.json").read_text())
+    groups = {row["name"]: (row["groups"], row["groups_from"]) for row in diagnosis["survey"]}
     assert groups["layer1.0.conv2.weight"] == (1, "given") and groups["layer1.1.conv2.weight"] == (8, "given")
     assert groups["layer1.2.conv2.weight"] == (32, "shapes")
-    assert told["layers"] == [] and told["config"] is None
+    assert diagnosis["layers"] == [] and diagnosis["config"] is None
 
 
 def test_nan_breaks_a_row_and_not_the_survey(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
@@ -123,9 +123,9 @@ def test_nan_breaks_a_row_and_not_the_survey(tool: Tool, checkpoint: Path, tmp_p
     save_checkpoint(checkpoint, content)
     ended = tool("diagnose", "--weights", checkpoint)
     assert ended.code == 0, ended.err
-    told = json.loads((tmp_path / "diagnosis" / "diagnosis.json").read_text())
-    assert told["survey"][-1]["broken"].startswith("1 of 16,384 entries are NaN or infinite, at [3, 4]")
-    assert [layer["name"] for layer in told["layers"]] == ["classifier.weight"]
+    diagnosis = json.loads((tmp_path / "diagnosis" / "diagnosis.json").read_text())
+    assert diagnosis["survey"][-1]["broken"].startswith("1 of 16,384 entries are NaN or infinite, at [3, 4]")
+    assert [layer["name"] for layer in diagnosis["layers"]] == ["classifier.weight"]
     ended = tool("diagnose", "--weights", checkpoint, "--layer", "eigenlayer")
     assert ended.code == 2
     assert ended.err.splitlines()[-1].startswith("error: eigenlayer.weight: 1 of 16,384 entries are NaN or infinite")
@@ -136,7 +136,7 @@ class Trap:
         return os.system, ("echo > executed",)
 
 
-def test_mistakes_are_told_in_one_line(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_reported_in_one_line(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"fc.weight": torch.randn(3, 4), "fc.bias": torch.zeros(3)}, "a.pth")
     torch.save({"state_dict": Trap()}, "trap.pth")
@@ -146,12 +146,12 @@ def test_mistakes_are_told_in_one_line(tool: Tool, tmp_path: Path, monkeypatch: 
         (["--weights", "none.pth"], "none.pth: no such checkpoint"),
         (["--weights", "text.pth"], "text.pth: broken or no checkpoint"),
         (["--weights", "trap.pth"], "loading it would execute code (it asks for posix.system)"),
-        (["--weights", "vectors.pth"], "vectors.pth: none of its 1 tensors is the weight"),
+        (["--weights", "vectors.pth"], "vectors.pth: contains no weight of a linear or convolution layer (1 tensors)"),
         (["--weights", "a.pth", "--layer", "fx"], "a.pth: no layer 'fx'; did you mean fc.weight?"),
         (["--weights", "a.pth", "--layer", "fc.bias"], "fc.bias: a torch.float32 tensor of shape (3,)"),
         (["--weights", "a.pth", "--groups", "fc"], "--groups 'fc': expected NAME=G"),
-        (["--weights", "a.pth", "--config-file", CONFIG], "a.pth: no checkpoint of this project"),
-        (["--weights", "a.pth", "SEED", "1"], "a.pth: no checkpoint of this project"),
+        (["--weights", "a.pth", "--config-file", CONFIG], "a.pth: not a checkpoint of this project"),
+        (["--weights", "a.pth", "SEED", "1"], "a.pth: not a checkpoint of this project"),
         (["--weights", "a.pth", "--output", "text.pth"], "text.pth"),
     ]:
         ended = tool("diagnose", *arguments)
@@ -175,7 +175,7 @@ def test_a_tied_weight_is_diagnosed_as_the_network_uses_it(tool: Tool, train: To
     assert train(*tied, "RRI.CONTROL", "False").code == 0
     ended = tool("diagnose", "--weights", tmp_path / "run" / "checkpoints" / "rri_last.pth")
     assert ended.code == 0, ended.err
-    told = json.loads((tmp_path / "run" / "checkpoints" / "diagnosis" / "diagnosis.json").read_text())
-    layer = next(layer for layer in told["layers"] if layer["name"] == "eigenlayer.weight")
+    diagnosis = json.loads((tmp_path / "run" / "checkpoints" / "diagnosis" / "diagnosis.json").read_text())
+    layer = next(layer for layer in diagnosis["layers"] if layer["name"] == "eigenlayer.weight")
     assert layer["measured"]["correlation"] == pytest.approx(1.0, abs=1e-3)
-    assert not [row for row in told["survey"] if "parametrizations" in row["name"]]
+    assert not [row for row in diagnosis["survey"] if "parametrizations" in row["name"]]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from reid.errors import InputError
-from reid.inference.calibration.pair_sampling import collect
+from reid.inference.calibration.pair_sampling import collect_pairs
 from reid.inference.calibration.probability import fit_curve
 from reid.inference.calibration.record import Calibration
 from reid.inference.calibration.thresholds import LEAST_ERRORS, camera_pairs, supported, thresholds
@@ -45,8 +45,8 @@ def calibrate(
         raise InputError(f"a bootstrap of {replicates} replicates gives no interval: at least 1, better {REPLICATES}")
     _check_labels(query, gallery)
     wanted = sorted(set(rates), reverse=True)
-    pairs = collect(query, gallery, largest_rate=wanted[0], seed=seed)
-    others = pairs.others()
+    pairs = collect_pairs(query, gallery, largest_rate=wanted[0], seed=seed)
+    others = pairs.num_negatives()
     possible = [rate for rate in wanted if supported(others, rate)]
     if not possible:
         raise InputError(

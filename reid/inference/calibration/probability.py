@@ -28,9 +28,9 @@ def fit_curve(pairs: Pairs, *, prior: float | None, seed: int = 0) -> Curve:
     leave some out the logistic one is taken, untried.
     """
     distances, same, first, second, weights = _sample(pairs, seed)
-    matches, others = len(pairs.match_distances), pairs.others()
+    matches, others = len(pairs.match_distances), pairs.num_negatives()
     share = matches / (matches + others) if prior is None else prior
-    part = np.random.default_rng(seed).permutation(pairs.units) % _FOLDS
+    part = np.random.default_rng(seed).permutation(pairs.num_units) % _FOLDS
     tried: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
     left_out: list[np.ndarray] = []
     for fold in range(_FOLDS):
@@ -61,7 +61,7 @@ def _sample(pairs: Pairs, seed: int) -> tuple[np.ndarray, ...]:
     random = np.random.default_rng(seed)
     limit = float(pairs.limits.min())
     near = np.flatnonzero(pairs.near_distances <= limit)
-    total, held = pairs.others(), len(near)
+    total, held = pairs.num_negatives(), len(near)
     if held > _KEPT:
         near = np.sort(random.choice(near, _KEPT, replace=False))
     far = np.flatnonzero(pairs.far_distances > limit)[:_KEPT]

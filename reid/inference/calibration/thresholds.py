@@ -50,7 +50,7 @@ def thresholds(
         """(rates, 2): distance and true-match rate."""
         kept = np.arange(1.0, len(others) + 1) if weights is None else np.cumsum(weights[first] * weights[second])
         gained = np.arange(1.0, len(matches) + 1) if weights is None else np.cumsum(weights[match_units])
-        total = pairs.others(weights, cell)
+        total = pairs.num_negatives(weights, cell)
         found = np.full((len(rates), 2), np.nan)
         if total <= 0:  # nobody was drawn who could be taken for another
             return found
@@ -72,7 +72,9 @@ def thresholds(
             "under two identities, or has the model collapsed?"
         )
     random = np.random.default_rng(seed)
-    draws = (random.multinomial(pairs.units, np.full(pairs.units, 1 / pairs.units)) for _ in range(replicates))
+    draws = (
+        random.multinomial(pairs.num_units, np.full(pairs.num_units, 1 / pairs.num_units)) for _ in range(replicates)
+    )
     drawn = np.stack([at(draw.astype(np.float64)) for draw in draws])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a column of NaN, which stays one
@@ -91,7 +93,7 @@ def camera_pairs(pairs: Pairs, rates: Sequence[float], *, replicates: int, seed:
     for cell in np.unique(pairs.match_cells).tolist():
         first, second = divmod(cell, len(pairs.cameras))
         here = pairs.match_cells == cell
-        others = pairs.others(cell=cell)
+        others = pairs.num_negatives(cell=cell)
         wanted = [rate for rate in rates if supported(others, rate)]
         if not wanted or len(np.unique(pairs.match_units[here])) < LEAST_PEOPLE:
             continue

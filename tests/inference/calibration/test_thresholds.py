@@ -12,7 +12,7 @@ from reid.errors import InputError
 from reid.evaluation.retrieval import unit_rows
 from reid.inference.calibration import calibrate
 from reid.inference.calibration import pair_sampling as pairs_module
-from reid.inference.calibration.pair_sampling import Pairs, collect
+from reid.inference.calibration.pair_sampling import Pairs, collect_pairs
 from reid.inference.calibration.thresholds import camera_pairs, supported, thresholds
 from reid.ranking.protocols.verification import verify
 from reid.records import Features
@@ -116,10 +116,10 @@ def test_equal_features_of_different_people_allow_no_threshold() -> None:
 def test_equals_a_plain_loop_and_verification(seed: int) -> None:
     query, gallery = drawn(seed)
     same, other = by_hand(query, gallery)
-    pairs = collect(query, gallery, largest_rate=0.1)
+    pairs = collect_pairs(query, gallery, largest_rate=0.1)
     np.testing.assert_allclose(pairs.match_distances, np.sort(same), rtol=1e-6)
     np.testing.assert_allclose(pairs.near_distances, np.sort([d for d, _, _ in other]), rtol=1e-6)
-    assert pairs.others() == len(other)
+    assert pairs.num_negatives() == len(other)
     verified = verify(unit_rows(query), unit_rows(gallery))
     assert (verified.matches, verified.others) == (len(same), len(other))
     for found in thresholds(pairs, [0.1, 0.01, 0.002], replicates=1):
@@ -131,9 +131,9 @@ def test_equals_a_plain_loop_and_verification(seed: int) -> None:
 def test_what_is_not_kept_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     query, gallery = drawn(4, people=60, gallery=20)
     whole = calibrate(query, gallery, rates=[0.02, 0.01], replicates=40)
-    monkeypatch.setattr(pairs_module, "KEPT_WHOLE", 0)
-    cut = collect(query, gallery, largest_rate=0.02)
-    assert len(cut.near_distances) < 0.2 * cut.others()
+    monkeypatch.setattr(pairs_module, "MAX_KEPT_WHOLE", 0)
+    cut = collect_pairs(query, gallery, largest_rate=0.02)
+    assert len(cut.near_distances) < 0.2 * cut.num_negatives()
     found = calibrate(query, gallery, rates=[0.02, 0.01], replicates=40)
     assert found.thresholds == whole.thresholds and found.camera_pairs == whole.camera_pairs
 
@@ -148,15 +148,15 @@ def test_bootstrap_weights_people_and_not_pairs() -> None:
         mine = Features(query.values[own], query.identities[own], query.cameras[own])
         same, other = by_hand(mine, gallery)
         same_by[i], other_by[i] = same, [(d, j) for d, _, j in other]
-    pairs = collect(query, gallery, largest_rate=0.1)
+    pairs = collect_pairs(query, gallery, largest_rate=0.1)
     nobody = int((gallery.identities == 0).sum())
-    assert pairs.units == len(people) + nobody
+    assert pairs.num_units == len(people) + nobody
     replicates, seed, rate = 60, 3, 0.05
     found = thresholds(pairs, [rate], replicates=replicates, seed=seed)[0]
     random, edges, shares = np.random.default_rng(seed), [], []
     order = np.flatnonzero(gallery.identities == 0)
     for _ in range(replicates):
-        weights = random.multinomial(pairs.units, np.full(pairs.units, 1 / pairs.units))
+        weights = random.multinomial(pairs.num_units, np.full(pairs.num_units, 1 / pairs.num_units))
         drawn_people = [i for i, w in zip(people, weights, strict=False) for _ in range(w)]
         others, same = [], []
         for i in drawn_people:
@@ -206,7 +206,7 @@ def test_wider_where_images_share_people() -> None:
     """The same number of pairs, from fewer people, says less: the interval is wider."""
     few, many = (drawn(1, people=n, gallery=240 // n) for n in (8, 120))
     widths = [
-        (lambda t: t.high - t.low)(thresholds(collect(*side, largest_rate=0.1), [0.1], replicates=100)[0])
+        (lambda t: t.high - t.low)(thresholds(collect_pairs(*side, largest_rate=0.1), [0.1], replicates=100)[0])
         for side in (few, many)
     ]
     assert widths[0] > 2 * widths[1]
@@ -214,7 +214,7 @@ def test_wider_where_images_share_people() -> None:
 
 def test_by_camera_pair() -> None:
     query, gallery = drawn(2, people=40)
-    found = camera_pairs(collect(query, gallery, largest_rate=0.05), [0.05], replicates=1)
+    found = camera_pairs(collect_pairs(query, gallery, largest_rate=0.05), [0.05], replicates=1)
     assert [(pair.first, pair.second) for pair in found] == [(1, 2), (1, 3), (2, 3)]
     for pair in found:
         same, other = [], 0
