@@ -9,7 +9,7 @@ INDEX_KILLS ?= 100
 INPUTS ?= 400
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help setup demo model test lint bench profile fault fuzz clean
+.PHONY: help setup demo model test lint docs bench profile fault fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -40,6 +40,9 @@ lint: .venv/ready  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/ready  ## write the tables of docs/configuration.md
+	$(BIN)/python -m reid.config.table
 
 bench: .venv/ready  ## measure ranking, decorrelation and drawing on this machine
 	$(BIN)/python benchmarks/ranking.py

@@ -85,7 +85,7 @@ def test_these_rooms_do_not_know_each_other(room: str) -> None:
 
 def test_only_build_reads_the_configuration() -> None:
     readers = {module_name(path) for path in FILES if any(n.startswith("reid.config") for n in imports(path))}
-    readers = {name for name in readers if not name.startswith("reid.config.")}
+    readers = {name for name in readers if not f"{name}.".startswith("reid.config.")}
     builders = {module_name(path) for path in FILES if "reid.config.build" in imports(path)}
     assert readers <= builders, f"{readers - builders} read a configuration; hand them what they need"
 

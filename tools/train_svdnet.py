@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from reid.config import build
-from reid.config.loading import completed, load_config
+from reid.config.loading import complete_config, load_config
 from reid.data import banner
 from reid.decorrelation import gaussian_correlation
 from reid.distributed import command_again, first, on_first, one_a_host_first, processes, world
@@ -47,7 +47,7 @@ def train(stop: Stop) -> None:
 
     # What can be wrong is found before the folder is made, and before hours of training have led to it.
     folder = RunFolder(Path(config.OUTPUT_DIR))
-    going_on = {"resume": arguments.resume, "complete": completed, "force": arguments.force}
+    going_on = {"resume": arguments.resume, "complete": complete_config, "force": arguments.force}
     if first():
         folder.check(config.dump(), **going_on)
     device, plan = build.device(config), build.plan(config)

@@ -1,1 +1,5 @@
-"""Every key of a configuration, how one is read and checked, and what is built from it."""
+"""The keys of a configuration, its loading and checks, and the objects that are built from it."""
+
+from reid.config.loading import load_config, parse_config
+
+__all__ = ["load_config", "parse_config"]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from reid.config.combinations import rate_factor
+from reid.config.checks import rate_factor
+from reid.config.keys import KEYS
 from reid.config.loading import defaults, load_config, parse_config
 from reid.config.records import record_from
 from reid.data import DATASETS, combine, compile_pattern, read_drawn_boxes
@@ -293,13 +294,6 @@ def tested_feature(config: CfgNode) -> str:
     return str(config.TEST.FEATURE)
 
 
-# Of a training alone, or seen in the tensors.
-_NO_STRUCTURE = (
-    *("DEVICE", "WEIGHTS", "DROPOUT", "CLASSIFIER.", "EIGENLAYER.INIT_STD", "EIGENLAYER.PARAMETRIZATION"),
-    *("EIGENLAYER.ORTHOGONAL_MAP", "POOLING.INIT", "POOLING.DESCRIPTORS"),
-)
-
-
 def structure(config: CfgNode) -> dict[str, Any]:
     """The keys of MODEL on which an embedding depends, where they are not at their defaults.
 
@@ -307,7 +301,7 @@ def structure(config: CfgNode) -> dict[str, Any]:
     """
     plain = dict(flatten(defaults().MODEL))
     return {
-        key: value for key, value in flatten(config.MODEL) if value != plain[key] and not key.startswith(_NO_STRUCTURE)
+        key: value for key, value in flatten(config.MODEL) if value != plain[key] and KEYS[f"MODEL.{key}"].structural
     }
 
 

@@ -40,3 +40,10 @@ NECKS: dict[str, Callable[..., FeatureBlock | FullyConnectedBlock]] = {
     "caffenet": caffenet_neck,
     "deepface": deepface_neck,
 }
+
+# Height and width of the images of backbones that take a single size.
+INPUT_SIZES: dict[str, tuple[int, int]] = {
+    "caffenet": CaffeNetTrunk.input_size,
+    "deepface": DeepFaceTrunk.input_size,
+    **{name: SmallTrunk.input_size for name in CONNECTIONS},
+}

@@ -86,7 +86,7 @@ def test_on_and_off_are_words_and_stay_so(tmp_path):
     settings = config(tmp_path, "INPUT: {CACHE: off, DEVICE_CACHE: off}")
     assert settings.INPUT.CACHE == settings.INPUT.DEVICE_CACHE == "off"
     assert parse_config(settings.dump()).INPUT == settings.INPUT
-    with pytest.raises(InputError, match=r"INPUT\.CORRUPT must be a text, not True"):
+    with pytest.raises(InputError, match=r"INPUT\.CORRUPT must be a string, not True"):
         config(tmp_path, "INPUT: {CORRUPT: on}")
 
 
@@ -102,7 +102,7 @@ def test_policies_of_the_configuration_are_those_there_are(tmp_path):
 @pytest.mark.parametrize(
     ("pairs", "told"),
     [
-        (["INPUT.CACHE", "off", "INPUT.DEVICE_CACHE", "on"], "INPUT.CACHE off keeps none: leave it auto"),
+        (["INPUT.CACHE", "off", "INPUT.DEVICE_CACHE", "on"], "requires INPUT.CACHE on; leave it auto"),
         (["INPUT.JITTER.HUE", "0.6"], "INPUT.JITTER.HUE 0.6 must be 0 to 0.5"),
         (["INPUT.JITTER.PROBABILITY", "1.5"], "INPUT.JITTER.PROBABILITY 1.5 must be 0 to 1"),
         (["INPUT.JITTER.BRIGHTNESS", "-0.1"], "INPUT.JITTER.BRIGHTNESS -0.1 must be"),

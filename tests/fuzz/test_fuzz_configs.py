@@ -10,7 +10,7 @@ from fuzz.harness import TEXTS, altered, attempt, fuzz, mutated, texts, values
 from hypothesis import strategies as st
 from yacs.config import CfgNode
 
-from reid.config.loading import completed, defaults, load_config
+from reid.config.loading import complete_config, defaults, load_config
 from reid.io.json_yaml import flatten
 from reid.sweep.grid import parse_grids, setting_name
 from reid.training.run_folder import RunFolder
@@ -88,7 +88,9 @@ def test_overrides(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
 @fuzz(mutated(TEXT.encode(), *(piece.encode() for piece in HOSTILE)))
 def test_the_configuration_of_a_run_to_go_on_with(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "config.yaml").write_bytes(data)
-    attempt("configurations: to go on with", lambda: RunFolder(tmp_path).check(TEXT, resume=True, complete=completed))
+    attempt(
+        "configurations: to go on with", lambda: RunFolder(tmp_path).check(TEXT, resume=True, complete=complete_config)
+    )
 
 
 GRIDS = ["SEED=1,2", "STEP0.LR=[1e-3],[1e-2, 1e-4]", "a=1 b=2", "=", ",", "[", "]", "((", "=,", "  ", *TEXTS]

@@ -56,7 +56,7 @@ def test_a_grid_ends_in_a_table_and_is_not_repeated(tool: Tool, tmp_path: Path, 
 def test_mistakes_are_told_before_anything_trains(tool: Tool, tmp_path: Path, config: Path) -> None:
     output = tmp_path / "out"
     for extra, message in (
-        (["--grid", "MODEL.POOLING.NAME=average,gemm"], "MODEL.POOLING.NAME 'gemm' is none of"),
+        (["--grid", "MODEL.POOLING.NAME=average,gemm"], "MODEL.POOLING.NAME 'gemm' must be one of"),
         (["--grid", "nonsense"], "is not of the form KEY=VALUE"),
         (["--seeds", 0], "--seeds and --jobs must be 1 or more"),
         (["--grid", "SEED=1,2"], "vary it by --seeds"),

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from reid.config.choices import CHOICES
 from reid.data import DATASETS
 from reid.data.augmentation.augment import normalize
 from reid.data.images.cache import decode_images
@@ -20,6 +19,8 @@ from reid.losses.objective import LossWeights, Objective
 from reid.model import BACKBONES
 from reid.model.backbones.resnet import ResNetTrunk
 from reid.model.network import ReidNetwork, build_network
+from reid.model.normalization import NORMS
+from reid.model.pooling import POOLINGS
 
 LOSSES: dict[str, dict[str, Any]] = {
     "identity": {},
@@ -30,10 +31,8 @@ LOSSES: dict[str, dict[str, Any]] = {
     "center": {"center": 0.1},
     "sum": {"triplet": 0.5, "contrastive": 1.0, "penalty": "so", "penalty_weight": 0.01},
 }
-POOLINGS = [name for name in CHOICES["MODEL.POOLING.NAME"] if name != "flatten"]  # which needs maps of one size
 OPTIONS = {"regional_weighted_gem": {"regions": 2}, "rmac": {"levels": 1}}
 STEPS = (0.02, 0.2, 0.05, 0.005, 5e-4, 1e-5)
-NORMS = CHOICES["MODEL.NORM.NAME"]
 
 
 class Tiny(nn.Module):

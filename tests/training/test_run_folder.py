@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from reid.config.loading import completed
+from reid.config.loading import complete_config
 from reid.errors import InputError
 from reid.io.atomic import write_json
 from reid.training.provenance import provenance
@@ -59,7 +59,7 @@ def test_two_processes_do_not_train_into_one_folder(tmp_path: Path) -> None:
 def test_a_damaged_configuration_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(InputError, match=r"config\.yaml: does not tell what the run was"):
-        RunFolder(tmp_path).check("SEED: 0\n", resume=True, complete=completed)
+        RunFolder(tmp_path).check("SEED: 0\n", resume=True, complete=complete_config)
 
 
 def test_a_run_may_move_to_another_machine(tmp_path: Path) -> None:

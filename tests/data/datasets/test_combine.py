@@ -149,11 +149,11 @@ def test_evaluation_on_another_configuration_replaces_sources_and_target(config:
 @pytest.mark.parametrize(
     ("pairs", "said"),
     [
-        (["DATASETS.NAME", "market1501+cuhk1"], "DATASETS.NAME 'cuhk1' is none of .*did you mean cuhk01"),
-        (["DATASETS.NAME", "market1501+"], "DATASETS.NAME '' is none of"),
-        (["DATASETS.TARGET", "market"], "DATASETS.TARGET 'market' is none of .*did you mean market1501"),
+        (["DATASETS.NAME", "market1501+cuhk1"], "DATASETS.NAME 'cuhk1' must be one of .*did you mean cuhk01"),
+        (["DATASETS.NAME", "market1501+"], "DATASETS.NAME '' must be one of"),
+        (["DATASETS.TARGET", "market"], "DATASETS.TARGET 'market' must be one of .*did you mean market1501"),
         (["DATASETS.FOLDER_TEST", "0"], "DATASETS.FOLDER_TEST 0.0 must be"),
-        (["MODEL.BACKBONE", "resnet50+resnet18"], "MODEL.BACKBONE 'resnet50.resnet18' is none of"),
+        (["MODEL.BACKBONE", "resnet50+resnet18"], "MODEL.BACKBONE 'resnet50.resnet18' must be one of"),
     ],
 )
 def test_unknown_names_are_told(pairs: list[str], said: str) -> None:

@@ -1,0 +1,69 @@
+"""The table of all keys in `docs/configuration.md`; `python -m reid.config.table` writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reid.config.keys import KEYS, STAGES, Key
+
+PAGE = Path("docs/configuration.md")
+MARK = r" \*"  # of keys that may change when a run is resumed
+_BEGIN, _END = "<!-- keys: begin -->", "<!-- keys: end -->"
+
+
+def markdown() -> str:
+    """Render one table per section; the stages share one.
+
+    Returns:
+        Markdown text.
+    """
+    sections: dict[str, dict[str, Key]] = {}
+    for name, key in KEYS.items():
+        section, _, rest = name.partition(".") if "." in name else ("", "", name)
+        sections.setdefault(section, {})[rest] = key
+    tables = []
+    for section, keys in sections.items():
+        if section == STAGES[0]:
+            declarations = {rest: [sections[stage][rest] for stage in STAGES] for rest in keys}
+            rows = [_row(f"STAGE.{rest}", key, declarations[rest]) for rest, key in keys.items()]
+            tables.append(_table(", ".join(STAGES), rows))
+        elif section not in STAGES:
+            rows = [_row(f"{section}.{rest}" if section else rest, key, [key]) for rest, key in keys.items()]
+            tables.append(_table(section or "General", rows))
+    return "\n\n".join(tables)
+
+
+def updated(page: str) -> str:
+    """Replace the tables of the page.
+
+    Args:
+        page: Text of `docs/configuration.md`.
+
+    Returns:
+        The text with the tables of this version between its two markers.
+    """
+    head, rest = page.split(_BEGIN)
+    return f"{head}{_BEGIN}\n\n{markdown()}\n\n{_END}{rest.split(_END)[1]}"
+
+
+def _table(title: str, rows: list[str]) -> str:
+    return "\n".join([f"## {title}", "", "| key | default | values | meaning |", "|---|---|---|---|", *rows])
+
+
+def _row(name: str, key: Key, declarations: list[Key]) -> str:
+    """One line; `declarations` are those of the key in each section that shares it."""
+    defaults = [_default(declaration) for declaration in declarations]
+    default = defaults[0] if len(set(defaults)) == 1 else " / ".join(defaults)
+    values = ", ".join(f"`{choice}`" for choice in key.choices if choice) or key.limits
+    return f"| `{name}` | {default} | {values} | {key.help}{MARK if key.movable else ''} |"
+
+
+def _default(key: Key) -> str:
+    if isinstance(key.default, str):
+        return f"`{key.default}`" if key.default else "empty"
+    value = list(key.default) if isinstance(key.default, tuple) else key.default
+    return f"`{value}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
