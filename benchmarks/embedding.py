@@ -29,7 +29,7 @@ from measuring import in_turns, median_ratio
 
 from reid import Embedder
 from reid.data.images.decode import decode_image
-from reid.data.images.pixels import cores
+from reid.data.threads import available_cores
 from reid.errors import InputError, run_command
 
 BATCH = 64
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, metavar="FOLDER")
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--steps", action="store_true")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from reid import Embedder
 from reid.config import build
-from reid.data.loading.user_images import GivenImages
+from reid.data.loading.user_images import ImageList
 from reid.errors import run_command
 from reid.inference.export.exporter import export_network
 from reid.inference.export.formats import check_available, load_onnx
@@ -107,7 +107,7 @@ def crops(count: int) -> tuple[Tensor, str]:
     with zipfile.ZipFile(archive_path) as archive:
         names = sorted(name for name in archive.namelist() if "/query/" in name and name.endswith(".jpg"))
         chosen = [names[place] for place in np.linspace(0, len(names) - 1, count).astype(int)]
-        found = GivenImages([Image.open(io.BytesIO(archive.read(name))) for name in chosen], SIZE, threads=1)
+        found = ImageList([Image.open(io.BytesIO(archive.read(name))) for name in chosen], SIZE, threads=1)
         return torch.from_numpy(np.stack([found.decode(n) for n in range(len(found))])), "query images of Market-1501"
 
 

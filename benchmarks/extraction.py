@@ -37,8 +37,8 @@ class Waited:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def share(self, rank: int, world: int) -> TestLoader:
-        return self.loader.share(rank, world)
+    def shard(self, rank: int, world: int) -> TestLoader:
+        return self.loader.shard(rank, world)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         batches = iter(self.loader)

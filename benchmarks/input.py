@@ -33,17 +33,17 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from reid.data.augmentation import random_numbers as draws  # noqa: E402
-from reid.data.augmentation.augment import boxes, erase, move  # noqa: E402
+from reid.data.augmentation import random_numbers  # noqa: E402
+from reid.data.augmentation.augment import Augmentation, erase, erasing_boxes, flip_and_crop  # noqa: E402
 from reid.data.augmentation.jitter import Jitter, jitter_colors  # noqa: E402
 from reid.data.augmentation.policy import POLICIES, apply_policy  # noqa: E402
 from reid.data.images.cache import decode_images  # noqa: E402
 from reid.data.images.decode import decode_image  # noqa: E402
 from reid.data.images.normalization import normalize  # noqa: E402
-from reid.data.images.pixels import DecodedImages, ImageFiles, Images, on_device  # noqa: E402
+from reid.data.images.pixels import DecodedImages, ImageFiles, Images, move_to_device  # noqa: E402
 from reid.data.loading.loaders import TrainLoader  # noqa: E402
-from reid.data.synthetic.drawing import World  # noqa: E402
-from reid.data.synthetic.layout import plan  # noqa: E402
+from reid.data.synthetic.layout import plan_images  # noqa: E402
+from reid.data.synthetic.rendering import Renderer  # noqa: E402
 from reid.errors import InputError, run_command  # noqa: E402
 
 SIZE, BATCH = (256, 128), 64
@@ -70,7 +70,7 @@ def main() -> None:
         }
         if arguments.gpu:
             device = torch.device("cuda")
-            epochs["on the GPU"] = _epoch(loader(on_device(DecodedImages(decoded), device, "on"), device))
+            epochs["on the GPU"] = _epoch(loader(move_to_device(DecodedImages(decoded), device, "on"), device))
         if arguments.torchreid:
             epochs["torchreid, 2 workers"] = rival(arguments.torchreid, files)
         for warm_up in epochs.values():
@@ -85,10 +85,10 @@ def jpegs(given: Path | None, count: int, folder: Path) -> list[str]:
     if given is not None:
         files = sorted(map(str, given.rglob("*.jpg")))[:count]
     else:
-        world, files = World(0), []
-        for number, picture in enumerate(plan("demo", "market", 0)[:count]):
+        renderer, files = Renderer(0), []
+        for number, picture in enumerate(plan_images("demo", "market", 0)[:count]):
             files.append(str(folder / f"{number:06d}.jpg"))
-            Path(files[-1]).write_bytes(world.jpeg(picture))
+            Path(files[-1]).write_bytes(renderer.jpeg(picture))
     if len(files) < BATCH:
         raise InputError(f"{len(files)} JPEGs are less than a batch of {BATCH}: raise --count, or give more --images")
     return files
@@ -97,7 +97,7 @@ def jpegs(given: Path | None, count: int, folder: Path) -> list[str]:
 def loader(images: Images, device: torch.device | str = "cpu") -> TrainLoader:
     """The recipe that both are measured with."""
     labels = np.arange(len(images), dtype=np.int64)
-    return TrainLoader(images, labels, BATCH, flip=0.5, pad=10, erasing=0.5, mean=MEAN, std=STD, device=device)
+    return TrainLoader(images, labels, BATCH, Augmentation(MEAN, STD, flip=0.5, pad=10, erasing=0.5), device)
 
 
 def _epoch(ours: TrainLoader) -> Callable[[], None]:
@@ -175,21 +175,21 @@ def report(seconds: dict[str, list[float]], images: int) -> None:
 def steps(files: list[str], decoded: np.ndarray) -> None:
     """Microseconds an image of every step, one batch at a time."""
     batch = torch.from_numpy(np.array(decoded))
-    table = draws.draw(0, range(BATCH), [0] * BATCH)
-    corners = (table[:, draws.CROP] * 21).astype(np.int64)
-    values, rectangles = normalize(batch, MEAN, STD), boxes(table, SIZE, 0.5)
+    table = random_numbers.random_table(0, range(BATCH), [0] * BATCH)
+    corners = (table[:, random_numbers.CROP] * 21).astype(np.int64)
+    values, rectangles = normalize(batch, MEAN, STD), erasing_boxes(table, SIZE, 0.5)
     parts: dict[str, Callable[[], object]] = {
         "opening and decoding": lambda: [decode_image(file, (128, 64)) for file in files],
         "the same, and resizing to 256 x 128": lambda: [decode_image(file, SIZE) for file in files],
         "picking from the cache": lambda: decoded[np.arange(BATCH)],
-        "drawing the random numbers": lambda: draws.draw(0, range(BATCH), [0] * BATCH),
-        "flip and pad-crop": lambda: move(batch, table[:, draws.FLIP] < 0.5, corners, 10),
+        "drawing the random numbers": lambda: random_numbers.random_table(0, range(BATCH), [0] * BATCH),
+        "flip and pad-crop": lambda: flip_and_crop(batch, table[:, random_numbers.FLIP] < 0.5, corners, 10),
         "normalising": lambda: normalize(batch, MEAN, STD),
-        "choosing what is erased": lambda: boxes(table, SIZE, 0.5),
+        "choosing what is erased": lambda: erasing_boxes(table, SIZE, 0.5),
         "erasing": lambda: erase(values, rectangles),
         "color jitter without hue": lambda: jitter_colors(batch, Jitter(0.2, 0.2, 0.2), table),
         "color jitter with hue": lambda: jitter_colors(batch, Jitter(0.2, 0.2, 0.2, 0.1), table),
-        **{name: lambda name=name: apply_policy(batch, name, table[:, draws.POLICY]) for name in POLICIES},  # type: ignore[misc]
+        **{name: lambda name=name: apply_policy(batch, name, table[:, random_numbers.POLICY]) for name in POLICIES},  # type: ignore[misc]
     }
     print("\n| step | microseconds an image |\n|---|---|")
     with one_processor():

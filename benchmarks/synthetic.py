@@ -10,8 +10,8 @@ import platform
 import time
 from pathlib import Path
 
-from reid.data.synthetic.drawing import World
-from reid.data.synthetic.layout import plan
+from reid.data.synthetic.layout import plan_images
+from reid.data.synthetic.rendering import Renderer
 
 
 def main() -> None:
@@ -19,14 +19,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="images drawn in each repetition (1000)")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions, of which the best counts (3)")
     arguments = parser.parse_args()
-    pictures = plan("demo", "market", 0)
+    pictures = plan_images("demo", "market", 0)
     pictures = pictures[:: max(1, len(pictures) // arguments.images)][: arguments.images]
     rates, clocks = [], []
     for _ in range(arguments.repeat):
-        world = World(0)
+        renderer = Renderer(0)
         clock, busy = time.perf_counter(), time.process_time()
         for picture in pictures:
-            world.jpeg(picture)
+            renderer.jpeg(picture)
         clocks.append(len(pictures) / (time.perf_counter() - clock))
         rates.append(len(pictures) / (time.process_time() - busy))
     print(f"{_processor()}, one core, Python {platform.python_version()}")

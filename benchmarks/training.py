@@ -27,6 +27,7 @@ import torch
 from input import BATCH, MEAN, STD, jpegs
 from measuring import in_turns, median_ratio
 
+from reid.data.augmentation.augment import Augmentation
 from reid.data.images.cache import decode_images
 from reid.data.loading.loaders import TrainLoader
 from reid.errors import InputError, run_command
@@ -79,11 +80,7 @@ def ours(files: list[str], size: tuple[int, int], cache: Path, waited: list[floa
         decode_images(files, size=size, cache=cache),
         np.array(classes(files), dtype=np.int64),
         BATCH,
-        flip=0.5,
-        pad=5,
-        erasing=0.5,
-        mean=MEAN,
-        std=STD,
+        Augmentation(MEAN, STD, flip=0.5, pad=5, erasing=0.5),
         device="cpu",
     )
     model = build_network("osnet_x0_25", num_classes=CLASSES)

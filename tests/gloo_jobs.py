@@ -18,6 +18,7 @@ from small_trunk import SmallTrunk
 from torch import Tensor, nn
 
 from reid import distributed
+from reid.data.augmentation.augment import Augmentation
 from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.data.loading.samplers import Sampler
 from reid.errors import InputError
@@ -79,9 +80,13 @@ class Spoiled(TrainLoader):
 def loader(batch: int, sampler: Sampler, spoiled: bool = False) -> TrainLoader:
     kind = Spoiled if spoiled else TrainLoader
     return kind(
-        images=pixels(60), labels=np.arange(60) % CLASSES, batch_size=batch, sampler=sampler, flip=0.5, pad=2,
-        erasing=0.3, mean=(0.5,) * 3, std=(0.25,) * 3, device="cpu",
-    )  # fmt: skip
+        images=pixels(60),
+        labels=np.arange(60) % CLASSES,
+        batch_size=batch,
+        augmentation=Augmentation((0.5,) * 3, (0.25,) * 3, flip=0.5, pad=2, erasing=0.3),
+        device="cpu",
+        sampler=sampler,
+    )
 
 
 class Run:

@@ -24,7 +24,7 @@ class SmallLoader:
     images: Tensor
     labels: Tensor
     batch: int = 10
-    mines: bool = False
+    needs_descriptors: bool = False
 
     def __len__(self) -> int:
         return len(self.images) // self.batch
@@ -35,7 +35,7 @@ class SmallLoader:
             return descriptors[:, 0].argsort(stable=True).split(self.batch)
         return torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed)).split(self.batch)
 
-    def shares(self, world: int) -> tuple[int, ...]:
+    def shard_sizes(self, world: int) -> tuple[int, ...]:
         return tuple(len(part) for part in torch.arange(self.batch).tensor_split(world))
 
     def epoch(
@@ -45,7 +45,7 @@ class SmallLoader:
             own = index.tensor_split(world)[rank]
             yield self.images[own], self.labels[own]
 
-    def names(self, seed: int, batch: int, descriptors: Tensor | None = None) -> tuple[str, ...]:
+    def batch_paths(self, seed: int, batch: int, descriptors: Tensor | None = None) -> tuple[str, ...]:
         return tuple(f"{number}.jpg" for number in self._order(seed, descriptors)[batch].tolist())
 
     def sample(self, count: int, seed: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:

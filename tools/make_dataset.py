@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from reid.data.synthetic import draw_dataset, draw_landmarks
+from reid.data.synthetic import generate_dataset, generate_landmarks
 from reid.data.synthetic.dataset import NOTE
 from reid.data.synthetic.sheet import contact_sheet
 from reid.errors import InputError, run_command
@@ -29,11 +29,11 @@ def main() -> None:
     if arguments.sheet and arguments.layout == "revisited":
         raise InputError("--sheet shows pedestrians; --layout revisited has none")
     if arguments.layout == "revisited":
-        output = draw_landmarks(arguments.output, size=arguments.size, seed=arguments.seed)
+        output = generate_landmarks(arguments.output, size=arguments.size, seed=arguments.seed)
         counts = json.loads((output / NOTE).read_text(encoding="utf-8"))["counts"]
         print(f"{output}: {', '.join(f'{count:,} {what}' for what, count in counts.items())}, seed {arguments.seed}")
         return
-    output = draw_dataset(arguments.output, size=arguments.size, layout=arguments.layout, seed=arguments.seed)
+    output = generate_dataset(arguments.output, size=arguments.size, layout=arguments.layout, seed=arguments.seed)
     print(f"{output}: size {arguments.size}, layout {arguments.layout}, seed {arguments.seed}")
     print("part    | identities |  images | cameras |  junk | distractors")
     for part, counts in json.loads((output / NOTE).read_text(encoding="utf-8"))["counts"].items():

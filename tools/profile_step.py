@@ -72,7 +72,7 @@ def main() -> None:
     optimizer = make_optimizer(model, solver, plan.step0.base_lr(0), plan.step0.lr_factors)
     average = start_average(model) if solver.ema else None
     mined = {}
-    if loader.mines:
+    if loader.needs_descriptors:
         mined["descriptors"] = describe_all(TrainState("profile", model, objective), loader, solver.dtype)
     set_training_mode(model, solver.norm_statistics)
     clock = Clock(device, arguments.warm_up)

@@ -18,14 +18,19 @@ from reid.config.checks import rate_factor
 from reid.config.keys import KEYS
 from reid.config.loading import defaults, load_config, parse_config
 from reid.config.records import record_from
-from reid.data import DATASETS, combine, compile_pattern, read_drawn_boxes
+from reid.data.augmentation.augment import Augmentation
 from reid.data.augmentation.jitter import Jitter
-from reid.data.datasets.subset import share_of_identities
+from reid.data.datasets import DATASETS
+from reid.data.datasets.combine import combine
+from reid.data.datasets.market1501 import read_hand_labeled_boxes
+from reid.data.datasets.pattern import compile_pattern
+from reid.data.datasets.subset import subset_identities
 from reid.data.images.cache import decode_images
-from reid.data.images.pixels import DecodedImages, ImageFiles, cores, on_device
+from reid.data.images.pixels import DecodedImages, ImageFiles, move_to_device
 from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.data.loading.samplers import Sampler
 from reid.data.loading.whole_images import WholeImage, WholeImageLoader
+from reid.data.threads import available_cores
 from reid.distributed import place
 from reid.errors import InputError
 from reid.io.checkpoint import load_checkpoint, load_state_dict
@@ -88,7 +93,7 @@ def split(config: CfgNode) -> Split:
         root = Path(d.FOLDER_ROOT).expanduser() if name == "folder" and d.FOLDER_ROOT else _root(config)
         return DATASETS[name](root, strict=d.STRICT, cache=cache_folder(config), **options[name])
 
-    return share_of_identities(combine(names, d.TARGET, read), d.IDENTITIES)
+    return subset_identities(combine(names, d.TARGET, read), d.IDENTITIES)
 
 
 def _tested(config: CfgNode) -> str:
@@ -115,27 +120,21 @@ def _root(config: CfgNode) -> Path:
 
 def train_loader(config: CfgNode, data: Split) -> TrainLoader:
     """The training images, with class labels 0..n-1."""
-    labels, jitter = data.train_labels(), config.INPUT.JITTER
+    labels = data.train_labels()
     return TrainLoader(
         images=_train_images(config, data.train),
         labels=np.array([labels[image.identity] for image in data.train], dtype=np.int64),
         batch_size=config.SOLVER.BATCH_SIZE,
-        flip=config.INPUT.FLIP,
-        pad=config.INPUT.PAD,
-        erasing=config.INPUT.ERASING,
-        mean=tuple(config.INPUT.MEAN),
-        std=tuple(config.INPUT.STD),
+        augmentation=record_from(config.INPUT, Augmentation, jitter=record_from(config.INPUT.JITTER, Jitter)),
         device=device(config),
         sampler=_sampler(config),
         paths=tuple(image.path for image in data.train),
-        jitter=Jitter(jitter.BRIGHTNESS, jitter.CONTRAST, jitter.SATURATION, jitter.HUE, jitter.PROBABILITY),
-        policy=config.INPUT.POLICY,
-        corrupt=config.INPUT.CORRUPT,
+        on_corrupt=config.INPUT.CORRUPT,
     )
 
 
 def _sampler(config: CfgNode) -> Sampler:
-    return Sampler(config.SAMPLER.NAME, instances=config.SAMPLER.INSTANCES, negatives=config.SAMPLER.NEGATIVES)
+    return record_from(config.SAMPLER, Sampler)
 
 
 def test_loader(config: CfgNode, images: tuple[ImageRecord, ...]) -> TestLoader:
@@ -171,7 +170,7 @@ def pool_loader(config: CfgNode, data: Split) -> TestLoader | None:
     if not _tested(config).startswith("market1501"):
         return None
     wanted = {(image.identity, image.camera) for image in data.query}
-    boxes = read_drawn_boxes(_root(config), cache=cache_folder(config))
+    boxes = read_hand_labeled_boxes(_root(config), cache=cache_folder(config))
     images = tuple(image for image in boxes if (image.identity, image.camera) in wanted)
     return test_loader(config, images) if images else None
 
@@ -185,20 +184,20 @@ def loaders(config: CfgNode, data: Split) -> Loaders:
 def _train_images(config: CfgNode, images: tuple[ImageRecord, ...]) -> DecodedImages | ImageFiles:
     """As `_images`, on the device where they fit; images that cannot be read are noted where that is no error."""
     found = _images(config, images, {} if config.INPUT.CORRUPT == "skip" else None)
-    return found if isinstance(found, ImageFiles) else on_device(found, device(config), config.INPUT.DEVICE_CACHE)
+    return found if isinstance(found, ImageFiles) else move_to_device(found, device(config), config.INPUT.DEVICE_CACHE)
 
 
 def _images(
-    config: CfgNode, images: tuple[ImageRecord, ...], broken: dict[int, str] | None = None
+    config: CfgNode, images: tuple[ImageRecord, ...], corrupt: dict[int, str] | None = None
 ) -> DecodedImages | ImageFiles:
     """The images at INPUT.SIZE, decoded now or, with INPUT.CACHE off, when they are wanted."""
     height, width = config.INPUT.SIZE
     paths = [image.path for image in images]
     if config.INPUT.CACHE == "off":
-        threads = config.INPUT.THREADS or max(1, cores() // place().local_world)
+        threads = config.INPUT.THREADS or max(1, available_cores() // place().local_world)
         return ImageFiles(paths, (height, width), threads, config.INPUT.RESIZE)
     how: dict[str, Any] = {"size": (height, width), "resize": config.INPUT.RESIZE, "cache": cache_folder(config)}
-    return DecodedImages(decode_images(paths, **how, broken=broken), broken or {})
+    return DecodedImages(decode_images(paths, **how, corrupt=corrupt), corrupt or {})
 
 
 def pretrained(config: CfgNode) -> dict[str, Tensor] | None:

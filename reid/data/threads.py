@@ -1,7 +1,8 @@
-"""Threads beside the one that computes."""
+"""Processor cores and the threads that load images beside the training step."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -10,21 +11,33 @@ import torch
 _LOCK = threading.Lock()
 
 
-def one_thread_each() -> Callable[[], None]:
-    """For threads that the caller is about to start: what each of them calls so that PyTorch uses it alone there.
+def available_cores() -> int:
+    """Count the processor cores that this process may use.
 
-    All other threads stay as they were. `torch.set_num_threads` by itself sets the number of the calling thread and of
-    every thread that has not asked PyTorch for it yet, the main one perhaps among them.
+    Returns:
+        The cores of the process's affinity mask where the system has one, else all cores of the machine.
     """
-    torch.get_num_threads()  # asks, for the caller
-    return _use_one
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _use_one() -> None:
+def single_thread_initializer() -> Callable[[], None]:
+    """Return a function with which a thread limits PyTorch to one thread for itself alone.
+
+    The thread count of all other threads stays as it was. `torch.set_num_threads` alone changes the count of the
+    calling thread and of every thread that has not yet read its own, possibly the main thread.
+
+    Returns:
+        The function, to be called once by each thread that the caller starts.
+    """
+    torch.get_num_threads()  # fixes the count of the calling thread
+    return _use_one_thread
+
+
+def _use_one_thread() -> None:
     with _LOCK:
         others = torch.get_num_threads()
         torch.set_num_threads(1)
-        # What threads to come start with is set from a thread of its own, which leaves this one at 1.
+        # The count that later threads start with is restored from another thread, which leaves this one at 1.
         restore = threading.Thread(target=torch.set_num_threads, args=(others,))
         restore.start()
         restore.join()

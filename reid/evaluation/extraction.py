@@ -33,7 +33,7 @@ MANIFEST = "extraction.json"
 class PartialBatches(LabeledBatches, Protocol):
     """Labeled images of which a stretch can be had: see `reid.data.loading.loaders.TestLoader`."""
 
-    def between(self, first: int, last: int) -> LabeledBatches: ...
+    def slice(self, first: int, last: int) -> LabeledBatches: ...
 
 
 def extract_shards(
@@ -64,7 +64,7 @@ def extract_shards(
             files = [folder / feature / part / f"{number:06d}.npy" for feature in features]
             if all(map(_finished, files)):
                 continue
-            stretch = images.between(starts[number], min(starts[number] + shard, len(images.identities)))
+            stretch = images.slice(starts[number], min(starts[number] + shard, len(images.identities)))
             found = _embedded(model, stretch, flip, dtype, f"{part}, shard {number + 1} of {len(starts)}")
             for file, feature in zip(files, features, strict=True):
                 _write(file, found[feature].values)

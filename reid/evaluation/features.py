@@ -28,7 +28,7 @@ FEATURES = ("input", "output")
 class LabeledBatches(Protocol):
     """Images in a fixed order with their labels: see `reid.data.loading.loaders.TestLoader`."""
 
-    def share(self, rank: int, world: int) -> LabeledBatches: ...
+    def shard(self, rank: int, world: int) -> LabeledBatches: ...
 
     @property
     def identities(self) -> np.ndarray: ...
@@ -93,7 +93,7 @@ def extract_together(
     """As `extract`, where several processes embed a part each: the first gets the whole, the others get {}."""
     if world() == 1:
         return extract(model, loader, mirror=mirror, dtype=dtype, title=title)
-    mine, values = loader.share(rank(), world()), dict[str, Tensor]()
+    mine, values = loader.shard(rank(), world()), dict[str, Tensor]()
     if len(mine):
         found = extract(model, mine, mirror=mirror, dtype=dtype, title=title)
         values = {name: torch.from_numpy(features.values) for name, features in found.items()}

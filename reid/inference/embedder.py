@@ -19,7 +19,7 @@ from yacs.config import CfgNode
 
 from reid.config import build
 from reid.data.images.decode import CorruptImage
-from reid.data.loading.user_images import Given, GivenImages, normalized_batches, tensor_batches
+from reid.data.loading.user_images import ImageInput, ImageList, normalized_batches, tensor_batches
 from reid.errors import InputError, unknown_name
 from reid.evaluation.features import FEATURES
 from reid.inference.calibration import Calibration
@@ -95,7 +95,7 @@ class Embedder:
 
     def embed(
         self,
-        images: Iterable[Given] | Tensor,
+        images: Iterable[ImageInput] | Tensor,
         *,
         batch_size: int = 64,
         progress: bool = False,
@@ -135,7 +135,7 @@ class Embedder:
         return result
 
     def _batches(
-        self, images: Sequence[Given] | Tensor, batch_size: int
+        self, images: Sequence[ImageInput] | Tensor, batch_size: int
     ) -> Iterator[tuple[Tensor, dict[int, CorruptImage]]]:
         how: dict[str, Any] = build.preprocessing(self.config)
         size, resize = how.pop("size"), how.pop("resize")
@@ -144,7 +144,7 @@ class Embedder:
             for batch in tensor_batches(images, size=size, resize=resize, **how):
                 yield batch, {}
         else:
-            yield from normalized_batches(GivenImages(images, size, resize), **how)
+            yield from normalized_batches(ImageList(images, size, resize), **how)
 
     @torch.inference_mode()
     def _embed(self, batch: Tensor) -> np.ndarray:
@@ -166,7 +166,7 @@ def _path(file: str | Path) -> Path:
     return DEMO
 
 
-def _sequence(images: Iterable[Given] | Tensor) -> Sequence[Given] | Tensor:
+def _sequence(images: Iterable[ImageInput] | Tensor) -> Sequence[ImageInput] | Tensor:
     """What has a length and places. Raises InputError for one image where several are meant."""
     if isinstance(images, str | os.PathLike) or not isinstance(images, Iterable):
         raise InputError(f"one {type(images).__name__} where several images are meant; give a list: [image]")

@@ -90,7 +90,7 @@ def in_parallel(model: ReidNetwork, objective: Objective, loader: Batches) -> Di
     """
     if world() == 1:
         return None
-    whole = WholeBatch(model, objective, loader.shares(world()))
+    whole = WholeBatch(model, objective, loader.shard_sizes(world()))
     device = model.eigenlayer.vectors.device
     options: dict[str, Any] = {SYNC_BUFFERS: False}
     return DistributedDataParallel(
@@ -114,7 +114,7 @@ def check_parallel(model: ReidNetwork, loader: Batches, norm_statistics: str) ->
     """
     if world() == 1:
         return
-    smallest = min(loader.shares(world()))
+    smallest = min(loader.shard_sizes(world()))
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms or norm_statistics == "frozen":
         return

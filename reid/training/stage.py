@@ -57,7 +57,7 @@ def train_stage(
         # What is drawn in a process beside its share of the images, for dropout say, is its own.
         seed_everything(seed if first() else seed_from(seed, rank()))
         mined: dict[str, Any] = {}
-        if loader.mines:
+        if loader.needs_descriptors:
             kept = state.middle.descriptors if state.middle else None
             mined = {"descriptors": describe_all(state, loader, solver.dtype) if kept is None else kept}
         title = f"{state.run} {stage} {round or ''} epoch {epoch + 1}/{last}".replace("  ", " ")
@@ -156,7 +156,7 @@ def _train_epoch(
         tf32=solver.tf32,
         skip=solver.nonfinite == "skip",
         sums=sums,
-        watch=Watch(step=step, due=hooks.due, save=save, names=lambda batch: loader.names(seed, batch, **mined)),
+        watch=Watch(step=step, due=hooks.due, save=save, names=lambda batch: loader.batch_paths(seed, batch, **mined)),
         title=title,
         parallel=parallel,
     )

@@ -140,7 +140,7 @@ def test_drop_and_paste_and_what_is_no_image(open_page: OpenPage, address: str) 
     before = answered(page, "12 answers out of 12 images.")
     assert [path[:4] for path in before[:3]] == ["0004"] * 3
     drop(page, "notes.txt", "text/plain", b"<script>alert(1)</script>")
-    assert failed(visit, 422) == "the image: no JPEG, PNG, BMP or WebP image, or a broken one"
+    assert failed(visit, 422) == "the image: not a JPEG, PNG, BMP or WebP image, or a corrupt one"
     drop(page, "<img src=x onerror=alert(1)>.png", "image/png", bytes(200_001))
     assert failed(visit) == "<img src=x onerror=alert(1)>.png: too large: at most 0.2 MB are taken."
     # What was found before stands, and can be gone on with.

@@ -61,8 +61,8 @@ def test_each_key_arrives(tmp_path, data):
     settings = config(tmp_path, text, *jitter, "INPUT.JITTER.HUE", "0.4", "INPUT.JITTER.PROBABILITY", "0.5")
     loader = build.train_loader(settings, data)
     assert isinstance(loader.images, ImageFiles) and loader.images.threads == 3
-    assert loader.jitter == Jitter(0.1, 0.2, 0.3, 0.4, 0.5)
-    assert loader.policy == "trivialaugment" and loader.corrupt == "skip"
+    assert loader.augmentation.jitter == Jitter(0.1, 0.2, 0.3, 0.4, 0.5)
+    assert loader.augmentation.policy == "trivialaugment" and loader.on_corrupt == "skip"
     moved = build.train_loader(config(tmp_path, "INPUT: {DEVICE_CACHE: on}"), data).images
     assert isinstance(moved, DecodedImages) and isinstance(moved.pixels, torch.Tensor)
 
@@ -79,7 +79,7 @@ def test_a_corrupt_image_is_an_error_or_left_out(tmp_path, data):
     )
     for (images, labels), (others, same) in zip(decoded.sample(9, 0), files.sample(9, 0), strict=True):
         assert torch.equal(images, others) and torch.equal(labels, same)
-    assert list(decoded.left_out) == list(files.left_out) == [2]
+    assert list(decoded.skipped) == list(files.skipped) == [2]
 
 
 def test_on_and_off_are_words_and_stay_so(tmp_path):

@@ -10,22 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from reid.data.threads import one_thread_each
+from reid.data.threads import available_cores, single_thread_initializer
 
 ASKED_AFTERWARDS = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 import torch
-from reid.threads import one_thread_each
+from reid.data.threads import single_thread_initializer
 if len(sys.argv) > 1:
-    with ThreadPoolExecutor(2, initializer=one_thread_each()) as pool:
+    with ThreadPoolExecutor(2, initializer=single_thread_initializer()) as pool:
         list(pool.map(lambda _: torch.ones(9).sum(), range(8)))
 print(torch.get_num_threads())
 """
 
 
 def numbers(workers: int) -> list[int]:
-    with ThreadPoolExecutor(workers, initializer=one_thread_each()) as pool:
+    with ThreadPoolExecutor(workers, initializer=single_thread_initializer()) as pool:
         return list(pool.map(lambda _: torch.get_num_threads(), range(8 * workers)))
 
 
@@ -50,3 +50,7 @@ def test_a_main_thread_that_has_not_computed_yet_keeps_its_own() -> None:
     if asked() == 1:
         pytest.skip("PyTorch uses one thread on this machine")
     assert asked("with a pool") == 2
+
+
+def test_a_core_is_counted() -> None:
+    assert available_cores() >= 1

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from reid.config.build import Loaders
+from reid.data.augmentation.augment import Augmentation
 from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.decorrelation import correlation_metric, replace_weight
 from reid.diagnostics.dataset import DatasetDiagnosisOptions, diagnose_dataset
@@ -79,11 +80,7 @@ def loaders(classes: int = CLASSES) -> Loaders:
         images=colored(labels + 20, 9).astype(np.uint8),
         labels=labels,
         batch_size=8,
-        flip=0.5,
-        pad=2,
-        erasing=0.5,
-        mean=MEAN,
-        std=STD,
+        augmentation=Augmentation(MEAN, STD, flip=0.5, pad=2, erasing=0.5),
         device=CPU,
     )
     gallery = np.concatenate([np.arange(40) % 6 + 1, [-1, -1, -1, 0, 0]])

@@ -11,7 +11,7 @@ import numpy as np
 from fuzz.harness import altered, attempt, fuzz, mutated
 from hypothesis import strategies as st
 
-from reid.data import read_revisited
+from reid.data.datasets.revisited import read_revisited
 from reid.io.pickles import load_pickle
 
 

@@ -192,7 +192,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "four channels": (lambda _: np.ones((9, 9, 4), np.uint8), r"\(9, 9, 4\)"),
     "empty array": (lambda _: np.ones((0, 9, 3), np.uint8), r"\(0, 9, 3\)"),
     "float tensor": (lambda _: torch.ones(3, 9, 9), r"float32 \(3, 9, 9\); stack"),
-    "number": (lambda _: 7, "a int; give a path"),
+    "number": (lambda _: 7, "unsupported type int; pass a path"),
 }
 
 
@@ -224,7 +224,7 @@ def test_what_is_no_list_of_images(embedder: Embedder, files: list[str]) -> None
         r"\(N, H, W, 3\) uint8": picture(0),
         r"not float32 \(3, 8, 4\)": torch.zeros(3, 8, 4),
         r"not int64 \(2, 3, 8, 4\)": torch.zeros(2, 3, 8, 4, dtype=torch.int64),
-        "hold no pixel": torch.zeros(2, 3, 0, 4),
+        "have no pixels": torch.zeros(2, 3, 0, 4),
         r"image 1 of 2: .* 0 to 255": torch.stack([torch.zeros(3, 8, 4), torch.arange(96).view(3, 8, 4) * (255 / 95)]),
         "image 0 of 1": torch.full((1, 3, 8, 4), float("nan")),
     }

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reid.data.augmentation.augment import Augmentation
 from reid.data.loading.loaders import TrainLoader
 from reid.data.loading.samplers import Sampler
 from reid.errors import Diverged, InputError, Stop
@@ -54,7 +55,7 @@ def make_network() -> ReidNetwork:
 class Loader:
     images = torch.randn(24, 3, 2, 2, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(24) % 3
-    mines = False
+    needs_descriptors = False
 
     def __len__(self) -> int:
         return 3
@@ -65,10 +66,10 @@ class Loader:
         order = torch.randperm(24, generator=torch.Generator().manual_seed(seed))
         return ((self.images[i], self.labels[i]) for i in order.split(8)[start:])
 
-    def names(self, seed: int, batch: int, descriptors: Tensor | None = None) -> tuple[str, ...]:
+    def batch_paths(self, seed: int, batch: int, descriptors: Tensor | None = None) -> tuple[str, ...]:
         return ()
 
-    def shares(self, world: int) -> tuple[int, ...]:
+    def shard_sizes(self, world: int) -> tuple[int, ...]:
         return (8,)
 
     def sample(self, count: int, seed: int, **shared: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -193,7 +194,7 @@ class Dying:
     """A loader that ends the process in the middle of its epoch number `after`, counted from 1; 0: never."""
 
     def __init__(self, loader: Batches, after: int) -> None:
-        self.loader, self.after, self.mines = loader, after, loader.mines
+        self.loader, self.after, self.needs_descriptors = loader, after, loader.needs_descriptors
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -201,11 +202,11 @@ class Dying:
     def sample(self, count: int, seed: int, **shared: int) -> Iterator[tuple[Tensor, Tensor]]:
         return self.loader.sample(count, seed, **shared)
 
-    def names(self, seed: int, batch: int, descriptors: Tensor | None = None) -> Sequence[str]:
-        return self.loader.names(seed, batch, descriptors)
+    def batch_paths(self, seed: int, batch: int, descriptors: Tensor | None = None) -> Sequence[str]:
+        return self.loader.batch_paths(seed, batch, descriptors)
 
-    def shares(self, world: int) -> Sequence[int]:
-        return self.loader.shares(world)
+    def shard_sizes(self, world: int) -> Sequence[int]:
+        return self.loader.shard_sizes(world)
 
     def epoch(
         self, seed: int, descriptors: Tensor | None = None, start: int = 0, **shared: int
@@ -221,9 +222,8 @@ def sampled(sampler: Sampler) -> TrainLoader:
     images = np.random.default_rng(2).integers(0, 256, (24, 3, 4, 4), dtype=np.uint8)
     labels = np.arange(24, dtype=np.int64) % 3
     half = (0.5, 0.5, 0.5)
-    return TrainLoader(
-        images, labels, 8, flip=0.5, pad=1, erasing=0.5, mean=half, std=half, device="cpu", sampler=sampler
-    )
+    augmentation = Augmentation(half, half, flip=0.5, pad=1, erasing=0.5)
+    return TrainLoader(images, labels, 8, augmentation, "cpu", sampler)
 
 
 def network_with(part: str) -> ReidNetwork:
@@ -352,7 +352,7 @@ def test_a_diverged_training_names_the_last_good_checkpoint(tmp_path: Path) -> N
             for images, labels in super().epoch(*arguments, **options):
                 yield images / 0, labels
 
-        def names(self, seed: int, batch: int, descriptors: Tensor | None = None) -> tuple[str, ...]:
+        def batch_paths(self, seed: int, batch: int, descriptors: Tensor | None = None) -> tuple[str, ...]:
             return ("a.jpg", "b.jpg")
 
     with pytest.raises(

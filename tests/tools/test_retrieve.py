@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from reid.config import build
 from reid.config.loading import parse_config
-from reid.data.synthetic import draw_landmarks
+from reid.data.synthetic import generate_landmarks
 from reid.io.checkpoint import save_checkpoint
 from reid.io.feature_files import load_training_npz
 
@@ -43,7 +43,7 @@ def checkpoint(path: Path, *overrides: str) -> Path:
 
 @pytest.fixture(scope="module")
 def landmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_landmarks(tmp_path_factory.mktemp("landmarks") / "set", size="tiny", progress=False)
+    return generate_landmarks(tmp_path_factory.mktemp("landmarks") / "set", size="tiny", progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_from_images_to_numbers(tool: Tool, landmarks: Path, weights: Path, tmp_
     [
         (("--scales", "1,0"), "scales [1.0, 0.0] must be one or more numbers above 0"),
         (("--scales", "half"), "numbers with commas between"),
-        (("--longest-side", "0"), "1 pixel or more, not 0"),
+        (("--longest-side", "0"), "at least 1 pixel, not 0"),
         (("--batch-size", "0"), "batch size 0 must be at least 1"),
         (("--dataset", "landmark"), "did you mean landmarks"),
         (("--whiten", "pca", "--longest-side", "32"), "the 64 features vary in 63 directions only, 512 were asked for"),

@@ -56,10 +56,10 @@ def stopping(after: int, every: int) -> tuple[Hooks, dict[str, bytes]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mines", [False, True])
+@pytest.mark.parametrize("needs_descriptors", [False, True])
 @pytest.mark.parametrize("after", [1, 3, 7, 14, 28])
-def test_killed_at_a_step(make_model: Make, loader: Any, kind: str, mines: bool, after: int) -> None:
-    loader.mines = mines
+def test_killed_at_a_step(make_model: Make, loader: Any, kind: str, needs_descriptors: bool, after: int) -> None:
+    loader.needs_descriptors = needs_descriptors
     plan = dataclasses.replace(PLAN, solver=KINDS[kind])
     whole = new_state(make_model)
     rri.run(whole, loader, plan, Hooks())

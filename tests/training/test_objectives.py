@@ -89,13 +89,13 @@ class MiningLoader:
 
     images: Tensor
     labels: Tensor
-    mines: bool = True
+    needs_descriptors: bool = True
     given: list[Tensor] = field(default_factory=list)
 
     def __len__(self) -> int:
         return 1
 
-    def shares(self, world: int) -> tuple[int, ...]:
+    def shard_sizes(self, world: int) -> tuple[int, ...]:
         return (12,)
 
     def epoch(

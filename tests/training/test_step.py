@@ -128,9 +128,9 @@ def test_a_loss_that_is_no_number_is_named_before_anything_is_saved(
     watch = Watch(
         due=lambda: len(saved) < 2,
         save=lambda sums: saved.append(sums.batches),
-        names=lambda batch: loader.names(1, batch),
+        names=lambda batch: loader.batch_paths(1, batch),
     )
-    third = loader.names(1, 2)
+    third = loader.batch_paths(1, 2)
     loader.images[int(third[7].removesuffix(".jpg"))] = float("inf")
     with pytest.raises(Diverged) as caught:
         epoch(make_model(), loader, read_every=read_every, watch=watch, title="rri step0")

@@ -1,1 +1,1 @@
-"""Random changes of training images: flip, crop, erasing, color jitter, learned policies."""
+"""Random augmentation of training images: flip, crop, erasing, color jitter, learned policies."""

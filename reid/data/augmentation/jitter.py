@@ -1,7 +1,7 @@
-"""Color jitter of a whole batch, every image with factors and an order of its own.
+"""Color jitter of a whole batch, each image with its own factors and order.
 
-Formulas and order are those of torchvision's ColorJitter on floating-point images, whose functions take one factor for
-a whole batch. Nothing is rounded between the steps.
+The formulas are those of torchvision's ColorJitter on floating-point images, whose functions take one factor per batch.
+Nothing is rounded between the steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid.data.augmentation import random_numbers as draws
+from reid.data.augmentation import random_numbers
 from reid.data.images.normalization import empty_float
 
 _NONE = -1
@@ -23,10 +23,14 @@ _ORDERS = np.array(list(itertools.permutations(range(4))))
 
 @dataclass(frozen=True)
 class Jitter:
-    """How far colors change. brightness, contrast, saturation: the factor is uniform in max(0, 1 - x) .. 1 + x.
+    """Strength of the color jitter.
 
-    hue: the shift is uniform in -x .. x, as part of the color circle, x at most 0.5. probability: that an image is
-    changed at all.
+    Attributes:
+        brightness: x for a factor uniform in max(0, 1 - x) .. 1 + x.
+        contrast: As `brightness`.
+        saturation: As `brightness`.
+        hue: x for a shift uniform in -x .. x, as a fraction of the color circle; at most 0.5.
+        probability: Probability that an image is changed at all.
     """
 
     brightness: float = 0.0
@@ -36,8 +40,8 @@ class Jitter:
     probability: float = 1.0
 
     @property
-    def changes(self) -> bool:
-        """Whether there is anything to do."""
+    def enabled(self) -> bool:
+        """Whether any image can be changed."""
         return self.probability > 0 and any((self.brightness, self.contrast, self.saturation, self.hue))
 
 
@@ -45,27 +49,36 @@ NO_JITTER = Jitter()
 
 
 def jitter_colors(images: Tensor, jitter: Jitter, table: np.ndarray) -> Tensor:
-    """images: (B, 3, H, W) uint8; table: (B, COLUMNS) of `reid.data.augmentation.random_numbers`. Returns float32 in [0, 255]."""
+    """Change brightness, contrast, saturation and hue of each image in a random order.
+
+    Args:
+        images: (B, 3, H, W) uint8; not modified.
+        jitter: Strength of the changes.
+        table: (B, COLUMNS) of `reid.data.augmentation.random_numbers.random_table`.
+
+    Returns:
+        (B, 3, H, W) float32 in [0, 255].
+    """
     strength = np.array([jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue])
     low, high = np.maximum(0, 1 - strength), 1 + strength
     low[3], high[3] = -jitter.hue, jitter.hue
-    factors = low + (high - low) * table[:, draws.FACTORS]
-    order = _ORDERS[(table[:, draws.ORDER] * len(_ORDERS)).astype(np.int64)]
-    order[table[:, draws.JITTER] >= jitter.probability] = _NONE
+    factors = low + (high - low) * table[:, random_numbers.FACTORS]
+    order = _ORDERS[(table[:, random_numbers.ORDER] * len(_ORDERS)).astype(np.int64)]
+    order[table[:, random_numbers.JITTER] >= jitter.probability] = _NONE
     order[np.append(strength, 0)[order] == 0] = _NONE
-    # On a CPU image by image, since a single one stays in its cache: twenty times as fast.
-    together = 1 if images.device.type == "cpu" else max(1, len(images))
+    # Image by image on a CPU, where a single one stays in the cache: twenty times as fast.
+    batch_size = 1 if images.device.type == "cpu" else max(1, len(images))
     result = empty_float(images)
-    for start in range(0, len(images), together):
-        part = slice(start, start + together)
-        result[part] = _changed(images[part].to(torch.float32), factors[part], order[part])
+    for start in range(0, len(images), batch_size):
+        part = slice(start, start + batch_size)
+        result[part] = _apply(images[part].to(torch.float32), factors[part], order[part])
     return result
 
 
-def _changed(images: Tensor, factors: np.ndarray, order: np.ndarray) -> Tensor:
-    """factors: (B, 4) float64, of each step. order: (B, 4) int64, which step is done first to last, or _NONE."""
-    for place, (step, change) in itertools.product(range(4), enumerate(_STEPS)):
-        rows = np.flatnonzero(order[:, place] == step)
+def _apply(images: Tensor, factors: np.ndarray, order: np.ndarray) -> Tensor:
+    """Apply the steps with (B, 4) float64 factors in (B, 4) int64 order, where _NONE skips a step."""
+    for position, (step, change) in itertools.product(range(4), enumerate(_STEPS)):
+        rows = np.flatnonzero(order[:, position] == step)
         if not len(rows):
             continue
         factor = torch.from_numpy(factors[rows, step]).to(images.device, torch.float32).view(-1, 1, 1, 1)
@@ -90,7 +103,7 @@ def _saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue of HSV, saturation and value kept. shift: part of the color circle."""
+    """Rotate the hue of HSV by a fraction of the color circle, keeping saturation and value."""
     red, green, blue = images.unbind(1)
     value = torch.maximum(torch.maximum(red, green), blue)
     low = torch.minimum(torch.minimum(red, green), blue)
@@ -102,10 +115,10 @@ def _hue(images: Tensor, shift: Tensor) -> Tensor:
         torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
     )
     sixth = (sixth + 6 * shift[:, 0])[:, None]
-    # Each channel is `value` within a sixth on both sides of its own hue and `low` beyond two, with slopes between.
+    # Each channel is `value` up to one sixth from its own hue, `low` beyond two, and linear in between.
     own = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
     along = own + sixth
-    along -= 6 * (along / 6).floor_()  # what remainder gives, which a CPU takes long for
+    along -= 6 * (along / 6).floor_()  # like torch.remainder, which is slow on a CPU
     return value[:, None] - span[:, None] * torch.minimum(along, 4 - along).clamp_(0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Learned and random augmentation policies, as torchvision has them, with random numbers of our own."""
+"""Learned and random augmentation policies of torchvision, with one random number per image."""
 
 from __future__ import annotations
 
@@ -16,33 +16,41 @@ POLICIES = {"autoaugment": "AutoAugment", "randaugment": "RandAugment", "trivial
 
 
 def apply_policy(images: Tensor, name: str, numbers: np.ndarray) -> Tensor:
-    """A policy's choice of changes for each image: AutoAugment, RandAugment or TrivialAugment of torchvision.
+    """Apply AutoAugment (its ImageNet policy), RandAugment or TrivialAugment with torchvision's defaults.
 
-    images: (B, 3, H, W) uint8. name: of `POLICIES`. numbers: (B,) float64 in [0, 1), from which alone the choices
-    follow. The published defaults hold (AutoAugment's policy is that of ImageNet); what is moved in is black.
+    Args:
+        images: (B, 3, H, W) uint8.
+        name: One of `POLICIES`.
+        numbers: (B,) float64 in [0, 1), which determine what is done to each image.
+
+    Returns:
+        (B, 3, H, W) uint8; pixels moved in from outside are black.
+
+    Raises:
+        InputError: If the name is unknown.
     """
     transform, generator = _transform(name), torch.Generator()
     changed = []
     for image, number in zip(images, numbers, strict=True):
         generator.manual_seed(int(number * 2**53))
-        with _Drawing(generator):
+        with _UseGenerator(generator):
             changed.append(transform(image))
     return torch.stack(changed) if changed else images
 
 
 def _transform(name: str) -> Callable[[Tensor], Tensor]:
-    from torchvision.transforms import v2  # takes half a second to load, and most runs have no policy
+    from torchvision.transforms import v2  # takes half a second to import, and most runs have no policy
 
     if name not in POLICIES:
         raise unknown_name("policy", name, POLICIES)
     return getattr(v2, POLICIES[name])()
 
 
-class _Drawing(TorchFunctionMode):
-    """Within, torch draws from this generator.
+class _UseGenerator(TorchFunctionMode):
+    """Makes torch sample from the given generator.
 
-    torchvision's policies draw from torch's global generator. To seed that one would disturb the training step, whose
-    dropout draws from it in another thread; a mode holds for its own thread alone.
+    torchvision's policies use torch's global generator. Seeding that one would disturb the training step, whose dropout
+    uses it in another thread; a function mode applies to its own thread only.
     """
 
     def __init__(self, generator: torch.Generator) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reid.data.datasets.layout import check_matches, is_image
 from reid.data.datasets.pattern import compile_pattern
-from reid.data.datasets.splitting import draw_queries, draw_tested
+from reid.data.datasets.splitting import choose_queries, choose_test_identities
 from reid.errors import InputError
 from reid.records import ImageRecord, Split
 
@@ -123,7 +123,7 @@ def _drawn(root: Path, images: list[_Image], test: float, seed: int) -> dict[str
     paths: dict[str, dict[str, list[str]]] = {}
     for image in images:
         paths.setdefault(image.identity, {}).setdefault(image.camera, []).append(image.path)
-    tested = draw_tested(paths, test, seed)
+    tested = choose_test_identities(paths, test, seed)
     if not tested:
         known = any(image.camera for image in images)
         wanted = "images of two cameras" if known else "two images"
@@ -132,7 +132,7 @@ def _drawn(root: Path, images: list[_Image], test: float, seed: int) -> dict[str
             f"{root}: to test, one person must have {wanted} and another be left for training, and here are "
             f"{len(paths):,} persons{advice}"
         )
-    queries = set[str]().union(*(draw_queries(paths[identity], seed) for identity in tested))
+    queries = set[str]().union(*(choose_queries(paths[identity], seed) for identity in tested))
     chosen = set(tested)
     return {
         "train": [image for image in images if image.identity not in chosen],

@@ -32,7 +32,7 @@ def read_market1501(root: Path, *, strict: bool = True, cache: Path) -> Split:
     return read_dataset(LAYOUT, root, strict=strict, cache=cache)
 
 
-def read_drawn_boxes(root: Path, *, cache: Path) -> tuple[ImageRecord, ...]:
+def read_hand_labeled_boxes(root: Path, *, cache: Path) -> tuple[ImageRecord, ...]:
     """The hand-drawn boxes of `gt_bbox`, which multi-query pools; empty where the copy at hand has no such folder.
 
     A zip is not searched for them: unpack it by hand.

@@ -17,7 +17,7 @@ def shuffled(items: Iterable[Item], seed: int) -> list[Item]:
     return sorted(items, key=lambda item: hashlib.sha256(f"{seed}\0{item}".encode()).digest())
 
 
-def draw_tested(images: Mapping[str, Mapping[str, Sequence[Any]]], share: float, seed: int) -> list[str]:
+def choose_test_identities(images: Mapping[str, Mapping[str, Sequence[Any]]], share: float, seed: int) -> list[str]:
     """Who is tested: a share of the persons who can be asked for, at least one of them.
 
     images: person -> camera -> what is there. A person can be asked for who has images of two cameras, or two images
@@ -28,7 +28,7 @@ def draw_tested(images: Mapping[str, Mapping[str, Sequence[Any]]], share: float,
     return shuffled(able, seed)[:count]
 
 
-def draw_queries(cameras: Mapping[str, Sequence[str]], seed: int) -> set[str]:
+def choose_queries(cameras: Mapping[str, Sequence[str]], seed: int) -> set[str]:
     """The queries among one person's images, camera -> paths; the others are the gallery.
 
     One image of each camera that keeps another in the gallery; where none does, one of all. A query thus always has a

@@ -9,7 +9,7 @@ from reid.errors import InputError
 from reid.records import Split
 
 
-def share_of_identities(split: Split, share: float) -> Split:
+def subset_identities(split: Split, share: float) -> Split:
     """The split with ⌈share · n⌉ of its n training identities, evenly spread over their order: always the same ones.
 
     share: in (0, 1]. Query and gallery stay whole. Raises InputError where fewer than two identities are left.

@@ -9,8 +9,8 @@ from typing import Any
 
 from reid.data.datasets import dukemtmcreid, market1501
 from reid.data.datasets.layout import PartCounts, check_counts, locate, read_folder
-from reid.data.synthetic import draw_dataset
-from reid.data.synthetic.drawing import VERSION
+from reid.data.synthetic import generate_dataset
+from reid.data.synthetic.rendering import VERSION
 from reid.errors import InputError
 from reid.records import Split
 
@@ -36,7 +36,7 @@ def read_synthetic(
         shutil.rmtree(folder)
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        draw_dataset(folder, size=size, layout=layout, seed=seed)
+        generate_dataset(folder, size=size, layout=layout, seed=seed)
     split = read_folder(_LAYOUTS[layout], locate(_LAYOUTS[layout], folder, cache=cache), name=name)
     if strict:
         counts = {

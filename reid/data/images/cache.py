@@ -1,4 +1,4 @@
-"""What is made once and kept: folders under the cache and the images decoded into one array, never half-written."""
+"""Cache of decoded images: decoded once into one array, which is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ import numpy as np
 from tqdm import tqdm
 
 from reid.data.images.decode import CorruptImage, decode_image
-from reid.data.threads import one_thread_each
+from reid.data.threads import available_cores, single_thread_initializer
 from reid.errors import InputError
 from reid.io.atomic import check_free_space, commit, write_bytes
 
 _CHUNK = 64
-# Whoever builds an array writes to it all the time; one untouched for so long was left by a process that was killed.
+# A process that builds an array writes to it all the time; an older file was left by a process that was killed.
 _ABANDONED_SECONDS = 3600
 
 
@@ -35,20 +35,31 @@ def decode_images(
     cache: Path,
     in_memory_limit: int = 128 * 2**20,
     progress: bool = True,
-    broken: dict[int, str] | None = None,
+    corrupt: dict[int, str] | None = None,
     resize: str = "bilinear",
 ) -> np.ndarray:
-    """Decode images once, resized to `size`, into one (N, 3, height, width) uint8 array, RGB.
+    """Decode images into one array and resize them to `size`.
 
-    size: (height, width) in pixels; an image of another size is resized by `resize`, one of FILTERS, with antialiasing.
-    An array above `in_memory_limit` bytes is kept as a file under `cache` and returned as a read-only `np.memmap`; its
-    name is a digest of the images' paths, sizes, times and of `size`, so a changed image is decoded anew. A smaller
-    array is decoded into memory. Processes that build the same array at once each make their own, and the last one
-    stays.
+    A large array is kept as a file, whose name is a digest of the images' paths, sizes and times, `size` and `resize`,
+    so that a changed image is decoded again. Processes that build the same array at the same time each write their own,
+    and the last one stays.
 
-    Raises `InputError` for an image that is missing, unreadable, truncated or larger than 50 megapixels (its path
-    named) and for a disk without room. broken: an empty dict; where it is given, an image that is there and cannot be
-    read is no error, but black, and its number and what is wrong with it are put here.
+    Args:
+        paths: N image files.
+        size: Height and width in pixels.
+        cache: Folder of the file.
+        in_memory_limit: Bytes up to which an array is decoded into memory and not stored.
+        progress: Whether to show a progress bar.
+        corrupt: An empty dict. If given, an unreadable image is no error but black, and its number and the reason are
+            added here.
+        resize: One of `reid.data.images.decode.FILTERS`, used with antialiasing for images of another size.
+
+    Returns:
+        (N, 3, height, width) uint8 RGB; a read-only `np.memmap` above `in_memory_limit` bytes.
+
+    Raises:
+        InputError: If the size is not positive, an image is missing or, without `corrupt`, unreadable, truncated or
+            larger than 50 megapixels, or the disk is full.
     """
     height, width = size
     if height < 1 or width < 1:
@@ -58,51 +69,51 @@ def decode_images(
     if needed <= in_memory_limit:
         array = np.empty(shape, dtype=np.uint8)
         done = 0
-        for chunk in _decoded_chunks(paths, size, resize, progress, broken):
+        for chunk in _decoded_chunks(paths, size, resize, progress, corrupt):
             array[done : done + len(chunk)] = chunk
             done += len(chunk)
         return array
 
     stored = cache / f"decoded-{height}x{width}-{_fingerprint(paths, size, resize)}.npy"
     incomplete, note = stored.with_suffix(".incomplete.npy"), stored.with_suffix(".broken.json")
-    if broken is not None and incomplete.is_file() and (known := _read_note(note)):
-        broken.update(known)
+    if corrupt is not None and incomplete.is_file() and (known := _read_note(note)):
+        corrupt.update(known)
         return _open_stored(incomplete, shape)
     if not stored.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(stored)
         check_free_space(cache, needed, f"decoding {len(paths):,} images at {height}x{width}")
-        with _temporary_array(stored, shape, _decoded_chunks(paths, size, resize, progress, broken)) as file:
-            if broken:
-                # The array lacks images, so it may never be taken for the whole one: another name, the note first.
+        with _temporary_array(stored, shape, _decoded_chunks(paths, size, resize, progress, corrupt)) as file:
+            if corrupt:
+                # The array lacks images and must not be taken for a complete one: another name, the note first.
                 mine = Path(file.name).with_suffix(".json")
-                write_bytes(mine, json.dumps(dict(sorted(broken.items()))).encode())
+                write_bytes(mine, json.dumps(dict(sorted(corrupt.items()))).encode())
                 os.replace(mine, note)
-            commit(file, incomplete if broken else stored)
-    return _open_stored(incomplete if broken else stored, shape)
+            commit(file, incomplete if corrupt else stored)
+    return _open_stored(incomplete if corrupt else stored, shape)
 
 
 def _decoded_chunks(
-    paths: Sequence[str], size: tuple[int, int], resize: str, progress: bool, broken: dict[int, str] | None
+    paths: Sequence[str], size: tuple[int, int], resize: str, progress: bool, corrupt: dict[int, str] | None
 ) -> Iterator[np.ndarray]:
-    """(n, 3, H, W) uint8 pieces in the order of `paths`, decoded by one thread a core, a few pieces ahead."""
+    """(n, 3, H, W) uint8 chunks in the order of `paths`, decoded by one thread per core, a few chunks ahead."""
 
     def decode(start: int) -> np.ndarray:
         part = paths[start : start + _CHUNK]
         chunk = np.zeros((len(part), 3, *size), dtype=np.uint8)
-        for place, path in enumerate(part):
+        for i, path in enumerate(part):
             try:
-                chunk[place] = decode_image(path, size, resize)
+                chunk[i] = decode_image(path, size, resize)
             except CorruptImage as error:
-                if broken is None:
+                if corrupt is None:
                     raise
-                broken[start + place] = str(error)
+                corrupt[start + i] = str(error)
         return chunk
 
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = available_cores()
     parts = iter(range(0, len(paths), _CHUNK))
-    # What decoding asks of torch is small: threads of its own would only wait for each other.
-    pool = ThreadPoolExecutor(workers, "decode", initializer=one_thread_each())
+    # Decoding calls small torch operations, for which several threads each would only wait for one another.
+    pool = ThreadPoolExecutor(workers, "decode", initializer=single_thread_initializer())
     try:
         with tqdm(
             total=len(paths), desc="decoding images", unit="img", disable=None if progress else True, leave=False
@@ -121,7 +132,7 @@ def _decoded_chunks(
 
 @contextmanager
 def _temporary_array(stored: Path, shape: tuple[int, ...], chunks: Iterator[np.ndarray]) -> Iterator[IO[bytes]]:
-    """Write an .npy file piece by piece under a name of its own; the block commits it, else it is removed.
+    """Write an .npy file chunk by chunk under a temporary name, to be committed by the `with` block or removed.
 
     Plain writes, because a full disk under a memory map would kill the process instead of raising an error.
     """
@@ -139,16 +150,16 @@ def _temporary_array(stored: Path, shape: tuple[int, ...], chunks: Iterator[np.n
 
 
 def _remove_abandoned(stored: Path) -> None:
-    """Delete what processes that were killed left of this array."""
+    """Delete partial files of this array that killed processes left."""
     for partial in stored.parent.glob(f".{stored.stem}.*.partial"):
-        # Another process may be as quick.
+        # Another process may delete it first.
         with suppress(FileNotFoundError):
             if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
                 partial.unlink()
 
 
 def _read_note(note: Path) -> dict[int, str]:
-    """The numbers of the images that an incomplete array lacks; empty where that is unknown, so that it is not used."""
+    """Read which images an incomplete array lacks; empty if unknown, and the array is not used then."""
     try:
         return {int(number): str(reason) for number, reason in json.loads(note.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""Image files as pixels: bounded, checked, in RGB, resized."""
+"""Decoding of image files: size limits, checks, conversion to RGB, resizing."""
 
 from __future__ import annotations
 
@@ -14,39 +14,71 @@ from torch.nn import functional
 from reid.errors import InputError
 
 MAX_PIXELS = 50_000_000
-# Pillow reads dozens more, whatever the name of the file says, and for one of them runs another program.
+# Pillow reads dozens of other formats, whatever the file name says, and runs another program for one of them.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-FILTERS = ("bilinear", "bicubic")  # that an image of another size is resized by, with antialiasing
+FILTERS = ("bilinear", "bicubic")
+"""Filters to resize with, both with antialiasing."""
 
 
 class CorruptImage(InputError):
-    """An image that is there and cannot be read: broken, truncated or too large."""
+    """An existing image that cannot be read: corrupt, truncated or too large."""
 
 
 def decode_image(path: str, size: tuple[int, int], resize: str = "bilinear") -> np.ndarray:
-    """One image as (3, height, width) uint8 RGB; see `decode_images` for the resizing and the errors."""
-    return resized(np.array(read_image(path)), size, resize)
+    """Decode and resize one image.
+
+    Args:
+        path: The image file.
+        size: Height and width in pixels.
+        resize: One of `FILTERS`.
+
+    Returns:
+        (3, height, width) uint8 RGB.
+
+    Raises:
+        CorruptImage: If the image is unreadable, truncated or larger than 50 megapixels.
+        InputError: If there is no such file.
+    """
+    return resize_pixels(np.array(read_image(path)), size, resize)
 
 
-def resized(pixels: np.ndarray, size: tuple[int, int], resize: str = "bilinear") -> np.ndarray:
-    """(rows, columns, 3) uint8, as (3, height, width) uint8 by the filter `resize`; of that size already, a view."""
+def resize_pixels(pixels: np.ndarray, size: tuple[int, int], resize: str = "bilinear") -> np.ndarray:
+    """Resize one image.
+
+    Args:
+        pixels: (rows, columns, 3) uint8.
+        size: Height and width in pixels.
+        resize: One of `FILTERS`.
+
+    Returns:
+        (3, height, width) uint8; a view if `pixels` has this size already.
+    """
     if pixels.shape[:2] == size:
         return pixels.transpose(2, 0, 1)
-    # Pillow's own way of resizing, to one gray level, in a third of its time.
+    # The same as Pillow's resizing to within one gray level, in a third of the time.
     image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     return functional.interpolate(image, size, mode=resize, antialias=True)[0].numpy()
 
 
 def read_image(path: str, content: bytes | None = None) -> Image.Image:
-    """One image in its own size, as `rgb` makes it. Raises `InputError` as `decode_images` does.
+    """Read one image in its own size and convert it as `to_rgb` does.
 
-    content: of a file that is in memory; `path` is then but what errors call it.
+    Args:
+        path: The image file.
+        content: Content of a file in memory, which is read instead; error messages then name it by `path`.
+
+    Returns:
+        The image in RGB.
+
+    Raises:
+        CorruptImage: If the image is unreadable, truncated or larger than 50 megapixels.
+        InputError: If there is no such file.
     """
     try:
         if content is None and not stat.S_ISREG(os.stat(path).st_mode):
-            raise CorruptImage(f"{path}: not a file")  # a pipe would be waited for
+            raise CorruptImage(f"{path}: not a file")  # reading a pipe would block
         with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as image:
-            return rgb(image, path)
+            return to_rgb(image, path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; was the dataset moved or changed?") from None
     except CorruptImage:
@@ -56,26 +88,38 @@ def read_image(path: str, content: bytes | None = None) -> Image.Image:
     except UnidentifiedImageError as error:
         if content is None:
             raise _unreadable(path, error) from None
-        raise CorruptImage(f"{path}: no JPEG, PNG, BMP or WebP image, or a broken one") from None
+        raise CorruptImage(f"{path}: not a JPEG, PNG, BMP or WebP image, or a corrupt one") from None
     except Exception as error:
         raise _unreadable(path, error) from None
 
 
-def rgb(image: Image.Image, name: str) -> Image.Image:
-    """An image in RGB as it is stored: a rotation that EXIF asks for is not made, and transparency is left out.
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Convert an image to RGB as it is stored: the EXIF rotation is not applied and transparency is dropped.
 
-    Of 16 bits a channel the upper 8 are taken. name: what errors call it. Raises `CorruptImage` for one that is larger
-    than 50 megapixels, which are not decoded, whose pixels cannot be read, or whose numbers have no known range.
+    The upper 8 bits of 16 bits per channel are used.
+
+    Args:
+        image: An image that may not be decoded yet.
+        name: Name of the image in error messages.
+
+    Returns:
+        The image in RGB.
+
+    Raises:
+        CorruptImage: If the image is larger than 50 megapixels (it is not decoded then), its pixels cannot be read, or
+            they are floating-point numbers without a known range.
     """
     columns, rows = image.size
     if columns * rows > MAX_PIXELS:
         raise CorruptImage(
-            f"{name}: {columns} x {rows} pixels, above the limit of {MAX_PIXELS:,}; store it smaller or take it out"
+            f"{name}: {columns} x {rows} pixels, above the limit of {MAX_PIXELS:,}; store a smaller image or remove it"
         )
     if image.mode == "F":
-        raise CorruptImage(f"{name}: floating point pixels, which have no known range; store it with 8 bits a channel")
+        raise CorruptImage(
+            f"{name}: floating-point pixels have no known range; store the image with 8 bits per channel"
+        )
     try:
-        if image.mode.startswith("I"):  # which Pillow would cut off at 255
+        if image.mode.startswith("I"):  # Pillow would clip at 255
             return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
         return image.convert("RGB")
     except Exception as error:
@@ -83,8 +127,8 @@ def rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _unreadable(name: str, error: Exception) -> Exception:
-    # Pillow tells broken files by whatever its decoders meet; a full disk or a missing right is not among them here.
+    # Pillow's decoders raise errors of many types for corrupt files; a missing permission or memory is not one of them.
     if isinstance(error, (InputError, PermissionError, MemoryError)):
         return error
     reason = " ".join(str(error).split()) or type(error).__name__
-    return CorruptImage(f"{name}: unreadable or truncated image ({reason}); replace it or take it out")
+    return CorruptImage(f"{name}: unreadable or truncated image ({reason}); replace or remove it")

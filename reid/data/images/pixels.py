@@ -1,13 +1,12 @@
-"""Where a loader's pixels come from: an array decoded before, in memory, mapped or on the device, or the files.
+"""The pixels a loader reads: decoded images in memory, memory-mapped or on the device, or files decoded on demand.
 
-Both ways give the same pixels: the array holds what `decode_image` makes of each file.
+Both give the same pixels: the decoded array holds the result of `decode_image` for each file.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,50 +18,77 @@ import torch
 from torch import Tensor
 
 from reid.data.images.decode import CorruptImage, decode_image
-from reid.data.threads import one_thread_each
+from reid.data.threads import single_thread_initializer
 from reid.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Of the memory that a device has free; the rest is for the network and what it computes.
-_SHARE_OF_DEVICE = 1 / 3
-_PIECE = 1024
-_TASK = 8
+# The rest of a device's free memory is left to the network and its activations.
+_MAX_DEVICE_FRACTION = 1 / 3
+_COPY_CHUNK = 1024
+_IMAGES_PER_TASK = 8
 
-# Pixels (B, 3, H, W) uint8 and, by position in the batch, what is wrong with those that could not be read.
-Read = tuple[Tensor, dict[int, CorruptImage]]
+ImageBatch = tuple[Tensor, dict[int, CorruptImage]]
+"""Pixels (B, 3, H, W) uint8 and, by position in the batch, the errors of images that could not be read."""
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedImages:
-    """pixels: (N, 3, H, W) uint8, an array or a tensor on any device. broken: what is wrong, by image number."""
+    """Images decoded in advance.
+
+    Attributes:
+        pixels: (N, 3, H, W) uint8, an array or a tensor on any device.
+        corrupt: Image number -> reason why the image could not be read.
+    """
 
     pixels: np.ndarray | Tensor
-    broken: Mapping[int, str] = field(default_factory=dict)
+    corrupt: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pixels)
 
 
-class EachDecoded(Protocol):
-    """Images decoded each time they are wanted. size: height and width. threads: that decode; 1: the reading one."""
+class LazyImages(Protocol):
+    """Images decoded each time they are read."""
 
     @property
-    def size(self) -> tuple[int, int]: ...
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        ...
 
     @property
-    def threads(self) -> int: ...
+    def threads(self) -> int:
+        """Decoding threads; with 1, the reading thread decodes."""
+        ...
 
     def __len__(self) -> int: ...
 
     def decode(self, number: int) -> np.ndarray:
-        """One image, (3, H, W) uint8. Raises CorruptImage for one that cannot be read, InputError for a missing one."""
+        """Decode one image.
+
+        Args:
+            number: Position of the image, from 0.
+
+        Returns:
+            (3, H, W) uint8.
+
+        Raises:
+            CorruptImage: If the image cannot be read.
+            InputError: If the file does not exist.
+        """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Files decoded each time they are wanted. resize: the filter, see `reid.data.images.cache.decode_images`."""
+    """Image files decoded each time they are read.
+
+    Attributes:
+        paths: N files.
+        size: Height and width in pixels.
+        threads: Decoding threads; with 1, the reading thread decodes.
+        resize: One of `reid.data.images.decode.FILTERS`.
+    """
 
     paths: Sequence[str]
     size: tuple[int, int]
@@ -73,15 +99,32 @@ class ImageFiles:
         return len(self.paths)
 
     def decode(self, number: int) -> np.ndarray:
-        """See `EachDecoded`."""
+        """Decode one image; see `LazyImages.decode`.
+
+        Args:
+            number: Position of the image, from 0.
+
+        Returns:
+            (3, H, W) uint8.
+        """
         return decode_image(self.paths[number], self.size, self.resize)
 
 
-Images = np.ndarray | DecodedImages | EachDecoded
+Images = np.ndarray | DecodedImages | LazyImages
 
 
-def checked(images: Images) -> DecodedImages | EachDecoded:
-    """`images`, a bare array as what it stands for. Raises InputError where it is no (N, 3, H, W) uint8."""
+def as_image_source(images: Images) -> DecodedImages | LazyImages:
+    """Check images and wrap a bare array in `DecodedImages`.
+
+    Args:
+        images: (N, 3, H, W) uint8 array, `DecodedImages` or `LazyImages`.
+
+    Returns:
+        The images as one of the two classes.
+
+    Raises:
+        InputError: If decoded images are not (N, 3, H, W) uint8.
+    """
     if not isinstance(images, np.ndarray | DecodedImages):
         return images
     decoded = images if isinstance(images, DecodedImages) else DecodedImages(images)
@@ -91,116 +134,146 @@ def checked(images: Images) -> DecodedImages | EachDecoded:
     return decoded
 
 
-def rows_of(images: Images, first: int, last: int) -> Images:
-    """The images from number `first` to before `last`, numbered from 0."""
-    found = checked(images)
-    if isinstance(found, ImageFiles):
-        return dataclasses.replace(found, paths=found.paths[first:last])
-    if not isinstance(found, DecodedImages):
-        raise TypeError(f"{type(found).__name__} has no stretches")
-    broken = {number - first: reason for number, reason in found.broken.items() if first <= number < last}
-    return DecodedImages(found.pixels[first:last], broken)
+def slice_images(images: Images, first: int, last: int) -> Images:
+    """Take a range of images.
+
+    Args:
+        images: The images.
+        first: Number of the first image taken.
+        last: Number after that of the last image taken.
+
+    Returns:
+        The images, numbered from 0.
+    """
+    source = as_image_source(images)
+    if isinstance(source, ImageFiles):
+        return dataclasses.replace(source, paths=source.paths[first:last])
+    if not isinstance(source, DecodedImages):
+        raise TypeError(f"{type(source).__name__} cannot be sliced")
+    corrupt = {number - first: reason for number, reason in source.corrupt.items() if first <= number < last}
+    return DecodedImages(source.pixels[first:last], corrupt)
 
 
-def cores() -> int:
-    """The processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def move_to_device(images: DecodedImages, device: torch.device, mode: str) -> DecodedImages:
+    """Move decoded images to the memory of a device.
 
+    Args:
+        images: The decoded images.
+        device: The device that trains.
+        mode: "on"; "off", which returns the images as they are; or "auto", which moves them to a GPU with three times
+            their size free.
 
-def on_device(images: DecodedImages, device: torch.device, mode: str) -> DecodedImages:
-    """The decoded set in the memory of `device`.
+    Returns:
+        The images, possibly in the memory of `device`.
 
-    mode: "on"; "off", which leaves it where it is; or "auto", which moves it to a GPU that has three times its size
-    free. Raises InputError for "on" where there is no room.
+    Raises:
+        InputError: If the mode is "on" and the images do not fit.
     """
     if mode == "off" or (mode == "auto" and device.type != "cuda") or isinstance(images.pixels, Tensor):
         return images
     size = images.pixels.nbytes
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
-        if mode == "auto" and size > free * _SHARE_OF_DEVICE:
-            logger.info("%d MiB of images stay in memory: %s has %d MiB free", size >> 20, device, free >> 20)
+        if mode == "auto" and size > free * _MAX_DEVICE_FRACTION:
+            logger.info("%d MiB of images stay in host memory: %s has %d MiB free", size >> 20, device, free >> 20)
             return images
         if size > free:
             raise InputError(
                 f"INPUT.DEVICE_CACHE on: {size / 2**20:,.0f} MiB of images do not fit into {device}, which has "
-                f"{free / 2**20:,.0f} MiB free; set it auto or off"
+                f"{free / 2**20:,.0f} MiB free; set it to auto or off"
             )
     moved = torch.empty(images.pixels.shape, dtype=torch.uint8, device=device)
-    for start in range(0, len(images), _PIECE):
+    for start in range(0, len(images), _COPY_CHUNK):
         # A copy, because a mapped array is read-only and torch has no read-only tensors.
-        moved[start : start + _PIECE] = torch.from_numpy(np.array(images.pixels[start : start + _PIECE]))
-    return DecodedImages(moved, images.broken)
+        moved[start : start + _COPY_CHUNK] = torch.from_numpy(np.array(images.pixels[start : start + _COPY_CHUNK]))
+    return DecodedImages(moved, images.corrupt)
 
 
 def to_device(images: Tensor, device: torch.device | str) -> Tensor:
-    """A batch on the device; to a GPU it goes from pinned memory, while others compute."""
+    """Move a batch to the device, to a GPU asynchronously from pinned memory.
+
+    Args:
+        images: A batch.
+        device: Where it is needed.
+
+    Returns:
+        The batch on the device.
+    """
     if torch.device(device).type == "cuda" and images.device.type == "cpu":
-        with torch.cuda.device(device):  # else a thread pins on the first GPU, whosever that is
+        with torch.cuda.device(device):  # otherwise a thread would pin the memory for the first GPU
             return images.pin_memory().to(device, non_blocking=True)
     return images.to(device)
 
 
-def read(images: DecodedImages | EachDecoded, batches: Iterable[np.ndarray]) -> Iterator[Read]:
-    """The images of each batch of numbers, (B,) int64, in a tensor of their own.
+def read_batches(images: DecodedImages | LazyImages, batches: Iterable[np.ndarray]) -> Iterator[ImageBatch]:
+    """Read images batch by batch.
 
-    Images that cannot be read are black. Files are decoded by `threads` threads, one batch in advance, which end with
-    the iteration. A missing file raises InputError.
+    `LazyImages` are decoded by their threads, one batch in advance; the threads end with the iteration.
+
+    Args:
+        images: The images.
+        batches: (B,) int64 image numbers of each batch.
+
+    Yields:
+        The pixels of each batch, newly allocated, black for an image that cannot be read, and the errors of these.
+
+    Raises:
+        InputError: If a file does not exist.
     """
     if isinstance(images, DecodedImages):
         for rows in batches:
-            yield _chosen(images.pixels, rows), _broken(images.broken, rows)
+            yield _take(images.pixels, rows), _corrupt_among(images.corrupt, rows)
     elif images.threads == 1:
         for rows in batches:
-            yield _stacked([_decoded(images, rows)], images.size)
+            yield _stack([_decode(images, rows)], images.size)
     else:
-        yield from _read_by_threads(images, batches)
+        yield from _read_with_threads(images, batches)
 
 
-def _chosen(pixels: np.ndarray | Tensor, rows: np.ndarray) -> Tensor:
+def _take(pixels: np.ndarray | Tensor, rows: np.ndarray) -> Tensor:
     if isinstance(pixels, Tensor):
         return pixels[torch.from_numpy(rows).to(pixels.device)]
     return torch.from_numpy(np.asarray(pixels)[rows])
 
 
-def _broken(broken: Mapping[int, str], rows: np.ndarray) -> dict[int, CorruptImage]:
-    if not broken:
+def _corrupt_among(corrupt: Mapping[int, str], rows: np.ndarray) -> dict[int, CorruptImage]:
+    if not corrupt:
         return {}
-    return {place: CorruptImage(broken[row]) for place, row in enumerate(rows.tolist()) if row in broken}
+    return {i: CorruptImage(corrupt[row]) for i, row in enumerate(rows.tolist()) if row in corrupt}
 
 
-def _read_by_threads(images: EachDecoded, batches: Iterable[np.ndarray]) -> Iterator[Read]:
-    # What decoding asks of torch is small: threads of its own would only wait for each other.
-    pool = ThreadPoolExecutor(images.threads, "decode", initializer=one_thread_each())
+def _read_with_threads(images: LazyImages, batches: Iterable[np.ndarray]) -> Iterator[ImageBatch]:
+    # Decoding calls small torch operations, for which several threads each would only wait for one another.
+    pool = ThreadPoolExecutor(images.threads, "decode", initializer=single_thread_initializer())
     ahead: deque[list[Future[list[np.ndarray | CorruptImage]]]] = deque()
     try:
         for rows in batches:
-            tasks = np.array_split(rows, max(1, -(-len(rows) // _TASK)))
-            ahead.append([pool.submit(_decoded, images, task) for task in tasks])
+            tasks = np.array_split(rows, max(1, -(-len(rows) // _IMAGES_PER_TASK)))
+            ahead.append([pool.submit(_decode, images, task) for task in tasks])
             if len(ahead) > 1:
-                yield _stacked([task.result() for task in ahead.popleft()], images.size)
+                yield _stack([task.result() for task in ahead.popleft()], images.size)
         while ahead:
-            yield _stacked([task.result() for task in ahead.popleft()], images.size)
+            yield _stack([task.result() for task in ahead.popleft()], images.size)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decoded(images: EachDecoded, rows: np.ndarray) -> list[np.ndarray | CorruptImage]:
-    found: list[np.ndarray | CorruptImage] = []
+def _decode(images: LazyImages, rows: np.ndarray) -> list[np.ndarray | CorruptImage]:
+    decoded: list[np.ndarray | CorruptImage] = []
     for row in rows.tolist():
         try:
-            found.append(images.decode(row))
+            decoded.append(images.decode(row))
         except CorruptImage as error:
-            found.append(error)
-    return found
+            decoded.append(error)
+    return decoded
 
 
-def _stacked(parts: list[list[np.ndarray | CorruptImage]], size: tuple[int, int]) -> Read:
+def _stack(parts: list[list[np.ndarray | CorruptImage]], size: tuple[int, int]) -> ImageBatch:
     items = [item for part in parts for item in part]
-    batch, broken = np.empty((len(items), 3, *size), dtype=np.uint8), {}
-    for place, item in enumerate(items):
+    batch, corrupt = np.empty((len(items), 3, *size), dtype=np.uint8), {}
+    for i, item in enumerate(items):
         if isinstance(item, CorruptImage):
-            batch[place], broken[place] = 0, item
+            batch[i], corrupt[i] = 0, item
         else:
-            batch[place] = item
-    return torch.from_numpy(batch), broken
+            batch[i] = item
+    return torch.from_numpy(batch), corrupt

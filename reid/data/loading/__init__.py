@@ -1,1 +1,1 @@
-"""Pixels -> batches: loaders, samplers, prefetching."""
+"""Batch loading: loaders, samplers, prefetching."""

@@ -1,4 +1,4 @@
-"""From images, decoded or not, to normalized batches on the device."""
+"""Loaders of normalized batches on the device, from images that are decoded in advance or on demand."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from reid.data.augmentation.augment import augment
-from reid.data.augmentation.jitter import NO_JITTER, Jitter
-from reid.data.augmentation.random_numbers import draw, times_seen
+from reid.data.augmentation.augment import Augmentation, augment
+from reid.data.augmentation.random_numbers import random_table, times_seen
 from reid.data.images.decode import CorruptImage
 from reid.data.images.normalization import normalize
-from reid.data.images.pixels import DecodedImages, Images, checked, read, rows_of, to_device
-from reid.data.loading.prefetch import prefetched
-from reid.data.loading.samplers import Sampler, batch_count, identity_batches, mined_batches, share, shuffled_batches
+from reid.data.images.pixels import DecodedImages, Images, as_image_source, read_batches, slice_images, to_device
+from reid.data.loading.prefetch import prefetch
+from reid.data.loading.samplers import (
+    Sampler,
+    batch_count,
+    identity_batches,
+    mined_batches,
+    shard_batch,
+    shuffled_batches,
+)
 from reid.distributed import part_of
 from reid.errors import InputError
 
@@ -30,30 +36,30 @@ SHUFFLED = Sampler()
 
 @dataclass(frozen=True, eq=False)
 class TrainLoader:
-    """Training batches out of images that are decoded before or when they are wanted; the pixels are the same.
+    """Training batches, augmented and normalized.
 
-    images: (N, 3, H, W) uint8, in memory, mapped or on the device, or files. labels: (N,) int64, classes from 0. flip,
-    erasing: probabilities; pad: pixels; mean, std: of the RGB channels in [0, 1]. sampler: which images meet in a
-    batch. paths: N file names, or empty where unknown. policy: of `reid.data.augmentation.policy`, or "none". corrupt: what an image
-    that cannot be read is, an "error", or left out and counted, "skip": the next image of its identity stands in.
-    left_out: what is wrong with the images that were, by number.
+    Attributes:
+        images: (N, 3, H, W) uint8, in memory, mapped or on the device, or files; the batches are the same.
+        labels: (N,) int64, classes from 0.
+        batch_size: Images per batch.
+        augmentation: How images are augmented and normalized.
+        device: Where batches are needed.
+        sampler: How batches are composed.
+        paths: N file names, or empty where unknown.
+        on_corrupt: What to do about an image that cannot be read: "error", or "skip", which replaces it by the next
+            image of its identity and counts it.
+        skipped: Image number -> reason, of the images skipped so far.
     """
 
     images: Images
     labels: np.ndarray
     batch_size: int
-    flip: float
-    pad: int
-    erasing: float
-    mean: Sequence[float]
-    std: Sequence[float]
+    augmentation: Augmentation
     device: torch.device | str
     sampler: Sampler = SHUFFLED
     paths: Sequence[str] = ()
-    jitter: Jitter = NO_JITTER
-    policy: str = "none"
-    corrupt: str = "error"
-    left_out: dict[int, str] = field(default_factory=dict, init=False)
+    on_corrupt: str = "error"
+    skipped: dict[int, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         _check_images(self.images, self.batch_size)
@@ -65,56 +71,101 @@ class TrainLoader:
             )
         if not len(self.images):
             raise InputError("no training image")
-        len(self)  # raises where no batch can be filled
+        len(self)  # raises if no batch can be filled
         if isinstance(self.images, DecodedImages):
-            for number, reason in sorted(self.images.broken.items()):
-                self._leave_out(number, CorruptImage(reason))
+            for number, reason in sorted(self.images.corrupt.items()):
+                self._skip(number, CorruptImage(reason))
 
     def __len__(self) -> int:
         """Batches per epoch."""
         return batch_count(self.sampler, torch.from_numpy(self.labels), self.batch_size)
 
-    def shares(self, world: int) -> tuple[int, ...]:
-        """Images that each of `world` processes gets of a batch. Raises InputError where one would get none."""
+    def shard_sizes(self, world: int) -> tuple[int, ...]:
+        """Compute how many images of a batch each process gets.
+
+        Args:
+            world: Number of processes.
+
+        Returns:
+            One size per rank.
+
+        Raises:
+            InputError: If a process would get none.
+        """
         full = self.batch_size if self.sampler.group > 1 else min(self.batch_size, len(self.images))
         whole = torch.arange(full)
-        return tuple(len(share(whole, self.sampler.group, rank, world)) for rank in range(world))
+        return tuple(len(shard_batch(whole, self.sampler.group, rank, world)) for rank in range(world))
 
     @property
-    def mines(self) -> bool:
-        """Whether `epoch` asks for descriptors."""
+    def needs_descriptors(self) -> bool:
+        """Whether `epoch` requires descriptors."""
         return self.sampler.name == "mined"
 
     def epoch(
         self, seed: int, descriptors: torch.Tensor | None = None, start: int = 0, *, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
-        """One pass: (B, 3, H, W) float32 augmented and normalized, (B,) int64, both on the device.
+        """Iterate over one epoch.
 
-        The order follows from `seed` and, of a sampler that mines, from descriptors: (N, D) on the CPU, of the images
-        in their order. How an image is augmented follows from `seed`, its number and how often the pass has shown it
-        before. start: the first batch given; those before it are not made. rank, world: this process and their number;
-        each gets its share of every batch (see `share`), and the shares together are the batch of a single process.
-        The next batch is made in a background thread, which ends with the iteration, also where that is left early.
+        The order is determined by `seed` and, for a mining sampler, by `descriptors`. The augmentation of an image is
+        determined by `seed`, its number and how often the epoch has shown it before. The next batch is prepared in a
+        background thread, which ends with the iteration, also if that is not exhausted.
+
+        Args:
+            seed: Seed of the epoch.
+            descriptors: (N, D) on the CPU, in the order of the images; required by a mining sampler.
+            start: Number of the first batch returned; those before it are not prepared.
+            rank: Rank of this process.
+            world: Number of processes. Each gets its shard of every batch (see `shard_batch`), and all shards together
+                are the batch of a single process.
+
+        Returns:
+            Batches of (B, 3, H, W) float32 augmented and normalized images and (B,) int64 labels, on the device.
         """
-        return prefetched(lambda: self._augmented(seed, self._parts(seed, descriptors, start, rank, world)))
+        return prefetch(lambda: self._augmented(seed, self._shards(seed, descriptors, start, rank, world)))
 
-    def names(
+    def batch_paths(
         self, seed: int, batch: int, descriptors: torch.Tensor | None = None, *, rank: int = 0, world: int = 1
     ) -> tuple[str, ...]:
-        """The files of one batch of `epoch(seed, descriptors)`; none where `paths` are unknown."""
-        index, _ = next(self._parts(seed, descriptors, batch, rank, world))
+        """Return the files of one batch of `epoch`.
+
+        Args:
+            seed: Seed of the epoch.
+            batch: Number of the batch.
+            descriptors: As for `epoch`.
+            rank: Rank of this process.
+            world: Number of processes.
+
+        Returns:
+            File names, or an empty tuple if `paths` are unknown.
+        """
+        index, _ = next(self._shards(seed, descriptors, batch, rank, world))
         return tuple(self.paths[i] for i in index.tolist()) if self.paths else ()
 
     def sample(self, count: int, seed: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """`count` training images (all where there are fewer), the same for the same seed, without augmentation.
+        """Iterate over a fixed sample of the training images, without augmentation.
 
-        rank, world: this process and their number; each gets neighboring batches, all together every one.
+        Args:
+            count: Images of the sample; all, if there are fewer.
+            seed: Seed that determines the sample.
+            rank: Rank of this process.
+            world: Number of processes. Each gets consecutive batches, all together every one.
+
+        Returns:
+            Batches as of `epoch`.
         """
         batches = self.sample_index(count, seed).split(self.batch_size)
-        return prefetched(lambda: self._plain(batches[part_of(len(batches), rank, world)]))
+        return prefetch(lambda: self._plain(batches[part_of(len(batches), rank, world)]))
 
     def sample_index(self, count: int, seed: int) -> torch.Tensor:
-        """Which images `sample` gives, ascending int64."""
+        """Return which images `sample` gives.
+
+        Args:
+            count: Images of the sample.
+            seed: Seed that determines the sample.
+
+        Returns:
+            Ascending int64 image numbers.
+        """
         generator = torch.Generator().manual_seed(seed)
         return torch.randperm(len(self.images), generator=generator)[:count].sort().values
 
@@ -124,85 +175,83 @@ class TrainLoader:
             return identity_batches(labels, self.batch_size, sampler.instances, generator)
         if sampler.name == "mined":
             if descriptors is None or len(descriptors) != len(labels):
-                raise ValueError("mining takes the descriptors of all training images")
+                raise ValueError("mining requires the descriptors of all training images")
             return mined_batches(labels, descriptors, self.batch_size, sampler.negatives, generator)
         return shuffled_batches(len(self.images), self.batch_size, generator)
 
-    def _parts(
+    def _shards(
         self, seed: int, descriptors: torch.Tensor | None, start: int, rank: int, world: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of every batch from `start` on, a process's share: the images' numbers and how often each came before."""
+        """Yield a process's shard of every batch from `start` on: image numbers and how often each was seen before."""
         seen: dict[int, int] = {}
         for number, index in enumerate(self._batches(torch.Generator().manual_seed(seed), descriptors)):
-            # Counted over the whole batch, so that an image's numbers do not depend on who gets it.
+            # Counted over the whole batch, so that an image's random numbers do not depend on the process.
             times = torch.tensor(times_seen(index.tolist(), seen), dtype=torch.int64)
             if number >= start:
-                mine = [share(part, self.sampler.group, rank, world).numpy() for part in (index, times)]
-                yield mine[0], mine[1]
+                shard = [shard_batch(part, self.sampler.group, rank, world).numpy() for part in (index, times)]
+                yield shard[0], shard[1]
 
-    def _augmented(self, seed: int, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Batch]:
-        ours, asked = itertools.tee(parts)
-        for (index, times), (images, rows) in zip(ours, self._read(index for index, _ in asked), strict=True):
-            augmented = augment(
-                images,
-                draw(seed, index.tolist(), times.tolist()),
-                flip=self.flip,
-                pad=self.pad,
-                erasing=self.erasing,
-                mean=self.mean,
-                std=self.std,
-                jitter=self.jitter,
-                policy=self.policy,
-            )
-            yield augmented, self._labels_of(rows)
+    def _augmented(self, seed: int, shards: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[Batch]:
+        shards, ahead = itertools.tee(shards)
+        for (index, times), (images, rows) in zip(shards, self._read(index for index, _ in ahead), strict=True):
+            table = random_table(seed, index.tolist(), times.tolist())
+            yield augment(images, table, self.augmentation), self._labels_of(rows)
 
     def _plain(self, batches: Sequence[torch.Tensor]) -> Iterator[Batch]:
         for images, rows in self._read(part.numpy() for part in batches):
-            yield normalize(images, self.mean, self.std), self._labels_of(rows)
+            yield normalize(images, self.augmentation.mean, self.augmentation.std), self._labels_of(rows)
 
     def _labels_of(self, rows: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(self.labels[rows]).to(self.device)
 
     def _read(self, batches: Iterator[np.ndarray]) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-        """(B, 3, H, W) uint8 on the device and the images' numbers, those that stand in among them."""
-        ours, asked = itertools.tee(batches)
-        for index, (images, broken) in zip(ours, read(checked(self.images), asked), strict=True):
+        """Yield (B, 3, H, W) uint8 on the device and the image numbers, with replacements of skipped images."""
+        batches, ahead = itertools.tee(batches)
+        for index, (images, corrupt) in zip(batches, read_batches(as_image_source(self.images), ahead), strict=True):
             rows = index.copy()
-            for place, error in broken.items():
-                self._leave_out(int(index[place]), error)
-                rows[place], images[place] = self._stand_in(int(index[place]))
+            for position, error in corrupt.items():
+                self._skip(int(index[position]), error)
+                rows[position], images[position] = self._replacement(int(index[position]))
             yield to_device(images, self.device), rows
 
-    def _leave_out(self, number: int, error: CorruptImage) -> None:
-        """Count an image that cannot be read. Raises the error where it is one."""
-        if self.corrupt == "error":
+    def _skip(self, number: int, error: CorruptImage) -> None:
+        """Count an image that cannot be read, or raise its error."""
+        if self.on_corrupt == "error":
             raise error
-        if number not in self.left_out:
-            self.left_out[number] = str(error)
-            logger.warning("%s; left out of the training, %d so far", error, len(self.left_out))
+        if number not in self.skipped:
+            self.skipped[number] = str(error)
+            logger.warning("%s; skipped in training, %d so far", error, len(self.skipped))
 
-    def _stand_in(self, number: int) -> tuple[int, torch.Tensor]:
-        """The next readable image of the same identity, else the next at all, beginning again behind the last."""
+    def _replacement(self, number: int) -> tuple[int, torch.Tensor]:
+        """Find the next readable image of the same identity, else the next of any, cyclically."""
         following = np.roll(np.arange(len(self.labels)), -number)[1:]
         same = self.labels[following] == self.labels[number]
         for candidate in np.concatenate([following[same], following[~same]]).tolist():
-            if candidate in self.left_out:
+            if candidate in self.skipped:
                 continue
-            images, broken = next(read(checked(self.images), iter([np.array([candidate])])))
-            if not broken:
+            images, corrupt = next(read_batches(as_image_source(self.images), iter([np.array([candidate])])))
+            if not corrupt:
                 return candidate, images[0]
-            self._leave_out(candidate, broken[0])
-        raise InputError(f"none of the {len(self.labels)} training images can be read; is the dataset damaged?")
+            self._skip(candidate, corrupt[0])
+        raise InputError(f"all {len(self.labels)} training images are unreadable; is the dataset damaged?")
 
 
 @dataclass(frozen=True, eq=False)
 class TestLoader:
-    """Query or gallery images in their order, normalized and nothing else.
+    """Query or gallery images in order, normalized.
 
-    images: (N, 3, H, W) uint8, or files; identities, cameras: (N,) int64; paths: N file names.
+    Attributes:
+        images: (N, 3, H, W) uint8, in memory, mapped or on the device, or files.
+        identities: (N,) int64.
+        cameras: (N,) int64.
+        paths: N file names.
+        batch_size: Images per batch.
+        mean: Mean of the RGB channels in [0, 1].
+        std: Standard deviation of the RGB channels in [0, 1].
+        device: Where batches are needed.
     """
 
-    __test__ = False  # no test class, whatever its name says to pytest
+    __test__ = False  # keeps pytest from collecting it
 
     images: Images
     identities: np.ndarray
@@ -223,42 +272,58 @@ class TestLoader:
             )
 
     def __len__(self) -> int:
-        """Batches, the last one perhaps smaller."""
+        """Batches; the last one may be smaller."""
         return -(-len(self.images) // self.batch_size)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        """(B, 3, H, W) float32 on the device; the next batch is made in a background thread.
+        """Yield (B, 3, H, W) float32 on the device; the next batch is prepared in a background thread.
 
         Raises InputError for an image that cannot be read.
         """
-        return prefetched(self._batches)
+        return prefetch(self._batches)
 
-    def between(self, first: int, last: int) -> TestLoader:
-        """The images from number `first` to before `last`."""
+    def slice(self, first: int, last: int) -> TestLoader:
+        """Take a range of images.
+
+        Args:
+            first: Number of the first image taken.
+            last: Number after that of the last image taken.
+
+        Returns:
+            A loader of these images.
+        """
         rows = slice(first, last)
         return dataclasses.replace(
             self,
-            images=rows_of(self.images, first, last),
+            images=slice_images(self.images, first, last),
             identities=self.identities[rows],
             cameras=self.cameras[rows],
             paths=self.paths[rows],
         )
 
-    def share(self, rank: int, world: int) -> TestLoader:
-        """Neighboring batches for process `rank` of `world`; all shares together are every batch."""
+    def shard(self, rank: int, world: int) -> TestLoader:
+        """Take the consecutive batches of one process; all shards together are every batch.
+
+        Args:
+            rank: Rank of the process.
+            world: Number of processes.
+
+        Returns:
+            A loader of these batches.
+        """
         batches = part_of(len(self), rank, world)
-        return self.between(*(min(end * self.batch_size, len(self.images)) for end in (batches.start, batches.stop)))
+        return self.slice(*(min(end * self.batch_size, len(self.images)) for end in (batches.start, batches.stop)))
 
     def _batches(self) -> Iterator[torch.Tensor]:
         numbers = np.arange(len(self.images))
         batches = (numbers[start : start + self.batch_size] for start in range(0, len(numbers), self.batch_size))
-        for images, broken in read(checked(self.images), batches):
-            for error in broken.values():
+        for images, corrupt in read_batches(as_image_source(self.images), batches):
+            for error in corrupt.values():
                 raise error
             yield normalize(to_device(images, self.device), self.mean, self.std)
 
 
 def _check_images(images: Images, batch_size: int) -> None:
-    checked(images)
+    as_image_source(images)
     if batch_size < 1:
         raise InputError(f"batch size {batch_size} must be at least 1")

@@ -1,4 +1,4 @@
-"""Batches made in advance, in a background thread."""
+"""Prefetching of batches in a background thread."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from reid.data.threads import one_thread_each
+from reid.data.threads import single_thread_initializer
 
 Item = TypeVar("Item")
 
 
-def prefetched(produce: Callable[[], Iterator[Item]], ahead: int = 1) -> Iterator[Item]:
-    """Run an iterator in a background thread, `ahead` items in advance; its errors arrive here.
+def prefetch(produce: Callable[[], Iterator[Item]], ahead: int = 1) -> Iterator[Item]:
+    """Run an iterator in a background thread, a few items in advance.
 
-    The thread starts with the first item asked for and has ended when this iterator is exhausted or closed.
+    The thread starts when the first item is requested and has ended when this iterator is exhausted or closed.
+
+    Args:
+        produce: Returns the iterator; called in the thread. Its errors are raised here.
+        ahead: Number of items prepared in advance.
+
+    Yields:
+        The items in order.
     """
     items: queue.Queue[tuple[bool, Item | BaseException | None]] = queue.Queue(maxsize=ahead)
     stop = threading.Event()
@@ -28,19 +35,18 @@ def prefetched(produce: Callable[[], Iterator[Item]], ahead: int = 1) -> Iterato
             except queue.Full:
                 continue
 
-    alone = one_thread_each()
+    use_one_thread = single_thread_initializer()
 
     def work() -> None:
-        # Two threads on such small operations are slower than one, and they would take the cores from the training
-        # step.
-        alone()
+        # Two threads are slower than one for such small operations, and they would take cores from the training step.
+        use_one_thread()
         try:
             for item in produce():
                 if stop.is_set():
                     return
                 put(True, item)
             put(False, None)
-        except BaseException as error:  # handed to the consumer, who raises it
+        except BaseException as error:  # raised again by the consumer
             put(False, error)
 
     worker = threading.Thread(target=work, name="prefetch", daemon=True)

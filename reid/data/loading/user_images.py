@@ -1,4 +1,4 @@
-"""Images as a user holds them, files, Pillow images or arrays in one list, as the pixels that files give."""
+"""Images of a user's program: files, Pillow images, arrays and tensors, preprocessed like image files."""
 
 from __future__ import annotations
 
@@ -13,35 +13,50 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from reid.data.images.decode import MAX_PIXELS, CorruptImage, decode_image, resized, rgb
+from reid.data.images.decode import MAX_PIXELS, CorruptImage, decode_image, resize_pixels, to_rgb
 from reid.data.images.normalization import normalize
-from reid.data.images.pixels import EachDecoded, cores, read, to_device
-from reid.data.loading.prefetch import prefetched
+from reid.data.images.pixels import LazyImages, read_batches, to_device
+from reid.data.loading.prefetch import prefetch
+from reid.data.threads import available_cores
 from reid.errors import InputError
 
-Given = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
-# Pillow reads an opened image when its pixels are wanted, and not twice at once.
-_LOADING = threading.Lock()
+# Pillow decodes an opened image on the first access to its pixels, which two threads may not do at once.
+_DECODING = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
-class GivenImages:
-    """`reid.data.images.pixels.EachDecoded` of paths, Pillow images, (H, W, 3) uint8 RGB arrays and (3, H, W) uint8 tensors.
+class ImageList:
+    """A list of images as `reid.data.images.pixels.LazyImages`.
 
-    They may be mixed and of any sizes. What is wrong with one is a CorruptImage that says where in the list it stands.
+    Attributes:
+        images: Paths, Pillow images, (H, W, 3) uint8 RGB arrays and (3, H, W) uint8 tensors, mixed and of any sizes.
+        size: Height and width to resize to, in pixels.
+        resize: One of `reid.data.images.decode.FILTERS`.
+        threads: Decoding threads.
     """
 
-    images: Sequence[Given]
+    images: Sequence[ImageInput]
     size: tuple[int, int]
     resize: str = "bilinear"
-    threads: int = field(default_factory=cores)
+    threads: int = field(default_factory=available_cores)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def decode(self, number: int) -> np.ndarray:
-        """(3, height, width) uint8; the same as `decode_image` of a file with these pixels."""
+        """Decode one image like a file with the same pixels.
+
+        Args:
+            number: Position of the image in the list, from 0.
+
+        Returns:
+            (3, height, width) uint8.
+
+        Raises:
+            CorruptImage: If the image cannot be read or is of another type; the message contains its position.
+        """
         image, name = self.images[number], f"image {number} of {len(self)}"
         if isinstance(image, str | os.PathLike):
             try:
@@ -49,31 +64,31 @@ class GivenImages:
             except InputError as error:
                 raise CorruptImage(f"{name}: {error}") from None
         if isinstance(image, Image.Image):
-            with _LOADING:
-                image = rgb(image, name)
-            return resized(np.array(image), self.size, self.resize)
+            with _DECODING:
+                image = to_rgb(image, name)
+            return resize_pixels(np.array(image), self.size, self.resize)
         if isinstance(image, Tensor):
-            return resized(_checked_tensor(image, name), self.size, self.resize)
+            return resize_pixels(_pixels_of_tensor(image, name), self.size, self.resize)
         if isinstance(image, np.ndarray):
-            return resized(_checked_array(image, name), self.size, self.resize)
+            return resize_pixels(_pixels_of_array(image, name), self.size, self.resize)
         raise CorruptImage(
-            f"{name}: a {type(image).__name__}; give a path, a Pillow image, a (H, W, 3) uint8 RGB array or a "
-            "(3, H, W) uint8 tensor"
+            f"{name}: unsupported type {type(image).__name__}; pass a path, a Pillow image, a (H, W, 3) uint8 RGB "
+            "array or a (3, H, W) uint8 tensor"
         )
 
 
-def _checked_array(image: np.ndarray, name: str) -> np.ndarray:
+def _pixels_of_array(image: np.ndarray, name: str) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise CorruptImage(f"{name}: an array is (H, W, 3) uint8, RGB, not {image.dtype} {image.shape}")
+        raise CorruptImage(f"{name}: an array must be (H, W, 3) uint8, RGB, not {image.dtype} {image.shape}")
     _check_area(image.shape[:2], name)
-    return np.array(image, order="C")  # torch takes none that is read-only
+    return np.array(image, order="C")  # a copy, as torch has no read-only tensors
 
 
-def _checked_tensor(image: Tensor, name: str) -> np.ndarray:
+def _pixels_of_tensor(image: Tensor, name: str) -> np.ndarray:
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
         raise CorruptImage(
-            f"{name}: a tensor in a list is (3, H, W) uint8, RGB, not {_kind(image)} {tuple(image.shape)}; stack those "
-            "in [0, 1] to one of (N, 3, H, W)"
+            f"{name}: a tensor in a list must be (3, H, W) uint8, RGB, not {_dtype(image)} {tuple(image.shape)}; stack "
+            "tensors with values in [0, 1] to one of (N, 3, H, W)"
         )
     _check_area(tuple(image.shape[1:]), name)
     return np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
@@ -86,25 +101,36 @@ def _check_area(sides: tuple[int, ...], name: str) -> None:
 
 
 def normalized_batches(
-    images: EachDecoded,
+    images: LazyImages,
     *,
     batch_size: int,
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device | str,
 ) -> Iterator[tuple[Tensor, dict[int, CorruptImage]]]:
-    """(B, 3, H, W) float32 on the device and, by position in the batch, what is wrong with images that are black there.
+    """Iterate over images in normalized batches.
 
-    The next batch is made in a background thread, and the one after it is decoded by others.
+    The next batch is prepared in a background thread while the one after it is decoded by others.
+
+    Args:
+        images: N images.
+        batch_size: Images per batch.
+        mean: Mean of the RGB channels in [0, 1].
+        std: Standard deviation of the RGB channels in [0, 1].
+        device: Where batches are needed.
+
+    Returns:
+        (B, 3, H, W) float32 on the device, black for images that cannot be read, and the errors of these by position
+        in the batch.
     """
     numbers = np.arange(len(images))
     rows = (numbers[start : start + batch_size] for start in range(0, len(images), batch_size))
 
-    def made() -> Iterator[tuple[Tensor, dict[int, CorruptImage]]]:
-        for pixels, broken in read(images, rows):
-            yield normalize(to_device(pixels, device), mean, std), broken
+    def produce() -> Iterator[tuple[Tensor, dict[int, CorruptImage]]]:
+        for pixels, corrupt in read_batches(images, rows):
+            yield normalize(to_device(pixels, device), mean, std), corrupt
 
-    return prefetched(made)
+    return prefetch(produce)
 
 
 def tensor_batches(
@@ -117,18 +143,32 @@ def tensor_batches(
     std: Sequence[float],
     device: torch.device | str,
 ) -> Iterator[Tensor]:
-    """(B, 3, height, width) float32, normalized, of one (N, 3, H, W) tensor on any device, uint8 or floating in [0, 1].
+    """Iterate over one tensor of images in normalized batches.
 
-    uint8 is resized as files are; floating values are not rounded to whole ones on the way.
-    Raises InputError for another shape or type, and for the first image with values outside [0, 1].
+    uint8 is resized like image files; floating-point values are not rounded.
+
+    Args:
+        images: (N, 3, H, W) RGB on any device, uint8 or floating in [0, 1].
+        size: Height and width to resize to, in pixels.
+        resize: One of `reid.data.images.decode.FILTERS`.
+        batch_size: Images per batch.
+        mean: Mean of the RGB channels in [0, 1].
+        std: Standard deviation of the RGB channels in [0, 1].
+        device: Where batches are needed.
+
+    Yields:
+        (B, 3, height, width) float32 on the device.
+
+    Raises:
+        InputError: For another shape or type, and for the first image with values outside [0, 1].
     """
     if images.ndim != 4 or images.shape[1] != 3 or not (images.dtype == torch.uint8 or images.is_floating_point()):
         raise InputError(
-            f"a tensor of images is (N, 3, H, W), RGB, uint8 or floating in [0, 1], not {_kind(images)} "
+            f"a tensor of images must be (N, 3, H, W), RGB, uint8 or floating in [0, 1], not {_dtype(images)} "
             f"{tuple(images.shape)}"
         )
     if len(images) and 0 in images.shape:
-        raise InputError(f"images of {images.shape[2]} x {images.shape[3]} (height x width) hold no pixel")
+        raise InputError(f"images of {images.shape[2]} x {images.shape[3]} (height x width) have no pixels")
     _check_area(tuple(images.shape[2:]), f"every image of {len(images)}")
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
@@ -138,17 +178,17 @@ def tensor_batches(
             if not inside.all():
                 number = start + int(inside.int().argmin())
                 raise InputError(
-                    f"image {number} of {len(images)}: floating values are in [0, 1], not normalized and not in "
-                    f"[0, 255]; its own are {part[number - start].min():g} to {part[number - start].max():g}"
+                    f"image {number} of {len(images)}: floating-point values must be in [0, 1], neither normalized nor "
+                    f"in [0, 255]; these are {part[number - start].min():g} to {part[number - start].max():g}"
                 )
             part = 255 * part
         if tuple(part.shape[2:]) != size:
-            # On the host, where uint8 has this operation too.
+            # On the CPU, which supports this operation for uint8, too.
             part = functional.interpolate(part.cpu(), size, mode=resize, antialias=True)
             if part.is_floating_point():
-                part = part.clamp(0, 255)  # which bicubic leaves
+                part = part.clamp(0, 255)  # bicubic interpolation overshoots
         yield normalize(to_device(part, device), mean, std)
 
 
-def _kind(tensor: Tensor) -> str:
+def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")

@@ -4,7 +4,7 @@ that of revisited Oxford and Paris.
 
 from __future__ import annotations
 
-from reid.data.synthetic.dataset import draw_dataset
-from reid.data.synthetic.landmarks import draw_landmarks
+from reid.data.synthetic.dataset import generate_dataset
+from reid.data.synthetic.landmarks import generate_landmarks
 
-__all__ = ["draw_dataset", "draw_landmarks"]
+__all__ = ["generate_dataset", "generate_landmarks"]

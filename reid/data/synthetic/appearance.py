@@ -128,7 +128,7 @@ def pick(rng: np.random.Generator, shares: Sequence[tuple[T, float]]) -> T:
     return shares[-1][0]
 
 
-def draw_appearance(rng: np.random.Generator) -> Appearance:
+def sample_appearance(rng: np.random.Generator) -> Appearance:
     """Draw an identity from the shares above."""
     woman = rng.random() < 0.48
     top_color = pick(rng, TOP_SHARES)

@@ -22,7 +22,7 @@ def cloud(rng: np.random.Generator, height: int, width: int, cells: tuple[int, i
     return np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def draw_view(rng: np.random.Generator, scale: float, horizon: float) -> np.ndarray:
+def render_view(rng: np.random.Generator, scale: float, horizon: float) -> np.ndarray:
     """Draw a place. horizon: where ground and walls meet, as a share of the height from the top (may be below 0).
 
     Returns (3, VIEW_HEIGHT * scale, VIEW_WIDTH * scale) float32 in sRGB levels.

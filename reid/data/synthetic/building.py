@@ -15,7 +15,7 @@ WINDOWS = ("square", "arch", "round")
 _FINE = 2  # drawn so much larger, then reduced, for smooth edges
 
 
-def draw_building(rng: np.random.Generator) -> Image.Image:
+def render_building(rng: np.random.Generator) -> Image.Image:
     """A building on a transparent ground, RGBA, WIDTH x HEIGHT."""
     image = Image.new("RGBA", (WIDTH * _FINE, HEIGHT * _FINE))
     draw = ImageDraw.Draw(image)

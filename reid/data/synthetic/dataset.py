@@ -12,8 +12,8 @@ from typing import Any
 import PIL
 from tqdm import tqdm
 
-from reid.data.synthetic.drawing import World
-from reid.data.synthetic.layout import FOLDERS, PARTS, Picture, plan
+from reid.data.synthetic.layout import FOLDERS, PARTS, ImageSpec, plan_images
+from reid.data.synthetic.rendering import Renderer
 from reid.data.synthetic.seeding import VERSION
 from reid.errors import InputError
 from reid.records import DISTRACTOR, JUNK
@@ -21,7 +21,7 @@ from reid.records import DISTRACTOR, JUNK
 NOTE = "synthetic.json"
 
 
-def draw_dataset(output: Path, *, size: str, layout: str = "market", seed: int = 0, progress: bool = True) -> Path:
+def generate_dataset(output: Path, *, size: str, layout: str = "market", seed: int = 0, progress: bool = True) -> Path:
     """Draw a dataset and return `output`.
 
     output: a folder that does not exist, is empty, or holds the same dataset already (then nothing is done). It gets
@@ -34,7 +34,7 @@ def draw_dataset(output: Path, *, size: str, layout: str = "market", seed: int =
     """
     if seed < 0:
         raise InputError(f"the seed of the synthetic dataset is {seed}; it must be 0 or more")
-    pictures = plan(size, layout, seed)
+    pictures = plan_images(size, layout, seed)
     note: dict[str, Any] = {
         "size": size,
         "layout": layout,
@@ -44,7 +44,9 @@ def draw_dataset(output: Path, *, size: str, layout: str = "market", seed: int =
         "counts": count(pictures),
     }
     images = {f"{FOLDERS[layout]}/{PARTS[part]}": counts["images"] for part, counts in note["counts"].items()}
-    return fill(output, note, images, lambda folder: _write(folder, pictures, World(seed), FOLDERS[layout], progress))
+    return fill(
+        output, note, images, lambda folder: _write(folder, pictures, Renderer(seed), FOLDERS[layout], progress)
+    )
 
 
 def fill(output: Path, note: dict[str, Any], images: dict[str, int], draw: Callable[[Path], None]) -> Path:
@@ -74,7 +76,7 @@ def fill(output: Path, note: dict[str, Any], images: dict[str, int], draw: Calla
     return output
 
 
-def count(pictures: list[Picture]) -> dict[str, dict[str, int]]:
+def count(pictures: list[ImageSpec]) -> dict[str, dict[str, int]]:
     """What `synthetic.json` says of each part: train, query, gallery.
 
     images; identities, without -1 and 0; cameras; junk and distractors, the images labeled -1 and 0; lone, the images
@@ -97,11 +99,11 @@ def count(pictures: list[Picture]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _write(folder: Path, pictures: list[Picture], world: World, name: str, progress: bool) -> None:
+def _write(folder: Path, pictures: list[ImageSpec], renderer: Renderer, name: str, progress: bool) -> None:
     for part in PARTS.values():
         (folder / name / part).mkdir(parents=True)
     for picture in tqdm(pictures, desc="drawing", unit="image", disable=not progress):
-        (folder / name / picture.part / picture.name).write_bytes(world.jpeg(picture))
+        (folder / name / picture.part / picture.name).write_bytes(renderer.jpeg(picture))
 
 
 def _already_there(output: Path, note: dict[str, Any], images: dict[str, int]) -> bool:

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from reid.data.synthetic import carried, clothing
+from reid.data.synthetic import bags, clothing
 from reid.data.synthetic.appearance import Appearance
 from reid.data.synthetic.clothing import plain
 from reid.data.synthetic.shapes import Canvas, Paint, capsule, ellipsoid, profile
@@ -19,7 +19,7 @@ Part = tuple[float, Callable[[], None]]
 ANKLE_HEIGHT = 0.035
 
 
-def draw_figure(canvas: Canvas, person: Appearance, pose: Pose, place: Placement) -> None:
+def render_figure(canvas: Canvas, person: Appearance, pose: Pose, place: Placement) -> None:
     """Draw one pedestrian onto the canvas."""
     legs = {side: leg_joints(person, pose, side) for side in (-1, 1)}
     drop = min(ankle[2] for _, _, ankle in legs.values()) - ANKLE_HEIGHT
@@ -36,7 +36,7 @@ def draw_figure(canvas: Canvas, person: Appearance, pose: Pose, place: Placement
         order = -0.2 if view.depth(arm[0][0], 0.0) < -0.02 else 0.3
         parts.append((order, partial(_arm, canvas, person, view, side, arm)))
     parts += _hair(canvas, person, pose, view)
-    parts += carried.parts(canvas, person, view)
+    parts += bags.bag_parts(canvas, person, view)
     for _, draw in sorted(parts, key=lambda part: part[0]):
         draw()
 
@@ -87,7 +87,7 @@ def _arm(canvas: Canvas, person: Appearance, view: Projection, side: int, joints
         cuff = between(elbow, wrist, (reach - 0.5) * 2.0)
         capsule(canvas, view(elbow), view(cuff), (0.031 * thick, 0.025 * thick), sleeve, folds=0.12, rim=0.08)
     if person.bag == "handbag" and side == person.bag_side:
-        carried.handbag(canvas, person, view, hand)
+        bags.handbag(canvas, person, view, hand)
 
 
 def _lower_body(canvas: Canvas, person: Appearance, pose: Pose, view: Projection) -> None:

@@ -12,9 +12,9 @@ import PIL
 from PIL import Image, ImageDraw, ImageEnhance
 from tqdm import tqdm
 
-from reid.data.synthetic.building import HEIGHT, WIDTH, draw_building
+from reid.data.synthetic.building import HEIGHT, WIDTH, render_building
 from reid.data.synthetic.dataset import fill
-from reid.data.synthetic.seeding import VERSION, Thing, generator
+from reid.data.synthetic.seeding import VERSION, Stream, generator
 from reid.errors import InputError, unknown_name
 
 NAME = "landmarks"
@@ -52,7 +52,7 @@ class View:
     index: int
 
 
-def draw_landmarks(output: Path, *, size: str, seed: int = 0, progress: bool = True) -> Path:
+def generate_landmarks(output: Path, *, size: str, seed: int = 0, progress: bool = True) -> Path:
     """Draw landmarks and return `output`: `landmarks/gnd_landmarks.pkl`, `landmarks/jpg/*.jpg`, `synthetic.json`.
 
     output: a folder that does not exist, is empty, or holds the same already (then nothing is done). Easy views show a
@@ -81,7 +81,7 @@ def draw_landmarks(output: Path, *, size: str, seed: int = 0, progress: bool = T
 
 def _write(folder: Path, counts: Size, seed: int, progress: bool) -> None:
     (folder / "jpg").mkdir(parents=True)
-    rng = generator(seed, Thing.LISTS)
+    rng = generator(seed, Stream.LISTS)
     queries = [View(b, "query", i) for b in range(counts.landmarks) for i in range(counts.queries)]
     gallery = [
         View(b, kind, i) for b in range(counts.landmarks) for kind in LISTS for i in range(getattr(counts, kind))
@@ -92,7 +92,7 @@ def _write(folder: Path, counts: Size, seed: int, progress: bool) -> None:
     boxes = {}
     views = zip(names, [*queries, *gallery], strict=True)
     for name, view in tqdm(views, total=len(names), desc="drawing", unit="image", disable=not progress):
-        image, boxes[view] = draw_view(seed, view)
+        image, boxes[view] = render_view(seed, view)
         image.save(folder / "jpg" / f"{name}.jpg", quality=90)
     truth: list[dict[str, Any]] = [
         {
@@ -109,10 +109,10 @@ def _write(folder: Path, counts: Size, seed: int, progress: bool) -> None:
     (folder / f"gnd_{NAME}.pkl").write_bytes(pickle.dumps(content, protocol=2))
 
 
-def draw_view(seed: int, view: View) -> tuple[Image.Image, tuple[float, float, float, float]]:
+def render_view(seed: int, view: View) -> tuple[Image.Image, tuple[float, float, float, float]]:
     """An image, RGB, and the box of what shows of its building: left, top, right, bottom in pixels."""
-    building = draw_building(generator(seed, Thing.LANDMARK, view.building))
-    rng = generator(seed, Thing.VIEW, view.building, KINDS.index(view.kind), view.index)
+    building = render_building(generator(seed, Stream.LANDMARK, view.building))
+    rng = generator(seed, Stream.VIEW, view.building, KINDS.index(view.kind), view.index)
     width, height = SHAPES[rng.integers(len(SHAPES))]
     image, ground = _scenery(rng, width, height)
     hard, junk = view.kind == "hard", view.kind == "junk"

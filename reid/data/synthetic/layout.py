@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reid.data.synthetic.seeding import Thing, generator
+from reid.data.synthetic.seeding import Stream, generator
 from reid.errors import InputError
 from reid.records import DISTRACTOR, JUNK
 
@@ -25,7 +25,7 @@ CLUTTER_SHARE = 0.22
 class Size:
     """Counts of a dataset. gallery is the images of bounding_box_test, junk and distractors among them.
 
-    lone_identities: distractors with an identity of their own that only one camera sees (layout duke).
+    single_camera_identities: distractors with an identity of their own that only one camera sees (layout duke).
     """
 
     train: int
@@ -36,7 +36,7 @@ class Size:
     junk: int
     distractors: int
     cameras: int
-    lone_identities: int = 0
+    single_camera_identities: int = 0
 
 
 SIZES: dict[tuple[str, str], Size] = {
@@ -50,7 +50,7 @@ SIZES: dict[tuple[str, str], Size] = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageSpec:
     """One image to draw.
 
     identity, camera: the labels in its name. subject: who is drawn, an identity (> 0) or a stranger of no other image
@@ -75,42 +75,42 @@ def size_of(size: str, layout: str) -> Size:
     return SIZES[size, layout]
 
 
-def plan(size: str, layout: str, seed: int) -> list[Picture]:
+def plan_images(size: str, layout: str, seed: int) -> list[ImageSpec]:
     """Every image of a dataset, in the order in which they are drawn."""
     counts = size_of(size, layout)
-    rng = generator(seed, Thing.PLAN)
-    people = counts.train_identities + counts.test_identities + counts.lone_identities
+    rng = generator(seed, Stream.PLAN)
+    people = counts.train_identities + counts.test_identities + counts.single_camera_identities
     numbers = [int(number) + 1 for number in rng.permutation(people)]
     train = sorted(numbers[: counts.train_identities])
     test = sorted(numbers[counts.train_identities : counts.train_identities + counts.test_identities])
     lone = sorted(numbers[counts.train_identities + counts.test_identities :])
     names = _Names(rng, layout)
-    pictures: list[Picture] = []
+    pictures: list[ImageSpec] = []
 
     taken: Counter[tuple[str, int, int]] = Counter()
 
     def add(part: str, identity: int, camera: int, subject: int, kind: str = "person") -> None:
         index = taken[part, subject, camera]
         taken[part, subject, camera] += 1
-        pictures.append(Picture(part, names.next(identity, camera), identity, camera, subject, kind, index))
+        pictures.append(ImageSpec(part, names.next(identity, camera), identity, camera, subject, kind, index))
 
     def some_camera() -> int:
         return int(rng.integers(counts.cameras)) + 1
 
     seen = _sightings(rng, train, round(CAMERAS_PER_IDENTITY * len(train)), counts.cameras)
-    for (identity, camera), images in zip(seen, share_out(rng, counts.train, len(seen)), strict=True):
+    for (identity, camera), images in zip(seen, random_partition(rng, counts.train, len(seen)), strict=True):
         for _ in range(images):
             add(TRAIN, identity, camera, identity)
 
     # One query of each identity in each camera, the rest of the same sightings to the gallery.
     seen = _sightings(rng, test, counts.query, counts.cameras)
     matches = counts.gallery - counts.junk - counts.distractors
-    for (identity, camera), images in zip(seen, share_out(rng, matches, len(seen)), strict=True):
+    for (identity, camera), images in zip(seen, random_partition(rng, matches, len(seen)), strict=True):
         add(QUERY, identity, camera, identity)
         for _ in range(images):
             add(GALLERY, identity, camera, identity)
-    if counts.lone_identities:
-        for identity, images in zip(lone, share_out(rng, counts.distractors, len(lone)), strict=True):
+    if counts.single_camera_identities:
+        for identity, images in zip(lone, random_partition(rng, counts.distractors, len(lone)), strict=True):
             camera = some_camera()
             for _ in range(images):
                 add(GALLERY, identity, camera, identity)
@@ -124,7 +124,7 @@ def plan(size: str, layout: str, seed: int) -> list[Picture]:
     return pictures
 
 
-def share_out(rng: np.random.Generator, total: int, receivers: int) -> list[int]:
+def random_partition(rng: np.random.Generator, total: int, receivers: int) -> list[int]:
     """Whole numbers of at least 1 that sum to `total`, unevenly: some receivers get several times as much."""
     weights = rng.uniform(0.3, 1.7, receivers)
     points = np.floor(np.cumsum(weights / weights.sum()) * (total - receivers)).astype(int)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reid.data.synthetic.appearance import pick
-from reid.data.synthetic.background import draw_view
+from reid.data.synthetic.background import render_view
 from reid.data.synthetic.shapes import Light
 from reid.data.synthetic.skeleton import Placement, Pose
 
@@ -92,7 +92,7 @@ class Shot:
     bystander: bool
 
 
-def draw_camera(rng: np.random.Generator, scale: float) -> Camera:
+def sample_camera(rng: np.random.Generator, scale: float) -> Camera:
     """Draw a camera and its place; scale: pixels of the background per pixel of the final image."""
     pitch = rng.uniform(*VIEW_HEIGHT)
     horizon = 0.52 - 1.15 * pitch + 0.06 * rng.normal()
@@ -102,7 +102,7 @@ def draw_camera(rng: np.random.Generator, scale: float) -> Camera:
     strength = rng.uniform(0.16, 0.42)
     angle = rng.uniform(-1.3, 1.3)
     return Camera(
-        view=draw_view(rng, scale, horizon),
+        view=render_view(rng, scale, horizon),
         gains=(math.exp(gain + warm), math.exp(gain + green), math.exp(gain - warm)),
         black=rng.uniform(0.0, 16.0),
         contrast=rng.uniform(0.85, 1.15),
@@ -116,7 +116,7 @@ def draw_camera(rng: np.random.Generator, scale: float) -> Camera:
     )
 
 
-def draw_walk(rng: np.random.Generator, camera: Camera) -> Walk:
+def sample_walk(rng: np.random.Generator, camera: Camera) -> Walk:
     """Draw how a person passes a camera."""
     return Walk(
         yaw=pick(rng, camera.yaws) + 0.25 * rng.normal(),
@@ -127,7 +127,7 @@ def draw_walk(rng: np.random.Generator, camera: Camera) -> Walk:
     )
 
 
-def draw_shot(rng: np.random.Generator, camera: Camera, walk: Walk, scale: float) -> Shot:
+def sample_shot(rng: np.random.Generator, camera: Camera, walk: Walk, scale: float) -> Shot:
     """Draw one image of a walk; scale: canvas pixels per pixel of the final image."""
     shift_x, shift_y, size, aspect = JITTER * np.clip(rng.normal(size=4), -2.2, 2.2)
     height = HEIGHT * scale * 0.93 / math.cos(camera.pitch) * (1.0 + size)

@@ -10,7 +10,7 @@ VERSION = 1
 """Of the drawing: raised whenever the same seed would give other bytes."""
 
 
-class Thing(IntEnum):
+class Stream(IntEnum):
     """What a generator is for. The numbers are part of the seeds and start at 1, as a seed ignores zeros at its end."""
 
     PLAN = 1
@@ -25,6 +25,6 @@ class Thing(IntEnum):
     LISTS = 10
 
 
-def generator(seed: int, thing: Thing, *key: int) -> np.random.Generator:
+def generator(seed: int, thing: Stream, *key: int) -> np.random.Generator:
     """The generator of one thing; key: which one, always as many numbers for the same kind, none below 0."""
     return np.random.default_rng(np.random.SeedSequence([seed, VERSION, int(thing), *key]))

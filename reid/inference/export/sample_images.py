@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from reid.data.datasets.layout import is_image
-from reid.data.loading.user_images import GivenImages
-from reid.data.synthetic.drawing import World
-from reid.data.synthetic.layout import plan
+from reid.data.loading.user_images import ImageList
+from reid.data.synthetic.layout import plan_images
+from reid.data.synthetic.rendering import Renderer
 from reid.errors import InputError
 
 MAX_IMAGES = 64
@@ -45,7 +45,7 @@ def read_crops(
             raise InputError(f"{path}: neither the folder nor its subfolders hold an image")
         found += files
     chosen = [found[index] for index in np.linspace(0, len(found) - 1, min(max_images, len(found))).astype(int)]
-    return _decode(GivenImages(chosen, size, resize, threads=1))
+    return _decode(ImageList(chosen, size, resize, threads=1))
 
 
 def synthetic_crops(size: tuple[int, int], *, count: int = NUM_SYNTHETIC) -> Tensor:
@@ -58,11 +58,11 @@ def synthetic_crops(size: tuple[int, int], *, count: int = NUM_SYNTHETIC) -> Ten
     Returns:
         (count, 3, height, width) uint8 RGB.
     """
-    world = World(0)
-    persons = [picture for picture in plan("demo", "market", 0) if picture.kind == "person"]
+    renderer = Renderer(0)
+    persons = [picture for picture in plan_images("demo", "market", 0) if picture.kind == "person"]
     chosen = [persons[index] for index in np.linspace(0, len(persons) - 1, count).astype(int)]
-    return _decode(GivenImages([Image.open(io.BytesIO(world.jpeg(one))) for one in chosen], size, threads=1))
+    return _decode(ImageList([Image.open(io.BytesIO(renderer.jpeg(one))) for one in chosen], size, threads=1))
 
 
-def _decode(images: GivenImages) -> Tensor:
+def _decode(images: ImageList) -> Tensor:
     return torch.from_numpy(np.stack([images.decode(number) for number in range(len(images))]))

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from reid.data.augmentation import random_numbers as draws
-from reid.data.augmentation.augment import _erase_all, _move_all, augment, boxes, erase, move
+from reid.data.augmentation import random_numbers
+from reid.data.augmentation.augment import (
+    Augmentation,
+    _erase_batch,
+    _flip_and_crop_batch,
+    augment,
+    erase,
+    erasing_boxes,
+    flip_and_crop,
+)
 from reid.data.augmentation.jitter import Jitter, jitter_colors
-from reid.data.augmentation.random_numbers import draw
+from reid.data.augmentation.random_numbers import random_table
 from reid.data.images.normalization import normalize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+ALL_STEPS = Augmentation(MEAN, STD, flip=0.5, pad=2, erasing=0.7, jitter=Jitter(0.3, 0.3, 0.3, 0.1))
 
 
 def table(count: int, seed: int = 0) -> np.ndarray:
-    return draw(seed, range(count), [0] * count)
+    return random_table(seed, range(count), [0] * count)
 
 
 def corners(count: int, pad: int, seed: int = 0) -> np.ndarray:
@@ -52,21 +63,21 @@ def test_move_mirrors_and_cuts_windows_out_of_the_padded_images(images, pad):
     wanted = [
         whole[:, top : top + 32, left : left + 16] for whole, (top, left) in zip(padded, places.tolist(), strict=True)
     ]
-    np.testing.assert_array_equal(move(images, mirrored, places, pad).numpy(), np.stack(wanted))
-    np.testing.assert_array_equal(_move_all(images, mirrored, places - pad).numpy(), np.stack(wanted))
+    np.testing.assert_array_equal(flip_and_crop(images, mirrored, places, pad).numpy(), np.stack(wanted))
+    np.testing.assert_array_equal(_flip_and_crop_batch(images, mirrored, places - pad).numpy(), np.stack(wanted))
     assert torch.equal(images, before)
 
 
 def test_flips_and_corners_cover_what_they_may(images):
-    plain = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3, "erasing": 0.0}
-    flipped = augment(images, table(64), flip=0.5, pad=0, **plain)
+    plain = Augmentation(mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    flipped = augment(images, table(64), replace(plain, flip=0.5))
     mirrors = (flipped.round().to(torch.uint8) == images.flip(3)).flatten(1).all(1)
     assert 20 <= int(mirrors.sum()) <= 44
-    everything = augment(images, table(64), flip=1.0, pad=0, **plain).round().to(torch.uint8)
+    everything = augment(images, table(64), replace(plain, flip=1.0)).round().to(torch.uint8)
     assert torch.equal(everything, images.flip(3))
     one = torch.zeros(400, 3, 9, 9, dtype=torch.uint8)
     one[:, :, 4, 4] = 255
-    cropped = augment(one, table(400), flip=0.0, pad=2, **plain)[:, 0]
+    cropped = augment(one, table(400), replace(plain, pad=2))[:, 0]
     rows, columns = np.divmod(cropped.flatten(1).argmax(1).numpy(), 9)
     # every offset occurs in both directions, and they are drawn apart
     assert set(rows) == set(columns) == set(range(2, 7))
@@ -89,10 +100,10 @@ def rectangles(erased: torch.Tensor) -> list[tuple[int, int, int, int] | None]:
 
 
 def test_erase_sets_one_rectangle_per_chosen_image_to_zero():
-    given = boxes(table(1000), (128, 64), 0.5)
+    given = erasing_boxes(table(1000), (128, 64), 0.5)
     found = rectangles(erase(torch.ones(1000, 1, 128, 64), given))
     assert [box or (0, 0, 0, 0) for box in found] == [tuple(box) for box in given.tolist()]
-    assert torch.equal(_erase_all(torch.ones(9, 2, 128, 64), given[:9]), erase(torch.ones(9, 2, 128, 64), given[:9]))
+    assert torch.equal(_erase_batch(torch.ones(9, 2, 128, 64), given[:9]), erase(torch.ones(9, 2, 128, 64), given[:9]))
     erased = np.array([box for box in found if box is not None])
     assert 430 <= len(erased) <= 570
     top, left, height, width = erased.T
@@ -106,40 +117,41 @@ def test_erase_sets_one_rectangle_per_chosen_image_to_zero():
 
 
 def test_what_no_rectangle_fits_is_left_alone():
-    assert not boxes(table(8), (16, 16), 1.0, area=(1.5, 2.0), aspect=(1.0, 1.0)).any()
-    assert not boxes(table(8), (16, 16), 0.0).any()
+    assert not erasing_boxes(table(8), (16, 16), 1.0, area=(1.5, 2.0), aspect=(1.0, 1.0)).any()
+    assert not erasing_boxes(table(8), (16, 16), 0.0).any()
 
 
 def test_a_square_of_known_area_is_erased():
-    found = boxes(table(16), (20, 20), 1.0, area=(0.25, 0.25), aspect=(1.0, 1.0))
+    found = erasing_boxes(table(16), (20, 20), 1.0, area=(0.25, 0.25), aspect=(1.0, 1.0))
     assert (found[:, 2:] == 10).all()
 
 
 def test_augment_without_any_step_is_the_normalization(images):
-    plain = augment(images, table(64), flip=0, pad=0, erasing=0, mean=MEAN, std=STD)
+    plain = augment(images, table(64), Augmentation(MEAN, STD))
     assert torch.equal(plain, normalize(images, MEAN, STD))
 
 
 def test_augment_chains_the_steps(images):
     before, numbers, jitter = images.clone(), table(64, 5), Jitter(0.3, 0.3)
-    moved = move(images, numbers[:, draws.FLIP] < 0.5, (numbers[:, draws.CROP] * 5).astype(np.int64), 2)
-    wanted = erase(normalize(jitter_colors(moved, jitter, numbers), MEAN, STD), boxes(numbers, (32, 16), 0.7))
-    options = {"flip": 0.5, "pad": 2, "erasing": 0.7, "mean": MEAN, "std": STD, "jitter": jitter}
-    assert torch.equal(augment(images, numbers, **options), wanted) and torch.equal(images, before)
-    assert not torch.equal(augment(images, table(64, 6), **options), wanted)
+    moved = flip_and_crop(
+        images, numbers[:, random_numbers.FLIP] < 0.5, (numbers[:, random_numbers.CROP] * 5).astype(np.int64), 2
+    )
+    wanted = erase(normalize(jitter_colors(moved, jitter, numbers), MEAN, STD), erasing_boxes(numbers, (32, 16), 0.7))
+    options = Augmentation(MEAN, STD, flip=0.5, pad=2, erasing=0.7, jitter=jitter)
+    assert torch.equal(augment(images, numbers, options), wanted) and torch.equal(images, before)
+    assert not torch.equal(augment(images, table(64, 6), options), wanted)
 
 
 def test_an_image_is_augmented_alike_in_any_company(images):
     numbers = table(64, 5)
-    options = {"flip": 0.5, "pad": 2, "erasing": 0.7, "mean": MEAN, "std": STD, "jitter": Jitter(0.3, 0.3, 0.3, 0.1)}
-    whole = augment(images, numbers, policy="randaugment", **options)
+    options = replace(ALL_STEPS, policy="randaugment")
+    whole = augment(images, numbers, options)
     some = [40, 3, 17]
-    assert torch.equal(augment(images[some], numbers[some], policy="randaugment", **options), whole[some])
+    assert torch.equal(augment(images[some], numbers[some], options), whole[some])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gets_the_same_batch(images):
-    options = {"flip": 0.5, "pad": 2, "erasing": 0.7, "mean": MEAN, "std": STD, "jitter": Jitter(0.3, 0.3, 0.3, 0.1)}
-    on_gpu = augment(images.cuda(), table(64), **options)
+    on_gpu = augment(images.cuda(), table(64), ALL_STEPS)
     assert on_gpu.is_cuda
-    torch.testing.assert_close(on_gpu.cpu(), augment(images, table(64), **options), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(on_gpu.cpu(), augment(images, table(64), ALL_STEPS), rtol=1e-4, atol=1e-4)

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from reid.data.augmentation.random_numbers import COLUMNS, draw, times_seen
+from reid.data.augmentation.random_numbers import COLUMNS, random_table, times_seen
 
 
 def test_an_image_has_its_numbers_in_any_company():
-    whole = draw(3, range(50), [0] * 50)
+    whole = random_table(3, range(50), [0] * 50)
     assert whole.shape == (50, COLUMNS)
-    np.testing.assert_array_equal(draw(3, [41, 7], [0, 0]), whole[[41, 7]])
-    np.testing.assert_array_equal(draw(3, [7, 7], [0, 1])[0], whole[7])
+    np.testing.assert_array_equal(random_table(3, [41, 7], [0, 0]), whole[[41, 7]])
+    np.testing.assert_array_equal(random_table(3, [7, 7], [0, 1])[0], whole[7])
 
 
 def test_numbers_are_those_of_the_library_at_the_place_of_the_image():
     bits = np.random.Philox(key=11, counter=[0, 2, 9, 0])
-    np.testing.assert_array_equal(draw(11, [9], [2])[0], np.random.Generator(bits).random(COLUMNS))
+    np.testing.assert_array_equal(random_table(11, [9], [2])[0], np.random.Generator(bits).random(COLUMNS))
 
 
 def test_seed_image_and_time_each_change_all_numbers():
     given = [
-        draw(seed, [row], [time]) for seed, row, time in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2**62, 0, 0))
+        random_table(seed, [row], [time])
+        for seed, row, time in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2**62, 0, 0))
     ]
     for first, one in enumerate(given):
         for other in given[:first]:
@@ -29,7 +30,7 @@ def test_seed_image_and_time_each_change_all_numbers():
 
 
 def test_numbers_are_uniform_and_apart():
-    numbers = draw(0, range(4000), [0] * 4000)
+    numbers = random_table(0, range(4000), [0] * 4000)
     assert numbers.min() >= 0 and numbers.max() < 1
     # standard errors: 1/sqrt(12 * 4000) = 0.0046 of the mean, 1/sqrt(4000) = 0.016 of a correlation
     assert np.abs(numbers.mean(axis=0) - 0.5).max() < 0.02

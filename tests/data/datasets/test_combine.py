@@ -11,7 +11,7 @@ from reid.config import build
 from reid.config.loading import load_config, parse_config
 from reid.data import banner
 from reid.data.datasets.combine import combine
-from reid.data.datasets.subset import share_of_identities
+from reid.data.datasets.subset import subset_identities
 from reid.errors import InputError
 from reid.records import ImageRecord, Split
 
@@ -74,7 +74,7 @@ def test_the_banner_tells_each_source_also_of_a_share() -> None:
     assert cells[1] == ["", "3", "6", "2   (a)"]
     assert cells[2] == ["", "4", "12", "3   (b)"]
     assert cells[3][0] == "query"
-    half = banner(share_of_identities(split, 0.5)).splitlines()
+    half = banner(subset_identities(split, 0.5)).splitlines()
     assert sum(int(row.split("|")[1]) for row in half[3:5]) == 4
 
 

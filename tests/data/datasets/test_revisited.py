@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reid.data import read_revisited
-from reid.data.datasets.revisited import RevisitedGroundTruth
+from reid.data.datasets.revisited import RevisitedGroundTruth, read_revisited
 from reid.errors import InputError
 
 

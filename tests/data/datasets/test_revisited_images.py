@@ -1,4 +1,4 @@
-"""Landmarks that the project draws, read back in the published layout; what is said where something is missing."""
+"""Landmarks that the project random_numbers, read back in the published layout; what is said where something is missing."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from reid.data import read_revisited_images
-from reid.data.synthetic import draw_landmarks
+from reid.data.synthetic import generate_landmarks
 from reid.data.synthetic.landmarks import SIZES
 from reid.errors import InputError
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_landmarks(tmp_path_factory.mktemp("drawn") / "set", size="tiny", progress=False)
+    return generate_landmarks(tmp_path_factory.mktemp("drawn") / "set", size="tiny", progress=False)
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def test_it_is_read_as_it_was_drawn(drawn: Path) -> None:
 
 
 def test_the_same_seed_draws_the_same(drawn: Path, tmp_path: Path) -> None:
-    again = draw_landmarks(tmp_path / "again", size="tiny", progress=False)
-    other = draw_landmarks(tmp_path / "other", size="tiny", seed=1, progress=False)
+    again = generate_landmarks(tmp_path / "again", size="tiny", progress=False)
+    other = generate_landmarks(tmp_path / "other", size="tiny", seed=1, progress=False)
     files = sorted(path.name for path in (drawn / "landmarks" / "jpg").iterdir())
     assert all(
         (again / "landmarks" / "jpg" / name).read_bytes() == (drawn / "landmarks" / "jpg" / name).read_bytes()
@@ -72,16 +72,16 @@ def test_the_same_seed_draws_the_same(drawn: Path, tmp_path: Path) -> None:
     truth = (drawn / "landmarks" / "gnd_landmarks.pkl").read_bytes()
     assert (again / "landmarks" / "gnd_landmarks.pkl").read_bytes() == truth
     assert (other / "landmarks" / "gnd_landmarks.pkl").read_bytes() != truth
-    assert draw_landmarks(again, size="tiny", progress=False) == again
+    assert generate_landmarks(again, size="tiny", progress=False) == again
     with pytest.raises(InputError, match="seed 0 instead of 1"):
-        draw_landmarks(again, size="tiny", seed=1, progress=False)
+        generate_landmarks(again, size="tiny", seed=1, progress=False)
     (again / "landmarks" / "jpg" / files[0]).unlink()
     with pytest.raises(InputError, match="jpg holds 77 images instead of 78"):
-        draw_landmarks(again, size="tiny", progress=False)
+        generate_landmarks(again, size="tiny", progress=False)
     with pytest.raises(InputError, match="unknown size of the landmarks 'market'"):
-        draw_landmarks(tmp_path / "m", size="market", progress=False)
+        generate_landmarks(tmp_path / "m", size="market", progress=False)
     with pytest.raises(InputError, match="0 or more"):
-        draw_landmarks(tmp_path / "m", size="tiny", seed=-1, progress=False)
+        generate_landmarks(tmp_path / "m", size="tiny", seed=-1, progress=False)
 
 
 def test_missing_images_are_counted_and_named(copied: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from reid.data.datasets.splitting import draw_queries, draw_tested, shuffled
+from reid.data.datasets.splitting import choose_queries, choose_test_identities, shuffled
 
 
 def test_the_order_is_by_the_hash_of_seed_and_name() -> None:
@@ -19,17 +19,17 @@ def test_the_order_is_by_the_hash_of_seed_and_name() -> None:
 
 def test_only_those_who_can_be_asked_for_are_tested() -> None:
     images = {f"{n}": {"1": ["a"], "2": ["b"]} for n in range(10)} | {f"one{n}": {"1": ["a", "b"]} for n in range(10)}
-    assert sorted(draw_tested(images, 1.0, 0)) == [f"{n}" for n in range(10)]
-    assert len(draw_tested(images, 0.3, 0)) == 3
-    assert len(draw_tested(images, 0.001, 0)) == 1
+    assert sorted(choose_test_identities(images, 1.0, 0)) == [f"{n}" for n in range(10)]
+    assert len(choose_test_identities(images, 0.3, 0)) == 3
+    assert len(choose_test_identities(images, 0.001, 0)) == 1
     unknown = {"a": {"": ["1", "2"]}, "b": {"": ["1"]}, "c": {"": ["1", "2", "3"]}}
-    assert sorted(draw_tested(unknown, 1.0, 0)) == ["a", "c"]
+    assert sorted(choose_test_identities(unknown, 1.0, 0)) == ["a", "c"]
 
 
 def test_somebody_is_left_for_training() -> None:
     images = {name: {"1": ["a"], "2": ["b"]} for name in "ab"}
-    assert len(draw_tested(images, 1.0, 0)) == 1
-    assert draw_tested({"a": images["a"]}, 1.0, 0) == []
+    assert len(choose_test_identities(images, 1.0, 0)) == 1
+    assert choose_test_identities({"a": images["a"]}, 1.0, 0) == []
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_somebody_is_left_for_training() -> None:
 )
 def test_each_camera_that_keeps_an_image_asks_once(cameras: dict[str, list[str]], counts: tuple[int, ...]) -> None:
     for seed in range(5):
-        queries = draw_queries(cameras, seed)
+        queries = choose_queries(cameras, seed)
         assert tuple(len(queries & set(paths)) for paths in cameras.values()) == counts
 
 
 def test_single_images_ask_once_and_the_others_answer() -> None:
-    drawn = {frozenset(draw_queries({"1": ["a"], "2": ["b"], "3": ["c"]}, seed)) for seed in range(30)}
+    drawn = {frozenset(choose_queries({"1": ["a"], "2": ["b"], "3": ["c"]}, seed)) for seed in range(30)}
     assert drawn == {frozenset("a"), frozenset("b"), frozenset("c")}

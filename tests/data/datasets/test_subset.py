@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from reid.data.datasets.subset import share_of_identities
+from reid.data.datasets.subset import subset_identities
 from reid.errors import InputError
 from reid.records import ImageRecord, Split
 
@@ -16,18 +16,18 @@ def split(identities: int) -> Split:
 
 @pytest.mark.parametrize(("share", "kept"), [(0.5, 5), (0.31, 4), (0.99, 10), (0.2, 2)])
 def test_so_many_identities_evenly_spread_with_all_their_images(share: float, kept: int) -> None:
-    whole, part = split(10), share_of_identities(split(10), share)
+    whole, part = split(10), subset_identities(split(10), share)
     identities = sorted(part.train_labels())
     assert len(identities) == kept
     gaps = [b - a for a, b in itertools.pairwise(identities)]
     assert max(gaps) - min(gaps) <= 3  # neighbors are 3 apart in number
     assert part.train == tuple(image for image in whole.train if image.identity in identities)
     assert (part.query, part.gallery) == (whole.query, whole.gallery)
-    assert share_of_identities(split(10), share) == part
+    assert subset_identities(split(10), share) == part
 
 
 def test_the_whole_is_left_alone_and_too_little_is_told() -> None:
     whole = split(4)
-    assert share_of_identities(whole, 1.0) is whole
+    assert subset_identities(whole, 1.0) is whole
     with pytest.raises(InputError, match=r"DATASETS.IDENTITIES 0.2 leaves 1 of 4"):
-        share_of_identities(whole, 0.2)
+        subset_identities(whole, 0.2)

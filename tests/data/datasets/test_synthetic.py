@@ -44,7 +44,7 @@ def test_an_older_or_unfinished_drawing_is_replaced(cache, monkeypatch, damage):
     note = cache / "synthetic-duke-tiny-seed3" / "synthetic.json"
     kept = note.read_text(encoding="utf-8")
     drawn = []
-    monkeypatch.setattr("reid.data.datasets.synthetic.draw_dataset", lambda folder, **given: drawn.append(folder))
+    monkeypatch.setattr("reid.data.datasets.synthetic.generate_dataset", lambda folder, **given: drawn.append(folder))
     if damage == "older":
         note.write_text(json.dumps({**json.loads(kept), "generator": "an older one"}), encoding="utf-8")
     else:

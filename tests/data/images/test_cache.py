@@ -128,7 +128,7 @@ def test_an_array_without_some_images_is_never_taken_for_the_whole(tmp_path, pat
     broken = Path(paths[100])
     broken.write_bytes(broken.read_bytes()[:-60] if content is None else content)
     found: dict[int, str] = {}
-    images = decode(paths, tmp_path, in_memory_limit=0, broken=found)
+    images = decode(paths, tmp_path, in_memory_limit=0, corrupt=found)
     assert list(found) == [100] and str(broken) in found[100] and "\n" not in found[100]
     assert not images[100].any() and images[99].any()
     with pytest.raises(InputError, match=r"100\.jpg: unreadable or truncated"):
@@ -136,12 +136,12 @@ def test_an_array_without_some_images_is_never_taken_for_the_whole(tmp_path, pat
     with monkeypatch.context() as patch:
         patch.setattr(cache_module, "decode_image", lambda *_: pytest.fail("decoded again"))
         again: dict[int, str] = {}
-        np.testing.assert_array_equal(decode(paths, tmp_path, in_memory_limit=0, broken=again), images)
+        np.testing.assert_array_equal(decode(paths, tmp_path, in_memory_limit=0, corrupt=again), images)
         assert again == found
     for note in (tmp_path / "cache").glob("*.json"):
         note.unlink()  # without it nobody knows what is missing: decoded anew
     once_more: dict[int, str] = {}
-    decode(paths, tmp_path, in_memory_limit=0, broken=once_more)
+    decode(paths, tmp_path, in_memory_limit=0, corrupt=once_more)
     assert once_more == found
 
 

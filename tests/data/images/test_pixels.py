@@ -1,26 +1,29 @@
-"""Decoded before or when wanted, on a device or not: the same pixels; and what cannot be read is told or counted."""
+"""Decoding in advance and on demand give the same pixels; unreadable images are reported or counted."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from reid.data.augmentation.augment import Augmentation
 from reid.data.augmentation.jitter import Jitter
-from reid.data.images import pixels as pixels_module
 from reid.data.images.cache import decode_images
-from reid.data.images.pixels import DecodedImages, ImageFiles, Images, on_device
+from reid.data.images.pixels import DecodedImages, ImageFiles, Images, move_to_device
 from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.data.loading.samplers import Sampler
 from reid.errors import InputError
 
 SIZE = (48, 24)
 LABELS = np.arange(30, dtype=np.int64) % 8
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+AUGMENTATION = Augmentation(
+    (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.5, 4, 0.5, Jitter(0.2, 0.2, 0.2, 0.1), "trivialaugment"
+)
 
 
 @pytest.fixture
@@ -32,14 +35,13 @@ def paths(tmp_path, make_image) -> list[str]:
 
 
 def train_loader(images: Images, **options) -> TrainLoader:
-    settings = {"batch_size": 8, "flip": 0.5, "pad": 4, "erasing": 0.5, "mean": MEAN, "std": STD, "device": "cpu"}
-    settings |= {"jitter": Jitter(0.2, 0.2, 0.2, 0.1), "policy": "trivialaugment", "sampler": Sampler("identity")}
+    settings = {"batch_size": 8, "augmentation": AUGMENTATION, "device": "cpu", "sampler": Sampler("identity")}
     return TrainLoader(images, LABELS, **{**settings, **options})
 
 
 def decode(paths: list[str], tmp_path: Path, broken: dict[int, str] | None = None, limit: int = 2**30) -> DecodedImages:
     cache = tmp_path / "cache"
-    images = decode_images(paths, size=SIZE, cache=cache, in_memory_limit=limit, progress=False, broken=broken)
+    images = decode_images(paths, size=SIZE, cache=cache, in_memory_limit=limit, progress=False, corrupt=broken)
     return DecodedImages(images, broken or {})
 
 
@@ -60,7 +62,7 @@ def test_a_mapped_array_and_one_on_a_device_give_the_same_pixels(tmp_path, paths
     plain = everything(train_loader(decode(paths, tmp_path)))
     mapped = decode(paths, tmp_path, limit=0)
     assert isinstance(mapped.pixels, np.memmap)
-    moved = on_device(mapped, torch.device("cpu"), "on")
+    moved = move_to_device(mapped, torch.device("cpu"), "on")
     assert isinstance(moved.pixels, torch.Tensor)
     for images in (mapped, moved):
         assert all(torch.equal(one, other) for one, other in zip(everything(train_loader(images)), plain, strict=True))
@@ -68,21 +70,21 @@ def test_a_mapped_array_and_one_on_a_device_give_the_same_pixels(tmp_path, paths
 
 def test_test_images_are_the_same_too(tmp_path, paths):
     def batches(images: Images) -> torch.Tensor:
-        return torch.cat(list(TestLoader(images, LABELS, LABELS, paths, 8, MEAN, STD, "cpu")))
+        return torch.cat(list(TestLoader(images, LABELS, LABELS, paths, 8, AUGMENTATION.mean, AUGMENTATION.std, "cpu")))
 
     decoded = batches(decode(paths, tmp_path))
     assert torch.equal(batches(ImageFiles(paths, SIZE, 2)), decoded)
-    assert torch.equal(batches(on_device(decode(paths, tmp_path), torch.device("cpu"), "on")), decoded)
+    assert torch.equal(batches(move_to_device(decode(paths, tmp_path), torch.device("cpu"), "on")), decoded)
 
 
 def test_where_the_decoded_set_lives(tmp_path, paths, monkeypatch):
     images, cpu, gpu = decode(paths, tmp_path), torch.device("cpu"), torch.device("cuda")
-    assert on_device(images, cpu, "auto") is on_device(images, cpu, "off") is images
+    assert move_to_device(images, cpu, "auto") is move_to_device(images, cpu, "off") is images
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images.pixels.nbytes, 0))
-    assert on_device(images, gpu, "auto") is images  # it would take more than a third
+    assert move_to_device(images, gpu, "auto") is images  # it would take more than a third
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (images.pixels.nbytes - 1, 0))
     with pytest.raises(InputError, match=r"INPUT\.DEVICE_CACHE on: 0 MiB of images do not fit into cuda"):
-        on_device(images, gpu, "on")
+        move_to_device(images, gpu, "on")
 
 
 def test_no_thread_is_left_behind(paths):
@@ -113,19 +115,21 @@ def test_left_out_images_are_counted_and_others_of_their_person_stand_in(tmp_pat
         cut(paths[number])
     with pytest.raises(InputError, match=r"00[35]\.jpg"):
         decode(paths, tmp_path)
-    decoded = train_loader(decode(paths, tmp_path, {}, limit), corrupt="skip")
-    assert sorted(decoded.left_out) == [3, 5, 11] and "003.jpg" in decoded.left_out[3]
-    files = train_loader(ImageFiles(paths, SIZE, 2), corrupt="skip")
+    decoded = train_loader(decode(paths, tmp_path, {}, limit), on_corrupt="skip")
+    assert sorted(decoded.skipped) == [3, 5, 11] and "003.jpg" in decoded.skipped[3]
+    files = train_loader(ImageFiles(paths, SIZE, 2), on_corrupt="skip")
     caplog.set_level(logging.WARNING)
     caplog.clear()
     for one, other in zip(everything(decoded), everything(files), strict=True):
         assert torch.equal(one, other)
-    assert files.left_out == decoded.left_out
+    assert files.skipped == decoded.skipped
     assert [record.message.split(": ")[0][-7:] for record in caplog.records].count("003.jpg") == 1
-    assert "left out of the training, 3 so far" in caplog.records[-1].message
+    assert "skipped in training, 3 so far" in caplog.records[-1].message
 
     # 3 and 11 are of one person, whose next readable image is 19; the labels of all batches are what they were
-    plain = train_loader(ImageFiles(paths, SIZE), corrupt="skip", policy="none", jitter=Jitter())
+    plain = train_loader(
+        ImageFiles(paths, SIZE), on_corrupt="skip", augmentation=replace(AUGMENTATION, policy="none", jitter=Jitter())
+    )
     whole, labels = map(torch.cat, zip(*plain.sample(30, 0), strict=True))
     assert labels.tolist() == LABELS.tolist()
     assert torch.equal(whole[3], whole[19]) and torch.equal(whole[11], whole[19]) and torch.equal(whole[5], whole[13])
@@ -135,7 +139,7 @@ def test_left_out_images_are_counted_and_others_of_their_person_stand_in(tmp_pat
 def test_a_person_without_any_readable_image_is_replaced_by_another_with_its_label(paths):
     for number in range(3, 30, 8):
         cut(paths[number])
-    loader = train_loader(ImageFiles(paths, SIZE), corrupt="skip")
+    loader = train_loader(ImageFiles(paths, SIZE), on_corrupt="skip")
     labels = torch.cat([labels for _, labels in loader.sample(30, 0)]).tolist()
     assert 3 not in labels and len(labels) == 30 and labels[3] == 4
 
@@ -143,22 +147,18 @@ def test_a_person_without_any_readable_image_is_replaced_by_another_with_its_lab
 def test_nothing_readable_at_all_is_an_error(paths):
     for path in paths:
         cut(path)
-    with pytest.raises(InputError, match="none of the 30 training images can be read"):
-        next(train_loader(ImageFiles(paths, SIZE), corrupt="skip").epoch(0))
+    with pytest.raises(InputError, match="all 30 training images are unreadable"):
+        next(train_loader(ImageFiles(paths, SIZE), on_corrupt="skip").epoch(0))
 
 
 def test_a_missing_image_is_an_error_even_where_corrupt_ones_are_none(paths):
     Path(paths[4]).unlink()
     with pytest.raises(InputError, match=r"004\.jpg: no such image"):
-        list(train_loader(ImageFiles(paths, SIZE, 2), corrupt="skip").sample(30, 0))
+        list(train_loader(ImageFiles(paths, SIZE, 2), on_corrupt="skip").sample(30, 0))
 
 
 def test_a_test_image_that_cannot_be_read_is_always_an_error(tmp_path, paths):
     cut(paths[20])
     for images in (ImageFiles(paths, SIZE, 2), decode(paths, tmp_path, {})):
         with pytest.raises(InputError, match=r"020\.jpg: unreadable"):
-            list(TestLoader(images, LABELS, LABELS, paths, 8, MEAN, STD, "cpu"))
-
-
-def test_a_core_is_counted():
-    assert pixels_module.cores() >= 1
+            list(TestLoader(images, LABELS, LABELS, paths, 8, AUGMENTATION.mean, AUGMENTATION.std, "cpu"))

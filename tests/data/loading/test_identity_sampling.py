@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from reid.data.augmentation.augment import Augmentation
 from reid.data.loading.loaders import TrainLoader
 from reid.data.loading.samplers import Sampler, _nearest_of_each_identity, batch_count, identity_batches, mined_batches
 from reid.errors import InputError
@@ -133,19 +134,19 @@ def loader(labels: Tensor, sampler: Sampler, size: int) -> TrainLoader:
     images = np.zeros((len(labels), 3, 4, 2), dtype=np.uint8)
     images[:, 0] = np.arange(len(labels), dtype=np.uint8)[:, None, None]
     zeros, ones = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
-    return TrainLoader(images, labels.numpy(), size, 0.0, 0, 0.0, zeros, ones, "cpu", sampler)
+    return TrainLoader(images, labels.numpy(), size, Augmentation(zeros, ones), "cpu", sampler)
 
 
 def test_the_loader_gives_what_its_sampler_says() -> None:
     labels = labels_of([6] * 5)
     given = loader(labels, Sampler("identity", instances=3), 6)
     found = list(given.epoch(5))
-    assert len(found) == len(given) == 5 and not given.mines
+    assert len(found) == len(given) == 5 and not given.needs_descriptors
     for images, own in found:
         assert (own.view(2, 3) == own.view(2, 3)[:, :1]).all()
         assert torch.equal(labels[images[:, 0, 0, 0].round().long()], own)
     mining = loader(labels, Sampler("mined", negatives=1), 6)
-    assert mining.mines and mining.sampler.tuple_size == 3
+    assert mining.needs_descriptors and mining.sampler.tuple_size == 3
     with pytest.raises(ValueError, match="descriptors of all training images"):
         list(mining.epoch(0))
     descriptors = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
@@ -156,9 +157,9 @@ def test_the_loader_gives_what_its_sampler_says() -> None:
     ("sampler", "size", "message"),
     [
         (Sampler("identity", instances=4), 24, "6 identities with 4 images each cannot be filled: there are 5"),
-        (Sampler("identity", instances=4), 10, "10 images is not made of 4 images an identity"),
-        (Sampler("mined", negatives=5), 14, "mining takes .* and 5 others beside it; there are 5 training identities"),
-        (Sampler("mined", negatives=1), 8, "8 images is not made of tuples of 3"),
+        (Sampler("identity", instances=4), 10, "10 is not a multiple of SAMPLER.INSTANCES 4"),
+        (Sampler("mined", negatives=5), 14, "mining requires .* and 5 other identities; there are 5 training identities"),
+        (Sampler("mined", negatives=1), 8, "8 is not a multiple of the tuple size 3"),
         (Sampler("mined", negatives=1), 33, "33 images in tuples of 3 cannot be filled: there are 30 training images"),
     ],
 )  # fmt: skip

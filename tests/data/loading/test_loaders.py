@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from reid.data.augmentation.augment import Augmentation
 from reid.data.augmentation.jitter import Jitter
 from reid.data.images.normalization import normalize
 from reid.data.loading.loaders import TestLoader, TrainLoader
-from reid.data.loading.prefetch import prefetched
+from reid.data.loading.prefetch import prefetch
 from reid.data.loading.samplers import Sampler
 from reid.errors import InputError
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+PLAIN = Augmentation(MEAN, STD)
+ALL_STEPS = Augmentation(
+    MEAN, STD, flip=0.5, pad=2, erasing=0.5, jitter=Jitter(0.3, 0.3, 0.3, 0.1), policy="randaugment"
+)
 
 
 def numbered(count: int = 23) -> np.ndarray:
@@ -26,8 +32,8 @@ def numbered(count: int = 23) -> np.ndarray:
 
 def train_loader(images: np.ndarray | None = None, **options) -> TrainLoader:
     images = numbered() if images is None else images
-    settings = {"batch_size": 5, "flip": 0.0, "pad": 0, "erasing": 0.0, "mean": MEAN, "std": STD, "device": "cpu"}
-    return TrainLoader(images=images, labels=np.arange(len(images), dtype=np.int64), **{**settings, **options})
+    settings = {"batch_size": 5, "augmentation": PLAIN, "device": "cpu"}
+    return TrainLoader(images, np.arange(len(images), dtype=np.int64), **{**settings, **options})
 
 
 def held(batch: torch.Tensor) -> list[int]:
@@ -51,7 +57,7 @@ def test_an_epoch_shows_each_image_once_with_its_label():
 
 def test_an_epoch_follows_from_its_seed_alone():
     images = np.random.default_rng(0).integers(0, 256, (40, 3, 16, 8), dtype=np.uint8)
-    loader = train_loader(images, flip=0.5, pad=2, erasing=0.5)
+    loader = train_loader(images, augmentation=replace(PLAIN, flip=0.5, pad=2, erasing=0.5))
 
     def epoch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         images, labels = zip(*loader.epoch(seed), strict=True)
@@ -79,7 +85,7 @@ def test_a_mapped_array_serves_as_well(tmp_path):
 
 
 def test_the_sample_is_fixed_and_not_augmented():
-    loader = train_loader(flip=1.0, pad=4, erasing=1.0)
+    loader = train_loader(augmentation=replace(PLAIN, flip=1.0, pad=4, erasing=1.0))
     first, again = list(loader.sample(12, seed=1)), list(loader.sample(12, seed=1))
     assert [len(labels) for _, labels in first] == [5, 5, 2]
     for (images, labels), (same, _) in zip(first, again, strict=True):
@@ -117,7 +123,7 @@ def test_an_error_in_the_thread_reaches_the_caller():
         yield 1
         raise InputError("a broken image")
 
-    items = prefetched(produce)
+    items = prefetch(produce)
     assert next(items) == 1
     with pytest.raises(InputError, match="a broken image"):
         next(items)
@@ -135,7 +141,7 @@ def test_one_item_is_made_in_advance_and_no_more():
                 second.set()
             yield item
 
-    items = prefetched(produce)
+    items = prefetch(produce)
     assert next(items) == 0
     assert second.wait(timeout=10)  # made while nobody asked for it
     assert list(items) == list(range(1, 10)) and made == list(range(10))
@@ -152,9 +158,6 @@ def test_test_images_come_in_order_and_unchanged(tmp_path):
     assert torch.equal(torch.cat(list(loader)), torch.cat(batches))
 
 
-ALL_STEPS = {"flip": 0.5, "pad": 2, "erasing": 0.5, "jitter": Jitter(0.3, 0.3, 0.3, 0.1), "policy": "randaugment"}
-
-
 def noise(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 3, 16, 8), dtype=np.uint8)
 
@@ -165,9 +168,7 @@ def test_shares_of_all_processes_are_the_batches_of_one(name, world):
     labels = np.arange(40, dtype=np.int64) % 14  # some identities have 2 images, for shares of 4
     descriptors = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)) if name == "mined" else None
     sampler = Sampler(name, instances=4, negatives=2)
-    loader = TrainLoader(
-        noise(40), labels, batch_size=12, mean=MEAN, std=STD, device="cpu", sampler=sampler, **ALL_STEPS
-    )
+    loader = TrainLoader(noise(40), labels, 12, ALL_STEPS, "cpu", sampler)
     alone = list(loader.epoch(4, descriptors))
     shares = [list(loader.epoch(4, descriptors, rank=rank, world=world)) for rank in range(world)]
     assert len(alone) == len(loader) > 1
@@ -181,7 +182,7 @@ def test_shares_of_all_processes_are_the_batches_of_one(name, world):
 def test_an_image_is_augmented_alike_in_batches_of_any_size_and_order():
     small, large = ({}, {})
     for found, size in ((small, 4), (large, 20)):
-        loader = train_loader(noise(40), batch_size=size, **ALL_STEPS)
+        loader = train_loader(noise(40), batch_size=size, augmentation=ALL_STEPS)
         for images, labels in loader.epoch(9):
             found |= dict(zip(labels.tolist(), images, strict=True))
     assert len(small) == len(large) == 40
@@ -189,31 +190,26 @@ def test_an_image_is_augmented_alike_in_batches_of_any_size_and_order():
 
 
 def test_an_image_shown_twice_is_not_shown_in_the_same_guise():
-    loader = TrainLoader(
-        noise(4), np.arange(4) // 2, batch_size=8, mean=MEAN, std=STD, device="cpu", sampler=Sampler("identity"),
-        **{**ALL_STEPS, "flip": 0.0},
-    )  # fmt: skip
+    loader = TrainLoader(noise(4), np.arange(4) // 2, 8, replace(ALL_STEPS, flip=0.0), "cpu", Sampler("identity"))
     ((images, _),) = loader.epoch(0)
     assert len({tuple(image.flatten().tolist()) for image in images}) == 8
 
 
 @pytest.mark.parametrize("name", ["shuffled", "identity"])
 def test_an_epoch_goes_on_from_any_batch(name):
-    loader = TrainLoader(
-        noise(30), np.arange(30) % 7, batch_size=8, mean=MEAN, std=STD, device="cpu",
-        sampler=Sampler(name), paths=[f"{number}.jpg" for number in range(30)], **ALL_STEPS,
-    )  # fmt: skip
+    paths = [f"{number}.jpg" for number in range(30)]
+    loader = TrainLoader(noise(30), np.arange(30) % 7, 8, ALL_STEPS, "cpu", Sampler(name), paths)
     whole = list(loader.epoch(3))
     for (images, labels), (others, same) in zip(whole[2:], loader.epoch(3, start=2), strict=True):
         assert torch.equal(images, others) and torch.equal(labels, same)
     for number, (_, labels) in enumerate(whole):
-        files = loader.names(3, number)
+        files = loader.batch_paths(3, number)
         assert [int(file[:-4]) % 7 for file in files] == labels.tolist()
-        assert loader.names(3, number, rank=0, world=2) + loader.names(3, number, rank=1, world=2) == files
+        assert loader.batch_paths(3, number, rank=0, world=2) + loader.batch_paths(3, number, rank=1, world=2) == files
 
 
 def test_more_processes_than_a_batch_has_parts_are_refused():
-    with pytest.raises(InputError, match="a batch of 5 images, 1 of which belong together, cannot be shared by 6"):
+    with pytest.raises(InputError, match="a batch of 5 images in groups of 1 cannot be split among 6"):
         list(train_loader().epoch(0, rank=0, world=6))
     with pytest.raises(ValueError, match="no process 2 among 2"):
         list(train_loader().epoch(0, rank=2, world=2))
@@ -223,7 +219,7 @@ def test_what_does_not_fit_together_is_refused():
     with pytest.raises(InputError, match="uint8"):
         train_loader(numbered().astype(np.float32))
     with pytest.raises(InputError, match="23 images need as many int64 labels, not int64"):
-        TrainLoader(numbered(), np.arange(22), 5, 0.0, 0, 0.0, MEAN, STD, "cpu")
+        TrainLoader(numbered(), np.arange(22), 5, PLAIN, "cpu")
     with pytest.raises(InputError, match="batch size 0"):
         train_loader(batch_size=0)
     with pytest.raises(InputError, match="no training image"):

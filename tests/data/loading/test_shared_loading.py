@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from reid.data.images.pixels import DecodedImages, ImageFiles, rows_of
+from reid.data.augmentation.augment import Augmentation
+from reid.data.images.pixels import DecodedImages, ImageFiles, slice_images
 from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.data.loading.samplers import Sampler
 from reid.errors import InputError
@@ -17,9 +18,7 @@ LOOK = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "device": "cpu"}
 
 def train_loader(batch: int, sampler: Sampler, count: int = 11) -> TrainLoader:
     labels = np.arange(count) % 3
-    return TrainLoader(
-        images=PIXELS[:count], labels=labels, batch_size=batch, flip=0.5, pad=0, erasing=0.0, sampler=sampler, **LOOK
-    )
+    return TrainLoader(PIXELS[:count], labels, batch, Augmentation(LOOK["mean"], LOOK["std"], flip=0.5), "cpu", sampler)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 9])
@@ -28,12 +27,12 @@ def test_shares_of_a_gallery_are_its_batches(world: int) -> None:
     whole = TestLoader(
         images=PIXELS, identities=numbers, cameras=numbers, paths=[str(n) for n in numbers], batch_size=3, **LOOK
     )
-    shares = [whole.share(rank, world) for rank in range(world)]
+    shares = [whole.shard(rank, world) for rank in range(world)]
     given = [batch for share in shares for batch in share]
     assert all(torch.equal(a, b) for a, b in zip(given, whole, strict=True))
     assert [path for share in shares for path in share.paths] == whole.paths
     assert np.concatenate([share.identities for share in shares]).tolist() == numbers.tolist()
-    part = whole.between(2, 7)
+    part = whole.slice(2, 7)
     assert part.cameras.tolist() == [2, 3, 4, 5, 6] and torch.equal(torch.cat(list(part)), torch.cat(list(whole))[2:7])
 
 
@@ -57,20 +56,20 @@ def test_parts_of_a_sample_are_its_batches(world: int) -> None:
     ],
 )
 def test_shares_are_the_sizes_that_come(loader: TrainLoader, world: int, expected: tuple[int, ...]) -> None:
-    assert loader.shares(world) == expected
-    descriptors = torch.randn(11, 2) if loader.mines else None
+    assert loader.shard_sizes(world) == expected
+    descriptors = torch.randn(11, 2) if loader.needs_descriptors else None
     for rank in range(world):
         sizes = {len(labels) for _, labels in loader.epoch(3, descriptors, rank=rank, world=world)}
         assert sizes == {expected[rank]}
 
 
 def test_more_processes_than_belong_together() -> None:
-    with pytest.raises(InputError, match="a batch of 9 images, 3 of which belong together, cannot be shared by 4"):
-        train_loader(9, Sampler("identity", instances=3)).shares(4)
+    with pytest.raises(InputError, match="a batch of 9 images in groups of 3 cannot be split among 4"):
+        train_loader(9, Sampler("identity", instances=3)).shard_sizes(4)
 
 
 def test_what_is_broken_keeps_its_place() -> None:
-    part = rows_of(DecodedImages(PIXELS, {1: "a", 4: "b", 9: "c"}), 3, 9)
-    assert isinstance(part, DecodedImages) and part.broken == {1: "b"} and len(part) == 6
-    files = rows_of(ImageFiles(["a", "b", "c"], (4, 2)), 1, 3)
+    part = slice_images(DecodedImages(PIXELS, {1: "a", 4: "b", 9: "c"}), 3, 9)
+    assert isinstance(part, DecodedImages) and part.corrupt == {1: "b"} and len(part) == 6
+    files = slice_images(ImageFiles(["a", "b", "c"], (4, 2)), 1, 3)
     assert isinstance(files, ImageFiles) and files.paths == ["b", "c"] and files.size == (4, 2)

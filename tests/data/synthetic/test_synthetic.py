@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid.data.synthetic import dataset, draw_dataset
-from reid.data.synthetic.appearance import PATTERN_SHARES, TOP_SHARES, Appearance, draw_appearance
+from reid.data.synthetic import dataset, generate_dataset
+from reid.data.synthetic.appearance import PATTERN_SHARES, TOP_SHARES, Appearance, sample_appearance
 from reid.data.synthetic.dataset import count
-from reid.data.synthetic.drawing import World
-from reid.data.synthetic.layout import FOLDERS, PARTS, Picture, plan, share_out
+from reid.data.synthetic.layout import FOLDERS, PARTS, ImageSpec, plan_images, random_partition
+from reid.data.synthetic.rendering import Renderer
 from reid.data.synthetic.sheet import contact_sheet
 from reid.errors import InputError
 
@@ -39,7 +39,7 @@ def layout(request: pytest.FixtureRequest) -> str:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The size tiny in both layouts."""
     folder = tmp_path_factory.mktemp("drawn")
-    return {name: draw_dataset(folder / name, size="tiny", layout=name, progress=False) for name in NAMES}
+    return {name: generate_dataset(folder / name, size="tiny", layout=name, progress=False) for name in NAMES}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -53,28 +53,28 @@ def labels(folder: Path, layout: str) -> list[tuple[int, int]]:
 
 
 def test_two_drawings_are_the_same_bytes(drawn: dict[str, Path], tmp_path: Path) -> None:
-    again = draw_dataset(tmp_path / "again", size="tiny", progress=False)
+    again = generate_dataset(tmp_path / "again", size="tiny", progress=False)
     assert contents(again) == contents(drawn["market"])
 
 
 def test_one_image_alone_is_the_same_bytes(drawn: dict[str, Path]) -> None:
-    pictures = plan("tiny", "market", 0)
+    pictures = plan_images("tiny", "market", 0)
     for picture in (pictures[-1], pictures[40], pictures[0]):
         path = drawn["market"] / FOLDERS["market"] / picture.part / picture.name
-        assert World(0).jpeg(picture) == path.read_bytes()
+        assert Renderer(0).jpeg(picture) == path.read_bytes()
 
 
 def test_the_order_of_drawing_does_not_matter(drawn: dict[str, Path]) -> None:
-    world = World(0)
-    for picture in reversed(plan("tiny", "market", 0)[::9]):
+    renderer = Renderer(0)
+    for picture in reversed(plan_images("tiny", "market", 0)[::9]):
         path = drawn["market"] / FOLDERS["market"] / picture.part / picture.name
-        assert world.jpeg(picture) == path.read_bytes()
+        assert renderer.jpeg(picture) == path.read_bytes()
 
 
 def test_another_seed_draws_other_people() -> None:
-    picture = Picture(PARTS["train"], "0001_c1s1_000001_01.jpg", 1, 1, 1, "person", 0)
-    assert World(0).jpeg(picture) != World(1).jpeg(picture)
-    assert World(0).person(1) != World(1).person(1)
+    picture = ImageSpec(PARTS["train"], "0001_c1s1_000001_01.jpg", 1, 1, 1, "person", 0)
+    assert Renderer(0).jpeg(picture) != Renderer(1).jpeg(picture)
+    assert Renderer(0).person(1) != Renderer(1).person(1)
 
 
 def test_no_two_images_are_the_same(drawn: dict[str, Path]) -> None:
@@ -108,7 +108,7 @@ def test_images_are_jpeg_of_the_size_of_market1501(drawn: dict[str, Path], layou
 
 @pytest.mark.parametrize("size", ["tiny", "demo", "market"])
 def test_every_query_has_a_match_in_another_camera(size: str, layout: str) -> None:
-    pictures = plan(size, layout, 3)
+    pictures = plan_images(size, layout, 3)
     assert len({(picture.part, picture.name) for picture in pictures}) == len(pictures)
     seen: dict[int, set[int]] = {}
     for picture in pictures:
@@ -126,7 +126,7 @@ def test_every_query_has_a_match_in_another_camera(size: str, layout: str) -> No
 
 
 def test_plan_of_size_market_has_the_official_counts() -> None:
-    counts = count(plan("market", "market", 0))
+    counts = count(plan_images("market", "market", 0))
     none = {"junk": 0, "distractors": 0, "lone": 0}
     assert counts["train"] == {"images": 12936, "identities": 751, "cameras": 6, **none}
     assert counts["query"] == {"images": 3368, "identities": 750, "cameras": 6, **none}
@@ -135,7 +135,7 @@ def test_plan_of_size_market_has_the_official_counts() -> None:
 
 
 def test_plan_of_size_market_has_the_official_counts_of_duke() -> None:
-    counts = count(plan("market", "duke", 0))
+    counts = count(plan_images("market", "duke", 0))
     quantities = ("images", "identities", "cameras", "junk", "distractors")
     assert [counts["train"][name] for name in quantities] == [16522, 702, 8, 0, 0]
     assert [counts["query"][name] for name in quantities] == [2228, 702, 8, 0, 0]
@@ -143,18 +143,18 @@ def test_plan_of_size_market_has_the_official_counts_of_duke() -> None:
 
 
 def test_the_plan_depends_on_the_seed_alone() -> None:
-    assert plan("demo", "market", 5) == plan("demo", "market", 5)
-    assert {p.name for p in plan("demo", "market", 5)} != {p.name for p in plan("demo", "market", 6)}
+    assert plan_images("demo", "market", 5) == plan_images("demo", "market", 5)
+    assert {p.name for p in plan_images("demo", "market", 5)} != {p.name for p in plan_images("demo", "market", 6)}
 
 
 def test_share_out_gives_everything_and_leaves_nobody_out() -> None:
     for total, receivers in ((8, 8), (100, 7), (12936, 2700)):
-        shares = share_out(np.random.default_rng(total), total, receivers)
+        shares = random_partition(np.random.default_rng(total), total, receivers)
         assert len(shares) == receivers and sum(shares) == total and min(shares) >= 1
 
 
 def test_wardrobe_is_skewed() -> None:
-    people = [draw_appearance(np.random.default_rng(number)) for number in range(600)]
+    people = [sample_appearance(np.random.default_rng(number)) for number in range(600)]
     plain = sum(person.top.pattern == "plain" for person in people) / len(people)
     assert abs(plain - dict(PATTERN_SHARES)["plain"]) < 0.08
     colorless = sum(max(person.top.color) - min(person.top.color) < 60 for person in people) / len(people)
@@ -162,14 +162,14 @@ def test_wardrobe_is_skewed() -> None:
     assert sum(share for _, share in TOP_SHARES) == pytest.approx(1.0)
 
 
-def torso(world: World, subject: int, camera: int, index: int) -> np.ndarray:
+def torso(renderer: Renderer, subject: int, camera: int, index: int) -> np.ndarray:
     """Mean color (3,) of the middle of the chest."""
-    picture = Picture(PARTS["train"], "", subject, camera, subject, "person", index)
-    image = np.asarray(Image.open(io.BytesIO(world.jpeg(picture))), dtype=float)
+    picture = ImageSpec(PARTS["train"], "", subject, camera, subject, "person", index)
+    image = np.asarray(Image.open(io.BytesIO(renderer.jpeg(picture))), dtype=float)
     return image[34:52, 27:37].mean(axis=(0, 1))
 
 
-def dressed(world: World, wanted: str) -> int:
+def dressed(renderer: Renderer, wanted: str) -> int:
     """The first identity in a plain red or a plain blue top, without jacket or bag."""
 
     def fits(person: Appearance) -> bool:
@@ -177,14 +177,14 @@ def dressed(world: World, wanted: str) -> int:
         color = red > green + 90 and red > blue + 90 if wanted == "red" else blue > red + 60 and blue > green + 30
         return color and person.top.pattern == "plain" and person.jacket is None and person.bag == "none"
 
-    return next(number for number in range(1, 2000) if fits(world.person(number)))
+    return next(number for number in range(1, 2000) if fits(renderer.person(number)))
 
 
 def test_identity_shows_in_the_picture() -> None:
-    world = World(0)
-    red, blue = dressed(world, "red"), dressed(world, "blue")
+    renderer = Renderer(0)
+    red, blue = dressed(renderer, "red"), dressed(renderer, "blue")
     images = [(who, camera, index) for who in (red, blue) for camera in (1, 2, 3) for index in range(3)]
-    colors = np.array([torso(world, *image) for image in images])
+    colors = np.array([torso(renderer, *image) for image in images])
     tone = colors[:, 0] - colors[:, 2]  # red against blue
     assert np.median(tone[:9]) > np.median(tone[9:]) + 40
     distances = np.linalg.norm(colors[:9, None] - colors, axis=2)
@@ -193,11 +193,11 @@ def test_identity_shows_in_the_picture() -> None:
 
 
 def test_cameras_change_the_picture_of_the_same_person() -> None:
-    world = World(0)
+    renderer = Renderer(0)
 
     def mean(camera: int, index: int) -> np.ndarray:
-        picture = Picture(PARTS["train"], "", 7, camera, 7, "person", index)
-        return np.asarray(Image.open(io.BytesIO(world.jpeg(picture))), dtype=float).mean(axis=(0, 1))
+        picture = ImageSpec(PARTS["train"], "", 7, camera, 7, "person", index)
+        return np.asarray(Image.open(io.BytesIO(renderer.jpeg(picture))), dtype=float).mean(axis=(0, 1))
 
     means = np.array([[mean(camera, index) for index in range(4)] for camera in range(1, 7)])
     within = means.std(axis=1).mean()
@@ -206,11 +206,11 @@ def test_cameras_change_the_picture_of_the_same_person() -> None:
 
 
 def test_strangers_and_clutter_are_not_the_identities() -> None:
-    pictures = plan("demo", "market", 0)
+    pictures = plan_images("demo", "market", 0)
     assert all(picture.subject < 0 for picture in pictures if picture.identity == 0)
     kinds = {identity: {p.kind for p in pictures if p.identity == identity} for identity in (-1, 0)}
     assert kinds == {-1: {"cut", "clutter"}, 0: {"person", "clutter"}}
-    assert World(0).person(1) != World(0).person(-1)
+    assert Renderer(0).person(1) != Renderer(0).person(-1)
 
 
 @pytest.fixture
@@ -218,45 +218,45 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Drawing stops with Ctrl-C at the sixth image."""
     done: list[str] = []
 
-    def jpeg(world: World, picture: Picture) -> bytes:
+    def jpeg(renderer: Renderer, picture: ImageSpec) -> bytes:
         if len(done) == 5:
             raise KeyboardInterrupt
         done.append(picture.name)
         return b"image"
 
-    monkeypatch.setattr(World, "jpeg", jpeg)
+    monkeypatch.setattr(Renderer, "jpeg", jpeg)
     yield done
 
 
 def test_interrupted_drawing_leaves_nothing(tmp_path: Path, interrupted: list[str]) -> None:
     with pytest.raises(KeyboardInterrupt):
-        draw_dataset(tmp_path / "set", size="tiny", progress=False)
+        generate_dataset(tmp_path / "set", size="tiny", progress=False)
     assert len(interrupted) == 5
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_drawing_leaves_an_empty_folder_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(world: World, picture: Picture) -> bytes:
+    def full(renderer: Renderer, picture: ImageSpec) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(World, "jpeg", full)
+    monkeypatch.setattr(Renderer, "jpeg", full)
     (tmp_path / "set").mkdir()
     with pytest.raises(OSError, match="No space"):
-        draw_dataset(tmp_path / "set", size="tiny", progress=False)
+        generate_dataset(tmp_path / "set", size="tiny", progress=False)
     assert [path.name for path in tmp_path.rglob("*")] == ["set"]
 
 
 def test_the_same_dataset_is_not_drawn_again(drawn: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "World", None)
-    assert draw_dataset(drawn["duke"], size="tiny", layout="duke", progress=False) == drawn["duke"]
+    monkeypatch.setattr(dataset, "Renderer", None)
+    assert generate_dataset(drawn["duke"], size="tiny", layout="duke", progress=False) == drawn["duke"]
 
 
 def test_another_dataset_in_the_way_is_refused(drawn: dict[str, Path]) -> None:
     before = contents(drawn["market"])
     with pytest.raises(InputError, match=r"seed 0 instead of 4"):
-        draw_dataset(drawn["market"], size="tiny", seed=4, progress=False)
+        generate_dataset(drawn["market"], size="tiny", seed=4, progress=False)
     with pytest.raises(InputError, match=r"size 'tiny' instead of 'demo'"):
-        draw_dataset(drawn["market"], size="demo", progress=False)
+        generate_dataset(drawn["market"], size="demo", progress=False)
     assert contents(drawn["market"]) == before
 
 
@@ -266,7 +266,7 @@ def test_a_dataset_with_missing_images_is_refused(drawn: dict[str, Path]) -> Non
     image.unlink()
     try:
         with pytest.raises(InputError, match="query holds 23 images instead of 24"):
-            draw_dataset(drawn["market"], size="tiny", progress=False)
+            generate_dataset(drawn["market"], size="tiny", progress=False)
     finally:
         image.write_bytes(data)
 
@@ -274,9 +274,9 @@ def test_a_dataset_with_missing_images_is_refused(drawn: dict[str, Path]) -> Non
 def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="something else"):
-        draw_dataset(tmp_path, size="tiny", progress=False)
+        generate_dataset(tmp_path, size="tiny", progress=False)
     with pytest.raises(InputError, match="is a file"):
-        draw_dataset(tmp_path / "notes.txt", size="tiny", progress=False)
+        generate_dataset(tmp_path / "notes.txt", size="tiny", progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -284,7 +284,7 @@ def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
 def test_unknown_size_layout_or_seed_is_refused(wrong: dict[str, object], tmp_path: Path) -> None:
     arguments: dict[str, object] = {"size": "tiny", **wrong}
     with pytest.raises(InputError, match=str(next(iter(wrong.values())))):
-        draw_dataset(tmp_path / "set", progress=False, **arguments)  # type: ignore[arg-type]
+        generate_dataset(tmp_path / "set", progress=False, **arguments)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reid.data.loading.user_images import GivenImages
+from reid.data.loading.user_images import ImageList
 from reid.errors import InputError
 from reid.inference.export.exporter import export_network
 from reid.inference.export.files import write_export
@@ -147,7 +147,7 @@ def test_real_crops(osnet: ReidNetwork, exported: Exported, real_data: Path) -> 
     with zipfile.ZipFile(real_data / "Market-1501-v15.09.15.zip") as archive:
         names = sorted(name for name in archive.namelist() if "/query/" in name and name.endswith(".jpg"))[:180:30]
         crops = [Image.open(io.BytesIO(archive.read(name))) for name in names]
-    images = GivenImages(crops, SIZE, threads=1)
+    images = ImageList(crops, SIZE, threads=1)
     pixels = torch.from_numpy(np.stack([images.decode(number) for number in range(len(images))]))
     wanted = by_hand(osnet, pixels, metadata.interface.mean, metadata.interface.std)
     for format, run in exported.runners.items():

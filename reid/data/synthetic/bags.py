@@ -14,7 +14,7 @@ from reid.data.synthetic.shapes import Canvas, capsule, profile
 from reid.data.synthetic.skeleton import Point, Projection
 
 
-def parts(canvas: Canvas, person: Appearance, view: Projection) -> list[tuple[float, Callable[[], None]]]:
+def bag_parts(canvas: Canvas, person: Appearance, view: Projection) -> list[tuple[float, Callable[[], None]]]:
     """What is worn on the trunk, with its place in the drawing order (see `figure.Part`)."""
     if person.bag == "backpack":
         order = -0.3 if view.cos > 0.0 else 0.35 if view.cos < -0.5 else 0.2

@@ -10,23 +10,23 @@ from functools import lru_cache, partial
 import numpy as np
 from PIL import Image
 
-from reid.data.synthetic.appearance import Appearance, Color, draw_appearance, pick
+from reid.data.synthetic.appearance import Appearance, Color, pick, sample_appearance
 from reid.data.synthetic.background import cloud
 from reid.data.synthetic.clothing import level, plain
-from reid.data.synthetic.figure import draw_figure
-from reid.data.synthetic.layout import PARTS, Picture
-from reid.data.synthetic.scene import HEIGHT, WIDTH, Camera, Shot, Walk, draw_camera, draw_shot, draw_walk
-from reid.data.synthetic.seeding import VERSION, Thing, generator
+from reid.data.synthetic.figure import render_figure
+from reid.data.synthetic.layout import PARTS, ImageSpec
+from reid.data.synthetic.scene import HEIGHT, WIDTH, Camera, Shot, Walk, sample_camera, sample_shot, sample_walk
+from reid.data.synthetic.seeding import VERSION, Stream, generator
 from reid.data.synthetic.shapes import Canvas, Light, capsule, ellipsoid, profile
 from reid.data.synthetic.skeleton import Placement
 
-__all__ = ["SCALE", "VERSION", "World"]
+__all__ = ["SCALE", "VERSION", "Renderer"]
 
 SCALE = 1.25
 """Canvas pixels per pixel of the final image."""
 
 
-class World:
+class Renderer:
     """Everything one seed decides, drawn when first asked for.
 
     Each thing has a random generator of its own (see `seeding`), so any image can be drawn alone and comes out as the
@@ -35,7 +35,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        tiles = generator(seed, Thing.TILES)
+        tiles = generator(seed, Stream.TILES)
         rows, columns = round(HEIGHT * SCALE), round(WIDTH * SCALE)
         folds = cloud(tiles, 3 * rows, 3 * columns, (3 * rows // 5, 3 * columns // 9))
         self._folds = folds + 0.5 * cloud(tiles, 3 * rows, 3 * columns, (3 * rows // 14, 3 * columns // 12))
@@ -45,21 +45,21 @@ class World:
         self.walk = lru_cache(maxsize=16)(self._walk)
 
     def _camera(self, number: int) -> Camera:
-        return draw_camera(generator(self.seed, Thing.CAMERA, number), SCALE)
+        return sample_camera(generator(self.seed, Stream.CAMERA, number), SCALE)
 
     def _person(self, subject: int) -> Appearance:
-        return draw_appearance(generator(self.seed, *_who(subject)))
+        return sample_appearance(generator(self.seed, *_who(subject)))
 
     def _walk(self, subject: int, camera: int) -> Walk:
-        return draw_walk(generator(self.seed, Thing.WALK, *_who(subject), camera), self.camera(camera))
+        return sample_walk(generator(self.seed, Stream.WALK, *_who(subject), camera), self.camera(camera))
 
-    def jpeg(self, picture: Picture) -> bytes:
+    def jpeg(self, picture: ImageSpec) -> bytes:
         """The image as it is written, HEIGHT x WIDTH."""
         part = tuple(PARTS.values()).index(picture.part)
-        rng = generator(self.seed, Thing.IMAGE, part, *_who(picture.subject), picture.camera, picture.index)
+        rng = generator(self.seed, Stream.IMAGE, part, *_who(picture.subject), picture.camera, picture.index)
         camera = self.camera(picture.camera)
         walk = self.walk(picture.subject, picture.camera)
-        shot = draw_shot(rng, camera, walk, SCALE)
+        shot = sample_shot(rng, camera, walk, SCALE)
         if picture.kind == "cut":
             shot = dataclasses.replace(shot, place=_badly_cut(rng, shot.place))
         canvas = self._canvas(rng, camera, shot)
@@ -67,7 +67,7 @@ class World:
             if shot.bystander:
                 self._stranger(rng, canvas, shot, behind=True)
             _ground_shadow(canvas, shot.place, camera.light)
-            draw_figure(canvas, self.person(picture.subject), shot.pose, shot.place)
+            render_figure(canvas, self.person(picture.subject), shot.pose, shot.place)
             if shot.occluded:
                 self._occlude(rng, canvas, shot)
         return self._develop(rng, canvas.pixels, camera, shot)
@@ -94,7 +94,7 @@ class World:
             middle=canvas.width * (0.5 + side * aside),
             feet=shot.place.feet + (size - 1.0) * 0.35 * canvas.height,
         )
-        draw_figure(canvas, draw_appearance(rng), pose, place)
+        render_figure(canvas, sample_appearance(rng), pose, place)
 
     def _occlude(self, rng: np.random.Generator, canvas: Canvas, shot: Shot) -> None:
         kind = pick(rng, (("stranger", 0.35), ("post", 0.2), ("crate", 0.2), ("bush", 0.25)))
@@ -139,9 +139,9 @@ class World:
         return encoded.getvalue()
 
 
-def _who(subject: int) -> tuple[Thing, int]:
+def _who(subject: int) -> tuple[Stream, int]:
     """An identity (subject > 0) or a stranger (subject < 0), who is in no other image."""
-    return Thing.IDENTITY if subject > 0 else Thing.STRANGER, abs(subject)
+    return Stream.IDENTITY if subject > 0 else Stream.STRANGER, abs(subject)
 
 
 def _leaf(color: np.ndarray, right: np.ndarray, down: np.ndarray, toward: np.ndarray) -> np.ndarray:
