@@ -39,7 +39,7 @@ def main() -> None:
 def _index(folder: Path, arguments: argparse.Namespace) -> None:
     import numpy as np
 
-    from reid.search.gallery import Gallery, find, read_names, read_snapshot, update
+    from reid.search.gallery import Gallery, list_crops, read_snapshot, search_index, update_index
 
     random = np.random.default_rng(0)
 
@@ -52,7 +52,7 @@ def _index(folder: Path, arguments: argparse.Namespace) -> None:
 
     def bring_up() -> None:
         with Gallery.open_or_create(folder / "index", model_id="random", dim=arguments.width) as gallery:
-            update(gallery, read_names(crops, "{identity}/c{camera}_{time}"), embed, progress=False)
+            update_index(gallery, list_crops(crops, "{identity}/c{camera}_{time}"), embed, progress=False)
 
     print(f"{arguments.crops:,} crops of 3 kB, {arguments.width} numbers, {arguments.threads} thread(s)\n")
     print("| | |\n|---|---|")
@@ -64,8 +64,8 @@ def _index(folder: Path, arguments: argparse.Namespace) -> None:
     snapshot = read_snapshot(folder / "index")
     print(f"| open to search | {time.perf_counter() - start:.2f} s |")
     queries = embed([""] * arguments.queries)
-    find(snapshot, queries[:1], 10)  # brings the files into memory
-    seconds = [_seconds(lambda q=query: find(snapshot, q[None], 10)) for query in queries]  # type: ignore[misc]
+    search_index(snapshot, queries[:1], 10)  # brings the files into memory
+    seconds = [_seconds(lambda q=query: search_index(snapshot, q[None], 10)) for query in queries]  # type: ignore[misc]
     print(f"| one search, exact, median | {1e3 * statistics.median(seconds):.1f} ms |")
 
 

@@ -1,4 +1,4 @@
-"""A small index of drawn people, a random network that tells them apart by color, and a server in a thread."""
+"""A small index of synthetic people, a random network that distinguishes them by color, and a server in a thread."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ COLORS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (210, 210, 40))
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """weights: a checkpoint. crops: the folder that was indexed; index: what was made of it."""
+class SampleIndex:
+    """An index with its model: `weights` is a checkpoint, `crops` the indexed folder, `index` the folder of the index."""
 
     embedder: Embedder
     weights: Path
@@ -40,7 +40,7 @@ class Drawn:
 
 
 def person(identity: int, seed: int, size: tuple[int, int] = (64, 128)) -> Image.Image:
-    """A colored figure with some noise; those of one identity are alike."""
+    """Generate a colored figure with some noise; images of one identity are similar."""
     width, height = size
     pixels = np.full((height, width, 3), 128.0)
     pixels[height // 8 :, width // 4 : -width // 4] = COLORS[identity % len(COLORS)]
@@ -48,14 +48,15 @@ def person(identity: int, seed: int, size: tuple[int, int] = (64, 128)) -> Image
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def encode_image(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """Encode an image as a file."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def draw_index(folder: Path, *, identities: int = 4, cameras: int = 3) -> Drawn:
-    """`identities` people, 1.., before each of `cameras` cameras, 1.., at the times 100 * camera + identity."""
+def build_sample_index(folder: Path, *, identities: int = 4, cameras: int = 3) -> SampleIndex:
+    """Index one image per identity (1, 2, ...) and camera (1, 2, ...), taken at the time 100 * camera + identity."""
     crops = folder / "crops"
     crops.mkdir(parents=True)
     for identity in range(identities):
@@ -68,42 +69,42 @@ def draw_index(folder: Path, *, identities: int = 4, cameras: int = 3) -> Drawn:
     weights = folder / "model.pth"
     save_checkpoint(weights, {"model": network.state_dict(), "config": config.dump(), "num_classes": 5})
     embedder = Embedder.load(weights, device="cpu")
-    drawn = Drawn(embedder, weights, crops, folder / "index")
-    reindex(drawn)
-    return drawn
+    sample = SampleIndex(embedder, weights, crops, folder / "index")
+    reindex(sample)
+    return sample
 
 
-def reindex(drawn: Drawn, *, compact: bool = False) -> None:
-    """What tools/index.py does."""
-    embedder = drawn.embedder
-    notes = {"root": str(drawn.crops), "weights": str(drawn.weights), "feature": embedder.feature, "flip": False}
+def reindex(sample: SampleIndex, *, compact: bool = False) -> None:
+    """Update the index as tools/index.py does."""
+    embedder = sample.embedder
+    metadata = {"root": str(sample.crops), "weights": str(sample.weights), "feature": embedder.feature, "flip": False}
     with gallery.Gallery.open_or_create(
-        drawn.index, model_id=embedder.model_id, dim=embedder.dim, shard=None, notes=notes
+        sample.index, model_id=embedder.model_id, dim=embedder.dim, metadata=metadata
     ) as index:
-        gallery.update(index, gallery.read_names(drawn.crops, PATTERN), embedder.embed, progress=False)
+        gallery.update_index(index, gallery.list_crops(sample.crops, PATTERN), embedder.embed, progress=False)
         if compact:
             index.compact()
 
 
 def calibrated(embedder: Embedder) -> Embedder:
-    """With a probability of 1/2 at the distance 0.5."""
+    """Return a model with a calibration whose probability is 1/2 at the distance 0.5."""
     threshold = Threshold(0.01, 0.25, 0.2, 0.3, 0.9, 0.8, 0.95)
     curve = Curve("logistic", (8.0, -4.0), 0.5)
-    known = Calibration(embedder.model_id, "drawn people", 10, 90, 4, (threshold,), (), (), curve)
+    known = Calibration(embedder.model_id, "synthetic people", 10, 90, 4, (threshold,), (), (), curve)
     return dataclasses.replace(embedder, calibration=known)
 
 
 @contextlib.contextmanager
 def serving(app: Any) -> Iterator[str]:
-    """The address of the app, served from a thread of this process."""
-    from reid.search.serve.server import address, bind, make_server
+    """Serve an app from a thread of this process; yields its URL."""
+    from reid.search.serve.server import bind, make_server, page_url
 
-    with bind("127.0.0.1", 0) as listening:
+    with bind("127.0.0.1", 0) as listener:
         server = make_server(app)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
-            yield address(listening)
+            yield page_url(listener)
         finally:
             server.should_exit = True
             thread.join(10)
@@ -111,11 +112,11 @@ def serving(app: Any) -> Iterator[str]:
 
 
 def talk(port: int, message: bytes, *, wait: float = 5.0) -> bytes:
-    """All that a server answers to these bytes until it closes, or is silent for `wait` seconds."""
-    with socket.create_connection(("127.0.0.1", port), timeout=wait) as line:
-        line.sendall(message)
-        found = b""
+    """Send raw bytes and return the reply until the server closes the connection or is silent for `wait` seconds."""
+    with socket.create_connection(("127.0.0.1", port), timeout=wait) as connection:
+        connection.sendall(message)
+        reply = b""
         with contextlib.suppress(OSError):
-            while piece := line.recv(65536):
-                found += piece
-        return found
+            while chunk := connection.recv(65536):
+                reply += chunk
+        return reply

@@ -1,4 +1,4 @@
-"""Who is this? The most similar images of an index, in the terminal and as a page."""
+"""Find the most similar images of an index, shown in the terminal and as a page."""
 
 from __future__ import annotations
 
@@ -22,81 +22,92 @@ def main() -> None:
         check_available()
     snapshot = gallery.read_snapshot(arguments.index)
     if not snapshot.crops:
-        raise InputError(f"{arguments.index}: holds no image yet")
-    # Told before the model is loaded.
-    among = snapshot.chosen(arguments.camera or (), _period(arguments.time))
-    notes = snapshot.notes
+        raise InputError(f"{arguments.index}: the index is empty; add images with tools/index.py")
+    # Before the model is loaded, so that errors show at once.
+    mask = snapshot.filter_mask(arguments.camera or (), _parse_range(arguments.time))
+    metadata = snapshot.metadata
     embedder = Embedder.load(
-        arguments.weights or notes["weights"], device=arguments.device, feature=notes["feature"], flip=notes["flip"]
+        arguments.weights or metadata["weights"],
+        device=arguments.device,
+        feature=metadata["feature"],
+        flip=metadata["flip"],
     )
-    gallery.check_model(snapshot, embedder.model_id, embedder.dim)
+    snapshot.check_model(embedder.model_id, embedder.dim)
     crops = [str(path) for path in arguments.crops]
     rows = embedder.embed(crops)
     zero = np.flatnonzero(~rows.any(axis=1))
     if len(zero):
-        raise InputError(f"{crops[zero[0]]}: the model sees nothing in it (its feature is zero)")
-    asked = [[path] for path in crops]
+        raise InputError(f"{crops[zero[0]]}: its feature is zero, so it cannot be searched for")
+    query_paths = [[path] for path in crops]
     if arguments.mean:
-        rows, asked = gallery.mean_query(rows), [crops]
-    without = []
+        rows, query_paths = gallery.mean_query(rows), [crops]
+    exclude = []
     if arguments.exclude_same_file:
-        without = [{hashlib.sha256(Path(path).read_bytes()).digest() for path in paths} for paths in asked]
-    nearest, how = gallery.choose_search(snapshot, arguments.faiss_beyond)
-    found = gallery.find(snapshot, rows, arguments.top, among=among, without=without, nearest=nearest)
+        exclude = [{hashlib.sha256(Path(path).read_bytes()).digest() for path in paths} for paths in query_paths]
+    neighbor_search, description = gallery.select_search(snapshot, arguments.faiss_beyond)
+    results = gallery.search_index(
+        snapshot, rows, arguments.top, mask=mask, exclude=exclude, neighbor_search=neighbor_search
+    )
     content = {
         "index": str(arguments.index),
-        "root": notes["root"],
+        "root": metadata["root"],
         "model_id": embedder.model_id,
-        "images": int(among.sum()),
-        "search": how if among.all() else "exact",
+        "images": int(mask.sum()),
+        "search": description if mask.all() else "exact",
         **gallery.describe_calibration(embedder.calibration, arguments.prior),
         "queries": [
             {
                 "paths": paths,
                 "answers": [
-                    {**answer, "file": str(Path(notes["root"]) / answer["path"])}
-                    for answer in gallery.plain_answers(answers, embedder.calibration, arguments.prior)
+                    {**answer, "file": str(Path(metadata["root"]) / answer["path"])}
+                    for answer in gallery.results_to_dicts(query_results, embedder.calibration, arguments.prior)
                 ],
             }
-            for paths, answers in zip(asked, found, strict=True)
+            for paths, query_results in zip(query_paths, results, strict=True)
         ],
     }
+    _write_output(content, arguments)
+
+
+def _write_output(content: dict[str, object], arguments: argparse.Namespace) -> None:
     print(answer_table(content))
     if arguments.json:
         write_json(arguments.json, content)
         print(f"written: {arguments.json}")
     if arguments.output:
-        print(f"written: {write_page(arguments.output, content)}; it holds pictures, so mind who sees it")
+        print(
+            f"written: {write_page(arguments.output, content)}; it contains pictures of people, so share it with care"
+        )
 
 
-def _period(text: str | None) -> tuple[float, float] | None:
+def _parse_range(text: str | None) -> tuple[float, float] | None:
     if text is None:
         return None
-    first, dots, last = text.partition("..")
-    if not dots or not (first or last):
-        raise InputError(f"--time is FROM..TO, either end may be left out, not {text!r}")
-    return gallery.parse_period(first, last)
+    start, dots, end = text.partition("..")
+    if not dots or not (start or end):
+        raise InputError(f"--time {text!r}: must be FROM..TO, where either end may be omitted")
+    return gallery.parse_time_range(start, end)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("crops", metavar="CROP", nargs="+", type=Path, help="images to look for, each a query")
+    parser.add_argument("crops", metavar="CROP", nargs="+", type=Path, help="query images")
     parser.add_argument("--index", type=Path, default=Path("index"), metavar="PATH", help="a folder (default: index)")
-    parser.add_argument("--weights", metavar="FILE", help="where the checkpoint lies now (default: where it lay)")
+    parser.add_argument("--weights", metavar="FILE", help="the checkpoint, if it was moved since indexing")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--top", type=int, default=10, metavar="K", help="answers to each (10)")
-    parser.add_argument("--camera", nargs="+", metavar="C", help="answers of these cameras only")
+    parser.add_argument("--top", type=int, default=10, metavar="K", help="results per query (10)")
+    parser.add_argument("--camera", nargs="+", metavar="C", help="only results of these cameras")
     parser.add_argument(
-        "--time", metavar="FROM..TO", help="answers of this time only: numbers or dates as in the names"
+        "--time", metavar="FROM..TO", help="only results of this time range: numbers or dates as in the file names"
     )
     parser.add_argument(
-        "--exclude-same-file", action="store_true", help="leave out images equal to a query, byte by byte"
+        "--exclude-same-file", action="store_true", help="leave out images byte for byte equal to the query"
     )
-    parser.add_argument("--mean", action="store_true", help="all crops show one person: one query, the mean of them")
-    parser.add_argument("--prior", type=float, metavar="P", help="share of pairs of one person, for the probability")
-    parser.add_argument("--faiss-beyond", type=int, metavar="N", help="use the FAISS index beyond N images")
+    parser.add_argument("--mean", action="store_true", help="average all crops, which show one person, to one query")
+    parser.add_argument("--prior", type=float, metavar="P", help="share of matching pairs, for the probability")
+    parser.add_argument("--faiss-beyond", type=int, metavar="N", help="use the FAISS index above N images")
     parser.add_argument("--output", type=Path, metavar="PAGE.html", help="also write a page with pictures")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the answers as JSON")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
     return parser.parse_args()
 
 

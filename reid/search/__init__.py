@@ -1,1 +1,1 @@
-"""A folder of crops as a searchable index, and a web page on it."""
+"""Search in a folder of person crops: the index (`gallery`) and a web page for it (`serve`)."""

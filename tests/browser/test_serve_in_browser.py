@@ -18,18 +18,18 @@ TOKEN = "a-token-of-this-test"
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> served.Drawn:
+def sample(tmp_path_factory: pytest.TempPathFactory) -> served.SampleIndex:
     pytest.importorskip("fastapi", reason="needs the extra serve")
-    return served.draw_index(tmp_path_factory.mktemp("served"))
+    return served.build_sample_index(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")
-def address(drawn: served.Drawn) -> Iterator[str]:
+def address(sample: served.SampleIndex) -> Iterator[str]:
     """Of a calibrated model's page."""
     from reid.search.serve.app import make_app
     from reid.search.serve.limits import Limits
 
-    app = make_app(served.calibrated(drawn.embedder), drawn.index, limits=Limits(upload_bytes=200_000))
+    app = make_app(served.calibrated(sample.embedder), sample.index, limits=Limits(upload_bytes=200_000))
     with served.serving(app) as found:
         yield found
 
@@ -112,7 +112,7 @@ def test_choose_filter_and_search_on(open_page: OpenPage, address: str, query: P
     assert len(answered(page, "4 answers out of 6 images.")) == 4
     page.get_by_label("to", exact=True).fill("1")
     page.get_by_role("button", name="Search").click()
-    assert failed(visit, 422) == "the time from 203 to 1 ends before it begins"
+    assert failed(visit, 422) == "the time range from 203 to 1 ends before it starts"
     page.get_by_label("to", exact=True).fill("203.5")
     page.get_by_label("camera 2").uncheck()
     assert answered(page, "No answer: no image of the index fits the filter.") == []
@@ -133,9 +133,9 @@ def test_choose_filter_and_search_on(open_page: OpenPage, address: str, query: P
 def test_drop_and_paste_and_what_is_no_image(open_page: OpenPage, address: str) -> None:
     visit = open_page(address)
     page = visit.page
-    drop(page, "dropped.webp", "image/webp", served.encoded(served.person(0, 61), "WEBP"))
+    drop(page, "dropped.webp", "image/webp", served.encode_image(served.person(0, 61), "WEBP"))
     assert [path[:4] for path in answered(page, "12 answers out of 12 images.")[:3]] == ["0001"] * 3
-    drop(page, "pasted.png", "image/png", served.encoded(served.person(3, 62)), paste=True)
+    drop(page, "pasted.png", "image/png", served.encode_image(served.person(3, 62)), paste=True)
     until(page, "document.getElementById('name').textContent", "pasted.png")
     before = answered(page, "12 answers out of 12 images.")
     assert [path[:4] for path in before[:3]] == ["0004"] * 3
@@ -199,12 +199,12 @@ def test_it_reads_well(open_page: OpenPage, address: str, query: Path, tmp_path:
 
 
 def test_a_changing_index_a_lost_server_and_the_token(
-    open_page: OpenPage, drawn: served.Drawn, query: Path, tmp_path: Path
+    open_page: OpenPage, sample: served.SampleIndex, query: Path, tmp_path: Path
 ) -> None:
     from reid.search.serve.app import make_app
 
-    shutil.copytree(drawn.crops, tmp_path / "crops")
-    own = served.Drawn(drawn.embedder, drawn.weights, tmp_path / "crops", tmp_path / "index")
+    shutil.copytree(sample.crops, tmp_path / "crops")
+    own = served.SampleIndex(sample.embedder, sample.weights, tmp_path / "crops", tmp_path / "index")
     served.reindex(own)
     with served.serving(make_app(own.embedder, own.index, token=TOKEN)) as address:
         visit = open_page(address.replace("127.0.0.1", "localhost") + "health")

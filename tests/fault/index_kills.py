@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from fault.tapping import kill_at
 
-from reid.search.gallery import Gallery, is_index, read_names, read_snapshot, update, updating
+from reid.search.gallery import Gallery, is_index, list_crops, read_snapshot, update, update_index
 
 DIM, SHARD, IMAGES = 32, 40, 300
 OPERATIONS = ("replace", "fsync")
@@ -68,9 +68,9 @@ def draw(folder: Path) -> tuple[Path, Path]:
 
 def index(path: Path, crops: Path) -> None:
     """What `tools/index.py` does, with a commit after every few images, and compacting."""
-    updating._TOGETHER, updating._SECONDS = 16, 0.0
-    with Gallery.open_or_create(path, model_id="m", dim=DIM, shard=SHARD) as gallery:
-        update(gallery, read_names(crops), embed, progress=False)
+    update._BATCH_SIZE, update._COMMIT_SECONDS = 16, 0.0
+    with Gallery.open_or_create(path, model_id="m", dim=DIM, shard_size=SHARD) as gallery:
+        update_index(gallery, list_crops(crops), embed, progress=False)
         gallery.compact()
 
 
@@ -123,20 +123,20 @@ def faults(path: Path, crops: Path, *, whole: bool) -> list[str]:
         name, digest = line.split()
         if held.get(name, b"").hex() != digest:
             found.append(f"{name}: committed and lost")
-    if len(set(snapshot.digests)) != len(np.unique(snapshot.places)):
+    if len(set(snapshot.digests)) != len(np.unique(snapshot.rows)):
         found.append("a content has two rows")
     contents = _contents()
-    for name, digest, row in zip(held, snapshot.digests, snapshot.values(), strict=True):
+    for name, digest, row in zip(held, snapshot.digests, snapshot.features(), strict=True):
         if row.tobytes() != _row(contents[digest]).tobytes():
             found.append(f"{name}: the features of another image")
     if whole:
         expected = {p.name: hashlib.sha256(p.read_bytes()).digest() for p in crops.iterdir()}
         found += [f"{name} is not as in the folder" for name, _ in sorted(expected.items() ^ held.items())]
-        rows = sum(map(len, snapshot.parts))
+        rows = sum(map(len, snapshot.shards))
         if rows != len(set(expected.values())):
             found.append(f"{rows} rows for {len(set(expected.values()))} contents")
         with Gallery.open(path) as gallery:
-            found += [f"{name}: checksum" for name in gallery.damaged()]
+            found += [f"{name}: checksum" for name in gallery.find_corrupt()]
     return found
 
 

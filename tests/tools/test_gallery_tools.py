@@ -23,8 +23,7 @@ from reid.config import build
 from reid.config.loading import parse_config
 from reid.inference.calibration import Calibration, Curve, Threshold
 from reid.io.checkpoint import load_checkpoint, save_checkpoint
-from reid.search.gallery import Gallery, read_snapshot
-from reid.search.gallery import rows as rows_module
+from reid.search.gallery import Gallery, read_snapshot, shard_files
 
 Tool = Callable[..., Any]
 PAIRS = [
@@ -105,9 +104,9 @@ def test_filters_own_file_and_mean(tool: Tool, index: Path, crops: Path, tmp_pat
     assert [Path(a["file"]) for a in found] == [paths[place] for place in np.argsort(distances, kind="stable")]
     np.testing.assert_allclose([a["distance"] for a in found], np.sort(distances), atol=1e-5)
     for option, message in (
-        (("--camera", "9"), "no image of camera 9; there are 1, 2"),
-        (("--time", "9"), "--time is FROM..TO"),
-        (("--time", "9..4"), "before it begins|after"),
+        (("--camera", "9"), "no image of camera 9; known are 1, 2"),
+        (("--time", "9"), "--time '9': must be FROM..TO"),
+        (("--time", "9..4"), "ends before it starts"),
         (("--prior", "0.1"), "needs a calibrated model"),
         (("--faiss-beyond", "1"), "has no FAISS index"),
     ):
@@ -163,8 +162,8 @@ def test_again_it_remembers_how_it_was_made(
     (crops / "0002" / "odd.png").write_bytes(b"no image")
     ended = tool("index", crops, "--index", index)
     assert ended.code == 0, ended.err
-    assert re.search(r"13 images \(1 new, 12 unchanged, 1 broken\); 0 embedded", ended.out), ended.out
-    assert "broken: 0002/odd.png: " in ended.out
+    assert re.search(r"13 images \(1 new, 12 unchanged, 1 unreadable\); 0 embedded", ended.out), ended.out
+    assert "unreadable: 0002/odd.png: " in ended.out
     assert tool("index", crops, "--index", index, "--broken", "error").code == 2
     # Another model, by the digest of what a vector depends on.
     ended = tool("index", crops, "--index", index, "--weights", checkpoint(tmp_path / "other.pth", seed=1))
@@ -183,22 +182,22 @@ def test_again_it_remembers_how_it_was_made(
 
 def test_removing_compacting_checking(tool: Tool, index: Path, crops: Path) -> None:
     ended = tool("index", crops, "--index", index, "--remove", "0001/*", "0002/c1_8.png")
-    assert (ended.code, ended.out) == (0, "5 images removed; they stay so\n")
+    assert (ended.code, ended.out) == (0, "5 images removed for good\n")
     ended = tool("index", crops, "--index", index)
     assert "7 images (7 unchanged, 5 removed before)" in ended.out
     ended = tool("index", crops, "--index", index, "--compact", "--check")
-    assert "5 rows of features without an image dropped" in ended.out and "as they were written" in ended.out
+    assert "5 feature rows without an image dropped" in ended.out and "match their checksums" in ended.out
     ended = tool("index", crops, "--index", index, "--restore", "0001/*")
     assert ended.out == "4 images restored\n"
     assert "4 embedded" in tool("index", crops, "--index", index).out
     ended = tool("index", crops, "--index", index, "--remove", "nothing*")
-    assert ended.code == 2 and "no image that fits nothing*" in ended.err
+    assert ended.code == 2 and "no image matches nothing*" in ended.err
     path = next((index / "features").iterdir())
     data = bytearray(path.read_bytes())
     data[-1] ^= 255
     path.write_bytes(data)
     ended = tool("index", crops, "--index", index, "--check")
-    assert ended.code == 2 and "not what was written" in ended.err
+    assert ended.code == 2 and "do not match their checksums" in ended.err
 
 
 def test_faiss_beyond_a_size(tool: Tool, index: Path, crops: Path, tmp_path: Path) -> None:
@@ -214,13 +213,13 @@ def test_faiss_beyond_a_size(tool: Tool, index: Path, crops: Path, tmp_path: Pat
     assert answers(tmp_path / "a.json") == with_faiss
     # Stale: told, and answered exactly; built anew by the next indexing.
     with Gallery.open(index) as gallery:
-        gallery.mark(["0001/c1_4.png"], removed=True)
+        gallery.set_removed(["0001/c1_4.png"], removed=True)
     ended = tool("search", query, *told)
-    assert ended.code == 0 and "of an earlier state" in ended.out and "searched, exact" in ended.out
+    assert ended.code == 0 and "outdated" in ended.out and "searched, exact" in ended.out
     ended = tool("search", query, *told, "--faiss-beyond", "2")
-    assert ended.code == 2 and "of an earlier state" in ended.err
+    assert ended.code == 2 and "outdated" in ended.err
     with Gallery.open(index) as gallery:
-        gallery.note(faiss_beyond=3)
+        gallery.set_metadata(faiss_beyond=3)
     assert "recall@10" in tool("index", crops, "--index", index).out
     assert "recall@10" in tool("search", query, *told).out
 
@@ -229,7 +228,7 @@ def test_bad_places(tool: Tool, crops: Path, tmp_path: Path, weights: Path, monk
     (tmp_path / "empty").mkdir()
     told = ("--weights", weights, "--index", tmp_path / "i")
     for folder, message in (
-        (tmp_path / "empty", "holds no image"),
+        (tmp_path / "empty", "no image (.jpg, .jpeg, .png) in this folder"),
         (tmp_path / "missing", "no such folder of crops"),
         (weights, "a file, not a folder of crops"),
     ):
@@ -241,13 +240,13 @@ def test_bad_places(tool: Tool, crops: Path, tmp_path: Path, weights: Path, monk
     assert ended.code == 2 and "no such index" in ended.err
     with Gallery.create(tmp_path / "j", model_id="m", dim=16):
         ended = tool("index", crops, "--index", tmp_path / "j", "--check")
-    assert ended.code == 2 and "writes to this index" in ended.err and ended.err.count("\n") == 1
+    assert ended.code == 2 and "is writing to this index" in ended.err and ended.err.count("\n") == 1
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "no space left")
 
     with monkeypatch.context() as patched:
-        patched.setattr(rows_module.os, "fsync", full)
+        patched.setattr(shard_files.os, "fsync", full)
         ended = tool("index", crops, *told)
     assert ended.code == 2 and ended.err.startswith("error: the disk is full: ") and ended.err.count("\n") == 1
     assert tool("index", crops, *told).code == 0
@@ -257,7 +256,7 @@ def test_bad_places(tool: Tool, crops: Path, tmp_path: Path, weights: Path, monk
 def test_ctrl_c_keeps_what_is_done(
     tool: Tool, crops: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reid.search.gallery.updating._TOGETHER", 3)
+    monkeypatch.setattr("reid.search.gallery.update._BATCH_SIZE", 3)
     embed, calls = Embedder.embed, 0
 
     def stopped(self: Embedder, paths: Any) -> np.ndarray:

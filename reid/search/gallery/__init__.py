@@ -1,50 +1,57 @@
-"""A folder tree of crops as an index of features: made and kept up by a writer, searched by any number of readers.
+"""An index of person crops: one writer keeps it up to date with a folder, any number of readers search it.
 
-An index is a folder:
+An index is a folder that holds
 
-- `manifest.sqlite`: what is known of every image, and which row of features is that of which content.
-- `features/GENERATION-NUMBER.npy`: float32 rows, appended only; each file has room for a fixed number of rows and, once
-  full, is a plain `.npy` matrix. Rows that the manifest does not name were written by a process that was killed, and
+- `manifest.sqlite`: every known image and the feature row of its content.
+- `features/GENERATION-NUMBER.npy`: float32 feature rows, append-only. Each file has room for a fixed number of rows and
+  is a plain `.npy` matrix once it is full. Rows that the manifest does not reference were left by a killed process and
   are overwritten.
-- `faiss-VERSION.index`, where asked for; `.lock`, of the one writer.
+- `faiss-VERSION.index`, an optional FAISS index; `.lock`, held by the writer.
 """
 
 from __future__ import annotations
 
-from reid.search.gallery.answers import describe_calibration, plain_answers
-from reid.search.gallery.crops import PATTERNS, Crop, Labels, Names, parse_period, parse_time, read_names
-from reid.search.gallery.faiss_file import build_faiss, choose_search, is_current, open_faiss
+from reid.search.gallery.crops import (
+    PATTERNS,
+    Crop,
+    CropListing,
+    Labels,
+    list_crops,
+    parse_time,
+    parse_time_range,
+)
+from reid.search.gallery.faiss_file import build_faiss_index, has_current_faiss_index, load_faiss_index, select_search
 from reid.search.gallery.manifest import is_index
-from reid.search.gallery.ranked_search import Answer, Nearest, find, mean_query
-from reid.search.gallery.snapshot import Snapshot, check_model, read_notes, read_snapshot
-from reid.search.gallery.updating import Embed, Update, update
+from reid.search.gallery.results import describe_calibration, results_to_dicts
+from reid.search.gallery.search import NeighborSearch, SearchResult, mean_query, search_index
+from reid.search.gallery.snapshot import Snapshot, read_metadata, read_snapshot
+from reid.search.gallery.update import EmbedFunction, UpdateSummary, update_index
 from reid.search.gallery.writer import Gallery
 
 __all__ = [
     "PATTERNS",
-    "Answer",
     "Crop",
-    "Embed",
+    "CropListing",
+    "EmbedFunction",
     "Gallery",
     "Labels",
-    "Names",
-    "Nearest",
+    "NeighborSearch",
+    "SearchResult",
     "Snapshot",
-    "Update",
-    "build_faiss",
-    "check_model",
-    "choose_search",
+    "UpdateSummary",
+    "build_faiss_index",
     "describe_calibration",
-    "find",
-    "is_current",
+    "has_current_faiss_index",
     "is_index",
+    "list_crops",
+    "load_faiss_index",
     "mean_query",
-    "open_faiss",
-    "parse_period",
     "parse_time",
-    "plain_answers",
-    "read_names",
-    "read_notes",
+    "parse_time_range",
+    "read_metadata",
     "read_snapshot",
-    "update",
+    "results_to_dicts",
+    "search_index",
+    "select_search",
+    "update_index",
 ]

@@ -1,4 +1,4 @@
-"""The crops of a folder tree, and what their names tell: identity, camera and time."""
+"""The crops of a folder tree and the labels in their names: identity, camera and time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reid.data.datasets.folder import walk_images
 from reid.data.datasets.pattern import compile_pattern
 from reid.errors import InputError
 
-# The names of datasets' files, in the way of writing of `reid.data.datasets.pattern`.
+# File names of datasets, in the syntax of `reid.data.datasets.pattern`.
 PATTERNS = {
     "market1501": "**/{identity}_c{camera:1}s*_{time}_*",
     "dukemtmcreid": "**/{identity}_c{camera}_f{time}",
@@ -25,9 +25,15 @@ PATTERNS = {
 FIELDS = ("identity", "camera", "time")
 
 
-# Tuples: an index makes one of each for every image when it is opened, and a dataclass costs several times as much.
+# Named tuples: opening an index creates one of each per image, and dataclasses are several times slower to create.
 class Labels(NamedTuple):
-    """What a name tells, as texts without leading zeros; "" where it is not known."""
+    """Labels parsed from a file name, as strings without leading zeros; "" if unknown.
+
+    Attributes:
+        identity: Identity of the person.
+        camera: Camera name.
+        time: A number or an ISO 8601 date, see `parse_time`.
+    """
 
     identity: str = ""
     camera: str = ""
@@ -35,91 +41,126 @@ class Labels(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """An image file: its path below the folder, divided by `/`, bytes, time of change in ns, and labels."""
+    """An image file.
+
+    Attributes:
+        path: Path relative to the folder, with `/` as separator.
+        size: Size in bytes.
+        mtime_ns: Modification time in nanoseconds.
+        labels: Labels parsed from the name.
+    """
 
     path: str
     size: int
-    changed: int
+    mtime_ns: int
     labels: Labels
 
 
 @dataclass(frozen=True)
-class Names:
-    """The image files in and below a folder.
+class CropListing:
+    """The image files in a folder and its subfolders.
 
-    unfit: paths that do not fit the pattern, which are among the crops too, without labels. unnameable: paths that are
-    not in UTF-8, and so cannot be kept.
+    Attributes:
+        folder: The root folder.
+        crops: The images, in the order of `walk_images`.
+        unmatched: Paths that do not match the pattern. They are part of `crops`, without labels.
+        undecodable: Paths that are not valid UTF-8 and therefore cannot be stored.
     """
 
     folder: Path
     crops: tuple[Crop, ...]
-    unfit: tuple[str, ...] = ()
-    unnameable: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
+    undecodable: tuple[str, ...] = ()
 
 
-def read_names(folder: Path, pattern: str = "") -> Names:
-    """All image files in and below a folder, none of them opened.
+def list_crops(folder: Path, pattern: str = "") -> CropListing:
+    """List all image files in a folder and its subfolders without opening them.
 
-    pattern: one of `PATTERNS`, or a pattern of one's own with {identity}, {camera} and {time}, each if known; "" for
-    none. A crop that does not fit, or whose time is none, has no labels. Raises InputError for a folder that is missing
-    or holds no image, and a wrong pattern.
+    Args:
+        folder: The root folder.
+        pattern: A key of `PATTERNS`, or a pattern with any of {identity}, {camera} and {time}; "" for no labels. A crop
+            that does not match, or whose time cannot be parsed, has no labels.
+
+    Returns:
+        The crops and the paths that need attention.
+
+    Raises:
+        InputError: If the folder is missing or holds no image, or the pattern is invalid.
     """
     expression = compile_pattern(PATTERNS.get(pattern, pattern), FIELDS, "--pattern") if pattern else None
     if not folder.is_dir():
         raise InputError(f"{folder}: {'a file, not a folder' if folder.exists() else 'no such folder'} of crops")
-    crops, unfit, unnameable = [], [], []
+    crops, unmatched, undecodable = [], [], []
     for path in walk_images(folder):
         try:
             path.encode()
             status = os.stat(folder / path)
         except UnicodeEncodeError:
-            unnameable.append(path)
+            undecodable.append(path)
             continue
-        except OSError:  # removed meanwhile, a link to nowhere or to itself
+        except OSError:  # deleted in the meantime, a dangling or circular link
             continue
         if not stat.S_ISREG(status.st_mode):
             continue
-        labels = Labels()
-        if expression is not None:
-            match = expression.fullmatch(path.rpartition(".")[0])
-            groups = match.groupdict(default="") if match else {}
-            if match is None or ("time" in groups and _moment(groups["time"]) is None):
-                unfit.append(path)
-            else:
-                labels = Labels(**{name: _plain(text) for name, text in groups.items()})
-        crops.append(Crop(path, status.st_size, status.st_mtime_ns, labels))
+        labels = _parse_labels(path, expression) if expression else Labels()
+        if labels is None:
+            unmatched.append(path)
+        crops.append(Crop(path, status.st_size, status.st_mtime_ns, labels or Labels()))
     if not crops:
-        raise InputError(f"{folder}: holds no image (.jpg, .jpeg, .png), and none of its folders does")
-    return Names(folder, tuple(crops), tuple(unfit), tuple(unnameable))
+        raise InputError(f"{folder}: no image (.jpg, .jpeg, .png) in this folder or its subfolders")
+    return CropListing(folder, tuple(crops), tuple(unmatched), tuple(undecodable))
 
 
 def parse_time(text: str) -> float:
-    """A number as it is (frames, or seconds), or a date as seconds since 1970, UTC where it names no zone.
+    """Parse a time label.
 
-    Dates are those of ISO 8601, such as 2026-01-31T23:59:59 or 20260131T235959; an underscore may stand for the T.
-    Raises InputError for anything else.
+    Args:
+        text: A number (of frames or seconds), or an ISO 8601 date such as 2026-01-31T23:59:59 or 20260131T235959, where
+            an underscore may replace the T. Dates without a time zone are in UTC.
+
+    Returns:
+        The number itself, or the date in seconds since 1970.
+
+    Raises:
+        InputError: If the text is neither.
     """
-    found = _moment(text)
-    if found is None:
-        raise InputError(f"{text!r} is no time: a number, or a date such as 2026-01-31T23:59:59")
-    return found
+    value = _parse_time(text)
+    if value is None:
+        raise InputError(f"invalid time {text!r}; use a number or a date such as 2026-01-31T23:59:59")
+    return value
 
 
-def parse_period(first: str, last: str) -> tuple[float, float] | None:
-    """Two times as `parse_time` reads them, the ends of a period; an empty one is open, and None are two such.
+def parse_time_range(start: str, end: str) -> tuple[float, float] | None:
+    """Parse the two ends of a time range.
 
-    Raises InputError for what is no time, and for an end before the beginning.
+    Args:
+        start: First time as in `parse_time`; "" leaves this end open.
+        end: Last time; "" leaves this end open.
+
+    Returns:
+        Both ends, infinite where open; None if both are open.
+
+    Raises:
+        InputError: If an end cannot be parsed, or the range ends before it starts.
     """
-    if not (first or last):
+    if not (start or end):
         return None
-    begin, end = parse_time(first) if first else -math.inf, parse_time(last) if last else math.inf
-    if begin > end:
-        raise InputError(f"the time from {first} to {last} ends before it begins")
-    return begin, end
+    first, last = parse_time(start) if start else -math.inf, parse_time(end) if end else math.inf
+    if first > last:
+        raise InputError(f"the time range from {start} to {end} ends before it starts")
+    return first, last
 
 
-def _moment(text: str) -> float | None:
-    # Not all that `float` takes: it reads over underscores.
+def _parse_labels(path: str, expression: re.Pattern[str]) -> Labels | None:
+    match = expression.fullmatch(path.rpartition(".")[0])
+    groups = match.groupdict(default="") if match else {}
+    if match is None or ("time" in groups and _parse_time(groups["time"]) is None):
+        return None
+    return Labels(**{name: _strip_zeros(text) for name, text in groups.items()})
+
+
+def _parse_time(text: str) -> float | None:
+    # Stricter than `float`, which accepts underscores between digits.
     if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?", text):
         return float(text)
     try:
@@ -129,5 +170,5 @@ def _moment(text: str) -> float | None:
     return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
-def _plain(text: str) -> str:
+def _strip_zeros(text: str) -> str:
     return (text.lstrip("0") or "0") if text.isdecimal() and text.isascii() else text

@@ -1,7 +1,8 @@
-"""A FAISS index over an index of crops, on the disk beside it, with its recall in the manifest."""
+"""A FAISS index over an index of crops, stored in the same folder, with its recall in the manifest."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,96 +11,126 @@ from reid.errors import InputError
 from reid.io.atomic import atomic_file
 from reid.io.shards import Shards
 from reid.ranking.faiss_index import SearchIndex, build_index, search
-from reid.search.gallery.ranked_search import Nearest
+from reid.search.gallery.search import NeighborSearch
 from reid.search.gallery.snapshot import Snapshot, read_snapshot
 from reid.search.gallery.writer import Gallery
 
 RECALL_AT = 10
 
 
-class Living:
-    """The rows of a snapshot that an image has, as one matrix that is read where it is asked for."""
+class ActiveRows:
+    """The feature rows of a snapshot that belong to an image, as one matrix that is read on access.
+
+    Args:
+        snapshot: The state of the index.
+    """
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self._rows, self._places = Shards(snapshot.parts), snapshot.living()
-        self._all = len(self._places) == len(self._rows)
-        self.shape, self.dtype, self.ndim = (len(self._places), snapshot.dim), np.dtype(np.float32), 2
+        self._shards, self._rows = Shards(snapshot.shards), snapshot.active_rows
+        self._all_active = len(self._rows) == len(self._shards)
+        self.shape, self.dtype, self.ndim = (len(self._rows), snapshot.dim), np.dtype(np.float32), 2
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._rows)
 
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        return self._rows[rows] if self._all else self._rows[self._places[rows]]
+    def __getitem__(self, indices: Any) -> np.ndarray:
+        return self._shards[indices] if self._all_active else self._shards[self._rows[indices]]
 
 
-def build_faiss(gallery: Gallery, *, kind: str = "ivf", seed: int = 0) -> dict[str, Any]:
-    """Build an index over all that can be found, write it beside the shards and note it in the manifest.
+def build_faiss_index(gallery: Gallery, *, kind: str = "ivf", seed: int = 0) -> dict[str, Any]:
+    """Build a FAISS index over all active rows, write it to the folder and record it in the manifest.
 
-    Returns the note: `file`, `version` of the state it is of, `rows`, `recall` (recall@10 against exact search, on rows
-    drawn from the gallery) and `summary`. Raises InputError where FAISS is missing or there is nothing to search.
+    Args:
+        gallery: The index, open for writing.
+        kind: "ivf" or "flat", see `reid.ranking.faiss_index.build_index`.
+        seed: Random seed of the clustering and of the rows that recall is measured on.
+
+    Returns:
+        The recorded entry: `file`, `version` of the indexed state, `rows`, `k`, `recall` (recall@10 against exact
+        search), `summary` and `centre`.
+
+    Raises:
+        InputError: If FAISS is missing, the index is empty, or the file cannot be written.
     """
     snapshot = read_snapshot(gallery.folder)
     if not len(snapshot.crops):
         raise InputError(f"{gallery.folder}: holds no image to build a FAISS index over")
-    built = build_index(Living(snapshot), kind=kind, k=RECALL_AT, seed=seed)
-    import faiss
-
-    version = int(snapshot.notes["version"])
+    built = build_index(ActiveRows(snapshot), kind=kind, k=RECALL_AT, seed=seed)
+    version = int(snapshot.metadata["version"])
     path = gallery.folder / f"faiss-{version}.index"
-    with atomic_file(path) as file:
-        try:
-            faiss.write_index(built.index, file.name)
-        except RuntimeError as error:  # FAISS tells a full disk in its own way
-            raise InputError(
-                f"{path}: could not be written ({' '.join(str(error).split())[:200]}); is the disk full?"
-            ) from None
-    note = {
+    _write_faiss_index(built.index, path)
+    entry = {
         "file": path.name,
         "version": version,
-        "rows": len(snapshot.living()),
+        "rows": len(snapshot.active_rows),
         "k": built.k,
         "recall": built.recall,
         "summary": built.summary,
         "centre": np.asarray(built.centre, dtype=np.float64).tolist(),
     }
-    gallery.note(faiss=note)
+    gallery.set_metadata(faiss=entry)
     for old in gallery.folder.glob("faiss-*.index"):
         if old != path:
             old.unlink()
-    return note
+    return entry
 
 
-def is_current(snapshot: Snapshot) -> bool:
-    """Whether there is a FAISS index, and of this state of the index."""
-    note: dict[str, Any] = snapshot.notes.get("faiss") or {}
-    return note.get("version") == snapshot.notes["version"]
+def has_current_faiss_index(snapshot: Snapshot) -> bool:
+    """Check for a FAISS index of this state of the index.
 
+    Args:
+        snapshot: The state of the index.
 
-def choose_search(snapshot: Snapshot, beyond: int | None = None) -> tuple[Nearest | None, str]:
-    """The search to use, None for the exact one, and what it is in words.
-
-    beyond: rows above which FAISS is used; None is what was asked for when the images were indexed. An index of FAISS
-    that is of an earlier state is an error where `beyond` is given and left alone otherwise.
+    Returns:
+        False if there is no FAISS index, or one of an earlier state.
     """
-    limit = snapshot.notes.get("faiss_beyond") if beyond is None else beyond
-    if limit is None or len(snapshot.living()) <= limit:
+    entry: dict[str, Any] = snapshot.metadata.get("faiss") or {}
+    return entry.get("version") == snapshot.metadata["version"]
+
+
+def select_search(snapshot: Snapshot, faiss_beyond: int | None = None) -> tuple[NeighborSearch | None, str]:
+    """Choose between exact search and the FAISS index.
+
+    Args:
+        snapshot: The state of the index.
+        faiss_beyond: Number of rows above which FAISS is used; None uses the value recorded at indexing, and falls
+            back to exact search if the FAISS index is outdated.
+
+    Returns:
+        The search, None for exact search, and its description.
+
+    Raises:
+        InputError: If `faiss_beyond` is given and asks for a FAISS index that is missing or outdated.
+    """
+    limit = snapshot.metadata.get("faiss_beyond") if faiss_beyond is None else faiss_beyond
+    if limit is None or len(snapshot.active_rows) <= limit:
         return None, "exact"
-    if beyond is None and not is_current(snapshot):
-        # Right answers, if slower ones, are better than none.
-        again = f"tools/index.py {snapshot.notes['root']} --index {snapshot.folder} builds it anew"
-        return None, f"exact, as the FAISS index is of an earlier state: {again}"
-    return open_faiss(snapshot), snapshot.notes["faiss"]["summary"]
+    if faiss_beyond is None and not has_current_faiss_index(snapshot):
+        command = f"tools/index.py {snapshot.metadata['root']} --index {snapshot.folder}"
+        return None, f"exact, because the FAISS index is outdated; rebuild it with {command}"
+    return load_faiss_index(snapshot), snapshot.metadata["faiss"]["summary"]
 
 
-def open_faiss(snapshot: Snapshot) -> Nearest:
-    """The search for `find`. Raises InputError where there is no FAISS index, or one of an earlier state."""
-    note: dict[str, Any] = snapshot.notes.get("faiss") or {}
-    again = f"tools/index.py {snapshot.notes.get('root', 'DIR')} --index {snapshot.folder} --faiss-beyond N builds one"
-    if not note:
-        raise InputError(f"{snapshot.folder}: has no FAISS index; {again}")
-    if not is_current(snapshot):
-        raise InputError(f"{snapshot.folder}: its FAISS index is of an earlier state; {again}")
-    path = snapshot.folder / note["file"]
+def load_faiss_index(snapshot: Snapshot) -> NeighborSearch:
+    """Load the FAISS index of a snapshot as the search for `search_index`.
+
+    Args:
+        snapshot: The state of the index.
+
+    Returns:
+        The search.
+
+    Raises:
+        InputError: If FAISS is missing, or the FAISS index is missing, outdated or unreadable.
+    """
+    entry: dict[str, Any] = snapshot.metadata.get("faiss") or {}
+    root = snapshot.metadata.get("root", "DIR")
+    advice = f"build one with tools/index.py {root} --index {snapshot.folder} --faiss-beyond N"
+    if not entry:
+        raise InputError(f"{snapshot.folder}: has no FAISS index; {advice}")
+    if not has_current_faiss_index(snapshot):
+        raise InputError(f"{snapshot.folder}: the FAISS index is outdated; {advice}")
+    path = snapshot.folder / entry["file"]
     try:
         import faiss
     except ImportError as error:
@@ -107,10 +138,25 @@ def open_faiss(snapshot: Snapshot) -> Nearest:
     try:
         index = faiss.read_index(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path}: missing or broken ({' '.join(str(error).split())[:200]}); {again}") from None
-    living = Living(snapshot)
-    if index.ntotal != len(living) or index.d != snapshot.dim:
-        raise InputError(f"{path}: holds {index.ntotal} rows of {index.d}, not {living.shape}; {again}")
-    centre = np.array(note["centre"], dtype=np.float32)
-    held = SearchIndex(index, living, "euclidean", centre, note["k"], note["recall"], note["summary"])
-    return lambda queries, k: search(held, queries, k)
+        raise InputError(f"{path}: missing or corrupt ({_first_characters(error)}); {advice}") from None
+    rows = ActiveRows(snapshot)
+    if index.ntotal != len(rows) or index.d != snapshot.dim:
+        raise InputError(f"{path}: holds {index.ntotal} rows of {index.d}, expected {rows.shape}; {advice}")
+    center = np.array(entry["centre"], dtype=np.float32)
+    loaded = SearchIndex(index, rows, "euclidean", center, entry["k"], entry["recall"], entry["summary"])
+    return lambda queries, k: search(loaded, queries, k)
+
+
+def _write_faiss_index(index: Any, path: Path) -> None:
+    import faiss
+
+    with atomic_file(path) as file:
+        try:
+            faiss.write_index(index, file.name)
+        except RuntimeError as error:  # FAISS raises no OSError for a full disk
+            message = f"{path}: cannot be written ({_first_characters(error)}); is the disk full?"
+            raise InputError(message) from None
+
+
+def _first_characters(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

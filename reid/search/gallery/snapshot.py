@@ -1,4 +1,4 @@
-"""An index as it was at one moment, for searching: what is written afterwards does not show."""
+"""The state of an index at one moment, for searching: later writes do not show."""
 
 from __future__ import annotations
 
@@ -16,116 +16,167 @@ from reid.errors import InputError
 from reid.io.shards import Shards
 from reid.search.gallery import manifest
 from reid.search.gallery.crops import Crop, parse_time
-from reid.search.gallery.rows import map_rows
+from reid.search.gallery.shard_files import ShardLayout
 
-_TRIES = 5
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All images that can be found, in the order of their paths.
+    """All searchable images in the order of their paths.
 
-    crops: N images; places: (N,) int64, the row of each, which several may share; digests: N, SHA-256 of their
-    contents. parts: float32 rows (n_i, D) of length 1 as memory maps, tombstones among them. notes: what is kept with
-    the index.
+    Attributes:
+        folder: The folder of the index.
+        crops: The N images.
+        rows: (N,) int64, the feature row of each image; images of the same content share one.
+        digests: SHA-256 digest of the content of each image.
+        shards: (n_i, D) float32 memory maps of unit rows, tombstones included.
+        metadata: The metadata of the index, see `manifest.load_metadata`.
     """
 
     folder: Path
     crops: tuple[Crop, ...] = field(repr=False)
-    places: np.ndarray = field(repr=False)
+    rows: np.ndarray = field(repr=False)
     digests: tuple[bytes, ...] = field(repr=False)
-    parts: list[np.ndarray] = field(repr=False)
-    notes: dict[str, Any]
+    shards: list[np.ndarray] = field(repr=False)
+    metadata: dict[str, Any]
 
     @property
     def dim(self) -> int:
-        """Numbers of a row."""
-        return int(self.notes["dim"])
-
-    def living(self) -> np.ndarray:
-        """Places of the rows that an image has, int64, ascending."""
-        return self._living
-
-    def images_of(self, place: int) -> np.ndarray:
-        """The numbers of the images whose row that is, ascending."""
-        order, places = self._by_place
-        first, stop = np.searchsorted(places, [place, place + 1])
-        return order[first:stop]
+        """Feature dimension."""
+        return int(self.metadata["dim"])
 
     @functools.cached_property
-    def _living(self) -> np.ndarray:
-        return np.unique(self.places)
+    def active_rows(self) -> np.ndarray:
+        """The rows that belong to an image, int64, ascending."""
+        return np.unique(self.rows)
 
     @functools.cached_property
-    def _by_place(self) -> tuple[np.ndarray, np.ndarray]:
-        order = np.argsort(self.places, kind="stable")
-        return order, self.places[order]
-
-    def values(self) -> np.ndarray:
-        """(N, D) float32: the features of `crops`, in memory."""
-        return Shards(self.parts)[self.places] if self.parts else np.empty((0, self.dim), dtype=np.float32)
-
     def cameras(self) -> list[str]:
-        """The cameras that are known, numbers in their order."""
+        """The known cameras, in numerical order."""
         return sorted({crop.labels.camera for crop in self.crops} - {""}, key=lambda text: (len(text), text))
 
-    def chosen(self, cameras: Sequence[str] = (), period: tuple[float, float] | None = None) -> np.ndarray:
-        """(N,) bool: images of one of `cameras`, all without any, and with a time within `period`, both ends included.
+    @functools.cached_property
+    def times(self) -> tuple[str, str] | None:
+        """The first and the last known time as written in the names; None if no time is known."""
+        known = {crop.labels.time for crop in self.crops if crop.labels.time}
+        return (min(known, key=parse_time), max(known, key=parse_time)) if known else None
 
-        Raises InputError for a camera that no image has, and a period where no time is known.
+    def images_of_row(self, row: int) -> np.ndarray:
+        """Find the images of a feature row.
+
+        Args:
+            row: Index of the row.
+
+        Returns:
+            int64 indices into `crops`, ascending; empty if the row is not active.
+        """
+        order, rows = self._by_row
+        first, stop = np.searchsorted(rows, [row, row + 1])
+        return order[first:stop]
+
+    def features(self) -> np.ndarray:
+        """Read the features of all images into memory.
+
+        Returns:
+            (N, D) float32, in the order of `crops`.
+        """
+        return Shards(self.shards)[self.rows] if self.shards else np.empty((0, self.dim), dtype=np.float32)
+
+    def filter_mask(self, cameras: Sequence[str] = (), time_range: tuple[float, float] | None = None) -> np.ndarray:
+        """Select images by camera and time.
+
+        Args:
+            cameras: Cameras to keep; all if empty.
+            time_range: First and last time to keep, see `parse_time_range`; None for all.
+
+        Returns:
+            (N,) bool, True for images to keep.
+
+        Raises:
+            InputError: If no image has one of the cameras, or no image has a time.
         """
         labels = [crop.labels for crop in self.crops]
-        found = np.ones(len(labels), dtype=bool)
+        mask = np.ones(len(labels), dtype=bool)
         if cameras:
-            known = self.cameras()
-            missing = [camera for camera in cameras if camera not in known]
+            missing = [camera for camera in cameras if camera not in self.cameras]
             if missing:
-                there = f"there are {', '.join(known[:20])}" if known else "none is known: index with --pattern"
-                raise InputError(f"{self.folder}: no image of camera {missing[0]}; {there}")
-            found &= np.array([label.camera in cameras for label in labels], dtype=bool)
-        if period is not None:
+                known = f"known are {', '.join(self.cameras[:20])}" if self.cameras else "index with --pattern"
+                raise InputError(f"{self.folder}: no image of camera {missing[0]}; {known}")
+            mask &= np.array([label.camera in cameras for label in labels], dtype=bool)
+        if time_range is not None:
             times = np.array([parse_time(label.time) if label.time else math.nan for label in labels])
             if not np.isfinite(times).any():
-                raise InputError(f"{self.folder}: no time of any image is known: index with {{time}} in the --pattern")
-            found &= (times >= period[0]) & (times <= period[1])
-        return found
+                raise InputError(f"{self.folder}: no image has a time; index with {{time}} in the --pattern")
+            mask &= (times >= time_range[0]) & (times <= time_range[1])
+        return mask
+
+    def check_model(self, model_id: str, dim: int) -> None:
+        """Check that the index was built by a given model.
+
+        Args:
+            model_id: The id of the model.
+            dim: The feature dimension of the model.
+
+        Raises:
+            InputError: If either differs.
+        """
+        manifest.check_model(self.folder, self.metadata, model_id, dim)
+
+    @functools.cached_property
+    def _by_row(self) -> tuple[np.ndarray, np.ndarray]:
+        order = np.argsort(self.rows, kind="stable")
+        return order, self.rows[order]
 
 
-def check_model(snapshot: Snapshot, model_id: str, dim: int) -> None:
-    """Raise InputError where the index was made by another model, or holds features of another width."""
-    manifest.check_model(snapshot.folder, str(snapshot.notes["model_id"]), snapshot.dim, model_id, dim)
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Read the metadata of an index without its images.
 
+    Args:
+        folder: The folder of the index.
 
-def read_notes(folder: Path) -> dict[str, Any]:
-    """What is kept with the index, `Snapshot.notes`, without its images. Raises InputError where there is none."""
-    with manifest.told(folder), contextlib.closing(manifest.open_manifest(folder)) as connection:
-        return manifest.about(connection)
+    Returns:
+        The same as `Snapshot.metadata`.
+
+    Raises:
+        InputError: If there is no index.
+    """
+    with manifest.translate_errors(folder), contextlib.closing(manifest.open_manifest(folder)) as connection:
+        return manifest.load_metadata(connection)
 
 
 def read_snapshot(folder: Path, *, model_id: str | None = None, dim: int | None = None) -> Snapshot:
-    """The index as it is now; may be called while somebody writes.
+    """Read the current state of an index, also while another process writes to it.
 
-    Raises InputError where there is none, it is broken, or it was made by another model.
+    Args:
+        folder: The folder of the index.
+        model_id: The id of the model that searches; None to accept any.
+        dim: The feature dimension of the model; None to accept any.
+
+    Returns:
+        The state.
+
+    Raises:
+        InputError: If there is no index, or it is corrupt or was built by another model.
     """
-    for tries in range(1, _TRIES + 1):
+    for attempt in range(1, _ATTEMPTS + 1):
         with (
-            manifest.told(folder),
+            manifest.translate_errors(folder),
             contextlib.closing(manifest.open_manifest(folder)) as connection,
-            manifest.read(connection),
+            manifest.read_transaction(connection),
         ):
-            notes, rows = manifest.about(connection), manifest.count_rows(connection)
-            manifest.check_model(folder, str(notes["model_id"]), int(notes["dim"]), model_id, dim)
-            place = dict(connection.execute("SELECT digest, place FROM contents"))
-            images = [(crop, digest) for crop, digest, gone in manifest.read_images(connection) if not gone]
-        layout = {name: int(notes[name]) for name in ("generation", "dim", "shard")}
+            metadata, count = manifest.load_metadata(connection), manifest.count_rows(connection)
+            manifest.check_model(folder, metadata, model_id, dim)
+            row_of = dict(connection.execute("SELECT digest, place FROM contents"))
+            images = [(crop, digest) for crop, digest, removed in manifest.read_images(connection) if not removed]
         try:
-            parts = map_rows(folder, rows=rows, **layout)
+            shards = ShardLayout.from_metadata(folder, metadata).map_rows(count)
             break
         except FileNotFoundError as error:
-            # Perhaps compacted between the reading of the manifest and the opening of the files.
-            if tries == _TRIES:
-                raise InputError(
-                    f"{error.filename}: missing, though the index needs it; index again elsewhere"
-                ) from None
-    places = np.array([place[digest] for _, digest in images], dtype=np.int64)
-    return Snapshot(folder, tuple(c for c, _ in images), places, tuple(d for _, d in images), parts, notes)
+            # The index may have been compacted between reading the manifest and opening the files.
+            if attempt == _ATTEMPTS:
+                raise InputError(f"{error.filename}: missing from the index; build a new index") from None
+    rows = np.array([row_of[digest] for _, digest in images], dtype=np.int64)
+    return Snapshot(
+        folder, tuple(crop for crop, _ in images), rows, tuple(digest for _, digest in images), shards, metadata
+    )

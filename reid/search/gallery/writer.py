@@ -1,7 +1,8 @@
-"""The one who writes an index: commits rows and names together, removes, compacts and checks."""
+"""The writer of an index: commits features and images together, removes, compacts and verifies."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -15,50 +16,70 @@ from reid.io.shards import Shards
 from reid.ranking.unit_search import UNIT_SLACK
 from reid.search.gallery import manifest
 from reid.search.gallery.crops import Crop
-from reid.search.gallery.rows import FOLDER, RowWriter, checksums, clean, map_rows
+from reid.search.gallery.shard_files import FEATURES_FOLDER, ShardLayout, ShardWriter, row_checksums
 
-SHARD = 65_536  # rows
-_BUSY = "writes to this index; let it end"
-_COPIED = 4096
-# Contents that an image can be found by.
-_LIVING = "digest IN (SELECT digest FROM images WHERE NOT removed)"
+SHARD_SIZE = 65_536  # rows per file
+_BUSY = "is writing to this index; wait until it has finished"
+_CHUNK_ROWS = 4096  # rows read at once
+# Contents of at least one image that can be found.
+_ACTIVE = "digest IN (SELECT digest FROM images WHERE NOT removed)"
 
 
 class Gallery:
-    """An index open for writing, locked until `close` or the end of the process; use it in a `with`.
+    """An index open for writing, locked until `close` or the end of the process.
 
-    Made by `create`, `open` or `open_or_create`. All that has been committed outlasts a kill or a power cut, and
-    nothing else is seen by anybody.
+    Create it with `create`, `open` or `open_or_create` and use it as a context manager. Committed changes survive a
+    kill or a power failure; uncommitted ones are never visible to readers.
+
+    Args:
+        folder: The folder of the index.
+        lock: The lock of the folder, closed with the index.
     """
 
     def __init__(self, folder: Path, lock: IO[str]) -> None:
         self.folder, self._lock = folder, lock
         self._connection = manifest.open_manifest(folder)
-        with manifest.told(folder):
-            about = manifest.about(self._connection)
-            self.dim, self.shard, self.model_id = int(about["dim"]), int(about["shard"]), str(about["model_id"])
-            self._start_rows(int(about["generation"]))
+        metadata = self.metadata()
+        self.dim, self.shard_size = int(metadata["dim"]), int(metadata["shard"])
+        self._open_shards(ShardLayout.from_metadata(folder, metadata))
 
     @classmethod
     def create(
-        cls, path: Path, *, model_id: str, dim: int, shard: int = SHARD, notes: Mapping[str, Any] | None = None
+        cls,
+        path: Path,
+        *,
+        model_id: str,
+        dim: int,
+        shard_size: int = SHARD_SIZE,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Gallery:
-        """Make an empty index in a folder that is new, empty or holds a half-made one.
+        """Create an empty index.
 
-        model_id, dim: of the model its features will be of, and their width. shard: rows a file. notes: plain values to
-        keep with it. Raises InputError where there is an index or something else, and for a shard below 1.
+        Args:
+            path: A folder that is new, empty or holds an index whose creation was interrupted.
+            model_id: The id of the model that computes the features.
+            dim: Feature dimension.
+            shard_size: Rows per file.
+            metadata: Further plain values to store.
+
+        Returns:
+            The index, open for writing.
+
+        Raises:
+            InputError: If the folder holds an index or anything else, or a size is below 1.
         """
-        if shard < 1 or dim < 1:
-            raise InputError(f"an index of {shard} rows a shard and {dim} numbers a row: both must be at least 1")
-        _check_place(path)
-        (path / FOLDER).mkdir(parents=True, exist_ok=True)
+        if shard_size < 1 or dim < 1:
+            raise InputError(f"--shard {shard_size}, feature dimension {dim}: both must be at least 1")
+        _check_folder(path)
+        (path / FEATURES_FOLDER).mkdir(parents=True, exist_ok=True)
         lock = lock_folder(path, _BUSY)
         try:
             if manifest.is_index(path):
                 raise InputError(f"{path}: already holds an index; open it, or choose another --index")
-            for left in path.glob(f"{manifest.NAME}*"):  # half-made by a process that was killed
-                left.unlink()
-            manifest.create(path, {"model_id": model_id, "dim": dim, "shard": shard, **(notes or {})})
+            for partial in path.glob(f"{manifest.MANIFEST_NAME}*"):  # left by a killed process
+                partial.unlink()
+            entries = {"model_id": model_id, "dim": dim, "shard": shard_size, **(metadata or {})}
+            manifest.create_manifest(path, entries)
             sync_folder(path)
             return cls(path, lock)
         except BaseException:
@@ -67,16 +88,24 @@ class Gallery:
 
     @classmethod
     def open(cls, path: Path, *, model_id: str | None = None, dim: int | None = None) -> Gallery:
-        """Open an index to write to. What a killed process left half-written is put right.
+        """Open an index for writing and remove what a killed process left behind.
 
-        Raises InputError where there is none, where another process writes to it, and where it was made by another
-        model than `model_id`, or for features of another width than `dim`.
+        Args:
+            path: The folder of the index.
+            model_id: The id of the model that computes the features; None to accept any.
+            dim: Its feature dimension; None to accept any.
+
+        Returns:
+            The index, open for writing.
+
+        Raises:
+            InputError: If there is no index, another process writes to it, or it was built by another model.
         """
         manifest.open_manifest(path).close()
         lock = lock_folder(path, _BUSY)
         try:
             gallery = cls(path, lock)
-            manifest.check_model(path, gallery.model_id, gallery.dim, model_id, dim)
+            manifest.check_model(path, gallery.metadata(), model_id, dim)
             return gallery
         except BaseException:
             lock.close()
@@ -84,15 +113,39 @@ class Gallery:
 
     @classmethod
     def open_or_create(
-        cls, path: Path, *, model_id: str, dim: int, shard: int | None = None, notes: Mapping[str, Any] | None = None
+        cls,
+        path: Path,
+        *,
+        model_id: str,
+        dim: int,
+        shard_size: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Gallery:
-        """`open` where there is an index, else `create`. Raises InputError where `shard` is given and is another."""
+        """Open an index for writing, or create it if there is none.
+
+        Args:
+            path: The folder of the index.
+            model_id: The id of the model that computes the features.
+            dim: Feature dimension.
+            shard_size: Rows per file; None for the existing value or the default.
+            metadata: Further plain values to store in a new index.
+
+        Returns:
+            The index, open for writing.
+
+        Raises:
+            InputError: As in `open` and `create`, or if `shard_size` differs from that of the index.
+        """
         if not manifest.is_index(path):
-            return cls.create(path, model_id=model_id, dim=dim, shard=SHARD if shard is None else shard, notes=notes)
+            size = SHARD_SIZE if shard_size is None else shard_size
+            return cls.create(path, model_id=model_id, dim=dim, shard_size=size, metadata=metadata)
         gallery = cls.open(path, model_id=model_id, dim=dim)
-        if shard not in (None, gallery.shard):
+        if shard_size not in (None, gallery.shard_size):
             gallery.close()
-            raise InputError(f"{path}: was made with {gallery.shard:,} rows a shard and keeps them: leave --shard out")
+            raise InputError(
+                f"--shard {shard_size}: {path} was created with {gallery.shard_size:,} rows per shard, which cannot be "
+                "changed; omit --shard"
+            )
         return gallery
 
     def __enter__(self) -> Gallery:
@@ -102,28 +155,44 @@ class Gallery:
         self.close()
 
     def close(self) -> None:
-        """Let others write."""
+        """Close the index and release its lock."""
         self._connection.close()
         self._lock.close()
 
-    def notes(self) -> dict[str, Any]:
-        """What is kept with the index: model_id, dim, shard, version and what was given to `create` or `note`."""
-        with manifest.told(self.folder):
-            return manifest.about(self._connection)
+    def metadata(self) -> dict[str, Any]:
+        """Load the metadata of the index.
 
-    def note(self, **entries: Any) -> None:
-        """Keep plain values with the index."""
-        with manifest.told(self.folder), manifest.write(self._connection):
-            manifest.store(self._connection, entries)
+        Returns:
+            `model_id`, `dim`, `shard`, `generation`, `version` and what was given to `create` or `set_metadata`.
+        """
+        with manifest.translate_errors(self.folder):
+            return manifest.load_metadata(self._connection)
 
-    def crops(self) -> dict[str, tuple[Crop, bytes, bool]]:
-        """Path -> crop, digest of its content and whether the user removed it, of all that are known."""
-        with manifest.told(self.folder):
+    def set_metadata(self, **entries: Any) -> None:
+        """Add or replace entries of the metadata.
+
+        Args:
+            **entries: Plain values by name.
+        """
+        with manifest.translate_errors(self.folder), manifest.write_transaction(self._connection):
+            manifest.store_metadata(self._connection, entries)
+
+    def images(self) -> dict[str, tuple[Crop, bytes, bool]]:
+        """Load all known images.
+
+        Returns:
+            By path: the crop, the digest of its content, and whether the user removed it.
+        """
+        with manifest.translate_errors(self.folder):
             return {crop.path: (crop, digest, gone) for crop, digest, gone in manifest.read_images(self._connection)}
 
-    def contents(self) -> set[bytes]:
-        """Digests of the contents that have features, tombstones included."""
-        with manifest.told(self.folder):
+    def digests(self) -> set[bytes]:
+        """Load the digests of all contents that have features.
+
+        Returns:
+            SHA-256 digests, tombstones included.
+        """
+        with manifest.translate_errors(self.folder):
             return {digest for (digest,) in self._connection.execute("SELECT digest FROM contents")}
 
     def commit(
@@ -131,117 +200,136 @@ class Gallery:
         crops: Sequence[tuple[Crop, bytes]] = (),
         features: Mapping[bytes, np.ndarray] | None = None,
         *,
-        vanished: Iterable[str] = (),
+        deleted: Iterable[str] = (),
     ) -> None:
-        """Add or change crops, each with the digest of its content, and forget vanished paths, all or nothing.
+        """Add or change images and drop others in one transaction, which is on the disk when the call returns.
 
-        features: (D,) rows of length 1 of contents that have none yet. On return all of it is on the disk. Raises
-        InputError for rows of another width or length, OSError for a full disk; nothing has changed then.
+        Args:
+            crops: Images to add or change, each with the digest of its content.
+            features: (D,) rows of unit length, by digest, of contents that have none yet.
+            deleted: Paths to drop.
+
+        Raises:
+            InputError: If a row has another dimension or length. Nothing has changed then.
+            OSError: If the disk is full. Nothing has changed then.
         """
-        before = self._writer.place
+        first = self._writer.position
         try:
             rows = np.empty((0, self.dim), dtype=np.float32)
             if features:
                 rows = np.stack([np.asarray(row, dtype=np.float32) for row in features.values()])
                 _check_rows(rows, self.dim)
                 self._writer.append(rows)
-            named = zip(range(before, before + len(rows)), features or (), checksums(rows), strict=True)
-            with manifest.told(self.folder), manifest.write(self._connection):
-                self._connection.executemany("INSERT INTO contents VALUES (?, ?, ?)", named)
+            contents = zip(range(first, first + len(rows)), features or (), row_checksums(rows), strict=True)
+            with manifest.translate_errors(self.folder), manifest.write_transaction(self._connection):
+                self._connection.executemany("INSERT INTO contents VALUES (?, ?, ?)", contents)
                 self._connection.executemany(
                     "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
                     [
-                        (c.path, digest, c.size, c.changed, c.labels.identity, c.labels.camera, c.labels.time)
+                        (c.path, digest, c.size, c.mtime_ns, c.labels.identity, c.labels.camera, c.labels.time)
                         for c, digest in crops
                     ],
                 )
-                self._connection.executemany("DELETE FROM images WHERE path = ?", [(path,) for path in vanished])
-                manifest.count_change(self._connection)
+                self._connection.executemany("DELETE FROM images WHERE path = ?", [(path,) for path in deleted])
+                manifest.increment_version(self._connection)
         except BaseException:
-            # The rows are not named, so the next ones take their place.
-            self._writer.place = before
+            # The rows are not referenced, so the next ones overwrite them.
+            self._writer.position = first
             raise
 
-    def mark(self, paths: Iterable[str], *, removed: bool) -> None:
-        """Remove images from what is searched, for good, though their files stay; or take that back.
+    def set_removed(self, paths: Iterable[str], removed: bool) -> None:
+        """Remove images from the search results for good, although their files stay, or restore them.
 
-        One whose features have been compacted away is forgotten when it is taken back, so that it is embedded again.
+        A restored image whose features have been compacted away is dropped, so that the next update embeds it again.
+
+        Args:
+            paths: Paths of known images.
+            removed: True to remove, False to restore.
         """
-        with manifest.told(self.folder), manifest.write(self._connection):
+        with manifest.translate_errors(self.folder), manifest.write_transaction(self._connection):
             self._connection.executemany(
                 "UPDATE images SET removed = ? WHERE path = ?", [(int(removed), path) for path in paths]
             )
             self._connection.execute(
                 "DELETE FROM images WHERE NOT removed AND digest NOT IN (SELECT digest FROM contents)"
             )
-            manifest.count_change(self._connection)
+            manifest.increment_version(self._connection)
 
     def compact(self) -> int:
-        """Rewrite the features without those that no image needs any more; returns how many these were.
+        """Rewrite the shards without the features of removed and deleted images.
 
-        The new files are whole on the disk before the manifest names them; until then the old ones count.
+        The new files are flushed before the manifest refers to them; until then the old ones stay in use.
+
+        Returns:
+            The number of rows dropped.
         """
-        with manifest.told(self.folder):
-            found = self._connection.execute(f"SELECT place FROM contents WHERE {_LIVING} ORDER BY place").fetchall()
-            places, rows = np.array([place for (place,) in found], dtype=np.int64), self._writer.place
-            if len(places) == rows:
+        with manifest.translate_errors(self.folder):
+            query = f"SELECT place FROM contents WHERE {_ACTIVE} ORDER BY place"
+            kept = np.array([row for (row,) in self._connection.execute(query).fetchall()], dtype=np.int64)
+            count = self._writer.position
+            if len(kept) == count:
                 return 0
-            old, generation = self._map(), self._writer.generation + 1
-            writer = RowWriter(self.folder, generation=generation, dim=self.dim, shard=self.shard, place=0)
-            for start in range(0, len(places), _COPIED):
-                writer.append(old[places[start : start + _COPIED]])
-            with manifest.write(self._connection):
-                self._connection.execute(f"DELETE FROM contents WHERE NOT {_LIVING}")
-                # Ascending, so that the new place of each has been left by then.
-                moved = [(new, place) for new, place in enumerate(places.tolist()) if new != place]
+            old, layout = self._map_rows(), self._writer.layout
+            new_layout = dataclasses.replace(layout, generation=layout.generation + 1)
+            writer = ShardWriter(new_layout, 0)
+            for start in range(0, len(kept), _CHUNK_ROWS):
+                writer.append(old[kept[start : start + _CHUNK_ROWS]])
+            with manifest.write_transaction(self._connection):
+                self._connection.execute(f"DELETE FROM contents WHERE NOT {_ACTIVE}")
+                # Ascending, so that each new position is free by then.
+                moved = [(new, row) for new, row in enumerate(kept.tolist()) if new != row]
                 self._connection.executemany("UPDATE contents SET place = ? WHERE place = ?", moved)
-                manifest.store(self._connection, {"generation": generation})
-                manifest.count_change(self._connection)
-            self._start_rows(generation)
-        return rows - len(places)
+                manifest.store_metadata(self._connection, {"generation": new_layout.generation})
+                manifest.increment_version(self._connection)
+            self._open_shards(new_layout)
+        return count - len(kept)
 
-    def damaged(self) -> list[str]:
-        """Paths whose features are not what their checksum says, all rows read."""
-        with manifest.told(self.folder):
+    def find_corrupt(self) -> list[str]:
+        """Compare all feature rows with their checksums.
+
+        Returns:
+            Paths of the images whose features are corrupt.
+        """
+        with manifest.translate_errors(self.folder):
             known = self._connection.execute("SELECT place, checksum FROM contents ORDER BY place").fetchall()
-            rows, broken = self._map() if known else None, []
-            for start in range(0, len(known), _COPIED):
-                some = known[start : start + _COPIED]
-                assert rows is not None
-                found = checksums(rows[np.array([place for place, _ in some])])
-                broken += [place for (place, said), held in zip(some, found, strict=True) if said != held]
+            corrupt: list[int] = []
+            if known:
+                stored = self._map_rows()
+                for start in range(0, len(known), _CHUNK_ROWS):
+                    chunk = known[start : start + _CHUNK_ROWS]
+                    actual = row_checksums(stored[np.array([row for row, _ in chunk])])
+                    corrupt += [row for (row, stored_sum), new in zip(chunk, actual, strict=True) if stored_sum != new]
             query = "SELECT path FROM images JOIN contents USING (digest) WHERE place = ? ORDER BY path"
-            return [path for place in broken for (path,) in self._connection.execute(query, (place,))]
+            return [path for row in corrupt for (path,) in self._connection.execute(query, (row,))]
 
-    def _map(self) -> Shards:
-        writer = self._writer
-        parts = map_rows(self.folder, generation=writer.generation, dim=self.dim, shard=self.shard, rows=writer.place)
-        return Shards(parts)
+    def _map_rows(self) -> Shards:
+        return Shards(self._writer.layout.map_rows(self._writer.position))
 
-    def _start_rows(self, generation: int) -> None:
-        rows = manifest.count_rows(self._connection)
-        (self.folder / FOLDER).mkdir(exist_ok=True)
-        clean(self.folder, generation=generation, shard=self.shard, rows=rows)
-        self._writer = RowWriter(self.folder, generation=generation, dim=self.dim, shard=self.shard, place=rows)
+    def _open_shards(self, layout: ShardLayout) -> None:
+        with manifest.translate_errors(self.folder):
+            count = manifest.count_rows(self._connection)
+        (self.folder / FEATURES_FOLDER).mkdir(exist_ok=True)
+        layout.remove_stale(count)
+        self._writer = ShardWriter(layout, count)
 
 
-def _check_place(path: Path) -> None:
+def _check_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file, and an index is a folder: choose another --index")
+        raise InputError(f"{path}: is a file, but an index is a folder; choose another --index")
     if path.is_dir() and not manifest.is_index(path):
-        names = sorted(entry.name for entry in path.iterdir() if entry.name not in (FOLDER, LOCK_NAME))
-        if others := [name for name in names if not name.startswith(manifest.NAME)]:
-            raise InputError(f"{path}: holds other things ({', '.join(others[:3])}) and no index: name a new folder")
+        names = sorted(entry.name for entry in path.iterdir() if entry.name not in (FEATURES_FOLDER, LOCK_NAME))
+        if others := [name for name in names if not name.startswith(manifest.MANIFEST_NAME)]:
+            raise InputError(f"{path}: holds other files ({', '.join(others[:3])}) and no index; choose a new folder")
 
 
 def _check_rows(rows: np.ndarray, dim: int) -> None:
     if rows.shape[1] != dim:
-        raise InputError(f"features of {rows.shape[1]} numbers for an index of {dim}")
+        raise InputError(f"features of dimension {rows.shape[1]} do not fit an index of dimension {dim}")
     wide = rows.astype(np.float64)
     squared = np.einsum("ij,ij->i", wide, wide)
     wrong = np.flatnonzero(~(np.abs(squared - 1) <= UNIT_SLACK))
     if len(wrong):
         raise InputError(
-            f"{len(wrong)} of {len(rows)} features have no length 1, the first {np.sqrt(squared[wrong[0]]):.6g}: an "
-            "index holds L2-normalized rows; does the network give zeros or NaN?"
+            f"{len(wrong)} of {len(rows)} features are not of unit length, the first has length "
+            f"{np.sqrt(squared[wrong[0]]):.6g}; does the network output zeros or NaN?"
         )

@@ -1,17 +1,21 @@
-"""A page to try a model: a server that answers searches in an index, for the browser of this machine.
+"""A web page to try a model: a local server that answers searches in an index.
 
-From outside to inside, a request passes `guard` (who asks, and from which page), `access` (a token, where there is
-one), `upload` (a body of bounded size, never on the disk), `turns` (one search at a time) and `search`. What it may see
-of the disk is what `live` takes from the index.
+A request passes, in this order, `security` (allowed hosts and origins), `authentication` (a token, if one is set),
+`request` (a bounded upload, kept in memory), `work_queue` (one search at a time) and `service`. Of the disk it can see
+only what `live_index` reads for the index.
 """
 
 from __future__ import annotations
 
 from reid.report.pages import check_available as _check
 
-NEEDED = ("fastapi", "uvicorn", "python_multipart", "jinja2")
+REQUIRED_PACKAGES = ("fastapi", "uvicorn", "python_multipart", "jinja2")
 
 
 def check_available() -> None:
-    """Raise InputError where the libraries of the extra `serve` are missing."""
-    _check(NEEDED, extra="serve", what="the page")
+    """Check that the packages of the extra `serve` are installed.
+
+    Raises:
+        InputError: If one is missing.
+    """
+    _check(REQUIRED_PACKAGES, extra="serve", what="the page")

@@ -1,4 +1,4 @@
-"""The addresses of the page, and what stands behind each."""
+"""The routes of the page and their error handlers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
-from fastapi import Path as InPath
+from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
@@ -16,15 +16,15 @@ from reid.errors import InputError, one_line
 from reid.inference.embedder import Embedder
 from reid.report.pages import render_page
 from reid.search.gallery import describe_calibration
-from reid.search.serve.access import Access, check_token
-from reid.search.serve.guard import Guard
-from reid.search.serve.limits import Limits, Refused
+from reid.search.serve.authentication import TokenAuthentication, check_token
+from reid.search.serve.limits import Limits, RequestError
 from reid.search.serve.live_index import LiveIndex
-from reid.search.serve.query import Search
-from reid.search.serve.queue import Turns
-from reid.search.serve.upload import read_asked
+from reid.search.serve.request import read_search_request
+from reid.search.serve.security import SecurityMiddleware
+from reid.search.serve.service import SearchService
+from reid.search.serve.work_queue import WorkQueue
 
-_PICTURES = (2, 500)  # decoded side by side, and those that wait
+_THUMBNAILS_RUNNING, _THUMBNAILS_QUEUED = 2, 500
 
 
 def make_app(
@@ -36,11 +36,22 @@ def make_app(
     loopback: bool = True,
     prior: float | None = None,
 ) -> FastAPI:
-    """The page and what it asks for: `/`, `/search`, `/image/{id}`, `/health`; and `/login` where there is a token.
+    """Create the application: `/`, `/search`, `/image/{id}`, `/health`, and `/login` if there is a token.
 
-    loopback: answer under names of this machine alone; without, there must be a token. prior: see
-    `Calibration.probability`. Raises InputError for an index that is missing, broken or another model's, for no token
-    where one is needed, and for a prior that is none.
+    Args:
+        embedder: The model.
+        index_path: The folder of the index.
+        token: Token that clients must present; None for no authentication.
+        limits: Limits of a request; None for the defaults.
+        loopback: Accept only names of this machine as host; otherwise a token is required.
+        prior: Share of matching pairs, see `Calibration.probability`.
+
+    Returns:
+        The application.
+
+    Raises:
+        InputError: If the index is missing, corrupt or of another model, the token is missing or weak, or the prior is
+            invalid.
     """
     limits = limits or Limits()
     if token is not None:
@@ -48,63 +59,64 @@ def make_app(
     elif not loopback:
         raise InputError("a page that other machines can reach needs a token")
     describe_calibration(embedder.calibration, prior)
-    search = Search(embedder, LiveIndex(index_path, embedder.model_id, embedder.dim), limits, prior)
-    search.index.view()
-    # The pages about an interface would load scripts from elsewhere.
+    service = SearchService(embedder, LiveIndex(index_path, embedder.model_id, embedder.dim), limits, prior)
+    service.index.view()
+    # The pages of the API documentation would load scripts from other sites.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     if token is not None:
-        app.add_middleware(Access, token=token, limits=limits)
-    app.add_middleware(Guard, loopback=loopback)  # the last one is outside
-    _add_routes(app, search, limits)
-    _add_errors(app)
+        app.add_middleware(TokenAuthentication, token=token, limits=limits)
+    app.add_middleware(SecurityMiddleware, loopback=loopback)  # the last one is the outermost
+    _add_routes(app, service)
+    _add_error_handlers(app)
     return app
 
 
-def _add_routes(app: FastAPI, search: Search, limits: Limits) -> None:
-    turns, pictures = Turns(1, limits.waiting), Turns(*_PICTURES)
+def _add_routes(app: FastAPI, service: SearchService) -> None:
+    searches = WorkQueue(1, service.limits.max_queued)
+    thumbnails = WorkQueue(_THUMBNAILS_RUNNING, _THUMBNAILS_QUEUED)
 
     @app.get("/")
     async def page(request: Request) -> HTMLResponse:
-        about = await turns.run(search.about)
+        about = await searches.run(service.describe)
         return HTMLResponse(render_page("serve.html", nonce=request.state.nonce, about=about))
 
     @app.post("/search")
-    async def answers(request: Request) -> JSONResponse:
-        async with turns.place():
-            asked = await read_asked(request, limits)
-            return JSONResponse(await turns.run(search.answer, asked))
+    async def search(request: Request) -> JSONResponse:
+        async with searches.slot():
+            search_request = await read_search_request(request, service.limits)
+            return JSONResponse(await searches.run(service.search, search_request))
 
     @app.get("/image/{id}")
-    async def image(id: Annotated[int, InPath(ge=0, lt=2**53)]) -> Response:
-        async with pictures.place():
-            return Response(await pictures.run(search.picture, id), media_type="image/jpeg")
+    async def image(id: Annotated[int, PathParameter(ge=0, lt=2**53)]) -> Response:
+        async with thumbnails.slot():
+            return Response(await thumbnails.run(service.thumbnail, id), media_type="image/jpeg")
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
         return {"status": "ok"}
 
 
-def _add_errors(app: FastAPI) -> None:
-    """Every error is `{"error": LINE}`."""
+def _add_error_handlers(app: FastAPI) -> None:
+    """Make every error `{"error": MESSAGE}`."""
 
-    @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> JSONResponse:
+    @app.exception_handler(RequestError)
+    async def rejected(_: Request, error: RequestError) -> JSONResponse:
         headers = {"Retry-After": "1"} if error.status == 503 else {}
-        # What was not read of the request must not be taken for the next one.
-        return JSONResponse({"error": one_line(error.line)}, error.status, {**headers, "Connection": "close"})
+        # Unread parts of the request must not be parsed as the next one.
+        return JSONResponse({"error": one_line(error.message)}, error.status, {**headers, "Connection": "close"})
 
     @app.exception_handler(InputError)
     @app.exception_handler(OSError)
-    async def unreadable(_: Request, error: Exception) -> JSONResponse:
-        # The line may name folders, which are the business of whoever runs this.
+    async def index_unreadable(_: Request, error: Exception) -> JSONResponse:
+        # The message may name folders, which clients must not see.
         print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-        line = "the index cannot be searched now; the terminal where the server runs tells why"
-        return JSONResponse({"error": line}, 503)
+        message = "the index cannot be searched now; see the terminal of the server"
+        return JSONResponse({"error": message}, 503)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": "no such image: its id is a whole number"}, 404)
+    async def invalid_id(_: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"error": "no such image: its id is an integer"}, 404)
 
     @app.exception_handler(HTTPException)
-    async def other(_: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
         return JSONResponse({"error": one_line(error.detail).lower()}, error.status_code, error.headers)

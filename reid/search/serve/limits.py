@@ -1,4 +1,4 @@
-"""What one request may take, and how it is refused."""
+"""Limits of a request, and the error for a request that is rejected."""
 
 from __future__ import annotations
 
@@ -7,20 +7,31 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """upload_bytes: of an image. seconds: to send it in. answers: to a search. waiting: searches that may wait for the
-    one that runs. side: pixels of the longer side of a picture in the page.
+    """Limits of a request.
+
+    Attributes:
+        upload_bytes: Maximum size of an uploaded image.
+        upload_seconds: Maximum duration of an upload.
+        max_results: Maximum number of results per search.
+        max_queued: Searches that may wait for the one that runs.
+        thumbnail_side: Longer side of the images on the page, in pixels.
     """
 
     upload_bytes: int = 10_000_000
-    seconds: float = 30.0
-    answers: int = 100
-    waiting: int = 8
-    side: int = 256
+    upload_seconds: float = 30.0
+    max_results: int = 100
+    max_queued: int = 8
+    thumbnail_side: int = 256
 
 
-class Refused(Exception):
-    """A request that is not answered: the status of HTTP, and one line for the one who asked."""
+class RequestError(Exception):
+    """A request that is rejected.
 
-    def __init__(self, status: int, line: str) -> None:
-        super().__init__(line)
-        self.status, self.line = status, line
+    Args:
+        status: HTTP status code.
+        message: One line for the client.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message

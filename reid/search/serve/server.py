@@ -1,4 +1,4 @@
-"""A port of this machine, and a server on it until it is told to end."""
+"""The socket of the page and the HTTP server on it."""
 
 from __future__ import annotations
 
@@ -12,50 +12,79 @@ from fastapi import FastAPI
 
 from reid.errors import InputError, stop_signals
 
-_CONNECTIONS = 100
+_MAX_CONNECTIONS = 100
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens at an address of this machine. port: 0 for any that is free.
+    """Open a listening socket.
 
-    Raises InputError for a port that is taken or reserved, and for what is no address of this machine.
+    Args:
+        host: Name or address of an interface of this machine.
+        port: Port number; 0 for any free port.
+
+    Returns:
+        The socket.
+
+    Raises:
+        InputError: If the port is in use, reserved or out of range, or the host is not an address of this machine.
     """
     if not 0 <= port <= 65535:
-        raise InputError(f"--port {port}: from 0, for any that is free, to 65535")
+        raise InputError(f"--port {port}: must be in 0 .. 65535, where 0 selects a free port")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError):
-        raise InputError(f"--host {host}: no address of this machine; 127.0.0.1 is the usual one") from None
-    listening = socket.socket(family, kind)
+        raise InputError(f"--host {host}: not an address of this machine; use 127.0.0.1 or leave it out") from None
+    listener = socket.socket(family, kind)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
     except OSError as error:
-        listening.close()
+        listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise InputError(f"port {port} is in use: choose another --port, or 0 for any that is free") from None
+            raise InputError(f"--port {port}: already in use; choose another one, or 0 for a free port") from None
         if error.errno in (errno.EACCES, errno.EPERM):
-            raise InputError(f"port {port} is reserved for the system: choose a --port above 1023") from None
-        raise InputError(f"--host {host}: cannot be listened at ({error.strerror})") from None
-    return listening
+            raise InputError(f"--port {port}: reserved for the system; choose a port above 1023") from None
+        raise InputError(f"--host {host}: cannot listen there ({error.strerror})") from None
+    return listener
 
 
-def is_loopback(listening: socket.socket) -> bool:
-    """Whether only this machine can reach it."""
-    return ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
+def is_loopback(listener: socket.socket) -> bool:
+    """Check whether only this machine can reach a socket.
+
+    Args:
+        listener: A listening socket.
+
+    Returns:
+        True if it is bound to a loopback address.
+    """
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
-def address(listening: socket.socket) -> str:
-    """What to open in a browser."""
-    host, port = listening.getsockname()[:2]
+def page_url(listener: socket.socket) -> str:
+    """Return the URL to open in a browser.
+
+    Args:
+        listener: A listening socket.
+
+    Returns:
+        The URL, with a trailing slash.
+    """
+    host, port = listener.getsockname()[:2]
     if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:
         host = socket.gethostname()
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def make_server(app: FastAPI) -> uvicorn.Server:
-    """A server that writes nothing but faults of ours: addresses may hold a token."""
+    """Create a server that logs internal errors only, since URLs may hold a token.
+
+    Args:
+        app: The application.
+
+    Returns:
+        The server, not started.
+    """
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -66,13 +95,18 @@ def make_server(app: FastAPI) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_CONNECTIONS,
+            limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=3,
         )
     )
 
 
-def run(app: FastAPI, listening: socket.socket) -> None:
-    """Serve until Ctrl-C or SIGTERM; to be called in the main thread."""
+def run(app: FastAPI, listener: socket.socket) -> None:
+    """Serve until Ctrl-C or SIGTERM; must be called in the main thread.
+
+    Args:
+        app: The application.
+        listener: A listening socket.
+    """
     with contextlib.suppress(KeyboardInterrupt), stop_signals():
-        make_server(app).run(sockets=[listening])
+        make_server(app).run(sockets=[listener])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reid.errors import InputError
-from reid.search.gallery import PATTERNS, parse_time, read_names
+from reid.search.gallery import PATTERNS, list_crops, parse_time
 
 NAMES = {
     "market1501": ("0002_c1s1_000451_03.jpg", ("2", "1", "451")),
@@ -23,28 +23,28 @@ def test_names_of_datasets(tmp_path: Path, pattern: str) -> None:
     name, expected = NAMES[pattern]
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / name).write_bytes(b"x")
-    names = read_names(tmp_path, pattern)
+    names = list_crops(tmp_path, pattern)
     labels = names.crops[0].labels
-    assert names.unfit == () and (labels.identity, labels.camera, labels.time) == expected
+    assert names.unmatched == () and (labels.identity, labels.camera, labels.time) == expected
 
 
 def test_junk_keeps_its_sign(tmp_path: Path) -> None:
     (tmp_path / "-1_c3s2_000451_03.jpg").write_bytes(b"x")
-    assert read_names(tmp_path, "market1501").crops[0].labels.identity == "-1"
+    assert list_crops(tmp_path, "market1501").crops[0].labels.identity == "-1"
 
 
 def test_what_does_not_fit_has_no_labels(tmp_path: Path) -> None:
     for name in ("a_1.jpg", "a_noon.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"x")
-    names = read_names(tmp_path, "{camera}_{time}")
-    assert names.unfit == ("a_noon.jpg", "b.jpg")
+    names = list_crops(tmp_path, "{camera}_{time}")
+    assert names.unmatched == ("a_noon.jpg", "b.jpg")
     assert [crop.labels.camera for crop in names.crops] == ["a", "", ""]
 
 
 @pytest.mark.parametrize("pattern, told", [("{place}_*", "--pattern .* a field is"), ("*", "no field in braces")])
 def test_wrong_patterns(tmp_path: Path, pattern: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
-        read_names(tmp_path, pattern)
+        list_crops(tmp_path, pattern)
 
 
 def test_times() -> None:
@@ -54,5 +54,5 @@ def test_times() -> None:
     for text in texts:
         assert parse_time(text) == noon
     for text in ("noon", "", "nan", "inf", "1_0", "1e5", "９"):
-        with pytest.raises(InputError, match="is no time"):
+        with pytest.raises(InputError, match="invalid time"):
             parse_time(text)

@@ -13,14 +13,14 @@ from reid.errors import InputError
 from reid.search.gallery import (
     Gallery,
     Snapshot,
-    build_faiss,
-    find,
-    is_current,
+    build_faiss_index,
+    has_current_faiss_index,
+    list_crops,
+    load_faiss_index,
     mean_query,
-    open_faiss,
-    read_names,
     read_snapshot,
-    update,
+    search_index,
+    update_index,
 )
 
 Vector = Callable[[bytes], np.ndarray]
@@ -35,15 +35,15 @@ def index(crops: Path, tmp_path: Path, embed: Any) -> Path:
     for day in ("2026-01-30", "2026-01-31_12-00"):
         (crops / "0010").mkdir(exist_ok=True)
         (crops / "0010" / f"c7_{day}.jpg").write_bytes(day.encode())
-    with Gallery.create(tmp_path / "i", model_id="m", dim=16, shard=20) as gallery:
-        update(gallery, read_names(crops, "{identity}/c{camera}_{time}"), embed, progress=False)
-        gallery.mark(["0009/c1_0.jpg", "0009/c3_2.jpg"], removed=True)
+    with Gallery.create(tmp_path / "i", model_id="m", dim=16, shard_size=20) as gallery:
+        update_index(gallery, list_crops(crops, "{identity}/c{camera}_{time}"), embed, progress=False)
+        gallery.set_removed(["0009/c1_0.jpg", "0009/c3_2.jpg"], removed=True)
     return tmp_path / "i"
 
 
 def plainly(snapshot: Snapshot, query: np.ndarray, among: np.ndarray) -> list[tuple[str, float]]:
     found = []
-    for crop, row, chosen in zip(snapshot.crops, snapshot.values(), among, strict=True):
+    for crop, row, chosen in zip(snapshot.crops, snapshot.features(), among, strict=True):
         if chosen:
             found.append((float(np.sqrt(((query.astype(np.float64) - row) ** 2).sum())), crop.path))
     return [(path, distance) for distance, path in sorted(found)]
@@ -54,16 +54,16 @@ def test_answers_are_those_of_a_plain_loop(
     index: Path, make_vector: Vector, cameras: tuple[str, ...], period: tuple[float, float] | None
 ) -> None:
     snapshot = read_snapshot(index)
-    among = snapshot.chosen(cameras, period)
+    among = snapshot.filter_mask(cameras, period)
     assert among.any()
     queries = np.stack([make_vector(b"7"), make_vector(b"somebody")])
-    for query, answers in zip(queries, find(snapshot, queries, 300, among=among), strict=True):
+    for query, answers in zip(queries, search_index(snapshot, queries, 300, mask=among), strict=True):
         expected = plainly(snapshot, query, among)
         assert [a.path for a in answers] == [path for path, _ in expected]
         np.testing.assert_allclose([a.distance for a in answers], [d for _, d in expected], atol=1e-7)
         assert [a.rank for a in answers] == list(range(1, len(expected) + 1))
         assert all(not cameras or a.camera in cameras for a in answers)
-    first = find(snapshot, queries, 3)[0]
+    first = search_index(snapshot, queries, 3)[0]
     assert [a.path for a in first[:2]] == ["0009/c3_14.jpg", "0009/c1_15.jpg"][::-1] and first[0].distance == 0
 
 
@@ -71,8 +71,8 @@ def test_the_queries_own_content_is_left_out(index: Path, make_vector: Vector) -
     snapshot = read_snapshot(index)
     digests = dict(zip((crop.path for crop in snapshot.crops), snapshot.digests, strict=True))
     queries = np.stack([make_vector(b"7"), make_vector(b"8")])
-    everything = find(snapshot, queries, 10)
-    without = find(snapshot, queries, 8, without=[{digests["0009/c3_14.jpg"]}, set()])
+    everything = search_index(snapshot, queries, 10)
+    without = search_index(snapshot, queries, 8, exclude=[{digests["0009/c3_14.jpg"]}, set()])
     assert [a.path for a in without[0]] == [a.path for a in everything[0][2:]]
     assert without[1] == everything[1][:8]
 
@@ -80,49 +80,51 @@ def test_the_queries_own_content_is_left_out(index: Path, make_vector: Vector) -
 def test_faiss_finds_what_exact_search_finds(index: Path, make_vector: Vector) -> None:
     pytest.importorskip("faiss")
     with Gallery.open(index) as gallery:
-        note = build_faiss(gallery, kind="flat")
+        note = build_faiss_index(gallery, kind="flat")
     # 12, 75 with twins, and 2: of the two removed ones the twins stay.
     assert note["recall"] == 1.0 and note["k"] == 10 and note["rows"] == 89
     snapshot = read_snapshot(index)
-    assert is_current(snapshot) and snapshot.notes["faiss"]["recall"] == 1.0
+    assert has_current_faiss_index(snapshot) and snapshot.metadata["faiss"]["recall"] == 1.0
     queries = np.stack([make_vector(b"%d" % n) for n in range(20)])
-    assert find(snapshot, queries, 7, nearest=open_faiss(snapshot)) == find(snapshot, queries, 7)
-    among = snapshot.chosen(["2"])
-    expected = find(snapshot, queries, 7, among=among)
-    assert find(snapshot, queries, 7, among=among, nearest=open_faiss(snapshot)) == expected
+    assert search_index(snapshot, queries, 7, neighbor_search=load_faiss_index(snapshot)) == search_index(
+        snapshot, queries, 7
+    )
+    among = snapshot.filter_mask(["2"])
+    expected = search_index(snapshot, queries, 7, mask=among)
+    assert search_index(snapshot, queries, 7, mask=among, neighbor_search=load_faiss_index(snapshot)) == expected
 
 
 def test_a_stale_or_broken_faiss_index_is_noticed(index: Path) -> None:
     pytest.importorskip("faiss")
     with pytest.raises(InputError, match="has no FAISS index"):
-        open_faiss(read_snapshot(index))
+        load_faiss_index(read_snapshot(index))
     with Gallery.open(index) as gallery:
-        build_faiss(gallery)
-        gallery.mark(["0009/c2_1.jpg"], removed=True)
+        build_faiss_index(gallery)
+        gallery.set_removed(["0009/c2_1.jpg"], removed=True)
         stale = read_snapshot(index)
-        assert not is_current(stale)
-        with pytest.raises(InputError, match="of an earlier state"):
-            open_faiss(stale)
-        build_faiss(gallery)
+        assert not has_current_faiss_index(stale)
+        with pytest.raises(InputError, match="is outdated"):
+            load_faiss_index(stale)
+        build_faiss_index(gallery)
     (file,) = index.glob("faiss-*.index")
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(InputError, match="missing or broken"):
-        open_faiss(read_snapshot(index))
+    with pytest.raises(InputError, match="missing or corrupt"):
+        load_faiss_index(read_snapshot(index))
 
 
 def test_what_cannot_be_asked(index: Path, make_vector: Vector) -> None:
     snapshot = read_snapshot(index)
-    with pytest.raises(InputError, match="no image of camera 5; there are 1, 2, 3, 7"):
-        snapshot.chosen(["5"])
-    with pytest.raises(InputError, match="at least 1"):
-        find(snapshot, make_vector(b"1")[None], 0)
-    with pytest.raises(InputError, match="of another model"):
-        find(snapshot, np.ones((1, 4), dtype=np.float32), 1)
+    with pytest.raises(InputError, match="no image of camera 5; known are 1, 2, 3, 7"):
+        snapshot.filter_mask(["5"])
+    with pytest.raises(InputError, match="must be at least 1"):
+        search_index(snapshot, make_vector(b"1")[None], 0)
+    with pytest.raises(InputError, match="is it of another model"):
+        search_index(snapshot, np.ones((1, 4), dtype=np.float32), 1)
 
 
 def test_dates_are_times(index: Path) -> None:
     snapshot = read_snapshot(index)
-    among = snapshot.chosen((), (1769731200.0, 1769817600.0))  # 2026-01-30 and the midnight after it, UTC
+    among = snapshot.filter_mask((), (1769731200.0, 1769817600.0))  # 2026-01-30 and the midnight after it, UTC
     assert [crop.path for crop, chosen in zip(snapshot.crops, among, strict=True) if chosen] == [
         "0010/c7_2026-01-30.jpg"
     ]

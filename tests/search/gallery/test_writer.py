@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from reid.errors import InputError
-from reid.search.gallery import Crop, Gallery, Labels, read_names, read_snapshot, update
-from reid.search.gallery import rows as rows_module
+from reid.search.gallery import Crop, Gallery, Labels, list_crops, read_snapshot, shard_files, update_index
 
 Vector = Callable[[bytes], np.ndarray]
 
@@ -24,7 +23,7 @@ def crop(name: str, content: bytes) -> tuple[Crop, bytes]:
 
 
 def filled(path: Path, vector: Vector, count: int = 12, shard: int = 5) -> Gallery:
-    gallery = Gallery.create(path, model_id="m", dim=16, shard=shard)
+    gallery = Gallery.create(path, model_id="m", dim=16, shard_size=shard)
     entries = [crop(f"{number:02d}", b"%d" % number) for number in range(count)]
     gallery.commit(entries, {digest: vector(digest) for _, digest in entries})
     return gallery
@@ -32,13 +31,13 @@ def filled(path: Path, vector: Vector, count: int = 12, shard: int = 5) -> Galle
 
 def held(path: Path) -> dict[str, bytes]:
     snapshot = read_snapshot(path)
-    return {c.path: row.tobytes() for c, row in zip(snapshot.crops, snapshot.values(), strict=True)}
+    return {c.path: row.tobytes() for c, row in zip(snapshot.crops, snapshot.features(), strict=True)}
 
 
 def test_two_writers_at_once(tmp_path: Path, make_vector: Vector) -> None:
     with (
         filled(tmp_path / "i", make_vector),
-        pytest.raises(InputError, match=rf"process {os.getpid()} on .* writes to this index"),
+        pytest.raises(InputError, match=rf"process {os.getpid()} on .* is writing to this index"),
     ):
         Gallery.open(tmp_path / "i")
     Gallery.open(tmp_path / "i").close()
@@ -47,9 +46,9 @@ def test_two_writers_at_once(tmp_path: Path, make_vector: Vector) -> None:
 def test_another_model_is_refused_saying_both(tmp_path: Path, make_vector: Vector) -> None:
     filled(tmp_path / "i", make_vector).close()
     for opened in (Gallery.open, read_snapshot):
-        with pytest.raises(InputError, match="made by the model m, and this is other"):
+        with pytest.raises(InputError, match="built with the model m, not other"):
             opened(tmp_path / "i", model_id="other")  # type: ignore[operator]
-        with pytest.raises(InputError, match="features of 16 numbers, and this model gives 8"):
+        with pytest.raises(InputError, match="features of dimension 16, but the model outputs 8"):
             opened(tmp_path / "i", model_id="m", dim=8)  # type: ignore[operator]
     # A refused writer leaves the index to others.
     Gallery.open(tmp_path / "i", model_id="m", dim=16).close()
@@ -60,15 +59,15 @@ def test_what_is_no_index_is_told(tmp_path: Path) -> None:
         read_snapshot(tmp_path / "i")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match="holds no index"):
+    with pytest.raises(InputError, match="not an index"):
         read_snapshot(tmp_path / "other")
-    with pytest.raises(InputError, match=r"holds other things \(thesis.tex\)"):
+    with pytest.raises(InputError, match=r"holds other files \(thesis.tex\)"):
         Gallery.create(tmp_path / "other", model_id="m", dim=16)
     with pytest.raises(InputError, match="is a file"):
         Gallery.create(tmp_path / "other" / "thesis.tex", model_id="m", dim=16)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "manifest.sqlite").write_bytes(b"no database at all" * 100)
-    with pytest.raises(InputError, match="broken or no manifest"):
+    with pytest.raises(InputError, match="corrupt or not a manifest"):
         read_snapshot(tmp_path / "broken")
 
 
@@ -83,9 +82,9 @@ def test_rows_of_another_length_or_width_are_refused(tmp_path: Path, make_vector
     with filled(tmp_path / "i", make_vector) as gallery:
         entry = crop("new", b"new")
         for row, told in (
-            (2 * make_vector(b"x"), "no length 1, the first 2"),
-            (np.full(16, np.nan), "no length 1"),
-            (make_vector(b"x")[:8], "8 numbers for an index of 16"),
+            (2 * make_vector(b"x"), "not of unit length, the first has length 2"),
+            (np.full(16, np.nan), "not of unit length"),
+            (make_vector(b"x")[:8], "dimension 8 do not fit an index of dimension 16"),
         ):
             with pytest.raises(InputError, match=told):
                 gallery.commit([entry], {entry[1]: row})
@@ -105,7 +104,7 @@ def test_a_full_disk_changes_nothing(
             def full(descriptor: int) -> None:
                 raise OSError(errno.ENOSPC, "no space left")
 
-            patched.setattr(rows_module.os, "fsync", full)
+            patched.setattr(shard_files.os, "fsync", full)
         else:
             # SQLite may use no page more than it has.
             pages = gallery._connection.execute("PRAGMA page_count").fetchone()[0]
@@ -120,7 +119,7 @@ def test_a_full_disk_changes_nothing(
     gallery.close()
     assert held(tmp_path / "i") == before | {"new.jpg": make_vector(entry[1]).tobytes()}
     with Gallery.open(tmp_path / "i") as again:
-        assert again.damaged() == []
+        assert again.find_corrupt() == []
 
 
 def test_rows_without_a_name_are_overwritten(tmp_path: Path, make_vector: Vector) -> None:
@@ -143,37 +142,37 @@ def test_rows_without_a_name_are_overwritten(tmp_path: Path, make_vector: Vector
 
 def test_removing_compacting_and_restoring(crops: Path, tmp_path: Path, embed: Any, make_vector: Vector) -> None:
     def again() -> None:
-        with Gallery.open_or_create(tmp_path / "i", model_id="m", dim=16, shard=5) as gallery:
-            update(gallery, read_names(crops), embed, progress=False)
+        with Gallery.open_or_create(tmp_path / "i", model_id="m", dim=16, shard_size=5) as gallery:
+            update_index(gallery, list_crops(crops), embed, progress=False)
 
     again()
     before = held(tmp_path / "i")
     gone = [path for path in before if path.startswith("0001/")]
     with Gallery.open(tmp_path / "i") as gallery:
-        gallery.mark(gone, removed=True)
+        gallery.set_removed(gone, removed=True)
     again()
     kept = {path: row for path, row in before.items() if path not in gone}
     assert held(tmp_path / "i") == kept
     open_snapshot = read_snapshot(tmp_path / "i")
     with Gallery.open(tmp_path / "i") as gallery:
         assert gallery.compact() == 4 and gallery.compact() == 0
-        assert gallery.damaged() == []
+        assert gallery.find_corrupt() == []
     assert sorted(p.name for p in (tmp_path / "i" / "features").iterdir()) == ["000001-000000.npy", "000001-000001.npy"]
     assert held(tmp_path / "i") == kept
     # Who had it open goes on with what there was.
-    assert {c.path: row.tobytes() for c, row in zip(open_snapshot.crops, open_snapshot.values(), strict=True)} == kept
+    assert {c.path: row.tobytes() for c, row in zip(open_snapshot.crops, open_snapshot.features(), strict=True)} == kept
     embed.seen.clear()
     with Gallery.open(tmp_path / "i") as gallery:
-        gallery.mark(gone, removed=False)
+        gallery.set_removed(gone, removed=False)
     again()
     assert held(tmp_path / "i") == before and len(embed.seen) == 4
 
 
 def test_removed_content_comes_back_without_embedding(crops: Path, tmp_path: Path, embed: Any) -> None:
     with Gallery.create(tmp_path / "i", model_id="m", dim=16) as gallery:
-        update(gallery, read_names(crops), embed, progress=False)
-        gallery.mark(["0001/c1_100.jpg"], removed=True)
-        gallery.mark(["0001/c1_100.jpg"], removed=False)
+        update_index(gallery, list_crops(crops), embed, progress=False)
+        gallery.set_removed(["0001/c1_100.jpg"], removed=True)
+        gallery.set_removed(["0001/c1_100.jpg"], removed=False)
     assert len(held(tmp_path / "i")) == 12 and len(embed.seen) == 12
 
 
@@ -184,9 +183,9 @@ def test_damage_is_found(tmp_path: Path, make_vector: Vector) -> None:
     data[128 + 64 + 5] ^= 1  # the second row of the second shard
     path.write_bytes(data)
     with Gallery.open(tmp_path / "i") as gallery:
-        assert gallery.damaged() == ["06.jpg"]
+        assert gallery.find_corrupt() == ["06.jpg"]
     path.write_bytes(data[:-100])
-    with pytest.raises(InputError, match="cut short"):
+    with pytest.raises(InputError, match="truncated"):
         read_snapshot(tmp_path / "i")
     path.unlink()
     with pytest.raises(InputError, match="missing"):
@@ -197,11 +196,11 @@ def test_readers_see_one_moment(tmp_path: Path, make_vector: Vector) -> None:
     with filled(tmp_path / "i", make_vector) as gallery:
         before = read_snapshot(tmp_path / "i")
         entry = crop("00", b"changed")
-        gallery.commit([entry], {entry[1]: make_vector(entry[1])}, vanished=["01.jpg"])
+        gallery.commit([entry], {entry[1]: make_vector(entry[1])}, deleted=["01.jpg"])
         after = read_snapshot(tmp_path / "i")
     assert len(before.crops) == 12 and len(after.crops) == 11
-    np.testing.assert_array_equal(before.values()[0], make_vector(crop("00", b"0")[1]))
-    np.testing.assert_array_equal(after.values()[0], make_vector(entry[1]))
+    np.testing.assert_array_equal(before.features()[0], make_vector(crop("00", b"0")[1]))
+    np.testing.assert_array_equal(after.features()[0], make_vector(entry[1]))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
@@ -220,13 +219,13 @@ def test_a_folder_that_is_only_read_is_searched_and_not_written(tmp_path: Path, 
 def test_no_right_to_write_is_told(tmp_path: Path, make_vector: Vector) -> None:
     with filled(tmp_path / "i", make_vector) as gallery:
         gallery._connection.execute("PRAGMA query_only = 1")
-        with pytest.raises(InputError, match="no right to write there"):
-            gallery.note(pattern="")
+        with pytest.raises(InputError, match="no permission to write"):
+            gallery.set_metadata(pattern="")
 
 
 def test_another_shard_size_is_refused(tmp_path: Path, make_vector: Vector) -> None:
     filled(tmp_path / "i", make_vector).close()
-    with pytest.raises(InputError, match="5 rows a shard"):
-        Gallery.open_or_create(tmp_path / "i", model_id="m", dim=16, shard=6)
-    Gallery.open_or_create(tmp_path / "i", model_id="m", dim=16, shard=5).close()
+    with pytest.raises(InputError, match="5 rows per shard"):
+        Gallery.open_or_create(tmp_path / "i", model_id="m", dim=16, shard_size=6)
+    Gallery.open_or_create(tmp_path / "i", model_id="m", dim=16, shard_size=5).close()
     assert sqlite3.connect(tmp_path / "i" / "manifest.sqlite").execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -1,4 +1,4 @@
-"""A drawn index, and a client that asks the page of it as a browser of this machine does."""
+"""A sample index, and a client that asks the page of it as a browser of this machine does."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ Client = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> served.Drawn:
+def sample(tmp_path_factory: pytest.TempPathFactory) -> served.SampleIndex:
     """12 images: 4 people before 3 cameras. Nobody may change it."""
-    return served.draw_index(tmp_path_factory.mktemp("served"))
+    return served.build_sample_index(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> served.Drawn:
+def own(tmp_path: Path) -> served.SampleIndex:
     """A smaller index, 2 people before 2 cameras, to be changed."""
-    return served.draw_index(tmp_path, identities=2, cameras=2)
+    return served.build_sample_index(tmp_path, identities=2, cameras=2)
 
 
 @pytest.fixture
 def client() -> Client:
-    """`client(drawn, **options of make_app)`; its requests are of the page http://127.0.0.1:8000.
+    """`client(sample, **options of make_app)`; its requests are of the page http://127.0.0.1:8000.
 
     quiet: a fault of the app is an answer, as it is for a browser, and no error of the test.
     """
     from reid.search.serve.app import make_app
 
-    def call(drawn: served.Drawn, embedder: Any = None, *, quiet: bool = False, **options: Any) -> Any:
-        app = make_app(embedder or drawn.embedder, drawn.index, **options)
+    def call(sample: served.SampleIndex, embedder: Any = None, *, quiet: bool = False, **options: Any) -> Any:
+        app = make_app(embedder or sample.embedder, sample.index, **options)
         return TestClient(
             app, base_url="http://127.0.0.1:8000", follow_redirects=False, raise_server_exceptions=not quiet
         )

@@ -27,7 +27,7 @@ def paths(reply: Any) -> set[str]:
     return {answer["path"] for answer in reply.json()["answers"]}
 
 
-def test_what_a_writer_adds_and_removes_shows_at_once(client: Client, own: served.Drawn) -> None:
+def test_what_a_writer_adds_and_removes_shows_at_once(client: Client, own: served.SampleIndex) -> None:
     page = client(own)
     before = search(page)
     assert len(paths(before)) == 4
@@ -45,11 +45,14 @@ def test_what_a_writer_adds_and_removes_shows_at_once(client: Client, own: serve
     gone = before.json()["query"]
     assert page.get(f"/image/{gone}").status_code == 404
     reply = search(page)
-    assert reply.status_code == 404 and "no such image (any more); search again" in reply.json()["error"]
+    assert (
+        reply.status_code == 404
+        and "the index does not hold this image (any more); search again" in reply.json()["error"]
+    )
     assert paths(search(page, new)) == paths(after) - {FIRST}
 
 
-def test_after_compacting_old_names_mean_nothing(client: Client, own: served.Drawn) -> None:
+def test_after_compacting_old_names_mean_nothing(client: Client, own: served.SampleIndex) -> None:
     page = client(own)
     ids = {answer["id"] for answer in search(page).json()["answers"]}
     assert all(page.get(f"/image/{id}").status_code == 200 for id in ids)
@@ -61,7 +64,7 @@ def test_after_compacting_old_names_mean_nothing(client: Client, own: served.Dra
     assert len(new) == 3 and not new & ids and all(page.get(f"/image/{id}").status_code == 200 for id in new)
 
 
-def test_an_index_is_read_once_for_each_state(own: served.Drawn) -> None:
+def test_an_index_is_read_once_for_each_state(own: served.SampleIndex) -> None:
     index = LiveIndex(own.index, own.embedder.model_id, own.embedder.dim)
     first = index.view()
     assert index.view() is first
@@ -75,7 +78,7 @@ def test_an_index_is_read_once_for_each_state(own: served.Drawn) -> None:
     assert index.view() is not second
 
 
-def test_two_paths_of_one_content(client: Client, own: served.Drawn) -> None:
+def test_two_paths_of_one_content(client: Client, own: served.SampleIndex) -> None:
     twin = "0001_c2s1_000999_00.png"
     shutil.copy(own.crops / FIRST, own.crops / twin)
     served.reindex(own)
@@ -87,19 +90,19 @@ def test_two_paths_of_one_content(client: Client, own: served.Drawn) -> None:
     assert {answer["path"] for answer in without["answers"]} == set(ids) - {FIRST, twin}
 
 
-def test_an_empty_index_is_served_and_says_so(client: Client, own: served.Drawn) -> None:
+def test_an_empty_index_is_served_and_says_so(client: Client, own: served.SampleIndex) -> None:
     for path in own.crops.iterdir():
         path.unlink()
     with gallery.Gallery.open(own.index, model_id=own.embedder.model_id, dim=own.embedder.dim) as index:
-        index.mark(list(index.crops()), removed=True)
+        index.set_removed(list(index.images()), removed=True)
     page = client(own)
     assert "The index holds no image yet" in page.get("/").text
-    reply = page.post("/search", files={"image": ("a.png", served.encoded(served.person(0, 1)))})
-    assert reply.status_code == 409 and reply.json()["error"].startswith("the index holds no image yet")
+    reply = page.post("/search", files={"image": ("a.png", served.encode_image(served.person(0, 1)))})
+    assert reply.status_code == 409 and reply.json()["error"].startswith("the index is empty")
 
 
 def test_an_index_that_goes_away_is_told_to_the_terminal(
-    client: Client, own: served.Drawn, capsys: pytest.CaptureFixture[str]
+    client: Client, own: served.SampleIndex, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = client(own)
     shutil.rmtree(own.index)
@@ -112,8 +115,8 @@ def test_an_index_that_goes_away_is_told_to_the_terminal(
         client(own)
 
 
-def test_another_models_index_is_refused(own: served.Drawn) -> None:
-    with pytest.raises(InputError, match="was made by the model"):
+def test_another_models_index_is_refused(own: served.SampleIndex) -> None:
+    with pytest.raises(InputError, match="was built with the model"):
         LiveIndex(own.index, "0" * 64, own.embedder.dim).view()
 
 
@@ -125,12 +128,12 @@ def test_another_models_index_is_refused(own: served.Drawn) -> None:
         ("pipe", "has changed since it was indexed"),
         ("other", "has changed since it was indexed"),
         ("longer", "has changed since it was indexed"),
-        ("outside", "lies outside of the folder that was indexed"),
-        ("outside folder", "lies outside of the folder that was indexed"),
+        ("outside", "lies outside the indexed folder"),
+        ("outside folder", "lies outside the indexed folder"),
     ],
 )
 def test_only_what_was_indexed_is_shown(
-    client: Client, own: served.Drawn, tmp_path: Path, change: str, why: str
+    client: Client, own: served.SampleIndex, tmp_path: Path, change: str, why: str
 ) -> None:
     page = client(own)
     query, file = search(page).json()["query"], own.crops / FIRST
@@ -163,16 +166,18 @@ def test_only_what_was_indexed_is_shown(
 
 
 @pytest.mark.parametrize("path", ["../secret.png", "{root}/secret.png"])
-def test_an_index_that_names_files_outside_shows_none_of_them(client: Client, own: served.Drawn, path: str) -> None:
+def test_an_index_that_names_files_outside_shows_none_of_them(
+    client: Client, own: served.SampleIndex, path: str
+) -> None:
     """Somebody else's index may name any file of this machine."""
     secret = own.crops.parent / "secret.png"
     secret.write_bytes((own.crops / FIRST).read_bytes())
     path = path.format(root=own.crops.parent)
     with gallery.Gallery.open(own.index, model_id=own.embedder.model_id, dim=own.embedder.dim) as index:
-        crop, digest, _ = index.crops()[FIRST]
-        index.commit([(gallery.Crop(path, crop.size, crop.changed, crop.labels), digest)], vanished=[FIRST])
+        crop, digest, _ = index.images()[FIRST]
+        index.commit([(gallery.Crop(path, crop.size, crop.mtime_ns, crop.labels), digest)], deleted=[FIRST])
     page = client(own)
     reply = search(page, path)
     assert reply.status_code == 200 and path in paths(reply)
     shown = page.get(f"/image/{reply.json()['query']}")
-    assert shown.status_code == 404 and "lies outside of the folder" in shown.json()["error"]
+    assert shown.status_code == 404 and "lies outside the indexed folder" in shown.json()["error"]

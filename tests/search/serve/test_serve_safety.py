@@ -24,13 +24,13 @@ FIRST = ("path", (None, "0001_c1s1_000101_00.png"))
 
 
 @pytest.fixture
-def page(client: Client, drawn: served.Drawn) -> Any:
-    return client(drawn)
+def page(client: Client, sample: served.SampleIndex) -> Any:
+    return client(sample)
 
 
 @pytest.fixture
-def locked(client: Client, drawn: served.Drawn) -> Any:
-    return client(drawn, token=TOKEN, loopback=False)
+def locked(client: Client, sample: served.SampleIndex) -> Any:
+    return client(sample, token=TOKEN, loopback=False)
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:9", "127.4.5.6", "[::1]:8000", "LOCALHOST"])
@@ -125,8 +125,8 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + rows + chunk(b"IEND", b"")
 
 
-GOOD = served.encoded(served.person(0, 1))
-WHOLE = served.encoded(served.person(0, 1), "JPEG")
+GOOD = served.encode_image(served.person(0, 1))
+WHOLE = served.encode_image(served.person(0, 1), "JPEG")
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ WHOLE = served.encoded(served.person(0, 1), "JPEG")
         (b"no image at all", "the image: no JPEG, PNG, BMP or WebP image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "the image: no JPEG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "the image: no JPEG"),
-        (served.encoded(served.person(0, 1), "GIF"), "the image: no JPEG"),
-        (served.encoded(served.person(0, 1), "TIFF"), "the image: no JPEG"),
+        (served.encode_image(served.person(0, 1), "GIF"), "the image: no JPEG"),
+        (served.encode_image(served.person(0, 1), "TIFF"), "the image: no JPEG"),
         (WHOLE[: len(WHOLE) // 2], "the image: unreadable or truncated image"),
         (GOOD[: len(GOOD) // 2], "the image: unreadable or truncated image"),
         (png(20_000, 10_000), "the image: "),
@@ -154,23 +154,23 @@ def test_an_upload_that_is_no_fit_image(page: Any, data: bytes, line: str) -> No
 
 
 def test_uploads_are_bounded_and_never_on_the_disk(
-    client: Client, drawn: served.Drawn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    client: Client, sample: served.SampleIndex, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))  # a file there would be an error
-    page = client(drawn, limits=Limits(upload_bytes=3_000_000))
+    page = client(sample, limits=Limits(upload_bytes=3_000_000))
     padded = GOOD + bytes(2_900_000 - len(GOOD))
     assert page.post("/search", files={"image": ("a.png", padded)}).status_code == 200
     for size in (3_000_001, 3_070_000, 9_000_000):
         reply = page.post("/search", files={"image": ("a.png", bytes(size))})
-        assert reply.status_code == 413 and reply.json()["error"] == "too large: at most 3 MB are taken"
+        assert reply.status_code == 413 and reply.json()["error"] == "too large: the limit is 3 MB"
 
 
 HEAD = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
 KIND = {"content-type": "multipart/form-data; boundary=x"}
 
 
-def test_a_body_without_a_length_is_cut_off(client: Client, drawn: served.Drawn) -> None:
-    page = client(drawn, limits=Limits(upload_bytes=100_000))
+def test_a_body_without_a_length_is_cut_off(client: Client, sample: served.SampleIndex) -> None:
+    page = client(sample, limits=Limits(upload_bytes=100_000))
     # The client of the tests hands over whole bodies, so a real server is asked.
     with served.serving(page.app) as address:
         port = urlsplit(address).port
@@ -191,14 +191,14 @@ def test_a_body_without_a_length_is_cut_off(client: Client, drawn: served.Drawn)
         assert b" 200 " not in found.partition(b"\r\n")[0]
 
 
-def test_a_slow_sender_is_dropped(client: Client, drawn: served.Drawn) -> None:
-    page = client(drawn, limits=Limits(seconds=0.2))
+def test_a_slow_sender_is_dropped(client: Client, sample: served.SampleIndex) -> None:
+    page = client(sample, limits=Limits(upload_seconds=0.2))
     with served.serving(page.app) as address:
         port = urlsplit(address).port
         assert port
         head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         found = served.talk(port, head + b"Content-Length: 5000\r\n\r\n" + HEAD)
-        assert b" 408 " in found.partition(b"\r\n")[0] and b"not sent within 0.2 seconds" in found
+        assert b" 408 " in found.partition(b"\r\n")[0] and b"not received within 0.2 seconds" in found
 
 
 @pytest.mark.parametrize(
@@ -274,9 +274,9 @@ def test_the_form_of_the_token_is_guarded_too(locked: Any) -> None:
     assert locked.post("/login", content=b"&".join([b"a=1"] * 900)).status_code == 403
 
 
-def test_what_others_can_reach_needs_a_token(client: Client, drawn: served.Drawn) -> None:
+def test_what_others_can_reach_needs_a_token(client: Client, sample: served.SampleIndex) -> None:
     with pytest.raises(InputError, match="needs a token"):
-        client(drawn, loopback=False)
+        client(sample, loopback=False)
     for weak in (
         "",
         "short",
@@ -284,8 +284,8 @@ def test_what_others_can_reach_needs_a_token(client: Client, drawn: served.Drawn
         "not-only-ascii-\u00e9\u00e9",
         "control\ncharacters-in-it",
     ):
-        with pytest.raises(InputError, match="a token has 16 letters or more"):
-            client(drawn, token=weak)
+        with pytest.raises(InputError, match="must have at least 16 ASCII characters"):
+            client(sample, token=weak)
 
 
 def test_with_a_token_any_name_of_the_machine_will_do(locked: Any) -> None:
@@ -294,9 +294,11 @@ def test_with_a_token_any_name_of_the_machine_will_do(locked: Any) -> None:
     assert locked.get("/", headers={**headers, "host": "a b"}).status_code == 400
 
 
-def test_a_fault_of_ours_tells_nothing(client: Client, drawn: served.Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = client(drawn, quiet=True)
-    monkeypatch.setattr("reid.search.serve.query.find", lambda *_, **__: 1 / 0)
+def test_a_fault_of_ours_tells_nothing(
+    client: Client, sample: served.SampleIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = client(sample, quiet=True)
+    monkeypatch.setattr("reid.search.serve.service.search_index", lambda *_, **__: 1 / 0)
     reply = page.post("/search", files=[FIRST])
-    assert reply.status_code == 500 and reply.json()["error"].startswith("a fault of the server's")
+    assert reply.status_code == 500 and reply.json()["error"].startswith("internal server error")
     assert "ZeroDivision" not in reply.text and reply.headers["x-content-type-options"] == "nosniff"

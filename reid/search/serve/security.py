@@ -1,4 +1,4 @@
-"""Who may ask: this machine's browser, and from no page but our own. And what a browser may do with an answer."""
+"""Host and origin checks of requests, and the security headers of responses."""
 
 from __future__ import annotations
 
@@ -22,24 +22,28 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-_POLICY = (
+_CONTENT_POLICY = (
     "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src 'self' blob: data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 
-class Guard:
-    """Refuses requests for another host's name and of other sites' pages; puts safe headers on every answer.
+class SecurityMiddleware:
+    """ASGI middleware that rejects other hosts and cross-site requests and adds security headers to every response.
 
-    loopback: whether only names of this machine are answered to. Without, a page of somebody else's whose name is made
-    to point here (DNS rebinding) would count as ours, and could read along. `scope["state"]["nonce"]` is that of the
-    scripts and styles of a page, new every time.
+    `scope["state"]["nonce"]` is the nonce for the scripts and styles of a page, new for every request.
+
+    Args:
+        app: The application behind it.
+        loopback: Accept only names of this machine as host. Otherwise a foreign page whose name is made to resolve to
+            this machine (DNS rebinding) would count as same-origin.
     """
 
     def __init__(self, app: ASGIApp, *, loopback: bool) -> None:
         self.app, self.loopback = app, loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Process an ASGI connection."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
@@ -48,55 +52,62 @@ class Guard:
         scope.setdefault("state", {})["nonce"] = nonce
         started = False
 
-        async def told(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
-                headers["Content-Security-Policy"] = _POLICY.format(nonce)
+                headers["Content-Security-Policy"] = _CONTENT_POLICY.format(nonce)
             await send(message)
 
-        refused = self._refused(scope)
-        if refused:
-            await refused(scope, receive, told)
+        rejection = self._reject(scope)
+        if rejection:
+            await rejection(scope, receive, send_with_headers)
             return
         try:
-            await self.app(scope, receive, told)
+            await self.app(scope, receive, send_with_headers)
         except Exception:
             if not started:
-                line = "a fault of the server's; the terminal where it runs tells more"
-                await JSONResponse({"error": line}, 500)(scope, receive, told)
+                message = "internal server error; see the terminal of the server"
+                await JSONResponse({"error": message}, 500)(scope, receive, send_with_headers)
             raise
 
-    def _refused(self, scope: Scope) -> JSONResponse | None:
+    def _reject(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if match is None:
-            return _error(400, "a request names one host")
-        if self.loopback and not is_loopback(match[1].strip("[]")):
-            return _error(421, "this page answers to localhost and 127.0.0.1 only")
-        # Browsers tell where a request comes from; what is no browser needs no protection from other sites' pages.
-        same = all(urlsplit(origin).netloc.lower() == hosts[0].lower() for origin in origins)
+            return _error(400, "a request must have exactly one valid Host header")
+        if self.loopback and not is_loopback_host(match[1].strip("[]")):
+            return _error(421, "this page is served under localhost and 127.0.0.1 only")
+        # Browsers send the origin of a request; other clients need no protection from pages of other sites.
+        same_origin = all(urlsplit(origin).netloc.lower() == hosts[0].lower() for origin in origins)
         site = headers.get("sec-fetch-site", "none")
-        followed = (
+        followed_link = (
             scope["method"] == "GET"
             and scope["path"] == "/"
             and (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
         )
-        if not same or not (site in ("same-origin", "none") or followed):
-            return _error(403, "refused: asked for by a page of another site")
+        if not same_origin or not (site in ("same-origin", "none") or followed_link):
+            return _error(403, "rejected: the request comes from a page of another site")
         return None
 
 
-def is_loopback(name: str) -> bool:
-    """Whether a host's name is one of this machine for itself, without asking anybody."""
+def is_loopback_host(name: str) -> bool:
+    """Check whether a host name refers to this machine, without resolving it.
+
+    Args:
+        name: An IP address or a host name.
+
+    Returns:
+        True for localhost and loopback addresses.
+    """
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return name.lower() == "localhost"
 
 
-def _error(status: int, line: str) -> JSONResponse:
-    return JSONResponse({"error": line}, status, {"Connection": "close"})
+def _error(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"error": message}, status, {"Connection": "close"})

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from reid.errors import InputError
-from reid.search.gallery import Gallery, Update, read_names, read_snapshot, update
+from reid.search.gallery import Gallery, UpdateSummary, list_crops, read_snapshot, update_index
 
 PATTERN = "{identity}/c{camera}_{time}"
 Vector = Callable[[bytes], np.ndarray]
 
 
-def index(path: Path, crops: Path, embed: Any, pattern: str = PATTERN, **options: Any) -> Update:
-    with Gallery.open_or_create(path, model_id="m", dim=16, shard=5) as gallery:
-        return update(gallery, read_names(crops, pattern), embed, progress=False, **options)
+def index(path: Path, crops: Path, embed: Any, pattern: str = PATTERN, **options: Any) -> UpdateSummary:
+    with Gallery.open_or_create(path, model_id="m", dim=16, shard_size=5) as gallery:
+        return update_index(gallery, list_crops(crops, pattern), embed, progress=False, **options)
 
 
 def check(path: Path, crops: Path, vector: Vector) -> None:
@@ -28,9 +28,9 @@ def check(path: Path, crops: Path, vector: Vector) -> None:
     files = sorted(p.relative_to(crops).as_posix() for p in crops.rglob("*.jpg"))
     assert [crop.path for crop in snapshot.crops] == files
     expected = np.stack([vector((crops / name).read_bytes()) for name in files])
-    np.testing.assert_array_equal(snapshot.values(), expected)
+    np.testing.assert_array_equal(snapshot.features(), expected)
     with Gallery.open(path) as gallery:
-        assert gallery.damaged() == []
+        assert gallery.find_corrupt() == []
 
 
 def test_a_folder_becomes_an_index(crops: Path, tmp_path: Path, embed: Any, make_vector: Vector) -> None:
@@ -54,7 +54,7 @@ def test_only_what_is_new_or_changed_is_embedded(crops: Path, tmp_path: Path, em
     (crops / "0004" / "c1_100.jpg").write_bytes(b"4 1 100")
     (crops / "0003" / "c2_200.jpg").unlink()
     done = index(tmp_path / "i", crops, embed)
-    assert (done.added, done.changed, done.vanished, done.unchanged, done.embedded) == (1, 1, 1, 10, 2)
+    assert (done.added, done.changed, done.deleted, done.unchanged, done.embedded) == (1, 1, 1, 10, 2)
     assert [Path(path).relative_to(crops).as_posix() for path in embed.seen] == ["0001/c1_100.jpg", "0004/c1_100.jpg"]
     check(tmp_path / "i", crops, make_vector)
 
@@ -77,7 +77,7 @@ def test_known_content_under_another_name_is_not_embedded(
     embed.seen.clear()
     crops.joinpath("0001").rename(crops / "0009")
     done = index(tmp_path / "i", crops, embed, "")
-    assert (done.added, done.vanished, done.embedded, embed.seen) == (5, 5, 0, [])
+    assert (done.added, done.deleted, done.embedded, embed.seen) == (5, 5, 0, [])
     check(tmp_path / "i", crops, make_vector)
 
 
@@ -86,7 +86,7 @@ def test_another_pattern_relabels_without_reading(crops: Path, tmp_path: Path, e
     (crops / "0001" / "odd.jpg").write_bytes(b"odd")
     embed.seen.clear()
     done = index(tmp_path / "i", crops, embed)
-    assert (done.relabeled, done.added, len(embed.seen), done.unfit) == (12, 1, 1, ("0001/odd.jpg",))
+    assert (done.relabeled, done.added, len(embed.seen), done.unmatched) == (12, 1, 1, ("0001/odd.jpg",))
     labels = {crop.path: crop.labels.camera for crop in read_snapshot(tmp_path / "i").crops}
     assert labels["0001/odd.jpg"] == "" and labels["0003/c2_100.jpg"] == "2"
 
@@ -100,19 +100,19 @@ def test_broken_images_are_named_and_left_out(
     for path in (bad, crops / "0002" / "same.jpg"):
         path.write_bytes(content)
     done = index(tmp_path / "i", crops, embed)
-    assert done.broken == {"0002/c1_100.jpg": why, "0002/same.jpg": why}
+    assert done.unreadable == {"0002/c1_100.jpg": why, "0002/same.jpg": why}
     # What the path held before is not found under it any more.
     assert "0002/c1_100.jpg" not in [crop.path for crop in read_snapshot(tmp_path / "i").crops]
     bad.write_bytes(b"mended")
     (crops / "0002" / "same.jpg").unlink()
-    assert index(tmp_path / "i", crops, embed).broken == {}
+    assert index(tmp_path / "i", crops, embed).unreadable == {}
     check(tmp_path / "i", crops, make_vector)
 
 
 def test_a_broken_image_can_be_an_error_that_loses_nothing(crops: Path, tmp_path: Path, embed: Any) -> None:
     (crops / "0002" / "c1_100.jpg").write_bytes(b"broken")
-    with pytest.raises(InputError, match=r"0002/c1_100.jpg: no whole image; --broken skip"):
-        index(tmp_path / "i", crops, embed, skip_broken=False)
+    with pytest.raises(InputError, match=r"0002/c1_100.jpg: no whole image; use --broken skip"):
+        index(tmp_path / "i", crops, embed, skip_unreadable=False)
     assert index(tmp_path / "i", crops, embed).added == 11
 
 
@@ -127,7 +127,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_time(
         return rows
 
     done = index(tmp_path / "i", crops, meddling)
-    assert done.unsettled == ["0002/c1_100.jpg"] and done.added == 11
+    assert done.modified == ["0002/c1_100.jpg"] and done.added == 11
     assert index(tmp_path / "i", crops, embed).added == 1
     check(tmp_path / "i", crops, make_vector)
 
@@ -135,7 +135,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_time(
 def test_a_stop_keeps_what_is_embedded(
     crops: Path, tmp_path: Path, embed: Any, make_vector: Vector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reid.search.gallery.updating._TOGETHER", 2)
+    monkeypatch.setattr("reid.search.gallery.update._BATCH_SIZE", 2)
     calls = 0
 
     def stopped(paths: Sequence[str]) -> np.ndarray:
@@ -157,12 +157,12 @@ def test_an_empty_or_missing_folder_is_told_and_forgets_nothing(crops: Path, tmp
     index(tmp_path / "i", crops, embed)
     crops.rename(tmp_path / "away")
     with pytest.raises(InputError, match="no such folder of crops"):
-        read_names(crops)
+        list_crops(crops)
     crops.mkdir()
-    with pytest.raises(InputError, match="holds no image"):
-        read_names(crops)
+    with pytest.raises(InputError, match="no image .* in this folder"):
+        list_crops(crops)
     with pytest.raises(InputError, match="a file, not a folder of crops"):
-        read_names(tmp_path / "away" / "0001" / "c1_100.jpg")
+        list_crops(tmp_path / "away" / "0001" / "c1_100.jpg")
     assert len(read_snapshot(tmp_path / "i").crops) == 12
 
 
@@ -171,4 +171,4 @@ def test_a_name_that_is_no_text_is_told(crops: Path, tmp_path: Path, embed: Any)
         (crops / os.fsdecode(b"\xff.jpg")).write_bytes(b"x")
     except OSError:
         pytest.skip("the disk takes no such names")
-    assert list(index(tmp_path / "i", crops, embed).broken.values()) == ["a name that is not in UTF-8"]
+    assert list(index(tmp_path / "i", crops, embed).unreadable.values()) == ["the name is not valid UTF-8"]

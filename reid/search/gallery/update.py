@@ -1,0 +1,239 @@
+"""Bring an index up to date with a folder: new and changed crops are embedded, deleted ones are dropped."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from reid.errors import InputError
+from reid.search.gallery.crops import Crop, CropListing
+from reid.search.gallery.writer import Gallery
+
+EmbedFunction = Callable[[Sequence[str]], np.ndarray]
+DeferInterrupts = Callable[[], AbstractContextManager[None]]
+
+_BATCH_SIZE = 64  # images per call of the embedding function
+_COMMIT_SECONDS = 2.0  # the work that a kill may lose
+_COMMIT_IMAGES = 4096
+
+
+@dataclass
+class UpdateSummary:
+    """Counts of images and lists of paths of one update.
+
+    Attributes:
+        unchanged: Images with the same size and modification time as before.
+        added: New images.
+        changed: Images whose file has changed.
+        relabeled: Images with new labels, because the pattern has changed.
+        deleted: Images dropped because their file is gone.
+        removed: Images skipped because the user removed them earlier.
+        embedded: Contents that were embedded.
+        unreadable: Reason by path for images that could not be read or have a zero feature.
+        unmatched: Paths that do not match the pattern, indexed without labels.
+        modified: Files modified while they were read, left for the next update.
+    """
+
+    unchanged: int = 0
+    added: int = 0
+    changed: int = 0
+    relabeled: int = 0
+    deleted: int = 0
+    removed: int = 0
+    embedded: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
+    unmatched: tuple[str, ...] = ()
+    modified: list[str] = field(default_factory=list)
+
+
+def update_index(
+    gallery: Gallery,
+    listing: CropListing,
+    embed: EmbedFunction,
+    *,
+    skip_unreadable: bool = True,
+    reread: bool = False,
+    progress: bool = True,
+    defer_interrupts: DeferInterrupts = contextlib.nullcontext,
+) -> UpdateSummary:
+    """Make an index hold exactly the crops of a folder.
+
+    Work is committed every few seconds, and also when an exception such as KeyboardInterrupt ends the update.
+
+    Args:
+        gallery: The index, open for writing.
+        listing: The crops of the folder.
+        embed: Maps the full paths of n images to (n, D) float32 rows of unit length. It raises InputError for an image
+            it cannot read and returns zeros for one without a feature, which counts as unreadable.
+        skip_unreadable: Skip unreadable images and drop paths that now hold one, instead of raising an error.
+        reread: Also read files of unchanged size and modification time. Known contents are never embedded again.
+        progress: Show a progress bar on a terminal.
+        defer_interrupts: Returns a context that defers KeyboardInterrupt to its end, such as `Stop.held`.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputError: For an unreadable image if `skip_unreadable` is false; all images before it are committed.
+    """
+    summary = UpdateSummary(
+        unmatched=listing.unmatched, unreadable=dict.fromkeys(listing.undecodable, "the name is not valid UTF-8")
+    )
+    if listing.undecodable and not skip_unreadable:
+        raise InputError(f"{listing.folder}: the name {listing.undecodable[0]!a} is not valid UTF-8; rename the file")
+    known = gallery.images()
+    to_read, relabeled = _compare(listing, known, summary, reread)
+    # Paths removed by the user are kept, in case their files come back.
+    paths = {crop.path for crop in listing.crops}
+    deleted = [path for path, (_, _, removed) in known.items() if path not in paths and not removed]
+    if relabeled or deleted:
+        with defer_interrupts():
+            gallery.commit(relabeled, deleted=deleted)
+    summary.relabeled, summary.deleted = len(relabeled), len(deleted)
+    updater = _Updater(gallery, listing.folder, embed, set(known), summary, skip_unreadable, defer_interrupts)
+    try:
+        with tqdm(total=len(to_read), desc="index", unit="img", leave=False, disable=None if progress else True) as bar:
+            for start in range(0, len(to_read), _BATCH_SIZE):
+                batch = to_read[start : start + _BATCH_SIZE]
+                updater.process(batch)
+                bar.update(len(batch))
+    finally:
+        updater.commit()
+    return summary
+
+
+def _compare(
+    listing: CropListing, known: dict[str, tuple[Crop, bytes, bool]], summary: UpdateSummary, reread: bool
+) -> tuple[list[Crop], list[tuple[Crop, bytes]]]:
+    """Return the crops to read and those that only need new labels; counts the others in `summary`."""
+    to_read: list[Crop] = []
+    relabeled: list[tuple[Crop, bytes]] = []
+    for crop in listing.crops:
+        before, digest, removed = known.get(crop.path, (None, b"", False))
+        if removed:
+            summary.removed += 1
+        elif before is None or reread or (before.size, before.mtime_ns) != (crop.size, crop.mtime_ns):
+            to_read.append(crop)
+        else:
+            summary.unchanged += 1
+            if before.labels != crop.labels:
+                relabeled.append((crop, digest))
+    return to_read, relabeled
+
+
+class _Updater:
+    """Embeds images in batches and holds them until they are committed."""
+
+    def __init__(
+        self,
+        gallery: Gallery,
+        folder: Path,
+        embed: EmbedFunction,
+        known_paths: set[str],
+        summary: UpdateSummary,
+        skip_unreadable: bool,
+        defer_interrupts: DeferInterrupts,
+    ) -> None:
+        self.gallery, self.folder, self.embed, self.known_paths = gallery, folder, embed, known_paths
+        self.summary, self.skip_unreadable, self.defer_interrupts = summary, skip_unreadable, defer_interrupts
+        self.committed_digests = gallery.digests()
+        self.crops: list[tuple[Crop, bytes]] = []
+        self.features: dict[bytes, np.ndarray] = {}
+        self.unreadable_paths: list[str] = []
+        self.last_commit = time.monotonic()
+
+    def process(self, crops: Sequence[Crop]) -> None:
+        """Read and embed a batch of images; commit if it is time."""
+        read: list[tuple[Crop, bytes]] = []
+        new: dict[bytes, Crop] = {}
+        for crop in crops:
+            try:
+                digest = hashlib.sha256((self.folder / crop.path).read_bytes()).digest()
+            except OSError as error:
+                self._report_unreadable(crop, f"cannot be read: {error.strerror}")
+                continue
+            read.append((crop, digest))
+            if digest not in self.committed_digests and digest not in self.features:
+                new.setdefault(digest, crop)
+        rows = self._embed_contents(new)
+        self.summary.embedded += len(rows)
+        # The content and features of a file that is being modified may not belong to its size and time.
+        modified = {crop.path for crop, _ in read if not self._is_unmodified(crop)}
+        rows = {digest: row for digest, row in rows.items() if new[digest].path not in modified}
+        complete = []
+        for crop, digest in read:
+            if digest not in new or digest in rows:
+                if crop.path not in modified:
+                    complete.append((crop, digest))
+            elif new[digest].path in modified:
+                modified.add(crop.path)
+            else:
+                self._report_unreadable(crop, self.summary.unreadable[new[digest].path])
+        self.summary.modified += sorted(modified)
+        # Features first: an interrupt between the two leaves features without an image, which is harmless.
+        self.features |= rows
+        self.crops += complete
+        if time.monotonic() - self.last_commit > _COMMIT_SECONDS or len(self.crops) >= _COMMIT_IMAGES:
+            self.commit()
+
+    def commit(self) -> None:
+        """Commit the images held."""
+        with self.defer_interrupts():
+            crops, features, unreadable = self.crops, self.features, self.unreadable_paths
+            self.crops, self.features, self.unreadable_paths = [], {}, []
+            if crops or unreadable:
+                self.gallery.commit(crops, features, deleted=unreadable)
+            self.committed_digests |= set(features)
+            changed = sum(crop.path in self.known_paths for crop, _ in crops)
+            self.summary.changed += changed
+            self.summary.added += len(crops) - changed
+            self.last_commit = time.monotonic()
+
+    def _embed_contents(self, new: dict[bytes, Crop]) -> dict[bytes, np.ndarray]:
+        """Embed the contents that can be read."""
+        digests, paths = list(new), [str(self.folder / crop.path) for crop in new.values()]
+        if not paths:
+            return {}
+        rows = {}
+        try:
+            rows = dict(zip(digests, self._embed_paths(paths), strict=True))
+        except InputError:
+            for digest, path in zip(digests, paths, strict=True):
+                try:
+                    rows[digest] = self._embed_paths([path])[0]
+                except InputError as error:
+                    self._report_unreadable(new[digest], str(error).rpartition(f"{path}: ")[2])
+        for digest in [digest for digest, row in rows.items() if not row.any()]:
+            del rows[digest]
+            self._report_unreadable(new[digest], "its feature is zero")
+        return rows
+
+    def _embed_paths(self, paths: list[str]) -> np.ndarray:
+        rows = np.asarray(self.embed(paths))
+        expected = len(paths), self.gallery.dim
+        if rows.shape != expected:
+            raise ValueError(f"the embedding of {len(paths)} images has shape {rows.shape}, expected {expected}")
+        return rows
+
+    def _report_unreadable(self, crop: Crop, reason: str) -> None:
+        if not self.skip_unreadable:
+            raise InputError(f"{self.folder / crop.path}: {reason}; use --broken skip to skip such images")
+        self.summary.unreadable[crop.path] = reason
+        if crop.path in self.known_paths:
+            self.unreadable_paths.append(crop.path)
+
+    def _is_unmodified(self, crop: Crop) -> bool:
+        try:
+            status = os.stat(self.folder / crop.path)
+        except OSError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (crop.size, crop.mtime_ns)

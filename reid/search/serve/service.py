@@ -1,0 +1,140 @@
+"""The searches and thumbnails behind the page."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reid.data.images.decode import read_image
+from reid.errors import InputError
+from reid.inference.embedder import Embedder
+from reid.report.pages import encode
+from reid.report.search_page import describe_answer, meaning
+from reid.search.gallery import describe_calibration, results_to_dicts, search_index
+from reid.search.serve.limits import Limits, RequestError
+from reid.search.serve.live_index import ImageUnavailable, IndexView, LiveIndex
+from reid.search.serve.request import SearchRequest
+
+_NO_IMAGE = "the index does not hold this image (any more)"
+
+
+@dataclass(frozen=True, eq=False)
+class SearchService:
+    """A model and an index to search. All methods raise InputError if the index cannot be read.
+
+    Attributes:
+        embedder: The model.
+        index: The index.
+        limits: Limits of a request.
+        prior: Share of matching pairs for the probabilities; None uses the prior of the calibration.
+    """
+
+    embedder: Embedder
+    index: LiveIndex
+    limits: Limits
+    prior: float | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the index.
+
+        Returns:
+            What the page shows of it, and the filters that it offers.
+        """
+        return self._describe(self.index.view())
+
+    def search(self, request: SearchRequest) -> dict[str, Any]:
+        """Run a search.
+
+        Args:
+            request: The validated request.
+
+        Returns:
+            The JSON of the reply: `answers` by rank, and what they were found among.
+
+        Raises:
+            RequestError: If the index is empty, or the query or a filter does not fit it.
+        """
+        view = self.index.view()
+        snapshot = view.snapshot
+        if not snapshot.crops:
+            raise RequestError(409, "the index is empty; add images with tools/index.py")
+        try:
+            mask = snapshot.filter_mask(request.cameras, request.time_range)
+        except InputError as error:
+            raise RequestError(422, str(error).removeprefix(f"{snapshot.folder}: ")) from None
+        feature, digest, query_id = self._query(view, request)
+        exclude = [{digest}] if request.exclude_same else []
+        [results] = search_index(
+            snapshot, feature, request.top_k, mask=mask, exclude=exclude, neighbor_search=view.neighbor_search
+        )
+        answers = []
+        for answer in results_to_dicts(results, self.embedder.calibration, self.prior):
+            image = view.find_path(answer["path"])
+            assert image is not None
+            answers.append({**answer, "id": view.image_id(image), "alt": describe_answer(answer)})
+        about = self._describe(view)
+        return {
+            "query": query_id,
+            "images": int(mask.sum()),
+            **describe_calibration(self.embedder.calibration, self.prior),
+            "answers": answers,
+            "about": about if mask.all() else {**about, "search": "exact"},
+        }
+
+    def thumbnail(self, image_id: int) -> bytes:
+        """Encode a thumbnail from the pixels of an image of the index, without its metadata.
+
+        Args:
+            image_id: The id of the image.
+
+        Returns:
+            A JPEG file.
+
+        Raises:
+            RequestError: If there is no such image, or its file is not the indexed one.
+        """
+        view = self.index.view()
+        image = view.find_id(image_id)
+        if image is None:
+            raise RequestError(404, _NO_IMAGE)
+        name = Path(view.snapshot.crops[image].path).name
+        try:
+            return encode(read_image(name, view.read_file(image)), max_side=self.limits.thumbnail_side)[0]
+        except ImageUnavailable as error:
+            raise RequestError(404, f"{name}: {error}") from None
+        except InputError as error:
+            raise RequestError(404, str(error)) from None
+
+    def _describe(self, view: IndexView) -> dict[str, Any]:
+        snapshot = view.snapshot
+        calibration = describe_calibration(self.embedder.calibration, self.prior)
+        return {
+            "name": snapshot.folder.resolve().name,
+            "images": len(snapshot.crops),
+            "cameras": snapshot.cameras,
+            "times": snapshot.times,
+            "search": view.search_description if view.neighbor_search else "exact",
+            "meaning": meaning(calibration),
+            "calibrated": self.embedder.calibration is not None,
+            "answers": self.limits.max_results,
+            "upload_bytes": self.limits.upload_bytes,
+        }
+
+    def _query(self, view: IndexView, request: SearchRequest) -> tuple[np.ndarray, bytes, int | None]:
+        """Return the (1, D) float32 feature, the digest of the content, and the id if the index holds the image."""
+        if request.image is not None:
+            try:
+                feature = self.embedder.embed([read_image("the image", request.image)])
+            except InputError as error:
+                raise RequestError(422, str(error)) from None
+            if not feature.any():
+                raise RequestError(422, "the image: its feature is zero, so it cannot be searched for")
+            return feature, hashlib.sha256(request.image).digest(), None
+        image = view.find_id(request.id) if request.id is not None else view.find_path(request.path or "")
+        if image is None:
+            raise RequestError(404, f"{_NO_IMAGE}; search again")
+        return view.feature(image), view.snapshot.digests[image], view.image_id(image)
