@@ -1,14 +1,13 @@
-"""Several processes, started by torchrun, at one job; on a single process all of this is silent.
+"""Several processes started by torchrun; with a single process every function here is a no-op.
 
-What one process computes or reads goes to the others by `broadcast`, and what each holds to the first by `gather`.
-Values travel as `torch.save` writes them and are read without executing a pickle.
+`broadcast` sends a value from the main process to the others, `gather` collects one value per process on the main
+process. Values are serialized by `torch.save` and read without executing pickles.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import io
 import os
 import shlex
 import sys
@@ -21,13 +20,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from reid.errors import Diverged, InputError, Interrupted
-from reid.io.checkpoint import SAFE_GLOBALS
+from reid.io.tensor_files import from_bytes, to_bytes
 
 Value = TypeVar("Value")
 
-JOIN = 300.0  # seconds to wait for the others at the start
-WAIT = 7200.0  # and in the middle, where the first may be decoding or ranking a million images
-PATIENCE = 3.0  # seconds that the first has to tell what all have met
+JOIN_TIMEOUT = 300.0  # seconds to wait for the other processes at the start
+COLLECTIVE_TIMEOUT = 7200.0  # and later, where the main process may be decoding or ranking a million images
+REPORT_TIMEOUT = 3.0  # seconds that the main process has to report an error that all processes met
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
     *((InputError, 2), (OSError, 2), (Diverged, 1)),
     *((Interrupted, 130), (KeyboardInterrupt, 130)),
@@ -35,233 +34,305 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 
 @dataclass(frozen=True)
-class Place:
-    """rank: of this process among `world`. local: its number on this host, among `local_world`."""
+class ProcessInfo:
+    """The position of this process among those that torchrun started.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        world_size: Number of processes on all hosts.
+        local_rank: Number of this process on its host, from 0.
+        local_world_size: Number of processes on this host.
+    """
 
     rank: int = 0
-    world: int = 1
-    local: int = 0
-    local_world: int = 1
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
 
 
-def place() -> Place:
-    """What torchrun's variables say, one process alone without them. Raises InputError where they make no sense."""
+def process_info() -> ProcessInfo:
+    """Read the environment variables of torchrun.
+
+    Returns:
+        The position of this process; that of a single process if the variables are not set.
+
+    Raises:
+        InputError: If the variables are incomplete or contradict each other.
+    """
     names = ("RANK", "WORLD_SIZE")
     found = {name: os.environ[name] for name in (*names, "LOCAL_RANK", "LOCAL_WORLD_SIZE") if os.environ.get(name)}
     if not any(name in found for name in names):
-        return Place()
-    told = ", ".join(f"{name}={value}" for name, value in found.items())
-    start = "start with torchrun, which sets all of them, or unset them"
+        return ProcessInfo()
+    variables = ", ".join(f"{name}={value}" for name, value in found.items())
+    advice = "start with torchrun, which sets all of them, or unset them"
     try:
-        rank, world = (int(found.get(name, 0)) for name in names)
-        local, local_world = int(found.get("LOCAL_RANK", rank)), int(found.get("LOCAL_WORLD_SIZE", world))
+        rank, world_size = (int(found.get(name, 0)) for name in names)
+        local_rank = int(found.get("LOCAL_RANK", rank))
+        local_world_size = int(found.get("LOCAL_WORLD_SIZE", world_size))
     except ValueError:
-        raise InputError(f"{told}: these must be whole numbers; {start}") from None
-    if (rank, world) == (0, 1):
-        return Place()
+        raise InputError(f"{variables}: these must be whole numbers; {advice}") from None
+    if (rank, world_size) == (0, 1):
+        return ProcessInfo()
     missing = [name for name in (*names, "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     if missing:
-        raise InputError(f"{told}, but {' and '.join(missing)} not set; {start}")
-    if not (0 <= rank < world and 0 <= local < local_world <= world and local <= rank):
-        raise InputError(f"{told}: there is no such process; {start}")
-    return Place(rank, world, local, local_world)
+        raise InputError(f"{variables}, but {' and '.join(missing)} not set; {advice}")
+    if not (0 <= rank < world_size and 0 <= local_rank < local_world_size <= world_size and local_rank <= rank):
+        raise InputError(f"{variables}: there is no such process; {advice}")
+    return ProcessInfo(rank, world_size, local_rank, local_world_size)
 
 
-def rank() -> int:
-    """The number of this process, from 0."""
-    return dist.get_rank() if _joined() else 0
+def get_rank() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if _is_initialized() else 0
 
 
-def world() -> int:
-    """How many processes work together."""
-    return dist.get_world_size() if _joined() else 1
+def get_world_size() -> int:
+    """Return the number of processes that work together."""
+    return dist.get_world_size() if _is_initialized() else 1
 
 
-def first() -> bool:
-    """Whether this is the process that writes, prints and shows bars."""
-    return rank() == 0
+def is_main_process() -> bool:
+    """Return whether this is the process that writes, prints and shows progress bars."""
+    return get_rank() == 0
 
 
 @contextlib.contextmanager
-def processes(*, join: float = JOIN, wait: float = WAIT) -> Iterator[Place]:
-    """Work together inside with the other processes that torchrun has started; nothing where there are none.
+def process_group(*, join_timeout: float = JOIN_TIMEOUT, timeout: float = COLLECTIVE_TIMEOUT) -> Iterator[ProcessInfo]:
+    """Join the other processes that torchrun started, if there are any.
 
-    Only the first prints. join, wait: seconds for the others to appear, and for any of them to come to where all meet.
-    However one process ends, all do, and one of them tells why: the others leave by SystemExit with its exit code.
-    Raises InputError where the others don't appear or are lost without a word.
+    Only the main process prints inside the block. When one process ends with an error, all of them end: one reports the
+    error, the others raise SystemExit with its exit code.
+
+    Args:
+        join_timeout: Seconds to wait for the other processes at the start.
+        timeout: Seconds to wait for them in every later collective call.
+
+    Yields:
+        The position of this process.
+
+    Raises:
+        InputError: If the other processes do not appear or one of them is lost.
     """
-    here = place()
-    if here.world == 1:
-        yield here
+    info = process_info()
+    if info.world_size == 1:
+        yield info
         return
-    store = _join(here, join, wait)
+    store = _initialize(info, join_timeout, timeout)
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(sys.stdout if first() else nowhere):
-            yield here
+        with open(os.devnull, "w") as devnull, contextlib.redirect_stdout(sys.stdout if is_main_process() else devnull):
+            yield info
         barrier()
     except BaseException as error:
-        # No farewell to the group: it could wait for processes that are not there any more.
-        parting = _parting(store, here, error)
-        if parting is error:
+        # The group is not destroyed here: that could wait for processes that are gone.
+        raised = _exit_error(store, info, error)
+        if raised is error:
             raise
-        raise parting from None
+        raise raised from None
     dist.destroy_process_group()
 
 
 def broadcast(value: Value) -> Value:
-    """The first process's value: plain values and tensors, which arrive on the CPU."""
-    if world() == 1:
+    """Send a value from the main process to all others.
+
+    Args:
+        value: Plain values, NumPy scalars and tensors; ignored on the other processes.
+
+    Returns:
+        The value of the main process, its tensors on the CPU where it was received.
+    """
+    if get_world_size() == 1:
         return value
-    packed = _packed(value) if first() else torch.empty(0, dtype=torch.uint8)
+    packed = _pack(value) if is_main_process() else torch.empty(0, dtype=torch.uint8)
     size = torch.tensor(len(packed))
     dist.broadcast(size, 0)
-    data = packed if first() else torch.empty(int(size), dtype=torch.uint8)
+    data = packed if is_main_process() else torch.empty(int(size), dtype=torch.uint8)
     dist.broadcast(data, 0)
-    return value if first() else _unpacked(data)
+    return value if is_main_process() else _unpack(data)
 
 
 def gather(value: Value) -> list[Value]:
-    """The values of all processes in their order, on the first one; elsewhere none."""
-    if world() == 1:
+    """Collect one value per process on the main process.
+
+    Args:
+        value: Plain values, NumPy scalars and tensors.
+
+    Returns:
+        The values in the order of the ranks on the main process, an empty list on the others.
+    """
+    if get_world_size() == 1:
         return [value]
-    packed = _packed(value)
-    sizes = [torch.tensor(0) for _ in range(world())]
+    packed = _pack(value)
+    sizes = [torch.tensor(0) for _ in range(get_world_size())]
     dist.all_gather(sizes, torch.tensor(len(packed)))
-    if not first():
+    if not is_main_process():
         dist.send(packed, 0)
         return []
     values = [value]
-    for other, size in enumerate(map(int, sizes[1:]), 1):
+    for rank, size in enumerate(map(int, sizes[1:]), 1):
         data = torch.empty(size, dtype=torch.uint8)
-        dist.recv(data, other)
-        values.append(_unpacked(data))
+        dist.recv(data, rank)
+        values.append(_unpack(data))
     return values
 
 
-def on_first(compute: Callable[[], Value]) -> Value:
-    """What the first process computes, for all."""
-    return broadcast(compute()) if first() else broadcast(None)  # type: ignore[return-value]
+def run_on_main(compute: Callable[[], Value]) -> Value:
+    """Call a function on the main process only and send its result to all processes.
+
+    Args:
+        compute: Function without arguments whose result `broadcast` can send.
+
+    Returns:
+        The result, on every process.
+    """
+    return broadcast(compute()) if is_main_process() else broadcast(None)  # type: ignore[return-value]
 
 
 @torch.no_grad()
-def copy_from_first(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors, on any device, by those of the first process."""
-    if world() == 1:
+def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors in place by those of the main process.
+
+    Args:
+        tensors: The same shapes and dtypes in the same order on every process, on any device.
+    """
+    if get_world_size() == 1:
         return
     for tensor in tensors:
-        whole = tensor.contiguous()
-        dist.broadcast(whole, 0)
-        if whole is not tensor:
-            tensor.copy_(whole)
+        contiguous = tensor.contiguous()
+        dist.broadcast(contiguous, 0)
+        if contiguous is not tensor:
+            tensor.copy_(contiguous)
 
 
-def largest(value: int) -> int:
-    """The largest of the processes' values, for all. On CPUs, so that a lost process is noticed at once."""
-    if world() == 1:
+def all_reduce_max(value: int) -> int:
+    """Return the largest of the values of all processes, on all of them.
+
+    The values are exchanged between CPUs, so that a lost process is noticed at once.
+
+    Args:
+        value: The value of this process.
+
+    Returns:
+        The maximum.
+    """
+    if get_world_size() == 1:
         return value
-    found = torch.tensor(value)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
+    maximum = torch.tensor(value)
+    dist.all_reduce(maximum, dist.ReduceOp.MAX)
+    return int(maximum)
 
 
 def barrier() -> None:
-    """Wait for all."""
-    largest(0)
+    """Wait until all processes have come here."""
+    all_reduce_max(0)
 
 
-def part_of(count: int, rank: int, world: int) -> slice:
-    """Which of `count` things in a row process `rank` of `world` takes; all parts together are all of them."""
-    return slice(rank * count // world, (rank + 1) * count // world)
+def process_slice(count: int, rank: int, world_size: int) -> slice:
+    """Divide a sequence evenly between processes.
+
+    Args:
+        count: Length of the sequence.
+        rank: Number of the process.
+        world_size: Number of processes.
+
+    Returns:
+        The contiguous part that process `rank` takes; all parts together cover the sequence once.
+    """
+    return slice(rank * count // world_size, (rank + 1) * count // world_size)
 
 
 @contextlib.contextmanager
-def one_a_host_first() -> Iterator[None]:
-    """One process of every host goes ahead, to unpack and decode what the others then find."""
-    ahead = world() == 1 or place().local == 0
-    if not ahead:
+def local_main_first() -> Iterator[None]:
+    """Run the block on one process per host first, which unpacks and decodes what the others then find."""
+    local_main = get_world_size() == 1 or process_info().local_rank == 0
+    if not local_main:
         barrier()
     yield
-    if ahead:
+    if local_main:
         barrier()
 
 
-def command_again(arguments: Sequence[str]) -> str:
-    """The command line that starts this program again in as many processes; arguments: those after its name."""
-    here = place()
-    if here.world == 1:
+def restart_command(arguments: Sequence[str]) -> str:
+    """Return the command line that starts this program again with as many processes.
+
+    Args:
+        arguments: Command-line arguments after the name of the program.
+
+    Returns:
+        A shell command, or a description of it if there are several hosts.
+    """
+    info = process_info()
+    if info.world_size == 1:
         return shlex.join([sys.executable, sys.argv[0], *arguments])
-    if here.local_world == here.world:
-        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(here.world))
+    if info.local_world_size == info.world_size:
+        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(info.world_size))
         return shlex.join([sys.executable, *launcher, sys.argv[0], *arguments])
     return f"torchrun, on every host as before, with {shlex.join([sys.argv[0], *arguments])}"
 
 
-def _joined() -> bool:
+def _is_initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _join(here: Place, join: float, wait: float) -> dist.Store:
-    limit = datetime.timedelta(seconds=join)
-    if here.local < torch.cuda.device_count():
-        torch.cuda.set_device(here.local)
+def _initialize(info: ProcessInfo, join_timeout: float, timeout: float) -> dist.Store:
+    limit = datetime.timedelta(seconds=join_timeout)
+    if info.local_rank < torch.cuda.device_count():
+        torch.cuda.set_device(info.local_rank)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
-        store, _, _ = next(iter(dist.rendezvous("env://", here.rank, here.world, timeout=limit)))
-        # Without this, who dies before the group is there would be waited for as long as in the middle.
-        store.set(f"here/{here.rank}", "")
-        store.wait([f"here/{other}" for other in range(here.world)], limit)
+        store, _, _ = next(iter(dist.rendezvous("env://", info.rank, info.world_size, timeout=limit)))
+        # Without this, a process that dies before the group exists would be waited for as long as a later one.
+        store.set(f"here/{info.rank}", "")
+        store.wait([f"here/{rank}" for rank in range(info.world_size)], limit)
         dist.init_process_group(
-            backend, store=dist.PrefixStore("group", store), rank=here.rank, world_size=here.world,
-            timeout=datetime.timedelta(seconds=wait),
+            backend, store=dist.PrefixStore("group", store), rank=info.rank, world_size=info.world_size,
+            timeout=datetime.timedelta(seconds=timeout),
         )  # fmt: skip
     except (RuntimeError, ValueError, OSError) as error:
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise InputError(
-            f"process {here.rank} of {here.world} did not find the others at {where} within {join:.0f} s; were all "
-            f"started, with one address and port that every host can reach? ({str(error).splitlines()[0][:200]})"
+            f"process {info.rank} of {info.world_size} did not find the others at {address} within "
+            f"{join_timeout:.0f} s; were all started, with one address and port that every host can reach? "
+            f"({str(error).splitlines()[0][:200]})"
         ) from None
     return store
 
 
-def _parting(store: dist.Store, here: Place, error: BaseException) -> BaseException:
-    """What to leave by: the error where this process is to tell it, else only the exit code of the one that did."""
+def _exit_error(store: dist.Store, info: ProcessInfo, error: BaseException) -> BaseException:
+    """The error itself if this process is to report it, else SystemExit with the exit code of the one that did."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), 1)
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 1
     try:
-        if here.rank or _lost(error):
+        if info.rank or _is_lost_process(error):
             with contextlib.suppress(dist.DistStoreError):
-                store.wait(["told"], datetime.timedelta(seconds=PATIENCE))
-        if store.add("telling", 1) > 1:
-            code = int(store.get("told"))
-            # Until it has told and is gone: torchrun ends the others with the first that leaves.
+                store.wait(["exit_code"], datetime.timedelta(seconds=REPORT_TIMEOUT))
+        if store.add("reporters", 1) > 1:
+            code = int(store.get("exit_code"))
+            # Wait until the reporting process has ended: torchrun kills the others when the first one exits.
             with contextlib.suppress(RuntimeError, KeyboardInterrupt):
                 barrier()
             return SystemExit(code)
-        store.set("told", str(2 if _lost(error) else code))
+        store.set("exit_code", str(2 if _is_lost_process(error) else code))
     except (RuntimeError, ValueError, OSError):
-        pass  # the store was with a process that is gone
-    if not _lost(error):
+        pass  # the store was in a process that is gone
+    if not _is_lost_process(error):
         return error
     return InputError(
-        f"process {here.rank} of {here.world} has lost another one, which was killed or cannot be reached any more; "
-        "what was saved is whole: start again to go on"
+        f"process {info.rank} of {info.world_size} has lost another one, which was killed or cannot be reached any "
+        "more; what was saved is complete: start again to resume"
     )
 
 
-def _lost(error: BaseException) -> bool:
-    """Whether an error says that another process is gone; gloo raises bare RuntimeErrors, which name its files."""
+def _is_lost_process(error: BaseException) -> bool:
+    """Whether an error says that another process is gone; gloo raises bare RuntimeErrors that name its files."""
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL"))
     )
 
 
-def _packed(value: Any) -> Tensor:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return torch.frombuffer(bytearray(buffer.getbuffer()), dtype=torch.uint8)
+def _pack(value: Any) -> Tensor:
+    return torch.frombuffer(bytearray(to_bytes(value)), dtype=torch.uint8)
 
 
-def _unpacked(data: Tensor) -> Any:
-    with torch.serialization.safe_globals(SAFE_GLOBALS):
-        return torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True, map_location="cpu")
+def _unpack(data: Tensor) -> Any:
+    return from_bytes(data.numpy().tobytes())

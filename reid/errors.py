@@ -1,4 +1,4 @@
-"""The ways a command can end badly, and the exit codes they become."""
+"""The ways in which a command can fail, and the exit codes they become."""
 
 from __future__ import annotations
 
@@ -11,18 +11,11 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-LONGEST = 2500  # letters of a message
+MAX_MESSAGE = 2500  # characters
 
 
 class InputError(ValueError):
-    """Something the caller or the machine can put right: the message says what, where and how (exit code 2)."""
-
-
-def unknown_name(kind: str, name: str, known: Collection[str]) -> InputError:
-    """The error for a name outside `known`, with the near ones first: `raise unknown_name("metric", ...)`."""
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    guess = f"did you mean {' or '.join(near)}? " if near else ""
-    return InputError(f"unknown {kind} {name!r}; {guess}known are {', '.join(known)}")
+    """An error that the caller can fix; the message says what is wrong, where, and what to do (exit code 2)."""
 
 
 class Diverged(RuntimeError):
@@ -30,23 +23,47 @@ class Diverged(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """The user stopped the run; the message holds the command that goes on (exit code 130)."""
+    """The user stopped the run; the message holds the command that resumes it (exit code 130)."""
 
 
-class Stop:
-    """The wish to end, by Ctrl-C or SIGTERM, which is a KeyboardInterrupt at once outside `held` and waits inside.
+def unknown_name(kind: str, name: str, known: Collection[str]) -> InputError:
+    """Build the error for a name that does not exist.
 
-    Whoever holds it looks at `wished` between two steps, saves and calls `check`. The second wish ends the process at
-    once, with exit code 130 and nothing but what the disk already holds.
+    Args:
+        kind: What the name stands for, such as "metric".
+        name: The name that was given.
+        known: The existing names.
+
+    Returns:
+        The error to raise; its message suggests similar names and lists all of them.
+    """
+    similar = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    guess = f"did you mean {' or '.join(similar)}? it " if similar else ""
+    return InputError(f"unknown {kind} {name!r}; {guess}must be one of {', '.join(known)}")
+
+
+class StopSignal:
+    """A request to stop by Ctrl-C or SIGTERM, which can be deferred to the end of a training step.
+
+    Outside `held` a signal raises KeyboardInterrupt at once. Inside, it only sets `requested`; the owner looks at it
+    between two steps, saves a checkpoint and calls `check`. A second signal ends the process at once with exit code
+    130, without saving anything.
+
+    Attributes:
+        requested: Whether a signal was received.
     """
 
     def __init__(self) -> None:
-        self.wished = False
+        self.requested = False
         self._held = 0
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """No KeyboardInterrupt inside; one at the end where it was wished meanwhile."""
+        """Defer KeyboardInterrupt to the end of the block; may be nested.
+
+        Raises:
+            KeyboardInterrupt: At the end of the outermost block if a signal was received inside.
+        """
         self._held += 1
         try:
             yield
@@ -56,69 +73,93 @@ class Stop:
             self.check()
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt where the end was wished."""
-        if self.wished:
+        """Stop here if a signal was received.
+
+        Raises:
+            KeyboardInterrupt: If `requested` is set.
+        """
+        if self.requested:
             raise KeyboardInterrupt
 
     def receive(self, number: int, frame: object) -> None:
-        """What a signal calls."""
-        if self.wished:
+        """Handle a signal; the arguments are those of a handler of `signal.signal` and are not used.
+
+        Args:
+            number: Signal number.
+            frame: Interrupted stack frame.
+        """
+        if self.requested:
             os._exit(130)
-        self.wished = True
+        self.requested = True
         if not self._held:
             raise KeyboardInterrupt
-        # Not print, which fails where the signal came in the midst of another.
-        os.write(2, b"\nending after this step; once more ends at once\n")
+        # Not print, which fails if the signal interrupted another print.
+        os.write(2, b"\nstopping after this step; press Ctrl-C again to stop at once\n")
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Stop]:
-    """Ctrl-C and SIGTERM as a `Stop`, inside; to be called in the main thread."""
-    stop = Stop()
-    before = {number: signal.signal(number, stop.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+def stop_signals() -> Iterator[StopSignal]:
+    """Install a handler for Ctrl-C and SIGTERM inside the block; only the main thread may call this.
+
+    Yields:
+        The `StopSignal` that receives both signals.
+    """
+    stop = StopSignal()
+    previous = {number: signal.signal(number, stop.receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def run_command(main: Callable[[], None]) -> int:
-    """Call `main` and turn the way it ends into an exit code; the mistake is told in one line on stderr.
+    """Call the main function of a command and turn errors into exit codes and one line on stderr.
 
-    Returns 0 when done, 2 for a mistake of the caller's or the machine's (`InputError`, full disk, missing right),
-    1 for a diverged training and 130 for an interrupted one. Any other exception is a fault of ours and passes.
+    Args:
+        main: Function without arguments.
+
+    Returns:
+        0 for success; 2 for an error that the user can fix (`InputError`, full disk, missing permission); 1 for a
+        diverged training; 130 for an interrupted one. Any other exception is a bug and is not caught.
     """
     try:
         main()
     except InputError as error:
-        return _tell(error, 2)
+        return _print_error(error, 2)
     except Diverged as error:
-        return _tell(error, 1)
+        return _print_error(error, 1)
     except Interrupted as error:
-        return _tell(error, 130)
+        return _print_error(error, 130)
     except KeyboardInterrupt:
-        return _tell("interrupted", 130)
+        return _print_error("interrupted", 130)
     except OSError as error:
         if error.errno in FULL_DISK:
-            return _tell(f"the disk is full: {error.filename or 'while writing'}; free some space and go on", 2)
+            return _print_error(f"the disk is full: {error.filename or 'while writing'}; free some space and retry", 2)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return _tell(f"no right to read or write {error.filename}: {error.strerror}", 2)
+            return _print_error(f"{error.filename}: cannot be read or written: {error.strerror}", 2)
         if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP):
-            return _tell(f"{error.filename}: {error.strerror}; give another path", 2)
+            return _print_error(f"{error.filename}: {error.strerror}; give another path", 2)
         if error.errno in (errno.EIO, errno.EFBIG, errno.ESTALE, errno.EMFILE, errno.ENFILE):
-            return _tell(f"{error.filename or 'a file'}: {error.strerror}", 2)
+            return _print_error(f"{error.filename or 'a file'}: {error.strerror}", 2)
         raise
     return 0
 
 
-def _tell(message: object, code: int) -> int:
+def one_line(message: object) -> str:
+    r"""Format a message for a terminal, whatever file names it contains.
+
+    Args:
+        message: Anything with a string form.
+
+    Returns:
+        One line of at most about 2,500 characters, with control characters escaped (a line break becomes `\n`).
+    """
+    text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in str(message))
+    return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
+
+
+def _print_error(message: object, code: int) -> int:
     text = one_line(message)
     print(f"error: {text}" if code != 130 else text, file=sys.stderr)
     return code
-
-
-def one_line(message: object) -> str:
-    """The message in one line of bounded length that a terminal shows as it is, whatever names of files stand in it."""
-    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(message))
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"

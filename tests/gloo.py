@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from reid.distributed import processes
+from reid.distributed import process_group
 from reid.errors import run_command, stop_signals
 
 IMPORTS = (
@@ -81,7 +81,7 @@ def _work(
         with contextlib.ExitStack() as stack:
             if joined:
                 stack.enter_context(stop_signals())
-                stack.enter_context(processes(join=60))
+                stack.enter_context(process_group(join_timeout=60))
             value = job(*arguments)
         torch.save(value, folder / f"{rank}.pt")
 

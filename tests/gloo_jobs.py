@@ -72,7 +72,7 @@ class Spoiled(TrainLoader):
 
     def epoch(self, seed: int, descriptors: Tensor | None = None, start: int = 0, **shared: int) -> Iterator[Any]:
         for number, (images, labels) in enumerate(super().epoch(seed, descriptors, start, **shared), start):
-            if number % 4 == 3 and distributed.rank() == distributed.world() - 1:
+            if number % 4 == 3 and distributed.get_rank() == distributed.get_world_size() - 1:
                 images[-1] = torch.nan
             yield images, labels
 
@@ -134,7 +134,7 @@ def broken_and_resumed(name: str, after: int) -> dict[str, Any]:
         return steps == after
 
     def save(state: TrainState) -> None:
-        kept.append(distributed.on_first(state.to_checkpoint))
+        kept.append(distributed.run_on_main(state.to_checkpoint))
         raise Broken
 
     first = Run(name)
@@ -162,7 +162,7 @@ def killed(after: int) -> None:
     def due() -> bool:
         nonlocal steps
         steps += 1
-        if steps == after and distributed.rank() == distributed.world() - 1:
+        if steps == after and distributed.get_rank() == distributed.get_world_size() - 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return False
 
@@ -171,16 +171,16 @@ def killed(after: int) -> None:
 
 def refused(whose: int) -> None:
     """One process, or all where it is -1, meets bad input while the others go on."""
-    if whose in (-1, distributed.rank()):
+    if whose in (-1, distributed.get_rank()):
         raise InputError("this is wrong")
     distributed.barrier()
 
 
 def values() -> dict[str, Any]:
     """What goes between processes, as each sees it."""
-    rank = distributed.rank()
+    rank = distributed.get_rank()
     buffers = [torch.full((2, 3), float(rank)).T, torch.tensor(rank)]
-    distributed.copy_from_first(buffers)
+    distributed.broadcast_tensors(buffers)
     model = synchronized(network())
     told = []
     for batch, statistics in ((12, "running"), (12, "frozen"), (1, "frozen")):
@@ -197,8 +197,8 @@ def values() -> dict[str, Any]:
     return {
         "broadcast": distributed.broadcast({"a": [rank, (1.5, None)], "b": torch.arange(3) + rank}),
         "gather": distributed.gather([rank] * (2 * rank + 1)),
-        "on_first": distributed.on_first(lambda: os.environ["RANK"]),
-        "largest": distributed.largest(rank * 7),
+        "on_first": distributed.run_on_main(lambda: os.environ["RANK"]),
+        "largest": distributed.all_reduce_max(rank * 7),
         "buffers": buffers,
         "converted": isinstance(model.backbone.bn1, nn.SyncBatchNorm),
         "told": told,
@@ -227,7 +227,7 @@ def called(tool: str, arguments: list[str], stop_at: int = 0) -> None:
         nonlocal made
         for batch in whole(self, *arguments, **options):
             made += 1
-            if made == stop_at and distributed.rank() == distributed.world() - 1:
+            if made == stop_at and distributed.get_rank() == distributed.get_world_size() - 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
@@ -246,7 +246,7 @@ def extracted(folder: str, count: int, shard: int, die_at: int = 0) -> dict[str,
         nonlocal done
         if path.parent.name == "gallery":
             done += 1
-            if done == die_at and distributed.rank() == distributed.world() - 1:
+            if done == die_at and distributed.get_rank() == distributed.get_world_size() - 1:
                 os.kill(os.getpid(), signal.SIGKILL)
         write(path, content)
 

@@ -10,7 +10,17 @@ import pytest
 import torch
 from gloo import Ended, together
 
-from reid.distributed import broadcast, command_again, gather, largest, on_first, part_of, place, processes, world
+from reid.distributed import (
+    all_reduce_max,
+    broadcast,
+    gather,
+    get_world_size,
+    process_group,
+    process_info,
+    process_slice,
+    restart_command,
+    run_on_main,
+)
 from reid.errors import InputError
 from reid.evaluation.features import extract
 
@@ -22,11 +32,11 @@ def errors(ended: list[Ended]) -> list[str]:
 
 
 def test_one_process_is_silent() -> None:
-    with processes() as here:
-        assert (here.rank, here.world, here.local, world()) == (0, 1, 0, 1)
+    with process_group() as here:
+        assert (here.rank, here.world_size, here.local_rank, get_world_size()) == (0, 1, 0, 1)
         assert not torch.distributed.is_initialized()
         kept = [torch.ones(2), "x"]
-        assert broadcast(kept) is kept and gather(kept) == [kept] and on_first(lambda: 3) == largest(3) == 3
+        assert broadcast(kept) is kept and gather(kept) == [kept] and run_on_main(lambda: 3) == all_reduce_max(3) == 3
 
 
 @pytest.mark.parametrize(
@@ -49,7 +59,7 @@ def test_variables_that_make_no_sense(monkeypatch: pytest.MonkeyPatch, variables
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError) as raised:
-        place()
+        process_info()
     assert told in str(raised.value)
 
 
@@ -57,23 +67,23 @@ def test_who_never_comes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in zip(VARIABLES, ("1", "2", "1", "2", "127.0.0.1", "9"), strict=True):
         monkeypatch.setenv(name, value)
     told = r"process 1 of 2 did not find the others at 127\.0\.0\.1:9 within 1 s"
-    with pytest.raises(InputError, match=told), processes(join=1):
+    with pytest.raises(InputError, match=told), process_group(join_timeout=1):
         raise AssertionError
 
 
 def test_the_command_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["tools/a.py", "b"])
-    assert command_again(["--resume", "a b"]).endswith("tools/a.py --resume 'a b'")
+    assert restart_command(["--resume", "a b"]).endswith("tools/a.py --resume 'a b'")
     for name, value in zip(VARIABLES, ("1", "4", "1", "4", "a", "9"), strict=True):
         monkeypatch.setenv(name, value)
-    assert command_again(["c"]).endswith("-m torch.distributed.run --standalone --nproc-per-node 4 tools/a.py c")
+    assert restart_command(["c"]).endswith("-m torch.distributed.run --standalone --nproc-per-node 4 tools/a.py c")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert command_again(["c"]) == "torchrun, on every host as before, with tools/a.py c"
+    assert restart_command(["c"]) == "torchrun, on every host as before, with tools/a.py c"
 
 
 @pytest.mark.parametrize(("count", "among"), [(0, 2), (1, 3), (7, 3), (9, 3), (100, 7)])
 def test_parts_are_everything_once(count: int, among: int) -> None:
-    parts = [list(range(count))[part_of(count, rank, among)] for rank in range(among)]
+    parts = [list(range(count))[process_slice(count, rank, among)] for rank in range(among)]
     assert [thing for part in parts for thing in part] == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

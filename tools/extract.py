@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reid.config import build
 from reid.data import banner
-from reid.distributed import command_again, gather, one_a_host_first, processes
+from reid.distributed import gather, local_main_first, process_group, restart_command
 from reid.errors import InputError, Interrupted, run_command, stop_signals
 from reid.evaluation.extraction import extract_shards
 from reid.evaluation.features import FEATURES
@@ -19,11 +19,11 @@ PARTS = ("query", "gallery", "train")
 
 def main() -> None:
     arguments = _arguments()
-    with stop_signals(), processes():
+    with stop_signals(), process_group():
         try:
             _extract(arguments)
         except KeyboardInterrupt:
-            again = command_again(sys.argv[1:])
+            again = restart_command(sys.argv[1:])
             raise Interrupted(f"interrupted; finished shards are kept. To go on: {again}") from None
 
 
@@ -37,7 +37,7 @@ def _extract(arguments: argparse.Namespace) -> None:
         config = build.evaluation_config(config, None, ("INPUT.CACHE", "off"))
     device = build.device(config)
     dtype = autocast_dtype(config.TEST.PRECISION, device)
-    with one_a_host_first():
+    with local_main_first():
         split = build.split(config)
         print(banner(split), flush=True)
     made = extract_shards(

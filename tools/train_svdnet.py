@@ -12,8 +12,15 @@ from reid.config import build
 from reid.config.loading import complete_config, load_config
 from reid.data import banner
 from reid.decorrelation import gaussian_correlation
-from reid.distributed import command_again, first, on_first, one_a_host_first, processes, world
-from reid.errors import InputError, Interrupted, Stop, run_command, stop_signals
+from reid.distributed import (
+    get_world_size,
+    is_main_process,
+    local_main_first,
+    process_group,
+    restart_command,
+    run_on_main,
+)
+from reid.errors import InputError, Interrupted, StopSignal, run_command, stop_signals
 from reid.evaluation.retrieval import network_features, score_together
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
@@ -32,11 +39,11 @@ from reid.training.step import compile_backbone
 
 
 def main() -> None:
-    with stop_signals() as stop, processes():
+    with stop_signals() as stop, process_group():
         train(stop)
 
 
-def train(stop: Stop) -> None:
+def train(stop: StopSignal) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True, type=Path, help="a YAML file of configs/")
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT_DIR")
@@ -48,11 +55,11 @@ def train(stop: Stop) -> None:
     # What can be wrong is found before the folder is made, and before hours of training have led to it.
     folder = RunFolder(Path(config.OUTPUT_DIR))
     going_on = {"resume": arguments.resume, "complete": complete_config, "force": arguments.force}
-    if first():
+    if is_main_process():
         folder.check(config.dump(), **going_on)
     device, plan = build.device(config), build.plan(config)
     dtype = autocast_dtype(config.TEST.PRECISION, device)
-    with one_a_host_first():
+    with local_main_first():
         weights = build.pretrained(config)
         split = build.split(config)
         print(banner(split), flush=True)
@@ -80,11 +87,11 @@ def train(stop: Stop) -> None:
     check_freezes(plan, model)
     check_pooling(model, loaders.train)
     check_parallel(model, loaders.train, plan.solver.norm_statistics)
-    changes = on_first(lambda: folder.open(config.dump(), **going_on, tensorboard=config.TENSORBOARD))
+    changes = run_on_main(lambda: folder.open(config.dump(), **going_on, tensorboard=config.TENSORBOARD))
     for change in changes:
         print(f"changed: {change}")
     start = "from scratch" if weights is None else f"weights {config.MODEL.WEIGHTS}"
-    told = f"{world()} processes, " if world() > 1 else ""
+    told = f"{get_world_size()} processes, " if get_world_size() > 1 else ""
     print(f"{config.MODEL.BACKBONE}, {start}, {device}, {told}{torch.get_num_threads()} threads -> {folder.path}")
     d_in, k = model.eigenlayer.vectors.shape
     print(f"Eigenlayer {d_in} x {k}: a Gaussian matrix of this shape has S(W) = {gaussian_correlation(d_in, k):.4f}")
@@ -100,7 +107,7 @@ def train(stop: Stop) -> None:
         final=final,
         carried={"config": config.dump(), "num_classes": classes},
         dataset=split.name,
-        origin={"kind": "start", "dataset": split.name, **provenance(), "processes": world()},
+        origin={"kind": "start", "dataset": split.name, **provenance(), "processes": get_world_size()},
         control=config.RRI.CONTROL,
         descriptors=config.MODEL.POOLING.DESCRIPTORS,
         report=lambda row: print(row_line(row.to_json(), **final), flush=True),
@@ -113,9 +120,9 @@ def train(stop: Stop) -> None:
         summary = experiment.run()
     except KeyboardInterrupt:
         left_out = ("--resume", "--force")  # what was forced stands in the folder now
-        again = command_again(["--resume", *(a for a in sys.argv[1:] if a not in left_out)])
+        again = restart_command(["--resume", *(a for a in sys.argv[1:] if a not in left_out)])
         raise Interrupted(f"interrupted; what was trained is saved. To go on: {again}") from None
-    if not first():
+    if not is_main_process():
         return
     print(f"\n{stage_table(summary, **final)}")
     try:

@@ -31,7 +31,7 @@ from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.data.loading.samplers import Sampler
 from reid.data.loading.whole_images import WholeImage, WholeImageLoader
 from reid.data.threads import available_cores
-from reid.distributed import place
+from reid.distributed import process_info
 from reid.errors import InputError
 from reid.io.checkpoint import load_checkpoint, load_state_dict
 from reid.io.json_yaml import flatten
@@ -57,19 +57,21 @@ class Loaders:
 
 def device(config: CfgNode) -> torch.device:
     """The device of MODEL.DEVICE, of several processes on a host each its own. Raises InputError for one not there."""
-    name, here = config.MODEL.DEVICE, place()
+    name, here = config.MODEL.DEVICE, process_info()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and here.world > 1:
-        name = f"cuda:{here.local}"
+    if name == "cuda" and here.world_size > 1:
+        name = f"cuda:{here.local_rank}"
     try:
         found = torch.device(name)
     except RuntimeError:
         raise InputError(f"MODEL.DEVICE {name!r} is no device; use auto, cpu, cuda or cuda:N") from None
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise InputError(f"MODEL.DEVICE {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
-    if found.type == "cuda" and here.local_world > 1 and found.index != here.local:
-        raise InputError(f"MODEL.DEVICE {name!r}: {here.local_world} processes on this host take a GPU each; use cuda")
+    if found.type == "cuda" and here.local_world_size > 1 and found.index != here.local_rank:
+        raise InputError(
+            f"MODEL.DEVICE {name!r}: {here.local_world_size} processes on this host take a GPU each; use cuda"
+        )
     if found.type not in ("cpu", "cuda"):
         raise InputError(f"MODEL.DEVICE {name!r} is not supported; use auto, cpu, cuda or cuda:N")
     return found
@@ -194,7 +196,7 @@ def _images(
     height, width = config.INPUT.SIZE
     paths = [image.path for image in images]
     if config.INPUT.CACHE == "off":
-        threads = config.INPUT.THREADS or max(1, available_cores() // place().local_world)
+        threads = config.INPUT.THREADS or max(1, available_cores() // process_info().local_world_size)
         return ImageFiles(paths, (height, width), threads, config.INPUT.RESIZE)
     how: dict[str, Any] = {"size": (height, width), "resize": config.INPUT.RESIZE, "cache": cache_folder(config)}
     return DecodedImages(decode_images(paths, **how, corrupt=corrupt), corrupt or {})

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from reid.distributed import barrier, first, on_first, rank, world
+from reid.distributed import barrier, get_rank, get_world_size, is_main_process, run_on_main
 from reid.errors import InputError
 from reid.evaluation.features import FEATURES, LabeledBatches, extract, mean_features
 from reid.io.atomic import write_bytes, write_json
@@ -56,11 +56,11 @@ def extract_shards(
     another network, settings or images.
     """
     made = dict[str, int]()
-    on_first(lambda: _check_manifest(model, parts, folder, shard, {**settings, "flip": flip}))
+    run_on_main(lambda: _check_manifest(model, parts, folder, shard, {**settings, "flip": flip}))
     for part, images in parts.items():
         starts = range(0, len(images.identities), shard)
         made[part] = 0
-        for number in range(rank(), len(starts), world()):
+        for number in range(get_rank(), len(starts), get_world_size()):
             files = [folder / feature / part / f"{number:06d}.npy" for feature in features]
             if all(map(_finished, files)):
                 continue
@@ -70,7 +70,7 @@ def extract_shards(
                 _write(file, found[feature].values)
             made[part] += 1
         barrier()
-        if first():
+        if is_main_process():
             _write_labels(folder, part, images, len(starts), features)
     return made
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from reid.distributed import first, gather, rank, world
+from reid.distributed import gather, get_rank, get_world_size, is_main_process
 from reid.errors import InputError, unknown_name
 from reid.model.network import ReidNetwork
 from reid.model.pooling.flatten import Flatten
@@ -70,7 +70,7 @@ def extract(
     parts: dict[str, list[np.ndarray]] = {"input": [], "output": []}
     with evaluation_mode(model):
         for images in tqdm(
-            loader, desc=title or "features", unit="batch", leave=False, mininterval=1.0, disable=not first()
+            loader, desc=title or "features", unit="batch", leave=False, mininterval=1.0, disable=not is_main_process()
         ):
             with autocast(images.device, dtype):
                 embedding = model.embed(images.flip(-1) if mirror else images)
@@ -91,9 +91,9 @@ def extract_together(
     title: str = "",
 ) -> dict[str, Features]:
     """As `extract`, where several processes embed a part each: the first gets the whole, the others get {}."""
-    if world() == 1:
+    if get_world_size() == 1:
         return extract(model, loader, mirror=mirror, dtype=dtype, title=title)
-    mine, values = loader.shard(rank(), world()), dict[str, Tensor]()
+    mine, values = loader.shard(get_rank(), get_world_size()), dict[str, Tensor]()
     if len(mine):
         found = extract(model, mine, mirror=mirror, dtype=dtype, title=title)
         values = {name: torch.from_numpy(features.values) for name, features in found.items()}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reid.distributed import on_first
+from reid.distributed import run_on_main
 from reid.evaluation.features import LabeledBatches, extract_together, mean_features
 from reid.model.network import ReidNetwork
 from reid.ranking import evaluate, normalize_rows
@@ -110,7 +110,7 @@ def score(
 
 def score_together(features: FeatureSets) -> tuple[Scores, ...]:
     """`score` on the first of several processes, for all."""
-    found = on_first(lambda: [dataclasses.asdict(one) for one in score(features)])
+    found = run_on_main(lambda: [dataclasses.asdict(one) for one in score(features)])
     return tuple(Scores(**one) for one in found)
 
 

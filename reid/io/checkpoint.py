@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import pickle
 import re
@@ -14,7 +13,6 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,22 +20,11 @@ from reid.errors import InputError
 from reid.io.atomic import link_or_copy, write_bytes
 from reid.io.safetensors_files import load_safetensors, parse_checkpoint
 from reid.io.tensor_files import FORMAT as FORMAT
-from reid.io.tensor_files import check_archive_size, check_tensors, is_dense
+from reid.io.tensor_files import SAFE_GLOBALS, check_archive_size, check_tensors, is_dense, to_bytes
 
 
 class ForeignCheckpoint(InputError):
     """A whole file of tensors that this project did not write."""
-
-
-# A NumPy number in a pickle is a call of `scalar` with a dtype and bytes: data that runs nothing. Files older than
-# NumPy 2 name it otherwise. Object dtypes stay out, being more than data.
-_SCALAR = np.float64().__reduce__()[0]
-SAFE_GLOBALS: list[Any] = [
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
-]
 
 
 def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | None = None) -> None:
@@ -48,21 +35,10 @@ def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | Non
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Serialized first: torch's own file writer turns a full disk or a Ctrl-C in its midst into a RuntimeError.
-    data = _serialized({"format": FORMAT, **content})
+    data = to_bytes({"format": FORMAT, **content})
     if previous is not None and path.exists():
         link_or_copy(path, previous)
     write_bytes(path, data)
-
-
-def _serialized(content: dict[str, Any]) -> memoryview:
-    buffer = io.BytesIO()
-    try:
-        torch.save(content, buffer)
-    except RuntimeError as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        raise
-    return buffer.getbuffer()
 
 
 def load_latest(path: Path, previous: Path, tell: Callable[[str], None] = print) -> dict[str, Any] | None:

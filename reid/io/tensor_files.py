@@ -1,45 +1,108 @@
-"""What a file of tensors claims to hold against what it is: a kilobyte can claim terabytes in several ways."""
+"""Serialized tensors: the format, and bounds on what a file may claim to hold.
+
+A file of a kilobyte can claim terabytes in several ways, so claims are compared with the size of the file.
+"""
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-FORMAT = 1  # of the checkpoints of this project
+FORMAT = 1  # version of this project's checkpoints
 MAX_DEPTH = 64
 MAX_VALUES = 5_000_000
-_FREE = 2**26  # bytes that need no looking at
+_UNCHECKED_BYTES = 2**26  # claims up to this size are harmless
+
+# A NumPy scalar is pickled as a call of `scalar` with a dtype and bytes, which executes nothing. NumPy 1 has another
+# name for the function. Object dtypes are not in the list.
+_SCALAR = np.float64().__reduce__()[0]
+SAFE_GLOBALS: list[Any] = [
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
+]
+
+
+def to_bytes(content: Any) -> memoryview:
+    """Serialize by `torch.save` in memory.
+
+    A full disk or Ctrl-C inside torch's own file writer would become a RuntimeError, so files are written from here.
+
+    Args:
+        content: Tensors and plain Python values.
+
+    Returns:
+        The bytes of the file.
+    """
+    buffer = io.BytesIO()
+    try:
+        torch.save(content, buffer)
+    except RuntimeError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    return buffer.getbuffer()
+
+
+def from_bytes(data: bytes) -> Any:
+    """Deserialize what `to_bytes` returned, without executing pickles.
+
+    Args:
+        data: The bytes of the file.
+
+    Returns:
+        The content, with tensors on the CPU.
+    """
+    with torch.serialization.safe_globals(SAFE_GLOBALS):
+        return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
 
 
 def check_archive_size(path: Path) -> None:
-    """Raise ValueError for a zip that holds far more than its own size: `torch.save` compresses nothing but scripts."""
+    """Check that a zip archive is not much larger unpacked than packed, as `torch.save` compresses nothing but scripts.
+
+    Args:
+        path: A file that may or may not be a zip archive.
+
+    Raises:
+        ValueError: If it claims to hold far more than its own size.
+    """
     if not zipfile.is_zipfile(path):
         return
     size = path.stat().st_size
     try:
         with zipfile.ZipFile(path) as archive:
-            held = sum(entry.file_size for entry in archive.infolist())
+            unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, ValueError, RuntimeError, OSError):
-        return  # for `torch.load` to tell
-    if held > size + _FREE:
-        raise ValueError(f"it holds {held:,} bytes in a file of {size:,}, and torch.save compresses nothing")
+        return  # reported by `torch.load`
+    if unpacked > size + _UNCHECKED_BYTES:
+        raise ValueError(f"it holds {unpacked:,} bytes in a file of {size:,}, and torch.save compresses nothing")
 
 
 def check_tensors(content: Any, size: int) -> None:
-    """Raise ValueError for what cannot be walked through, and for tensors of more numbers than a file can hold.
+    """Check that deserialized content is not nested too deeply and that its tensors fit in the file.
 
-    size: of the file, in bytes. A stride of 0 makes one number a tensor of any shape.
+    A stride of 0 turns a single number into a tensor of any shape.
+
+    Args:
+        content: Nested mappings and sequences of tensors and other values.
+        size: Size of the file in bytes.
+
+    Raises:
+        ValueError: If a bound is exceeded.
     """
-    pending, seen, held = [(content, 0)], 0, 0
+    pending, count, held = [(content, 0)], 0, 0
     while pending:
         value, depth = pending.pop()
-        seen += 1
-        if depth > MAX_DEPTH or seen > MAX_VALUES:
+        count += 1
+        if depth > MAX_DEPTH or count > MAX_VALUES:
             raise ValueError(f"values nested deeper than {MAX_DEPTH} or more than {MAX_VALUES:,}")
         if isinstance(value, Mapping):
             pending += [(item, depth + 1) for pair in value.items() for item in pair]
@@ -47,12 +110,19 @@ def check_tensors(content: Any, size: int) -> None:
             pending += [(item, depth + 1) for item in value]
         elif isinstance(value, Tensor):
             held += 0 if value.layout != torch.strided else value.numel() * value.element_size()
-            if value.is_meta or held > 16 * size + _FREE:
+            if value.is_meta or held > 16 * size + _UNCHECKED_BYTES:
                 raise ValueError("tensors of more numbers than the file holds")
 
 
 def is_dense(value: Any) -> bool:
-    """Whether a value is a tensor of real numbers, one beside the other, as a weight is."""
+    """Return whether a value is a dense tensor of real numbers, as weights are.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        False for sparse, quantized, complex and nested tensors, and for anything else.
+    """
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided

@@ -16,7 +16,7 @@ from reid.decorrelation import (
     severest_pair,
     spectrum,
 )
-from reid.distributed import copy_from_first, on_first
+from reid.distributed import broadcast_tensors, run_on_main
 from reid.records import StageLog
 from reid.training.epoch import measure_loss
 from reid.training.optimizer import Solver
@@ -43,10 +43,10 @@ def run(
     matching and S(W), nothing else. Of several processes the first replaces, and the others take over the bits.
     """
     state.begin("decorrelate", round)
-    done = on_first(
+    done = run_on_main(
         lambda: _replace(state, loader, variant, order, rotate_classifier, loss_images=loss_images, solver=solver)
     )
-    copy_from_first(state.model.state_dict().values())
+    broadcast_tensors(state.model.state_dict().values())
     unchanged = variant == "none" and state.rows
     scores = state.rows[-1].scores if unchanged else hooks.evaluate(state.model, False)
     row = StageLog(run=state.run, stage="decorrelate", round=round, epochs=0, scores=scores, **done)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reid.distributed import barrier, broadcast, first, largest, on_first, rank, world
-from reid.errors import Diverged, InputError, Stop
+from reid.distributed import all_reduce_max, barrier, broadcast, get_rank, get_world_size, is_main_process, run_on_main
+from reid.errors import Diverged, InputError, StopSignal
 from reid.evaluation.retrieval import choose
 from reid.io.atomic import write_json
 from reid.io.checkpoint import load_checkpoint, load_latest, load_state_dict, save_checkpoint
@@ -32,11 +32,11 @@ def check_alike(config_text: str, data: Split) -> None:
 
     What may differ between two parts of a run may differ between hosts too.
     """
-    if world() == 1:
+    if get_world_size() == 1:
         return
     different = changes(broadcast(config_text), config_text)
     if different:
-        raise InputError(f"process {rank()} has another configuration than process 0: {'; '.join(different)}")
+        raise InputError(f"process {get_rank()} has another configuration than process 0: {'; '.join(different)}")
     parts = {part: getattr(data, part) for part in ("train", "query", "gallery")}
     lines = {
         part: [f"{Path(image.path).name} {image.identity} {image.camera}" for image in images]
@@ -46,7 +46,7 @@ def check_alike(config_text: str, data: Split) -> None:
     for part, theirs in broadcast(seen).items():
         if seen[part] != theirs:
             raise InputError(
-                f"process {rank()} sees other images than process 0 in '{part}' of {data.name}: {seen[part][0]} and "
+                f"process {get_rank()} sees other images than process 0 in '{part}' of {data.name}: {seen[part][0]} and "
                 f"{theirs[0]}; give every host the same dataset"
             )
     barrier()  # before anybody makes a folder
@@ -80,7 +80,7 @@ class Experiment:
     report: Callable[[StageLog], None] = lambda row: None
     ended: Callable[[str], None] = lambda stopped: None
     minutes: float = 0.0
-    stop: Stop = field(default_factory=Stop)
+    stop: StopSignal = field(default_factory=StopSignal)
     changes: tuple[str, ...] = ()
     tell: Callable[[str], None] = print
 
@@ -98,8 +98,8 @@ class Experiment:
             self.folder.close()
 
     def _run(self) -> dict[str, Any]:
-        found = on_first(self._found)
-        if first():
+        found = run_on_main(self._found)
+        if is_main_process():
             self._cut_log(found)
         network = self.make_network()
         state = TrainState("rri", network, self.make_objective(network))
@@ -126,7 +126,7 @@ class Experiment:
                 self._load(control, found.pop("control"), self._last("control"))
             else:
                 path = self.folder.checkpoints / "rri_step0.pth"
-                self._load_weights(control, on_first(lambda: load_checkpoint(path)), path)
+                self._load_weights(control, run_on_main(lambda: load_checkpoint(path)), path)
                 control.rows = [dataclasses.replace(rows[0], run="control")]
                 self._save(control, "last")
             rri.run_control(control, self.loader, self.plan, self._hooks(rows, stopped), rows)
@@ -238,17 +238,17 @@ class Experiment:
 
     def _agree(self, late: bool = False) -> bool:
         """Whether any process wishes to end or is late: then all save, and end, at the same step."""
-        found = largest(2 if self.stop.wished else int(late))
+        found = all_reduce_max(2 if self.stop.requested else int(late))
         if found == 2:
-            self.stop.wished = True
+            self.stop.requested = True
         return found > 0
 
     def _log(self, entry: dict[str, Any]) -> None:
-        if first():
+        if is_main_process():
             self.folder.log(entry)
 
     def _save(self, state: TrainState, name: str) -> None:
-        if not first():
+        if not is_main_process():
             return
         content = {**self.carried, **state.to_checkpoint(), "log_lines": self.folder.log_length()}
         previous = self._before(state.run) if name == "last" else None
@@ -264,6 +264,6 @@ class Experiment:
             "rounds": max((row.round for row in rows if row.stage == "relaxation"), default=0),
             "stopped": stopped,
         }
-        if first():
+        if is_main_process():
             write_json(self.folder.path / "scores.json", summary)
         return summary

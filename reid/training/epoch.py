@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from reid.distributed import first
+from reid.distributed import is_main_process
 from reid.errors import Diverged
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
@@ -105,7 +105,7 @@ def train_epoch(
     waiting: list[BatchLoss] = []
     bar = tqdm(
         batches, total=count, initial=sums.batches, desc=title, unit="batch", leave=False, mininterval=1.0,
-        disable=not first(),
+        disable=not is_main_process(),
     )  # fmt: skip
     given = iter(bar)
     with _closing(batches), tf32_products(tf32):

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from reid.distributed import rank, world
+from reid.distributed import get_rank, get_world_size
 from reid.errors import InputError
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
@@ -70,7 +70,7 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, shares: tuple[int, ...]) -> Tensor:
-        ctx.first, ctx.last, ctx.world = sum(shares[: rank()]), sum(shares[: rank() + 1]), len(shares)
+        ctx.first, ctx.last, ctx.world = sum(shares[: get_rank()]), sum(shares[: get_rank() + 1]), len(shares)
         padded = rows.new_zeros((max(shares), *rows.shape[1:]))
         padded[: len(rows)] = rows
         every = [torch.empty_like(padded) for _ in shares]
@@ -88,9 +88,9 @@ def in_parallel(model: ReidNetwork, objective: Objective, loader: Batches) -> Di
     To be made anew for each stage, once its parameters are frozen and released: which gradients are exchanged is
     settled here. The first process's tensors replace those of the others.
     """
-    if world() == 1:
+    if get_world_size() == 1:
         return None
-    whole = WholeBatch(model, objective, loader.shard_sizes(world()))
+    whole = WholeBatch(model, objective, loader.shard_sizes(get_world_size()))
     device = model.eigenlayer.vectors.device
     options: dict[str, Any] = {SYNC_BUFFERS: False}
     return DistributedDataParallel(
@@ -104,7 +104,7 @@ def in_parallel(model: ReidNetwork, objective: Objective, loader: Batches) -> Di
 
 def synchronized(model: ReidNetwork) -> ReidNetwork:
     """The network with SyncBatchNorm in place of BatchNorm where several processes train."""
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if world() > 1 else model
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if get_world_size() > 1 else model
 
 
 def check_parallel(model: ReidNetwork, loader: Batches, norm_statistics: str) -> None:
@@ -112,20 +112,20 @@ def check_parallel(model: ReidNetwork, loader: Batches, norm_statistics: str) ->
 
     model: on the device where it will train.
     """
-    if world() == 1:
+    if get_world_size() == 1:
         return
-    smallest = min(loader.shard_sizes(world()))
+    smallest = min(loader.shard_sizes(get_world_size()))
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms or norm_statistics == "frozen":
         return
     together = [isinstance(module, nn.SyncBatchNorm) for module in norms]
     if any(together) and model.eigenlayer.vectors.device.type != "cuda":
         raise InputError(
-            f"PyTorch's SyncBatchNorm shares the statistics of {world()} processes on GPUs only: set SOLVER.SYNC_BN "
+            f"PyTorch's SyncBatchNorm shares the statistics of {get_world_size()} processes on GPUs only: set SOLVER.SYNC_BN "
             "False and MODEL.NORM.NAME batch, or SOLVER.NORM_STATISTICS frozen"
         )
     if not all(together) and smallest < 2:
         raise InputError(
             f"BatchNorm has no statistics of {smallest} image, the share of a process: raise SOLVER.BATCH_SIZE, start "
-            f"fewer than {world()} processes, or set SOLVER.SYNC_BN True"
+            f"fewer than {get_world_size()} processes, or set SOLVER.SYNC_BN True"
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from reid.distributed import copy_from_first, first
+from reid.distributed import broadcast_tensors, is_main_process
 from reid.errors import InputError
 from reid.model.network import ReidNetwork
 from reid.training.epoch import evaluation_mode
@@ -52,11 +52,11 @@ def initialize_pooling(
     """
     if not model.pooling.least_descriptors:
         return
-    if first():
+    if is_main_process():
         check_pooling(model, loader)
         drawn = _local_descriptors(model, loader, descriptors, seed_from(seed, "descriptors"), norm_statistics)
         model.pooling.initialize(drawn, seed=seed_from(seed, "clusters"))
-    copy_from_first(model.state_dict().values())
+    broadcast_tensors(model.state_dict().values())
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from reid.decorrelation import correlation_metric
-from reid.distributed import broadcast, copy_from_first, first, gather, rank, world
+from reid.distributed import broadcast, broadcast_tensors, gather, get_rank, get_world_size, is_main_process
 from reid.records import StageLog
 from reid.training.epoch import EpochResult, Sums, Watch, train_epoch
 from reid.training.mining import describe_all
@@ -55,7 +55,7 @@ def train_stage(
         # The run's name is left out: a control sees the same batches as its original.
         seed = seed_from(solver.seed, stage, round, epoch)
         # What is drawn in a process beside its share of the images, for dropout say, is its own.
-        seed_everything(seed if first() else seed_from(seed, rank()))
+        seed_everything(seed if is_main_process() else seed_from(seed, get_rank()))
         mined: dict[str, Any] = {}
         if loader.needs_descriptors:
             kept = state.middle.descriptors if state.middle else None
@@ -66,7 +66,7 @@ def train_stage(
                 state, loader, optimizer, schedule, solver, hooks, seed=seed, mined=mined, title=title,
                 parallel=parallel,
             )  # fmt: skip
-            copy_from_first(model.buffers())
+            broadcast_tensors(model.buffers())
             state.epoch += 1
             state.middle = None
             state.losses.append(result.loss)
@@ -93,7 +93,7 @@ def train_stage(
             )
     if state.average is not None:
         adopt(model, state.average)
-    copy_from_first(model.state_dict().values())
+    broadcast_tensors(model.state_dict().values())
     row = StageLog(
         run=state.run,
         stage=stage,
@@ -144,7 +144,7 @@ def _train_epoch(
 
     result = train_epoch(
         model,
-        loader.epoch(seed, **mined, start=sums.batches if sums else 0, rank=rank(), world=world()),
+        loader.epoch(seed, **mined, start=sums.batches if sums else 0, rank=get_rank(), world=get_world_size()),
         count=len(loader),
         optimizer=optimizer,
         factor=lambda part: schedule.factor(state.epoch + part),
@@ -167,10 +167,10 @@ def _train_epoch(
 def _restore_random(middle: Middle, seed: int) -> None:
     """Go on with the random numbers that would have come next; of a process that was not there, with new ones."""
     states = [middle.random, *middle.others]
-    if rank() < len(states):
-        restore_random_states(states[rank()])
+    if get_rank() < len(states):
+        restore_random_states(states[get_rank()])
     else:
-        seed_everything(seed_from(seed, rank(), middle.sums.batches))
+        seed_everything(seed_from(seed, get_rank(), middle.sums.batches))
 
 
 def _correlation(state: TrainState) -> float:

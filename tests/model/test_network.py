@@ -153,7 +153,7 @@ def test_an_unknown_name_is_answered_with_the_near_ones() -> None:
         build_network("resnet5", num_classes=3)
     with pytest.raises(InputError, match=r"unknown pooling 'avg'; .*average"):
         small(pooling="avg")
-    with pytest.raises(InputError, match="unknown backbone 'vit'; known are resnet18"):
+    with pytest.raises(InputError, match="unknown backbone 'vit'; must be one of resnet18"):
         build_network("vit", num_classes=3)
 
 

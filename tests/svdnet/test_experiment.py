@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from reid.data.augmentation.augment import Augmentation
 from reid.data.loading.loaders import TrainLoader
 from reid.data.loading.samplers import Sampler
-from reid.errors import Diverged, InputError, Stop
+from reid.errors import Diverged, InputError, StopSignal
 from reid.io.checkpoint import load_checkpoint, save_checkpoint
 from reid.losses.objective import LossWeights, Objective
 from reid.model.classifiers import MARGINS, MarginLinear
@@ -279,7 +279,7 @@ def timeless(value: Any) -> Any:
 def test_stopped_in_the_middle_of_an_epoch_it_saves_and_goes_on(tmp_path: Path, after: int) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     expected = experiment(whole).run()
-    stop, steps = Stop(), 0
+    stop, steps = StopSignal(), 0
 
     class Stopping(Loader):
         def epoch(self, *arguments: Any, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:

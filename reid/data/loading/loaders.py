@@ -25,7 +25,7 @@ from reid.data.loading.samplers import (
     shard_batch,
     shuffled_batches,
 )
-from reid.distributed import part_of
+from reid.distributed import process_slice
 from reid.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class TrainLoader:
             Batches as of `epoch`.
         """
         batches = self.sample_index(count, seed).split(self.batch_size)
-        return prefetch(lambda: self._plain(batches[part_of(len(batches), rank, world)]))
+        return prefetch(lambda: self._plain(batches[process_slice(len(batches), rank, world)]))
 
     def sample_index(self, count: int, seed: int) -> torch.Tensor:
         """Return which images `sample` gives.
@@ -311,7 +311,7 @@ class TestLoader:
         Returns:
             A loader of these batches.
         """
-        batches = part_of(len(self), rank, world)
+        batches = process_slice(len(self), rank, world)
         return self.slice(*(min(end * self.batch_size, len(self.images)) for end in (batches.start, batches.stop)))
 
     def _batches(self) -> Iterator[torch.Tensor]:

@@ -77,7 +77,7 @@ def update_index(
         skip_unreadable: Skip unreadable images and drop paths that now hold one, instead of raising an error.
         reread: Also read files of unchanged size and modification time. Known contents are never embedded again.
         progress: Show a progress bar on a terminal.
-        defer_interrupts: Returns a context that defers KeyboardInterrupt to its end, such as `Stop.held`.
+        defer_interrupts: Returns a context that defers KeyboardInterrupt to its end, such as `StopSignal.held`.
 
     Returns:
         What was done.
