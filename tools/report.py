@@ -1,4 +1,4 @@
-"""Write `report.html` of a run anew from the files in its folder, or one page that compares several runs."""
+"""Rewrite the `report.html` of a run from the files in its folder, or write a page that compares several runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from reid.report.training import write_report
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, nargs="+", help="the OUTPUT_DIR of a run; several are compared")
+    parser.add_argument("run", type=Path, nargs="+", help="OUTPUT_DIR of a run; several are compared")
     parser.add_argument(
-        "--output", type=Path, help="file to write (default: RUN/report.html; of several runs, comparison.html here)"
+        "--output", type=Path, help="file to write (default: RUN/report.html, or ./comparison.html for several runs)"
     )
     arguments = parser.parse_args()
     if len(arguments.run) == 1:

@@ -1,4 +1,4 @@
-"""Train one configuration in many settings and seeds; end in one table and one page. Finished runs are not repeated."""
+"""Train configurations with many settings and seeds, and write one table and one page. Finished runs are skipped."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def main() -> None:
         action="append",
         default=[],
         metavar="'KEY=VALUE,VALUE KEY=VALUE'",
-        help="what to vary, in all combinations; several grids come one after the other",
+        help="keys and values to vary, in all combinations; may be repeated",
     )
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0 to N - 1 of each setting (default 1)")
     parser.add_argument("--output", type=Path, default=Path("runs/sweep"), help="folder (default runs/sweep)")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default 1)")
-    parser.add_argument("--rows", type=Path, help="also keep the rows in this .jsonl file, beside those it has")
+    parser.add_argument("--jobs", type=int, default=1, help="number of trainings at a time (default 1)")
+    parser.add_argument("--rows", type=Path, help=".jsonl file to which the rows are added as well")
     arguments = parser.parse_args()
     if arguments.seeds < 1 or arguments.jobs < 1:
         raise InputError("--seeds and --jobs must be 1 or more")
@@ -52,28 +52,28 @@ def main() -> None:
     ]
     check_apart(runs)
     waiting = [run for run in runs if not run.finished()]
-    _rows(runs)  # what is damaged is told before anything trains
+    _rows(runs)  # Reports damaged files before anything is trained.
     for path in filter(None, (arguments.output / "sweep.jsonl", arguments.rows)):
         read_rows(path)
-    print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them finished before -> {arguments.output}", flush=True)
+    print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them already finished -> {arguments.output}", flush=True)
     failed: list[str] = []
     bar = tqdm(total=len(waiting), unit="run", mininterval=1.0)
 
-    def ended(run: SweepRun, mistake: str | None) -> None:
+    def ended(run: SweepRun, error: str | None) -> None:
         bar.update()
-        if mistake is None:
+        if error is None:
             row = run.row()
             bar.write(f"{run.name}, seed {run.seed}: rank-1 {100 * row['rank1']:.1f}, mAP {100 * row['mAP']:.1f}")
         else:
-            failed.append(f"{run.name}, seed {run.seed}: {mistake} (see {run.log})")
+            failed.append(f"{run.name}, seed {run.seed}: {error} (see {run.log})")
             bar.write(failed[-1])
         _write(runs, arguments.output, arguments.rows)
 
     try:
         run_all(waiting, jobs=arguments.jobs, ended=ended)
     except KeyboardInterrupt:
-        again = shlex.join([sys.executable, *sys.argv])
-        raise Interrupted(f"interrupted; finished epochs are saved. To go on: {again}") from None
+        command = shlex.join([sys.executable, *sys.argv])
+        raise Interrupted(f"interrupted; finished epochs are saved. To resume: {command}") from None
     finally:
         bar.close()
     print(f"\n{_write(runs, arguments.output, arguments.rows)}\n{arguments.output / 'sweep.html'}")
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def _run(file: Path, setting: Setting, seed: int, output: Path) -> SweepRun:
-    """The run, its configuration checked, against what its folder may hold from before too."""
+    """Create a run and check its configuration, also against that of an earlier run in its folder."""
     name = f"{file.stem} {setting_name(setting)}" if setting else file.stem
     folder = output / file.stem / setting_name(setting).replace("/", "_") / f"seed{seed}"
     overrides = [text for pair in setting for text in pair]
@@ -97,7 +97,7 @@ def _rows(runs: list[SweepRun]) -> list[dict[str, Any]]:
 
 
 def _write(runs: list[SweepRun], output: Path, rows_file: Path | None) -> str:
-    """Write what the finished runs came to; returns the table."""
+    """Write the results of the finished runs and return the table."""
     rows = _rows(runs)
     write_rows(output / "sweep.jsonl", rows)
     if rows_file:

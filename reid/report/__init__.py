@@ -1,1 +1,1 @@
-"""Pages, figures and tables out of the files that other rooms write. Nothing is computed here."""
+"""Pages, figures and tables made from the files that other rooms write. No metric is computed here."""

@@ -1,5 +1,7 @@
-"""The comparison of training runs: one page that sets their results, their ways there and their configurations side by
-side. Runs on different datasets stand on one page without being ranked against each other."""
+"""The comparison of training runs: one page with their results, their progress and their configurations.
+
+Runs on different datasets are shown on one page without being ranked against each other.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,25 @@ from reid.errors import InputError
 from reid.io.json_yaml import flatten
 from reid.report.history import History, read_history
 from reid.report.pages import Chart, check_available, render_page, write_page
-from reid.report.summary import network_name, result, stage_name, variant_name
+from reid.report.summary import last_event_name, network_name, result
+from reid.report.tables import MISSING, variant_name
 from reid.training.run_folder import MOVABLE
 
 Points = Sequence[tuple[float, float]]
 Draw = Callable[[Sequence[tuple[str, str, Points]], str, tuple[float, float]], str]
+ENDS = "at the end of each stage"
 ENDINGS = {"converged": "converged", "max_rounds": "limit of rounds"}
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A run on the page. label: its folder, with as much of the path as tells it from the others. line: its place among
-    the runs, which gives it the same color and dashes everywhere."""
+    """A run on the page.
+
+    Attributes:
+        label: Its folder, with as much of the path as distinguishes it from the other runs.
+        line: Its index among the runs, which determines its color and dashes.
+        history: The run.
+    """
 
     label: str
     line: int
@@ -32,20 +41,37 @@ class Compared:
 
 
 def write_comparison(runs: Sequence[Path], output: Path) -> Path:
-    """Write the page that compares two or more run folders, from their `config.yaml`, `log.jsonl`, `scores.json`.
+    """Write the page that compares runs, from their `config.yaml`, `log.jsonl` and `scores.json`.
 
-    A run cut short is shown as far as it went. Raises InputError where fewer than two different folders are given,
-    where one holds no run, or where the extra `report` is missing. Returns `output`.
+    An interrupted run is shown as far as it went.
+
+    Args:
+        runs: Two or more run folders.
+        output: File to write.
+
+    Returns:
+        The file written.
+
+    Raises:
+        InputError: There are fewer than two different folders, one holds no run, or the extra `report` is not
+            installed.
     """
     check_available()
     different = list({run.resolve(): run for run in runs}.values())
     if len(different) < 2:
-        raise InputError(f"a comparison takes two runs or more, not {' and '.join(map(str, runs)) or 'none'} alone")
+        raise InputError(f"a comparison needs two different runs or more; given: {', '.join(map(str, runs)) or 'none'}")
     return write_page(output, render([read_history(run) for run in different]))
 
 
 def render(histories: Sequence[History]) -> str:
-    """The page as text, the runs in the order given, those on the same dataset together."""
+    """Render the comparison.
+
+    Args:
+        histories: The runs. On the page, those on the same dataset are grouped.
+
+    Returns:
+        The page.
+    """
     labels = run_labels([history.folder for history in histories])
     datasets = list(dict.fromkeys(history.dataset for history in histories))
     ordered = sorted(zip(labels, histories, strict=True), key=lambda pair: datasets.index(pair[1].dataset))
@@ -64,14 +90,21 @@ def render(histories: Sequence[History]) -> str:
         notes=list(notes.items()),
         variants=variants,
         labels=[run.label for run in runs if run.history.config],
-        differences=differences([run.history for run in runs if run.history.config]),
+        differences=config_differences([run.history for run in runs if run.history.config]),
         without_config=[run.label for run in runs if not run.history.config],
-        charts=[chart for group in groups for chart in _charts(group, alone=len(groups) == 1)],
+        charts=[chart for group in groups for chart in _charts(group, only_dataset=len(groups) == 1)],
     )
 
 
 def run_labels(folders: Sequence[Path]) -> list[str]:
-    """A name for each of different folders: its own, with those above it where another has the same."""
+    """Give each of several different folders a short and unique name.
+
+    Args:
+        folders: The folders.
+
+    Returns:
+        The name of each folder, with as many of its parents as needed.
+    """
     parts = [folder.resolve().parts for folder in folders]
     lengths = [1] * len(parts)
     while True:
@@ -83,14 +116,18 @@ def run_labels(folders: Sequence[Path]) -> list[str]:
             lengths[i] += 1
 
 
-def differences(histories: Sequence[History]) -> list[tuple[str, list[str]]]:
-    """(key, value in each run) of the configuration keys whose values are not the same in all runs.
+def config_differences(histories: Sequence[History]) -> list[tuple[str, list[str]]]:
+    """Find the configuration keys whose values differ between runs, other than paths and devices.
 
-    Where a run lives and what it runs on does not count. A key that a run does not have has the value "–".
+    Args:
+        histories: The runs.
+
+    Returns:
+        (key, value in each run), sorted by key. A key that is missing in a run has the value "–".
     """
     flat = [dict(flatten(history.config)) for history in histories]
     keys = dict.fromkeys(key for tree in flat for key in tree if key not in MOVABLE)
-    shown = [(key, [_value(tree[key]) if key in tree else "–" for tree in flat]) for key in keys]
+    shown = [(key, [_value(tree[key]) if key in tree else MISSING for tree in flat]) for key in keys]
     return sorted((key, values) for key, values in shown if len(set(values)) > 1)
 
 
@@ -99,15 +136,15 @@ def _value(value: Any) -> str:
 
 
 def _rows(group: Sequence[Compared]) -> list[dict[str, Any]]:
-    """What the tables show of the runs on one dataset; `best`: the scores that no other finished run on it passes."""
+    """Table cells of the runs on one dataset. `best` names the scores that are the highest of the finished runs."""
     finished = [final for run in group if run.history.stopped and (final := result(run.history)["final"])]
-    alike = len(finished) > 1 and len({variant_name(run.history.variant) for run in group}) == 1
-    best = {key: max(final[key] for final in finished) for key in ("rank1", "mAP")} if alike else {}
+    comparable = len(finished) > 1 and len({variant_name(run.history.variant) for run in group}) == 1
+    best = {key: max(final[key] for final in finished) for key in ("rank1", "mAP")} if comparable else {}
     rows = []
     for run in group:
-        history, told = run.history, result(run.history)
-        rri, control = history.of("rri"), history.of("control")
-        final = told["final"] if history.stopped else None
+        history, outcome = run.history, result(run.history)
+        rri, control = history.rows_of("rri"), history.rows_of("control")
+        final = outcome["final"] if history.stopped else None
         rows.append(
             {
                 "label": run.label,
@@ -116,7 +153,7 @@ def _rows(group: Sequence[Compared]) -> list[dict[str, Any]]:
                 "network": network_name(history.config),
                 "variant": variant_name(history.variant),
                 "step0": history.score(history.row("rri", "step0", 0)),
-                **told,
+                **outcome,
                 "best": {key for key in best if final and final[key] == best[key]},
                 "correlations": [f"{value:.3f}" for value in _correlations(history)],
                 "rounds": sum(row["stage"] == "relaxation" for row in rri),
@@ -131,22 +168,20 @@ def _rows(group: Sequence[Compared]) -> list[dict[str, Any]]:
 
 def _correlations(history: History) -> list[float]:
     """S(W) after Step 0 and after each Relaxation."""
-    return [row["correlation"] for row in history.of("rri") if row["stage"] in ("step0", "relaxation")]
+    return [row["correlation"] for row in history.rows_of("rri") if row["stage"] in ("step0", "relaxation")]
 
 
 def _seconds(rows: Sequence[dict[str, Any]]) -> str:
-    return f"{sum(row['seconds'] for row in rows):,.0f}" if rows else "–"
+    return f"{sum(row['seconds'] for row in rows):,.0f}" if rows else MISSING
 
 
 def _ended(history: History) -> str:
     if history.stopped:
-        missing = history.of("control") and not history.control_complete
+        missing = history.rows_of("control") and not history.control_complete
         return f"{ENDINGS.get(history.stopped, history.stopped)}{', control unfinished' if missing else ''}"
     if not history.events:
         return "unfinished: no epoch"
-    last = history.events[-1]
-    epoch = f", epoch {last['epoch']}" if last["kind"] == "epoch" else ""
-    return f"unfinished: {stage_name(history, last['stage'], last['round'])}{epoch}"
+    return f"unfinished: {last_event_name(history)}"
 
 
 def _line(run: Compared) -> tuple[str, str]:
@@ -155,19 +190,19 @@ def _line(run: Compared) -> tuple[str, str]:
     return line_style(run.line)
 
 
-def _charts(group: Sequence[Compared], *, alone: bool) -> list[Chart]:
-    """The charts of the runs on one dataset. alone: no other dataset is on the page, so that titles need no name."""
+def _charts(group: Sequence[Compared], *, only_dataset: bool) -> list[Chart]:
+    """Charts of the runs on one dataset. Titles name the dataset unless it is the only one."""
     from reid.report import comparison_figures as figures
     from reid.report.figures import NARROW, WIDE
 
     charts: list[Chart] = []
-    where = "" if alone else f", {group[0].history.dataset}"
+    suffix = "" if only_dataset else f", {group[0].history.dataset}"
 
     def add(
         title: str,
         draw: Draw,
         curve: Callable[[History], Points],
-        tell: Callable[[History], str],
+        describe: Callable[[History], str],
         caption: str,
         *,
         wide: bool = False,
@@ -178,23 +213,23 @@ def _charts(group: Sequence[Compared], *, alone: bool) -> list[Chart]:
         lines = [(*_line(run), points) for run, points in shown]
         sizes = (WIDE, NARROW) if wide else (NARROW, None)
         svg, small = (draw(lines, f"{title}, {group[0].line}", size) if size else "" for size in sizes)
-        alt = "; ".join(f"{run.label}: {tell(run.history)}" for run, _ in shown)
+        alt = "; ".join(f"{run.label}: {describe(run.history)}" for run, _ in shown)
         key = tuple((*_line(run), run.label) for run, _ in shown)
-        charts.append(Chart(f"{title}{where}", svg, alt, caption, wide, small, key))
+        charts.append(Chart(f"{title}{suffix}", svg, alt, caption, wide, small, key))
 
     add(
         "S(W) of the Eigenlayer",
         figures.correlation_chart,
         lambda history: history.curve("rri", "correlation"),
-        lambda history: _told("S(W) after Step 0 and each Relaxation", [f"{v:.3f}" for v in _correlations(history)]),
-        "1: the weight vectors are orthogonal, as a replacement makes them.",
+        lambda history: _described("S(W) after Step 0 and each Relaxation", _correlations(history), ".3f"),
+        "At 1 the weight vectors are orthogonal, as after a replacement.",
         wide=True,
     )
     add(
         "Training loss",
         figures.loss_chart,
         lambda history: history.curve("rri", "loss"),
-        lambda history: _told("at the end of each stage", [f"{row['train_loss']:.2f}" for row in history.of("rri")]),
+        lambda history: _described(ENDS, [row["train_loss"] for row in history.rows_of("rri")], ".2f"),
         "Mean over each epoch, with augmentation.",
         wide=True,
     )
@@ -203,7 +238,7 @@ def _charts(group: Sequence[Compared], *, alone: bool) -> list[Chart]:
             name,
             partial(figures.score_chart, score=name),
             partial(_scores, key),
-            partial(_scores_told, key),
+            partial(_scores_described, key),
             "Measured at the end of each stage of RRI, in percent.",
         )
     add(
@@ -211,7 +246,7 @@ def _charts(group: Sequence[Compared], *, alone: bool) -> list[Chart]:
         figures.cmc_chart,
         _cmc,
         lambda history: f"{_cmc(history)[0][1]:.1f} % at rank 1",
-        "Share of queries whose first true match stands at this rank or before.",
+        "Share of queries whose first true match is at this rank or before.",
     )
     return charts
 
@@ -220,14 +255,14 @@ def _scores(key: str, history: History) -> list[tuple[float, float]]:
     return [(epoch, 100 * score) for epoch, score in history.score_curve("rri", key)]
 
 
-def _scores_told(key: str, history: History) -> str:
-    return _told("at the end of each stage", [f"{score:.1f}" for _, score in _scores(key, history)])
+def _scores_described(key: str, history: History) -> str:
+    return _described(ENDS, [score for _, score in _scores(key, history)], ".1f")
 
 
 def _cmc(history: History) -> list[tuple[float, float]]:
-    rows = history.of("rri")
+    rows = history.rows_of("rri")
     return [(rank, 100 * share) for rank, share in enumerate(history.cmc(rows[-1]), start=1)] if rows else []
 
 
-def _told(what: str, values: Sequence[str]) -> str:
-    return f"{what} {', '.join(values)}" if values else "no stage has ended yet"
+def _described(what: str, values: Sequence[float], form: str) -> str:
+    return f"{what} {', '.join(format(value, form) for value in values)}" if values else "no stage has ended yet"

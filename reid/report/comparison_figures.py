@@ -1,22 +1,30 @@
-"""The charts that compare training runs: a line a run, its legend left to the page."""
+"""Charts that compare training runs, one line per run, without a legend, which the page adds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from reid.report.figures import WIDE, new_figure, plot_style, style, to_svg
+from reid.report.figures import epoch_axis, new_figure, plot_style, style, to_svg
 from reid.report.training_figures import cmc_axis, correlation_axis, score_axis
 
 Points = Sequence[tuple[float, float]]
-Line = tuple[str, str, Points]  # color and dashes as `figures.line_style` gives them
+Line = tuple[str, str, Points]  # Color and dashes, see `figures.line_style`.
 Size = tuple[float, float]
 
 
 def correlation_chart(lines: Sequence[Line], name: str, size: Size) -> str:
-    """S(W) over epochs; name: of the drawing, once on its page."""
+    """Draw S(W) over epochs.
+
+    Args:
+        lines: Color, dashes and (epoch, S(W)) points of each run.
+        name: Name of the chart, unique on its page.
+        size: Width and height in inches.
+
+    Returns:
+        SVG.
+    """
 
     def finish(axes: Axes) -> None:
         correlation_axis(axes, [points for _, _, points in lines])
@@ -26,7 +34,16 @@ def correlation_chart(lines: Sequence[Line], name: str, size: Size) -> str:
 
 
 def loss_chart(lines: Sequence[Line], name: str, size: Size) -> str:
-    """Training loss over epochs."""
+    """Draw the training loss over epochs.
+
+    Args:
+        lines: Color, dashes and (epoch, loss) points of each run.
+        name: Name of the chart, unique on its page.
+        size: Width and height in inches.
+
+    Returns:
+        SVG.
+    """
 
     def finish(axes: Axes) -> None:
         axes.set_ylabel("training loss")
@@ -36,7 +53,17 @@ def loss_chart(lines: Sequence[Line], name: str, size: Size) -> str:
 
 
 def score_chart(lines: Sequence[Line], name: str, size: Size, *, score: str) -> str:
-    """A score in percent at the end of each stage, from the first stage of any run that has one."""
+    """Draw a score at the end of each stage, from the first stage of any run that has one.
+
+    Args:
+        lines: Color, dashes and (epoch, percent) points of each run.
+        name: Name of the chart, unique on its page.
+        size: Width and height in inches.
+        score: Name of the score.
+
+    Returns:
+        SVG.
+    """
 
     def finish(axes: Axes) -> None:
         _epochs(axes, lines, size)
@@ -46,7 +73,16 @@ def score_chart(lines: Sequence[Line], name: str, size: Size, *, score: str) -> 
 
 
 def cmc_chart(lines: Sequence[Line], name: str, size: Size) -> str:
-    """CMC curves: percent of queries by rank."""
+    """Draw CMC curves.
+
+    Args:
+        lines: Color, dashes and (rank, percent of queries) points of each run.
+        name: Name of the chart, unique on its page.
+        size: Width and height in inches.
+
+    Returns:
+        SVG.
+    """
     return _drawn(lines, name, size, lambda axes: cmc_axis(axes, max(len(points) for _, _, points in lines)))
 
 
@@ -65,6 +101,4 @@ def _drawn(
 
 def _epochs(axes: Axes, lines: Sequence[Line], size: Size) -> None:
     axes.set_xlim(0, max(x for _, _, points in lines for x, _ in points))
-    axes.xaxis.set_major_locator(MaxNLocator(12 if size == WIDE else 8, integer=True))
-    axes.set_xlabel("epoch")
-    axes.grid(axis="x", visible=False)
+    epoch_axis(axes, size)

@@ -1,29 +1,35 @@
-"""The part of a diagnosis that needs a dataset, as the partial `diagnosis_dataset.html` reads it."""
+"""Values of the template `diagnosis_dataset.html`: the part of a diagnosis that needs a dataset."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from reid.report.pages import Chart
+from reid.report.tables import MISSING, number, percent
 
 FEATURES = {"input": "Eigenlayer's input", "output": "Eigenlayer's output"}
 PARTS = {"retrieval": "query and gallery", "train": "training images"}
 NAMES = {"UVt": "UVᵀ"}
-NOTHING = "–"
 
 
 def dataset_sections(data: dict[str, Any]) -> dict[str, Any]:
-    """Key "dataset" of diagnosis.json -> what the partial reads as the variable `dataset`.
+    """Prepare the variable `dataset` of the template.
 
-    Render with `dataset=dataset_sections(data["dataset"])`, or `dataset=None` where no dataset was given, and
-    `{% include "diagnosis_dataset.html" %}` stands in the page. Needs the extra `report`.
+    A page includes the template with `{% include "diagnosis_dataset.html" %}` and is rendered with
+    `dataset=dataset_sections(...)`, or with `dataset=None` if no dataset was given.
+
+    Args:
+        data: "dataset" of `diagnosis.json`.
+
+    Returns:
+        Values by name, including the charts.
     """
     counts, layer = data["counts"], data["eigenlayer"]
     return {
         "name": data["name"] or "this dataset",
         "counts": (
             f"{counts['query']:,} query and {counts['gallery']:,} gallery images, of which {counts['junk']:,} are junk "
-            f"and left out of the statistics; {counts['train']:,} training images of {counts['train_identities']:,} "
+            f"and excluded from the statistics; {counts['train']:,} training images of {counts['train_identities']:,} "
             "identities, unaugmented"
         ),
         "features": _feature_rows(data["features"]),
@@ -50,51 +56,51 @@ def _feature_rows(features: dict[str, Any]) -> list[dict[str, str]]:
         {
             "feature": feature,
             "part": PARTS[part],
-            "images": f"{found['images']:,}",
-            "dimensions": str(found["dimensions"]),
-            "dead": str(found["dead"]),
-            "correlation": f"{found['correlation']:.4f}",
-            "mean": _number(found["mean_absolute_correlation"], ".4f"),
-            "chance": f"{found['by_chance']:.4f}",
-            "effective_rank": f"{found['effective_rank']:.1f}",
+            "images": f"{stats['images']:,}",
+            "dimensions": str(stats["dimensions"]),
+            "dead": str(stats["dead"]),
+            "correlation": f"{stats['correlation']:.4f}",
+            "mean": number(stats["mean_absolute_correlation"], ".4f"),
+            "chance": f"{stats['by_chance']:.4f}",
+            "effective_rank": f"{stats['effective_rank']:.1f}",
         }
         for feature, parts in features.items()
-        for part, found in parts.items()
+        for part, stats in parts.items()
     ]
 
 
 def _input_row(scores: list[dict[str, Any]]) -> dict[str, Any]:
-    row = {"variant": "Eigenlayer's input", "correlation": NOTHING, "loss": NOTHING}
+    row = {"variant": "Eigenlayer's input", "correlation": MISSING, "loss": MISSING}
     return {**row, "scores": _scores(scores)}
 
 
 def _replacement_row(row: dict[str, Any]) -> dict[str, Any]:
-    loss = NOTHING
+    loss = MISSING
     if row["train_loss_after"] is not None:
-        loss = f"{_number(row['train_loss_before'], '.3f')} → {row['train_loss_after']:.3f}"
+        loss = f"{number(row['train_loss_before'], '.3f')} → {row['train_loss_after']:.3f}"
     return {
         "variant": _name(row["variant"]),
-        "correlation": _number(row["correlation"], ".4f"),
-        "loss": loss if row["variant"] != "Orig" else _number(row["train_loss_after"], ".3f"),
+        "correlation": number(row["correlation"], ".4f"),
+        "loss": loss if row["variant"] != "Orig" else number(row["train_loss_after"], ".3f"),
         "scores": _scores(row["scores"]),
     }
 
 
 def _scores(scores: list[dict[str, Any]]) -> list[str]:
-    """rank-1, rank-5, mAP and mINP in percent, raw and then L2-normalized; dashes where there are none."""
-    found = []
+    """rank-1, rank-5, mAP and mINP in percent, raw and then L2-normalized; dashes for missing ones."""
+    cells = []
     for normalized in (False, True):
         entry = next((s for s in scores if s["normalized"] == normalized), None)
         for key in ("rank1", "rank5", "mAP", "mINP"):
-            found.append(_number(100 * entry[key] if entry else None, ".1f"))
-    return found
+            cells.append(percent(entry[key] if entry else None))
+    return cells
 
 
 def _equality_row(row: dict[str, Any]) -> dict[str, Any]:
     first, second = map(_name, row["variants"])
     return {
         "pair": f"{first} and {second}",
-        "deviation": _number(row["max_relative_deviation"], ".1e"),
+        "deviation": number(row["max_relative_deviation"], ".1e"),
         "raw": _points(row["largest_score_difference_raw"]),
         "normalized": _points(row["largest_score_difference_normalized"]),
         "verdict": _verdict(row),
@@ -104,26 +110,26 @@ def _equality_row(row: dict[str, Any]) -> dict[str, Any]:
 
 def _verdict(row: dict[str, Any]) -> str:
     if row["equal"] is None:
-        return "one of them does not exist for this weight"
+        return "one of them is not defined for this weight"
     if row["demanded"]:
-        return "equal, as theory demands" if row["equal"] else "NOT equal, though theory demands it"
-    return "equal here, though theory does not demand it" if row["equal"] else "theory demands nothing"
+        return "equal, as theory requires" if row["equal"] else "NOT equal, although theory requires it"
+    return "equal, although theory does not require it" if row["equal"] else "not equal, and theory does not require it"
 
 
 def _theory(layer: dict[str, Any]) -> list[str]:
-    """What may be expected of the table, given the layer."""
+    """What theory predicts for the layer."""
     if layer["relu"]:
-        return ["A ReLU follows this Eigenlayer, so theory demands no equality."]
-    notes = ["Distances follow from W Wᵀ alone, which US leaves as it is, and which U and UVᵀ have in common."]
+        return ["A ReLU follows this Eigenlayer, so theory requires no equality."]
+    notes = ["Distances depend on W Wᵀ alone, which US preserves, and which is the same for U and UVᵀ."]
     if layer["bias"]:
         notes.append(
-            "This Eigenlayer has a bias. It cancels in distances, so those stay equal; in rows divided by their length "
-            "it does not, so L2-normalized scores may differ."
+            "This Eigenlayer has a bias. It cancels in distances, so those stay equal; after L2 normalization it does "
+            "not, so L2-normalized scores may differ."
         )
     elif layer["d_in"] == layer["k"]:
         notes.append(
-            "There are as many weight vectors as dimensions: U and UVᵀ only turn the Eigenlayer's input and score as it"
-            " does."
+            "There are as many weight vectors as dimensions: U and UVᵀ only rotate the Eigenlayer's input and have its "
+            "scores."
         )
     return notes
 
@@ -131,13 +137,13 @@ def _theory(layer: dict[str, Any]) -> list[str]:
 def _loss_note(data: dict[str, Any]) -> str:
     if not data["loss_images"]:
         return (
-            f"No loss: the network tells {data['classes']:,} identities apart and this dataset trains on "
-            f"{data['counts']['train_identities']:,}."
+            f"No loss: the classifier has {data['classes']:,} identities, but this dataset has "
+            f"{data['counts']['train_identities']:,} training identities."
         )
     smoothing = f", label smoothing {data['label_smoothing']:g}" if data["label_smoothing"] else ""
     return (
-        f"Loss: on {data['loss_images']:,} training images as they are, in evaluation mode{smoothing}, before → after. "
-        "The classifier is left as it is: an input that is turned or stretched lifts the loss."
+        f"Loss: on {data['loss_images']:,} unaugmented training images, in evaluation mode{smoothing}, before → after. "
+        "The classifier is unchanged: rotating or scaling its input increases the loss."
     )
 
 
@@ -148,9 +154,9 @@ def _small_row(row: dict[str, Any], whole: int, kept: str) -> dict[str, Any]:
         "dimensions": str(row["dimensions"]),
         "parameters": f"{row['parameters']:,}",
         "size": f"{100 * row['parameters'] / whole:.0f} %",
-        "kept": f"{100 * row[kept]:.1f}",
-        "correlation": _number(row.get("correlation"), ".4f"),
-        "loss": _number(row.get("train_loss"), ".3f"),
+        "kept": percent(row[kept]),
+        "correlation": number(row.get("correlation"), ".4f"),
+        "loss": number(row.get("train_loss"), ".3f"),
         "scores": [scores[i] for i in (0, 2, 4, 6)],
     }
 
@@ -158,18 +164,18 @@ def _small_row(row: dict[str, Any], whole: int, kept: str) -> dict[str, Any]:
 def _feature_charts(features: dict[str, Any]) -> list[Chart]:
     from reid.report import dataset_figures
 
-    stats = {(feature, part): found for feature, parts in features.items() for part, found in parts.items()}
-    told = "; ".join(
-        f"{FEATURES[feature]}, {PARTS[part]}: largest {found['spectrum'][0]:.3g}, smallest {found['spectrum'][-1]:.3g},"
-        f" effective rank {found['effective_rank']:.1f} of {found['dimensions']}"
-        for (feature, part), found in stats.items()
+    stats = {(feature, part): values for feature, parts in features.items() for part, values in parts.items()}
+    alt = "; ".join(
+        f"{FEATURES[feature]}, {PARTS[part]}: largest {s['spectrum'][0]:.3g}, smallest {s['spectrum'][-1]:.3g},"
+        f" effective rank {s['effective_rank']:.1f} of {s['dimensions']}"
+        for (feature, part), s in stats.items()
     )
     spectrum = Chart(
         "Spectrum of the features' covariance",
-        dataset_figures.covariance_chart({key: found["spectrum"] for key, found in stats.items()}),
-        told,
-        "Variance along each principal component, largest first. The steeper the fall, the fewer directions carry the"
-        " embedding.",
+        dataset_figures.covariance_chart({key: s["spectrum"] for key, s in stats.items()}),
+        alt,
+        "Variance along each principal component, in descending order. The steeper the curve, the fewer directions"
+        " carry the embedding.",
     )
     shares = {
         (feature, kind): [(entry["k"], 100 * entry[kind]) for entry in parts["retrieval"]["variance"]]
@@ -177,16 +183,16 @@ def _feature_charts(features: dict[str, Any]) -> list[Chart]:
         for kind in ("components", "dimensions")
     }
     kinds = {"components": "principal components", "dimensions": "dimensions"}
-    told = "; ".join(
+    alt = "; ".join(
         f"{FEATURES[feature]}, first k {kinds[kind]}: " + ", ".join(f"{k} carry {share:.1f} %" for k, share in points)
         for (feature, kind), points in shares.items()
     )
     variance = Chart(
         "Variance carried by the first k",
         dataset_figures.variance_chart(shares),
-        told,
-        "Query and gallery. Solid: the k best directions there are. Dashed: the first k dimensions in their order, far"
-        " below it where variance is spread over all dimensions.",
+        alt,
+        "Query and gallery. Solid: the k best directions. Dashed: the first k dimensions in order, far below the solid"
+        " line if variance is spread over all dimensions.",
         key=tuple(dataset_figures.variance_line(*line) for line in shares),
     )
     return [spectrum, variance]
@@ -201,7 +207,7 @@ def _compression_charts(data: dict[str, Any]) -> list[Chart]:
         curves = {label: [(row["rank"], 100 * _raw(row["scores"])[key]) for row in rows[label]] for label in rows}
         us = _us(data)
         whole = 100 * _raw(us)[key] if us else None
-        told = "; ".join(
+        alt = "; ".join(
             f"{label}: " + ", ".join(f"rank {rank} {value:.1f}" for rank, value in points)
             for label, points in curves.items()
         )
@@ -209,8 +215,8 @@ def _compression_charts(data: dict[str, Any]) -> list[Chart]:
             Chart(
                 f"{name} against rank",
                 dataset_figures.compression_chart(curves, whole, name),
-                told + (f"; US at full size: {whole:.1f}" if whole is not None else ""),
-                "Raw features, without retraining. Dashed: US, which keeps every singular value.",
+                alt + (f"; US at full size: {whole:.1f}" if whole is not None else ""),
+                "Raw features, without retraining. Dashed: US, which preserves all singular values.",
             )
         )
     return charts
@@ -229,8 +235,4 @@ def _name(variant: str) -> str:
 
 
 def _points(fraction: float | None) -> str:
-    return NOTHING if fraction is None else f"{100 * fraction:.3f}"
-
-
-def _number(value: float | None, form: str) -> str:
-    return NOTHING if value is None else format(value, form)
+    return MISSING if fraction is None else f"{100 * fraction:.3f}"

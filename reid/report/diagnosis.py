@@ -1,4 +1,4 @@
-"""The page of a diagnosis: `diagnosis.html` out of the content of `diagnosis.json`."""
+"""The page of a diagnosis: `diagnosis.html` from the content of `diagnosis.json`."""
 
 from __future__ import annotations
 
@@ -14,51 +14,69 @@ from reid.errors import InputError
 from reid.io.atomic import write_text
 from reid.records import ImageRecord
 from reid.report.dataset_sections import dataset_sections
-from reid.report.diagnosis_tables import HEADER, NOTHING, cosine, kind, number_rows, size, survey_cells
-from reid.report.pages import Chart, Picture, picture, provenance_facts, render_page
+from reid.report.diagnosis_tables import HEADER, cosine, kind, number_rows, size, survey_cells
+from reid.report.pages import Chart, Picture, picture, render_page
+from reid.report.summary import provenance_rows
 
 THUMBNAIL, MAX_BYTES = 128, 8_000_000
 Images = Mapping[int, Sequence[ImageRecord]]
 
 
-def write_diagnosis(folder: Path, told: Mapping[str, Any], *, images: Images | None = None) -> Path:
-    """Write `diagnosis.html` into `folder`. told: the content of `diagnosis.json`; images: of the identities in it.
+def write_diagnosis(folder: Path, content: Mapping[str, Any], *, images: Images | None = None) -> Path:
+    """Write `diagnosis.html`.
 
-    Images go into the page as thumbnails, up to 8 MB of them. Raises InputError where the extra `report` is missing.
+    Args:
+        folder: Folder to write to.
+        content: Content of `diagnosis.json`.
+        images: Images of the identities in it, which are embedded as thumbnails, up to 8 MB of them.
+
+    Returns:
+        The file written.
+
+    Raises:
+        InputError: The extra `report` is not installed.
     """
     path = folder / "diagnosis.html"
-    write_text(path, render(told, images or {}))
+    write_text(path, render(content, images or {}))
     return path
 
 
-def render(told: Mapping[str, Any], images: Images) -> str:
-    """The page as text."""
+def render(content: Mapping[str, Any], images: Images) -> str:
+    """Render the page.
+
+    Args:
+        content: Content of `diagnosis.json`.
+        images: See `write_diagnosis`.
+
+    Returns:
+        The page.
+    """
     return render_page(
         "diagnosis.html",
-        weights=told["weights"],
-        facts=_facts(told),
+        weights=content["weights"],
+        facts=_facts(content),
         header=list(zip(HEADER, _FIELDS, strict=True)),
-        survey=[_survey_row(row) for row in told.get("survey", [])],
-        layers=[_layer(number, layer, images) for number, layer in enumerate(told["layers"])],
+        survey=[_survey_row(row) for row in content.get("survey", [])],
+        layers=[_layer(number, layer, images) for number, layer in enumerate(content["layers"])],
         scale=_scale(),
-        dataset=dataset_sections(told["dataset"]) if "dataset" in told else None,
-        provenance=_provenance(told["provenance"]),
-        config_text=told["config"] or "",
+        dataset=dataset_sections(content["dataset"]) if "dataset" in content else None,
+        provenance=provenance_rows(content["provenance"]),
+        config_text=content["config"] or "",
     )
 
 
-# What a column of the survey is sorted by.
+# Fields by which the columns of the survey are sorted.
 _FIELDS = (
     *("name", "kind", "k", "parameters", "correlation", "ratio", "severest_pair", "condition_number"),
     *("effective_rank", "largest_cosine"),
 )
 
 
-def _facts(told: Mapping[str, Any]) -> str:
-    parts = [f"{told['tensors']:,} tensors"]
-    if "survey" in told:
-        total = sum(row["parameters"] for row in told["survey"])
-        parts.append(f"{len(told['survey'])} linear and convolution weights with {total:,} numbers")
+def _facts(content: Mapping[str, Any]) -> str:
+    parts = [f"{content['tensors']:,} tensors"]
+    if "survey" in content:
+        total = sum(row["parameters"] for row in content["survey"])
+        parts.append(f"{len(content['survey'])} linear and convolution weights with {total:,} numbers")
     return ", ".join(parts)
 
 
@@ -66,7 +84,7 @@ def _survey_row(row: Mapping[str, Any]) -> dict[str, Any]:
     keys: list[str] = []
     for field in _FIELDS:
         value = row.get(field)
-        # A condition number that is no number is infinite; other gaps are gaps and go last.
+        # A missing condition number is infinite. Other missing values are sorted last.
         infinite = field == "condition_number" and value is None and row.get("correlation") is not None
         keys.append("1e999" if infinite else "" if value is None else str(value))
     return {"cells": list(zip(survey_cells(row), keys, strict=True)), "broken": bool(row["broken"])}
@@ -79,7 +97,7 @@ def _layer(number: int, layer: Mapping[str, Any], images: Images) -> dict[str, A
         "title": f"{kind(layer)}, {size(layer)}",
         "verdict": _verdict(layer),
         "numbers": number_rows(layer),
-        "draws": (layer["simulation"] or {}).get("draws", 0),
+        "simulations": (layer["simulation"] or {}).get("draws", 0),
         "zero": layer["measured"]["zero_vectors"],
         "charts": _charts(number, layer),
         "gram": _gram(layer),
@@ -89,19 +107,20 @@ def _layer(number: int, layer: Mapping[str, Any], images: Images) -> dict[str, A
 
 
 def _verdict(layer: Mapping[str, Any]) -> str:
-    """S(W) against chance, in words."""
+    """S(W) compared with chance, in words."""
     value, ratio = layer["measured"]["correlation"], layer["ratio"]
     if value is None:
         if layer["groups"] == 1:
-            return "There is one weight vector, so there is no pair to compare."
-        return "Every kernel sees its own channel alone, so there is no pair of weight vectors to compare."
-    told = f"S(W) is {value:.4f}; Gaussian vectors, as many and as long, have {layer['formula']['correlation']:.4f}. "
+            return "There is only one weight vector, so there is no pair to compare."
+        return "Every kernel sees only its own channel, so there is no pair of weight vectors to compare."
+    by_chance = layer["formula"]["correlation"]
+    text = f"S(W) is {value:.4f}; for as many Gaussian vectors of this length it is {by_chance:.4f}. "
     if value > 0.999:
-        return told + "The weight vectors are orthogonal: nothing of what one measures is measured by another."
+        return text + "The weight vectors are orthogonal."
     if abs(ratio - 1) > 0.02:
         more = "less" if ratio > 1 else "more"
-        return told + f"These are {more} correlated than chance makes them: {ratio:.2f} of it."
-    return told + "These are as correlated as chance makes them."
+        return text + f"The vectors are {more} correlated than by chance: S(W) is {ratio:.2f} times the Gaussian value."
+    return text + "The vectors are as correlated as by chance."
 
 
 def _charts(number: int, layer: Mapping[str, Any]) -> list[Chart]:
@@ -109,34 +128,34 @@ def _charts(number: int, layer: Mapping[str, Any]) -> list[Chart]:
 
     values, expected, norms = layer["spectrum"], layer["spectrum_expected"], layer["norms"]
     rank = layer["measured"]["effective_rank"]
-    told = f"Largest {values[0]:.3g}, smallest {values[-1]:.3g}; Gaussian: {expected[0]:.3g} and {expected[-1]:.3g}"
+    spectrum = f"Largest {values[0]:.3g}, smallest {values[-1]:.3g}; Gaussian: {expected[0]:.3g} and {expected[-1]:.3g}"
     charts = []
     if rank is not None:
         charts = [
             Chart(
                 "Singular values",
                 figures.spectrum_chart(values, expected, f"spectrum{number}"),
-                f"{told}; effective rank {rank:.1f} of {len(values)}",
-                "A line flatter than the Gaussian one uses its directions more evenly; a steep start means that a few "
-                "directions carry most of the layer, a drop at the end that some vectors are combinations of others.",
+                f"{spectrum}; effective rank {rank:.1f} of {len(values)}",
+                "A curve flatter than the Gaussian one uses its directions more evenly. A steep start means that a few "
+                "directions dominate, a drop at the end that some vectors are linear combinations of others.",
             ),
             Chart(
                 "Cosines of all pairs",
                 figures.histogram_chart(layer["histogram"]["counts"], layer["histogram"]["gaussian"], f"cos{number}"),
                 f"{sum(layer['histogram']['counts']):,} pairs; mean |cos| {layer['measured']['mean_cosine']:.4f}, "
                 f"largest {layer['measured']['largest_cosine']:.3f}",
-                "Good: a narrow heap around 0, within the Gaussian line or narrower. Bars far outside it are vectors "
-                "that point the same way, or opposite ways, on purpose or by neglect.",
+                "Good: a narrow peak around 0, no wider than the Gaussian curve. Bars far outside of it are vectors "
+                "that point in similar or opposite directions.",
             ),
         ]
     charts.append(
         Chart(
-            "Lengths of the weight vectors",
+            "Norms of the weight vectors",
             figures.norms_chart(norms, layer["norms_expected"], f"norms{number}"),
             f"Longest {max(norms):.3g}, shortest {min(norms):.3g}; Gaussian: {layer['norms_expected'][0]:.3g} and "
             f"{layer['norms_expected'][-1]:.3g}",
-            "Long vectors weigh more in distances. A level line is ordinary; after US, lengths are the singular values "
-            "and fall as those do.",
+            "Vectors with a large norm have more weight in distances. A flat curve is normal. After US, the norms are "
+            "the singular values.",
         )
     )
     return charts
@@ -151,11 +170,13 @@ def _gram(layer: Mapping[str, Any]) -> dict[str, Any] | None:
     pixels = np.frombuffer(base64.b64decode(gram["pixels"]), dtype=np.uint8).reshape(gram["size"], gram["size"])
     vectors, block = len(gram["order"]), gram["block"]
     alt = (
-        f"Picture of the absolute cosines between {vectors:,} weight vectors of {layer['name']}, similar ones side by "
-        f"side: apart from the diagonal they reach {layer['measured']['largest_cosine']:.3f}, with a mean of "
+        f"Matrix of the absolute cosines between {vectors:,} weight vectors of {layer['name']}, similar ones side by "
+        f"side. Off the diagonal, the largest is {layer['measured']['largest_cosine']:.3f} and the mean "
         f"{layer['measured']['mean_cosine']:.4f}"
     )
-    notes = ["ordered by hierarchical clustering" if gram["clustered"] else "in the order of the file, being too many"]
+    notes = ["ordered by hierarchical clustering"]
+    if not gram["clustered"]:
+        notes = ["in the order of the file, as there are too many to cluster"]
     if block > 1:
         notes.append(f"each pixel is the largest |cos| among {block} × {block} pairs of different vectors")
     return {
@@ -167,16 +188,16 @@ def _gram(layer: Mapping[str, Any]) -> dict[str, Any] | None:
 def _scale() -> Picture:
     from reid.report import diagnosis_figures as figures
 
-    return picture(figures.scale_bar(), alt="Colors from |cos| 0, dark, to 1, bright", max_side=256, kind="PNG")
+    return picture(figures.scale_bar(), alt="Color scale from |cos| 0, dark, to 1, bright", max_side=256, kind="PNG")
 
 
-def _identities(found: Mapping[str, Any] | None, images: Images) -> dict[str, Any] | None:
-    """Each pair with its people; pictures as long as there is room for them."""
-    if found is None:
+def _identities(alike: Mapping[str, Any] | None, images: Images) -> dict[str, Any] | None:
+    """Each pair of identities with their pictures, up to the size limit."""
+    if alike is None:
         return None
-    room, unread = MAX_BYTES, 0
-    shown = Counter(pair[side] for pair in found["pairs"] for side in ("first", "second"))
-    drawn: dict[int, list[Picture]] = {identity: [] for identity in shown}
+    remaining, unread = MAX_BYTES, 0
+    shown = Counter(pair[side] for pair in alike["pairs"] for side in ("first", "second"))
+    thumbnails: dict[int, list[Picture]] = {identity: [] for identity in shown}
     for identity, times in shown.items():
         for image in images.get(identity, ()):
             alt = f"identity {identity}, camera {image.camera}"
@@ -185,19 +206,14 @@ def _identities(found: Mapping[str, Any] | None, images: Images) -> dict[str, An
             except (OSError, InputError):
                 unread += 1
                 continue
-            if times * len(thumbnail.src) <= room:
-                room -= times * len(thumbnail.src)
-                drawn[identity].append(thumbnail)
+            if times * len(thumbnail.src) <= remaining:
+                remaining -= times * len(thumbnail.src)
+                thumbnails[identity].append(thumbnail)
     pairs = [
         {
             "cos": cosine(pair["cos"]),
-            "people": [(pair[side], pair[f"{side}_row"], drawn[pair[side]]) for side in ("first", "second")],
+            "identities": [(pair[side], pair[f"{side}_row"], thumbnails[pair[side]]) for side in ("first", "second")],
         }
-        for pair in found["pairs"]
+        for pair in alike["pairs"]
     ]
-    return {"pairs": pairs, "dataset": found["dataset"], "pictures": any(drawn.values()), "unread": unread}
-
-
-def _provenance(told: Mapping[str, Any]) -> list[tuple[str, str]]:
-    facts = provenance_facts(told)
-    return [(name, str(facts[name] or NOTHING)) for name in ("command", "commit", "versions", "processor")]
+    return {"pairs": pairs, "dataset": alike["dataset"], "pictures": any(thumbnails.values()), "unread": unread}

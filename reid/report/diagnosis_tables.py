@@ -1,12 +1,13 @@
-"""A diagnosis in numbers as text: how each one is written, and the tables for the terminal."""
+"""Numbers of a diagnosis as text: how each one is formatted, and the tables for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NOTHING = "–"
-# Key of `measured`, `formula` and `simulation`; name; how it is written.
+from reid.report.tables import MISSING, markdown_table, number
+
+# Key of `measured`, `formula` and `simulation`; name; format.
 NUMBERS = (
     ("correlation", "S(W)", ".4f"),
     ("severest_pair", "severest pair", ".3g"),
@@ -24,91 +25,124 @@ HEADER = (
 
 
 def survey_cells(row: Mapping[str, Any]) -> list[str]:
-    """One row of the survey under `HEADER`; a broken one has its reason in the place of S(W)."""
+    """Format one row of the survey.
+
+    Args:
+        row: Entry of "survey" in `diagnosis.json`.
+
+    Returns:
+        Cells under `HEADER`. An invalid weight has the reason in place of S(W).
+    """
     cells = [row["name"], kind(row), size(row), f"{row['parameters']:,}"]
     if row["broken"]:
-        return [*cells, f"broken: {row['broken']}", *[NOTHING] * 5]
+        return [*cells, f"invalid: {row['broken']}", *[MISSING] * 5]
     if row["correlation"] is None:
-        return [*cells, "no pairs", *[NOTHING] * 5]
+        return [*cells, "no pairs", *[MISSING] * 5]
     rank = f"{row['effective_rank']:.1f} of {row['groups'] * min(row['d_in'], row['k'] // row['groups'])}"
     return [
         *cells,
         f"{row['correlation']:.4f}",
         f"{row['ratio']:.3f}",
         f"{row['severest_pair']:.3g}",
-        condition(row),
+        "∞" if row["condition_number"] is None else f"{row['condition_number']:.4g}",
         rank,
         f"{row['largest_cosine']:.3f}",
     ]
 
 
 def survey_table(rows: Sequence[Mapping[str, Any]], top: int = 20) -> str:
-    """The first rows, as a Markdown table."""
-    lines = [f"| {' | '.join(name.replace('|', chr(92) + '|') for name in HEADER)} |", "|" + "---|" * len(HEADER)]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in survey_cells(row))} |" for row in rows[:top]]
-    if len(rows) > top:
-        lines.append(f"{len(rows) - top} more in diagnosis.json and on the page")
-    return "\n".join(lines)
+    """Format the first rows of a survey as a Markdown table.
+
+    Args:
+        rows: "survey" of `diagnosis.json`.
+        top: Number of rows to show.
+
+    Returns:
+        The table.
+    """
+    table = markdown_table(_escaped(HEADER), [_escaped(survey_cells(row)) for row in rows[:top]])
+    return table + (f"\n{len(rows) - top} more in diagnosis.json and on the page" if len(rows) > top else "")
 
 
 def layer_table(layer: Mapping[str, Any]) -> str:
-    """The numbers of one layer beside those of a Gaussian matrix, as a Markdown table, and its first pairs."""
-    lines = [f"{layer['name']}: {kind(layer)}, {size(layer)}", "| | this layer | Gaussian, formula | simulated |"]
-    lines += ["|---|---|---|---|"]
-    lines += [f"| {' | '.join(row).replace('|cos|', chr(92) + '|cos' + chr(92) + '|')} |" for row in number_rows(layer)]
+    """Format the numbers of one layer beside those of a Gaussian matrix as a Markdown table, and list its first pairs.
+
+    Args:
+        layer: Entry of "layers" in `diagnosis.json`.
+
+    Returns:
+        The table.
+    """
+    header = ("", "this layer", "Gaussian, formula", "simulated")
+    table = markdown_table(header, [_escaped(row) for row in number_rows(layer)])
+    lines = [f"{layer['name']}: {kind(layer)}, {size(layer)}", table]
     for title, pairs in (
         ("most correlated vectors", layer["pairs"][:5]),
-        ("most alike identities", (layer.get("identities") or {}).get("pairs", [])[:10]),
+        ("most similar identities", (layer.get("identities") or {}).get("pairs", [])[:10]),
     ):
-        told = ", ".join(f"{pair['first']}–{pair['second']} {cosine(pair['cos'])}" for pair in pairs)
-        lines += [f"{title}: {told}"] if pairs else []
+        listed = ", ".join(f"{pair['first']}–{pair['second']} {cosine(pair['cos'])}" for pair in pairs)
+        lines += [f"{title}: {listed}"] if pairs else []
     return "\n".join(lines)
 
 
 def replacement_table(dataset: Mapping[str, Any]) -> str:
-    """What another weight in the Eigenlayer's place does without retraining, as a Markdown table."""
-    lines = [
-        f"replacements on {dataset['name']}, without retraining; rank-1 / mAP of the Eigenlayer's output",
-        "| weight | S(W) | loss | raw | L2-normalized |",
-        "|---|---|---|---|---|",
-    ]
+    """Format the effect of other weights in place of the Eigenlayer's, without retraining, as a Markdown table.
+
+    Args:
+        dataset: "dataset" of `diagnosis.json`.
+
+    Returns:
+        The table.
+    """
+    title = f"replacements on {dataset['name']}, without retraining; rank-1 / mAP of the Eigenlayer's output"
+    rows = []
     for row in dataset["replacements"]:
         scores = {score["normalized"]: score for score in row["scores"]}
-        told = [
-            f"{100 * scores[kind]['rank1']:.1f} / {100 * scores[kind]['mAP']:.1f}" if kind in scores else NOTHING
-            for kind in (False, True)
+        cells = [
+            f"{100 * scores[normalized]['rank1']:.1f} / {100 * scores[normalized]['mAP']:.1f}"
+            if normalized in scores
+            else MISSING
+            for normalized in (False, True)
         ]
-        numbers = [
-            NOTHING if row[key] is None else format(row[key], form)
-            for key, form in (("correlation", ".4f"), ("train_loss_after", ".3f"))
-        ]
-        lines.append(f"| {' | '.join([row['variant'], *numbers, *told])} |")
-    return "\n".join(lines)
+        rows.append([row["variant"], number(row["correlation"], ".4f"), number(row["train_loss_after"], ".3f"), *cells])
+    return f"{title}\n{markdown_table(('weight', 'S(W)', 'loss', 'raw', 'L2-normalized'), rows)}"
 
 
 def number_rows(layer: Mapping[str, Any]) -> list[list[str]]:
-    """(name, this layer, formula, simulation) of every number."""
+    """Format all numbers of one layer.
+
+    Args:
+        layer: Entry of "layers" in `diagnosis.json`.
+
+    Returns:
+        (name, this layer, formula, simulation) of each number.
+    """
     formula, simulation = layer["formula"] or {}, layer["simulation"] or {}
     rows = []
     for key, name, form in NUMBERS:
-        value = layer["measured"][key]
-        written = NOTHING if value is None else format(value, form)
-        if value is None and key in ("condition_number", "norm_ratio") and layer["formula"]:
-            written = "∞"
-        expected, drawn = formula.get(key), simulation.get(key)
+        value, simulated = layer["measured"][key], simulation.get(key)
+        infinite = value is None and key in ("condition_number", "norm_ratio") and layer["formula"]
         rows.append(
             [
                 name,
-                written,
-                NOTHING if expected is None else format(expected, form),
-                NOTHING if drawn is None else _spread(drawn, form),
+                "∞" if infinite else number(value, form),
+                number(formula.get(key), form),
+                MISSING if simulated is None else _range(simulated, form),
             ]
         )
     return rows
 
 
 def kind(row: Mapping[str, Any]) -> str:
-    """linear, convolution 3×3, ...; with the number of groups where there are some, guessed ones with a "?"."""
+    """Describe the kind of a layer.
+
+    Args:
+        row: Entry of "survey" or "layers" in `diagnosis.json`.
+
+    Returns:
+        Text such as "linear" or "convolution 3×3", with the number of groups if there are several. A question mark
+        means that they were guessed.
+    """
     guess = "?" if row["groups_from"] == "shapes" else ""
     if row["groups"] == 1 or row["groups"] == row["k"]:
         return f"{row['kind']}{guess if row['groups'] > 1 else ''}"
@@ -116,21 +150,34 @@ def kind(row: Mapping[str, Any]) -> str:
 
 
 def size(row: Mapping[str, Any]) -> str:
-    """D × K, of each group where there are several."""
+    """Describe the size of a layer.
+
+    Args:
+        row: Entry of "survey" or "layers" in `diagnosis.json`.
+
+    Returns:
+        D × K, per group if there are several.
+    """
     groups = row["groups"]
     return f"{row['d_in']} × {row['k'] // groups}{f', {groups} times' if groups > 1 else ''}"
 
 
 def cosine(value: float) -> str:
-    """With its sign; one that three digits would call zero with its power of ten."""
+    """Format a cosine with its sign.
+
+    Args:
+        value: A number in [-1, 1].
+
+    Returns:
+        Three digits, or a power of ten if these would all be zero.
+    """
     return f"{value:+.3f}" if abs(value) >= 0.0005 or value == 0.0 else f"{value:+.0e}"
 
 
-def condition(row: Mapping[str, Any]) -> str:
-    """The condition number; ∞ where the smallest singular value is zero to rounding."""
-    return "∞" if row["condition_number"] is None else f"{row['condition_number']:.4g}"
+def _escaped(cells: Sequence[str]) -> list[str]:
+    return [cell.replace("|", r"\|") for cell in cells]
 
 
-def _spread(drawn: Mapping[str, float], form: str) -> str:
-    mean, low, high = (format(drawn[key], form) for key in ("mean", "min", "max"))
+def _range(simulated: Mapping[str, float], form: str) -> str:
+    mean, low, high = (format(simulated[key], form) for key in ("mean", "min", "max"))
     return mean if low == high else f"{mean} ({low} to {high})"

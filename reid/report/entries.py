@@ -1,6 +1,6 @@
-"""What a line of `log.jsonl`, a row of `scores.json` and a section of `config.yaml` must be to be shown on a page.
+"""Validation of lines of `log.jsonl`, rows of `scores.json` and sections of `config.yaml` before they are shown.
 
-A file that a crash, an editor or somebody else has left may hold any JSON; what passes here is counted with and drawn.
+These files may have been cut off by a crash or edited, and may hold any JSON. Values that pass can be summed and drawn.
 """
 
 from __future__ import annotations
@@ -11,116 +11,135 @@ from typing import Any
 
 STAGES = ("step0", "decorrelate", "restraint", "relaxation")
 RUNS = ("rri", "control")
-LARGEST = 1e12
-MOST = 1_000_000
+MAX_NUMBER = 1e12
+MAX_COUNT = 1_000_000
 
-Test = Callable[[Any], bool]
-
-
-def is_number(value: Any) -> bool:
-    """A number that can be drawn, or NaN."""
-    return type(value) in (int, float) and (value != value or abs(value) <= LARGEST)
-
-
-def is_loss(value: Any) -> bool:
-    """A number, or infinity where the training has diverged."""
-    return is_number(value) or value in (math.inf, -math.inf)
-
-
-def is_fraction(value: Any) -> bool:
-    """A score."""
-    return type(value) in (int, float) and 0 <= value <= 1
-
-
-def is_count(value: Any) -> bool:
-    """A whole number from 0 on."""
-    return type(value) is int and 0 <= value <= MOST
-
-
-def is_score(value: Any) -> bool:
-    """A SCORE of `scores.json`."""
-    return _holds(value, SCORE) and all(is_count(value.get(name, 0)) for name in ("queries", "dropped_queries"))
+Check = Callable[[Any], bool]
 
 
 def is_entry(entry: Any) -> bool:
-    """Whether a line of the log is of a kind that is shown, with all that it needs."""
+    """Check a line of the log.
+
+    Args:
+        entry: Any decoded JSON.
+
+    Returns:
+        Whether its kind is known and it holds all that this kind needs.
+    """
     kind = entry.get("kind") if isinstance(entry, dict) else None
     return isinstance(kind, str) and kind in KINDS and _holds(entry, KINDS[kind])
 
 
 def is_row(row: Any) -> bool:
-    """Whether a ROW of `scores.json` holds all that it needs."""
+    """Check a ROW of `scores.json`.
+
+    Args:
+        row: Any decoded JSON.
+
+    Returns:
+        Whether it holds all that a row needs.
+    """
     return _holds(row, KINDS["stage"])
 
 
-def mistake_in(config: dict[Any, Any]) -> str:
-    """What in a configuration cannot be shown; empty where all of it can."""
-    for name, tests in SECTIONS.items():
+def config_error(config: dict[Any, Any]) -> str:
+    """Find a value in a configuration that cannot be shown.
+
+    Args:
+        config: Content of `config.yaml`.
+
+    Returns:
+        What is wrong, or an empty string.
+    """
+    for name, checks in SECTIONS.items():
         section = config.get(name)
         if section is not None and not isinstance(section, dict):
-            return f"{name} is a section, not a value"
-        for key, test in tests.items():
-            if section and key in section and not test(section[key]):
+            return f"{name} must be a section, not a value"
+        for key, check in checks.items():
+            if section and key in section and not check(section[key]):
                 return f"{name}.{key} cannot be {str(section[key])[:40]!r}"
     return ""
 
 
-def _holds(value: Any, needed: dict[str, Test]) -> bool:
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that can be drawn, or NaN."""
+    return type(value) in (int, float) and (value != value or abs(value) <= MAX_NUMBER)
+
+
+def _is_loss(value: Any) -> bool:
+    """Whether it is a number, or infinity where training has diverged."""
+    return _is_number(value) or value in (math.inf, -math.inf)
+
+
+def _is_fraction(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_COUNT
+
+
+def _is_score(value: Any) -> bool:
+    """Whether it is a SCORE of `scores.json`."""
+    return _holds(value, SCORE) and all(_is_count(value.get(name, 0)) for name in ("queries", "dropped_queries"))
+
+
+def _holds(value: Any, required: dict[str, Check]) -> bool:
     return isinstance(value, dict) and all(
-        test(value[name]) if name in value else name in OPTIONAL for name, test in needed.items()
+        check(value[name]) if name in value else name in OPTIONAL for name, check in required.items()
     )
 
 
-def _in(*names: str) -> Test:
+def _in(*names: str) -> Check:
     return lambda value: isinstance(value, str) and value in names
 
 
-def _list_of(test: Test) -> Test:
-    return lambda value: isinstance(value, list) and len(value) <= MOST and all(map(test, value))
+def _list_of(check: Check) -> Check:
+    return lambda value: isinstance(value, list) and len(value) <= MAX_COUNT and all(map(check, value))
 
 
-def _map_of(test: Test) -> Test:
-    return lambda value: isinstance(value, dict) and all(map(test, value.values()))
+def _map_of(check: Check) -> Check:
+    return lambda value: isinstance(value, dict) and all(map(check, value.values()))
 
 
-def _is(*kinds: type) -> Test:
+def _is(*kinds: type) -> Check:
     return lambda value: isinstance(value, kinds)
 
 
-SCORE: dict[str, Test] = {
-    **{name: is_fraction for name in ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP")},
+SCORE: dict[str, Check] = {
+    **{name: _is_fraction for name in ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP")},
     "feature": _is(str),
     "normalized": _is(bool),
     "flip": _is(bool),
 }
-PLACE: dict[str, Test] = {"run": _in(*RUNS), "stage": _in(*STAGES), "round": is_count}
-SPECTRUM = _list_of(lambda value: is_number(value) and value >= 0)
-# Of each kind of line what it must hold; what stands in OPTIONAL may be missing.
-KINDS: dict[Any, dict[str, Test]] = {
+STAGE: dict[str, Check] = {"run": _in(*RUNS), "stage": _in(*STAGES), "round": _is_count}
+SPECTRUM = _list_of(lambda value: _is_number(value) and value >= 0)
+# Keys that each kind of line must have, except for those in OPTIONAL.
+KINDS: dict[Any, dict[str, Check]] = {
     "start": {"machine": _is(dict, type(None)), "versions": _is(dict, type(None))},
-    "epoch": {**PLACE, "epoch": is_count, "loss": is_loss, "correlation": is_number},
+    "epoch": {**STAGE, "epoch": _is_count, "loss": _is_loss, "correlation": _is_number},
     "stage": {
-        **PLACE,
-        "epochs": is_count,
-        "seconds": is_number,
-        "train_loss": is_loss,
-        "correlation": is_number,
-        "scores": _list_of(is_score),
-        "train_loss_before": is_loss,
-        "train_loss_after": is_loss,
+        **STAGE,
+        "epochs": _is_count,
+        "seconds": _is_number,
+        "train_loss": _is_loss,
+        "correlation": _is_number,
+        "scores": _list_of(_is_score),
+        "train_loss_before": _is_loss,
+        "train_loss_after": _is_loss,
         "spectrum_before": SPECTRUM,
         "spectrum_after": SPECTRUM,
-        "cmc": _map_of(_list_of(is_fraction)),
+        "cmc": _map_of(_list_of(_is_fraction)),
     },
-    "final": {"run": _in(*RUNS), "scores": _list_of(is_score)},
+    "final": {"run": _in(*RUNS), "scores": _list_of(_is_score)},
 }
 OPTIONAL = {
     *("machine", "versions", "train_loss_before", "train_loss_after", "spectrum_before", "spectrum_after", "cmc"),
     *("mAP_trapezoid", "mINP", "rank5", "rank10"),
 }
-SECTIONS: dict[str, dict[str, Test]] = {
+SECTIONS: dict[str, dict[str, Check]] = {
     "MODEL": {},
     "TEST": {},
     "INPUT": {"SIZE": _list_of(_is(int, float, str))},
-    "RRI": {"TOLERANCE": is_number, "PATIENCE": is_count},
+    "RRI": {"TOLERANCE": _is_number, "PATIENCE": _is_count},
 }

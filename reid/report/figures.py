@@ -1,19 +1,22 @@
-"""Charts as inline SVG. Colors are CSS variables, so that one drawing reads on light and on dark paper."""
+"""Charts as inline SVG. Colors are CSS variables, so that one drawing is readable on light and dark backgrounds."""
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 LINES = tuple(f"line{number}" for number in range(1, 9))
-# Drawn in a color that nothing else has, which `to_svg` turns into the variable of the page.
+# Each name is drawn in a unique color, which `to_svg` replaces by the CSS variable of that name.
 COLORS = {
     name: f"#0a0b{number:02x}"
     for number, name in enumerate(
@@ -21,7 +24,7 @@ COLORS = {
         start=1,
     )
 }
-# Lengths of dash and gap in points; with each of them every color can be told from itself.
+# Lengths of dash and gap in points, which distinguish lines of the same color.
 DASHES = ("", "6 2", "2 2", "8 2 2 2", "4 4", "8 2 2 2 2 2", "1 3", "12 3")
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -45,35 +48,95 @@ WIDE, NARROW = (8.4, 3.1), (4.6, 3.3)
 
 
 def style() -> AbstractContextManager[None]:
-    """The look that all charts share; figures are made and written within it."""
+    """Apply the style that all charts share.
+
+    Returns:
+        A context manager, within which figures are created and saved.
+    """
     return matplotlib.rc_context(STYLE)
 
 
 def new_figure(size: tuple[float, float] = NARROW) -> tuple[Figure, Axes]:
-    """An empty chart, in inches: NARROW for half the page, WIDE across it."""
-    # Without pyplot no window system is asked for and nothing stays in memory.
+    """Create an empty chart.
+
+    Args:
+        size: Width and height in inches: `NARROW` for half of the page, `WIDE` to span it.
+
+    Returns:
+        The figure and its axes.
+    """
+    # pyplot would look for a display and keep the figure in memory.
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.add_subplot()
 
 
 def line_style(index: int) -> tuple[str, str]:
-    """(color, dashes) of a line among many: 8 colors told apart without seeing red and green, then other dashes."""
+    """Choose the style of one line among many, from 8 colors that are distinguishable to color-blind readers.
+
+    Args:
+        index: Number of the line, from 0.
+
+    Returns:
+        (color, dashes), unique up to 64 lines.
+    """
     return LINES[index % len(LINES)], DASHES[(index + index // len(LINES)) % len(DASHES)]
 
 
 def plot_style(color: str, dashes: str) -> dict[str, Any]:
-    """What `line_style` gave, as keywords of `Axes.plot`."""
+    """Convert a line style to keyword arguments of `Axes.plot`.
+
+    Args:
+        color: Name in `COLORS`.
+        dashes: Lengths of dashes and gaps in points, empty for a solid line.
+
+    Returns:
+        Keyword arguments.
+    """
     lengths = tuple(map(float, dashes.split()))
-    # matplotlib counts dashes in line widths, a page in points.
+    # matplotlib measures dashes in line widths, SVG in points.
     scaled = tuple(length / STYLE["lines.linewidth"] for length in lengths)
     return {"color": COLORS[color], "linestyle": (0, scaled) if scaled else "-"}
 
 
-def to_svg(figure: Figure, name: str) -> str:
-    """The drawing as an `<svg>` element for a page: no fixed size, no fixed color, no id that another chart has.
+def sampled(values: Sequence[float], max_points: int, floor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Thin out a falling curve and hide values that are too small to draw on a logarithmic scale.
 
-    name: of this chart, once on its page. Colors of COLORS become variables of the page; a label from outside is
-    written with `$` as `\\$`, or it would be set as a formula.
+    Args:
+        values: Values in descending order.
+        max_points: Number of points to keep, evenly spaced.
+        floor: Values up to this are replaced by NaN.
+
+    Returns:
+        Positions counted from 1, and values.
+    """
+    index = np.unique(np.linspace(0, len(values) - 1, max_points).round().astype(int))
+    drawn = np.asarray(values, dtype=float)[index]
+    drawn[drawn <= floor] = np.nan
+    return index + 1, drawn
+
+
+def epoch_axis(axes: Axes, size: tuple[float, float]) -> None:
+    """Set up a horizontal axis of epochs.
+
+    Args:
+        axes: Axes to change.
+        size: Size of the figure.
+    """
+    axes.xaxis.set_major_locator(MaxNLocator(12 if size == WIDE else 8, integer=True))
+    axes.set_xlabel("epoch")
+    axes.grid(axis="x", visible=False)
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """Convert a figure to an `<svg>` element without fixed size, fixed colors or ids of other charts.
+
+    Args:
+        figure: The figure. Its colors of `COLORS` become CSS variables. In labels that come from users, `$` must be
+            escaped by a backslash, or they are set as formulas.
+        name: Name of the chart, unique on its page.
+
+    Returns:
+        The element.
     """
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
@@ -89,7 +152,7 @@ def to_svg(figure: Figure, name: str) -> str:
                 continue
             element.set(key, _rounded(value) if key in ("d", "x", "y", "transform", "points", "style") else value)
         for child in list(element):
-            # matplotlib's own style sheet would act on the whole page.
+            # matplotlib's style sheet would apply to the whole page.
             if child.tag.endswith(("metadata", "}style")):
                 element.remove(child)
     for key in ("width", "height", "version"):
@@ -101,5 +164,5 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def _rounded(value: str) -> str:
-    """Coordinates to a hundredth of a point: a third of the size, the same picture."""
+    """Round coordinates to a hundredth of a point, which makes the drawing three times smaller."""
     return re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", value)

@@ -1,4 +1,4 @@
-"""What the files of a run folder tell: `config.yaml`, `log.jsonl` and `scores.json`, a run cut short included."""
+"""Reading of a run folder, including one that was interrupted: `config.yaml`, `log.jsonl` and `scores.json`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from typing import Any
 
 from reid.errors import InputError
 from reid.io.json_yaml import parse_json, parse_yaml
-from reid.report.entries import KINDS, is_entry, is_row, mistake_in
+from reid.report.entries import KINDS, config_error, is_entry, is_row
 from reid.report.tables import pick
 
 
 @dataclass(frozen=True)
 class Band:
-    """A stage on the axis of epochs: from `start` to `end`, both counted from the beginning of Step 0."""
+    """A training stage on the axis of epochs.
+
+    Attributes:
+        stage: "step0", "restraint" or "relaxation".
+        round: Round of RRI, 0 for Step 0.
+        start: Epochs trained before it, counted from the beginning of Step 0.
+        end: Epochs trained after it.
+    """
 
     stage: str
     round: int
@@ -25,11 +32,19 @@ class Band:
 
 @dataclass(frozen=True)
 class History:
-    """A run as its files tell it.
+    """A run as recorded in its files.
 
-    events: the epoch and stage lines of the log, in order. rows: ROWs of `scores.json`, or, where that file is missing
-    or behind, the stage lines of the log. stopped: why RRI ended, None while it has not. variant: feature, normalized
-    and flip of the scores that the run reports as its result.
+    Attributes:
+        folder: The run folder.
+        config: Content of `config.yaml`, empty if the file is missing.
+        config_text: The file as text.
+        start: The first line of the log: command, versions, machine.
+        dataset: Name of the dataset.
+        events: Epoch and stage lines of the log, in order.
+        rows: ROWs of `scores.json`, completed by the stage lines of the log where the file is missing or out of date.
+        variant: "feature", "normalized" and "flip" of the scores that the run reports as its result.
+        stopped: Why RRI ended, or None while it has not.
+        unread: Numbers of the unreadable lines of the log, from 1.
     """
 
     folder: Path
@@ -43,60 +58,101 @@ class History:
     stopped: str | None
     unread: tuple[int, ...] = ()
 
-    def of(self, run: str) -> list[dict[str, Any]]:
-        """The rows of "rri" or of "control", whose Step 0 is that of "rri"."""
+    def rows_of(self, run: str) -> list[dict[str, Any]]:
+        """Select the rows of one run.
+
+        Args:
+            run: "rri" or "control". The control has no row for Step 0, which it shares with "rri".
+
+        Returns:
+            ROWs in order.
+        """
         return [row for row in self.rows if row["run"] == run]
 
     def row(self, run: str, stage: str, round: int) -> dict[str, Any] | None:
-        """The row of one stage, if it is finished."""
-        return next((row for row in self.of(run) if (row["stage"], row["round"]) == (stage, round)), None)
+        """Find the row of one stage.
+
+        Args:
+            run: "rri" or "control".
+            stage: "step0", "decorrelate", "restraint" or "relaxation".
+            round: Round of RRI, 0 for Step 0.
+
+        Returns:
+            The ROW, or None if the stage is unfinished.
+        """
+        return next((row for row in self.rows_of(run) if (row["stage"], row["round"]) == (stage, round)), None)
 
     def score(self, row: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The SCORE of a row in the reported variant."""
+        """Find the SCORE of a row in the reported variant.
+
+        Args:
+            row: A ROW, or None.
+
+        Returns:
+            The SCORE, or None.
+        """
         return pick(row["scores"], **self.variant) if row else None
 
     def cmc(self, row: dict[str, Any]) -> list[float]:
-        """The CMC curve of a row in the reported feature, from rank 1; empty where the log has none."""
+        """Find the CMC curve of a row in the reported feature.
+
+        Args:
+            row: A ROW.
+
+        Returns:
+            Fractions from rank 1, empty if the log has no curve.
+        """
         name = f"{self.variant['feature']}{'_normalized' if self.variant['normalized'] else ''}"
         return row.get("cmc", {}).get(name, [])
 
     @property
     def control_complete(self) -> bool:
-        """Whether the control has been through every stage of the finished run, so that the two can be compared."""
-        stages = {(row["stage"], row["round"]) for row in self.of("rri") if row["stage"] != "step0"}
+        """Whether the control has completed every stage of the finished run, so that the two can be compared."""
+        stages = {(row["stage"], row["round"]) for row in self.rows_of("rri") if row["stage"] != "step0"}
         return bool(self.stopped and stages) and stages == {
-            (row["stage"], row["round"]) for row in self.of("control") if row["stage"] != "step0"
+            (row["stage"], row["round"]) for row in self.rows_of("control") if row["stage"] != "step0"
         }
 
     @property
     def final_restraint(self) -> int | None:
-        """The round that is a final Restraint only, once RRI has ended."""
-        rounds = {row["round"] for row in self.of("rri")} - {0}
-        relaxed = {row["round"] for row in self.of("rri") if row["stage"] == "relaxation"}
+        """The round that consists of a final Restraint only, known once RRI has ended."""
+        rounds = {row["round"] for row in self.rows_of("rri")} - {0}
+        relaxed = {row["round"] for row in self.rows_of("rri") if row["stage"] == "relaxation"}
         return max(rounds - relaxed, default=None) if self.stopped else None
 
     def curve(self, run: str, value: str) -> list[tuple[int, float]]:
-        """(epoch, value) after each epoch of a run, on the axis of `bands`.
+        """Collect a value after each epoch, on the axis of `bands`. The control starts where Step 0 ends.
 
-        value: "loss", or "correlation", which also jumps at each decorrelate. The control begins where Step 0 ends.
+        Args:
+            run: "rri" or "control".
+            value: "loss", or "correlation", which has another point at each decorrelate.
+
+        Returns:
+            (epoch, value) pairs.
         """
         points = [
             (x, event[value])
-            for x, event in self._placed(run)
+            for x, event in self._events_of(run)
             if event["kind"] == "epoch" or (event["stage"] == "decorrelate" and value == "correlation")
         ]
         if run == "control" and points:
-            step0 = [(x, e[value]) for x, e in self._placed("rri") if (e["kind"], e["stage"]) == ("epoch", "step0")]
+            step0 = [(x, e[value]) for x, e in self._events_of("rri") if (e["kind"], e["stage"]) == ("epoch", "step0")]
             return step0[-1:] + points
         return points
 
     def score_curve(self, run: str, name: str) -> list[tuple[int, float]]:
-        """(epoch, score) at the end of each stage of a run, on the axis of `bands`; name: "rank1" or "mAP", a fraction.
+        """Collect a score at the end of each stage, on the axis of `bands`. The control starts with Step 0.
 
-        A decorrelate stands at the epoch of the stage before it. The control begins with Step 0.
+        Args:
+            run: "rri" or "control".
+            name: "rank1" or "mAP".
+
+        Returns:
+            (epoch, fraction) pairs. A decorrelate has the epoch of the stage before it.
         """
         x, points = 0, []
-        for row in [*(self.of("rri")[:1] if run == "control" and self.of("control") else []), *self.of(run)]:
+        rows = self.rows_of(run)
+        for row in [*(self.rows_of("rri")[:1] if run == "control" and rows else []), *rows]:
             x += row["epochs"]
             score = self.score(row)
             if score:
@@ -104,21 +160,32 @@ class History:
         return points
 
     def bands(self) -> list[Band]:
-        """The training stages of the run, the unfinished one too."""
+        """Locate the training stages of RRI on the axis of epochs.
+
+        Returns:
+            One band per stage, including an unfinished one.
+        """
         found: dict[tuple[str, int], list[int]] = {}
-        for x, event in self._placed("rri"):
+        for x, event in self._events_of("rri"):
             if event["kind"] == "epoch":
                 found.setdefault((event["stage"], event["round"]), []).append(x - event["epoch"])
                 found[event["stage"], event["round"]].append(x)
         return [Band(stage, round, min(xs), max(xs)) for (stage, round), xs in found.items()]
 
     def jumps(self, run: str) -> list[tuple[int, float, float]]:
-        """(epoch, loss before, loss after) of each decorrelate."""
-        placed = ((x, e) for x, e in self._placed(run) if e["kind"] == "stage" and e["stage"] == "decorrelate")
-        return [(x, e["train_loss_before"], e["train_loss_after"]) for x, e in placed if "train_loss_before" in e]
+        """Collect the training losses around each decorrelate.
 
-    def _placed(self, run: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Each event of a run with the number of epochs trained by then."""
+        Args:
+            run: "rri" or "control".
+
+        Returns:
+            (epoch, loss before, loss after) of each decorrelate.
+        """
+        stages = ((x, e) for x, e in self._events_of(run) if e["kind"] == "stage" and e["stage"] == "decorrelate")
+        return [(x, e["train_loss_before"], e["train_loss_after"]) for x, e in stages if "train_loss_before" in e]
+
+    def _events_of(self, run: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Each event of a run, with the number of epochs trained until then."""
         x = start = 0
         if run == "control":
             x = max((e["epoch"] for e in self.events if e["kind"] == "epoch" and e["stage"] == "step0"), default=0)
@@ -134,27 +201,34 @@ class History:
 
 
 def read_history(folder: Path) -> History:
-    """Read a run folder. What a crash has cut off is left out; lines of the log that make no sense are counted.
+    """Read a run folder. Unreadable lines of the log, such as one cut off by a crash, are skipped and counted.
 
-    Raises InputError where the folder holds no run, or a `config.yaml` or `scores.json` that cannot be read.
+    Args:
+        folder: `OUTPUT_DIR` of the run.
+
+    Returns:
+        The run.
+
+    Raises:
+        InputError: The folder holds no run, or its `config.yaml` or `scores.json` cannot be read.
     """
     if not (folder / "config.yaml").is_file() and not (folder / "log.jsonl").is_file():
-        raise InputError(f"{folder} holds no run: neither config.yaml nor log.jsonl is there; name an OUTPUT_DIR")
+        raise InputError(f"{folder} holds no run: config.yaml and log.jsonl are missing; name the OUTPUT_DIR of a run")
     config_text, config = _read_config(folder / "config.yaml")
     entries, unread = _read_log(folder / "log.jsonl")
     summary = _read_summary(folder / "scores.json")
     start = next((entry for entry in entries if entry["kind"] == "start"), {})
-    # A line written twice (a crash, then a resumed run) counts once.
+    # A line that was written twice, by an interrupted and by the resumed run, counts once.
     events = {(*_stage(e), e["kind"], e.get("epoch")): e for e in entries if e["kind"] in ("epoch", "stage")}
     rows = {_stage(event): event for event in events.values() if event["kind"] == "stage"}
     for row in summary["rows"]:
         rows[_stage(row)] = {**rows.get(_stage(row), {}), **row}
     for entry in entries:
-        of_run = [key for key in rows if key[0] == entry.get("run")]
-        if entry["kind"] == "final" and of_run and len(entry["scores"]) > len(rows[of_run[-1]]["scores"]):
-            rows[of_run[-1]] = {**rows[of_run[-1]], "scores": entry["scores"]}
+        stages = [key for key in rows if key[0] == entry.get("run")]
+        if entry["kind"] == "final" and stages and len(entry["scores"]) > len(rows[stages[-1]]["scores"]):
+            rows[stages[-1]] = {**rows[stages[-1]], "scores": entry["scores"]}
     test = config.get("TEST") or {}
-    shown = summary.get("final") or {
+    variant = summary.get("final") or {
         "feature": test.get("FEATURE", "input"),
         "normalized": test.get("NORMALIZED", False),
         "flip": test.get("FLIP", False),
@@ -167,7 +241,7 @@ def read_history(folder: Path) -> History:
         dataset=str(summary.get("dataset") or start.get("dataset") or "unknown dataset"),
         events=tuple(events.values()),
         rows=tuple(sorted(rows.values(), key=lambda row: row["run"] != "rri")),
-        variant={name: shown[name] for name in ("feature", "normalized", "flip")},
+        variant={name: variant[name] for name in ("feature", "normalized", "flip")},
         stopped=summary.get("stopped"),
         unread=unread,
     )
@@ -186,14 +260,14 @@ def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: a configuration is a mapping of keys, not a {type(tree).__name__}")
-    if mistake := mistake_in(tree):
-        raise InputError(f"{path}: {mistake}")
+        raise InputError(f"{path}: a configuration must be a mapping of keys, not a {type(tree).__name__}")
+    if error := config_error(tree):
+        raise InputError(f"{path}: {error}")
     return text, tree
 
 
 def _read_log(path: Path) -> tuple[list[dict[str, Any]], tuple[int, ...]]:
-    """The lines of the log, and the numbers (from 1) of those that cannot be read."""
+    """The lines of the log, and the numbers (from 1) of the unreadable ones."""
     if not path.is_file():
         return [], ()
     entries, unread = [], []
@@ -217,8 +291,8 @@ def _is_summary(summary: Any) -> bool:
     ):
         return False
     final, stopped = summary.get("final"), summary.get("stopped")
-    told = not final or (isinstance(final, dict) and {"feature", "normalized", "flip"} <= set(final))
-    return told and (stopped is None or isinstance(stopped, str))
+    has_variant = not final or (isinstance(final, dict) and {"feature", "normalized", "flip"} <= set(final))
+    return has_variant and (stopped is None or isinstance(stopped, str))
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
@@ -229,5 +303,5 @@ def _read_summary(path: Path) -> dict[str, Any]:
     except ValueError:
         summary = None
     if not _is_summary(summary):
-        raise InputError(f"{path}: no scores of a run; move it away and the report is made from log.jsonl alone")
+        raise InputError(f"{path}: not the scores of a run; move the file away to make the report from log.jsonl alone")
     return summary

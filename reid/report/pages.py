@@ -1,4 +1,4 @@
-"""Pages out of templates: one file each that opens offline, with every picture inside it and bounded in size."""
+"""HTML pages from templates. A page is one file that opens offline and holds all of its pictures, bounded in size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ QUALITY = 85
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that travels inside a page: a data URI, its size in pixels and what it shows in words."""
+    """An image embedded in a page.
+
+    Attributes:
+        src: Data URI.
+        width: Width in pixels.
+        height: Height in pixels.
+        alt: Text alternative.
+    """
 
     src: str
     width: int
@@ -35,12 +42,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing on a page, for the macro `chart`.
+    """A chart on a page, rendered by the macro `chart`.
 
-    svg: what `figures.to_svg` made. alt: the chart in words, numbers included, for those who do not see it; the title
-    is put before it. wide: across the whole page. small: the same drawing for a narrow screen; without it a wide one is
-    scrolled sideways there. key: (color, dashes, label) of each line, for a drawing without a legend of its own; see
-    `figures.line_style`.
+    Attributes:
+        title: Heading.
+        svg: The drawing, from `figures.to_svg`.
+        alt: Text alternative including the numbers. The page puts the title before it.
+        caption: Text below the drawing.
+        wide: Whether it spans the page.
+        small: The same drawing for a narrow screen. A wide chart without one scrolls sideways there.
+        key: (color, dashes, label) of each line, for a drawing without a legend; see `figures.line_style`.
     """
 
     title: str
@@ -55,26 +66,79 @@ class Chart:
 def check_available(
     names: Sequence[str] = ("jinja2", "matplotlib"), *, extra: str = "report", what: str = "a report"
 ) -> None:
-    """Raise InputError where the libraries of an extra are missing, which `what` needs; asked before long work."""
+    """Check that optional libraries are installed, to be called before long work.
+
+    Args:
+        names: Module names.
+        extra: The extra of this package that installs them.
+        what: What needs them, for the message.
+
+    Raises:
+        InputError: A library is missing.
+    """
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"{what} needs {' and '.join(missing)}: pip install 'reid[{extra}]'")
 
 
-def render_page(template: str, **values: Any) -> str:
-    """The page of `templates/NAME` with `values`, all of them escaped, as text that can be written as UTF-8.
+def template_environment(folder: Path, **options: Any) -> Environment:
+    """Create a Jinja environment in which an undefined variable is an error.
 
-    A value that the template asks for and does not get is an error. Filters: percent (a fraction as 12.3), number
-    (1234 as 1,234), sha256 (for the content policy of a page with a script).
+    Filters: percent (0.123 as 12.3), number (1234 as 1,234), sha256 (base64, for the content security policy of a page
+    with a script).
+
+    Args:
+        folder: Folder of the templates.
+        **options: More options of `jinja2.Environment`, such as `autoescape`.
+
+    Returns:
+        The environment.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
+    )
+    environment.filters |= {
+        "percent": lambda fraction: f"{100 * fraction:.1f}",
+        "number": lambda count: f"{count:,}",
+        "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode("utf-8", "replace")).digest()).decode(),
+    }
+    return environment
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Render a template of `templates/`, with every value escaped.
+
+    Args:
+        template: File name of the template.
+        **values: Variables of the template; a missing one is an error.
+
+    Returns:
+        The page, which can be encoded as UTF-8.
+
+    Raises:
+        InputError: Jinja is not installed.
     """
     check_available(["jinja2"])
-    page = _environment().get_template(template).render(**values)
-    # A file name may hold bytes that are no text; a page must not fail for it.
+    page = template_environment(TEMPLATES, autoescape=True).get_template(template).render(**values)
+    # File names may contain undecodable bytes, which must not prevent writing the page.
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def write_page(path: Path, page: str) -> Path:
-    """Write a page, and the folder it goes to where that is missing; raises InputError where `path` is a folder."""
+    """Write a page and create its folder if needed.
+
+    Args:
+        path: File to write.
+        page: Content.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: The path is a folder.
+    """
     if path.is_dir():
         raise InputError(f"{path} is a folder: name the file to write, such as {path / 'page.html'}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,24 +147,42 @@ def write_page(path: Path, page: str) -> Path:
 
 
 def picture(image: Image.Image | bytes, *, alt: str, max_side: int, kind: str = "JPEG") -> Picture:
-    """An image bounded to `max_side` pixels (never enlarged), encoded anew and so without what its file told besides.
+    """Embed an image, re-encoded at a bounded size and therefore without its metadata.
 
-    image: a PIL image or the bytes of an image file. alt: what it shows, in words. kind: "JPEG" for photographs, "PNG"
-    for drawings and matrices, without loss. Raises InputError, naming `alt`, where the bytes are no whole image.
+    Args:
+        image: A PIL image or the bytes of a JPEG or PNG file.
+        alt: Text alternative.
+        max_side: Largest width and height in pixels. Smaller images are not enlarged.
+        kind: "JPEG" for photographs, or "PNG" for drawings and matrices (lossless).
+
+    Returns:
+        The picture.
+
+    Raises:
+        InputError: The bytes cannot be decoded completely. The message names `alt`.
     """
     if isinstance(image, bytes):
         try:
             image = Image.open(io.BytesIO(image), formats=("JPEG", "PNG"))
             image.load()
-        except Exception as error:  # Pillow tells broken files by whatever its decoders meet
-            raise InputError(f"{alt}: no whole image: {' '.join(str(error).split())}") from None
+        except Exception as error:  # Pillow's decoders raise many kinds of errors on corrupt files.
+            raise InputError(f"{alt}: corrupt or incomplete image: {' '.join(str(error).split())}") from None
     encoded, size = encode(image, max_side=max_side, kind=kind)
     data = base64.b64encode(encoded).decode("ascii")
     return Picture(f"data:image/{kind.lower()};base64,{data}", *size, alt)
 
 
 def encode(image: Image.Image, *, max_side: int, kind: str = "JPEG") -> tuple[bytes, tuple[int, int]]:
-    """The file of an image bounded to `max_side` pixels (never enlarged), of pixels alone, and its width and height."""
+    """Encode an image at a bounded size, without metadata.
+
+    Args:
+        image: A PIL image.
+        max_side: See `picture`.
+        kind: See `picture`.
+
+    Returns:
+        The bytes of the file, and (width, height) in pixels.
+    """
     if max(image.size) > max_side:
         image = image.copy()
         image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
@@ -113,41 +195,3 @@ def encode(image: Image.Image, *, max_side: int, kind: str = "JPEG") -> tuple[by
     bare.paste(image)
     bare.save(encoded, kind, **({"quality": QUALITY} if kind == "JPEG" else {}), optimize=True)
     return encoded.getvalue(), image.size
-
-
-def provenance_facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """List what a page says about where its numbers come from.
-
-    Args:
-        provenance: As `reid.training.provenance.provenance` returns it; any part may be missing.
-
-    Returns:
-        Label to value in the order of the page; a value is None or empty where it is unknown.
-    """
-    machine, versions = provenance.get("machine") or {}, provenance.get("versions") or {}
-    return {
-        "command": provenance.get("command"),
-        "commit": provenance.get("commit"),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "processor": machine.get("processor"),
-        "threads": machine.get("threads"),
-        "GPU": machine.get("gpu") or ("none" if machine else None),
-    }
-
-
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": lambda fraction: f"{100 * fraction:.1f}",
-        "number": lambda count: f"{count:,}",
-        "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode("utf-8", "replace")).digest()).decode(),
-    }
-    return environment

@@ -1,4 +1,4 @@
-"""The page of ranked lists, out of what `ranked_lists.json` holds and the image files it names."""
+"""The page of ranked lists, from the content of `ranked_lists.json` and the image files it names."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from reid.report import pages
+from reid.report.tables import variant_name
+from reid.report.thumbnails import FRAME, page_images
 
-FRAME = (56, 112)  # pixels, width and height of a picture on the page; one of another shape is centered in it
-MAX_BYTES = 10_000_000  # of pictures on a page
 MEASURES = {
     "rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP", "mAP_trapezoid": "mAP trapezoid",
     "mINP": "mINP",
@@ -16,93 +16,86 @@ MEASURES = {
 
 
 def write_page(path: Path, content: dict[str, Any]) -> Path:
-    """Write the page of `diagnostics.retrieval.describe_retrieval`'s content to `path`; returns it.
+    """Write the page. Thumbnails of the images named in "lists" are embedded, up to a total size.
 
-    Each image file named in "lists" is inlined once, small, up to 10 MB of them; one that cannot be read leaves an
-    empty frame. Raises InputError where the extra `report` is missing.
+    Args:
+        path: File to write.
+        content: Result of `diagnostics.retrieval.describe_retrieval`.
+
+    Returns:
+        The file written.
+
+    Raises:
+        InputError: The extra `report` is not installed.
     """
     return pages.write_page(path, render(content))
 
 
 def render(content: dict[str, Any]) -> str:
-    """The page as text."""
+    """Render the page.
+
+    Args:
+        content: See `write_page`.
+
+    Returns:
+        The page.
+    """
     pages.check_available()
-    from reid.report.ranked_figures import map_chart, thumbnails
+    from reid.report.ranked_figures import map_chart
 
     lists, sides = content["lists"], content["sides"]
-    named = [
-        path
-        for entry in lists
-        for path in (entry["path"], *(answer["path"] for side in entry["sides"] for answer in side["answers"]))
-    ]
-    pictures = {path: small for path, small in thumbnails(named).items() if small}
-    found = as_fit(named, pictures)
-    places = {path: f"p{number}" for number, path in enumerate(found)}
+    images = page_images(
+        [
+            path
+            for entry in lists
+            for path in (entry["path"], *(answer["path"] for side in entry["sides"] for answer in side["answers"]))
+        ]
+    )
     return pages.render_page(
         "ranked_lists.html",
         dataset=content["dataset"],
         counts=content["counts"],
         sides=sides,
-        variants=[_variant(side["scores"]) for side in sides],
+        variants=[variant_name(side["scores"]) for side in sides],
         measures=MEASURES,
         comparison=content["comparison"],
         listed=content["listed"],
-        queries=[_query(entry, places) for entry in lists],
+        queries=[_query(entry, images.ids) for entry in lists],
         cameras=sorted({entry["camera"] for entry in lists}),
-        pictures=[(places[path], pictures[path]) for path in found],
-        unread=len(set(named)) - len(pictures),
-        left_out=len(pictures) - len(found),
+        images=images,
         frame=FRAME,
         matrices=[_matrix(sides, name) for name in ("rank1", "mAP")] if sides[0]["camera_pairs"]["images"] else [],
         maps=[map_chart(side, number) for number, side in enumerate(sides) if side["map"]],
     )
 
 
-def as_fit(named: list[str], pictures: dict[str, pages.Picture]) -> list[str]:
-    """The images for which a page has room, those named first, each once."""
-    found, room = [], MAX_BYTES
-    for path in dict.fromkeys(named):
-        if path in pictures and len(pictures[path].src) <= room:
-            room -= len(pictures[path].src)
-            found.append(path)
-    return found
-
-
-def _variant(score: dict[str, Any]) -> str:
-    feature = {"input": "Eigenlayer input", "output": "Eigenlayer output"}.get(score["feature"], score["feature"])
-    normalized = "L2-normalized" if score["normalized"] else "raw"
-    return ", ".join(part for part in (feature, normalized, "flip test" if score["flip"] else "no flip test") if part)
-
-
-def _query(entry: dict[str, Any], places: dict[str, str]) -> dict[str, Any]:
-    """What a card shows; alternative texts first."""
+def _query(entry: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
+    """What the card of a query shows."""
     return {
         **entry,
         "alt": f"query: identity {entry['identity']}, camera {entry['camera']}",
-        "picture": places.get(entry["path"], ""),
+        "picture": ids.get(entry["path"], ""),
         "file": _name(entry["path"]),
-        "sides": [
-            {**side, "answers": [_answer(answer, places) for answer in side["answers"]]} for side in entry["sides"]
-        ],
+        "sides": [{**side, "answers": [_answer(answer, ids) for answer in side["answers"]]} for side in entry["sides"]],
     }
 
 
-def _answer(answer: dict[str, Any], places: dict[str, str]) -> dict[str, Any]:
-    who = f"identity {answer['identity']}" if answer["identity"] > 0 else "a distractor"
+def _answer(answer: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
+    identity = f"identity {answer['identity']}" if answer["identity"] > 0 else "a distractor"
     verdict = "right" if answer["right"] else "wrong"
-    missing = "" if answer["path"] in places else ", no picture"
+    missing = "" if answer["path"] in ids else ", no picture"
     return {
         **answer,
-        "alt": f"{who}, camera {answer['camera']}, rank {answer['rank']}, {verdict}{missing}",
+        "alt": f"{identity}, camera {answer['camera']}, rank {answer['rank']}, {verdict}{missing}",
         "verdict": verdict,
         "distance": _three_digits(answer["distance"]),
-        "picture": places.get(answer["path"], ""),
+        "picture": ids.get(answer["path"], ""),
         "file": _name(answer["path"]),
     }
 
 
 def _three_digits(distance: float) -> str:
-    """0.123, 1.23, 12.3, 123: zeros at the end are kept, so that neighbors line up."""
+    """0.123, 1.23, 12.3, 123. Trailing zeros are kept, so that columns align."""
     return f"{distance:.{3 if distance < 1 else 2 if distance < 10 else 1 if distance < 100 else 0}f}"
 
 
@@ -111,7 +104,7 @@ def _name(path: str) -> str:
 
 
 def _matrix(sides: list[dict[str, Any]], measure: str) -> dict[str, Any]:
-    """The table of one measure by camera pair: of the first side, with its difference from the second."""
+    """One measure by camera pair: that of the first side, and its difference from the second."""
     pairs = [side["camera_pairs"] for side in sides]
     values = [value for row in pairs[0][measure] for value in row if value is not None]
     low, high = min(values, default=0.0), max(values, default=1.0)

@@ -1,4 +1,4 @@
-"""Answers of a search: a table for the terminal and a page with pictures, out of what `tools/search.py` found."""
+"""Answers of a search: a table for the terminal, and a page with pictures."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from typing import Any
 
 from reid.errors import one_line
 from reid.report import pages
-from reid.report.ranked_lists import FRAME, as_fit
+from reid.report.thumbnails import FRAME, page_images
 
 
 def answer_table(content: dict[str, Any]) -> str:
-    """All queries and their answers, columns that are empty throughout left out."""
+    """Format all queries and their answers. Columns that are empty for all answers of a query are left out.
+
+    Args:
+        content: Result of `tools/search.py`.
+
+    Returns:
+        The tables.
+    """
     lines = [f"{content['images']:,} images searched, {content['search']}", *meaning(content)]
     for query in content["queries"]:
         lines += ["", one_line(" + ".join(query["paths"])), *_table(query["answers"])]
@@ -19,48 +26,75 @@ def answer_table(content: dict[str, Any]) -> str:
 
 
 def write_page(path: Path, content: dict[str, Any]) -> Path:
-    """Write the page to `path`; returns it. Pictures are inlined small, up to 10 MB of them, those first named first.
+    """Write the page. Thumbnails of the images are embedded, up to a total size.
 
-    Raises InputError where the extra `report` is missing.
+    Args:
+        path: File to write.
+        content: Result of `tools/search.py`.
+
+    Returns:
+        The file written.
+
+    Raises:
+        InputError: The extra `report` is not installed.
     """
     pages.check_available()
-    from reid.report.ranked_figures import thumbnails
-
-    named = [
-        file
-        for query in content["queries"]
-        for file in (*query["paths"], *(answer["file"] for answer in query["answers"]))
-    ]
-    pictures = {file: small for file, small in thumbnails(named).items() if small}
-    found = as_fit(named, pictures)
-    places = {file: f"p{number}" for number, file in enumerate(found)}
+    images = page_images(
+        [
+            file
+            for query in content["queries"]
+            for file in (*query["paths"], *(answer["file"] for answer in query["answers"]))
+        ]
+    )
     page = pages.render_page(
         "search.html",
         content=content,
         meaning=meaning(content),
-        queries=[_query(query, places) for query in content["queries"]],
-        pictures=[(places[file], pictures[file]) for file in found],
-        unread=len(set(named)) - len(pictures),
-        left_out=len(pictures) - len(found),
+        queries=[_query(query, images.ids) for query in content["queries"]],
+        images=images,
         frame=FRAME,
     )
     return pages.write_page(path, page)
 
 
 def meaning(content: dict[str, Any]) -> list[str]:
-    """What distances and probabilities mean, in sentences."""
+    """Explain distances and probabilities.
+
+    Args:
+        content: A record with "prior", "calibrated_on" and "thresholds".
+
+    Returns:
+        Sentences without capital letters and periods.
+    """
     if content["prior"] is None:
-        return ["not calibrated: distances say who is nearer, not how sure that is; see tools/calibrate.py"]
-    edges = "; ".join(f"up to {t['distance']:.3f}: {t['rate']:g}" for t in content["thresholds"])
+        return ["not calibrated: distances rank the images but are not probabilities; see tools/calibrate.py"]
+    limits = "; ".join(f"up to {t['distance']:.3f}: {t['rate']:g}" for t in content["thresholds"])
     return [
-        f"calibrated on {content['calibrated_on']}; false matches among pairs of different people at distances {edges}",
-        f"a probability holds where a share {content['prior']:.3g} of the pairs asked about is of one person",
+        f"calibrated on {content['calibrated_on']}; false-match rates of pairs of different identities at distances "
+        f"{limits}",
+        f"probabilities assume that a share of {content['prior']:.3g} of the compared pairs are of one identity",
     ]
+
+
+def describe_answer(answer: dict[str, Any]) -> str:
+    """Describe an answer in words, as its text alternative.
+
+    Args:
+        answer: An answer of a search.
+
+    Returns:
+        Rank, distance, and what else is known.
+    """
+    parts = [f"rank {answer['rank']}", f"distance {answer['distance']:.3f}"]
+    if answer["probability"] is not None:
+        parts.append(f"probability {answer['probability']:.2f}")
+    parts += [f"{name} {answer[name]}" for name in ("camera", "identity", "time") if answer[name]]
+    return ", ".join(parts)
 
 
 def _table(answers: list[dict[str, Any]]) -> list[str]:
     if not answers:
-        return ["  no image to find"]
+        return ["  no image found"]
     cells = [
         {
             "rank": str(answer["rank"]),
@@ -82,20 +116,13 @@ def _table(answers: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _query(query: dict[str, Any], places: dict[str, str]) -> dict[str, Any]:
+def _query(query: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
     return {
         "title": " + ".join(query["paths"]),
-        "asked": [{"file": file, "picture": places.get(file, ""), "alt": f"query {file}"} for file in query["paths"]],
-        "answers": [
-            {**answer, "picture": places.get(answer["file"], ""), "alt": describe_answer(answer)}
-            for answer in query["answers"]
-        ],
+        "images": [_image(file, f"query {file}", ids) for file in query["paths"]],
+        "answers": [{**answer, **_image(answer["file"], describe_answer(answer), ids)} for answer in query["answers"]],
     }
 
 
-def describe_answer(answer: dict[str, Any]) -> str:
-    parts = [f"rank {answer['rank']}", f"distance {answer['distance']:.3f}"]
-    if answer["probability"] is not None:
-        parts.append(f"probability {answer['probability']:.2f}")
-    parts += [f"{name} {answer[name]}" for name in ("camera", "identity", "time") if answer[name]]
-    return ", ".join(parts)
+def _image(file: str, alt: str, ids: dict[str, str]) -> dict[str, str]:
+    return {"file": file, "picture": ids.get(file, ""), "alt": alt if file in ids else f"{alt}, no picture"}

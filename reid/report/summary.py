@@ -1,7 +1,8 @@
-"""What a run is and what it came to, in words and in the numbers that its files hold."""
+"""Names of runs, networks and stages, and the result of a run in words and numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ RUNS = {"rri": "RRI", "control": "control"}
 
 
 def network_name(config: dict[str, Any]) -> str:
-    """Backbone, where its weights came from, image size and seed, as far as a configuration tells."""
+    """Describe the network of a run.
+
+    Args:
+        config: Content of `config.yaml`, which may lack any key.
+
+    Returns:
+        Backbone, initial weights, image size and seed.
+    """
     model, image = config.get("MODEL") or {}, config.get("INPUT") or {}
     weights = str(model.get("WEIGHTS", ""))
     start = {"none": "from scratch", "imagenet": "ImageNet weights", "": "weights unknown"}
@@ -22,64 +30,117 @@ def network_name(config: dict[str, Any]) -> str:
     return ", ".join([*parts, *([f"seed {config['SEED']}"] if "SEED" in config else [])])
 
 
-def variant_name(variant: dict[str, Any]) -> str:
-    """What was compared to get a score: feature, normalized or raw, flip test or none."""
-    normalized = "L2-normalized" if variant["normalized"] else "raw"
-    return f"Eigenlayer {variant['feature']}, {normalized}, {'flip test' if variant['flip'] else 'no flip test'}"
+def stage_name(history: History, entry: Mapping[str, Any]) -> str:
+    """Name a stage.
 
+    Args:
+        history: The run.
+        entry: A row or an event of it.
 
-def stage_name(history: History, stage: str, round: int) -> str:
-    """The name of a stage with its round; "final" where it belongs to a final Restraint."""
+    Returns:
+        The stage with its round, or with "final" if it belongs to a final Restraint.
+    """
+    name, round = STAGES[entry["stage"]], entry["round"]
     if round and round == history.final_restraint:
-        return f"final {STAGES[stage]}"
-    return f"{STAGES[stage]} {round}" if round else STAGES[stage]
+        return f"final {name}"
+    return f"{name} {round}" if round else name
+
+
+def last_event_name(history: History) -> str:
+    """Name what the log of a run ends with.
+
+    Args:
+        history: A run with at least one event.
+
+    Returns:
+        The stage, and the epoch if the stage is unfinished.
+    """
+    last = history.events[-1]
+    return stage_name(history, last) + (f", epoch {last['epoch']}" if last["kind"] == "epoch" else "")
 
 
 def result(history: History) -> dict[str, Any]:
-    """The headline: the final score, the control's, and the gain only where the two can be compared."""
-    rows = history.of("rri")
-    told: dict[str, Any] = {"final": None, "control": None, "gain": None, "after": "", "note": ""}
+    """Collect the final score, that of the control, and the gain if the two can be compared.
+
+    Args:
+        history: The run.
+
+    Returns:
+        "final" and "control" (SCOREs or None), "gain" (rank-1 and mAP in points, or None), "after" (the stage of the
+        final score) and "note" (why there is no gain).
+    """
+    rows = history.rows_of("rri")
+    found: dict[str, Any] = {"final": None, "control": None, "gain": None, "after": "", "note": ""}
     if not rows:
-        return {**told, "note": "No stage has ended yet, so there is no score."}
-    told["final"] = history.score(rows[-1])
-    told["after"] = stage_name(history, rows[-1]["stage"], rows[-1]["round"])
-    wanted = bool((history.config.get("RRI") or {}).get("CONTROL")) or bool(history.of("control"))
+        return {**found, "note": "No stage has ended yet, so there is no score."}
+    found["final"] = history.score(rows[-1])
+    found["after"] = stage_name(history, rows[-1])
     if history.control_complete:
-        told["control"] = history.score(history.of("control")[-1])
-        if told["final"] and told["control"]:
-            gain = {name: 100 * (told["final"][name] - told["control"][name]) for name in ("rank1", "mAP")}
-            return {**told, "gain": gain}
-    if not wanted:
-        note = "No control was trained, so no gain is claimed: more epochs alone raise the scores too."
+        found["control"] = history.score(history.rows_of("control")[-1])
+        if found["final"] and found["control"]:
+            gain = {name: 100 * (found["final"][name] - found["control"][name]) for name in ("rank1", "mAP")}
+            return {**found, "gain": gain}
+    if not _has_control(history):
+        note = "No control was trained, so no gain is reported: more epochs alone raise the scores too."
     elif history.stopped:
-        note = "The control has not ended yet, so no gain is claimed."
+        note = "The control has not ended yet, so no gain is reported."
     else:
-        note = "The control follows when RRI has ended; until then no gain is claimed."
-    return {**told, "note": note}
+        note = "The control is trained after RRI has ended; until then no gain is reported."
+    return {**found, "note": note}
 
 
 def ending(history: History) -> str:
-    """Why RRI stopped, or how far it came."""
-    rounds = sum(row["stage"] == "relaxation" for row in history.of("rri"))
+    """Describe why RRI stopped, or how far it got.
+
+    Args:
+        history: The run.
+
+    Returns:
+        One or more sentences.
+    """
+    rounds = sum(row["stage"] == "relaxation" for row in history.rows_of("rri"))
     times = f"{rounds} round{'' if rounds == 1 else 's'}"
     rri = history.config.get("RRI") or {}
     final = " A final Restraint followed." if history.final_restraint else ""
     if history.stopped == "converged":
         limit = f" by more than {rri['TOLERANCE']:g} (RRI.TOLERANCE)" if "TOLERANCE" in rri else ""
-        waited = rri.get("PATIENCE", 1)
-        patience = f" for {waited} rounds (RRI.PATIENCE)" if waited > 1 else ""
-        text = f"Converged after {times}: S(W) after Relaxation no longer rose{limit}{patience}.{final}"
+        patience = rri.get("PATIENCE", 1)
+        waited = f" for {patience} rounds (RRI.PATIENCE)" if patience > 1 else ""
+        text = f"Converged after {times}: S(W) after Relaxation no longer rose{limit}{waited}.{final}"
     elif history.stopped == "max_rounds":
-        text = f"Stopped at the limit of {times} (RRI.MAX_ROUNDS), before S(W) had settled.{final}"
+        text = f"Stopped at the limit of {times} (RRI.MAX_ROUNDS) before S(W) had converged.{final}"
     else:
-        text = "Unfinished: RRI has not come to its end."
-    control = (history.config.get("RRI") or {}).get("CONTROL") or history.of("control")
-    if history.stopped and (history.control_complete or not control):
+        text = "Unfinished: RRI has not ended."
+    if history.stopped and (history.control_complete or not _has_control(history)):
         return text
     if history.stopped:
-        text += " Unfinished: the control has not come to its end."
+        text += " Unfinished: the control has not ended."
     if not history.events:
         return f"{text} No epoch has been logged."
-    last = history.events[-1]
-    name = f"{RUNS.get(last['run'], last['run'])}, {stage_name(history, last['stage'], last['round'])}"
-    return f"{text} The log ends with {name}{', epoch ' + str(last['epoch']) if last['kind'] == 'epoch' else ''}."
+    run = history.events[-1]["run"]
+    return f"{text} The log ends with {RUNS.get(run, run)}, {last_event_name(history)}."
+
+
+def provenance_rows(start: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List where results came from, for the macro `provenance`.
+
+    Args:
+        start: A record with "command", "commit", "versions" and "machine", each of which may be missing.
+
+    Returns:
+        (name, value) of what is known.
+    """
+    machine, versions = start.get("machine") or {}, start.get("versions") or {}
+    facts = {
+        "command": start.get("command"),
+        "commit": start.get("commit"),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "processor": machine.get("processor"),
+        "threads": machine.get("threads"),
+        "GPU": machine.get("gpu") or ("none" if machine else None),
+    }
+    return [(name, str(value)) for name, value in facts.items() if value]
+
+
+def _has_control(history: History) -> bool:
+    return bool((history.config.get("RRI") or {}).get("CONTROL") or history.rows_of("control"))

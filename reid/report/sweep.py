@@ -1,4 +1,4 @@
-"""The page of a sweep: one line and one bar a setting."""
+"""The page of a sweep, with one row and one bar per setting."""
 
 from __future__ import annotations
 
@@ -7,42 +7,51 @@ from pathlib import Path
 from typing import Any
 
 from reid.report.pages import Chart, render_page, write_page
+from reid.report.tables import MISSING, percent_with_deviation
 
-SINGLE = "One seed a setting: what chance does to these numbers is not known, and differences of a point may be it."
+SINGLE_SEED = (
+    "There is one seed per setting: the variance between seeds is unknown, and differences of a point may be due to "
+    "chance."
+)
 
 
 def write_sweep_page(path: Path, table: Sequence[dict[str, Any]]) -> Path:
-    """Write the page of finished settings; each has the keys of `reid.sweep.table.Line`. Returns `path`.
+    """Write the page of the finished settings.
 
-    Raises InputError where the extra `report` is missing.
+    Args:
+        path: File to write.
+        table: One record per setting, with the keys of `reid.sweep.table.Line`.
+
+    Returns:
+        The file written.
+
+    Raises:
+        InputError: The extra `report` is not installed.
     """
     return write_page(path, render(table))
 
 
 def render(table: Sequence[dict[str, Any]]) -> str:
-    """The page as text, the settings in the order given."""
+    """Render the page.
+
+    Args:
+        table: See `write_sweep_page`. The order is kept.
+
+    Returns:
+        The page.
+    """
+    scores = ("rank1", "mAP", "control_rank1", "control_mAP")
     lines = [
-        {
-            **line,
-            "gain": _gain(line),
-            "scores": {key: _percent(line[key]) for key in ("rank1", "mAP", "control_rank1", "control_mAP")},
-        }
+        {**line, "gain": _gain(line), "scores": {key: percent_with_deviation(line[key]) for key in scores}}
         for line in table
     ]
     single = any(len(line["seeds"]) < 2 for line in table)
-    return render_page("sweep.html", lines=lines, charts=_charts(table), warning=SINGLE if single else "")
-
-
-def _percent(value: Sequence[float | None] | None) -> str:
-    if value is None or value[0] is None:
-        return "–"
-    deviation = "" if value[1] is None else f" ± {100 * value[1]:.1f}"
-    return f"{100 * value[0]:.1f}{deviation}"
+    return render_page("sweep.html", lines=lines, charts=_charts(table), warning=SINGLE_SEED if single else "")
 
 
 def _gain(line: dict[str, Any]) -> str:
     if not (line["control_rank1"] and line["control_mAP"]):
-        return "–"
+        return MISSING
     points = [100 * (line[key][0] - line[f"control_{key}"][0]) for key in ("rank1", "mAP")]
     return " / ".join(f"{value:+.1f}" for value in points)
 
@@ -54,7 +63,8 @@ def _charts(table: Sequence[dict[str, Any]]) -> list[Chart]:
     from reid.report.sweep_figures import bars
 
     best = sorted(table, key=lambda line: -line["mAP"][0])
-    alt = "from the highest mAP to the lowest: " + "; ".join(f"{line['name']} {_percent(line['mAP'])}" for line in best)
-    caption = "Mean over the seeds, with the standard deviation as a line where there is more than one."
+    values = "; ".join(f"{line['name']} {percent_with_deviation(line['mAP'])}" for line in best)
+    alt = f"from the highest mAP to the lowest: {values}"
+    caption = "Mean over the seeds, with the standard deviation as a line if there are several."
     small = bars(table, width=NARROW[0])
     return [Chart("mAP by setting", bars(table), alt, caption, wide=True, small=small)]

@@ -1,4 +1,4 @@
-"""The charts of the training report, and the axes that they share with the comparison of runs."""
+"""Charts of the training report, and the axes that they share with the comparison of runs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from reid.report.figures import COLORS, NARROW, WIDE, new_figure, style, to_svg
+from reid.report.figures import COLORS, NARROW, WIDE, epoch_axis, new_figure, sampled, style, to_svg
 from reid.report.history import Band
+from reid.report.summary import RUNS, STAGES
 
 DASHES: dict[str, Any] = {"rri": "-", "control": (0, (4, 2))}
-NAMES = {"rri": "RRI", "control": "control"}
 MAX_POINTS = 200
 
 Size = tuple[float, float]
@@ -23,11 +23,20 @@ Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 
 def correlation_chart(curves: Curves, bands: Sequence[Band], *, size: Size = WIDE) -> str:
-    """S(W) over epochs, by run; a decorrelate is two points at one epoch."""
+    """Draw S(W) over epochs.
+
+    Args:
+        curves: (epoch, S(W)) points of each run. A decorrelate is a second point at the same epoch.
+        bands: Training stages.
+        size: Width and height in inches.
+
+    Returns:
+        SVG.
+    """
 
     def draw(axes: Axes) -> list[Line2D]:
         correlation_axis(axes, curves.values())
-        # Of the two points at a decorrelate the first is what Relaxation reached.
+        # The first of the two points at a decorrelate is the value after Relaxation.
         reached = dict(reversed(curves.get("rri", ())))
         ends = [band.end for band in bands if band.stage == "relaxation"]
         for x in ends if len(ends) <= 10 and size == WIDE else []:
@@ -39,7 +48,12 @@ def correlation_chart(curves: Curves, bands: Sequence[Band], *, size: Size = WID
 
 
 def correlation_axis(axes: Axes, curves: Collection[Sequence[tuple[float, float]]]) -> None:
-    """The vertical axis of S(W): up to 1, logarithmic, down to the lowest value of the curves."""
+    """Set up a logarithmic vertical axis of S(W), from the lowest value of the curves to 1.
+
+    Args:
+        axes: Axes to change.
+        curves: (epoch, S(W)) points of each line.
+    """
     axes.set_yscale("log")
     lows = [y for points in curves for _, y in points if y > 0]
     bottom = min(lows, default=0.1) / 1.5
@@ -53,7 +67,17 @@ def correlation_axis(axes: Axes, curves: Collection[Sequence[tuple[float, float]
 def loss_chart(
     curves: Curves, bands: Sequence[Band], jumps: Sequence[tuple[float, float, float]], *, size: Size = WIDE
 ) -> str:
-    """Mean training loss of each epoch by run, and the loss just before and after each decorrelate."""
+    """Draw the mean training loss of each epoch, and the losses just before and after each decorrelate.
+
+    Args:
+        curves: (epoch, loss) points of each run.
+        bands: Training stages.
+        jumps: (epoch, loss before, loss after) of each decorrelate.
+        size: Width and height in inches.
+
+    Returns:
+        SVG.
+    """
 
     def draw(axes: Axes) -> list[Line2D]:
         axes.set_ylabel("training loss")
@@ -61,19 +85,28 @@ def loss_chart(
             return []
         x, before, after = zip(*jumps, strict=True)
         axes.vlines(x, before, after, colors=COLORS["ink"], linewidth=0.8)
-        own: dict[str, Any] = {"color": COLORS["ink"], "linestyle": "none", "markersize": 4.5}
-        axes.plot(x, before, marker="o", markerfacecolor="none", **own)
-        axes.plot(x, after, marker="o", **own)
+        marks: dict[str, Any] = {"color": COLORS["ink"], "linestyle": "none", "markersize": 4.5, "marker": "o"}
+        axes.plot(x, before, markerfacecolor="none", **marks)
+        axes.plot(x, after, **marks)
         return [
-            Line2D([], [], marker="o", markerfacecolor="none", label="just before a replacement", **own),
-            Line2D([], [], marker="o", label="just after", **own),
+            Line2D([], [], markerfacecolor="none", label="just before a replacement", **marks),
+            Line2D([], [], label="just after", **marks),
         ]
 
     return _over_epochs(curves, bands, draw, "loss", size=size)
 
 
 def score_chart(curves: Curves, bands: Sequence[Band], name: str) -> str:
-    """A score in percent at the end of each stage, by run, from the first stage that has one."""
+    """Draw a score at the end of each stage, from the first stage that has one.
+
+    Args:
+        curves: (epoch, percent) points of each run.
+        bands: Training stages.
+        name: Name of the score.
+
+    Returns:
+        SVG.
+    """
 
     def draw(axes: Axes) -> list[Line2D]:
         score_axis(axes, curves.values(), name)
@@ -83,19 +116,32 @@ def score_chart(curves: Curves, bands: Sequence[Band], name: str) -> str:
 
 
 def score_axis(axes: Axes, curves: Collection[Sequence[tuple[float, float]]], name: str) -> None:
-    """The axes of a score that only the ends of stages have: epochs from the first of these on, percent."""
+    """Set up the axes of a score that is known at the ends of stages only.
+
+    Args:
+        axes: Axes to change.
+        curves: (epoch, percent) points of each line.
+        name: Name of the score.
+    """
     epochs = [x for points in curves for x, _ in points]
     span = max(epochs) - min(epochs) or 1
     axes.set_xlim(min(epochs) - 0.05 * span, max(epochs) + 0.03 * span)
     low, high = axes.get_ylim()
-    if high - low < 1:  # percent: a smaller range would show noise as if it were news
+    if high - low < 1:  # A range below one percent would exaggerate noise.
         axes.set_ylim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_ylabel(f"{name}, %")
 
 
 def spectra_chart(spectra: Sequence[tuple[int, Sequence[float], Sequence[float]]]) -> str:
-    """Singular values of W before and after each decorrelate: (round, before, after), largest first."""
+    """Draw the singular values of W before and after each decorrelate.
+
+    Args:
+        spectra: (round, before, after), the values in descending order.
+
+    Returns:
+        SVG.
+    """
     with style():
         figure, axes = new_figure(NARROW)
         axes.set_yscale("log")
@@ -103,24 +149,29 @@ def spectra_chart(spectra: Sequence[tuple[int, Sequence[float], Sequence[float]]
         for i, (round, before, after) in enumerate(spectra):
             shade = 0.35 + 0.65 * (i + 1) / len(spectra)
             for values, dashes, width in ((before, "-", 1.3), (after, (0, (1.5, 2)), 2.2)):
-                index = np.unique(np.linspace(0, len(values) - 1, MAX_POINTS).round().astype(int))
-                drawn = np.asarray(values, dtype=float)[index]
-                drawn[drawn <= 0] = np.nan
-                axes.plot(index + 1, drawn, color=COLORS["rri"], alpha=shade, linestyle=dashes, linewidth=width)
+                x, y = sampled(values, MAX_POINTS, 0.0)
+                axes.plot(x, y, color=COLORS["rri"], alpha=shade, linestyle=dashes, linewidth=width)
             if i in (0, len(spectra) - 1):
                 handles.append(Line2D([], [], color=COLORS["rri"], alpha=shade, label=f"round {round}"))
         handles += [
             Line2D([], [], color=COLORS["ink"], linewidth=1.3, label="before"),
             Line2D([], [], color=COLORS["ink"], linewidth=2.2, linestyle=(0, (1.5, 2)), label="after"),
         ]
-        axes.set_xlabel("singular value, from the largest")
+        axes.set_xlabel("index of the singular value, in descending order")
         axes.set_ylabel("value, log scale")
         axes.legend(handles=handles)
         return to_svg(figure, "spectra")
 
 
 def cmc_chart(curves: Sequence[tuple[str, str, Sequence[float]]]) -> str:
-    """CMC curves: (color, label, share of queries answered by rank 1, 2, ...)."""
+    """Draw CMC curves.
+
+    Args:
+        curves: (color, label, fractions from rank 1) of each line.
+
+    Returns:
+        SVG.
+    """
     with style():
         figure, axes = new_figure(NARROW)
         for color, label, curve in curves:
@@ -133,11 +184,16 @@ def cmc_chart(curves: Sequence[tuple[str, str, Sequence[float]]]) -> str:
 
 
 def cmc_axis(axes: Axes, ranks: int) -> None:
-    """The axes of CMC curves up to the rank `ranks`."""
+    """Set up the axes of CMC curves.
+
+    Args:
+        axes: Axes to change.
+        ranks: Largest rank.
+    """
     axes.set_xlim(1 - 0.02 * ranks, ranks)
     axes.xaxis.set_major_locator(FixedLocator([rank for rank in (1, 5, 10, 20, 30, 40, 50) if rank <= ranks]))
     axes.set_xlabel("rank")
-    axes.set_ylabel("queries answered, %")
+    axes.set_ylabel("queries matched, %")
 
 
 def _over_epochs(
@@ -158,7 +214,7 @@ def _over_epochs(
                 dot = marker or ("." if len(x) < 3 else None)
                 axes.plot(x, y, color=COLORS[run], linestyle=DASHES[run], marker=dot, markersize=3.5)
         lines = [
-            Line2D([], [], color=COLORS[run], linestyle=DASHES[run], marker=marker, markersize=3.5, label=NAMES[run])
+            Line2D([], [], color=COLORS[run], linestyle=DASHES[run], marker=marker, markersize=3.5, label=RUNS[run])
             for run in ("rri", "control")
             if curves.get(run)
         ]
@@ -171,13 +227,10 @@ def _over_epochs(
             if max(xs) - min(xs) > (0.02 if size == WIDE else 0.04) * (right - left):
                 middle = (min(xs) + max(xs)) / 2
                 axes.text(middle, 1.01, str(round), transform=axes.get_xaxis_transform(), ha="center", fontsize=8)
-        titles = {"step0": "Step 0", "restraint": "Restraint", "relaxation": "Relaxation"}
         seen = {band.stage for band in bands}
-        patches = [Patch(color=COLORS[s], alpha=0.3, label=title) for s, title in titles.items() if s in seen]
+        patches = [Patch(color=COLORS[s], alpha=0.3, label=title) for s, title in STAGES.items() if s in seen]
         axes.set_xlim(left, right)
-        axes.xaxis.set_major_locator(MaxNLocator(12 if size == WIDE else 8, integer=True))
-        axes.set_xlabel("epoch")
-        axes.grid(axis="x", visible=False)
+        epoch_axis(axes, size)
         columns = (4 if len(lines) > 2 else 5) if size == WIDE else 2 if len(lines) > 2 else 3
         figure.legend(handles=[*lines, *patches], loc="outside lower left", ncols=columns)
         return to_svg(figure, f"{name}, {size}")

@@ -1,1 +1,1 @@
-"""Many runs for one question: the grid they come from, carrying them out, and the table they end in."""
+"""Sweeps: many runs for one question, and the table of their results."""

@@ -1,4 +1,4 @@
-"""The runs of a sweep: where each lives, whether it has ended, and the row it leaves."""
+"""The runs of a sweep: their folders, their execution in parallel, and their results."""
 
 from __future__ import annotations
 
@@ -19,15 +19,20 @@ from reid.io.json_yaml import parse_json
 from reid.sweep.grid import Setting
 from reid.sweep.table import check_row
 
-# What a file of other content than a run's comes to, which `_row` finds out by reading it.
 TRAIN = Path(__file__).parents[2] / "tools" / "train_svdnet.py"
 
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One training. name: of the row it belongs to, the same for every seed. config: the file. folder: OUTPUT_DIR.
+    """One training.
 
-    control: whether the control belongs to it too.
+    Attributes:
+        name: Name of its setting, the same for every seed.
+        config: The configuration file.
+        setting: Overrides of the configuration.
+        seed: The seed.
+        folder: OUTPUT_DIR.
+        control: Whether the control is trained too.
     """
 
     name: str
@@ -43,29 +48,40 @@ class SweepRun:
 
     @property
     def log(self) -> Path:
-        """What the training printed."""
+        """The file with the output of the training."""
         return self.folder.with_name(f"{self.folder.name}.txt")
 
     def finished(self) -> bool:
-        """Whether it has ended, its control too where it has one. Raises InputError where its scores are damaged."""
+        """Check whether the run has ended, including its control if there is one.
+
+        Returns:
+            Whether it has ended.
+
+        Raises:
+            InputError: `scores.json` is damaged.
+        """
         if not self._scores.exists():
             return False
         with _reading(self._scores):
             summary = parse_json(self._scores.read_text(encoding="utf-8"))
-            done = summary["stopped"] is not None
-            if not done or not self.control:
-                return done
-            ends = {
+            stopped = summary["stopped"] is not None
+            if not stopped or not self.control:
+                return stopped
+            stages = {
                 run: {(r["stage"], r["round"]) for r in summary["rows"] if r["run"] == run}
                 for run in ("rri", "control")
             }
-            return ends["rri"] - {("step0", 0)} == ends["control"]
+            return stages["rri"] - {("step0", 0)} == stages["control"]
 
     def row(self) -> dict[str, Any]:
-        """What the run came to; rank-1 and mAP as fractions, of the feature that its configuration reports.
+        """Collect the results of a finished run.
 
-        epochs, seconds and images_per_second count the training of the run itself, not that of its control. Raises
-        InputError where its files are damaged.
+        Returns:
+            A row of the sweep. Scores are fractions of the feature that the configuration reports. "epochs", "seconds"
+            and "images_per_second" are those of the run without its control.
+
+        Raises:
+            InputError: A file of the run is damaged.
         """
         log = self.folder / "log.jsonl"
         with _reading(log):
@@ -105,14 +121,21 @@ class SweepRun:
 
 
 def check_apart(runs: Sequence[SweepRun]) -> None:
-    """Raise InputError where two runs would share a folder: two files of one name, or keys that end alike."""
+    """Check that no two runs share a folder, as with two files of one name or two keys with the same last part.
+
+    Args:
+        runs: All runs of the sweep.
+
+    Raises:
+        InputError: Two runs share a folder.
+    """
     owners: dict[Path, SweepRun] = {}
     for run in runs:
         other = owners.setdefault(run.folder, run)
         if other is not run:
             settings = (" ".join(f"{key}={value}" for key, value in one.setting) for one in (other, run))
             one, two = (f"{r.config} {text}".strip() for r, text in zip((other, run), settings, strict=True))
-            raise InputError(f"{one} and {two} would share the folder {run.folder}: give each an --output of its own")
+            raise InputError(f"{one} and {two} would share the folder {run.folder}; use a separate --output for each")
 
 
 @contextmanager
@@ -120,24 +143,28 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
-        what = f"{path}: cannot be read ({error!r})"
-        raise InputError(f"{what}; move the folder away to run it anew") from None
+        raise InputError(f"{path}: cannot be read ({error!r}); move the folder away to repeat the run") from None
 
 
 def run_all(
     runs: Sequence[SweepRun], *, jobs: int, ended: Callable[[SweepRun, str | None], None], train: Path = TRAIN
 ) -> None:
-    """Carry out the runs, `jobs` at a time, each in a process of its own with its share of the cores.
+    """Execute runs in parallel processes, which share the cores. A run that was interrupted before is resumed.
 
-    A run that was begun goes on. ended(run, mistake): called when one has, with the last line it printed where it
-    failed, or None. Interrupted, the trainings are told so, each saves, and KeyboardInterrupt is raised again.
+    On KeyboardInterrupt the trainings are interrupted too, so that they save their state, and it is raised again.
+
+    Args:
+        runs: The runs.
+        jobs: Number of trainings at a time.
+        ended: Called as `ended(run, error)` after each run, where `error` is None or the last line of a failed run.
+        train: The training script.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     processes: dict[SweepRun, subprocess.Popen[bytes]] = {}
     stopping = False
 
-    def carry_out(run: SweepRun) -> str | None:
+    def execute(run: SweepRun) -> str | None:
         run.folder.parent.mkdir(parents=True, exist_ok=True)
         overrides = [text for pair in run.setting for text in pair]
         resume = ["--resume"] if (run.folder / "config.yaml").exists() else []
@@ -145,15 +172,15 @@ def run_all(
         command += ["SEED", str(run.seed), "OUTPUT_DIR", str(run.folder)]
         with open(run.log, "ab") as log:
             if stopping:
-                return "not begun"
-            # Apart from this process's group: Ctrl-C reaches this process alone, which passes it on once.
+                return "not started"
+            # In a separate session, so that Ctrl-C reaches only this process, which forwards it once.
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
             processes[run] = process
             code = process.wait()
         return None if code == 0 else _last_line(run.log) or f"exit code {code}"
 
     with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(carry_out, run): run for run in runs}
+        futures = {pool.submit(execute, run): run for run in runs}
         try:
             for future in as_completed(futures):
                 ended(futures[future], future.result())
@@ -167,10 +194,10 @@ def run_all(
 def _stop(processes: Sequence[subprocess.Popen[bytes]], patience: float = 60.0) -> None:
     for process in processes:
         process.send_signal(signal.SIGINT)
-    until = time.monotonic() + patience
+    deadline = time.monotonic() + patience
     for process in processes:
         try:
-            process.wait(max(0.0, until - time.monotonic()))
+            process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
 

@@ -1,4 +1,4 @@
-"""One line a setting: mean and standard deviation over its seeds."""
+"""Tables of a sweep, with one line per setting: mean and standard deviation over the seeds."""
 
 from __future__ import annotations
 
@@ -12,16 +12,26 @@ from typing import Any
 from reid.errors import InputError
 from reid.io.atomic import write_bytes
 from reid.io.json_yaml import parse_json
+from reid.report.tables import MISSING, markdown_table, percent_with_deviation, with_deviation
 
 NUMBERS = ("mAP", "rank1", "control_rank1", "control_mAP", "correlation", "images_per_second", "epochs")
-LARGEST = 1e12
+MAX_NUMBER = 1e12
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table. rank1, mAP, gain of mAP over the control, correlation: (mean, deviation or None).
+    """A line of the table. Measured values are (mean, sample standard deviation), the latter None for a single seed.
 
-    Fractions; deviation: the sample standard deviation over the seeds, None of a single one.
+    Attributes:
+        name: Name of the setting.
+        seeds: Seeds in ascending order.
+        epochs: Largest number of epochs of its runs.
+        rank1: Rank-1, a fraction.
+        mAP: Mean average precision, a fraction.
+        control_rank1: Rank-1 of the control, None unless every seed has one.
+        control_mAP: Mean average precision of the control, None unless every seed has one.
+        correlation: S(W) of the Eigenlayer after the last stage.
+        images_per_second: Training speed.
     """
 
     name: str
@@ -36,7 +46,14 @@ class Line:
 
 
 def lines(rows: Iterable[dict[str, Any]]) -> list[Line]:
-    """A line for every name, in the order of first appearance."""
+    """Summarize rows over their seeds.
+
+    Args:
+        rows: Results of `SweepRun.row`.
+
+    Returns:
+        One line per name, in the order of first appearance.
+    """
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row["name"], []).append(row)
@@ -44,27 +61,40 @@ def lines(rows: Iterable[dict[str, Any]]) -> list[Line]:
 
 
 def markdown(table: Sequence[Line]) -> str:
-    """The table as Markdown: scores in percent, S(W) and images a second."""
+    """Format the table as Markdown.
+
+    Args:
+        table: Lines of the table.
+
+    Returns:
+        The table, with scores in percent and a newline at its end.
+    """
     with_control = any(line.control_mAP for line in table)
     header = ["setting", "seeds", "epochs", "rank-1", "mAP", *(["control"] if with_control else []), "S(W)", "images/s"]
     body = []
     for line in table:
-        cells = [f"`{line.name}`", str(len(line.seeds)), str(line.epochs), percent(line.rank1), percent(line.mAP)]
+        cells = [f"`{line.name}`", str(len(line.seeds)), str(line.epochs)]
+        cells += [percent_with_deviation(line.rank1), percent_with_deviation(line.mAP)]
         if with_control:
             both = line.control_rank1 and line.control_mAP
-            cells.append(f"{percent(line.control_rank1)} / {percent(line.control_mAP)}" if both else "–")
-        body.append([*cells, _number(line.correlation, 4), _number(line.images_per_second, 0)])
-    rule = "|" + "---|" * len(header)
-    return "\n".join([_joined(header), rule, *map(_joined, body)]) + "\n"
-
-
-def percent(value: tuple[float, float | None] | None) -> str:
-    """`82.3 ± 0.4`."""
-    return "–" if value is None else _number((100 * value[0], None if value[1] is None else 100 * value[1]), 1)
+            scores = (percent_with_deviation(value) for value in (line.control_rank1, line.control_mAP))
+            cells.append(" / ".join(scores) if both else MISSING)
+        body.append([*cells, with_deviation(*line.correlation, 4), with_deviation(*line.images_per_second, 0)])
+    return markdown_table(header, body) + "\n"
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `.jsonl` file, none where it is not there. Raises InputError for one that is no such file."""
+    """Read the rows of a sweep.
+
+    Args:
+        path: `.jsonl` file, which may be missing.
+
+    Returns:
+        The rows.
+
+    Raises:
+        InputError: The file holds something else.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -76,23 +106,38 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         for row in rows:
             check_row(row)
     except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: holds a line that is no row of a sweep ({error!r})") from None
+        raise InputError(f"{path}: contains a line that is not a row of a sweep ({error!r})") from None
     return rows
 
 
 def check_row(row: Any) -> None:
-    """Raise ValueError, TypeError or KeyError for what is no row that `lines` can count with."""
+    """Check that `lines` can summarize a row.
+
+    Args:
+        row: Any decoded JSON.
+
+    Raises:
+        ValueError: It is not a row. TypeError and KeyError are possible too.
+    """
     if not isinstance(row["name"], str) or type(row["seed"]) is not int:
-        raise ValueError("a row has a name and a seed")
+        raise ValueError("a row must have a name and a seed")
     numbers = {key: row[key] for key in NUMBERS if row.get(key) is not None}
     if not {"mAP"} <= set(numbers) or not all(
-        type(value) in (int, float) and -LARGEST <= value <= LARGEST for value in numbers.values()
+        type(value) in (int, float) and -MAX_NUMBER <= value <= MAX_NUMBER for value in numbers.values()
     ):
-        raise ValueError(f"{', '.join(NUMBERS)} are numbers")
+        raise ValueError(f"{', '.join(NUMBERS)} must be numbers")
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Put rows into a `.jsonl` file, each in the place of an older one of the same name and seed, new ones last."""
+    """Add rows to a `.jsonl` file. A row replaces an older one of the same name and seed; new ones are appended.
+
+    Args:
+        path: The file, created if needed.
+        rows: Results of `SweepRun.row`.
+
+    Raises:
+        InputError: The file holds something else.
+    """
     kept = {(row["name"], row["seed"]): row for row in read_rows(path)}
     kept |= {(row["name"], row["seed"]): row for row in rows}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,12 +165,3 @@ def _control(group: Sequence[dict[str, Any]], key: str) -> tuple[float, float | 
 def _mean(group: Sequence[dict[str, Any]], key: str) -> tuple[float, float | None]:
     values = [row[key] for row in group]
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-
-
-def _number(value: tuple[float, float | None], digits: int) -> str:
-    mean, deviation = value
-    return f"{mean:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
-
-
-def _joined(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

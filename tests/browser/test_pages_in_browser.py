@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawn_run import DrawnRun
+from synthetic_run import SyntheticRun
 
 from reid.report.comparison import write_comparison
 from reid.report.sweep import write_sweep_page
@@ -32,7 +32,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     names = ("plain", "a_name_much_longer_than_a_narrow_screen_is_wide_" * 2, "<b>&amp;'\"")
     runs = [
-        DrawnRun(folder / name, rounds=3, seed=i, dataset=f"dataset{i // 2}", config=f"SEED: {i}\n").write()
+        SyntheticRun(folder / name, rounds=3, seed=i, dataset=f"dataset{i // 2}", config=f"SEED: {i}\n").write()
         for i, name in enumerate(names)
     ]
     return {

@@ -99,7 +99,10 @@ def test_choose_filter_and_search_on(open_page: OpenPage, address: str, query: P
     assert first.text_content().startswith("1 · 0.0") and "p 0.9" in first.text_content()
     name = page.locator("#answers img").first.get_attribute("alt")
     assert name.startswith("rank 1, distance 0.0") and "identity 3" in name
-    until(page, "[...document.querySelectorAll('#asked img, #answers img')].slice(0, 5).every(i => i.naturalWidth > 0)")
+    until(
+        page,
+        "[...document.querySelectorAll('#query-panel img, #answers img')].slice(0, 5).every(i => i.naturalWidth > 0)",
+    )
 
     # Filters apply at once, and to what was uploaded.
     page.get_by_label("camera 2").check()
@@ -115,7 +118,7 @@ def test_choose_filter_and_search_on(open_page: OpenPage, address: str, query: P
     assert failed(visit, 422) == "the time range from 203 to 1 ends before it starts"
     page.get_by_label("to", exact=True).fill("203.5")
     page.get_by_label("camera 2").uncheck()
-    assert answered(page, "No answer: no image of the index fits the filter.") == []
+    assert answered(page, "No answer: no image of the index matches the filters.") == []
     for label in ("from", "to"):
         page.get_by_label(label, exact=True).fill("")
     page.get_by_label("camera 3").uncheck()
@@ -125,9 +128,9 @@ def test_choose_filter_and_search_on(open_page: OpenPage, address: str, query: P
     page.locator("#answers button").nth(1).click()
     path = until(page, "document.getElementById('name').textContent", lambda text: text.endswith("_00.png"))
     assert path not in answered(page, "4 answers out of 12 images.")
-    page.get_by_role("button", name="Back to the query before").click()
+    page.get_by_role("button", name="Back to the previous query").click()
     until(page, "document.getElementById('name').textContent", "somebody.png")
-    assert not page.get_by_role("button", name="Back to the query before").is_visible()
+    assert not page.get_by_role("button", name="Back to the previous query").is_visible()
 
 
 def test_drop_and_paste_and_what_is_no_image(open_page: OpenPage, address: str) -> None:
@@ -142,7 +145,7 @@ def test_drop_and_paste_and_what_is_no_image(open_page: OpenPage, address: str) 
     drop(page, "notes.txt", "text/plain", b"<script>alert(1)</script>")
     assert failed(visit, 422) == "the image: not a JPEG, PNG, BMP or WebP image, or a corrupt one"
     drop(page, "<img src=x onerror=alert(1)>.png", "image/png", bytes(200_001))
-    assert failed(visit) == "<img src=x onerror=alert(1)>.png: too large: at most 0.2 MB are taken."
+    assert failed(visit) == "<img src=x onerror=alert(1)>.png: too large: the limit is 0.2 MB."
     # What was found before stands, and can be gone on with.
     assert page.evaluate(PATHS) == before
     page.get_by_label("camera 1").check()
@@ -170,7 +173,7 @@ def test_the_keyboard_is_enough(open_page: OpenPage, address: str, query: Path) 
     assert page.evaluate("document.activeElement === document.querySelector('#answers button')")
     assert page.evaluate(outline) == "solid"
     page.keyboard.press("Enter")
-    until(page, "document.activeElement.id", "asked-title")
+    until(page, "document.activeElement.id", "query-title")
     assert page.locator("#name").text_content() == "0003_c1s1_000103_00.png"
     answered(page, "3 answers out of 4 images.")
 
@@ -237,5 +240,5 @@ def test_a_changing_index_a_lost_server_and_the_token(
         until(page, "document.querySelector('#answers img').alt", lambda text: text.endswith(", no picture"))
         visit.complaints.clear()
     page.get_by_role("button", name="Search").click()
-    assert failed(visit) == "No answer from the server: does it still run?"
+    assert failed(visit) == "No response from the server: is it still running?"
     visit.complaints.clear()

@@ -18,7 +18,7 @@ from reid.data.images.decode import decode_image
 from reid.errors import InputError
 from reid.io.archive import extract_zip
 from reid.io.pickles import load_pickle
-from reid.report.ranked_figures import thumbnails
+from reid.report.thumbnails import thumbnails
 
 
 @pytest.mark.parametrize("kind", ["EPS", "GIF", "TIFF", "PPM", "PDF", "IM"])

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from reid.data.images.decode import decode_image
 from reid.data.loading.whole_images import WholeImage, read_whole_image
-from reid.report.ranked_figures import thumbnails
+from reid.report.thumbnails import thumbnails
 
 
 def drawn(kind: str, mode: str = "RGB", **options: object) -> bytes:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from drawn_run import DrawnRun
 from fuzz.harness import SCRIPT, altered, attempt, fuzz, mutated, values
 from hypothesis import strategies as st
+from synthetic_run import SyntheticRun
 
 from reid.report import sweep
 from reid.report.comparison import write_comparison
@@ -20,7 +20,7 @@ from reid.report.training import write_report
 from reid.sweep.runs import SweepRun
 from reid.sweep.table import lines, markdown, read_rows, write_rows
 
-RUN = DrawnRun(Path(), rounds=1, size=4)
+RUN = SyntheticRun(Path(), rounds=1, size=4)
 LOG = "".join(json.dumps(line) + "\n" for line in RUN.lines)
 SCORES = json.dumps(RUN.summary)
 NAMES = ("config.yaml", "log.jsonl", "scores.json")

@@ -1,4 +1,4 @@
-"""The comparison of runs says what their files say, and ranks nothing that cannot be ranked."""
+"""The comparison of runs shows their files, and ranks only comparable scores."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawn_run import DrawnRun
 from html_page import Page, percent
+from synthetic_run import SyntheticRun
 
 from reid.errors import InputError
-from reid.report.comparison import differences, run_labels, write_comparison
+from reid.report.comparison import config_differences, run_labels, write_comparison
 from reid.report.history import read_history
 
 
@@ -19,7 +19,7 @@ def pair(score: dict[str, Any]) -> str:
     return f"{percent(score['rank1'])} / {percent(score['mAP'])}"
 
 
-def compare(folder: Path, *runs: DrawnRun) -> Page:
+def compare(folder: Path, *runs: SyntheticRun) -> Page:
     return Page(write_comparison([run.write() for run in runs], folder / "comparison.html"))
 
 
@@ -28,10 +28,10 @@ def by_name(page: Page, table: str) -> dict[str, list[str]]:
 
 
 def test_the_numbers_are_those_of_the_files(tmp_path: Path) -> None:
-    runs = [DrawnRun(tmp_path / f"run{i}", seed=i, rounds=1 + i, config=f"SEED: {i}\n") for i in range(3)]
+    runs = [SyntheticRun(tmp_path / f"run{i}", seed=i, rounds=1 + i, config=f"SEED: {i}\n") for i in range(3)]
     page = compare(tmp_path, *runs)
-    results, ways = by_name(page, "results"), by_name(page, "ways")
-    assert list(results) == list(ways) == ["run0", "run1", "run2"]
+    results, progress = by_name(page, "results"), by_name(page, "progress")
+    assert list(results) == list(progress) == ["run0", "run1", "run2"]
     for i, run in enumerate(runs):
         final, control = run.summary["final"], run.summary["control_final"]
         gain = [100 * (final[name] - control[name]) for name in ("rank1", "mAP")]
@@ -43,7 +43,7 @@ def test_the_numbers_are_those_of_the_files(tmp_path: Path) -> None:
         path = [f"{row['correlation']:.3f}" for row in rri if row["stage"] in ("step0", "relaxation")]
         seconds = [sum(r["seconds"] for r in run.rows if r["run"] == name) for name in ("rri", "control")]
         assert len(path) == 2 + i
-        assert ways[f"run{i}"] == [
+        assert progress[f"run{i}"] == [
             *(" → ".join(path), str(1 + i), str(4 + 5 * (1 + i) + 3)),
             *(*(f"{s:,.0f}" for s in seconds), "converged"),
         ]
@@ -52,7 +52,7 @@ def test_the_numbers_are_those_of_the_files(tmp_path: Path) -> None:
 
 
 def test_the_highest_of_a_dataset_are_bold(tmp_path: Path) -> None:
-    runs = [DrawnRun(tmp_path / f"run{i}", seed=i) for i in range(3)]
+    runs = [SyntheticRun(tmp_path / f"run{i}", seed=i) for i in range(3)]
     page = compare(tmp_path, *runs)
     best = {name: max(run.summary["final"][name] for run in runs) for name in ("rank1", "mAP")}
     assert re.findall(r"<b>([^<]+)</b>", page.source) == [
@@ -61,10 +61,10 @@ def test_the_highest_of_a_dataset_are_bold(tmp_path: Path) -> None:
 
 
 def test_datasets_are_not_ranked_against_each_other(tmp_path: Path) -> None:
-    runs = [DrawnRun(tmp_path / f"run{i}", seed=i, dataset=name) for i, name in enumerate(("b", "a", "b"))]
+    runs = [SyntheticRun(tmp_path / f"run{i}", seed=i, dataset=name) for i, name in enumerate(("b", "a", "b"))]
     page = compare(tmp_path, *runs)
-    assert "2 datasets" in page.texts["datasets"] and "not ranked" in page.texts["datasets"]
-    # Runs on the same dataset stand together below its name, and only they have charts in common.
+    assert "2 datasets" in page.texts["datasets"] and "not comparable" in page.texts["datasets"]
+    # Runs on the same dataset are grouped below its name, and share charts.
     assert list(by_name(page, "results")) == ["b", "run0", "run2", "a", "run1"]
     charts = [a["aria-label"] or "" for _, a in page.tags if a.get("role") == "img"]
     assert [chart.partition(". ")[0] for chart in charts] == [
@@ -78,7 +78,7 @@ def test_datasets_are_not_ranked_against_each_other(tmp_path: Path) -> None:
 
 
 def test_scores_of_different_features_are_not_ranked(tmp_path: Path) -> None:
-    runs = [DrawnRun(tmp_path / f"run{i}", seed=i) for i in range(2)]
+    runs = [SyntheticRun(tmp_path / f"run{i}", seed=i) for i in range(2)]
     runs[1].summary["final"] = runs[1].rows[-1]["scores"][2]
     page = compare(tmp_path, *runs)
     assert "different features" in page.texts["variants"]
@@ -89,38 +89,38 @@ def test_scores_of_different_features_are_not_ranked(tmp_path: Path) -> None:
 
 
 def test_no_gain_without_a_control(tmp_path: Path) -> None:
-    page = compare(tmp_path, *(DrawnRun(tmp_path / name, control=name == "with") for name in ("with", "without")))
+    page = compare(tmp_path, *(SyntheticRun(tmp_path / name, control=name == "with") for name in ("with", "without")))
     results = by_name(page, "results")
     assert "–" not in results["with"][:4] and results["without"][2:4] == ["–", "–"]
-    assert page.source.count("without: No control was trained, so no gain is claimed") == 1
+    assert page.source.count("without: No control was trained, so no gain is reported") == 1
     assert "with: No control" not in page.source
 
 
-def test_runs_cut_short_are_shown_as_far_as_they_go(tmp_path: Path) -> None:
-    whole, cut, begun = (DrawnRun(tmp_path / name, seed=i) for i, name in enumerate(("whole", "cut", "begun")))
-    places = [(line["kind"], line.get("stage"), line.get("round")) for line in cut.lines]
-    cut.lines = cut.lines[: places.index(("epoch", "restraint", 2)) + 2]
-    begun.lines = begun.lines[:1]
-    folders = [whole.write(), cut.write(scores=False, cut='{"kind": "ep'), begun.write(scores=False)]
+def test_unfinished_runs(tmp_path: Path) -> None:
+    whole, cut, started = (SyntheticRun(tmp_path / name, seed=i) for i, name in enumerate(("whole", "cut", "started")))
+    stages = [(line["kind"], line.get("stage"), line.get("round")) for line in cut.lines]
+    cut.lines = cut.lines[: stages.index(("epoch", "restraint", 2)) + 2]
+    started.lines = started.lines[:1]
+    folders = [whole.write(), cut.write(scores=False, cut='{"kind": "ep'), started.write(scores=False)]
     (folders[2] / "config.yaml").unlink()
     page = Page(write_comparison(folders, tmp_path / "page.html"))
-    results, ways = by_name(page, "results"), by_name(page, "ways")
+    results, progress = by_name(page, "results"), by_name(page, "progress")
     assert results["cut"][:5] == [
         *(pair(cut.rows[0]["scores"][0]), pair(cut.rows[4]["scores"][0]), "–", "–", "decorrelate 2")
     ]
-    assert ways["cut"][-1] == "unfinished: Restraint 2, epoch 2"
-    assert results["begun"][:5] == ["–"] * 5 and ways["begun"][-1] == "unfinished: no epoch"
+    assert progress["cut"][-1] == "unfinished: Restraint 2, epoch 2"
+    assert results["started"][:5] == ["–"] * 5 and progress["started"][-1] == "unfinished: no epoch"
     assert "cut: 1 line of log.jsonl could not be read" in page.source
-    assert "Without a config.yaml: begun." in page.source
-    assert "Nothing: their configurations are the same" in page.texts["differences"]
-    assert "<b>" not in page.source, "only finished runs are ranked, and there is one"
+    assert "Without a config.yaml: started." in page.source
+    assert "The configurations are equal" in page.texts["differences"]
+    assert "<b>" not in page.source, "only finished runs are ranked, and there is only one"
     label = next(a["aria-label"] or "" for _, a in page.tags if a.get("role") == "img")
-    assert "whole: " in label and "cut: " in label and "begun" not in label
+    assert "whole: " in label and "cut: " in label and "started" not in label
 
 
 def test_many_runs(tmp_path: Path) -> None:
-    """More runs than colors: each has a line of its own, and the page stays small."""
-    runs = [DrawnRun(tmp_path / f"run{i:02}", seed=i, rounds=1, final=False) for i in range(20)]
+    """With more runs than colors each has its own line style, and the page stays small."""
+    runs = [SyntheticRun(tmp_path / f"run{i:02}", seed=i, rounds=1, final=False) for i in range(20)]
     page = compare(tmp_path, *runs)
     lines = re.findall(r'<th scope="row"[^>]*><svg.*?<path (.*?)/></svg>(run\d+)', page.source)
     assert [name for _, name in lines] == [f"run{i:02}" for i in range(20)] * 2
@@ -130,9 +130,9 @@ def test_many_runs(tmp_path: Path) -> None:
     assert set(re.findall(r"var\(--(line\d)\)", chart)) == {f"line{i}" for i in range(1, 9)}
 
 
-def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
+def test_the_page_is_self_contained(tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>$x_1$&"
-    page = compare(tmp_path, DrawnRun(tmp_path / evil, dataset=evil), DrawnRun(tmp_path / "b", seed=1))
+    page = compare(tmp_path, SyntheticRun(tmp_path / evil, dataset=evil), SyntheticRun(tmp_path / "b", seed=1))
     assert not [tag for tag, _ in page.tags if tag in ("img", "script", "link", "iframe")]
     assert "http://" not in page.source and "https://" not in page.source
     assert evil in by_name(page, "results")
@@ -151,7 +151,7 @@ def test_differing_keys_only(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "config.yaml").write_text(text)
         histories.append(read_history(folder))
-    assert differences(histories) == [
+    assert config_differences(histories) == [
         ("A.GONE", ["x", "–"]),
         ("A.LIST", ["1, 2", "1, 3"]),
         ("DATASETS.NAME", ["a", "empty"]),
@@ -164,14 +164,14 @@ def test_labels_tell_runs_apart() -> None:
     assert run_labels([Path("/run"), Path("/a/run")]) == ["/run", "a/run"]
 
 
-def test_bad_input_is_told_in_one_line(tmp_path: Path) -> None:
-    run = DrawnRun(tmp_path / "run").write()
+def test_invalid_input(tmp_path: Path) -> None:
+    run = SyntheticRun(tmp_path / "run").write()
     output = tmp_path / "comparison.html"
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty holds no run"):
         write_comparison([run, tmp_path / "empty"], output)
-    with pytest.raises(InputError, match="two runs or more"):
+    with pytest.raises(InputError, match="two different runs or more"):
         write_comparison([run, run / ".." / "run"], output)
     assert not output.exists()
     with pytest.raises(InputError, match="is a folder: name the file"):
-        write_comparison([run, DrawnRun(tmp_path / "b").write()], tmp_path)
+        write_comparison([run, SyntheticRun(tmp_path / "b").write()], tmp_path)

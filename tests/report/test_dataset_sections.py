@@ -1,4 +1,4 @@
-"""The part of a diagnosis that needs a dataset says what the JSON says, whatever is missing in it."""
+"""The part of a diagnosis that needs a dataset shows the JSON, whatever is missing in it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from reid.report.pages import render_page
 RANKS = (8, 16, 24)
 
 
-def drawn(seed: int = 0) -> dict[str, Any]:
-    """A diagnosis with numbers of its own in every place."""
+def generated(seed: int = 0) -> dict[str, Any]:
+    """A diagnosis with distinct numbers."""
     random = np.random.default_rng(seed)
 
     def scores(feature: str = "output") -> list[dict[str, Any]]:
@@ -96,8 +96,8 @@ def page(folder: Path, data: dict[str, Any] | None) -> Page:
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the drawing, which takes longer than all the rest, where a test looks at words only."""
+def without_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip drawing, which takes most of the time, in tests of the text."""
     for name in ("covariance_chart", "variance_chart", "compression_chart"):
         monkeypatch.setattr(dataset_figures, name, lambda *arguments: "<svg/>")
 
@@ -111,7 +111,7 @@ def cells(scores: list[dict[str, Any]], names: tuple[str, ...]) -> list[str]:
 
 
 def test_the_tables_are_the_numbers_of_the_json(tmp_path: Path) -> None:
-    data = drawn()
+    data = generated()
     tables = page(tmp_path, data).tables
     rows = iter(tables["features"][1:])
     for feature, parts in data["features"].items():
@@ -146,9 +146,9 @@ def test_the_tables_are_the_numbers_of_the_json(tmp_path: Path) -> None:
         assert cell == [*known, *cells(row["scores"], two)]
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawings")
 def test_every_row_of_a_table_is_as_wide_as_its_head(tmp_path: Path) -> None:
-    found = page(tmp_path, drawn())
+    found = page(tmp_path, generated())
     for name, rows in found.tables.items():
         head = rows[0] if name in ("features", "equalities") else rows[1]
         assert {len(row) for row in rows[rows.index(head) :]} == {len(head)}, name
@@ -156,46 +156,48 @@ def test_every_row_of_a_table_is_as_wide_as_its_head(tmp_path: Path) -> None:
     assert spans == [3, 4, 4, 7, 2, 2, 5, 2, 2]
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawings")
 @pytest.mark.parametrize(
     ("change", "verdict"),
     [
-        ({}, "equal, as theory demands"),
-        ({"equal": False, "max_relative_deviation": 0.5}, "NOT equal, though theory demands it"),
-        ({"demanded": False, "equal": False}, "theory demands nothing"),
-        ({"demanded": False}, "equal here, though theory does not demand it"),
-        ({"equal": None, "max_relative_deviation": None}, "one of them does not exist for this weight"),
+        ({}, "equal, as theory requires"),
+        ({"equal": False, "max_relative_deviation": 0.5}, "NOT equal, although theory requires it"),
+        ({"demanded": False, "equal": False}, "not equal, and theory does not require it"),
+        ({"demanded": False}, "equal, although theory does not require it"),
+        ({"equal": None, "max_relative_deviation": None}, "one of them is not defined for this weight"),
     ],
 )
 def test_verdicts(tmp_path: Path, change: dict[str, Any], verdict: str) -> None:
-    data = drawn()
+    data = generated()
     data["equalities"]["rows"][0] |= change
     found = page(tmp_path, data)
     assert found.tables["equalities"][1][4] == verdict
     assert ("<strong>" in found.source) == verdict.startswith("NOT")
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawings")
 @pytest.mark.parametrize(
-    ("layer", "told", "untold"),
+    ("layer", "expected", "unexpected"),
     [
-        ({}, "which U and UVᵀ have in common.", "turn the Eigenlayer"),
-        ({"k": 40}, "U and UVᵀ only turn the Eigenlayer's input", "bias"),
-        ({"k": 40, "bias": True}, "L2-normalized scores may differ", "turn the Eigenlayer"),
-        ({"bias": True, "relu": True}, "A ReLU follows this Eigenlayer, so theory demands no equality", "W Wᵀ"),
+        ({}, "the same for U and UVᵀ.", "rotate the Eigenlayer"),
+        ({"k": 40}, "U and UVᵀ only rotate the Eigenlayer's input", "bias"),
+        ({"k": 40, "bias": True}, "L2-normalized scores may differ", "rotate the Eigenlayer"),
+        ({"bias": True, "relu": True}, "A ReLU follows this Eigenlayer, so theory requires no equality", "W Wᵀ"),
     ],
 )
-def test_what_theory_says_of_the_layer(tmp_path: Path, layer: dict[str, Any], told: str, untold: str) -> None:
-    data = drawn()
+def test_theory(tmp_path: Path, layer: dict[str, Any], expected: str, unexpected: str) -> None:
+    data = generated()
     data["eigenlayer"] |= layer
     text = words(page(tmp_path, data)).replace("&#39;", "'")
-    assert told in text and untold not in text
-    assert ("the first factor's output has the distances" in text) != bool(layer.get("bias") or layer.get("relu"))
+    assert expected in text and unexpected not in text
+    assert ("the output of the first factor has the same distances" in text) != bool(
+        layer.get("bias") or layer.get("relu")
+    )
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_what_is_missing_is_a_dash_and_a_reason(tmp_path: Path) -> None:
-    data = drawn()
+@pytest.mark.usefixtures("without_drawings")
+def test_missing_values_are_dashes_with_a_reason(tmp_path: Path) -> None:
+    data = generated()
     data |= {"loss_images": 0, "classes": 702}
     for row in data["replacements"]:
         row |= {"train_loss_before": None, "train_loss_after": None}
@@ -215,21 +217,21 @@ def test_what_is_missing_is_a_dash_and_a_reason(tmp_path: Path) -> None:
     assert found.tables["features"][4][6] == "–"
     assert {row[6] for row in found.tables["truncated-svd"][2:]} == {"–"}
     text = words(found)
-    assert "No loss: the network tells 702 identities apart and this dataset trains on 751." in text
-    assert "Left out: QD: QD needs &lt;i&gt;full&lt;/i&gt; rank." in text
+    assert "No loss: the classifier has 702 identities, but this dataset has 751 training identities." in text
+    assert "Not computed: QD: QD needs &lt;i&gt;full&lt;/i&gt; rank." in text
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawings")
 def test_the_loss_says_how_it_was_measured(tmp_path: Path) -> None:
-    told = "Loss: on 4,096 training images as they are, in evaluation mode, label smoothing 0.1, before → after."
-    assert told in words(page(tmp_path, drawn()))
-    assert "label smoothing" not in words(page(tmp_path, {**drawn(), "label_smoothing": 0.0}))
+    expected = "Loss: on 4,096 unaugmented training images, in evaluation mode, label smoothing 0.1, before → after."
+    assert expected in words(page(tmp_path, generated()))
+    assert "label smoothing" not in words(page(tmp_path, {**generated(), "label_smoothing": 0.0}))
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawings")
 def test_a_name_is_escaped_and_may_be_missing(tmp_path: Path) -> None:
-    assert "Features on &lt;b&gt;x" in page(tmp_path, {**drawn(), "name": "<b>x"}).source
-    assert "Features on this dataset" in page(tmp_path, {**drawn(), "name": ""}).source
+    assert "Features on &lt;b&gt;x" in page(tmp_path, {**generated(), "name": "<b>x"}).source
+    assert "Features on this dataset" in page(tmp_path, {**generated(), "name": ""}).source
 
 
 def test_without_a_dataset_nothing_is_shown(tmp_path: Path) -> None:
@@ -237,9 +239,9 @@ def test_without_a_dataset_nothing_is_shown(tmp_path: Path) -> None:
 
 
 def test_charts_have_the_numbers_in_words() -> None:
-    data = drawn()
-    told = dataset_sections(data)
-    spectrum, variance = told["feature_charts"]
+    data = generated()
+    sections = dataset_sections(data)
+    spectrum, variance = sections["feature_charts"]
     for parts in data["features"].values():
         for s in parts.values():
             assert f"largest {s['spectrum'][0]:.3g}, smallest {s['spectrum'][-1]:.3g}" in spectrum.alt
@@ -249,15 +251,15 @@ def test_charts_have_the_numbers_in_words() -> None:
     assert [label for _, _, label in variance.key] == [
         f"{feature}, {kind}"
         for feature in ("input", "output")
-        for kind in ("principal components", "dimensions as they come")
+        for kind in ("principal components", "dimensions in order")
     ]
     assert len({line[:2] for line in variance.key}) == 4
     us = data["replacements"][1]["scores"][0]
-    for chart, key in zip(told["compression_charts"], ("rank1", "mAP"), strict=True):
+    for chart, key in zip(sections["compression_charts"], ("rank1", "mAP"), strict=True):
         assert f"US at full size: {percent(us[key])}" in chart.alt
         for row in (*data["truncated_svd"], *data["pca"]):
             assert f"rank {row['rank']} {percent(row['scores'][0][key])}" in chart.alt
-    charts = [*told["feature_charts"], *told["compression_charts"]]
+    charts = [*sections["feature_charts"], *sections["compression_charts"]]
     assert all(chart.caption for chart in charts)
     ids = [e.get("id") for chart in charts for e in ElementTree.fromstring(chart.svg).iter() if e.get("id")]
     assert len(ids) == len(set(ids)) > 0
@@ -272,21 +274,21 @@ def test_charts_draw_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
         return plot(axes, x, y, **options)
 
     monkeypatch.setattr(Axes, "plot", recorded)
-    data = drawn()
+    data = generated()
     dataset_sections(data)
     expected = data["features"]["output"]["train"]["spectrum"]
     assert lines["output, training"] == (list(range(1, 25)), expected)
     shares = data["features"]["input"]["retrieval"]["variance"]
     assert lines["input, principal components"] == ([e["k"] for e in shares], [100 * e["components"] for e in shares])
-    assert lines["input, dimensions as they come"][1] == [100 * e["dimensions"] for e in shares]
-    # mAP is drawn last.
+    assert lines["input, dimensions in order"][1] == [100 * e["dimensions"] for e in shares]
+    # The chart of mAP is the last one.
     assert lines["PCA of the input"] == (list(RANKS), [100 * row["scores"][0]["mAP"] for row in data["pca"]])
     assert lines["truncated SVD"][1] == [100 * row["scores"][0]["mAP"] for row in data["truncated_svd"]]
 
 
 @pytest.mark.filterwarnings("error")
 def test_the_smallest_and_the_most_degenerate_dataset_can_be_drawn(tmp_path: Path) -> None:
-    data = drawn()
+    data = generated()
     one = {"k": 1, "dimensions": 1.0, "components": 1.0}
     for parts in data["features"].values():
         for s in parts.values():

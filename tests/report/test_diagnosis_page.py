@@ -1,4 +1,4 @@
-"""The page of a diagnosis says what `diagnosis.json` says, in words and numbers, and lets no name act as HTML."""
+"""The page of a diagnosis shows `diagnosis.json` and escapes names."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import base64
 import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from html_page import Page
 from PIL import Image
 
 from reid.diagnostics.identities import identity_images, similar_identities
@@ -27,8 +27,8 @@ from reid.training.provenance import provenance
 EVIL = "<img src=x onerror=alert(1)>&'\""
 
 
-def drawn(**names: str) -> dict[str, Any]:
-    """The content of a diagnosis of four layers; names: other ones for "weights" and the second layer."""
+def generated(**names: str) -> dict[str, Any]:
+    """The content of a diagnosis of four layers. names: other names of "weights" and of the second layer."""
     random = torch.Generator().manual_seed(0)
     broken = torch.randn(4, 6, generator=random)
     broken[1, 2] = torch.nan
@@ -39,7 +39,7 @@ def drawn(**names: str) -> dict[str, Any]:
         "broken.weight": broken,
     }
     layers = find_layers(tensors)
-    told: dict[str, Any] = {
+    content: dict[str, Any] = {
         "weights": names.get("weights", "a.pth"),
         "tensors": len(tensors),
         "config": "SEED: 0\n",
@@ -47,8 +47,8 @@ def drawn(**names: str) -> dict[str, Any]:
         "survey": survey(layers),
         "layers": [diagnose(layer) for layer in layers[:3]],
     }
-    told["layers"][1]["identities"] = similar_identities(tensors[layers[1].name], None)
-    return json.loads(json.dumps(told, allow_nan=False))
+    content["layers"][1]["identities"] = similar_identities(tensors[layers[1].name], None)
+    return json.loads(json.dumps(content, allow_nan=False))
 
 
 @pytest.fixture
@@ -62,52 +62,13 @@ def split(tmp_path: Path) -> Split:
     return Split("drawn", tuple(train), (ImageRecord("q.jpg", 1, 1),), (ImageRecord("g.jpg", 1, 2),))
 
 
-class Page(HTMLParser):
-    """Tables by id as rows of cells, tags with their attributes, the text outside style and script."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.source, self.tables, self.tags = source, dict[str, list[list[str]]](), list[tuple[str, dict[str, Any]]]()
-        self.text = self._table = self._within = ""
-        self._cell = False
-        self.feed(source)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._within = tag if tag in ("style", "script") else ""
-        if tag == "table":
-            self._table = dict(attrs).get("id") or ""
-            self.tables[self._table] = []
-        if tag == "tr" and self._table:
-            self.tables[self._table].append([])
-        if tag in ("td", "th") and self._table:
-            self.tables[self._table][-1].append("")
-            self._cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        self._within = ""
-        self._cell = self._cell and tag not in ("td", "th")
-        if tag == "table":
-            self._table = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._within:
-            return
-        self.text += data
-        if self._table and self._cell:
-            self.tables[self._table][-1][-1] += data
-
-    def attributes(self, tag: str) -> list[dict[str, Any]]:
-        return [attrs for name, attrs in self.tags if name == tag]
-
-
 def test_survey_and_numbers_are_those_of_the_json() -> None:
-    told = drawn()
-    page = Page(render(told, {}))
+    content = generated()
+    page = Page(render(content, {}))
     rows = page.tables["survey"]
     assert rows[0] == list(HEADER)
-    assert [row[0] for row in rows[1:]] == [row["name"] for row in told["survey"]]
-    by_name = {row["name"]: row for row in told["survey"]}
+    assert [row[0] for row in rows[1:]] == [row["name"] for row in content["survey"]]
+    by_name = {row["name"]: row for row in content["survey"]}
     fc = next(row for row in rows if row[0] == "fc.weight")
     truth = by_name["fc.weight"]
     assert fc[2:7] == [
@@ -118,45 +79,45 @@ def test_survey_and_numbers_are_those_of_the_json() -> None:
         f"{truth['severest_pair']:.3g}",
     ]
     assert fc[8:] == [f"{truth['effective_rank']:.1f} of 5", f"{truth['largest_cosine']:.3f}"]
-    assert rows[-1][0] == "broken.weight" and "broken: 1 of 24 entries are NaN or infinite, at [1, 2]" in rows[-1][4]
+    assert rows[-1][0] == "broken.weight" and "invalid: 1 of 24 entries are NaN or infinite, at [1, 2]" in rows[-1][4]
     assert rows[-2][1:5] == ["depthwise convolution 3×3?", "9 × 1, 6 times", "54", "no pairs"]
     numbers = {row[0]: row[1:] for row in page.tables["layer1-numbers"]}
-    layer = told["layers"][1]
+    layer = content["layers"][1]
     assert numbers["S(W)"][:2] == [f"{layer['measured']['correlation']:.4f}", f"{layer['formula']['correlation']:.4f}"]
     simulated = layer["simulation"]["effective_rank"]
     assert numbers["effective rank"][2] == "{mean:.1f} ({min:.1f} to {max:.1f})".format(**simulated)
     pairs = [[str(p["first"]), str(p["second"]), f"{p['cos']:+.3f}"] for p in layer["pairs"]]
     assert page.tables["layer1-pairs"][1:] == pairs and len(pairs) == 10
-    assert "more correlated than chance makes them" in page.text
-    assert "Every kernel sees its own channel alone" in page.text
+    assert "more correlated than by chance" in page.text
+    assert "Every kernel sees only its own channel" in page.text
     for row in page.tables["survey"][1:]:
         assert not {"nan", "inf", "None"} & set(row)
 
 
-def test_the_page_opens_offline_and_speaks_without_pictures() -> None:
-    page = Page(render(drawn(), {}))
+def test_the_page_opens_offline_and_has_text_alternatives() -> None:
+    page = Page(render(generated(), {}))
     for _, attrs in page.tags:
         for key in ("src", "href", "data", "action"):
             assert str(attrs.get(key, "data:")).startswith(("data:", "#")), attrs
         assert not any(key.startswith("on") for key in attrs)
     assert "http://" not in page.source.replace("http://www.w3.org", "") and "https://" not in page.source
-    policy = next(a["content"] for a in page.attributes("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    policy = next(a["content"] for a in page.find("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy and "script-src 'sha256-" in policy and "http" not in policy
     charts = [a for _, a in page.tags if a.get("role") == "img"]
-    assert len(charts) == 3 + 3 + 1  # the depthwise layer has lengths alone
+    assert len(charts) == 3 + 3 + 1  # The depthwise layer has norms only.
     assert all(re.search(r"\d", chart["aria-label"]) for chart in charts)
-    assert all(picture["alt"] for picture in page.attributes("img"))
+    assert all(picture["alt"] for picture in page.find("img"))
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert len(page.source) < 500_000
 
 
 def test_gram_picture_has_the_cosines_of_the_json() -> None:
-    told = drawn()
-    page = Page(render(told, {}))
-    picture = next(a for a in page.attributes("img") if a["alt"].startswith("Picture of the absolute cosines"))
+    content = generated()
+    page = Page(render(content, {}))
+    picture = next(a for a in page.find("img") if a["alt"].startswith("Matrix of the absolute cosines"))
     image = Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(",")[2])))
-    gram = told["layers"][0]["gram"]
+    gram = content["layers"][0]["gram"]
     pixels = np.frombuffer(base64.b64decode(gram["pixels"]), np.uint8).reshape(gram["size"], gram["size"])
     assert image.size == (16, 16)
     np.testing.assert_array_equal(np.asarray(image.convert("RGB")), np.asarray(colored(pixels).convert("RGB")))
@@ -165,49 +126,49 @@ def test_gram_picture_has_the_cosines_of_the_json() -> None:
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
-    told = drawn(weights=EVIL, layer=f"{EVIL}.weight")
-    told["config"] = EVIL
-    told["layers"][1]["identities"]["dataset"] = EVIL
-    page = Page(write_diagnosis(tmp_path, told).read_text(encoding="utf-8"))
+    content = generated(weights=EVIL, layer=f"{EVIL}.weight")
+    content["config"] = EVIL
+    content["layers"][1]["identities"]["dataset"] = EVIL
+    page = Page(write_diagnosis(tmp_path, content))
     assert EVIL not in page.source
     assert f"Correlation in {EVIL}" in page.text and f"{EVIL}.weight" in page.text
-    assert all(attrs.get("src", "data:").startswith("data:") for attrs in page.attributes("img"))
+    assert all(attrs.get("src", "data:").startswith("data:") for attrs in page.find("img"))
     assert not any(key.startswith("on") for _, attrs in page.tags for key in attrs)
 
 
 def test_identities_with_pictures(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = drawn()
-    told["layers"][1]["identities"] = found = similar_identities(torch.randn(5, 8), split)
+    content = generated()
+    content["layers"][1]["identities"] = found = similar_identities(torch.randn(5, 8), split)
     images = identity_images(split, found["pairs"])
     (Path(images[12][0].path)).write_bytes(b"no image")
-    page = Page(render(told, images))
-    thumbnails = [a for a in page.attributes("img") if a["alt"].startswith("identity")]
-    # Each of five people stands in four of the ten pairs with two pictures; one of 12's cannot be read.
+    page = Page(render(content, images))
+    thumbnails = [a for a in page.find("img") if a["alt"].startswith("identity")]
+    # Each of five identities is in four of the ten pairs with two pictures; one picture of 12 cannot be read.
     assert len(thumbnails) == 2 * 5 * 4 - 4
     assert {a["alt"] for a in thumbnails if "identity 10," in a["alt"]} == {f"identity 10, camera {c}" for c in (1, 2)}
-    assert "1 picture could not be read and is left out" in " ".join(page.text.split())
-    assert "one identity of drawn" in " ".join(page.text.split())
+    assert "1 picture could not be read and is not shown" in page.words
+    assert "one identity of drawn" in page.words
     for thumbnail in thumbnails:
         image = Image.open(io.BytesIO(base64.b64decode(thumbnail["src"].partition(",")[2])))
         assert image.format == "JPEG" and max(image.size) <= 128
     assert str(Path(images[12][0].path).parent) not in page.source
     monkeypatch.setattr("reid.report.diagnosis.MAX_BYTES", 50_000)
-    small = [a for a in Page(render(told, images)).attributes("img") if a["alt"].startswith("identity")]
+    small = [a for a in Page(render(content, images)).find("img") if a["alt"].startswith("identity")]
     assert 0 < sum(len(a["src"]) for a in small) <= 50_000
-    unnamed = Page(render(drawn(), {}))
-    assert "called here by its row" in " ".join(unnamed.text.split())
+    unnamed = Page(render(generated(), {}))
+    assert "named by its row" in unnamed.words
 
 
 def test_tables_for_the_terminal() -> None:
-    told = drawn()
-    lines = survey_table(told["survey"], top=2).splitlines()
+    content = generated()
+    lines = survey_table(content["survey"], top=2).splitlines()
     assert len(lines) == 5 and lines[-1] == "2 more in diagnosis.json and on the page"
     cells = [re.split(r"(?<!\\)\|", line) for line in lines[:-1]]
     assert {len(row) for row in cells} == {len(HEADER) + 2}
-    text = layer_table(told["layers"][1])
+    text = layer_table(content["layers"][1])
     assert text.startswith("fc.weight: linear, 12 × 5")
-    assert f"| S(W) | {told['layers'][1]['measured']['correlation']:.4f} |" in text
-    assert "most correlated vectors: " in text and "most alike identities: " in text
+    assert f"| S(W) | {content['layers'][1]['measured']['correlation']:.4f} |" in text
+    assert "most correlated vectors: " in text and "most similar identities: " in text
     score = {"rank1": 0.5, "mAP": 0.25, "normalized": False}
     rows = [
         {"variant": "US", "correlation": 1.0, "train_loss_after": None, "scores": [score]},

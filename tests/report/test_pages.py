@@ -1,4 +1,4 @@
-"""Pages hold all that they show, let nothing in, and let nothing out."""
+"""Pages are self-contained, escape values, and make no requests."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ Render = Callable[..., str]
 
 @pytest.fixture
 def render(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Render:
-    """`render(template, **values)`: a page of a template that the test writes beside the project's own."""
+    """`render(template, **values)`: renders a template of the test, placed beside those of the project."""
     folder = tmp_path / "templates"
     shutil.copytree(pages.TEMPLATES, folder)
     monkeypatch.setattr(pages, "TEMPLATES", folder)
 
     def call(template: str = TEMPLATE, **values: object) -> str:
-        (folder / "drawn.html").write_text(template)
-        return render_page("drawn.html", **{"title": "t", "chart": None, "shown": None, **values})
+        (folder / "test.html").write_text(template)
+        return render_page("test.html", **{"title": "t", "chart": None, "shown": None, **values})
 
     return call
 
@@ -62,18 +62,18 @@ def test_values_are_escaped_and_formatted(render: Render) -> None:
     assert page.startswith("<!DOCTYPE html>")
 
 
-def test_a_value_that_is_missing_is_an_error() -> None:
+def test_a_missing_value_is_an_error() -> None:
     with pytest.raises(UndefinedError):
         render_page("training.html")
 
 
-def test_names_that_are_no_text_do_not_break_a_page(render: Render) -> None:
+def test_undecodable_names(render: Render) -> None:
     page = render(TEMPLATE + SCRIPT, title="caf\udce9.jpg")
     assert "caf?.jpg" in page
     page.encode("utf-8")
 
 
-def test_only_the_script_of_the_page_is_let_in(render: Render) -> None:
+def test_only_the_script_of_the_page_is_allowed(render: Render) -> None:
     assert "script-src" not in render()
     page = render(TEMPLATE + SCRIPT, title="</script><b>")
     (script,) = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
@@ -86,14 +86,14 @@ def test_only_the_script_of_the_page_is_let_in(render: Render) -> None:
 
 
 def test_the_chart_of_a_page(render: Render, tmp_path: Path) -> None:
-    chart = Chart("A & B", "<svg></svg>", 'told "so"', key=(("line1", "", "<first>"), ("line2", "6 2", "second")))
+    chart = Chart("A & B", "<svg></svg>", 'the "text"', key=(("line1", "", "<first>"), ("line2", "6 2", "second")))
     path = write_page(tmp_path / "new" / "page.html", render(chart=chart))
     page = Page(path)
     labels = [a["aria-label"] for _, a in page.tags if a.get("role") == "img"]
-    assert labels == ['A & B. told "so"']
+    assert labels == ['A & B. the "text"']
     assert "&lt;first&gt;" in page.source and 'stroke-dasharray="6 2"' in page.source
     assert "<figcaption>" not in page.source
-    both = render(chart=Chart("t", "<svg>large</svg>", "a", "told", wide=True, small="<svg>small</svg>"))
+    both = render(chart=Chart("t", "<svg>large</svg>", "a", "caption", wide=True, small="<svg>small</svg>"))
     assert '<div class="large"><svg>large</svg></div><div class="small"><svg>small</svg></div>' in both
     with pytest.raises(InputError, match="is a folder"):
         write_page(tmp_path, "page")
@@ -111,7 +111,7 @@ def test_pictures_are_bounded_and_bare(render: Render) -> None:
     photo = Image.fromarray(np.stack([ramp, ramp[::-1], ramp], axis=-1))
     file = io.BytesIO()
     exif = Image.Exif()
-    exif[0x010E] = "a name that should not travel"
+    exif[0x010E] = "a name that should be removed"
     photo.save(file, "JPEG", exif=exif, quality=95)
     shown = picture(file.getvalue(), alt="a <person>", max_side=100)
     image = decoded(shown.src)
@@ -119,7 +119,7 @@ def test_pictures_are_bounded_and_bare(render: Render) -> None:
     assert (
         image.format == "JPEG"
         and not image.getexif()
-        and b"should not travel" not in base64.b64decode(shown.src.partition(",")[2])
+        and b"should be removed" not in base64.b64decode(shown.src.partition(",")[2])
     )
     expected = np.asarray(photo.resize((50, 100), Image.Resampling.LANCZOS)).astype(float)
     assert np.abs(np.asarray(image) - expected).mean() < 4
@@ -127,7 +127,7 @@ def test_pictures_are_bounded_and_bare(render: Render) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
-def test_png_loses_nothing_and_small_ones_stay(mode: str) -> None:
+def test_png_is_lossless_and_not_enlarged(mode: str) -> None:
     values = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
     image = Image.fromarray(values).convert(mode)
     shown = picture(image, alt="matrix", max_side=100, kind="PNG")
@@ -136,7 +136,7 @@ def test_png_loses_nothing_and_small_ones_stay(mode: str) -> None:
 
 
 def huge_png() -> bytes:
-    """A PNG of a few bytes that says it holds 60,000 × 60,000 pixels."""
+    """A PNG of a few bytes whose header says 60,000 × 60,000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -146,16 +146,16 @@ def huge_png() -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["text", "cut", "huge"])
-def test_a_broken_picture_is_named(kind: str) -> None:
+def test_a_corrupt_picture_is_named(kind: str) -> None:
     whole = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(whole, "JPEG")
-    data = {"text": b"no image", "cut": whole.getvalue()[:200], "huge": huge_png()}[kind]
-    with pytest.raises(InputError, match=r"0001_c1\.jpg: no whole image") as told:
+    data = {"text": b"not an image", "cut": whole.getvalue()[:200], "huge": huge_png()}[kind]
+    with pytest.raises(InputError, match=r"0001_c1\.jpg: corrupt or incomplete image") as error:
         picture(data, alt="0001_c1.jpg", max_side=100)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-def test_a_drawing_takes_the_colors_of_the_page() -> None:
+def test_a_drawing_has_the_colors_of_the_page() -> None:
     with style():
         figure, axes = new_figure()
         axes.plot([0, 1], [0, 1], **plot_style("line3", "6 2"))
@@ -174,7 +174,7 @@ def test_a_drawing_takes_the_colors_of_the_page() -> None:
         assert f"--{name}:" in light and f"--{name}:" in dark
 
 
-def test_many_lines_stay_apart() -> None:
+def test_many_lines_differ() -> None:
     styles = [line_style(i) for i in range(len(LINES) * len(DASHES))]
     assert len(set(styles)) == len(styles)
     assert len({color for color, _ in styles[:8]}) == len({dashes for _, dashes in styles[:8]}) == 8
@@ -188,8 +188,8 @@ def luminance(color: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_lines_stand_out_from_the_paper() -> None:
-    """At least 3:1, what WCAG 2.1 asks of graphics, on light paper and on dark."""
+def test_lines_contrast_with_the_background() -> None:
+    """At least 3:1, as WCAG 2.1 requires of graphics, on light and on dark backgrounds."""
     base = (pages.TEMPLATES / "base.html").read_text()
     for block in re.findall(r":root \{(.*?)\}", base, flags=re.DOTALL):
         colors = dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block))

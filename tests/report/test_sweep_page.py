@@ -1,4 +1,4 @@
-"""The page of a sweep says what its lines hold."""
+"""The page of a sweep shows its lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from html_page import Page
 
 from reid.errors import InputError
 from reid.report import pages
-from reid.report.sweep import SINGLE, render, write_sweep_page
+from reid.report.sweep import SINGLE_SEED, render, write_sweep_page
 from reid.sweep.table import Line
 
 ONE = Line("gem <p>", (0, 1, 2), 8, (0.615, 0.012), (0.352, 0.004), None, None, (0.0261, 0.0002), (367.4, 3.0))
@@ -30,21 +30,21 @@ def test_every_line_is_in_the_table(tmp_path: Path) -> None:
     ]
     assert page.texts["h1"] == "2 settings compared"
     assert "warning" not in page.texts
-    assert len(page.charts) == 2  # one drawing for a wide screen and one for a narrow one
+    assert len(page.charts) == 2  # One drawing for wide screens and one for narrow ones.
 
 
-def test_the_chart_is_told_in_words_best_first(tmp_path: Path) -> None:
+def test_the_chart_has_a_text_alternative_best_first(tmp_path: Path) -> None:
     page = Page(write_sweep_page(tmp_path / "a.html", lines({"mAP": (0.2, None)}, {"name": "b", "mAP": (0.4, 0.1)})))
-    words = [attrs["aria-label"] for _, attrs in page.tags if attrs.get("role") == "img"]
-    assert words == ["mAP by setting. from the highest mAP to the lowest: b 40.0 ± 10.0; gem <p> 20.0"]
+    labels = [attrs["aria-label"] for _, attrs in page.tags if attrs.get("role") == "img"]
+    assert labels == ["mAP by setting. from the highest mAP to the lowest: b 40.0 ± 10.0; gem <p> 20.0"]
 
 
-def test_a_single_seed_is_warned_of() -> None:
+def test_warning_about_a_single_seed() -> None:
     single = render(lines({"seeds": (0,), "mAP": (0.3, None), "rank1": (0.5, None)}))
-    assert SINGLE in single and "± " not in single.split("<table")[1].split("</table>")[0]
+    assert SINGLE_SEED in single and "± " not in single.split("<table")[1].split("</table>")[0]
 
 
-def test_names_are_escaped_and_dollars_are_no_formula() -> None:
+def test_names_and_dollars_are_escaped() -> None:
     page = render(lines({"name": "<b>$x_1$</b>"}))
     assert "<b>$x" not in page and "&lt;b&gt;$x_1$&lt;/b&gt;" in page
 
@@ -53,7 +53,7 @@ def test_before_the_first_run_has_ended() -> None:
     assert "No run has ended yet." in render([])
 
 
-def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"reid\[report\]"):
         render([])

@@ -1,4 +1,4 @@
-"""The training report says what the files say, whatever state a run was left in."""
+"""The training report shows the files of a run, finished or not."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from drawn_run import DrawnRun
 from html_page import Page, percent
+from synthetic_run import SyntheticRun
 
 from reid.errors import InputError
 from reid.report.pages import check_available
@@ -20,7 +20,7 @@ from reid.report.training import write_report
 
 
 def test_the_numbers_are_those_of_the_files(tmp_path: Path) -> None:
-    run = DrawnRun(tmp_path)
+    run = SyntheticRun(tmp_path)
     page = Page(write_report(run.write()))
     head, *rows = page.tables["stages"]
     assert head == ["run", "stage", "round", "epochs", "seconds", "loss", "S(W)", "rank-1", "mAP"]
@@ -59,21 +59,21 @@ def test_the_numbers_are_those_of_the_files(tmp_path: Path) -> None:
     assert "note" not in page.texts and "unread" not in page.texts
 
 
-def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
-    page = Page(write_report(DrawnRun(tmp_path).write()))
+def test_the_page_is_self_contained(tmp_path: Path) -> None:
+    page = Page(write_report(SyntheticRun(tmp_path).write()))
     assert "http://" not in page.source and "https://" not in page.source
     for tag, attributes in page.tags:
         assert tag not in ("script", "img", "link", "iframe")
         for name in ("src", "href"):
             value = attributes.get(name)
-            assert value is None or value.startswith("#"), f"{tag} asks for {value}"
-    # S(W) and the loss are drawn twice, for a wide and for a narrow screen.
+            assert value is None or value.startswith("#"), f"{tag} requests {value}"
+    # S(W) and the loss are drawn twice, for wide and for narrow screens.
     assert len(page.charts) == 8
     for chart in page.charts:
         ElementTree.fromstring(chart)
     described = [a for _, a in page.tags if a.get("role") == "img"]
     assert len(described) == 6 and all(len(a["aria-label"] or "") > 40 for a in described)
-    # What a drawing refers to is there, once in the whole page.
+    # Every id that a drawing refers to exists once in the page.
     names = [a["id"] for _, a in page.tags if a.get("id")]
     assert len(names) == len(set(names))
     assert set(re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", "".join(page.charts))) == {
@@ -82,7 +82,7 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
 
 
 def test_charts_take_the_colors_of_the_page(tmp_path: Path) -> None:
-    page = Page(write_report(DrawnRun(tmp_path).write()))
+    page = Page(write_report(SyntheticRun(tmp_path).write()))
     used = set(re.findall(r"var\(--(\w+)\)", "".join(page.charts)))
     assert used == {"ink", "grid", "rri", "control", "step0", "restraint", "relaxation"}
     light, dark = re.findall(r":root \{(.*?)\}", page.source, flags=re.DOTALL)
@@ -92,14 +92,14 @@ def test_charts_take_the_colors_of_the_page(tmp_path: Path) -> None:
 
 
 def test_long_run_stays_small_and_twice_the_same(tmp_path: Path) -> None:
-    folder = DrawnRun(tmp_path, rounds=6, size=2048).write()
+    folder = SyntheticRun(tmp_path, rounds=6, size=2048).write()
     first = write_report(folder).read_bytes()
     assert len(first) < 500_000
     assert write_report(folder).read_bytes() == first
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
-    run = DrawnRun(tmp_path, rounds=1)
+    run = SyntheticRun(tmp_path, rounds=1)
     evil = "<script>alert('1')</script>&"
     run.summary["dataset"] = evil
     run.lines[0]["command"] = evil
@@ -114,15 +114,15 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 
 def test_no_control_no_gain(tmp_path: Path) -> None:
-    page = Page(write_report(DrawnRun(tmp_path, control=False).write()))
+    page = Page(write_report(SyntheticRun(tmp_path, control=False).write()))
     assert "gain" not in page.texts and "control" not in page.texts
-    assert page.texts["note"].startswith("No control was trained, so no gain is claimed")
+    assert page.texts["note"].startswith("No control was trained, so no gain is reported")
     assert all(row[0] == "RRI" for row in page.tables["stages"][1:])
     assert "var(--control)" not in "".join(page.charts)
 
 
-def test_a_control_on_its_way_gives_no_gain(tmp_path: Path) -> None:
-    run = DrawnRun(tmp_path)
+def test_no_gain_before_the_control_has_ended(tmp_path: Path) -> None:
+    run = SyntheticRun(tmp_path)
     missing = run.rows.pop()
     run.lines = [line for line in run.lines if (line["kind"], line.get("run")) != ("final", "control")]
     run.lines.remove(next(line for line in reversed(run.lines) if line["kind"] == "stage"))
@@ -133,26 +133,26 @@ def test_a_control_on_its_way_gives_no_gain(tmp_path: Path) -> None:
     assert page.texts["ending"].endswith("The log ends with control, final Restraint, epoch 3.")
 
 
-def test_run_cut_short(tmp_path: Path) -> None:
-    """Killed in the second Restraint while writing a line, before `scores.json` knew of it."""
-    run = DrawnRun(tmp_path)
-    places = [(line["kind"], line.get("stage"), line.get("round")) for line in run.lines]
-    at = places.index(("epoch", "restraint", 2))
+def test_interrupted_run(tmp_path: Path) -> None:
+    """Killed in the second Restraint while writing a line, before `scores.json` was updated."""
+    run = SyntheticRun(tmp_path)
+    stages = [(line["kind"], line.get("stage"), line.get("round")) for line in run.lines]
+    at = stages.index(("epoch", "restraint", 2))
     run.lines = run.lines[: at + 2]
     page = Page(write_report(run.write(scores=False, cut='{"kind": "epoch", "run": "rri", "sta')))
-    unfinished = "Unfinished: RRI has not come to its end."
+    unfinished = "Unfinished: RRI has not ended."
     assert page.texts["ending"] == f"{unfinished} The log ends with RRI, Restraint 2, epoch 2."
     assert page.texts["unread"].startswith("1 line of log.jsonl could not be read")
     assert f"number {at + 3}" in page.texts["unread"]
-    assert page.texts["note"].startswith("The control follows")
+    assert page.texts["note"].startswith("The control is trained after RRI has ended")
     assert len(page.tables["stages"]) == 1 + 5  # Step 0, a round of three, decorrelate 2
     last = run.rows[4]["scores"][0]
     assert page.texts["final"] == f"{percent(last['rank1'])} / {percent(last['mAP'])}"
     assert "gain" not in page.texts
 
 
-def test_scores_behind_the_log(tmp_path: Path) -> None:
-    run = DrawnRun(tmp_path, control=False)
+def test_scores_older_than_the_log(tmp_path: Path) -> None:
+    run = SyntheticRun(tmp_path, control=False)
     run.summary |= {"rows": run.rows[:3], "final": run.rows[2]["scores"][0], "stopped": None}
     page = Page(write_report(run.write()))
     assert len(page.tables["stages"]) == 1 + len(run.rows)
@@ -160,8 +160,8 @@ def test_scores_behind_the_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lines", [0, 1, 2], ids=["no line", "start only", "one epoch"])
-def test_run_that_has_hardly_begun(tmp_path: Path, lines: int) -> None:
-    run = DrawnRun(tmp_path)
+def test_run_that_has_just_started(tmp_path: Path, lines: int) -> None:
+    run = SyntheticRun(tmp_path)
     run.lines = run.lines[:lines]
     page = Page(write_report(run.write(scores=False)))
     assert page.texts["note"] == "No stage has ended yet, so there is no score."
@@ -172,7 +172,7 @@ def test_run_that_has_hardly_begun(tmp_path: Path, lines: int) -> None:
 def test_the_control_starts_where_step0_ends(tmp_path: Path) -> None:
     from reid.report.history import read_history
 
-    history = read_history(DrawnRun(tmp_path).write())
+    history = read_history(SyntheticRun(tmp_path).write())
     epochs = [e for e in history.events if e["kind"] == "epoch"]
     step0 = [e for e in epochs if e["stage"] == "step0"]
     control = [e for e in epochs if e["run"] == "control"]
@@ -187,11 +187,11 @@ def test_the_control_starts_where_step0_ends(tmp_path: Path) -> None:
     assert history.jumps("rri")[0] == (4, 1.39, jump["train_loss_after"])
 
 
-def test_scores_stand_at_the_ends_of_the_stages(tmp_path: Path) -> None:
-    """By hand: Step 0 of 4 epochs, two rounds of 0 + 3 + 2, a final 0 + 3."""
+def test_scores_are_at_the_ends_of_the_stages(tmp_path: Path) -> None:
+    """Computed by hand: Step 0 of 4 epochs, two rounds of 0 + 3 + 2, a final 0 + 3."""
     from reid.report.history import read_history
 
-    run = DrawnRun(tmp_path)
+    run = SyntheticRun(tmp_path)
     history = read_history(run.write())
     epochs = [4, 4, 7, 9, 9, 12, 14, 14, 17]
     rri = [row["scores"][0]["mAP"] for row in run.rows if row["run"] == "rri"]
@@ -199,13 +199,13 @@ def test_scores_stand_at_the_ends_of_the_stages(tmp_path: Path) -> None:
     assert history.score_curve("rri", "mAP") == list(zip(epochs, rri, strict=True))
     assert history.score_curve("control", "mAP") == list(zip(epochs, [rri[0], *control], strict=True))
     assert max(band.end for band in history.bands()) == epochs[-1]
-    alone = read_history(DrawnRun(tmp_path / "alone", control=False).write())
+    alone = read_history(SyntheticRun(tmp_path / "alone", control=False).write())
     assert alone.score_curve("control", "mAP") == []
 
 
-def test_scores_alone_still_make_a_page(tmp_path: Path) -> None:
-    """The log is lost: no curve by epoch is left, but the stages with their scores and spectra are."""
-    folder = DrawnRun(tmp_path).write()
+def test_report_without_a_log(tmp_path: Path) -> None:
+    """Curves over epochs are missing, but the stages with their scores and spectra are shown."""
+    folder = SyntheticRun(tmp_path).write()
     (folder / "log.jsonl").unlink()
     page = Page(write_report(folder))
     assert len(page.tables["stages"]) == 1 + 17
@@ -214,29 +214,29 @@ def test_scores_alone_still_make_a_page(tmp_path: Path) -> None:
     ]
 
 
-def test_every_chart_is_told_in_words(tmp_path: Path) -> None:
-    run = DrawnRun(tmp_path)
+def test_every_chart_has_a_text_alternative(tmp_path: Path) -> None:
+    run = SyntheticRun(tmp_path)
     page = Page(write_report(run.write()))
-    told = {a["aria-label"].partition(".")[0]: a["aria-label"] for _, a in page.tags if a.get("role") == "img"}
+    labels = {a["aria-label"].partition(".")[0]: a["aria-label"] for _, a in page.tags if a.get("role") == "img"}
     for row in run.rows:
-        assert f"{row['correlation']:.3f}" in told["S(W) of the Eigenlayer"]
-        assert f"{row['train_loss']:.2f}" in told["Training loss"]
+        assert f"{row['correlation']:.3f}" in labels["S(W) of the Eigenlayer"]
+        assert f"{row['train_loss']:.2f}" in labels["Training loss"]
         for name, key in (("rank-1", "rank1"), ("mAP", "mAP")):
-            assert percent(row["scores"][0][key]) in told[name]
+            assert percent(row["scores"][0][key]) in labels[name]
 
 
-def test_bad_folders_are_told_in_one_line(tmp_path: Path) -> None:
+def test_invalid_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no run"):
         write_report(tmp_path)
-    folder = DrawnRun(tmp_path / "run", rounds=1).write()
+    folder = SyntheticRun(tmp_path / "run", rounds=1).write()
     (folder / "scores.json").write_text("[1, 2")
-    with pytest.raises(InputError, match=r"scores\.json: no scores of a run") as told:
+    with pytest.raises(InputError, match=r"scores\.json: not the scores of a run") as error:
         write_report(folder)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     assert not (folder / "report.html").exists()
 
 
-def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     check_available()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match=r"needs matplotlib: pip install 'reid\[report\]'"):
@@ -259,8 +259,8 @@ def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=str,
 )
-def test_a_line_of_other_values_is_left_out_and_counted(tmp_path: Path, kind: str, change: dict[str, object]) -> None:
-    run = DrawnRun(tmp_path, rounds=1)
+def test_an_invalid_line_is_skipped_and_counted(tmp_path: Path, kind: str, change: dict[str, object]) -> None:
+    run = SyntheticRun(tmp_path, rounds=1)
     next(line for line in run.lines if line["kind"] == kind).update(change)
     page = Page(write_report(run.write(scores=False)))
     assert page.texts["unread"].startswith("1 line of log.jsonl")
@@ -278,8 +278,8 @@ def test_a_line_of_other_values_is_left_out_and_counted(tmp_path: Path, kind: st
         ("config.yaml", "a: !!int x"),
     ],
 )
-def test_files_of_other_content_are_told(tmp_path: Path, name: str, content: str) -> None:
-    folder = DrawnRun(tmp_path, rounds=1).write()
+def test_invalid_files(tmp_path: Path, name: str, content: str) -> None:
+    folder = SyntheticRun(tmp_path, rounds=1).write()
     (folder / name).write_text(content)
     with pytest.raises(InputError, match=name):
         write_report(folder)

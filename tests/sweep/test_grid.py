@@ -1,3 +1,5 @@
+"""Grids of configuration overrides."""
+
 from __future__ import annotations
 
 import pytest
@@ -16,32 +18,32 @@ def test_a_grid_is_every_combination() -> None:
     assert parse_grids([grid]) == expected
 
 
-def test_grids_come_one_after_the_other_and_doubles_once() -> None:
+def test_grids_are_concatenated_without_duplicates() -> None:
     assert parse_grids(["A=1,2", "B=1", "A=2,3"]) == [(("A", "1"),), (("A", "2"),), (("B", "1"),), (("A", "3"),)]
     assert parse_grids([]) == [()]
 
 
-def test_commas_and_blanks_in_brackets_belong_to_the_value() -> None:
+def test_commas_and_spaces_in_brackets_belong_to_the_value() -> None:
     assert parse_grids(["STEP0.LR=[1e-3],[2e-3] STEP0.MILESTONES=[0.4, 0.8]"]) == [
-        (("STEP0.LR", rate), ("STEP0.MILESTONES", "[0.4, 0.8]")) for rate in ("[1e-3]", "[2e-3]")
+        (("STEP0.LR", lr), ("STEP0.MILESTONES", "[0.4, 0.8]")) for lr in ("[1e-3]", "[2e-3]")
     ]
 
 
 @pytest.mark.parametrize("grid", ["A", "A=", "=1", "A=1,,2", "A=1 B"])
-def test_what_is_no_grid_is_told(grid: str) -> None:
+def test_invalid_grid(grid: str) -> None:
     with pytest.raises(InputError, match="is not of the form KEY=VALUE,VALUE"):
         parse_grids([grid])
 
 
-def test_a_key_twice_is_told() -> None:
-    with pytest.raises(InputError, match="A stands there twice"):
+def test_repeated_key() -> None:
+    with pytest.raises(InputError, match="A is given twice"):
         parse_grids(["A=1 A=2"])
 
 
 @pytest.mark.parametrize(("key", "option"), [("SEED", "--seeds"), ("OUTPUT_DIR", "--output")])
-def test_what_a_sweep_sets_itself_is_no_axis(key: str, option: str) -> None:
-    """It would be overridden: two settings of two names, and the same run twice."""
-    with pytest.raises(InputError, match=f"{key} itself; vary it by {option}"):
+def test_reserved_keys(key: str, option: str) -> None:
+    """They would be overridden: two settings would have different names, but the same run."""
+    with pytest.raises(InputError, match=f"the sweep sets {key} itself; vary it by {option}"):
         parse_grids([f"{key}=1,2"])
 
 
@@ -51,6 +53,6 @@ def test_names() -> None:
     assert setting_name(()) == "default"
 
 
-def test_more_settings_than_anybody_runs() -> None:
+def test_too_many_settings() -> None:
     with pytest.raises(InputError, match="more than 10,000 settings"):
         parse_grids([" ".join(f"k{i}=a,b,c,d,e,f,g,h" for i in range(20))])

@@ -1,4 +1,4 @@
-"""Runs carried out by a program that stands in for the training."""
+"""Runs of a program that replaces the training."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if "FAIL" in sys.argv:
     sys.exit(2)
 if "SLOW" in sys.argv:
     try:
-        print("begun", flush=True)
+        print("started", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
-        (folder / "told.txt").write_text("")
+        (folder / "interrupted.txt").write_text("")
         sys.exit(130)
 """
 
@@ -52,10 +52,10 @@ def calls(one: SweepRun) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (one.folder / "calls.txt").read_text().splitlines()]
 
 
-def test_each_run_gets_its_arguments_and_failures_stop_no_other(tmp_path: Path, train: Path) -> None:
+def test_each_run_gets_its_arguments_and_failures_do_not_stop_others(tmp_path: Path, train: Path) -> None:
     runs = [run(tmp_path / "a", "KEY"), run(tmp_path / "b", "FAIL", seed=2), run(tmp_path / "c")]
     ended: dict[str, str | None] = {}
-    run_all(runs, jobs=2, ended=lambda one, mistake: ended.update({one.name: mistake}), train=train)
+    run_all(runs, jobs=2, ended=lambda one, error: ended.update({one.name: error}), train=train)
     assert ended == {"a": None, "b": "error: this one fails", "c": None}
     arguments = calls(runs[0])[0]["arguments"]
     folder = str(runs[0].folder)
@@ -63,7 +63,7 @@ def test_each_run_gets_its_arguments_and_failures_stop_no_other(tmp_path: Path, 
     assert calls(runs[0])[0]["threads"] == str(max(1, len(os.sched_getaffinity(0)) // 2))
 
 
-def test_a_run_that_was_begun_goes_on(tmp_path: Path, train: Path) -> None:
+def test_an_interrupted_run_is_resumed(tmp_path: Path, train: Path) -> None:
     one = run(tmp_path / "a")
     for _ in range(2):
         run_all([one], jobs=1, ended=lambda *_: None, train=train)
@@ -71,22 +71,22 @@ def test_a_run_that_was_begun_goes_on(tmp_path: Path, train: Path) -> None:
     assert "--resume" not in first["arguments"] and "--resume" in second["arguments"]
 
 
-def test_an_interrupt_reaches_the_trainings_and_begins_no_other(tmp_path: Path, train: Path) -> None:
+def test_an_interrupt_reaches_the_trainings_and_starts_no_other(tmp_path: Path, train: Path) -> None:
     runs = [run(tmp_path / "a", "SLOW"), run(tmp_path / "b")]
 
     def interrupt() -> None:
-        while not (runs[0].log.exists() and "begun" in runs[0].log.read_text()):
+        while not (runs[0].log.exists() and "started" in runs[0].log.read_text()):
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Background jobs of a shell ignore it.
     try:
         threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
             run_all(runs, jobs=1, ended=lambda *_: None, train=train)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert (runs[0].folder / "told.txt").exists()
+    assert (runs[0].folder / "interrupted.txt").exists()
     assert not runs[1].folder.exists()
 
 
@@ -99,7 +99,7 @@ def write(one: SweepRun, stages: list[dict[str, Any]], stopped: str | None = "ma
     one.folder.mkdir(parents=True, exist_ok=True)
     score = {"rank1": 0.5, "mAP": 0.3, "feature": "input", "normalized": False, "flip": False}
     control = {**score, "rank1": 0.4} if any(row["run"] == "control" for row in stages) else None
-    summary = {"dataset": "drawn", "rows": stages, "final": score, "control_final": control, "stopped": stopped}
+    summary = {"dataset": "synthetic", "rows": stages, "final": score, "control_final": control, "stopped": stopped}
     (one.folder / "scores.json").write_text(json.dumps(summary))
     start = {"kind": "start", "commit": "abc", "machine": {"threads": 1, "processor": "p"}}
     (one.folder / "log.jsonl").write_text(json.dumps(start) + "\n{}\n")
@@ -110,7 +110,7 @@ ROUND = [stage("rri", "decorrelate", 1), stage("rri", "restraint", 1, 3, images_
 CONTROL = [{**row, "run": "control"} for row in ROUND]
 
 
-def test_what_counts_as_finished(tmp_path: Path) -> None:
+def test_finished(tmp_path: Path) -> None:
     alone, both = run(tmp_path / "a"), run(tmp_path / "b", control=True)
     assert not alone.finished()
     write(alone, [STEP0], stopped=None)
@@ -127,7 +127,7 @@ def test_what_counts_as_finished(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"stopped": "max_rounds"}', "\x00"])
 @pytest.mark.parametrize("file", ["scores.json", "log.jsonl"])
-def test_what_is_damaged_is_named(tmp_path: Path, file: str, text: str) -> None:
+def test_damaged_files(tmp_path: Path, file: str, text: str) -> None:
     one = run(tmp_path / "a", control=True)
     write(one, [STEP0, *ROUND, *CONTROL])
     (one.folder / file).write_text(text)
@@ -136,13 +136,13 @@ def test_what_is_damaged_is_named(tmp_path: Path, file: str, text: str) -> None:
         one.row()
 
 
-def test_runs_that_would_share_a_folder_are_told_apart(tmp_path: Path) -> None:
-    rates = [
+def test_runs_that_would_share_a_folder(tmp_path: Path) -> None:
+    runs = [
         SweepRun("a LR=1", Path("a.yaml"), ((key, "1"),), 0, tmp_path / "LR=1", False)
         for key in ("STEP0.LR", "RESTRAINT.LR")
     ]
     with pytest.raises(InputError, match=r"a\.yaml STEP0\.LR=1 and a\.yaml RESTRAINT\.LR=1 would share the folder"):
-        check_apart(rates)
+        check_apart(runs)
     check_apart([run(tmp_path / "a"), run(tmp_path / "a", seed=1), run(tmp_path / "b")])
 
 

@@ -1,3 +1,5 @@
+"""Tables of a sweep."""
+
 from __future__ import annotations
 
 import json
@@ -37,7 +39,7 @@ def test_one_seed_has_no_deviation() -> None:
     assert line.mAP == (0.25, None)
 
 
-def test_a_control_counts_where_every_seed_has_one() -> None:
+def test_a_control_counts_if_every_seed_has_one() -> None:
     both = [row("a", seed, control_rank1=0.4, control_mAP=0.2 + seed / 10) for seed in (0, 1)]
     assert lines(both)[0].control_mAP == pytest.approx((0.25, math.sqrt(0.005)))
     assert lines([both[0], row("a", 1)])[0].control_mAP is None
@@ -54,7 +56,7 @@ def test_markdown() -> None:
     assert "| 40.0 / 20.0 |" in markdown(lines([row("a", control_rank1=0.4, control_mAP=0.2)]))
 
 
-def test_rows_take_the_place_of_older_ones(tmp_path: Path) -> None:
+def test_rows_replace_older_ones(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "rows.jsonl"
     assert read_rows(file) == []
     write_rows(file, [row("a"), row("b")])
@@ -68,9 +70,9 @@ def test_rows_take_the_place_of_older_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[1]\n", '{"name": "a"}\n'])
-def test_a_file_that_holds_no_rows_is_told(tmp_path: Path, text: str) -> None:
+def test_file_without_rows(tmp_path: Path, text: str) -> None:
     (tmp_path / "rows.jsonl").write_text(text)
-    with pytest.raises(InputError, match=r"rows\.jsonl: holds a line that is no row"):
+    with pytest.raises(InputError, match=r"rows\.jsonl: contains a line that is not a row"):
         read_rows(tmp_path / "rows.jsonl")
 
 
@@ -79,7 +81,7 @@ def test_a_file_that_holds_no_rows_is_told(tmp_path: Path, text: str) -> None:
     [{"name": 1}, {"seed": []}, {"mAP": "0.5"}, {"mAP": 2**70}, {"rank1": [1]}, {"mAP": float("nan")}],
     ids=str,
 )
-def test_a_row_of_other_values_is_told(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_invalid_row(tmp_path: Path, change: dict[str, Any]) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps({**row("a"), **change}) + "\n")
-    with pytest.raises(InputError, match="no row of a sweep"):
+    with pytest.raises(InputError, match="not a row of a sweep"):
         read_rows(tmp_path / "rows.jsonl")

@@ -1,4 +1,4 @@
-"""`tools/report.py` as a user calls it: one run, several runs, and folders that hold none."""
+"""`tools/report.py`: one run, several runs, and folders without a run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawn_run import DrawnRun
+from synthetic_run import SyntheticRun
 
 Tool = Callable[..., Any]
 
 
 def test_one_run_gets_its_report(tool: Tool, tmp_path: Path) -> None:
-    run = DrawnRun(tmp_path / "run").write()
+    run = SyntheticRun(tmp_path / "run").write()
     ended = tool("report", run)
     assert (ended.code, ended.out, ended.err) == (0, f"report: {run / 'report.html'}\n", "")
     assert "SVDNet on market1501" in (run / "report.html").read_text(encoding="utf-8")
@@ -22,7 +22,7 @@ def test_one_run_gets_its_report(tool: Tool, tmp_path: Path) -> None:
 
 
 def test_several_runs_are_compared(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = [DrawnRun(tmp_path / name / "run", seed=i).write() for i, name in enumerate("ab")]
+    runs = [SyntheticRun(tmp_path / name / "run", seed=i).write() for i, name in enumerate("ab")]
     monkeypatch.chdir(tmp_path)
     ended = tool("report", *runs)
     assert (ended.code, ended.out) == (0, "comparison: comparison.html\n")
@@ -33,8 +33,8 @@ def test_several_runs_are_compared(tool: Tool, tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "named.html").read_text(encoding="utf-8") == page
 
 
-def test_a_folder_without_a_run_ends_with_one_line(tool: Tool, tmp_path: Path) -> None:
-    run = DrawnRun(tmp_path / "run").write()
+def test_a_folder_without_a_run(tool: Tool, tmp_path: Path) -> None:
+    run = SyntheticRun(tmp_path / "run").write()
     for arguments in ([tmp_path / "none"], [run, tmp_path / "none"]):
         ended = tool("report", *arguments, "--output", tmp_path / "page.html")
         assert ended.code == 2 and ended.out == ""

@@ -1,4 +1,4 @@
-"""`tools/sweep.py` from a grid to its table, with trainings of a second."""
+"""`tools/sweep.py` from a grid to its table, with trainings of one second."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_grid_ends_in_a_table_and_is_not_repeated(tool: Tool, tmp_path: Path, config: Path) -> None:
+def test_a_grid_gives_a_table_and_is_not_repeated(tool: Tool, tmp_path: Path, config: Path) -> None:
     output, rows = tmp_path / "out", tmp_path / "rows.jsonl"
     grid = "MODEL.POOLING.NAME=average,max"
     arguments = ["sweep", "--config-file", config, "--grid", grid, "--output", output, "--jobs", 2]
     first = tool(*arguments, "--rows", rows)
     assert first.code == 0, first.err
-    assert "2 runs, 0 of them finished before" in first.out
+    assert "2 runs, 0 of them already finished" in first.out
     written = [json.loads(line) for line in rows.read_text().splitlines()]
     assert [row["setting"] for row in written] == [{"MODEL.POOLING.NAME": name} for name in ("average", "max")]
     for row in written:
@@ -46,14 +46,14 @@ def test_a_grid_ends_in_a_table_and_is_not_repeated(tool: Tool, tmp_path: Path, 
     assert (output / "sweep.html").exists()
     before = {path: path.stat().st_mtime_ns for path in output.rglob("scores.json")}
     again = tool(*arguments)
-    assert again.code == 0 and "2 runs, 2 of them finished before" in again.out
+    assert again.code == 0 and "2 runs, 2 of them already finished" in again.out
     assert {path: path.stat().st_mtime_ns for path in output.rglob("scores.json")} == before
     config.write_text(config.read_text().replace("EPOCHS: 1", "EPOCHS: 2"))
     changed = tool(*arguments)
     assert changed.code == 2 and "STEP0.EPOCHS was 1, is 2" in changed.err
 
 
-def test_mistakes_are_told_before_anything_trains(tool: Tool, tmp_path: Path, config: Path) -> None:
+def test_errors_are_reported_before_anything_is_trained(tool: Tool, tmp_path: Path, config: Path) -> None:
     output = tmp_path / "out"
     for extra, message in (
         (["--grid", "MODEL.POOLING.NAME=average,gemm"], "MODEL.POOLING.NAME 'gemm' must be one of"),
@@ -61,15 +61,15 @@ def test_mistakes_are_told_before_anything_trains(tool: Tool, tmp_path: Path, co
         (["--seeds", 0], "--seeds and --jobs must be 1 or more"),
         (["--grid", "SEED=1,2"], "vary it by --seeds"),
         (["--grid", "STEP0.LR=0.1", "--grid", "RESTRAINT.LR=0.1"], "would share the folder"),
-        (["--rows", config], "holds a line that is no row of a sweep"),
+        (["--rows", config], "contains a line that is not a row of a sweep"),
     ):
         ended = tool("sweep", "--config-file", config, "--output", output, *extra)
         assert ended.code == 2 and message in ended.err and ended.err.count("\n") == 1
     assert not output.exists()
 
 
-def test_a_failure_is_told_and_the_others_are_kept(tool: Tool, tmp_path: Path, config: Path) -> None:
-    # 600 identities a batch are more than there are: only the training can know.
+def test_a_failure_is_reported_and_the_others_are_kept(tool: Tool, tmp_path: Path, config: Path) -> None:
+    # 600 identities per batch are more than there are, which is found out during training.
     grid = "SAMPLER.NAME=identity SAMPLER.INSTANCES=2 SOLVER.BATCH_SIZE=16,1200"
     ended = tool("sweep", "--config-file", config, "--grid", grid, "--output", tmp_path / "out")
     assert ended.code == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -12,9 +12,7 @@ from reid.inference.export.formats import METADATA_FILE, OPSET
 from reid.inference.export.interface import IMAGENET_MEAN, IMAGENET_STD
 from reid.inference.export.metadata import UNKNOWN, ModelMetadata
 from reid.inference.export.scores import METRICS, MeasuredScores
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from reid.report.pages import template_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 LABELS = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP", "mINP": "mINP"}
@@ -45,9 +43,11 @@ def render_card(
     front = yaml.safe_dump(
         _front_matter(path.stem, metadata, measured, format=format), sort_keys=False, allow_unicode=True, width=120
     )
+    # Markdown, not HTML: values from users are one line each, which `_plain` escapes.
+    environment = template_environment(TEMPLATES, autoescape=False, keep_trailing_newline=True)
+    environment.filters["plain"] = _plain
     return (
-        _environment()
-        .get_template("model_card.md")
+        environment.get_template("model_card.md")
         .render(
             front=front,
             file=path.name,
@@ -103,21 +103,6 @@ def _front_matter(
             }
         ]
     return front
-
-
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(  # Markdown, not HTML: what users say is one line, and shown as text
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"percent": lambda fraction: f"{100 * fraction:.1f}", "plain": _plain}
-    return environment
 
 
 def _plain(text: str) -> str:

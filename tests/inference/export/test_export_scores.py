@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from drawn_run import DrawnRun
+from synthetic_run import SyntheticRun
 
 from reid.errors import InputError
 from reid.inference.export.metadata import ModelMetadata
@@ -15,14 +15,14 @@ from reid.inference.export.scores import find_scores, read_scores
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> DrawnRun:
-    drawn = DrawnRun(tmp_path / "run", rounds=2)
+def run(tmp_path: Path) -> SyntheticRun:
+    drawn = SyntheticRun(tmp_path / "run", rounds=2)
     drawn.write()
     (tmp_path / "run" / "checkpoints").mkdir()
     return drawn
 
 
-def row_of(run: DrawnRun, name: str, stage: str, round: int) -> dict[str, object]:
+def row_of(run: SyntheticRun, name: str, stage: str, round: int) -> dict[str, object]:
     (row,) = [r for r in run.rows if (r["run"], r["stage"], r["round"]) == (name, stage, round)]
     return row
 
@@ -38,7 +38,7 @@ def row_of(run: DrawnRun, name: str, stage: str, round: int) -> dict[str, object
         ("control_last", ("control", "restraint", 3)),
     ],
 )
-def test_the_row_of_the_checkpoint(run: DrawnRun, name: str, row: tuple[str, str, int]) -> None:
+def test_the_row_of_the_checkpoint(run: SyntheticRun, name: str, row: tuple[str, str, int]) -> None:
     wanted = row_of(run, *row)
     checkpoint = run.folder / "checkpoints" / f"{name}.pth"
     found = find_scores(checkpoint, float(str(wanted["correlation"])))
@@ -47,7 +47,7 @@ def test_the_row_of_the_checkpoint(run: DrawnRun, name: str, row: tuple[str, str
     assert find_scores(checkpoint, 0.999 * float(str(wanted["correlation"]))) is None
 
 
-def test_a_run_that_goes_on_is_ahead_of_its_rows(run: DrawnRun) -> None:
+def test_a_run_that_goes_on_is_ahead_of_its_rows(run: SyntheticRun) -> None:
     scores = run.folder / "scores.json"
     content = json.loads(scores.read_text())
     last = run.folder / "checkpoints" / "rri_last.pth"
@@ -82,7 +82,7 @@ def test_an_evaluation_is_taken_where_it_can_only_be_this_ones(tmp_path: Path) -
         read_scores(evaluation)
 
 
-def test_scores_for_an_interface(run: DrawnRun, make_metadata: Callable[..., ModelMetadata]) -> None:
+def test_scores_for_an_interface(run: SyntheticRun, make_metadata: Callable[..., ModelMetadata]) -> None:
     wanted = row_of(run, "rri", "restraint", 3)
     found = find_scores(run.folder / "checkpoints" / "rri_last.pth", wanted["correlation"])  # type: ignore[arg-type]
     assert found is not None

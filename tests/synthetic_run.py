@@ -1,4 +1,4 @@
-"""A run folder drawn for tests: `config.yaml`, `log.jsonl` and `scores.json` as a training writes them."""
+"""A synthetic run folder for tests: `config.yaml`, `log.jsonl` and `scores.json` in the format of a training."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ TEST:
 EPOCHS = {"step0": 4, "decorrelate": 0, "restraint": 3, "relaxation": 2}
 
 
-class DrawnRun:
-    """A run folder with numbers of its own for every stage. config: what is written below the configuration."""
+class SyntheticRun:
+    """A run folder with random numbers for every stage. config: text appended to the configuration."""
 
     def __init__(
         self,
@@ -56,12 +56,14 @@ class DrawnRun:
             last = self.rows[-1]
             last["scores"] = [*last["scores"], *self._scores(flip=True)]
             self.lines.append({"kind": "final", "run": run, "scores": last["scores"]})
-        chosen = {run: next(r for r in reversed(self.rows) if r["run"] == run) for run in {r["run"] for r in self.rows}}
+        last_rows = {
+            run: next(r for r in reversed(self.rows) if r["run"] == run) for run in {r["run"] for r in self.rows}
+        }
         self.summary: dict[str, Any] = {
             "dataset": dataset,
             "rows": self.rows,
-            "final": chosen["rri"]["scores"][0],
-            "control_final": chosen["control"]["scores"][0] if control else None,
+            "final": last_rows["rri"]["scores"][0],
+            "control_final": last_rows["control"]["scores"][0] if control else None,
             "rounds": rounds,
             "stopped": "converged",
         }
@@ -78,8 +80,8 @@ class DrawnRun:
     def _stage(self, run: str, stage: str, round: int) -> None:
         for epoch in range(1, EPOCHS[stage] + 1):
             loss, correlation = self.random.uniform(1, 6), self.random.uniform(0.02, 1)
-            place = {"run": run, "stage": stage, "round": round, "epoch": epoch}
-            self.lines.append({"kind": "epoch", **place, "loss": loss, "correlation": correlation, "lr": 0.1})
+            position = {"run": run, "stage": stage, "round": round, "epoch": epoch}
+            self.lines.append({"kind": "epoch", **position, "loss": loss, "correlation": correlation, "lr": 0.1})
         row = {"run": run, "stage": stage, "round": round, "epochs": EPOCHS[stage]}
         row |= {"seconds": float(self.random.uniform(1, 900)), "train_loss": float(self.random.uniform(1, 6))}
         row |= {"correlation": float(self.random.uniform(0.02, 1)), "scores": self._scores(flip=False)}
@@ -92,7 +94,7 @@ class DrawnRun:
         self.rows.append(row)
 
     def write(self, *, scores: bool = True, cut: str = "") -> Path:
-        """cut: what a crash left of the line that it was writing."""
+        """Write the files. cut: an incomplete line at the end of the log, as after a crash."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.config)
         (self.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.lines) + cut)
