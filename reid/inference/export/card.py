@@ -46,24 +46,21 @@ def render_card(
     # Markdown, not HTML: values from users are one line each, which `_plain` escapes.
     environment = template_environment(TEMPLATES, autoescape=False, keep_trailing_newline=True)
     environment.filters["plain"] = _plain
-    return (
-        environment.get_template("model_card.md")
-        .render(
-            front=front,
-            file=path.name,
-            metadata=metadata,
-            interface=metadata.interface,
-            measured=measured,
-            own_score=measured.for_interface(metadata.interface) if measured else None,
-            labels={metric: LABELS[metric] for metric in METRICS},
-            format=format,
-            verification=verification,
-            version=__version__,
-            opset=OPSET,
-            metadata_file=METADATA_FILE,
-            imagenet={"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},
-            synthetic=set(metadata.trained_on) == {SYNTHETIC},
-        )
+    return environment.get_template("model_card.md").render(
+        front=front,
+        file=path.name,
+        metadata=metadata,
+        interface=metadata.interface,
+        measured=measured,
+        own_score=measured.for_interface(metadata.interface) if measured else None,
+        labels={metric: LABELS[metric] for metric in METRICS},
+        format=format,
+        verification=verification,
+        version=__version__,
+        opset=OPSET,
+        metadata_file=METADATA_FILE,
+        imagenet={"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},
+        synthetic=set(metadata.trained_on) == {SYNTHETIC},
     )
 
 
