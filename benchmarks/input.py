@@ -45,9 +45,9 @@ from reid.data.loading.loaders import TrainLoader  # noqa: E402
 from reid.data.synthetic.layout import plan_images  # noqa: E402
 from reid.data.synthetic.rendering import Renderer  # noqa: E402
 from reid.errors import InputError, run_command  # noqa: E402
+from reid.records import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
 
 SIZE, BATCH = (256, 128), 64
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TRANSFORMS = ("torchreid/data/transforms.py", "torchreid/reid/data/transforms.py")
 
 
@@ -97,7 +97,9 @@ def jpegs(given: Path | None, count: int, folder: Path) -> list[str]:
 def loader(images: Images, device: torch.device | str = "cpu") -> TrainLoader:
     """The recipe that both are measured with."""
     labels = np.arange(len(images), dtype=np.int64)
-    return TrainLoader(images, labels, BATCH, Augmentation(MEAN, STD, flip=0.5, pad=10, erasing=0.5), device)
+    return TrainLoader(
+        images, labels, BATCH, Augmentation(IMAGENET_MEAN, IMAGENET_STD, flip=0.5, pad=10, erasing=0.5), device
+    )
 
 
 def _epoch(ours: TrainLoader) -> Callable[[], None]:
@@ -148,7 +150,9 @@ def rival(clone: Path, files: list[str]) -> Callable[[], None]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with contextlib.redirect_stdout(io.StringIO()):
-        transform, _ = module.build_transforms(*SIZE, ["random_flip", "random_crop", "random_erase"], MEAN, STD)
+        transform, _ = module.build_transforms(
+            *SIZE, ["random_flip", "random_crop", "random_erase"], IMAGENET_MEAN, IMAGENET_STD
+        )
     batches = torch.utils.data.DataLoader(
         Files(files, transform), BATCH, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True
     )
@@ -177,14 +181,14 @@ def steps(files: list[str], decoded: np.ndarray) -> None:
     batch = torch.from_numpy(np.array(decoded))
     table = random_numbers.random_table(0, range(BATCH), [0] * BATCH)
     corners = (table[:, random_numbers.CROP] * 21).astype(np.int64)
-    values, rectangles = normalize(batch, MEAN, STD), erasing_boxes(table, SIZE, 0.5)
+    values, rectangles = normalize(batch, IMAGENET_MEAN, IMAGENET_STD), erasing_boxes(table, SIZE, 0.5)
     parts: dict[str, Callable[[], object]] = {
         "opening and decoding": lambda: [decode_image(file, (128, 64)) for file in files],
         "the same, and resizing to 256 x 128": lambda: [decode_image(file, SIZE) for file in files],
         "picking from the cache": lambda: decoded[np.arange(BATCH)],
         "drawing the random numbers": lambda: random_numbers.random_table(0, range(BATCH), [0] * BATCH),
         "flip and pad-crop": lambda: flip_and_crop(batch, table[:, random_numbers.FLIP] < 0.5, corners, 10),
-        "normalising": lambda: normalize(batch, MEAN, STD),
+        "normalising": lambda: normalize(batch, IMAGENET_MEAN, IMAGENET_STD),
         "choosing what is erased": lambda: erasing_boxes(table, SIZE, 0.5),
         "erasing": lambda: erase(values, rectangles),
         "color jitter without hue": lambda: jitter_colors(batch, Jitter(0.2, 0.2, 0.2), table),

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from input import BATCH, MEAN, STD, jpegs
+from input import BATCH, jpegs
 from measuring import in_turns, median_ratio
 
 from reid.data.augmentation.augment import Augmentation
@@ -32,7 +32,13 @@ from reid.data.images.cache import decode_images
 from reid.data.loading.loaders import TrainLoader
 from reid.errors import InputError, run_command
 from reid.losses.objective import LossWeights, Objective
-from reid.model.network import build_network
+from reid.model.backbones import build_backbone
+from reid.model.classifiers import build_classifier
+from reid.model.eigenlayer import build_eigenlayer
+from reid.model.necks import build_neck
+from reid.model.network import ReidNetwork
+from reid.model.pooling import build_pooling
+from reid.records import IMAGENET_MEAN, IMAGENET_STD
 from reid.training.epoch import Watch, train_epoch
 from reid.training.optimizer import Solver, make_optimizer, set_training_mode
 
@@ -80,10 +86,15 @@ def ours(files: list[str], size: tuple[int, int], cache: Path, waited: list[floa
         decode_images(files, size=size, cache=cache),
         np.array(classes(files), dtype=np.int64),
         BATCH,
-        Augmentation(MEAN, STD, flip=0.5, pad=5, erasing=0.5),
+        Augmentation(IMAGENET_MEAN, IMAGENET_STD, flip=0.5, pad=5, erasing=0.5),
         device="cpu",
     )
-    model = build_network("osnet_x0_25", num_classes=CLASSES)
+    backbone = build_backbone("osnet_x0_25")
+    pooling = build_pooling("average", backbone)
+    neck = build_neck("osnet_x0_25", pooling.width(backbone.out_channels))
+    eigenlayer = build_eigenlayer(neck.out_features)
+    classifier = build_classifier("linear", eigenlayer.out_features, CLASSES)
+    model = ReidNetwork(backbone, pooling, neck, eigenlayer, classifier)
     objective = Objective(LossWeights(label_smoothing=0.1), classes=CLASSES)
     optimizer = make_optimizer(model, Solver(optimizer="adam", amsgrad=True), RATE)
     set_training_mode(model, "running")

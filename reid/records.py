@@ -12,6 +12,8 @@ import numpy as np
 
 from reid.errors import InputError
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]
+
 JUNK = -1
 DISTRACTOR = 0
 

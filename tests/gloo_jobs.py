@@ -27,7 +27,7 @@ from reid.evaluation.features import extract_together
 from reid.losses.objective import LossWeights, Objective
 from reid.model.eigenlayer import Eigenlayer
 from reid.model.network import ReidNetwork
-from reid.model.parametrization import parametrize_eigenlayer
+from reid.model.parametrization import parametrize_weight
 from reid.model.pooling import POOLINGS
 from reid.svdnet import rri
 from reid.training.optimizer import Solver
@@ -59,7 +59,7 @@ STAGE = Schedule(epochs=2, lr=(0.05,), schedule="cosine")
 def network(parametrization: str = "none", dropout: float = 0.0) -> ReidNetwork:
     torch.manual_seed(0)
     eigenlayer = Eigenlayer(12, 6, init_std=0.3)
-    parametrize_eigenlayer(eigenlayer, parametrization)
+    parametrize_weight(eigenlayer, parametrization)
     return ReidNetwork(SmallTrunk(), POOLINGS["average"](12), nn.Identity(), eigenlayer, nn.Linear(6, CLASSES), dropout)
 
 

@@ -28,9 +28,10 @@ def main() -> None:
         raise InputError(f"{target}: there already; nothing is overwritten, so give another path")
     content, found = convert_checkpoint(arguments.source, family=arguments.family, overrides=arguments.overrides)
     (save_safetensors if target.suffix == ".safetensors" else save_checkpoint)(target, content)
-    height, width = found.size
+    given = found.recognized
+    height, width = given.size
     print(f"{arguments.source}: {found.architecture} of {found.family}, {found.num_classes} classes")
-    print(f"preprocessing: RGB, {height} x {width} {found.resize}, mean {found.mean}, std {found.std} of [0, 1]")
+    print(f"preprocessing: RGB, {height} x {width} {given.resize}, mean {given.mean}, std {given.std} of [0, 1]")
     print(f"feature compared: the Eigenlayer's {found.feature}")
     for difference in found.differences:
         print(f"- {difference}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from reid.config.checks import rate_factor
@@ -36,8 +36,12 @@ from reid.errors import InputError
 from reid.io.checkpoint import load_checkpoint, load_state_dict
 from reid.io.json_yaml import flatten
 from reid.losses.objective import LossWeights, Objective
-from reid.model.network import ReidNetwork, build_network
-from reid.model.pooling import OPTIONS
+from reid.model.backbones import build_backbone
+from reid.model.classifiers import build_classifier
+from reid.model.eigenlayer import Eigenlayer, build_eigenlayer, last_layer_vector_count
+from reid.model.necks import BNNeck, build_neck
+from reid.model.network import ReidNetwork, is_whole_network, load_before_eigenlayer
+from reid.model.pooling import build_pooling, pooling_options
 from reid.model.precision import autocast_dtype
 from reid.model.pretrained import load_pretrained
 from reid.records import ImageRecord, Split
@@ -210,38 +214,67 @@ def pretrained(config: CfgNode) -> dict[str, Tensor] | None:
 
 
 def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | None = None) -> ReidNetwork:
-    """The network, on the CPU. weights: what `pretrained` gave, None for a network from scratch."""
-    eigenlayer = config.MODEL.EIGENLAYER
-    return build_network(
-        config.MODEL.BACKBONE,
-        num_classes=num_classes,
-        weights=weights,
-        last_stride=config.MODEL.LAST_STRIDE or None,
-        pooling=config.MODEL.POOLING.NAME,
-        pooling_options=_pooling_options(config.MODEL.POOLING),
-        norm=config.MODEL.NORM.NAME,
-        norm_groups=config.MODEL.NORM.GROUPS,
-        stem=config.MODEL.STEM,
-        bnneck=config.MODEL.NECK == "bnneck",
-        fc_neck=config.MODEL.NECK == "fc512",
-        eigenlayer_dim=eigenlayer.DIM,
-        eigenlayer_bias=eigenlayer.BIAS,
-        eigenlayer_relu=eigenlayer.RELU,
-        eigenlayer_last=eigenlayer.LAST,
-        eigenlayer_parametrization=eigenlayer.PARAMETRIZATION,
-        eigenlayer_map=eigenlayer.ORTHOGONAL_MAP,
-        init_std=eigenlayer.INIT_STD,
-        dropout=config.MODEL.DROPOUT,
-        classifier=config.MODEL.CLASSIFIER.NAME,
-        classifier_scale=config.MODEL.CLASSIFIER.SCALE,
-        classifier_margin=config.MODEL.CLASSIFIER.MARGIN,
-        source=config.MODEL.WEIGHTS,
+    """Compose the network from the section MODEL.
+
+    Args:
+        config: the configuration.
+        num_classes: number of training identities.
+        weights: state dict returned by `pretrained`, or None for a network from scratch. Of a whole network, everything
+            before the Eigenlayer is loaded.
+
+    Returns:
+        The network, on the CPU.
+
+    Raises:
+        InputError: if parts do not fit each other or the weights do not fit.
+    """
+    model = config.MODEL
+    published = None if is_whole_network(weights) else weights
+    backbone = build_backbone(
+        model.BACKBONE,
+        weights=published,
+        last_stride=model.LAST_STRIDE or None,
+        stem=model.STEM,
+        norm=model.NORM.NAME,
+        norm_groups=model.NORM.GROUPS,
+        source=model.WEIGHTS,
+    )
+    pooling = build_pooling(model.POOLING.NAME, backbone, **_pooling_options(model.POOLING))
+    pooled = pooling.width(backbone.out_channels)
+    neck = build_neck(model.BACKBONE, pooled, fc512=model.NECK == "fc512", weights=published, source=model.WEIGHTS)
+    eigenlayer = _eigenlayer(model.EIGENLAYER, neck.out_features, num_classes)
+    classifier = None if model.EIGENLAYER.LAST else _classifier(model.CLASSIFIER, eigenlayer, num_classes)
+    bnneck = BNNeck(neck.out_features) if model.NECK == "bnneck" else None
+    composed = ReidNetwork(backbone, pooling, neck, eigenlayer, classifier, model.DROPOUT, bnneck)
+    if model.NORM.NAME == "sync_batch":
+        nn.SyncBatchNorm.convert_sync_batchnorm(composed)
+    if weights is not None and published is None:
+        load_before_eigenlayer(composed, weights, source=model.WEIGHTS)
+    return composed
+
+
+def _eigenlayer(settings: CfgNode, d_in: int, num_classes: int) -> Eigenlayer:
+    k = last_layer_vector_count(d_in, settings.DIM, num_classes) if settings.LAST else settings.DIM
+    return build_eigenlayer(
+        d_in,
+        k,
+        bias=settings.BIAS,
+        relu=settings.RELU,
+        init_std=settings.INIT_STD,
+        parametrization=settings.PARAMETRIZATION,
+        orthogonal_map=settings.ORTHOGONAL_MAP,
+    )
+
+
+def _classifier(settings: CfgNode, eigenlayer: Eigenlayer, num_classes: int) -> nn.Linear:
+    return build_classifier(
+        settings.NAME, eigenlayer.out_features, num_classes, scale=settings.SCALE, margin=settings.MARGIN
     )
 
 
 def _pooling_options(pooling: CfgNode) -> dict[str, Any]:
-    """What the pooling of this name takes; the keys of the others are left unread."""
-    return {option: pooling[option.upper()] for option in OPTIONS.get(pooling.NAME, ())}
+    """The keys of MODEL.POOLING that the chosen pooling has; the others are ignored."""
+    return {option: pooling[option.upper()] for option in pooling_options(pooling.NAME)}
 
 
 def load_network(path: Path) -> tuple[ReidNetwork, CfgNode]:
@@ -267,7 +300,7 @@ def _check_size(config: CfgNode, content: Mapping[str, Any], source: str) -> Non
     """Raise InputError for a checkpoint whose configuration claims a far larger network, before memory is taken."""
     bare = config.clone()
     bare.defrost()
-    # Which needs numbers to be set up, and takes as many.
+    # Setting up a parametrization reads the weight's values, and it has as many parameters as the plain weight.
     bare.MODEL.EIGENLAYER.PARAMETRIZATION = "none"
     held = sum(tensor.numel() for tensor in content["model"].values())
     try:

@@ -10,7 +10,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from reid.config.keys import KEYS, STAGES, Key
-from reid.model import INPUT_SIZES
+from reid.model.backbones import INPUT_SIZES
 
 
 def find_errors(config: CfgNode) -> Iterator[str]:

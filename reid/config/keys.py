@@ -15,14 +15,15 @@ from reid.data.images.decode import FILTERS
 from reid.data.synthetic.layout import FOLDERS, SIZES
 from reid.decorrelation import ORDERS, VARIANTS
 from reid.losses.orthogonality import PENALTIES
-from reid.model import BACKBONES
+from reid.model.backbones import BACKBONES
 from reid.model.backbones.resnet import STEMS
-from reid.model.network import CLASSIFIERS
+from reid.model.classifiers import CLASSIFIERS
 from reid.model.normalization import NORMS
-from reid.model.parametrization import MAPS, PARAMETRIZATIONS
+from reid.model.parametrization import ORTHOGONAL_MAPS, PARAMETRIZATIONS
 from reid.model.pooling import POOLINGS
 from reid.model.pooling.kmeans import INITS
 from reid.model.precision import PRECISIONS
+from reid.records import IMAGENET_MEAN, IMAGENET_STD
 
 Value = bool | int | float | str | tuple[float, ...] | tuple[str, ...]
 
@@ -173,7 +174,9 @@ _MODEL = {
         PARAMETRIZATIONS,
         structural=False,
     ),
-    "MODEL.EIGENLAYER.ORTHOGONAL_MAP": Key("matrix_exp", "Map of the parametrization.", MAPS, structural=False),
+    "MODEL.EIGENLAYER.ORTHOGONAL_MAP": Key(
+        "matrix_exp", "Map of the parametrization.", ORTHOGONAL_MAPS, structural=False
+    ),
 }
 
 _INPUT = {
@@ -208,8 +211,8 @@ _INPUT = {
     "INPUT.CORRUPT": Key(
         "error", "A training image that cannot be read: stop, or skip and count it.", ("error", "skip")
     ),
-    "INPUT.MEAN": Key((0.485, 0.456, 0.406), "Mean of the RGB channels in [0, 1]."),
-    "INPUT.STD": Key((0.229, 0.224, 0.225), "Standard deviation of the RGB channels in [0, 1]."),
+    "INPUT.MEAN": Key(IMAGENET_MEAN, "Mean of the RGB channels in [0, 1]."),
+    "INPUT.STD": Key(IMAGENET_STD, "Standard deviation of the RGB channels in [0, 1]."),
 }
 
 _DATASETS = {

@@ -14,22 +14,11 @@ from reid.io.checkpoint import FORMAT, ForeignCheckpoint, load_checkpoint, load_
 from reid.io.state_dicts import read_state_dict
 from reid.model.foreign import Converted, convert
 
-# Arguments of `build_network` and the keys that give them.
-_KEYS = {
-    "backbone": "MODEL.BACKBONE",
-    "norm": "MODEL.NORM.NAME",
-    "pooling": "MODEL.POOLING.NAME",
-    "last_stride": "MODEL.LAST_STRIDE",
-    "stem": "MODEL.STEM",
-    "eigenlayer_dim": "MODEL.EIGENLAYER.DIM",
-    "eigenlayer_bias": "MODEL.EIGENLAYER.BIAS",
-}
 # Where things lay on the machine that trained.
 _NO_PLACES = [
     *("OUTPUT_DIR", "runs/packed", "MODEL.WEIGHTS", "none"),
     *("DATASETS.ROOT", "", "DATASETS.FOLDER_ROOT", "", "DATASETS.CACHE", ""),
 ]
-_NECKS = {"bnneck": "bnneck", "fc_neck": "fc512"}
 
 
 def load_any(path: Path) -> dict[str, Any]:
@@ -83,13 +72,21 @@ def packed(content: Mapping[str, Any], *, classifier: bool = True, source: str) 
 
 def _keys_of(found: Converted) -> dict[str, Any]:
     """The configuration of a converted network, as dotted keys."""
+    recognized = found.recognized
+    body, head = recognized.body, recognized.head
     return {
-        **{key: found.options[option] for option, key in _KEYS.items() if option in found.options},
-        "MODEL.NECK": next((neck for option, neck in _NECKS.items() if found.options.get(option)), "none"),
+        "MODEL.BACKBONE": body.backbone,
+        "MODEL.NORM.NAME": body.norm,
+        "MODEL.POOLING.NAME": body.pooling,
+        "MODEL.LAST_STRIDE": body.last_stride or 0,
+        "MODEL.STEM": body.stem,
+        "MODEL.NECK": "bnneck" if head.bnneck else "fc512" if body.fc512 else "none",
+        "MODEL.EIGENLAYER.DIM": head.width,
+        "MODEL.EIGENLAYER.BIAS": head.bias,
         "MODEL.WEIGHTS": "none",
-        "INPUT.SIZE": list(found.size),
-        "INPUT.RESIZE": found.resize,
-        "INPUT.MEAN": list(found.mean),
-        "INPUT.STD": list(found.std),
-        "TEST.FEATURE": found.feature,
+        "INPUT.SIZE": list(recognized.size),
+        "INPUT.RESIZE": recognized.resize,
+        "INPUT.MEAN": list(recognized.mean),
+        "INPUT.STD": list(recognized.std),
+        "TEST.FEATURE": head.feature,
     }

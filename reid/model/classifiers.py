@@ -1,4 +1,4 @@
-"""Classifiers that train with a margin on the cosine of the true identity: ArcFace and CosFace."""
+"""Classifiers over identities: linear, cosine, and the margins ArcFace and CosFace."""
 
 from __future__ import annotations
 
@@ -10,49 +10,131 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid.errors import InputError
+from reid.errors import InputError, unknown_name
 
-MARGINS = ("arcface", "cosface")
-DEFAULT = {"arcface": 0.5, "cosface": 0.35}  # of the papers: radians, and a difference of cosines
-EDGE = 1e-6  # the slope of an angle is infinite where its cosine is 1
+MARGINS = {"arcface": 0.5, "cosface": 0.35}  # the papers' margins: radians, and a difference of cosines
+CLASSIFIERS = ("linear", "cosine", *MARGINS)
+_EPS = 1e-6  # distance kept from a cosine of 1, where the slope of the angle is infinite
+
+
+class CosineLinear(nn.Linear):
+    """Scaled cosines, scale · w·x / (‖w‖ ‖x‖): (B, in_features) -> (B, out_features), each in [-scale, scale].
+
+    Luo et al., "Cosine Normalization: Using Cosine Similarity Instead of Dot Product in Neural Networks", 2017. The
+    scale is one learnable number, since a softmax over bare cosines cannot come near 1. A zero vector gives 0.
+
+    Args:
+        in_features: input width.
+        out_features: number of identities.
+        scale: initial scale.
+    """
+
+    def __init__(self, in_features: int, out_features: int, scale: float = 16.0) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+        # One step rotates a short vector by a large angle, so the initial lengths are about 1.
+        nn.init.normal_(self.weight, std=in_features**-0.5)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Compute the logits.
+
+        Args:
+            features: (B, in_features) float32.
+
+        Returns:
+            (B, out_features) float32.
+        """
+        unit, directions = functional.normalize(features, dim=1), functional.normalize(self.weight, dim=1)
+        return self.scale * functional.linear(unit, directions)
 
 
 class MarginLinear(nn.Linear):
-    """scale · cos θ to every identity, (B, in_features) -> (B, out_features); with labels, the true one's made harder.
+    """Scaled cosines with a margin for the true identity, (B, in_features) -> (B, out_features).
 
-    name: "arcface", cos(θ + margin) in radians (Deng et al. 2019), or "cosface", cos θ - margin (Wang et al. 2018), as
-    pytorch-metric-learning computes them. scale is fixed. Without labels, in evaluation, there is no margin. Raises
-    InputError where the library is missing.
+    The logits are scale · cos θ. In training the true identity's is scale · cos(θ + margin) for "arcface" (Deng et al.
+    2019) or scale · (cos θ - margin) for "cosface" (Wang et al. 2018), as pytorch-metric-learning computes them.
+
+    Args:
+        in_features: input width.
+        out_features: number of identities.
+        name: "arcface" or "cosface".
+        scale: fixed scale of the cosines.
+        margin: in radians for "arcface", a difference of cosines for "cosface".
+
+    Raises:
+        InputError: if pytorch-metric-learning is not installed.
     """
 
     def __init__(self, in_features: int, out_features: int, name: str, scale: float, margin: float) -> None:
         super().__init__(in_features, out_features, bias=False)
         self.name, self.scale, self.margin = name, scale, margin
         nn.init.normal_(self.weight, std=in_features**-0.5)
-        self._harder = _harder(name, margin)
+        self._apply_margin = _margin_function(name, margin)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Compute the logits.
+
+        Args:
+            features: (B, in_features) float32.
+            labels: (B,) int64, the true identities; None, as in evaluation, applies no margin.
+
+        Returns:
+            (B, out_features) float32.
+        """
         unit, directions = functional.normalize(features, dim=1), functional.normalize(self.weight, dim=1)
         cosines = functional.linear(unit, directions)
         if labels is not None:
-            true = cosines.gather(1, labels[:, None]).clamp(-1 + EDGE, 1 - EDGE)
-            cosines = cosines.scatter(1, labels[:, None], self._harder(true))
+            true = cosines.gather(1, labels[:, None]).clamp(-1 + _EPS, 1 - _EPS)
+            cosines = cosines.scatter(1, labels[:, None], self._apply_margin(true))
         return self.scale * cosines
 
     def extra_repr(self) -> str:
+        """Describe the layer.
+
+        Returns:
+            The settings shown by `repr`.
+        """
         return f"{super().extra_repr()}, {self.name}, scale={self.scale}, margin={self.margin}"
 
 
-def _harder(name: str, margin: float) -> Callable[[Tensor], Tensor]:
+def build_classifier(name: str, d_in: int, num_classes: int, *, scale: float = 16.0, margin: float = 0.0) -> nn.Linear:
+    """Build a classifier, (B, d_in) -> logits (B, num_classes).
+
+    Args:
+        name: one of `CLASSIFIERS`. "linear" starts from N(0, 0.01) with zero bias.
+        d_in: input width, the Eigenlayer's output.
+        num_classes: number of identities.
+        scale: factor of the cosines; "cosine" learns it, "arcface" and "cosface" keep it.
+        margin: margin of "arcface" or "cosface"; 0 for the paper's.
+
+    Returns:
+        The classifier.
+
+    Raises:
+        InputError: for an unknown name or if pytorch-metric-learning is needed and not installed.
+    """
+    if name not in CLASSIFIERS:
+        raise unknown_name("classifier", name, CLASSIFIERS)
+    if name in MARGINS:
+        return MarginLinear(d_in, num_classes, name, scale, margin or MARGINS[name])
+    if name == "cosine":
+        return CosineLinear(d_in, num_classes, scale)
+    layer = nn.Linear(d_in, num_classes)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _margin_function(name: str, margin: float) -> Callable[[Tensor], Tensor]:
     if importlib.util.find_spec("pytorch_metric_learning") is None:
         raise InputError(f"MODEL.CLASSIFIER.NAME {name} needs pytorch-metric-learning: pip install 'reid[losses]'")
     from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss
 
-    # Only what the library does to a cosine is used: its own weights would stand beside the classifier's.
+    # Only the library's function of a cosine is used: its loss would bring a second weight matrix.
     with torch.random.fork_rng(devices=[]):
         if name == "arcface":
             loss = ArcFaceLoss(num_classes=1, embedding_size=1, margin=math.degrees(margin))
         else:
             loss = CosFaceLoss(num_classes=1, embedding_size=1, margin=margin)
-    harder: Callable[[Tensor], Tensor] = loss.modify_cosine_of_target_classes
-    return harder
+    function: Callable[[Tensor], Tensor] = loss.modify_cosine_of_target_classes
+    return function

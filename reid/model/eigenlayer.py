@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+
 from torch import Tensor, nn
 
 from reid.errors import InputError
+from reid.model.parametrization import parametrize_weight
+
+logger = logging.getLogger(__name__)
+
+_LARGE = 2**26  # number of weights above which a warning is logged
 
 
 class Eigenlayer(nn.Linear):
-    """f = Wᵀh, section 3.1 of Sun et al. 2017: (B, D_in) -> (B, K), by default without bias and without ReLU.
+    """Linear layer f = Wᵀh, section 3.1 of Sun et al. 2017: (B, D_in) -> (B, K).
 
-    `weight` is (K, D_in), the paper's W transposed; `vectors` gives W itself. `bias` and `relu` are ablations of the
-    paper. The weights are drawn from N(0, init_std). k = 0 stands for min(1024, D_in).
-    Raises InputError where K > D_in.
+    `weight` is (K, D_in), the paper's W transposed; `vectors` gives W itself. A bias and a ReLU are ablations of the
+    paper.
+
+    Args:
+        d_in: input width D_in.
+        k: number of weight vectors K; 0 for min(1024, D_in).
+        bias: add a learnable bias, initially zero.
+        relu: apply a ReLU to the output.
+        init_std: standard deviation of the normal distribution that the initial weights are sampled from.
+
+    Raises:
+        InputError: if K > D_in.
     """
 
     def __init__(self, d_in: int, k: int = 0, bias: bool = False, relu: bool = False, init_std: float = 0.01) -> None:
@@ -24,19 +40,43 @@ class Eigenlayer(nn.Linear):
 
     @property
     def vectors(self) -> Tensor:
-        """W of the paper, (D_in, K), its columns the weight vectors: a view of `weight`."""
+        """W of the paper, (D_in, K), whose columns are the weight vectors: a view of `weight`."""
         return self.weight.T
 
     def forward(self, features: Tensor) -> Tensor:
+        """Project features onto the weight vectors.
+
+        Args:
+            features: (B, D_in) float32.
+
+        Returns:
+            (B, K) float32.
+        """
         output = super().forward(features)
         return output.relu() if self.relu else output
 
     def extra_repr(self) -> str:
+        """Describe the layer.
+
+        Returns:
+            The settings shown by `repr`.
+        """
         return f"{super().extra_repr()}, relu={self.relu}"
 
 
 def vector_count(d_in: int, k: int) -> int:
-    """K, the number of weight vectors: `k`, or min(1024, d_in) where k is 0. Raises InputError outside [0, d_in]."""
+    """Resolve the number of weight vectors.
+
+    Args:
+        d_in: input width D_in.
+        k: requested number; 0 for min(1024, D_in).
+
+    Returns:
+        K.
+
+    Raises:
+        InputError: if `k` is negative or above `d_in`.
+    """
     if k < 0:
         raise InputError(f"the Eigenlayer cannot have K = {k} weight vectors; give 1 to {d_in}, or 0 for the default")
     if k > d_in:
@@ -46,3 +86,70 @@ def vector_count(d_in: int, k: int) -> int:
             "default"
         )
     return k or min(1024, d_in)
+
+
+def last_layer_vector_count(d_in: int, k: int, num_classes: int) -> int:
+    """Resolve the number of weight vectors of an Eigenlayer that is the classifier: one per class.
+
+    Args:
+        d_in: input width D_in.
+        k: requested number; 0 for `num_classes`.
+        num_classes: number of classes.
+
+    Returns:
+        K, which is `num_classes`.
+
+    Raises:
+        InputError: if `k` is another number or there are more classes than input dimensions.
+    """
+    if k not in (0, num_classes):
+        raise InputError(f"an Eigenlayer that is the last layer has one vector per class: K = {num_classes}, not {k}")
+    if num_classes > d_in:
+        raise InputError(
+            f"an Eigenlayer that is the last layer has one vector per class, and {num_classes} vectors in "
+            f"D_in = {d_in} dimensions cannot be orthogonal; use fewer classes or a wider backbone"
+        )
+    return num_classes
+
+
+def build_eigenlayer(
+    d_in: int,
+    k: int = 0,
+    *,
+    bias: bool = False,
+    relu: bool = False,
+    init_std: float = 0.01,
+    parametrization: str = "none",
+    orthogonal_map: str = "matrix_exp",
+) -> Eigenlayer:
+    """Build an Eigenlayer, optionally with a parametrized weight.
+
+    Logs a warning about its memory if the layer is large.
+
+    Args:
+        d_in: input width D_in.
+        k: number of weight vectors K; 0 for min(1024, D_in).
+        bias: add a learnable bias.
+        relu: apply a ReLU to the output.
+        init_std: standard deviation of the initial weights.
+        parametrization: constraint on the weight, see `parametrize_weight`.
+        orthogonal_map: how the constraint is computed, see `parametrize_weight`.
+
+    Returns:
+        The layer.
+
+    Raises:
+        InputError: if K > D_in or for an unknown name.
+    """
+    count = vector_count(d_in, k)
+    if d_in * count > _LARGE:
+        logger.warning(
+            "the Eigenlayer is %d x %d: %.2f GB, twice that for its float64 decomposition, and as much again for every "
+            "state of the optimizer; fewer clusters or a smaller K reduce it",
+            d_in,
+            count,
+            d_in * count * 4 / 1e9,
+        )
+    layer = Eigenlayer(d_in, k, bias=bias, relu=relu, init_std=init_std)
+    parametrize_weight(layer, parametrization, orthogonal_map)
+    return layer

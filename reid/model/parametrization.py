@@ -1,4 +1,4 @@
-"""Rivals of SVDNet: an Eigenlayer whose weight vectors cannot but be orthogonal, whatever the optimizer does."""
+"""Baselines to RRI: an Eigenlayer whose weight vectors stay orthogonal at every optimizer step."""
 
 from __future__ import annotations
 
@@ -7,37 +7,49 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from reid.errors import unknown_name
-from reid.model.eigenlayer import Eigenlayer
 
 PARAMETRIZATIONS = ("none", "orthogonal", "scaled_orthogonal")
-MAPS = ("matrix_exp", "cayley", "householder")
+ORTHOGONAL_MAPS = ("matrix_exp", "cayley", "householder")
 
 
-def parametrize_eigenlayer(layer: Eigenlayer, name: str, map: str = "matrix_exp") -> None:
-    """Tie the weight of an Eigenlayer, in place.
+def parametrize_weight(layer: nn.Linear, name: str, orthogonal_map: str = "matrix_exp") -> None:
+    """Constrain the weight vectors of a linear layer to be orthogonal, in place.
 
-    name: "none"; "orthogonal", WᵀW = I, by `torch.nn.utils.parametrizations.orthogonal` with one of MAPS; or
-    "scaled_orthogonal", W = Q diag(s) with QᵀQ = I and a learnable s, which is what decorrelation by US makes of W.
-    W starts at the orthogonal matrix that torch takes from the first weights, s at their lengths. Raises InputError for
-    an unknown name.
+    W starts at the orthogonal matrix that torch computes from the initial weights, a scale at their lengths.
+
+    Args:
+        layer: layer with weight (K, D_in), K <= D_in.
+        name: "none"; "orthogonal" for WᵀW = I by `torch.nn.utils.parametrizations.orthogonal`; or "scaled_orthogonal"
+            for W = Q diag(s) with QᵀQ = I and a learnable s, the form that decorrelation by US gives W.
+        orthogonal_map: map of `torch.nn.utils.parametrizations.orthogonal`, one of `ORTHOGONAL_MAPS`.
+
+    Raises:
+        InputError: for an unknown name or map.
     """
     if name not in PARAMETRIZATIONS:
         raise unknown_name("parametrization of the Eigenlayer", name, PARAMETRIZATIONS)
-    if map not in MAPS:
-        raise unknown_name("map of the Eigenlayer's parametrization", map, MAPS)
+    if orthogonal_map not in ORTHOGONAL_MAPS:
+        raise unknown_name("map of the Eigenlayer's parametrization", orthogonal_map, ORTHOGONAL_MAPS)
     if name == "none":
         return
     lengths = layer.weight.detach().norm(dim=1)
-    parametrizations.orthogonal(layer, "weight", orthogonal_map=map)
+    parametrizations.orthogonal(layer, "weight", orthogonal_map=orthogonal_map)
     if name == "scaled_orthogonal":
         scaling = _Scaling(lengths)
         parametrize.register_parametrization(layer, "weight", scaling)
-        with torch.no_grad():  # registering has divided by the lengths of Q, which are 1
+        with torch.no_grad():  # registering has divided by the lengths of Q's columns, which are 1
             scaling.scale.copy_(lengths)
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict with every tied weight computed, under its own name, in place of what it is computed from."""
+    """Compute the state dict that the model would have without parametrizations.
+
+    Args:
+        model: any module.
+
+    Returns:
+        The state dict, with every parametrized tensor under its own name instead of the tensors it is computed from.
+    """
     state = {name: tensor for name, tensor in model.state_dict().items() if ".parametrizations." not in f".{name}"}
     for name, module in model.named_modules():
         if parametrize.is_parametrized(module):
@@ -47,7 +59,7 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 class _Scaling(nn.Module):
-    """Rows times a learnable number each, (K, D_in) -> (K, D_in)."""
+    """Learnable scale per row, (K, D_in) -> (K, D_in)."""
 
     def __init__(self, scale: Tensor) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from reid.config.keys import KEYS, STAGES
 from reid.config.loading import defaults, parse_config
 from reid.errors import InputError
 from reid.io.json_yaml import flatten
-from reid.model import BACKBONES, INPUT_SIZES
+from reid.model.backbones import BACKBONES, INPUT_SIZES
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = [name for name, key in KEYS.items() if key.limits]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from composed_network import compose
 from torch import nn
 
 from reid.diagnostics.identities import classifier_name, identity_images, identity_pairs, similar_identities
 from reid.errors import InputError
-from reid.model.network import build_network
 from reid.records import ImageRecord, Split
 
 IDENTITIES = (4, 7, 11, 30, 31)
@@ -71,8 +71,8 @@ def test_pictures_come_from_different_cameras_and_are_bounded() -> None:
 
 
 def test_which_weight_holds_the_identities() -> None:
-    last = build_network("resnet18", num_classes=5, eigenlayer_last=True)
+    last = compose("resnet18", 5, classifier=None)
     assert classifier_name(last) == "eigenlayer.weight"
-    usual = build_network("resnet18", num_classes=5)
+    usual = compose("resnet18", 5)
     assert isinstance(usual.classifier, nn.Linear)
     assert len(usual.state_dict()[classifier_name(usual)]) == 5

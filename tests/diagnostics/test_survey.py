@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from composed_network import compose
 from torch import nn
 
 from reid.decorrelation import gaussian_correlation
 from reid.diagnostics.survey import find_layer, find_layers, network_groups, survey
 from reid.errors import InputError
 from reid.io.state_dicts import read_state_dict
-from reid.model.network import build_network
 
 NETWORKS = ("resnet18", "resnext50_32x4d", "mobilenet_v2", "shufflenet_v2_x0_5", "convnext_tiny", "densenet121")
 
@@ -31,7 +31,7 @@ def test_groups_guessed_from_shapes_are_those_of_the_network(name: str) -> None:
 
 def test_our_backbones() -> None:
     with torch.device("meta"):
-        models = [build_network(name, num_classes=5) for name in ("osnet_x0_25", "resnet50")]
+        models = [compose(name, 5) for name in ("osnet_x0_25", "resnet50")]
     for model in models:
         truth = network_groups(model)
         assert {layer.name: layer.groups for layer in find_layers(model.state_dict())} == truth

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from composed_network import compose
 from torch import Tensor, nn
 
 from reid.errors import InputError
 from reid.evaluation.features import check_any_size, extract_whole
 from reid.model.eigenlayer import Eigenlayer
-from reid.model.network import ReidNetwork, build_network
+from reid.model.network import ReidNetwork
 from reid.model.pooling import POOLINGS
 
 SIZES = ((9, 14), (9, 14), (16, 5), (7, 7))
@@ -175,8 +176,8 @@ def test_descriptors_without_direction(images: Images) -> None:
     ("backbone", "pooling"), [("small_local", "average"), ("small_convolution", "flatten"), ("deepface", "gem")]
 )
 def test_a_network_for_one_size_is_refused(images: Images, backbone: str, pooling: str) -> None:
-    model = build_network(backbone, num_classes=4, pooling=pooling, eigenlayer_dim=8)
+    model = compose(backbone, 4, pooling=pooling, eigenlayer={"k": 8})
     with pytest.raises(InputError, match=r"made for images of one size \(its \d+ x \d+\)") as told:
         extract_whole(model, images)
     assert "\n" not in str(told.value)
-    check_any_size(build_network("osnet_x0_25", num_classes=4, pooling="rmac"))
+    check_any_size(compose("osnet_x0_25", 4, pooling="rmac"))

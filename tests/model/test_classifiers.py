@@ -63,7 +63,7 @@ def test_the_weight_alone_is_its_state_and_random_numbers_are_left_alone() -> No
     assert torch.equal(first, torch.rand(1))
 
 
-def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(margin.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"MODEL.CLASSIFIER.NAME arcface needs .*reid\[losses\]"):
         layer("arcface")

@@ -6,12 +6,13 @@ import dataclasses
 
 import pytest
 import torch
+from composed_network import compose
 from torch import nn
 
 from reid.errors import InputError
-from reid.model import BACKBONES
+from reid.model.backbones import BACKBONES
 from reid.model.backbones.osnet import OSNet
-from reid.model.network import ReidNetwork, build_network
+from reid.model.network import ReidNetwork
 
 IMAGES = torch.randn(4, 3, 64, 32, generator=torch.Generator().manual_seed(0))
 D_IN = {
@@ -27,12 +28,12 @@ D_IN = {
 
 def small(**options: object) -> ReidNetwork:
     torch.manual_seed(0)
-    return build_network("osnet_x0_25", num_classes=7, **options)  # type: ignore[arg-type]
+    return compose("osnet_x0_25", 7, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_shapes(name: str) -> None:
-    net = build_network(name, num_classes=11).eval()
+    net = compose(name, 11).eval()
     size = getattr(net.backbone, "input_size", (64, 32))
     with torch.no_grad():
         embedding = net.embed(torch.randn(4, 3, *size))
@@ -45,7 +46,7 @@ def test_shapes(name: str) -> None:
 
 @pytest.mark.parametrize(("backbone", "d_in"), [("resnet18", 1024), ("osnet_x0_25", 512)])
 def test_average_max_pooling_doubles_the_pooled_width(backbone: str, d_in: int) -> None:
-    net = build_network(backbone, num_classes=3, pooling="average_max").eval()
+    net = compose(backbone, 3, pooling="average_max").eval()
     assert net.embed(IMAGES).input.shape == (4, d_in)
 
 
@@ -57,7 +58,7 @@ def test_options_reach_the_pooling_and_a_neck_takes_what_it_gives() -> None:
 
 
 def test_embedding_is_a_fixed_record_of_the_eigenlayer() -> None:
-    net = small(eigenlayer_dim=20).eval()
+    net = small(eigenlayer={"k": 20}).eval()
     with torch.no_grad():
         embedding = net.embed(IMAGES)
         pooled = net.backbone(IMAGES).mean((2, 3))
@@ -102,7 +103,7 @@ def test_dropout_sits_between_eigenlayer_and_classifier() -> None:
 
 
 def test_eigenlayer_as_the_last_layer() -> None:
-    net = small(eigenlayer_last=True)
+    net = small(classifier=None)
     assert net.classifier is None and net.eigenlayer.weight.shape == (7, 512)
     net.backbone.eval()
     net.neck.eval()
@@ -113,13 +114,13 @@ def test_eigenlayer_as_the_last_layer() -> None:
 
 
 def test_eigenlayer_with_bias_and_relu() -> None:
-    net = small(eigenlayer_bias=True, eigenlayer_relu=True).eval()
+    net = small(eigenlayer={"bias": True, "relu": True}).eval()
     output = net.embed(IMAGES).output
     assert net.eigenlayer.bias is not None and output.min() == 0 and output.max() > 0
 
 
 def test_init_std_reaches_the_eigenlayer() -> None:
-    assert small(init_std=0.2).eigenlayer.weight.std().item() == pytest.approx(0.2, rel=0.02)
+    assert small(eigenlayer={"init_std": 0.2}).eigenlayer.weight.std().item() == pytest.approx(0.2, rel=0.02)
 
 
 def test_every_parameter_gets_a_gradient() -> None:
@@ -150,15 +151,15 @@ def test_missing_and_unexpected_tensors_are_named() -> None:
 
 def test_an_unknown_name_is_answered_with_the_near_ones() -> None:
     with pytest.raises(InputError, match=r"unknown backbone 'resnet5'; did you mean .*resnet50"):
-        build_network("resnet5", num_classes=3)
+        compose("resnet5", 3)
     with pytest.raises(InputError, match=r"unknown pooling 'avg'; .*average"):
         small(pooling="avg")
     with pytest.raises(InputError, match="unknown backbone 'vit'; must be one of resnet18"):
-        build_network("vit", num_classes=3)
+        compose("vit", 3)
 
 
 def test_a_last_layer_has_one_vector_a_class() -> None:
     with pytest.raises(InputError, match="K = 7, not 16"):
-        small(eigenlayer_last=True, eigenlayer_dim=16)
+        small(classifier=None, eigenlayer={"k": 16})
     with pytest.raises(InputError, match="751 vectors in D_in = 512 dimensions cannot be orthogonal"):
-        build_network("osnet_x0_25", num_classes=751, eigenlayer_last=True)
+        compose("osnet_x0_25", 751, classifier=None)

@@ -8,14 +8,14 @@ import torch
 from reid.decorrelation import correlation_metric
 from reid.errors import InputError
 from reid.model.eigenlayer import Eigenlayer
-from reid.model.parametrization import MAPS, parametrize_eigenlayer, plain_state
+from reid.model.parametrization import ORTHOGONAL_MAPS, parametrize_weight, plain_state
 from reid.training.optimizer import Solver, make_optimizer
 
 
 def layer(name: str, map: str = "matrix_exp", d_in: int = 9, k: int = 5) -> Eigenlayer:
     torch.manual_seed(0)
     made = Eigenlayer(d_in, k, init_std=0.2)
-    parametrize_eigenlayer(made, name, map)
+    parametrize_weight(made, name, map)
     return made
 
 
@@ -32,7 +32,7 @@ def trained(made: Eigenlayer, steps: int = 30) -> Eigenlayer:
     return made
 
 
-@pytest.mark.parametrize("map", MAPS)
+@pytest.mark.parametrize("map", ORTHOGONAL_MAPS)
 @pytest.mark.parametrize("name", ["orthogonal", "scaled_orthogonal"])
 def test_training_moves_it_and_leaves_it_orthogonal(name: str, map: str) -> None:
     made = layer(name, map)

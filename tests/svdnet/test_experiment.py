@@ -22,7 +22,7 @@ from reid.losses.objective import LossWeights, Objective
 from reid.model.classifiers import MARGINS, MarginLinear
 from reid.model.eigenlayer import Eigenlayer
 from reid.model.network import ReidNetwork
-from reid.model.parametrization import parametrize_eigenlayer
+from reid.model.parametrization import parametrize_weight
 from reid.model.pooling import POOLINGS
 from reid.records import Scores
 from reid.svdnet.experiment import Experiment
@@ -230,7 +230,7 @@ def network_with(part: str) -> ReidNetwork:
     torch.manual_seed(0)
     pooling = POOLINGS["netvlad"](6, clusters=2) if part == "netvlad" else POOLINGS["average"](6)
     eigenlayer = Eigenlayer(pooling.width(6), 4, init_std=0.3)
-    parametrize_eigenlayer(eigenlayer, part if part.endswith("orthogonal") else "none")
+    parametrize_weight(eigenlayer, part if part.endswith("orthogonal") else "none")
     classifier = MarginLinear(4, 3, part, 8.0, 0.3) if part in MARGINS else nn.Linear(4, 3)
     return ReidNetwork(Pixels(), pooling, nn.Identity(), eigenlayer, classifier, 0.3)
 

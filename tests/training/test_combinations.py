@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from composed_network import compose
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -16,9 +17,9 @@ from reid.data import DATASETS
 from reid.data.augmentation.augment import normalize
 from reid.data.images.cache import decode_images
 from reid.losses.objective import LossWeights, Objective
-from reid.model import BACKBONES
+from reid.model.backbones import BACKBONES
 from reid.model.backbones.resnet import ResNetTrunk
-from reid.model.network import ReidNetwork, build_network
+from reid.model.network import ReidNetwork
 from reid.model.normalization import NORMS
 from reid.model.pooling import POOLINGS
 
@@ -83,15 +84,14 @@ def made(pooling: str, norm: str) -> ReidNetwork:
     torch.manual_seed(0)
     vlad = {"clusters": 3, "init": "random"}
     options: dict[str, Any] = vlad if pooling.endswith("vlad") else OPTIONS.get(pooling, {})
-    return build_network(
+    return compose(
         "tiny_resnet" if norm.startswith("ibn") else "tiny",
-        num_classes=4,
+        4,
         pooling=pooling,
         pooling_options=options,
         norm=norm,
         norm_groups=2,
-        eigenlayer_dim=6,
-        init_std=0.2,
+        eigenlayer={"k": 6, "init_std": 0.2},
         dropout=0.0,
     )
 

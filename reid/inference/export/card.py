@@ -9,9 +9,9 @@ import yaml
 
 from reid import __version__
 from reid.inference.export.formats import METADATA_FILE, OPSET
-from reid.inference.export.interface import IMAGENET_MEAN, IMAGENET_STD
 from reid.inference.export.metadata import UNKNOWN, ModelMetadata
 from reid.inference.export.scores import METRICS, MeasuredScores
+from reid.records import IMAGENET_MEAN, IMAGENET_STD
 from reid.report.pages import template_environment
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -10,8 +10,8 @@ from torch import Tensor
 from reid.data.images.normalization import normalize
 from reid.errors import InputError, unknown_name
 from reid.evaluation.features import FEATURES
+from reid.records import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREPROCESSINGS = ("tracker", "inside")
 TRACKER_SIZE = (256, 128)
 

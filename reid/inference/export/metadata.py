@@ -9,7 +9,8 @@ from typing import Any
 
 from reid import __version__
 from reid.errors import InputError
-from reid.inference.export.interface import IMAGENET_MEAN, IMAGENET_STD, TRACKER_SIZE, ExportInterface
+from reid.inference.export.interface import TRACKER_SIZE, ExportInterface
+from reid.records import IMAGENET_MEAN, IMAGENET_STD
 
 UNKNOWN = "unknown"
 _MAX_LENGTH = 1000  # characters of the user's license and data statements

@@ -1,1 +1,86 @@
-"""Backbones: images -> maps of activations."""
+"""Backbones: images (B, 3, H, W) float32, normalized -> feature maps (B, C, h, w).
+
+A backbone is built by a function `(*, weights, last_stride, source) -> nn.Module` listed in `BACKBONES`. The module has
+C as its attribute `out_channels`. A backbone that takes images of a single size has it as `input_size` and the size of
+its maps as `map_size`, both height, width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from torch import Tensor
+
+from reid.errors import unknown_name
+from reid.io.checkpoint import load_state_dict
+from reid.model.backbones.caffenet import CaffeNetTrunk, caffenet_trunk
+from reid.model.backbones.deepface import DeepFaceTrunk, deepface_trunk
+from reid.model.backbones.osnet import WIDTHS, OSNetTrunk, osnet_trunk
+from reid.model.backbones.resnet import ResNetTrunk, change_stem, resnet_trunk
+from reid.model.backbones.small import CONNECTIONS, SmallTrunk, small_trunk
+from reid.model.normalization import normalize
+from reid.model.normalization.ibn import has_ibn_names
+
+Trunk = OSNetTrunk | ResNetTrunk | CaffeNetTrunk | DeepFaceTrunk | SmallTrunk
+
+BACKBONES: dict[str, Callable[..., Trunk]] = {
+    "resnet18": partial(resnet_trunk, "resnet18"),
+    "resnet34": partial(resnet_trunk, "resnet34"),
+    "resnet50": partial(resnet_trunk, "resnet50"),
+    "resnet101": partial(resnet_trunk, "resnet101"),
+    **{name: partial(osnet_trunk, name) for name in WIDTHS},
+    "caffenet": caffenet_trunk,
+    "deepface": deepface_trunk,
+    **{name: partial(small_trunk, name) for name in CONNECTIONS},
+}
+
+# Height and width of the images of backbones that take a single size.
+INPUT_SIZES: dict[str, tuple[int, int]] = {
+    "caffenet": CaffeNetTrunk.input_size,
+    "deepface": DeepFaceTrunk.input_size,
+    **{name: SmallTrunk.input_size for name in CONNECTIONS},
+}
+
+
+def build_backbone(
+    name: str,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    last_stride: int | None = None,
+    stem: str = "standard",
+    norm: str = "batch",
+    norm_groups: int = 32,
+    source: str = "the given weights",
+) -> Trunk:
+    """Build a backbone.
+
+    Published weights of IBN-Net are loaded into the network that already has its layers; all others are loaded before
+    the normalization is replaced.
+
+    Args:
+        name: a key of `BACKBONES`.
+        weights: published state dict of the bare network, or None to start from scratch.
+        last_stride: stride of the last stage; None keeps the network's own.
+        stem: stem of a ResNet, one of `STEMS` in `reid.model.backbones.resnet`.
+        norm: normalization of the feature maps, one of `NORMS` in `reid.model.normalization`.
+        norm_groups: number of groups for the norm "group".
+        source: name of the weights in error messages, preferably their path.
+
+    Returns:
+        The backbone, on the CPU unless a default device is set.
+
+    Raises:
+        InputError: for an unknown name, weights that do not fit, or an option the backbone does not have.
+    """
+    if name not in BACKBONES:
+        raise unknown_name("backbone", name, tuple(BACKBONES))
+    has_ibn_layers = weights is not None and norm.startswith("ibn_") and has_ibn_names(weights)
+    backbone = BACKBONES[name](weights=None if has_ibn_layers else weights, last_stride=last_stride, source=source)
+    pretrained = weights is not None and not has_ibn_layers
+    normalize(backbone, norm, groups=norm_groups, network=name, pretrained=pretrained)
+    if weights is not None and has_ibn_layers:
+        unused = ("fc.weight", "fc.bias")
+        load_state_dict(backbone, weights, network=f"{name} with {norm}", source=source, unused=unused)
+    change_stem(backbone, stem, name)
+    return backbone

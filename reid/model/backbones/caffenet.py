@@ -5,16 +5,13 @@ Layers, initial weights and dropout are those of the authors' release of SVDNet,
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from reid.errors import InputError
 from reid.io.checkpoint import load_state_dict
-from reid.model.pooling.flatten import FullyConnectedBlock, check_images, load_fully_connected
-
-logger = logging.getLogger(__name__)
+from reid.model.backbones.input_size import check_image_size
 
 
 class CaffeNetTrunk(nn.Module):
@@ -38,7 +35,7 @@ class CaffeNetTrunk(nn.Module):
         self.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, self.input_size, "caffenet")
+        check_image_size(images, self.input_size, "caffenet")
         maps = self.norm(self.pool(self.conv1(images).relu()))
         maps = self.norm(self.pool(self.conv2(maps).relu()))
         maps = self.conv4(self.conv3(maps).relu()).relu()
@@ -68,13 +65,3 @@ def caffenet_trunk(
         unused = [name for name in weights if name.startswith(("fc6.", "fc7.", "fc8."))]
         load_state_dict(trunk, weights, network="caffenet", source=source, unused=unused)
     return trunk
-
-
-def caffenet_neck(
-    d_in: int, *, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights"
-) -> FullyConnectedBlock:
-    """fc6: fully connected to 4096, ReLU, dropout 0.5. CaffeNet flattens: d_in = 256 x 6 x 6 = 9216."""
-    neck = FullyConnectedBlock("fc6", d_in, 4096, dropout=0.5, std=0.005, bias=1.0)
-    if weights is not None and not load_fully_connected(neck, weights, network="caffenet", source=source):
-        logger.warning("caffenet: the pooled width is %d, not that of the weights: fc6 is new", d_in)
-    return neck

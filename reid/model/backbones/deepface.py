@@ -4,8 +4,6 @@ CVPR 2014. The network of figure 2, for images of 152 x 152; its locally connect
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Mapping
 
 import torch
@@ -13,10 +11,8 @@ from torch import Tensor, nn
 
 from reid.errors import InputError
 from reid.io.checkpoint import load_state_dict
+from reid.model.backbones.input_size import check_image_size
 from reid.model.connection import LocallyConnected2d
-from reid.model.pooling.flatten import FullyConnectedBlock, check_images, load_fully_connected
-
-logger = logging.getLogger(__name__)
 
 
 class DeepFaceTrunk(nn.Module):
@@ -45,7 +41,7 @@ class DeepFaceTrunk(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, self.input_size, "deepface")
+        check_image_size(images, self.input_size, "deepface")
         maps = self.c3(self.m2(self.c1(images).relu())).relu()
         for layer in (self.l4, self.l5, self.l6):
             maps = torch.relu(layer(maps))
@@ -66,13 +62,3 @@ def deepface_trunk(
         unused = [name for name in weights if name.startswith(("f7.", "f8."))]
         load_state_dict(trunk, weights, network="deepface", source=source, unused=unused)
     return trunk
-
-
-def deepface_neck(
-    d_in: int, *, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights"
-) -> FullyConnectedBlock:
-    """F7: fully connected to 4096, ReLU, dropout 0.5. The published network flattens: d_in = 16 x 21 x 21 = 7056."""
-    neck = FullyConnectedBlock("f7", d_in, 4096, dropout=0.5, std=math.sqrt(2 / d_in), bias=0.0)
-    if weights is not None and not load_fully_connected(neck, weights, network="deepface", source=source):
-        logger.warning("deepface: the pooled width is %d, not that of the weights: F7 is new", d_in)
-    return neck

@@ -5,7 +5,6 @@ Written from the paper; the names of the tensors are those of the published Imag
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 import torch
@@ -13,8 +12,6 @@ from torch import Tensor, nn
 
 from reid.errors import InputError
 from reid.io.checkpoint import load_state_dict
-
-logger = logging.getLogger(__name__)
 
 WIDTHS = {"osnet_x0_25": 0.25, "osnet_x0_5": 0.5, "osnet_x0_75": 0.75, "osnet_x1_0": 1.0}
 CHANNELS = (64, 256, 384, 512)  # table 1 of the paper: conv1, then the outputs of conv2, conv3 and conv4
@@ -151,39 +148,14 @@ def osnet_trunk(
         raise InputError(f"{name} has no last stride to choose (given: {last_stride}); leave it at the network's own")
     if weights is None:
         return OSNetTrunk(WIDTHS[name])
-    bare = _published(name, weights, source)
+    bare = published_osnet(name, weights, source)
     trunk = OSNetTrunk(WIDTHS[name])
     own = trunk.state_dict()
     trunk.load_state_dict({key: value for key, value in bare.state_dict().items() if key in own})
     return trunk
 
 
-def osnet_neck(
-    name: str, d_in: int, *, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights"
-) -> FeatureBlock:
-    """OSNet's fc block between pooling of width `d_in` and Eigenlayer, with the published weights where given.
-
-    Where `d_in` is not the published width (a pooling that widens), the block's linear layer is new, and the log says
-    so. The running statistics of its batch normalization, which belonged to the old linear, begin anew too.
-    """
-    if weights is None:
-        return FeatureBlock(d_in)
-    published = _published(name, weights, source).fc
-    if published.in_features == d_in:
-        return published
-    logger.warning(
-        "%s: the pooled width is %d, the published one %d: the linear layer of the fc block is new",
-        name,
-        d_in,
-        published.in_features,
-    )
-    neck = FeatureBlock(d_in)
-    scale_and_shift = {name: published.state_dict()[name] for name in ("1.weight", "1.bias")}
-    neck.load_state_dict(scale_and_shift, strict=False)
-    return neck
-
-
-def _published(name: str, weights: Mapping[str, Tensor], source: str) -> OSNet:
+def published_osnet(name: str, weights: Mapping[str, Tensor], source: str) -> OSNet:
     # A re-identification checkpoint of the same OSNet differs in its number of classes only, and those go anyway.
     classifier = weights.get("classifier.weight")
     classes = len(classifier) if classifier is not None and classifier.ndim == 2 else 1000

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from reid.errors import InputError
+from reid.model.backbones.input_size import check_image_size
 from reid.model.connection import LocallyConnected2d, TiledConv2d
-from reid.model.pooling.flatten import check_images
 
 CHANNELS, MAP = 32, (16, 8)
 OUT_CHANNELS = 128
@@ -60,7 +60,7 @@ class SmallTrunk(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, self.input_size, self.name)
+        check_image_size(images, self.input_size, self.name)
         maps = self.bn1(self.conv1(images)).relu()
         maps = self.bn2(self.conv2(maps)).relu()
         maps = self.bn3(self.conv3(maps)).relu()

@@ -1,6 +1,6 @@
-"""Other codebases' checkpoints, recognized by their tensors and put in the terms of the network here.
+"""Checkpoints of other codebases, recognized by their tensors and converted to the network of this one.
 
-A family is a test on the names of tensors and a function from `Unexplained` to `Converted`.
+A family is a test on the names of tensors and a function from `RemainingTensors` to `Converted`.
 """
 
 from __future__ import annotations
@@ -13,45 +13,59 @@ from torch import Tensor
 from reid.errors import InputError, unknown_name
 from reid.model.foreign import fastreid, layumi, strong_baseline, torchreid
 from reid.model.foreign.parts import Converted as Converted
-from reid.model.foreign.parts import Unexplained
+from reid.model.foreign.parts import RemainingTensors
 
-_TOLD = 5  # tensors of an unknown file that are named
+_MAX_NAMES = 5  # tensors of an unknown file listed in the error
 
 
 @dataclass(frozen=True)
 class Family:
-    """seen: what its tensors are called, for an error. matches: whether names are of it."""
+    """A codebase whose checkpoints can be converted.
 
-    seen: str
+    Attributes:
+        tensors: typical tensor names, for the error message.
+        matches: whether the tensor names of a file belong to this family.
+        convert: the conversion.
+    """
+
+    tensors: str
     matches: Callable[[Collection[str]], bool]
-    convert: Callable[[Unexplained], Converted]
+    convert: Callable[[RemainingTensors], Converted]
 
 
 FAMILIES: dict[str, Family] = {
-    layumi.NAME: Family(layumi.SEEN, layumi.is_layumi, layumi.from_layumi),
+    layumi.NAME: Family(layumi.TENSORS, layumi.is_layumi, layumi.from_layumi),
     strong_baseline.NAME: Family(
-        strong_baseline.SEEN, strong_baseline.is_strong_baseline, strong_baseline.from_strong_baseline
+        strong_baseline.TENSORS, strong_baseline.is_strong_baseline, strong_baseline.from_strong_baseline
     ),
-    fastreid.NAME: Family(fastreid.SEEN, fastreid.is_fastreid, fastreid.from_fastreid),
-    torchreid.NAME: Family(torchreid.SEEN, torchreid.is_torchreid, torchreid.from_torchreid),
+    fastreid.NAME: Family(fastreid.TENSORS, fastreid.is_fastreid, fastreid.from_fastreid),
+    torchreid.NAME: Family(torchreid.TENSORS, torchreid.is_torchreid, torchreid.from_torchreid),
 }
 
 
 def convert(tensors: Mapping[str, Tensor], *, source: str, family: str | None = None) -> Converted:
-    """The network of a state dict, in our terms. source: what errors call it. family: None is by its tensors.
+    """Convert a state dict of another codebase.
 
-    Raises InputError for an unknown family, naming what was seen and what is known, and where tensors are missing, too
-    many or of other shapes than the family's.
+    Args:
+        tensors: the state dict.
+        source: name of the file in error messages.
+        family: a key of `FAMILIES`; None recognizes it by the tensors.
+
+    Returns:
+        The converted checkpoint.
+
+    Raises:
+        InputError: for an unknown family, or if tensors are missing, unexpected or have another shape.
     """
     if family is None:
         family = next((name for name, one in FAMILIES.items() if one.matches(tensors)), None)
         if family is None:
-            seen = [f"{name} {tuple(value.shape)}" for name, value in list(tensors.items())[:_TOLD]]
-            known = "; ".join(f"{name}: {one.seen}" for name, one in FAMILIES.items())
+            first = [f"{name} {tuple(value.shape)}" for name, value in list(tensors.items())[:_MAX_NAMES]]
+            known = "; ".join(f"{name}: {one.tensors}" for name, one in FAMILIES.items())
             raise InputError(
-                f"{source}: a checkpoint of no known family; its {len(tensors)} tensors begin with {', '.join(seen)}. "
-                f"Known are {known}"
+                f"{source}: a checkpoint of an unknown family; its {len(tensors)} tensors begin with "
+                f"{', '.join(first)}. Known are {known}"
             )
     elif family not in FAMILIES:
         raise unknown_name("family of checkpoints", family, tuple(FAMILIES))
-    return FAMILIES[family].convert(Unexplained(tensors, source))
+    return FAMILIES[family].convert(RemainingTensors(tensors, source))

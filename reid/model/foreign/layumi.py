@@ -5,50 +5,65 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from reid.model.foreign.parts import (
+    Body,
     Converted,
-    Unexplained,
-    converted,
+    Recognized,
+    RemainingTensors,
+    assemble,
     linear_head,
     norm_head,
-    resnet_name,
-    resnet_options,
-    resnet_width,
+    recognize_resnet,
 )
 
 NAME = "layumi"
-SEEN = "model.layer1.*, classifier.add_block.*, classifier.classifier.0.*"
+TENSORS = "model.layer1.*, classifier.add_block.*, classifier.classifier.0.*"
 
 
 def is_layumi(names: Collection[str]) -> bool:
-    """By `model.`, torchvision's network, or its block before the classifier."""
+    """Recognize the family by `model.`, torchvision's network, or its block before the classifier.
+
+    Args:
+        names: tensor names of a file.
+
+    Returns:
+        Whether the file belongs to the family.
+    """
     return any(name.startswith(("model.layer", "model.conv1", "classifier.add_block.")) for name in names)
 
 
-def from_layumi(rest: Unexplained) -> Converted:
-    """Its test compares what goes into the last linear layer, the sum over the image and its mirror image."""
-    options = {"pooling": "average", "last_stride": 2, **resnet_options(rest, "model.")}
-    width = resnet_width(options)
-    notes = ["model.fc, which nothing used, is left out"] if rest.drop("model.fc.") else []
-    first = rest.tensors.get("classifier.add_block.0.weight")
+def from_layumi(remaining: RemainingTensors) -> Converted:
+    """Convert a checkpoint; the family's test compares the input of the last linear layer, summed over both flips.
+
+    Args:
+        remaining: tensors of the file.
+
+    Returns:
+        The converted checkpoint.
+
+    Raises:
+        InputError: if tensors are missing, unexpected or have another shape.
+    """
+    body = Body(*recognize_resnet(remaining, "model."), last_stride=2)
+    notes = ["model.fc, which is unused, is dropped"] if remaining.drop("model.fc.") else []
+    first = remaining.tensors.get("classifier.add_block.0.weight")
     if first is not None and first.ndim == 1:
-        head = norm_head(rest.take_norm("classifier.add_block.0", width))
+        head = norm_head(remaining.take_norm("classifier.add_block.0", body.width))
     else:
-        weight = rest.take("classifier.add_block.0.weight", None, width)
-        bias = rest.take("classifier.add_block.0.bias", len(weight))
-        head = linear_head(weight, bias, rest.take_norm("classifier.add_block.1", len(weight)))
-    return converted(
-        rest,
+        weight = remaining.take("classifier.add_block.0.weight", None, body.width)
+        bias = remaining.take("classifier.add_block.0.bias", len(weight))
+        head = linear_head(weight, bias, remaining.take_norm("classifier.add_block.1", len(weight)))
+    recognized = Recognized(
         family=NAME,
-        architecture=resnet_name(options),
+        body=body,
         names=(("model.", "backbone."),),
-        options=options,
         head=head,
-        classifier=rest.take_classifier("classifier.classifier.0", head.width),
+        classifier=remaining.take_classifier("classifier.classifier.0", head.width),
         differences=(
-            "a last stride of 2 is assumed, its default: tensors do not tell it",
-            "the leaky ReLU that its first versions had before the classifier shows in no tensor and is not made",
+            "a last stride of 2 is assumed, its default: the tensors do not show it",
+            "the leaky ReLU that its first versions had before the classifier has no tensor and is not reproduced",
             "its test adds the feature of the mirror image: that is the flip test here",
             *notes,
         ),
         resize="bicubic",
     )
+    return assemble(remaining, recognized)

@@ -1,22 +1,27 @@
-"""What the families share: the record of a conversion, the tensors still to be explained, ResNets, heads."""
+"""Shared by the families of foreign checkpoints: the record of a conversion, the remaining tensors, ResNets, heads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from reid.errors import InputError
 from reid.io.checkpoint import check_state_dict
-from reid.model.network import build_network
+from reid.model.backbones import build_backbone
+from reid.model.backbones.osnet import FEATURE_DIM
+from reid.model.classifiers import build_classifier
+from reid.model.eigenlayer import build_eigenlayer
+from reid.model.necks import BNNeck, build_neck
+from reid.model.network import ReidNetwork
+from reid.model.pooling import build_pooling
+from reid.records import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-NO_CLASSIFIER = "the file has no classifier: one of a single class, all zeros, stands in its place"
+_NO_CLASSIFIER = "the file has no classifier: one with a single class, all zeros, is used instead"
 
-# Blocks of each layer, and whether they are bottlenecks, of the ResNets there are here.
+# Known ResNets by their blocks per layer and whether these are bottlenecks.
 _DEPTHS: dict[tuple[tuple[int, ...], bool], str] = {
     ((2, 2, 2, 2), False): "resnet18",
     ((3, 4, 6, 3), False): "resnet34",
@@ -26,144 +31,297 @@ _DEPTHS: dict[tuple[tuple[int, ...], bool], str] = {
 
 
 @dataclass(frozen=True)
-class Head:
-    """What stands between the pooled vector and the classifier, in our terms.
+class Body:
+    """The network up to the head, by the names that the builders of `reid.model` take.
 
-    tensors: of `bnneck`, `eigenlayer`, under our names. options: of `build_network`. feature: what retrieval compares.
-    notes: what became of theirs.
+    Attributes:
+        backbone: name of the backbone.
+        norm: normalization of the backbone.
+        last_stride: stride of the backbone's last stage; None for its own.
+        stem: stem of a ResNet.
+        pooling: name of the pooling.
+        fc512: whether a linear layer to 512, batch normalization and ReLU follow the pooling.
+    """
+
+    backbone: str
+    norm: str = "batch"
+    last_stride: int | None = None
+    stem: str = "standard"
+    pooling: str = "average"
+    fc512: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the architecture, such as resnet50_ibn_a or resnet50_fc512."""
+        return self.backbone + ("" if self.norm == "batch" else f"_{self.norm}") + ("_fc512" if self.fc512 else "")
+
+    @property
+    def width(self) -> int:
+        """Width of the vector handed to the head."""
+        if self.fc512 or self.backbone.startswith("osnet"):
+            return FEATURE_DIM
+        return 512 if self.backbone in ("resnet18", "resnet34") else 2048
+
+
+@dataclass(frozen=True)
+class ConvertedHead:
+    """What lies between the pooled vector and the classifier, as BNNeck and Eigenlayer.
+
+    Attributes:
+        tensors: state dict entries under `bnneck.` and `eigenlayer.`.
+        feature: the feature that the family's evaluation compares, the Eigenlayer's "input" or "output".
+        notes: remarks on what changed in the conversion.
     """
 
     tensors: dict[str, Tensor]
-    options: dict[str, Any]
     feature: str
     notes: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
-        """Of the classifier's input."""
+        """Width of the classifier's input."""
         return len(self.tensors["eigenlayer.weight"])
+
+    @property
+    def bias(self) -> bool:
+        """Whether the Eigenlayer has a bias."""
+        return "eigenlayer.bias" in self.tensors
+
+    @property
+    def bnneck(self) -> bool:
+        """Whether there is a BNNeck."""
+        return "bnneck.weight" in self.tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognized:
+    """What a family found in a checkpoint.
+
+    Attributes:
+        family: name of the family.
+        body: the network up to the head.
+        names: pairs of name prefixes, the family's and ours.
+        head: the head.
+        classifier: weight (classes, K) and bias (classes,) or None for zeros; None if the file has no classifier.
+        differences: assumptions and changes, one line each.
+        size: assumed height and width of the images.
+        resize: assumed filter for resizing.
+        mean: assumed mean of RGB in [0, 1].
+        std: assumed standard deviation of RGB in [0, 1].
+    """
+
+    family: str
+    body: Body
+    names: tuple[tuple[str, str], ...]
+    head: ConvertedHead
+    classifier: tuple[Tensor, Tensor | None] | None
+    differences: tuple[str, ...] = ()
+    size: tuple[int, int] = (256, 128)
+    resize: str = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A checkpoint of another codebase in our terms.
+    """A checkpoint of another codebase as a network of this one.
 
-    family, architecture: what was recognized. options: arguments of `build_network`. tensors: the state dict of that
-    network. size: height and width; resize: filter; mean, std: of RGB in [0, 1]: the preprocessing that is assumed.
-    feature: what their evaluation compares, the Eigenlayer's "input" or "output". differences: one line each.
+    Attributes:
+        recognized: what was recognized.
+        tensors: state dict of the `ReidNetwork`.
+        num_classes: number of classes of its classifier.
+        differences: assumptions and changes, one line each.
     """
 
-    family: str
-    architecture: str
-    options: dict[str, Any]
+    recognized: Recognized
     tensors: dict[str, Tensor]
     num_classes: int
-    size: tuple[int, int]
-    resize: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    feature: str
     differences: tuple[str, ...]
 
+    @property
+    def family(self) -> str:
+        """Name of the family."""
+        return self.recognized.family
 
-class Unexplained:
-    """The tensors of a file that have not been taken yet, float32, and the file's name for errors."""
+    @property
+    def architecture(self) -> str:
+        """Name of the architecture, such as resnet50_ibn_a."""
+        return self.recognized.body.name
+
+    @property
+    def feature(self) -> str:
+        """The feature that the family's evaluation compares, the Eigenlayer's "input" or "output"."""
+        return self.recognized.head.feature
+
+
+class RemainingTensors:
+    """The tensors of a file that have not been taken yet, as float32.
+
+    Args:
+        tensors: state dict of the file.
+        source: name of the file in error messages.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor], source: str) -> None:
         self.source = source
         self.tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
     def take(self, name: str, *shape: int | None) -> Tensor:
-        """One tensor. shape: None for a side of any length. Raises InputError where it is missing or of another."""
+        """Remove and return one tensor.
+
+        Args:
+            name: name of the tensor.
+            *shape: expected size per dimension; None for any.
+
+        Returns:
+            The tensor.
+
+        Raises:
+            InputError: if it is missing or has another shape.
+        """
         if name not in self.tensors:
-            raise InputError(f"{self.source}: lacks {name}, which belongs to such a checkpoint; is the file whole?")
+            raise InputError(f"{self.source}: lacks {name}, which such a checkpoint contains; is the file complete?")
         value = self.tensors.pop(name)
         if len(value.shape) != len(shape) or any(
-            wanted not in (None, side) for side, wanted in zip(value.shape, shape, strict=True)
+            expected not in (None, size) for size, expected in zip(value.shape, shape, strict=True)
         ):
-            told = ", ".join("any" if side is None else str(side) for side in shape)
-            raise InputError(f"{self.source}: {name} is {tuple(value.shape)}, not ({told})")
+            expected_shape = ", ".join("any" if size is None else str(size) for size in shape)
+            raise InputError(f"{self.source}: {name} is {tuple(value.shape)}, not ({expected_shape})")
         return value
 
     def take_norm(self, prefix: str, width: int) -> dict[str, Tensor]:
-        """`weight`, `bias`, `running_mean` and `running_var` of a batch normalization, (width,) each."""
+        """Remove and return the tensors of a batch normalization.
+
+        Args:
+            prefix: name of the layer.
+            width: number of channels.
+
+        Returns:
+            `weight`, `bias`, `running_mean` and `running_var`, (width,) each.
+
+        Raises:
+            InputError: if one is missing or has another shape.
+        """
         self.tensors.pop(f"{prefix}.num_batches_tracked", None)
         parts = ("weight", "bias", "running_mean", "running_var")
         return {part: self.take(f"{prefix}.{part}", width) for part in parts}
 
     def take_classifier(self, name: str, width: int) -> tuple[Tensor, Tensor | None] | None:
-        """`NAME.weight`, (classes, width), and `NAME.bias` or None; None where both are missing."""
+        """Remove and return the tensors of a linear classifier.
+
+        Args:
+            name: name of the layer.
+            width: input width.
+
+        Returns:
+            Weight (classes, width) and bias (classes,) or None; None if both are missing.
+
+        Raises:
+            InputError: if one has another shape, or a bias has no weight.
+        """
         if f"{name}.weight" not in self.tensors and f"{name}.bias" not in self.tensors:
             return None
         weight = self.take(f"{name}.weight", None, width)
         return weight, self.take(f"{name}.bias", len(weight)) if f"{name}.bias" in self.tensors else None
 
     def drop(self, prefix: str) -> list[str]:
-        """Leave out what begins so; returns the names."""
+        """Remove the tensors whose names start with a prefix.
+
+        Args:
+            prefix: the prefix.
+
+        Returns:
+            Names of the removed tensors.
+        """
         names = [name for name in self.tensors if name.startswith(prefix)]
         for name in names:
             del self.tensors[name]
         return names
 
 
-def resnet_options(tensors: Unexplained, prefix: str) -> dict[str, Any]:
-    """`backbone` and `norm` of a ResNet whose names begin with `prefix`. Raises InputError for one of another depth."""
+def recognize_resnet(remaining: RemainingTensors, prefix: str) -> tuple[str, str]:
+    """Recognize a ResNet by its tensors.
+
+    Args:
+        remaining: tensors of the file, which are not taken.
+        prefix: prefix of the names of the backbone's tensors.
+
+    Returns:
+        Names of the backbone and of its normalization.
+
+    Raises:
+        InputError: for a ResNet of an unknown depth.
+    """
     blocks: list[set[str]] = [set(), set(), set(), set()]
-    for name in tensors.tensors:
+    for name in remaining.tensors:
         parts = name.removeprefix(prefix).split(".")
         if name.startswith(prefix) and parts[0] in ("layer1", "layer2", "layer3", "layer4") and len(parts) > 2:
             blocks[int(parts[0][-1]) - 1].add(parts[1])
     counts = tuple(map(len, blocks))
-    bottlenecks = f"{prefix}layer1.0.conv3.weight" in tensors.tensors
+    bottlenecks = f"{prefix}layer1.0.conv3.weight" in remaining.tensors
     depth = _DEPTHS.get((counts, bottlenecks))
     if depth is None:
         kind = "bottleneck" if bottlenecks else "basic"
         known = "; ".join(f"{name} {count}" for (count, _), name in _DEPTHS.items())
         raise InputError(
-            f"{tensors.source}: a ResNet with {counts} {kind} blocks in its four layers is none of those here ({known})"
+            f"{remaining.source}: a ResNet with {counts} {kind} blocks in its four layers is not supported; "
+            f"supported are {known}"
         )
     norm = "batch"
-    if f"{prefix}layer1.0.bn1.IN.weight" in tensors.tensors:
+    if f"{prefix}layer1.0.bn1.IN.weight" in remaining.tensors:
         norm = "ibn_a"
-    elif any(".IN." in name for name in tensors.tensors) and f"{prefix}bn1.running_mean" not in tensors.tensors:
+    elif any(".IN." in name for name in remaining.tensors) and f"{prefix}bn1.running_mean" not in remaining.tensors:
         norm = "ibn_b"
-    return {"backbone": depth, "norm": norm}
+    return depth, norm
 
 
-def resnet_name(options: Mapping[str, Any]) -> str:
-    """Such as resnet50_ibn_a."""
-    return str(options["backbone"]) + ("" if options["norm"] == "batch" else f"_{options['norm']}")
+def identity_head(width: int) -> ConvertedHead:
+    """Build a head for a family that compares the pooled vector itself: the Eigenlayer is the identity.
+
+    Args:
+        width: width of the pooled vector.
+
+    Returns:
+        The head, whose input and output are equal.
+    """
+    return ConvertedHead({"eigenlayer.weight": torch.eye(width)}, "input", (_identity_note(width),))
 
 
-def resnet_width(options: Mapping[str, Any]) -> int:
-    """Channels of its last map."""
-    return 512 if options["backbone"] in ("resnet18", "resnet34") else 2048
+def norm_head(norm: Mapping[str, Tensor]) -> ConvertedHead:
+    """Build a head for a batch normalization alone: a BNNeck and an identity Eigenlayer.
 
+    A shift, which a BNNeck does not have, becomes the Eigenlayer's bias.
 
-def plain_head(width: int) -> Head:
-    """The pooled vector itself: the Eigenlayer is the identity, so that its input and its output are that vector."""
-    return Head({"eigenlayer.weight": torch.eye(width)}, {"eigenlayer_dim": width}, "input", (_identity(width),))
+    Args:
+        norm: `weight`, `bias`, `running_mean` and `running_var`, (D,) each.
 
-
-def norm_head(norm: Mapping[str, Tensor]) -> Head:
-    """A batch normalization alone: a BNNeck and an identity, which takes over a shift that a BNNeck does not have."""
+    Returns:
+        The head.
+    """
     width = len(norm["weight"])
     tensors = {f"bnneck.{part}": norm[part] for part in ("weight", "running_mean", "running_var")}
     tensors["eigenlayer.weight"] = torch.eye(width)
-    options: dict[str, Any] = {"bnneck": True, "eigenlayer_dim": width}
     if not norm["bias"].any():
-        return Head(tensors, options, "input", (_identity(width),))
+        return ConvertedHead(tensors, "input", (_identity_note(width),))
     tensors["eigenlayer.bias"] = norm["bias"]
-    note = f"{_identity(width)}, its bias being the shift of the last batch normalization"
-    return Head(tensors, {**options, "eigenlayer_bias": True}, "output", (note,))
+    note = f"{_identity_note(width)}, with the shift of the last batch normalization as its bias"
+    return ConvertedHead(tensors, "output", (note,))
 
 
-def linear_head(weight: Tensor, bias: Tensor | None, norm: Mapping[str, Tensor] | None) -> Head:
-    """A linear layer, (K, D) and (K,), and the batch normalization after it: both together are the Eigenlayer."""
+def linear_head(weight: Tensor, bias: Tensor | None, norm: Mapping[str, Tensor] | None) -> ConvertedHead:
+    """Build a head for a linear layer and the batch normalization after it: together they are the Eigenlayer.
+
+    Args:
+        weight: weight of the linear layer, (K, D).
+        bias: its bias, (K,), or None.
+        norm: `weight`, `bias`, `running_mean` and `running_var` of the normalization, (K,) each, or None.
+
+    Returns:
+        The head.
+    """
     shift = torch.zeros(len(weight)) if bias is None else bias
     if norm is None:
-        options = {"eigenlayer_dim": len(weight), "eigenlayer_bias": True}
-        return Head({"eigenlayer.weight": weight, "eigenlayer.bias": shift}, options, "output")
+        return ConvertedHead({"eigenlayer.weight": weight, "eigenlayer.bias": shift}, "output")
     slope = norm["weight"].double() / (norm["running_var"].double() + 1e-5).sqrt()
     offset = slope * (shift.double() - norm["running_mean"].double()) + norm["bias"].double()
     tensors = {
@@ -171,65 +329,58 @@ def linear_head(weight: Tensor, bias: Tensor | None, norm: Mapping[str, Tensor] 
         "eigenlayer.bias": offset.float(),
     }
     note = (
-        "its linear layer and the batch normalization behind it are one linear layer with a bias here, the Eigenlayer: "
-        "the same in an evaluation, but a further training has no statistics to follow there"
+        "its linear layer and the batch normalization after it are merged into one linear layer with a bias, the "
+        "Eigenlayer: identical in evaluation, but further training has no running statistics there"
     )
-    return Head(tensors, {"eigenlayer_dim": len(weight), "eigenlayer_bias": True}, "output", (note,))
+    return ConvertedHead(tensors, "output", (note,))
 
 
-def _identity(width: int) -> str:
+def assemble(remaining: RemainingTensors, recognized: Recognized) -> Converted:
+    """Rename and check the remaining tensors, and add head and classifier.
+
+    Args:
+        remaining: tensors of the body.
+        recognized: what the family found in the file.
+
+    Returns:
+        The converted checkpoint.
+
+    Raises:
+        InputError: if tensors are missing, unexpected or have another shape.
+    """
+    head, names, classifier = recognized.head, recognized.names, recognized.classifier
+    differences = (*head.notes, *recognized.differences)
+    if classifier is None:
+        differences, classifier = (*differences, _NO_CLASSIFIER), (torch.zeros(1, head.width), None)
+    weight, bias = classifier
+    with torch.device("meta"):
+        template = _build(recognized.body, head, len(weight)).state_dict()
+    not_body = ("eigenlayer.", "classifier.", "bnneck.")
+    expected = {_renamed(name, names, 1, 0): value for name, value in template.items() if not name.startswith(not_body)}
+    network = f"{recognized.family}'s {recognized.body.name}"
+    check_state_dict(expected, remaining.tensors, network=network, source=remaining.source)
+    tensors = {_renamed(name, names, 0, 1): value for name, value in remaining.tensors.items() if name in expected}
+    tensors |= head.tensors
+    tensors |= {"classifier.weight": weight, "classifier.bias": torch.zeros(len(weight)) if bias is None else bias}
+    return Converted(recognized, tensors, len(weight), differences)
+
+
+def _build(body: Body, head: ConvertedHead, num_classes: int) -> ReidNetwork:
+    backbone = build_backbone(body.backbone, last_stride=body.last_stride, stem=body.stem, norm=body.norm)
+    pooling = build_pooling(body.pooling, backbone)
+    neck = build_neck(body.backbone, pooling.width(backbone.out_channels), fc512=body.fc512)
+    eigenlayer = build_eigenlayer(neck.out_features, head.width, bias=head.bias)
+    classifier = build_classifier("linear", head.width, num_classes)
+    bnneck = BNNeck(neck.out_features) if head.bnneck else None
+    return ReidNetwork(backbone, pooling, neck, eigenlayer, classifier, bnneck=bnneck)
+
+
+def _identity_note(width: int) -> str:
     return f"it has no linear layer before its classifier: the Eigenlayer is the identity, {width} x {width}"
 
 
-def converted(
-    rest: Unexplained,
-    *,
-    family: str,
-    architecture: str,
-    names: Sequence[tuple[str, str]],
-    options: Mapping[str, Any],
-    head: Head,
-    classifier: tuple[Tensor, Tensor | None] | None,
-    differences: Sequence[str] = (),
-    size: tuple[int, int] = (256, 128),
-    resize: str = "bilinear",
-    mean: Sequence[float] = IMAGENET[0],
-    std: Sequence[float] = IMAGENET[1],
-) -> Converted:
-    """What is left in `rest` renamed and checked, head and classifier added.
-
-    names: beginnings of names, theirs and ours. classifier: its weight, (classes, K), and bias, None for zeros; None
-    where there is none. Raises InputError, with their names, where tensors are missing, too many or of other shapes.
-    """
-    if classifier is None:
-        differences, classifier = (*differences, NO_CLASSIFIER), (torch.zeros(1, head.width), None)
-    weight, bias = classifier
-    every: dict[str, Any] = {**options, **head.options}
-    with torch.device("meta"):
-        template = build_network(num_classes=len(weight), **every).state_dict()
-    ends = ("eigenlayer.", "classifier.", "bnneck.")
-    wanted = {_renamed(name, names, 1, 0): value for name, value in template.items() if not name.startswith(ends)}
-    check_state_dict(wanted, rest.tensors, network=f"{family}'s {architecture}", source=rest.source)
-    tensors = {_renamed(name, names, 0, 1): value for name, value in rest.tensors.items() if name in wanted}
-    tensors |= head.tensors
-    tensors |= {"classifier.weight": weight, "classifier.bias": torch.zeros(len(weight)) if bias is None else bias}
-    return Converted(
-        family=family,
-        architecture=architecture,
-        options=every,
-        tensors=tensors,
-        num_classes=len(weight),
-        size=size,
-        resize=resize,
-        mean=tuple(mean),
-        std=tuple(std),
-        feature=head.feature,
-        differences=(*head.notes, *differences),
-    )
-
-
 def _renamed(name: str, names: Sequence[tuple[str, str]], old: int, new: int) -> str:
-    # The longest beginning first, so that an empty one is the last.
+    # The longest prefix first, so that an empty one is the last.
     for pair in sorted(names, key=lambda pair: -len(pair[old])):
         if name.startswith(pair[old]):
             return pair[new] + name.removeprefix(pair[old])

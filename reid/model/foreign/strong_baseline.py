@@ -5,46 +5,62 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from reid.model.foreign.parts import (
+    Body,
     Converted,
-    Unexplained,
-    converted,
+    Recognized,
+    RemainingTensors,
+    assemble,
+    identity_head,
     norm_head,
-    plain_head,
-    resnet_name,
-    resnet_options,
-    resnet_width,
+    recognize_resnet,
 )
 
 NAME = "reid-strong-baseline"
-SEEN = "base.layer1.*, bottleneck.*, classifier.weight"
+TENSORS = "base.layer1.*, bottleneck.*, classifier.weight"
 
 
 def is_strong_baseline(names: Collection[str]) -> bool:
-    """By `base.`, its backbone."""
+    """Recognize the family by `base.`, its backbone.
+
+    Args:
+        names: tensor names of a file.
+
+    Returns:
+        Whether the file belongs to the family.
+    """
     return any(name.startswith(("base.layer", "base.conv1")) for name in names)
 
 
-def from_strong_baseline(rest: Unexplained) -> Converted:
-    """Its usual evaluation (`NECK_FEAT after`) compares what comes out of the BNNeck."""
-    options = {"pooling": "average", "last_stride": 1, **resnet_options(rest, "base.")}
-    width, notes = resnet_width(options), []
-    if options["norm"] == "batch":
-        options["stem"] = "no_relu"
-        notes.append("its ResNet has no ReLU in the stem; where a fork has added it, give MODEL.STEM standard")
-    if rest.drop("base.fc."):
-        notes.append("base.fc, which nothing used, is left out")
-    bottleneck = any(name.startswith("bottleneck.") for name in rest.tensors)
-    return converted(
-        rest,
+def from_strong_baseline(remaining: RemainingTensors) -> Converted:
+    """Convert a checkpoint; the family's usual evaluation (`NECK_FEAT after`) compares the output of the BNNeck.
+
+    Args:
+        remaining: tensors of the file.
+
+    Returns:
+        The converted checkpoint.
+
+    Raises:
+        InputError: if tensors are missing, unexpected or have another shape.
+    """
+    backbone, norm = recognize_resnet(remaining, "base.")
+    body = Body(backbone, norm, last_stride=1, stem="no_relu" if norm == "batch" else "standard")
+    notes = []
+    if body.stem == "no_relu":
+        notes.append("its ResNet has no ReLU in the stem; if a fork has added it, set MODEL.STEM standard")
+    if remaining.drop("base.fc."):
+        notes.append("base.fc, which is unused, is dropped")
+    has_bottleneck = any(name.startswith("bottleneck.") for name in remaining.tensors)
+    recognized = Recognized(
         family=NAME,
-        architecture=resnet_name(options),
+        body=body,
         names=(("base.", "backbone."),),
-        options=options,
-        head=norm_head(rest.take_norm("bottleneck", width)) if bottleneck else plain_head(width),
-        classifier=rest.take_classifier("classifier", width),
+        head=norm_head(remaining.take_norm("bottleneck", body.width)) if has_bottleneck else identity_head(body.width),
+        classifier=remaining.take_classifier("classifier", body.width),
         differences=(
-            "a last stride of 1 and images of 256 x 128 are assumed, as its configurations have them: tensors do not "
-            "tell them",
+            "a last stride of 1 and images of 256 x 128 are assumed, as in its configurations: the tensors do not show "
+            "them",
             *notes,
         ),
     )
+    return assemble(remaining, recognized)

@@ -1,72 +1,77 @@
-"""torchreid (Zhou and Xiang, KaiyangZhou/deep-person-reid): ResNets, also with a fc layer, and OSNets."""
+"""torchreid (Zhou and Xiang, KaiyangZhou/deep-person-reid): ResNets, also with an fc layer, and OSNets."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from reid.errors import InputError
-from reid.model.backbones.osnet import CHANNELS, FEATURE_DIM, WIDTHS
+from reid.model.backbones.osnet import CHANNELS, WIDTHS
 from reid.model.foreign.parts import (
+    Body,
     Converted,
-    Unexplained,
-    converted,
-    plain_head,
-    resnet_name,
-    resnet_options,
-    resnet_width,
+    Recognized,
+    RemainingTensors,
+    assemble,
+    identity_head,
+    recognize_resnet,
 )
 
 NAME = "torchreid"
-SEEN = "conv1.weight, layer1.* (ResNet) or conv1.conv.weight, conv2.* (OSNet), with classifier.weight"
+TENSORS = "conv1.weight, layer1.* (ResNet) or conv1.conv.weight, conv2.* (OSNet), with classifier.weight"
 
 
 def is_torchreid(names: Collection[str]) -> bool:
-    """By names without a prefix, as torchvision has them, or those of OSNet."""
+    """Recognize the family by names without a prefix, those of torchvision or of OSNet.
+
+    Args:
+        names: tensor names of a file.
+
+    Returns:
+        Whether the file belongs to the family.
+    """
     return any(name.startswith(("layer1.", "layer4.", "conv1.conv.", "conv2.0.", "conv5.")) for name in names)
 
 
-def from_torchreid(rest: Unexplained) -> Converted:
-    """A ResNet or an OSNet; both compare the vector that the classifier gets."""
-    if any(name.startswith("layer") for name in rest.tensors):
-        return _resnet(rest)
-    return _osnet(rest)
+def from_torchreid(remaining: RemainingTensors) -> Converted:
+    """Convert a ResNet or an OSNet; both compare the input of the classifier.
 
+    Args:
+        remaining: tensors of the file.
 
-def _resnet(rest: Unexplained) -> Converted:
-    options = {"pooling": "average", **resnet_options(rest, "")}
-    width, guess, architecture = resnet_width(options), 2, resnet_name(options)
-    if any(name.startswith("fc.") for name in rest.tensors):
-        options["fc_neck"], width, guess = True, FEATURE_DIM, 1
-        architecture += "_fc512"
-    options["last_stride"] = guess
-    return converted(
-        rest,
+    Returns:
+        The converted checkpoint.
+
+    Raises:
+        InputError: if tensors are missing, unexpected or have another shape.
+    """
+    body = _resnet(remaining) if any(name.startswith("layer") for name in remaining.tensors) else _osnet(remaining)
+    assumed = f"a last stride of {body.last_stride} is assumed, as in its models: the tensors do not show it"
+    recognized = Recognized(
         family=NAME,
-        architecture=architecture,
+        body=body,
         names=(("fc.", "neck."), ("", "backbone.")),
-        options=options,
-        classifier=rest.take_classifier("classifier", width),
-        head=plain_head(width),
-        differences=(f"a last stride of {guess} is assumed, as theirs has: tensors do not tell it",),
+        classifier=remaining.take_classifier("classifier", body.width),
+        head=identity_head(body.width),
+        differences=(assumed,) if body.last_stride else (),
     )
+    return assemble(remaining, recognized)
 
 
-def _osnet(rest: Unexplained) -> Converted:
-    weight = rest.tensors.get("conv1.conv.weight")
+def _resnet(remaining: RemainingTensors) -> Body:
+    fc512 = any(name.startswith("fc.") for name in remaining.tensors)
+    return Body(*recognize_resnet(remaining, ""), last_stride=1 if fc512 else 2, fc512=fc512)
+
+
+def _osnet(remaining: RemainingTensors) -> Body:
+    weight = remaining.tensors.get("conv1.conv.weight")
     widths = {int(CHANNELS[0] * width): name for name, width in WIDTHS.items()}
     channels = len(weight) if weight is not None and weight.ndim == 4 else 0
     if channels not in widths:
-        found = "not there" if weight is None else f"{tuple(weight.shape)}"
+        shape = "missing" if weight is None else f"{tuple(weight.shape)}"
         known = ", ".join(f"{name} has {count} channels" for count, name in widths.items())
-        raise InputError(f"{rest.source}: an OSNet whose conv1.conv.weight is {found} is none of those here: {known}")
-    if any(".IN." in name or name.endswith(("IN.weight", "IN.bias")) for name in rest.tensors):
-        raise InputError(f"{rest.source}: an OSNet with instance normalization (osnet_ain, osnet_ibn) is none of ours")
-    return converted(
-        rest,
-        family=NAME,
-        architecture=widths[channels],
-        names=(("fc.", "neck."), ("", "backbone.")),
-        options={"backbone": widths[channels], "pooling": "average"},
-        classifier=rest.take_classifier("classifier", FEATURE_DIM),
-        head=plain_head(FEATURE_DIM),
-    )
+        raise InputError(f"{remaining.source}: an OSNet whose conv1.conv.weight is {shape} is not supported; {known}")
+    if any(".IN." in name or name.endswith(("IN.weight", "IN.bias")) for name in remaining.tensors):
+        raise InputError(
+            f"{remaining.source}: OSNets with instance normalization (osnet_ain, osnet_ibn) are not supported"
+        )
+    return Body(widths[channels])

@@ -9,9 +9,7 @@ from torch import nn
 from reid.errors import InputError, unknown_name
 from reid.model.normalization.activations import group_norms, instance_norms, layer_norms
 from reid.model.normalization.batch_norms import batch_norms
-from reid.model.normalization.bnneck import BNNeck as BNNeck
 from reid.model.normalization.cosine import CosineConv2d as CosineConv2d
-from reid.model.normalization.cosine import CosineLinear as CosineLinear
 from reid.model.normalization.ibn import IBN as IBN
 from reid.model.normalization.ibn import ibn_a, ibn_b
 from reid.model.normalization.weights import cosine_convolutions, weight_norms

@@ -9,23 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class CosineLinear(nn.Linear):
-    """scale · w·x / (‖w‖ ‖x‖): (B, in_features) -> (B, out_features), each in [-scale, scale].
-
-    `scale` is one learnable number; a softmax over bare cosines cannot come near 1. A vector of zeros gives 0.
-    """
-
-    def __init__(self, in_features: int, out_features: int, scale: float = 16.0) -> None:
-        super().__init__(in_features, out_features, bias=False)
-        self.scale = nn.Parameter(torch.tensor(float(scale)))
-        # A step turns a short vector far: these begin with lengths about 1.
-        nn.init.normal_(self.weight, std=in_features**-0.5)
-
-    def forward(self, features: Tensor) -> Tensor:
-        unit, directions = functional.normalize(features, dim=1), functional.normalize(self.weight, dim=1)
-        return self.scale * functional.linear(unit, directions)
-
-
 class CosineConv2d(nn.Module):
     """scale · w·x / (‖w‖ ‖x‖) + bias, x the window of each place: (B, C, H, W) -> (B, O, h, w).
 

@@ -1,19 +1,25 @@
-"""From a map of activations to one vector an image.
+"""Poolings: feature maps (B, C, h, w) -> one vector per image (B, width) float32.
 
-A pooling is built by a function `(channels, **options) -> Pooling` from maps (B, channels, h, w) to (B, width) float32;
-OPTIONS says which options it has.
+A pooling is built by a function `(channels, *, **options) -> Pooling` listed in `POOLINGS`; its keyword arguments are
+the options it has.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
+from torch import nn
+
+from reid.errors import InputError, unknown_name
 from reid.model.pooling.contract import Pooling as Pooling
 from reid.model.pooling.crow import CroW
+from reid.model.pooling.flatten import Flatten
 from reid.model.pooling.gem import GeM
 from reid.model.pooling.plain import Average, AverageMax, Max
 from reid.model.pooling.rmac import RMAC
-from reid.model.pooling.vlad import HardVLAD, NetVLAD, ghost_vlad
+from reid.model.pooling.vlad import HardVLAD, ghost_vlad, net_vlad
 from reid.model.pooling.weighted_gem import RegionalWeightedGeM, WeightedGeM, WeightedSum
 
 POOLINGS: dict[str, Callable[..., Pooling]] = {
@@ -27,23 +33,48 @@ POOLINGS: dict[str, Callable[..., Pooling]] = {
     "crow": CroW,
     "rmac": RMAC,
     "hard_vlad": HardVLAD,
-    "netvlad": NetVLAD,
+    "netvlad": net_vlad,
     "ghost_vlad": ghost_vlad,
 }
 
-_EXPONENT = ("p", "p_per_channel", "p_learnable")
 
-OPTIONS: dict[str, tuple[str, ...]] = {
-    "average": ("l2",),
-    "max": ("l2",),
-    "average_max": ("l2",),
-    "gem": (*_EXPONENT, "l2"),
-    "weighted_gem": (*_EXPONENT, "l2"),
-    "weighted_sum": ("l2",),
-    "regional_weighted_gem": ("regions", *_EXPONENT, "l2"),
-    "crow": ("l2",),
-    "rmac": ("levels", "l2"),
-    "hard_vlad": ("clusters", "init"),
-    "netvlad": ("clusters", "init"),
-    "ghost_vlad": ("clusters", "ghosts", "init"),
-}
+def build_pooling(name: str, backbone: nn.Module, **options: Any) -> Pooling:
+    """Build a pooling for the feature maps of a backbone.
+
+    Args:
+        name: a key of `POOLINGS`, or "flatten" for a backbone whose maps have one size.
+        backbone: module with the attribute `out_channels`, and `map_size` for "flatten".
+        **options: keyword arguments of the pooling, see `pooling_options`.
+
+    Returns:
+        The pooling.
+
+    Raises:
+        InputError: for an unknown name, an option out of range, or "flatten" after a backbone with maps of any size.
+    """
+    if name == "flatten":
+        size: tuple[int, int] | None = getattr(backbone, "map_size", None)
+        if size is None:
+            raise InputError(
+                "flattening needs feature maps of one size, and this backbone's have any size; set "
+                "MODEL.POOLING.NAME to another pooling"
+            )
+        return Flatten(backbone.out_channels, size=size)
+    if name not in POOLINGS:
+        raise unknown_name("pooling", name, (*POOLINGS, "flatten"))
+    return POOLINGS[name](backbone.out_channels, **options)
+
+
+def pooling_options(name: str) -> tuple[str, ...]:
+    """List the options of a pooling.
+
+    Args:
+        name: a key of `POOLINGS`, or "flatten", which has none.
+
+    Returns:
+        Names of the keyword arguments that `build_pooling` accepts for it.
+    """
+    if name not in POOLINGS:
+        return ()
+    parameters = inspect.signature(POOLINGS[name]).parameters.values()
+    return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)

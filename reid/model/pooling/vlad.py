@@ -104,6 +104,11 @@ class NetVLAD(VLAD):
             _fill(self.assignment.bias, bias)
 
 
+def net_vlad(channels: int, *, clusters: int = 64, init: str = "kmeans_v2") -> NetVLAD:
+    """NetVLAD without ghosts."""
+    return NetVLAD(channels, clusters=clusters, init=init)
+
+
 def ghost_vlad(channels: int, *, clusters: int = 64, ghosts: int = 1, init: str = "kmeans_v2") -> NetVLAD:
     """NetVLAD whose softmax also runs over `ghosts` clusters that take descriptors away from the others."""
     return NetVLAD(channels, clusters=clusters, ghosts=ghosts, init=init)

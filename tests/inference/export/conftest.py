@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from composed_network import compose
 from torch import nn
 
-from reid.inference.export.interface import IMAGENET_MEAN, IMAGENET_STD, ExportInterface
+from reid.inference.export.interface import ExportInterface
 from reid.inference.export.metadata import ModelMetadata
-from reid.model.network import ReidNetwork, build_network
+from reid.model.network import ReidNetwork
+from reid.records import IMAGENET_MEAN, IMAGENET_STD
 
 MakeMetadata = Callable[..., ModelMetadata]
 
@@ -19,7 +21,7 @@ MakeMetadata = Callable[..., ModelMetadata]
 def evaluated(backbone: str, seed: int = 0, **options: Any) -> ReidNetwork:
     """A network from scratch whose normalizations have statistics of their own, as after a training."""
     torch.manual_seed(seed)
-    network = build_network(backbone, num_classes=7, **options)
+    network = compose(backbone, 7, **options)
     for part in network.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             assert part.running_mean is not None and part.running_var is not None

@@ -29,7 +29,6 @@ from reid.inference.export.formats import (
     to_onnx,
     to_torch,
 )
-from reid.inference.export.interface import IMAGENET_MEAN, IMAGENET_STD
 from reid.inference.export.local_connection import UnfoldedLocal
 from reid.inference.export.metadata import ModelMetadata
 from reid.inference.export.sample_images import read_crops, synthetic_crops
@@ -38,6 +37,7 @@ from reid.inference.export.verification import TOLERANCES, Runner, check_output,
 from reid.model.connection import LocallyConnected2d
 from reid.model.folding import fold_norms
 from reid.model.network import ReidNetwork
+from reid.records import IMAGENET_MEAN, IMAGENET_STD
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -198,7 +198,7 @@ def test_local_connection_is_unfolded(make: Make, make_metadata: MakeMetadata) -
 
 def test_normalizing_inside_is_normalizing_outside(make: Make, make_metadata: MakeMetadata) -> None:
     network = make(
-        "small_convolution", eigenlayer_dim=16, eigenlayer_parametrization="scaled_orthogonal", pooling="average_max"
+        "small_convolution", eigenlayer={"k": 16, "parametrization": "scaled_orthogonal"}, pooling="average_max"
     )
     before = {name: value.clone() for name, value in network.state_dict().items()}
     pixels, found = synthetic_crops((128, 64), count=3), []

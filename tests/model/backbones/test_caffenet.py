@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from composed_network import compose
 from torch import Tensor
 from torch.nn import functional
 
 from reid.config import build
 from reid.config.loading import parse_config
 from reid.errors import InputError
-from reid.model import BACKBONES, NECKS
-from reid.model.network import build_network
+from reid.model.backbones import BACKBONES
+from reid.model.necks import NECKS
 from reid.training.optimizer import Solver, make_optimizer, rate_factors
 
 # conv and fc6 of the published model: 2,334,080 weights and biases in the convolutions, 37,752,832 in fc6.
@@ -69,7 +70,7 @@ def test_first_weights_and_neck_are_the_release_s() -> None:
     trunk = BACKBONES["caffenet"]()
     biases = {name: value.unique().tolist() for name, value in trunk.state_dict().items() if name.endswith("bias")}
     assert biases == {f"conv{n}.bias": [value] for n, value in ((1, 0.0), (2, 1.0), (3, 0.0), (4, 1.0), (5, 1.0))}
-    net = build_network("caffenet", num_classes=3, pooling="flatten", init_std=0.005)
+    net = compose("caffenet", 3, pooling="flatten", eigenlayer={"init_std": 0.005})
     assert net.neck.fc6.weight.shape == (4096, 9216) and net.eigenlayer.weight.shape == (1024, 4096)
     assert net.neck.fc6.weight.std().item() == pytest.approx(0.005, rel=0.01)
     assert net.neck.fc6.bias.unique().tolist() == [1.0]
@@ -88,14 +89,14 @@ def test_what_it_refuses() -> None:
         BACKBONES["caffenet"](last_stride=2)
     with pytest.raises(InputError, match="not the weights of caffenet"):
         BACKBONES["caffenet"](weights={"conv1.weight": torch.zeros(96, 3, 11, 11)})
-    with pytest.raises(InputError, match="osnet_x0_25 has maps of any size"):
-        build_network("osnet_x0_25", num_classes=3, pooling="flatten")
+    with pytest.raises(InputError, match="flattening needs feature maps of one size"):
+        compose("osnet_x0_25", 3, pooling="flatten")
 
 
 def test_weights_in_caffe_s_names_come_back() -> None:
     trunk, neck = BACKBONES["caffenet"](), NECKS["caffenet"](9216)
     weights = {**trunk.state_dict(), **neck.state_dict(), "fc8.bias": torch.zeros(1000)}
-    net = build_network("caffenet", num_classes=3, pooling="flatten", weights=weights)
+    net = compose("caffenet", 3, pooling="flatten", weights=weights)
     assert torch.equal(net.backbone.conv4.weight, trunk.conv4.weight)
     assert torch.equal(net.neck.fc6.weight, neck.fc6.weight)
 

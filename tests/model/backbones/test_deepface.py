@@ -6,10 +6,11 @@ import logging
 
 import pytest
 import torch
+from composed_network import compose
 
 from reid.errors import InputError
-from reid.model import BACKBONES, NECKS
-from reid.model.network import build_network
+from reid.model.backbones import BACKBONES
+from reid.model.necks import NECKS
 
 # Figure 2 of Taigman et al. 2014: maps and their size after each layer.
 SIZES = {"c1": (32, 142), "m2": (32, 71), "c3": (16, 63), "l4": (16, 55), "l5": (16, 25), "l6": (16, 21)}
@@ -26,7 +27,7 @@ PARAMETERS = {
 
 def test_sizes_and_parameters_are_the_published_ones() -> None:
     torch.manual_seed(0)
-    net = build_network("deepface", num_classes=5, pooling="flatten").eval()
+    net = compose("deepface", 5, pooling="flatten").eval()
     found = {}
     for name, layer in net.backbone.named_children():
         layer.register_forward_hook(lambda module, given, out, name=name: found.update({name: tuple(out.shape[1:])}))

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reid.errors import InputError
-from reid.model import BACKBONES, NECKS
+from reid.model.backbones import BACKBONES
 from reid.model.backbones.osnet import OSBlock, OSNet
+from reid.model.necks import NECKS
 from reid.model.pretrained import load_pretrained
 
 

@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 from reid.errors import InputError
-from reid.model import BACKBONES
+from reid.model.backbones import BACKBONES
 from reid.model.backbones.resnet import ResNetTrunk
 
 

@@ -136,17 +136,18 @@ def test_the_logits_are_theirs_too(images: Tensor) -> None:
 
 def test_each_family_brings_its_own_preprocessing() -> None:
     found = {name: convert(make().state, source="f") for name, make in SMALL.items()}
-    assert {name: one.resize for name, one in found.items()} == {
+    assert {name: one.recognized.resize for name, one in found.items()} == {
         "torchreid": "bilinear",
         "fast-reid": "bicubic",
         "reid-strong-baseline": "bilinear",
         "layumi": "bicubic",
     }
     for one in found.values():
-        assert one.size == (256, 128)
-        assert one.mean == pytest.approx((0.485, 0.456, 0.406)) and one.std == pytest.approx((0.229, 0.224, 0.225))
+        assert one.recognized.size == (256, 128)
+        assert one.recognized.mean == pytest.approx((0.485, 0.456, 0.406))
+        assert one.recognized.std == pytest.approx((0.229, 0.224, 0.225))
     state = models.fastreid().state | {"pixel_mean": torch.full((3,), 127.5), "pixel_std": torch.full((3,), 255.0)}
-    one = convert(state, source="f")
+    one = convert(state, source="f").recognized
     assert one.mean == (0.5, 0.5, 0.5) and one.std == (1.0, 1.0, 1.0)
 
 
@@ -243,7 +244,7 @@ def test_another_depth_is_told(images: Tensor) -> None:
     with pytest.raises(InputError, match=r"\(1, 2, 2, 2\) basic blocks .* resnet50"):
         convert({name: value for name, value in state.items() if "layer1.1" not in name}, source="f")
     wide = models.osnet().state | {"conv1.conv.weight": torch.ones(20, 3, 7, 7)}
-    with pytest.raises(InputError, match=r"\(20, 3, 7, 7\) is none of those here"):
+    with pytest.raises(InputError, match=r"\(20, 3, 7, 7\) is not supported"):
         convert(wide, source="f")
     with pytest.raises(InputError, match="instance normalization"):
         convert(models.osnet().state | {"conv2.0.IN.weight": torch.ones(64)}, source="f")

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from composed_network import compose
 from torch import nn
 from torch.nn import functional
 
 from reid.errors import InputError
-from reid.model import BACKBONES
+from reid.model.backbones import BACKBONES
 from reid.model.backbones.resnet import ResNetTrunk
-from reid.model.network import build_network
 from reid.model.normalization import IBN, normalize
 
 
@@ -90,14 +90,14 @@ def test_published_and_plain_weights_go_in(norm: str, caplog: pytest.LogCaptureF
     randomize(published)
     weights = {**published.state_dict(), "fc.weight": plain.fc.weight, "fc.bias": plain.fc.bias}
     with caplog.at_level(logging.WARNING):
-        net = build_network("resnet18", num_classes=3, weights=weights, norm=norm)
+        net = compose("resnet18", 3, weights=weights, norm=norm)
     assert not caplog.text
     assert all(torch.equal(value, weights[name]) for name, value in net.backbone.state_dict().items())
     with pytest.raises(InputError, match=rf"f\.pth: not the weights of resnet18 with {norm}.*1 missing \(conv1"):
         missing = {name: value for name, value in weights.items() if name != "conv1.weight"}
-        build_network("resnet18", num_classes=3, weights=missing, norm=norm, source="f.pth")
+        compose("resnet18", 3, weights=missing, norm=norm, source="f.pth")
     with caplog.at_level(logging.WARNING):
-        net = build_network("resnet18", num_classes=3, weights=plain.state_dict(), norm=norm)
+        net = compose("resnet18", 3, weights=plain.state_dict(), norm=norm)
     lost = "half the channels of 6 batch normalizations" if norm == "ibn_a" else "1 batch normalization, the stem's"
     assert f"resnet18: normalization {norm} discards the pretrained statistics" in caplog.text and lost in caplog.text
     assert torch.equal(net.backbone.state_dict()["layer3.1.conv2.weight"], plain.layer3[1].conv2.weight)

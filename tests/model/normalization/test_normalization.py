@@ -12,16 +12,20 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from composed_network import compose
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from reid.config import build
 from reid.errors import InputError
-from reid.model import BACKBONES, NECKS
+from reid.model.backbones import BACKBONES
 from reid.model.backbones.resnet import ResNetTrunk
+from reid.model.classifiers import CosineLinear
 from reid.model.eigenlayer import Eigenlayer
-from reid.model.network import ReidNetwork, build_network
-from reid.model.normalization import NORMS, BNNeck, CosineConv2d, CosineLinear, normalize
+from reid.model.necks import NECKS, BNNeck
+from reid.model.network import ReidNetwork
+from reid.model.normalization import NORMS, CosineConv2d, normalize
 from reid.svdnet import decorrelate
 from reid.training.optimizer import Solver, freeze
 from reid.training.state import Hooks, TrainState
@@ -181,8 +185,8 @@ def test_cosine_convolution_by_loops(groups: int) -> None:
 def test_a_lost_fit_is_told(norm: str, told: str, caplog: pytest.LogCaptureFixture) -> None:
     weights = torchvision.models.resnet18(num_classes=10).state_dict()
     with caplog.at_level(logging.WARNING):
-        net = build_network("resnet18", num_classes=3, weights=weights, norm=norm)
-        build_network("resnet18", num_classes=3, norm=norm)  # from scratch nothing is lost
+        net = compose("resnet18", 3, weights=weights, norm=norm)
+        compose("resnet18", 3, norm=norm)  # from scratch nothing is lost
     assert caplog.text.count("normalization ") == bool(told)
     assert told in caplog.text
     if not told:
@@ -194,25 +198,25 @@ def test_what_cannot_be_replaced_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"osnet_x0_25: 32 groups do not divide the 16 channels of conv1\.bn; .* of 8,"
     ):
-        build_network("osnet_x0_25", num_classes=3, norm="group")
+        compose("osnet_x0_25", 3, norm="group")
     with pytest.raises(InputError, match="unknown normalization 'grup'; did you mean group"):
-        build_network("osnet_x0_25", num_classes=3, norm="grup")
+        compose("osnet_x0_25", 3, norm="grup")
     with pytest.raises(InputError, match="for ResNets, not for osnet_x0_25"):
-        build_network("osnet_x0_25", num_classes=3, norm="ibn_a")
+        compose("osnet_x0_25", 3, norm="ibn_a")
     with pytest.raises(InputError, match="caffenet has no batch normalization that group could replace"):
-        build_network("caffenet", num_classes=3, norm="group")
+        compose("caffenet", 3, norm="group")
     with pytest.raises(InputError, match=r"small_local: bn4 follows connection \(LocallyConnected2d\)"):
-        build_network("small_local", num_classes=3, norm="weight")
+        compose("small_local", 3, norm="weight")
     with pytest.raises(InputError, match="a map of 1 x 1 leaves nothing"):
-        build_network("resnet18", num_classes=3, norm="instance")(torch.zeros(2, 3, 32, 32))
+        compose("resnet18", 3, norm="instance")(torch.zeros(2, 3, 32, 32))
     with pytest.raises(InputError, match="unknown classifier 'cosin'"):
-        build_network("osnet_x0_25", num_classes=3, classifier="cosin")
+        compose("osnet_x0_25", 3, classifier="cosin")
 
 
 def test_defaults_leave_the_network_as_it_was() -> None:
     """Names and every first weight of `osnet_x0_25` for a seed, as they were before there was a choice of norm."""
     torch.manual_seed(0)
-    net = build_network("osnet_x0_25", num_classes=7)
+    net = compose("osnet_x0_25", 7)
     names = hashlib.sha256("\n".join(net.state_dict()).encode()).hexdigest()
     assert names.startswith("4b5093da694ee8d2")  # of checkpoints written before
     assert [type(module) for module in (net.bnneck, net.classifier)] == [nn.Identity, nn.Linear]
@@ -231,7 +235,7 @@ def test_defaults_leave_the_network_as_it_was() -> None:
 
 
 def test_bnneck_stands_before_the_eigenlayer_without_a_shift() -> None:
-    net = build_network("osnet_x0_25", num_classes=7, bnneck=True)
+    net = compose("osnet_x0_25", 7, bnneck=True)
     assert isinstance(net.bnneck, BNNeck) and net.bnneck.bias is None
     assert {name for name in net.state_dict() if name.startswith("bnneck")} == {
         f"bnneck.{part}" for part in ("weight", "running_mean", "running_var", "num_batches_tracked")
@@ -242,7 +246,9 @@ def test_bnneck_stands_before_the_eigenlayer_without_a_shift() -> None:
     assert torch.allclose(features.var(0, unbiased=False)[features.std(0) > 0.5], torch.tensor(1.0), atol=0.05)
     freeze(net, ["norm"])
     assert not net.bnneck.weight.requires_grad
-    synchronized = build_network("osnet_x0_25", num_classes=7, bnneck=True, norm="sync_batch")
+    pairs = ["MODEL.BACKBONE", "osnet_x0_25", "MODEL.NECK", "bnneck", "MODEL.NORM.NAME", "sync_batch"]
+    config = build.config_of([*pairs, "MODEL.WEIGHTS", "none"], source="a test")
+    synchronized = build.network(config, num_classes=7)
     kinds = {type(module).__name__ for module in synchronized.modules() if "BatchNorm" in type(module).__name__}
     assert kinds == {"SyncBatchNorm"} and set(synchronized.state_dict()) == set(net.state_dict())
     assert synchronized.eval()(images).shape == (8, 7)
@@ -251,7 +257,7 @@ def test_bnneck_stands_before_the_eigenlayer_without_a_shift() -> None:
 def tiny_network(monkeypatch: pytest.MonkeyPatch, **options: Any) -> ReidNetwork:
     monkeypatch.setitem(BACKBONES, "tiny", lambda **_: Tiny())
     torch.manual_seed(0)
-    return build_network("tiny", num_classes=4, init_std=0.3, dropout=0.0, norm_groups=2, **options)
+    return compose("tiny", 4, eigenlayer={"init_std": 0.3}, dropout=0.0, norm_groups=2, **options)
 
 
 TINY = [name for name in NORMS if not name.startswith("ibn")]
@@ -279,7 +285,7 @@ def test_mixed_precision_and_export(norm: str, monkeypatch: pytest.MonkeyPatch) 
     if norm.startswith("ibn"):
         torch.manual_seed(0)
         monkeypatch.setitem(BACKBONES, "resnet10", lambda **_: ResNetTrunk(ResNet(BasicBlock, [1, 1, 1, 1])))
-        net = build_network("resnet10", num_classes=4, norm=norm, classifier="cosine", bnneck=True)
+        net = compose("resnet10", 4, norm=norm, classifier="cosine", bnneck=True)
     else:
         net = tiny_network(monkeypatch, norm=norm, classifier="cosine", bnneck=True)
     images = torch.randn(4, 3, 48, 32)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from composed_network import compose
 from torch import Tensor, nn
 
+from reid.config.loading import defaults
 from reid.errors import InputError
-from reid.model.network import build_network
-from reid.model.pooling import OPTIONS, POOLINGS, Pooling
+from reid.model.pooling import POOLINGS, Pooling, pooling_options
 
 CHANNELS = 5
 MAPS = torch.randn(3, CHANNELS, 4, 3, generator=torch.Generator().manual_seed(0))
@@ -72,7 +73,7 @@ def test_the_plain_ones_against_numpy() -> None:
     np.testing.assert_allclose(make("average_max")(MAPS), np.concatenate((mean, largest), 1), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", [name for name in POOLINGS if "l2" in OPTIONS[name]])
+@pytest.mark.parametrize("name", [name for name in POOLINGS if "l2" in pooling_options(name)])
 def test_unit_length_where_wanted(name: str) -> None:
     plain, unit = make(name)(MAPS), make(name, l2=True)(MAPS)
     torch.testing.assert_close(unit, plain / plain.norm(dim=1, keepdim=True))
@@ -163,30 +164,31 @@ def test_attention_of_those_that_weigh_places(name: str) -> None:
 def test_the_options_are_those_that_the_builder_takes(name: str) -> None:
     taken = list(inspect.signature(POOLINGS[name]).parameters)
     assert taken[0] == "channels"
-    wanted = set(taken[1:]) - ({"ghosts"} if name == "netvlad" else set())  # NetVLAD with ghosts is GhostVLAD
-    assert set(OPTIONS[name]) == wanted
+    assert list(pooling_options(name)) == taken[1:]
+    keys = {key.lower() for key in defaults().MODEL.POOLING}
+    assert set(taken[1:]) <= keys, "every option has a key of its name in MODEL.POOLING"
 
 
 @pytest.mark.parametrize("name", POOLINGS)
 def test_it_fits_into_the_network(name: str) -> None:
     torch.manual_seed(0)
     options = {"clusters": 4} if "vlad" in name else {}
-    network = build_network("resnet18", num_classes=3, last_stride=1, pooling=name, pooling_options=options)
+    network = compose("resnet18", 3, last_stride=1, pooling=name, pooling_options=options)
     images = torch.randn(2, 3, 128, 64, generator=torch.Generator().manual_seed(3))
     d_in = network.pooling.width(512)
     embedding = network.eval().embed(images)
     assert embedding.input.shape == (2, d_in) and embedding.output.shape == (2, min(1024, d_in))
-    again = build_network("resnet18", num_classes=3, last_stride=1, pooling=name, pooling_options=options).eval()
+    again = compose("resnet18", 3, last_stride=1, pooling=name, pooling_options=options).eval()
     again.load_state_dict(network.state_dict())
     assert torch.equal(again.embed(images).output, embedding.output)
 
 
 def test_a_huge_eigenlayer_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     options = {"clusters": 140, "init": "random"}
-    build_network("resnet18", num_classes=3, pooling="netvlad", pooling_options=options)
+    compose("resnet18", 3, pooling="netvlad", pooling_options=options)
     assert "71680 x 1024: 0.29 GB" in caplog.text
     caplog.clear()
-    build_network("resnet18", num_classes=3, pooling="netvlad", pooling_options={"clusters": 64})
+    compose("resnet18", 3, pooling="netvlad", pooling_options={"clusters": 64})
     assert not caplog.text
 
 

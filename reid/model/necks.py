@@ -1,0 +1,197 @@
+"""Necks: layers between the pooled vector and the Eigenlayer.
+
+A neck is a module from pooled (B, d_in) float32 to the Eigenlayer's input (B, `out_features`). Some backbones publish
+one of their own, built by a function `(d_in, *, weights, source) -> nn.Module` listed in `NECKS`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from torch import Tensor, nn
+
+from reid.io.checkpoint import load_state_dict
+from reid.model.backbones.osnet import WIDTHS, FeatureBlock, published_osnet
+
+logger = logging.getLogger(__name__)
+
+
+class IdentityNeck(nn.Identity):
+    """No neck: passes the pooled vector on unchanged.
+
+    Args:
+        features: width of the pooled vector.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.in_features = self.out_features = features
+
+
+class FullyConnectedBlock(nn.Sequential):
+    """Fully connected layer, ReLU, dropout: (B, in_features) -> (B, out_features).
+
+    Args:
+        name: name of the layer, which its tensors carry in a state dict.
+        in_features: input width.
+        out_features: output width.
+        dropout: dropout probability.
+        std: standard deviation of the initial weights.
+        bias: initial value of all biases.
+    """
+
+    def __init__(self, name: str, in_features: int, out_features: int, dropout: float, std: float, bias: float) -> None:
+        linear = nn.Linear(in_features, out_features)
+        nn.init.normal_(linear.weight, std=std)
+        nn.init.constant_(linear.bias, bias)
+        super().__init__(OrderedDict({name: linear, "relu": nn.ReLU(), "dropout": nn.Dropout(dropout)}))
+        self.in_features, self.out_features = in_features, out_features
+
+
+class BNNeck(nn.BatchNorm1d):
+    """BNNeck: batch normalization of the Eigenlayer's input (B, features), with a scale and without a shift.
+
+    Luo et al., "Bag of Tricks and a Strong Baseline for Deep Person Re-identification", CVPRW 2019. It comes before the
+    Eigenlayer: after it, the replacement of W by US would invalidate its running statistics.
+
+    Args:
+        features: width of the input.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+        self.register_parameter("bias", None)
+
+
+def osnet_neck(
+    name: str, d_in: int, *, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights"
+) -> FeatureBlock:
+    """Build the fc block of OSNet: linear to 512, batch normalization, ReLU.
+
+    If `d_in` differs from the published width (a pooling that widens), the block gets a new linear layer, and the log
+    says so. The running statistics of its batch normalization, which belonged to the old layer, start anew too.
+
+    Args:
+        name: name of the OSNet, a key of `WIDTHS` in `reid.model.backbones.osnet`.
+        d_in: width of the pooled vector.
+        weights: published state dict of the whole OSNet, or None to start from scratch.
+        source: name of the weights in error messages.
+
+    Returns:
+        The block.
+
+    Raises:
+        InputError: if the weights do not fit the OSNet.
+    """
+    if weights is None:
+        return FeatureBlock(d_in)
+    published = published_osnet(name, weights, source).fc
+    if published.in_features == d_in:
+        return published
+    logger.warning(
+        "%s: the pooled width is %d, the published one %d: the linear layer of the fc block is new",
+        name,
+        d_in,
+        published.in_features,
+    )
+    neck = FeatureBlock(d_in)
+    scale_and_shift = {name: published.state_dict()[name] for name in ("1.weight", "1.bias")}
+    neck.load_state_dict(scale_and_shift, strict=False)
+    return neck
+
+
+def caffenet_neck(
+    d_in: int, *, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights"
+) -> FullyConnectedBlock:
+    """Build fc6 of CaffeNet: fully connected to 4096, ReLU, dropout 0.5.
+
+    Args:
+        d_in: width of the pooled vector. CaffeNet itself flattens: 256 x 6 x 6 = 9216.
+        weights: state dict of the whole CaffeNet under Caffe's names, or None to start from scratch.
+        source: name of the weights in error messages.
+
+    Returns:
+        The block, new (with a warning) if `d_in` is not the width of the weights.
+
+    Raises:
+        InputError: if tensors of fc6 are missing or have another shape.
+    """
+    neck = FullyConnectedBlock("fc6", d_in, 4096, dropout=0.5, std=0.005, bias=1.0)
+    if weights is not None and not _load_fully_connected(neck, weights, network="caffenet", source=source):
+        logger.warning("caffenet: the pooled width is %d, not that of the weights: fc6 is new", d_in)
+    return neck
+
+
+def deepface_neck(
+    d_in: int, *, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights"
+) -> FullyConnectedBlock:
+    """Build F7 of DeepFace: fully connected to 4096, ReLU, dropout 0.5.
+
+    Args:
+        d_in: width of the pooled vector. The published network flattens: 16 x 21 x 21 = 7056.
+        weights: state dict of the whole DeepFace, or None to start from scratch.
+        source: name of the weights in error messages.
+
+    Returns:
+        The block, new (with a warning) if `d_in` is not the width of the weights.
+
+    Raises:
+        InputError: if tensors of F7 are missing or have another shape.
+    """
+    neck = FullyConnectedBlock("f7", d_in, 4096, dropout=0.5, std=math.sqrt(2 / d_in), bias=0.0)
+    if weights is not None and not _load_fully_connected(neck, weights, network="deepface", source=source):
+        logger.warning("deepface: the pooled width is %d, not that of the weights: F7 is new", d_in)
+    return neck
+
+
+NECKS: dict[str, Callable[..., FeatureBlock | FullyConnectedBlock]] = {
+    **{name: partial(osnet_neck, name) for name in WIDTHS},
+    "caffenet": caffenet_neck,
+    "deepface": deepface_neck,
+}
+
+Neck = IdentityNeck | FeatureBlock | FullyConnectedBlock
+
+
+def build_neck(
+    backbone: str,
+    d_in: int,
+    *,
+    fc512: bool = False,
+    weights: Mapping[str, Tensor] | None = None,
+    source: str = "the given weights",
+) -> Neck:
+    """Build the neck of a backbone.
+
+    Args:
+        backbone: name of the backbone; those in `NECKS` have a neck of their own.
+        d_in: width of the pooled vector.
+        fc512: give other backbones a linear layer to 512, batch normalization and ReLU.
+        weights: published state dict of the whole network, or None to start from scratch.
+        source: name of the weights in error messages, preferably their path.
+
+    Returns:
+        The neck, (B, d_in) -> (B, `out_features`); an `IdentityNeck` where there are no layers.
+
+    Raises:
+        InputError: if the weights do not fit.
+    """
+    if backbone in NECKS:
+        return NECKS[backbone](d_in, weights=weights, source=source)
+    return FeatureBlock(d_in) if fc512 else IdentityNeck(d_in)
+
+
+def _load_fully_connected(
+    block: FullyConnectedBlock, weights: Mapping[str, Tensor], *, network: str, source: str
+) -> bool:
+    """Copy the layer's tensors from the weights of a whole network; False if their pooled width differs."""
+    own = {name: tensor for name, tensor in weights.items() if name in block.state_dict()}
+    weight = own.get(next(iter(block.state_dict())))
+    if weight is not None and weight.ndim == 2 and weight.shape[1] != block.in_features:
+        return False
+    load_state_dict(block, own, network=network, source=source)
+    return True
