@@ -39,8 +39,11 @@ from reid.model.necks import build_neck
 from reid.model.network import ReidNetwork
 from reid.model.pooling import build_pooling
 from reid.records import IMAGENET_MEAN, IMAGENET_STD
-from reid.training.epoch import Watch, train_epoch
-from reid.training.optimizer import Solver, make_optimizer, set_training_mode
+from reid.training.callbacks import Callbacks
+from reid.training.epoch import EpochBatches, train_epoch
+from reid.training.optimizer import Solver, make_optimizer
+from reid.training.schedule import Schedule, StagePlan
+from reid.training.state import TrainState
 
 CLASSES, RATE = 751, 1.5e-3
 
@@ -95,24 +98,25 @@ def ours(files: list[str], size: tuple[int, int], cache: Path, waited: list[floa
     eigenlayer = build_eigenlayer(neck.out_features)
     classifier = build_classifier("linear", eigenlayer.out_features, CLASSES)
     model = ReidNetwork(backbone, pooling, neck, eigenlayer, classifier)
+    solver = Solver(optimizer="adam", amsgrad=True)
     objective = Objective(LossWeights(label_smoothing=0.1), classes=CLASSES)
-    optimizer = make_optimizer(model, Solver(optimizer="adam", amsgrad=True), RATE)
-    set_training_mode(model, "running")
+    state = TrainState("ours", model, objective)
+    optimizer = make_optimizer(state.model, solver, RATE)
+    stage = StagePlan("step0", 0, Schedule(epochs=1, lr=(RATE,)))
+    callbacks = Callbacks()
 
     def run() -> None:
         last = time.perf_counter()
 
-        def lap(part: str) -> None:
+        def on_phase_end(phase: str) -> None:
             nonlocal last
             now = time.perf_counter()
-            if part == "data":
+            if phase == "data":
                 waited.append(now - last)
             last = now
 
-        train_epoch(
-            model, loader.epoch(0), count=len(loader), optimizer=optimizer, factor=lambda part: 1.0,
-            objective=objective, watch=Watch(lap=lap),
-        )  # fmt: skip
+        callbacks.on_phase_end = on_phase_end  # type: ignore[method-assign]
+        train_epoch(state, EpochBatches(loader, 0), optimizer, stage, solver, callbacks)
 
     return run
 

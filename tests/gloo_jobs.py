@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from small_run import callbacks
 from small_trunk import SmallTrunk
 from torch import Tensor, nn
 
@@ -30,10 +31,11 @@ from reid.model.network import ReidNetwork
 from reid.model.parametrization import parametrize_weight
 from reid.model.pooling import POOLINGS
 from reid.svdnet import rri
+from reid.svdnet.plan import Plan
 from reid.training.optimizer import Solver
-from reid.training.parallel import check_parallel, synchronized
+from reid.training.parallel import check_parallel, synchronize_norms
 from reid.training.schedule import Schedule
-from reid.training.state import Hooks, TrainState
+from reid.training.state import TrainState
 
 CLASSES = 5
 FROZEN = Solver(norm_statistics="frozen", bias_lr_factor=2.0)
@@ -95,7 +97,7 @@ class Run:
     def __init__(self, name: str) -> None:
         solver, batch, sampler, weights, parametrization = SETTINGS[name]
         self.loader = loader(batch, sampler, spoiled=name == "skipped")
-        self.plan = rri.Plan(STAGE, STAGE, STAGE, solver, max_rounds=1, loss_images=20)
+        self.plan = Plan(STAGE, STAGE, STAGE, solver, max_rounds=1, loss_images=20)
         if parametrization != "none":
             self.plan = dataclasses.replace(self.plan, max_rounds=0)
         model = network(parametrization, dropout=0.3 if name == "alive" else 0.0)
@@ -105,7 +107,7 @@ class Run:
 
     def run(self, **hooks: Any) -> dict[str, Any]:
         """Plain values and tensors: the network, the centers, and the log without clocks."""
-        entered = Hooks(epoch=lambda state, entry: self.entries.append(entry), **hooks)
+        entered = callbacks(on_epoch_end=lambda state, entry: self.entries.append(entry), **hooks)
         rri.run(self.state, self.loader, self.plan, entered)
         clocks = ("seconds", "images_per_second")
         return {
@@ -128,7 +130,7 @@ def broken_and_resumed(name: str, after: int) -> dict[str, Any]:
     """A run, the checkpoint of one broken at step `after`, and how that goes on from there."""
     whole, steps, kept = Run(name).run(), 0, []
 
-    def due() -> bool:
+    def should_save(state: TrainState) -> bool:
         nonlocal steps
         steps += 1
         return steps == after
@@ -139,7 +141,7 @@ def broken_and_resumed(name: str, after: int) -> dict[str, Any]:
 
     first = Run(name)
     try:
-        first.run(due=due, save=save)
+        first.run(should_save=should_save, save=save)
     except Broken:
         content = distributed.broadcast(kept[0])
     torch.manual_seed(99)  # what else happened meanwhile must not matter
@@ -159,14 +161,14 @@ def killed(after: int) -> None:
     """The last process dies without a word."""
     steps = 0
 
-    def due() -> bool:
+    def should_save(state: TrainState) -> bool:
         nonlocal steps
         steps += 1
         if steps == after and distributed.get_rank() == distributed.get_world_size() - 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return False
 
-    Run("plain").run(due=due)
+    Run("plain").run(should_save=should_save)
 
 
 def refused(whose: int) -> None:
@@ -181,7 +183,7 @@ def values() -> dict[str, Any]:
     rank = distributed.get_rank()
     buffers = [torch.full((2, 3), float(rank)).T, torch.tensor(rank)]
     distributed.broadcast_tensors(buffers)
-    model = synchronized(network())
+    model = synchronize_norms(network())
     told = []
     for batch, statistics in ((12, "running"), (12, "frozen"), (1, "frozen")):
         try:

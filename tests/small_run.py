@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,10 @@ from torch import Tensor, nn
 from reid.model.eigenlayer import Eigenlayer
 from reid.model.network import ReidNetwork
 from reid.model.pooling import POOLINGS
+from reid.svdnet.plan import Plan
+from reid.training.callbacks import Callbacks
+from reid.training.optimizer import Solver
+from reid.training.schedule import Schedule
 
 CLASSES = 5
 
@@ -51,6 +56,20 @@ class SmallLoader:
     def sample(self, count: int, seed: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         own = torch.arange(len(self.images[:count])).tensor_split(world)[rank]
         yield self.images[own], self.labels[own]
+
+
+def callbacks(**functions: Callable[..., Any]) -> Callbacks:
+    """Callbacks with some functions in place of their methods."""
+    made = Callbacks()
+    for name, function in functions.items():
+        assert hasattr(made, name), name
+        setattr(made, name, function)
+    return made
+
+
+def same_plan(schedule: Schedule, solver: Solver | None = None, **options: Any) -> Plan:
+    """A plan whose stages all have one schedule."""
+    return Plan(schedule, schedule, schedule, solver or Solver(), **{"loss_images": 40, **options})
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Tell where the time of a training step goes: waiting for data, forward, backward, optimizer."""
+"""Print where the time of a training step goes: waiting for data, forward, backward, optimizer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from torch import Tensor
 
 from reid.config import build
 from reid.config.loading import load_config
+from reid.data.loading.loaders import TrainLoader
 from reid.errors import InputError, run_command
-from reid.training.epoch import Watch, train_epoch
+from reid.training.callbacks import Callbacks
+from reid.training.epoch import EpochBatches, train_epoch
 from reid.training.mining import describe_all
-from reid.training.optimizer import freeze, make_optimizer, set_training_mode
+from reid.training.optimizer import freeze, make_optimizer
+from reid.training.schedule import StagePlan
 from reid.training.seeding import seed_everything
 from reid.training.state import TrainState
 from reid.training.step import compile_backbone
-from reid.training.weight_average import follow, start_average
+from reid.training.weight_average import start_average
 
 PARTS = {
     "data": "waiting for data",
@@ -32,21 +35,42 @@ PARTS = {
 }
 
 
-class Clock:
-    """The seconds of each part of the steps after the first `warm`; a GPU is waited for at the end of each part."""
+class Endless:
+    """As many batches of a loader as are measured, from one epoch after the other."""
+
+    needs_descriptors = False
+
+    def __init__(self, loader: TrainLoader, batches: int) -> None:
+        self.loader, self.batches = loader, batches
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def epoch(
+        self, seed: int, descriptors: Tensor | None = None, start: int = 0, **shared: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for number in itertools.count(seed):
+            yield from self.loader.epoch(number, descriptors, **shared)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+
+class Clock(Callbacks):
+    """The seconds of each phase of the steps after a warm-up; waits for a GPU at the end of each phase."""
 
     def __init__(self, device: torch.device, warm: int) -> None:
         self.device, self.warm, self.steps = device, warm, 0
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.last = time.perf_counter()
 
-    def lap(self, part: str) -> None:
+    def on_phase_end(self, phase: str) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()
         if self.steps >= self.warm:
-            self.seconds[part] += now - self.last
-        self.steps += part == "optimizer"
+            self.seconds[phase] += now - self.last
+        self.steps += phase == "optimizer"
         self.last = now
 
 
@@ -70,41 +94,20 @@ def main() -> None:
     objective = build.objective(config, model, num_classes=classes).to(device)
     freeze(model, plan.step0.freeze)
     optimizer = make_optimizer(model, solver, plan.step0.base_lr(0), plan.step0.lr_factors)
-    average = start_average(model) if solver.ema else None
-    mined = {}
-    if loader.needs_descriptors:
-        mined["descriptors"] = describe_all(TrainState("profile", model, objective), loader, solver.dtype)
-    set_training_mode(model, solver.norm_statistics)
+    state = TrainState("profile", model, objective, average=start_average(model) if solver.ema else None)
+    descriptors = describe_all(state, loader, solver.dtype) if loader.needs_descriptors else None
     clock = Clock(device, arguments.warm_up)
     steps = arguments.warm_up + arguments.steps
-    result = train_epoch(
-        model,
-        _endless(loader, mined),
-        count=steps * solver.accumulate,
-        optimizer=optimizer,
-        factor=lambda part: plan.step0.factor(0),
-        objective=objective,
-        dtype=solver.dtype,
-        accumulate=solver.accumulate,
-        clip=solver.clip,
-        tf32=solver.tf32,
-        skip=solver.nonfinite == "skip",
-        watch=Watch(step=lambda: follow(average, model, solver.ema, clock.steps) if average else None, lap=clock.lap),
-        title="profile",
-    )
+    batches = EpochBatches(Endless(loader, steps * solver.accumulate), 0, descriptors)
+    result = train_epoch(state, batches, optimizer, StagePlan("step0", 0, plan.step0), solver, clock)
     total = sum(clock.seconds.values())
     images = result.images / steps * arguments.steps
     print(f"{config.MODEL.BACKBONE}, {device}, {torch.get_num_threads()} threads, {arguments.steps} steps")
     print(f"{'part of a step':<38} {'ms':>8} {'share':>7}")
-    for part, told in PARTS.items():
+    for part, meaning in PARTS.items():
         seconds = clock.seconds[part]
-        print(f"{told:<38} {1000 * seconds / arguments.steps:>8.2f} {seconds / total:>7.1%}")
+        print(f"{meaning:<38} {1000 * seconds / arguments.steps:>8.2f} {seconds / total:>7.1%}")
     print(f"{'together':<38} {1000 * total / arguments.steps:>8.2f}         {images / total:.0f} images/s")
-
-
-def _endless(loader: Any, mined: dict[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    for seed in itertools.count():
-        yield from loader.epoch(seed, **mined)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ from reid.model.pooling import build_pooling, pooling_options
 from reid.model.precision import autocast_dtype
 from reid.model.pretrained import load_pretrained
 from reid.records import ImageRecord, Split
-from reid.svdnet.rri import Plan
+from reid.svdnet.plan import Plan
 from reid.training.optimizer import Solver
 from reid.training.schedule import Schedule
 
@@ -367,51 +367,29 @@ def objective(config: CfgNode, model: ReidNetwork, *, num_classes: int) -> Objec
 
 
 def plan(config: CfgNode) -> Plan:
-    """The course of a run."""
-    s, r = config.SOLVER, config.RRI
-    return Plan(
-        step0=_schedule(config.STEP0),
-        restraint=_schedule(config.RESTRAINT),
-        relaxation=_schedule(config.RELAXATION),
-        solver=Solver(
-            optimizer=s.OPTIMIZER,
-            momentum=s.MOMENTUM,
-            amsgrad=s.AMSGRAD,
-            weight_decay=s.WEIGHT_DECAY,
-            bias_lr_factor=s.BIAS_LR_FACTOR,
-            bias_weight_decay=s.BIAS_WEIGHT_DECAY,
-            norm_statistics=s.NORM_STATISTICS,
-            dtype=autocast_dtype(s.PRECISION, device(config)),
-            seed=config.SEED,
-            fused={"auto": device(config).type == "cuda", "always": True, "never": False}[s.FUSED],
-            tf32=s.TF32,
-            accumulate=s.ACCUMULATE,
-            clip=s.CLIP,
-            ema=s.EMA,
-            nonfinite=s.NONFINITE,
-        ),
-        variant=r.VARIANT,
-        order=r.ORDER,
-        rotate_classifier=r.ROTATE_CLASSIFIER,
-        max_rounds=r.MAX_ROUNDS,
-        patience=r.PATIENCE,
-        tolerance=r.TOLERANCE,
-        final_restraint=r.FINAL_RESTRAINT,
-        loss_images=r.LOSS_IMAGES,
+    """Collect the settings of a training run.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The schedules of the stages, the solver, and how the iteration goes.
+
+    Raises:
+        InputError: If the precision is not available on the device.
+    """
+    on = device(config)
+    solver = record_from(
+        config.SOLVER,
+        Solver,
+        dtype=autocast_dtype(config.SOLVER.PRECISION, on),
+        seed=config.SEED,
+        fused={"auto": on.type == "cuda", "always": True, "never": False}[config.SOLVER.FUSED],
     )
+    stages = {name: _schedule(config[name.upper()]) for name in ("step0", "restraint", "relaxation")}
+    return record_from(config.RRI, Plan, solver=solver, **stages)
 
 
 def _schedule(stage: CfgNode) -> Schedule:
-    return Schedule(
-        epochs=stage.EPOCHS,
-        lr=tuple(stage.LR),
-        schedule=stage.SCHEDULE,
-        milestones=tuple(stage.MILESTONES),
-        gamma=stage.GAMMA,
-        warmup_epochs=stage.WARMUP_EPOCHS,
-        freeze=tuple(stage.FREEZE),
-        settle_epochs=stage.SETTLE_EPOCHS,
-        settle_tolerance=stage.SETTLE_TOLERANCE,
-        optimizer=stage.OPTIMIZER,
-        lr_factors=tuple(pair for text in stage.LR_FACTORS if (pair := rate_factor(text))),
-    )
+    factors = tuple(pair for text in stage.LR_FACTORS if (pair := rate_factor(text)))
+    return record_from(stage, Schedule, lr_factors=factors)

@@ -6,10 +6,16 @@ from collections.abc import Sequence
 
 
 def converged(history: Sequence[float], *, tolerance: float, patience: int) -> bool:
-    """Whether S(W) has stopped rising (Sun et al. 2017, Section 3.2: RRI ends when S(W) becomes stable).
+    """Tell whether S(W) has stopped rising (Sun et al. 2017, Section 3.2: RRI ends when S(W) becomes stable).
 
-    history: S(W) after each Relaxation, in order, each in (0, 1]. True when none of the last `patience` values exceeds
-    the best one before them by more than `tolerance`; with `patience` values or fewer nothing can be said yet.
+    Args:
+        history: S(W) after each Relaxation, in order, each in (0, 1].
+        tolerance: Smallest rise that counts as one.
+        patience: Number of rounds without a rise.
+
+    Returns:
+        True when none of the last `patience` values exceeds the best one before them by more than `tolerance`; False
+        with `patience` values or fewer.
     """
     if len(history) <= patience:
         return False

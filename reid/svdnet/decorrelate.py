@@ -1,4 +1,4 @@
-"""Decorrelate: replace the Eigenlayer's weight vectors by uncorrelated ones."""
+"""Decorrelate: replace the weight vectors of the Eigenlayer by uncorrelated ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from reid.decorrelation import (
     classifier_turned,
@@ -17,93 +18,92 @@ from reid.decorrelation import (
     spectrum,
 )
 from reid.distributed import broadcast_tensors, run_on_main
+from reid.model.network import ReidNetwork
 from reid.records import StageLog
+from reid.svdnet.plan import Plan
+from reid.training.callbacks import Callbacks
 from reid.training.epoch import measure_loss
-from reid.training.optimizer import Solver
 from reid.training.seeding import seed_from
-from reid.training.state import Batches, Hooks, TrainState
+from reid.training.stage import finish_stage
+from reid.training.state import Batches, TrainState
 
 
-def run(
-    state: TrainState,
-    loader: Batches,
-    *,
-    round: int,
-    variant: str,
-    order: str,
-    rotate_classifier: bool,
-    loss_images: int,
-    solver: Solver,
-    hooks: Hooks,
-) -> StageLog:
-    """Replace the weight and record what that did: S(W), spectrum, and the training loss just before and after.
+def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks, *, round: int) -> StageLog:
+    """Replace W and record the effect: S(W), spectrum, and the training loss just before and after.
 
-    variant "none" leaves the weight alone, as a control does. The loss is measured in evaluation mode on the same
-    `loss_images` unaugmented training images both times. `seconds` of the row counts the decomposition, the
-    matching and S(W), nothing else. Of several processes the first replaces, and the others take over the bits.
+    The loss is measured in evaluation mode on the same training images without augmentation both times. Of several
+    processes the first replaces W, and the others copy its bits.
+
+    Args:
+        state: The state of the run, updated in place. A stage that it holds as finished is not repeated.
+        loader: The training data.
+        plan: The settings of the run. With variant "none", as in a control, W stays.
+        callbacks: Called to evaluate, and with the record.
+        round: From 1.
+
+    Returns:
+        The record of the stage; its `seconds` are those of the decomposition, the matching and S(W) alone.
     """
+    finished = state.done("decorrelate", round)
+    if finished:
+        return finished
     state.begin("decorrelate", round)
-    done = run_on_main(
-        lambda: _replace(state, loader, variant, order, rotate_classifier, loss_images=loss_images, solver=solver)
-    )
+    measured = run_on_main(lambda: _replace(state, loader, plan))
     broadcast_tensors(state.model.state_dict().values())
-    unchanged = variant == "none" and state.rows
-    scores = state.rows[-1].scores if unchanged else hooks.evaluate(state.model, False)
-    row = StageLog(run=state.run, stage="decorrelate", round=round, epochs=0, scores=scores, **done)
-    state.finish(row)
-    hooks.stage(state, row)
-    return row
+    unchanged = plan.variant == "none" and state.rows
+    scores = state.rows[-1].scores if unchanged else callbacks.evaluate(state.model)
+    row = StageLog(run=state.run, stage="decorrelate", round=round, epochs=0, scores=scores, **measured)
+    return finish_stage(state, row, callbacks)
 
 
-def _replace(
-    state: TrainState,
-    loader: Batches,
-    variant: str,
-    order: str,
-    rotate_classifier: bool,
-    *,
-    loss_images: int,
-    solver: Solver,
-) -> dict[str, Any]:
-    """Replace the weight; returns what the row of the stage tells of that."""
-    model = state.model
-    before = _loss(state, loader, loss_images, solver)
+def _replace(state: TrainState, loader: Batches, plan: Plan) -> dict[str, Any]:
+    """Replace W; returns the fields of the record that depend on it."""
+    loss_before = _loss(state, loader, plan)
     started = time.perf_counter()
-    vectors = model.eigenlayer.vectors.detach()
-    facts = {
-        "variant": variant,
-        "correlation_before": correlation_metric(vectors),
-        "severest_pair_before": severest_pair(vectors),
-        "condition_number_before": _finite(condition_number(vectors)),
-        "spectrum_before": spectrum(vectors).tolist(),
-    }
-    if variant != "none":
-        replacement = replace_weight(vectors, variant=variant, order=order)
-        with torch.no_grad():
-            model.eigenlayer.vectors.copy_(replacement.weight)
-            if rotate_classifier and model.classifier is not None:
-                model.classifier.weight.copy_(classifier_turned(model.classifier.weight, replacement.turn))
-    vectors = model.eigenlayer.vectors.detach()
+    vectors = state.model.eigenlayer.vectors.detach()
+    correlation_before = correlation_metric(vectors)
+    before = _properties(vectors, "before")
+    if plan.variant != "none":
+        _replace_weight(state.model, plan)
+    vectors = state.model.eigenlayer.vectors.detach()
     correlation = correlation_metric(vectors)
-    facts |= {
-        "severest_pair_after": severest_pair(vectors),
-        "condition_number_after": _finite(condition_number(vectors)),
-        "spectrum_after": spectrum(vectors).tolist(),
-    }
+    after = _properties(vectors, "after")
     seconds = time.perf_counter() - started
-    after = before if variant == "none" else _loss(state, loader, loss_images, solver)
+    loss_after = loss_before if plan.variant == "none" else _loss(state, loader, plan)
     return {
         "seconds": seconds,
-        "train_loss": after,
+        "train_loss": loss_after,
         "correlation": correlation,
-        "extra": {"train_loss_before": before, "train_loss_after": after, **facts},
+        "extra": {
+            "train_loss_before": loss_before,
+            "train_loss_after": loss_after,
+            "variant": plan.variant,
+            "correlation_before": correlation_before,
+            **before,
+            **after,
+        },
     }
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON knows no infinity
+@torch.no_grad()
+def _replace_weight(model: ReidNetwork, plan: Plan) -> None:
+    vectors = model.eigenlayer.vectors.detach()
+    replacement = replace_weight(vectors, variant=plan.variant, order=plan.order)
+    model.eigenlayer.vectors.copy_(replacement.weight)
+    if plan.rotate_classifier and model.classifier is not None:
+        model.classifier.weight.copy_(classifier_turned(model.classifier.weight, replacement.turn))
 
 
-def _loss(state: TrainState, loader: Batches, count: int, solver: Solver) -> float:
-    batches = loader.sample(count, seed_from(solver.seed, "loss before and after a replacement"))
-    return measure_loss(state.model, batches, objective=state.objective, dtype=solver.dtype)
+def _properties(vectors: Tensor, moment: str) -> dict[str, Any]:
+    condition = condition_number(vectors)
+    return {
+        f"severest_pair_{moment}": severest_pair(vectors),
+        f"condition_number_{moment}": condition if math.isfinite(condition) else None,  # JSON has no infinity
+        f"spectrum_{moment}": spectrum(vectors).tolist(),
+    }
+
+
+def _loss(state: TrainState, loader: Batches, plan: Plan) -> float:
+    seed = seed_from(plan.solver.seed, "loss before and after a replacement")
+    batches = loader.sample(plan.loss_images, seed)
+    return measure_loss(state.model, batches, objective=state.objective, dtype=plan.solver.dtype)

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from reid.records import StageLog
-from reid.training.optimizer import Solver
-from reid.training.schedule import Schedule
+from reid.svdnet.plan import Plan
+from reid.training.callbacks import Callbacks
+from reid.training.schedule import StagePlan
 from reid.training.stage import train_stage
-from reid.training.state import Batches, Hooks, TrainState
+from reid.training.state import Batches, TrainState
 
 
 def run(
-    state: TrainState,
-    loader: Batches,
-    *,
-    round: int,
-    schedule: Schedule,
-    solver: Solver,
-    hooks: Hooks,
-    stop_after: int | None = None,
+    state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks, *, round: int, epochs: int | None = None
 ) -> StageLog:
-    """Relaxation of Sun et al. 2017, Section 3.2; `schedule.freeze` may hold part of the network still."""
-    return train_stage(
-        state,
-        loader,
-        stage="relaxation",
-        round=round,
-        schedule=schedule,
-        solver=solver,
-        hooks=hooks,
-        stop_after=stop_after,
-    )
+    """Run a Relaxation of Sun et al. 2017, Section 3.2; `plan.relaxation.freeze` may keep part of the network frozen.
+
+    Args:
+        state: The state of the run, updated in place.
+        loader: The training data.
+        plan: The settings of the run.
+        callbacks: Called after every step, epoch and stage.
+        round: From 1.
+        epochs: See `reid.training.schedule.StagePlan`.
+
+    Returns:
+        The record of the stage.
+    """
+    stage = StagePlan("relaxation", round, plan.relaxation, epochs=epochs)
+    return train_stage(state, loader, stage, plan.solver, callbacks)

@@ -1,39 +1,39 @@
-"""Restraint: the decorrelated Eigenlayer stands still while everything else adapts to it."""
+"""Restraint: the decorrelated Eigenlayer stays fixed while everything else adapts to it."""
 
 from __future__ import annotations
 
 import torch
 
 from reid.records import StageLog
-from reid.training.optimizer import Solver
-from reid.training.schedule import Schedule
+from reid.svdnet.plan import Plan
+from reid.training.callbacks import Callbacks
+from reid.training.schedule import StagePlan
 from reid.training.stage import train_stage
-from reid.training.state import Batches, Hooks, TrainState
+from reid.training.state import Batches, TrainState
 
 
 def run(
-    state: TrainState,
-    loader: Batches,
-    *,
-    round: int,
-    schedule: Schedule,
-    solver: Solver,
-    hooks: Hooks,
-    stop_after: int | None = None,
+    state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks, *, round: int, epochs: int | None = None
 ) -> StageLog:
-    """Restraint of Sun et al. 2017, Section 3.2. The Eigenlayer is bit-identical before and after, which is checked."""
+    """Run a Restraint of Sun et al. 2017, Section 3.2.
+
+    Args:
+        state: The state of the run, updated in place.
+        loader: The training data.
+        plan: The settings of the run.
+        callbacks: Called after every step, epoch and stage.
+        round: From 1.
+        epochs: See `reid.training.schedule.StagePlan`.
+
+    Returns:
+        The record of the stage.
+
+    Raises:
+        RuntimeError: If the Eigenlayer is not bit-identical before and after.
+    """
     before = {name: tensor.clone() for name, tensor in state.model.eigenlayer.state_dict().items()}
-    row = train_stage(
-        state,
-        loader,
-        stage="restraint",
-        round=round,
-        schedule=schedule,
-        solver=solver,
-        hooks=hooks,
-        also_frozen=("eigenlayer",),
-        stop_after=stop_after,
-    )
+    stage = StagePlan("restraint", round, plan.restraint, freeze=("eigenlayer",), epochs=epochs)
+    row = train_stage(state, loader, stage, plan.solver, callbacks)
     after = state.model.eigenlayer.state_dict()
     moved = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
     if moved:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from reid.records import StageLog
-from reid.training.optimizer import Solver
-from reid.training.schedule import Schedule
+from reid.svdnet.plan import Plan
+from reid.training.callbacks import Callbacks
+from reid.training.schedule import StagePlan
 from reid.training.stage import train_stage
-from reid.training.state import Batches, Hooks, TrainState
+from reid.training.state import Batches, TrainState
 
 
-def run(state: TrainState, loader: Batches, *, schedule: Schedule, solver: Solver, hooks: Hooks) -> StageLog:
-    """Step 0 of Sun et al. 2017, Section 3.2."""
-    return train_stage(state, loader, stage="step0", round=0, schedule=schedule, solver=solver, hooks=hooks)
+def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks) -> StageLog:
+    """Run Step 0 of Sun et al. 2017, Section 3.2.
+
+    Args:
+        state: The state of the run, updated in place.
+        loader: The training data.
+        plan: The settings of the run.
+        callbacks: Called after every step, epoch and stage.
+
+    Returns:
+        The record of the stage.
+    """
+    return train_stage(state, loader, StagePlan("step0", 0, plan.step0), plan.solver, callbacks)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,135 +16,192 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from reid.distributed import is_main_process
+from reid.distributed import broadcast, is_main_process, gather, get_rank, get_world_size
 from reid.errors import Diverged
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
+from reid.training.callbacks import Callbacks
+from reid.training.optimizer import Solver, set_training_mode
+from reid.training.schedule import StagePlan
+from reid.training.seeding import random_states, restore_random_states, seed_everything, seed_from
+from reid.training.state import Batches, EpochProgress, TrainState
 from reid.training.step import BatchLoss, loss_terms, tf32_products, train_step
+from reid.training.weight_average import update_average
 
-READ_EVERY = 20  # batches between two looks at the losses on a GPU, which would else wait for each
-
-
-@dataclass
-class Sums:
-    """What an epoch has added up so far, in plain values that a checkpoint can hold.
-
-    batches: done. images: in them. loss and parts (the weighted terms, where there are several): sums over the images.
-    skipped: batches left out of all that. lr: the last rate. seconds: wall clock.
-    """
-
-    batches: int = 0
-    images: int = 0
-    loss: float = 0.0
-    parts: dict[str, float] = field(default_factory=dict)
-    skipped: int = 0
-    lr: float = 0.0
-    seconds: float = 0.0
+# Batches per reading of the losses from the device. A GPU waits for each reading.
+READ_EVERY = {"cpu": 1, "cuda": 20}
 
 
 @dataclass(frozen=True)
-class EpochResult:
-    """loss: mean over the images. lr: rate at the end. seconds: wall clock. parts: the mean of each weighted term of
-    the loss, empty where there is one alone. skipped: batches left out."""
+class EpochBatches:
+    """The batches of one epoch.
 
-    loss: float
-    lr: float
-    images: int
-    seconds: float
-    parts: dict[str, float]
-    skipped: int = 0
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who looks on while an epoch is trained.
-
-    step(): after every step. due(): whether to save now. save(sums): does it. names(batch): the files of a batch.
-    lap(part): at the end of each part of a step, see `train_step`.
+    Attributes:
+        loader: The training data.
+        seed: Decides order and augmentation.
+        descriptors: (N, D) float32 by which a mining sampler chooses negatives; None for other samplers.
     """
 
-    step: Callable[[], None] = lambda: None
-    due: Callable[[], bool] = lambda: False
-    save: Callable[[Sums], None] = lambda sums: None
-    names: Callable[[int], Sequence[str]] = lambda batch: ()
-    lap: Callable[[str], None] = lambda part: None
+    loader: Batches
+    seed: int
+    descriptors: Tensor | None = None
+
+    def iterate(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over this process's share of the batches.
+
+        Args:
+            start: Index of the first batch.
+
+        Returns:
+            An iterator over images (B, 3, H, W) float32 and labels (B,) int64.
+        """
+        return self.loader.epoch(self.seed, self.descriptors, start, rank=get_rank(), world=get_world_size())
+
+    def names(self, batch: int) -> Sequence[str]:
+        """List the files of a batch.
+
+        Args:
+            batch: Its index.
+
+        Returns:
+            The file names, or none where they are unknown.
+        """
+        return self.loader.batch_paths(self.seed, batch, self.descriptors)
 
 
 def train_epoch(
-    model: ReidNetwork,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    *,
-    count: int,
+    state: TrainState,
+    batches: EpochBatches,
     optimizer: Optimizer,
-    factor: Callable[[float], float],
-    objective: Objective,
-    progress: Callable[[float], float] = lambda part: part,
-    dtype: torch.dtype | None = None,
-    accumulate: int = 1,
-    clip: float = 0.0,
-    tf32: bool = False,
-    skip: bool = False,
-    sums: Sums | None = None,
-    watch: Watch | None = None,
-    read_every: int = 0,
-    title: str = "",
+    stage: StagePlan,
+    solver: Solver,
+    callbacks: Callbacks,
     parallel: DistributedDataParallel | None = None,
-) -> EpochResult:
-    """Train on `count` batches of (images, labels).
+) -> EpochProgress:
+    """Train one epoch, from its start or from where `state.progress` says it was interrupted.
 
-    factor: part of the epoch done, in [0, 1) -> what each group's `base_lr` is multiplied by. objective: what is
-    minimized. progress: part of the epoch done -> part of the stage done, which the objective asks for. accumulate:
-    batches a step. clip, skip: see `train_step`. sums: of an epoch that goes on in its midst, whose next batch is the
-    first of `batches`. read_every: batches after which the losses are read; 0: every one on a CPU, READ_EVERY on a GPU.
-    parallel: see `train_step`.
-    The model is left in the mode it came in. Raises Diverged when the loss is NaN or infinite, at the latest when it is
-    read, which is before anything is saved.
+    Args:
+        state: Its model, objective, average and steps are updated.
+        batches: The batches of the epoch.
+        optimizer: Over the parameters that require a gradient; each group has a `base_lr`.
+        stage: Schedule and position of the epoch.
+        solver: Settings of the step.
+        callbacks: Called after every step, and to save in the middle of the epoch.
+        parallel: See `reid.training.step.train_step`.
+
+    Returns:
+        The finished epoch, the same on every process.
+
+    Raises:
+        Diverged: If the loss or a tensor of the model is not finite, at the latest before anything is saved.
     """
-    sums, watch = sums or Sums(), watch or Watch()
-    began = time.perf_counter() - sums.seconds
-    every = read_every or (1 if model.eigenlayer.vectors.device.type == "cpu" else READ_EVERY)
-    waiting: list[BatchLoss] = []
-    bar = tqdm(
-        batches, total=count, initial=sums.batches, desc=title, unit="batch", leave=False, mininterval=1.0,
+    count, title = len(batches.loader), epoch_title(state, stage)
+    progress = _prepare(state, batches.seed, solver)
+    began = time.perf_counter() - progress.seconds
+    read_every = READ_EVERY[state.model.eigenlayer.vectors.device.type]
+    unread: list[BatchLoss] = []
+    source = batches.iterate(progress.batches)
+    with _closing(source), _progress_bar(source, progress, count, title) as bar, tf32_products(solver.tf32):
+        remaining = iter(bar)
+        while progress.batches < count:
+            size = min(solver.accumulate, count - progress.batches)
+            position = state.epoch + progress.batches / count
+            progress.lr = _set_lr(optimizer, stage.schedule.factor(position))
+            step = (itertools.islice(remaining, size), size, optimizer, solver, position / stage.schedule.epochs)
+            losses = train_step(state, *step, parallel=parallel, on_phase_end=callbacks.on_phase_end)
+            if len(losses) < size:
+                raise ValueError(f"{title}: expected {count} batches, got {progress.batches + len(losses)}")
+            unread += losses
+            progress.batches += size
+            _count_step(state, solver)
+            callbacks.on_step(state)
+            save = callbacks.should_save(state)
+            if save or len(unread) >= read_every or progress.batches == count:
+                _read_losses(unread, progress, batches, title)
+                progress.seconds = time.perf_counter() - began
+                bar.set_postfix_str(_speed(progress), refresh=False)
+            if save and progress.batches < count:
+                check_finite(state.model, title)
+                _save(state, progress, batches, optimizer, callbacks)
+    if not progress.images:
+        raise Diverged(f"{title}: all {count} batches were skipped; lower the learning rate")
+    check_finite(state.model, title)
+    progress.seconds = time.perf_counter() - began
+    # Clocks differ, and on different machines so may the last bit of a loss, by which a stage may end early.
+    return dataclasses.replace(progress, **broadcast(progress.sums()))
+
+
+def epoch_title(state: TrainState, stage: StagePlan) -> str:
+    """Name the epoch that comes next, for progress bars and errors.
+
+    Args:
+        state: Its run and epoch.
+        stage: Its name and round.
+
+    Returns:
+        For example "rri restraint 2 epoch 3/10".
+    """
+    return f"{state.run} {stage.name} {stage.round or ''} epoch {state.epoch + 1}/{stage.last_epoch}".replace("  ", " ")
+
+
+def _prepare(state: TrainState, seed: int, solver: Solver) -> EpochProgress:
+    """Set training mode, and restore the random generators where the epoch was interrupted."""
+    set_training_mode(state.model, solver.norm_statistics)
+    state.objective.train()
+    if state.progress is None:
+        return EpochProgress()
+    _restore_random_states(state.progress, seed)
+    return state.progress
+
+
+def _count_step(state: TrainState, solver: Solver) -> None:
+    state.steps += 1
+    if state.average is not None:
+        update_average(state.average, state.model, solver.ema, state.steps)
+
+
+def _speed(progress: EpochProgress) -> str:
+    loss, speed = progress.loss / max(1, progress.images), progress.images / progress.seconds
+    return f"loss {loss:.3f}, {speed:.0f} images/s"
+
+
+def _progress_bar(source: Iterator[tuple[Tensor, Tensor]], progress: EpochProgress, count: int, title: str) -> tqdm:
+    return tqdm(
+        source, total=count, initial=progress.batches, desc=title, unit="batch", leave=False, mininterval=1.0,
         disable=not is_main_process(),
     )  # fmt: skip
-    given = iter(bar)
-    with _closing(batches), tf32_products(tf32):
-        while sums.batches < count:
-            size, part = min(accumulate, count - sums.batches), sums.batches / count
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor(part)
-            sums.lr = optimizer.param_groups[0]["lr"]
-            losses = train_step(
-                model, itertools.islice(given, size), size, optimizer=optimizer, objective=objective,
-                progress=progress(part), dtype=dtype, clip=clip, skip=skip, lap=watch.lap, parallel=parallel,
-            )  # fmt: skip
-            if len(losses) < size:
-                raise ValueError(f"{title}: {count} batches were promised, {sums.batches + len(losses)} came")
-            waiting += losses
-            sums.batches += size
-            watch.step()
-            due = watch.due()
-            if due or len(waiting) >= every or sums.batches == count:
-                _read(waiting, sums, watch, f"{title}: ", count)
-                sums.seconds = time.perf_counter() - began
-                done = f"loss {sums.loss / max(1, sums.images):.3f}, {sums.images / sums.seconds:.0f} images/s"
-                bar.set_postfix_str(done, refresh=False)
-            if due and sums.batches < count:
-                check_finite(model, title)
-                watch.save(sums)
-        bar.close()
-    if not sums.images:
-        raise Diverged(f"{title}: every one of the {count} batches was skipped; lower the rate")
-    check_finite(model, title)
-    means = {name: value / sums.images for name, value in sums.parts.items()}
-    seconds = time.perf_counter() - began
-    return EpochResult(sums.loss / sums.images, sums.lr, sums.images, seconds, means, sums.skipped)
+
+
+def _set_lr(optimizer: Optimizer, factor: float) -> float:
+    """Set the learning rate of every group; returns that of the first."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    lr: float = optimizer.param_groups[0]["lr"]
+    return lr
+
+
+def _save(
+    state: TrainState, progress: EpochProgress, batches: EpochBatches, optimizer: Optimizer, callbacks: Callbacks
+) -> None:
+    """Save in the middle of the epoch, with what continuing it needs."""
+    state.optimizer = optimizer.state_dict()
+    progress.random_states = gather(random_states()) or [random_states()]
+    progress.descriptors = batches.descriptors
+    state.progress = progress
+    callbacks.save(state)
+
+
+def _restore_random_states(progress: EpochProgress, seed: int) -> None:
+    """Continue with the next random numbers; a process that was not there before takes new ones."""
+    if get_rank() < len(progress.random_states):
+        restore_random_states(progress.random_states[get_rank()])
+    else:
+        seed_everything(seed_from(seed, get_rank(), progress.batches))
 
 
 @contextlib.contextmanager
 def _closing(batches: object) -> Iterator[None]:
-    """End the thread that makes the batches, where there is one, also when the epoch is left early."""
+    """End the thread that prepares batches, where there is one, also when the epoch is left early."""
     try:
         yield
     finally:
@@ -152,41 +210,51 @@ def _closing(batches: object) -> Iterator[None]:
             close()
 
 
-def _read(waiting: list[BatchLoss], sums: Sums, watch: Watch, title: str, count: int) -> None:
-    """Add what the last batches cost to the sums, in the order of the batches."""
-    values = iter(torch.cat([loss.values for loss in waiting]).tolist())
-    for batch, loss in enumerate(waiting, sums.batches - len(waiting)):
+def _read_losses(unread: list[BatchLoss], progress: EpochProgress, batches: EpochBatches, title: str) -> None:
+    """Read the losses of the last batches from the device and add them to the sums, in their order."""
+    values = iter(torch.cat([loss.values for loss in unread]).tolist())
+    for batch, loss in enumerate(unread, progress.batches - len(unread)):
         total, *terms = itertools.islice(values, len(loss.values))
         if not loss.used:
-            sums.skipped += 1
+            progress.skipped += 1
             continue
         if not math.isfinite(total):
             raise Diverged(
-                f"{title}the training loss is {total} at batch {batch + 1} of {count}"
-                f"{_told(watch.names(batch))}; lower the rate, or set SOLVER.NONFINITE skip"
+                f"{title}: the training loss is {total} at batch {batch + 1} of {len(batches.loader)}"
+                f"{_list_images(batches.names(batch))}; lower the learning rate, or set SOLVER.NONFINITE skip"
             )
-        sums.loss += total * loss.images
-        sums.images += loss.images
+        progress.loss += total * loss.images
+        progress.images += loss.images
         if len(terms) > 1:
             for name, term in zip(loss.terms, terms, strict=True):
-                sums.parts[name] = sums.parts.get(name, 0.0) + term * loss.images
-    waiting.clear()
+                progress.parts[name] = progress.parts.get(name, 0.0) + term * loss.images
+    unread.clear()
 
 
-def _told(names: Sequence[str]) -> str:
+def _list_images(names: Sequence[str]) -> str:
     if not names:
         return ""
     return f", whose {len(names)} images are {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
 
 
 def check_finite(model: nn.Module, title: str) -> None:
-    """Raise Diverged where a tensor of the model holds NaN or infinity."""
+    """Check that no tensor of a model holds NaN or infinity.
+
+    Args:
+        model: The network.
+        title: What errors begin with.
+
+    Raises:
+        Diverged: If one does.
+    """
     tensors = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-    # One answer for all of them, since each costs a GPU a wait.
+    # One answer for all of them, since a GPU waits for each.
     finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
     broken = [name for name, good in zip(tensors, finite, strict=True) if not good]
     if broken:
-        raise Diverged(f"{title}: {broken[0]} and {len(broken) - 1} more tensors hold NaN or infinity; lower the rate")
+        raise Diverged(
+            f"{title}: {broken[0]} and {len(broken) - 1} more tensors hold NaN or infinity; lower the learning rate"
+        )
 
 
 @torch.no_grad()
@@ -197,24 +265,41 @@ def measure_loss(
     objective: Objective,
     dtype: torch.dtype | None = None,
 ) -> float:
-    """Mean loss over `batches` in evaluation mode (no dropout, running statistics); the model's mode is restored.
+    """Measure the mean loss in evaluation mode: no dropout, running statistics.
 
-    Losses over pairs take those that a batch happens to hold.
+    Args:
+        model: The network; its mode is restored.
+        batches: Images and labels. Losses over pairs use the pairs that a batch happens to hold.
+        objective: The loss.
+        dtype: Autocast type of the backbone, None for float32.
+
+    Returns:
+        The mean over the images.
+
+    Raises:
+        Diverged: If it is not finite.
     """
     total, images_seen = 0.0, 0
     with evaluation_mode(model), evaluation_mode(objective):
         for images, labels in batches:
-            terms = loss_terms(model, objective, images, labels, dtype, tuples=False)
+            terms = loss_terms(model, objective, images, labels, dtype=dtype, tuples=False)
             total += sum(term.item() for term in terms.values()) * len(images)
             images_seen += len(images)
     if not math.isfinite(total):
-        raise Diverged(f"the loss on training images is {total / images_seen}; lower the rate")
+        raise Diverged(f"the loss on training images is {total / images_seen}; lower the learning rate")
     return total / images_seen
 
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, and outside again the mode that each module had."""
+    """Set evaluation mode in the context and restore the mode of each module after it.
+
+    Args:
+        model: The network.
+
+    Yields:
+        Nothing.
+    """
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""What the negatives of the next epoch are mined by: the descriptors of the training set as they are now."""
+"""Descriptors of the training set, by which the hard negatives of the next epoch are mined."""
 
 from __future__ import annotations
 
@@ -7,27 +7,33 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from reid.distributed import broadcast, gather, get_rank, get_world_size, is_main_process
+from reid.distributed import broadcast, is_main_process, gather, get_rank, get_world_size
 from reid.training.epoch import evaluation_mode
 from reid.training.state import Batches, TrainState
 from reid.training.step import autocast
 
-ALL = 2**62
+ALL_IMAGES = 2**62
 
 
 @torch.no_grad()
 def describe_all(state: TrainState, loader: Batches, dtype: torch.dtype | None) -> Tensor:
-    """(N, D) float32 on the CPU: the feature that the objective compares, at unit length, of every training image.
+    """Describe every training image by the feature that the objective compares.
 
-    In evaluation mode and without augmentation; the model's mode is restored. Several processes describe a part each
-    and all get the whole.
+    The network runs in evaluation mode, without augmentation, and its mode is restored. Each of several processes
+    describes a part of the images.
+
+    Args:
+        state: Its model and objective.
+        loader: The training data.
+        dtype: Autocast type of the backbone, None for float32.
+
+    Returns:
+        (N, D) float32 rows of length 1 on the CPU, the same on every process.
     """
     parts = []
-    batches = loader.sample(ALL, 0, rank=get_rank(), world=get_world_size())
+    batches = loader.sample(ALL_IMAGES, 0, rank=get_rank(), world=get_world_size())
     with evaluation_mode(state.model):
-        for images, _ in tqdm(
-            batches, desc="mining", unit="batch", leave=False, mininterval=1.0, disable=not is_main_process()
-        ):
+        for images, _ in tqdm(batches, desc="mining", unit="batch", leave=False, mininterval=1.0, disable=not is_main_process()):
             with autocast(images.device, dtype):
                 embedding = state.model.embed(images)
             compared = getattr(embedding, state.objective.weights.feature)

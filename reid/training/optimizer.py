@@ -1,4 +1,4 @@
-"""A fresh optimizer for a stage, over what the stage trains."""
+"""The optimizer of a stage, over the parameters that the stage trains."""
 
 from __future__ import annotations
 
@@ -17,14 +17,24 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 @dataclass(frozen=True)
 class Solver:
-    """What every stage shares.
+    """Settings that all stages share.
 
-    optimizer: "sgd", "adam" or "adamw". bias_lr_factor, bias_weight_decay: the official recipe doubles the rate of
-    biases and does not decay them. norm_statistics: "running" (BatchNorm learns its statistics) or "frozen" (it keeps
-    them). dtype: autocast type of the forward pass, None for float32. fused: one kernel for the optimizer's step. tf32:
-    of matrix products. accumulate: batches a step. clip: largest norm of a step's gradient, 0
-    for no limit. ema: decay of the average that every stage ends with, 0 for none. nonfinite: "stop" or "skip", what a
-    loss that is NaN or infinite leads to.
+    Attributes:
+        optimizer: "sgd", "adam" or "adamw".
+        momentum: Of SGD.
+        amsgrad: Of Adam and AdamW.
+        weight_decay: Of every parameter but those named below.
+        bias_lr_factor: Factor of the learning rate of biases; the official recipe doubles it.
+        bias_weight_decay: Whether biases decay; in the official recipe they do not.
+        norm_statistics: "running" (BatchNorm updates its statistics) or "frozen" (it keeps them).
+        dtype: Autocast type of the backbone, None for float32.
+        seed: Of the whole run.
+        fused: Whether the step of the optimizer is one kernel.
+        tf32: Whether matrix products may use TF32.
+        accumulate: Batches per step.
+        clip: Largest norm of the gradient, 0 for no limit.
+        ema: Decay of the moving average that every stage ends with, 0 for none.
+        nonfinite: "stop" or "skip", for a loss that is NaN or infinite.
     """
 
     optimizer: str = "sgd"
@@ -47,8 +57,13 @@ class Solver:
 def freeze(model: nn.Module, names: Sequence[str]) -> None:
     """Let exactly the parameters outside `names` require a gradient.
 
-    names: beginnings of parameter names at a dot ("backbone.layer1"), or "norm" for the scale and shift of every
-    normalization. Raises InputError for a name that freezes nothing.
+    Args:
+        model: Changed in place.
+        names: Prefixes of parameter names that end at a dot ("backbone.layer1"), or "norm" for the scale and shift of
+            every normalization layer.
+
+    Raises:
+        InputError: If a name freezes nothing, or nothing is left to train.
     """
     norm_parameters = {
         f"{module_name}.{name}"
@@ -69,37 +84,53 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
         raise InputError(f"FREEZE leaves nothing to train: {', '.join(names)}")
 
 
-def rate_factors(model: nn.Module, factors: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """What the rate of every parameter, by name, is multiplied by: 1, or the factor of the last name that begins it.
+def lr_factors_by_name(model: nn.Module, factors: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Resolve the factors of the learning rate.
 
-    factors: beginnings of parameter names at a dot ("neck.fc6") and factors. Raises InputError for one that begins no
-    parameter.
+    Args:
+        model: Its parameters are named.
+        factors: Pairs of a prefix that ends at a dot ("neck.fc6") and a factor. Later pairs win.
+
+    Returns:
+        The factor of every parameter by name, 1 where no prefix matches.
+
+    Raises:
+        InputError: If a prefix matches no parameter.
     """
     found = {name: 1.0 for name, _ in model.named_parameters()}
-    for beginning, factor in factors:
-        matched = [name for name in found if f"{name}.".startswith(f"{beginning}.")]
+    for prefix, factor in factors:
+        matched = [name for name in found if f"{name}.".startswith(f"{prefix}.")]
         if not matched:
             tops = ", ".join(dict.fromkeys(".".join(name.split(".")[:2]) for name in found))
-            raise InputError(f"LR_FACTORS names no parameter: {beginning}; names begin with {tops}")
+            raise InputError(f"LR_FACTORS names no parameter: {prefix}; names begin with {tops}")
         found |= dict.fromkeys(matched, factor)
     return found
 
 
 def make_optimizer(model: nn.Module, solver: Solver, lr: float, factors: Sequence[tuple[str, float]] = ()) -> Optimizer:
-    """The optimizer over the parameters that require a gradient, in groups for weights and biases of each factor.
+    """Make a fresh optimizer over the parameters that require a gradient.
 
-    A frozen parameter is not in it at all, so neither momentum nor weight decay can move it. Each group holds its
-    `base_lr`, which the schedule multiplies. factors: as in `rate_factors`.
+    A frozen parameter is not in it at all, so neither momentum nor weight decay can move it.
+
+    Args:
+        model: Its parameters are trained.
+        solver: Settings.
+        lr: Base learning rate.
+        factors: As in `lr_factors_by_name`.
+
+    Returns:
+        The optimizer, with a group for weights and one for biases of each factor. Each group holds its `base_lr`, which
+        the schedule multiplies.
     """
     kinds: dict[tuple[float, str], list[nn.Parameter]] = {(1.0, "weight"): [], (1.0, "bias"): []}
-    rates = rate_factors(model, factors)
+    lr_factors = lr_factors_by_name(model, factors)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            # What an orthogonal weight is computed from: decay would pull it to where it began, and by Householder
-            # reflections to zero, since torch rounds the signs on the diagonal, 1 or -1, down to integers.
+            # A parametrized orthogonal weight is computed from these. Decay would pull it back to its start, and with
+            # Householder reflections to zero, since torch rounds the signs on the diagonal, 1 or -1, to integers.
             tied = "parametrizations" in name
             kind = "tied" if tied else "bias" if name.endswith("bias") else "weight"
-            kinds.setdefault((rates[name], kind), []).append(parameter)
+            kinds.setdefault((lr_factors[name], kind), []).append(parameter)
     decay = {"weight": solver.weight_decay, "bias": solver.weight_decay * solver.bias_weight_decay, "tied": 0.0}
     groups = [
         {
@@ -118,24 +149,34 @@ def make_optimizer(model: nn.Module, solver: Solver, lr: float, factors: Sequenc
 
 
 def resume_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Take over what an optimizer has gathered (momentum, say), with the rates and decays of this one.
+    """Load the buffers of an optimizer, such as momentum, and keep the learning rates and decays of this one.
 
-    state: its `state_dict`. Raises InputError where it was of another kind, or over other parameters.
+    Args:
+        optimizer: Changed in place.
+        state: A `state_dict`.
+
+    Raises:
+        InputError: If the state is of another kind of optimizer, or over other parameters.
     """
-    wanted = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     held = [(set(group) - {"params"}, len(group["params"])) for group in optimizer.param_groups]
     if held != [(set(group) - {"params"}, len(group["params"])) for group in state["param_groups"]]:
         raise InputError(
-            "the stage to go on with was trained by another optimizer, or over other parameters, than the "
-            "configuration now says: change these only from one stage to the next"
+            "the unfinished stage was trained with another optimizer, or over other parameters, than the "
+            "configuration now says; change these only between two stages"
         )
     optimizer.load_state_dict(dict(state))
-    for group, settings in zip(optimizer.param_groups, wanted, strict=True):
-        group.update(settings)
+    for group, values in zip(optimizer.param_groups, settings, strict=True):
+        group.update(values)
 
 
 def set_training_mode(model: nn.Module, norm_statistics: str) -> None:
-    """Training mode; with "frozen" statistics BatchNorm normalizes by its running ones and leaves them alone."""
+    """Set training mode.
+
+    Args:
+        model: Changed in place.
+        norm_statistics: With "frozen", BatchNorm normalizes by its running statistics and does not update them.
+    """
     model.train()
     if norm_statistics == "frozen":
         for module in model.modules():

@@ -1,14 +1,15 @@
-"""A step of several processes, each with a share of the batch, that is the step of one with the whole.
+"""Training by several processes: each has a share of every batch, and the step is that of the whole batch.
 
 Every process gathers features and logits of all shares, in the order of the batch, and computes the objective of the
-whole batch. So losses over pairs see every pair, uneven shares need no weights, centers move alike, and each process
-knows the same loss: what follows from it, to stop or to skip, is decided alike everywhere without asking.
+whole batch. So losses over pairs see every pair, uneven shares need no weights, centers move alike, and every process
+knows the same loss: all of them stop, or skip a batch, without asking each other.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +17,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from reid.distributed import get_rank, get_world_size
+from reid.distributed import barrier, broadcast, get_rank, get_world_size
 from reid.errors import InputError
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
+from reid.records import Split
+from reid.training.run_folder import changes
+from reid.training.seeding import seed_from
 from reid.training.state import Batches
-from reid.training.step import outputs
+from reid.training.step import loss_terms
 
-# Running statistics have no say in a training step; those of the first process are taken at the end of each epoch.
+# A training step does not use running statistics; those of the first process are copied at the end of each epoch.
 # PyTorch is about to rename the option.
-SYNC_BUFFERS = next(
+_SYNC_BUFFERS = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")
     if name in inspect.signature(DistributedDataParallel.__init__).parameters
@@ -35,7 +39,10 @@ SYNC_BUFFERS = next(
 class WholeBatch(nn.Module):
     """The terms of the objective on whole batches, of which this process holds a share.
 
-    shares: images of each process.
+    Args:
+        model: The network.
+        objective: What is minimized.
+        shares: Number of images of each process.
     """
 
     def __init__(self, model: ReidNetwork, objective: Objective, shares: Sequence[int]) -> None:
@@ -44,29 +51,45 @@ class WholeBatch(nn.Module):
         self.images = sum(shares)
 
     def forward(self, images: Tensor, labels: Tensor, dtype: torch.dtype | None, progress: float) -> dict[str, Tensor]:
-        """See `reid.training.step.loss_terms`."""
-        embedding, logits = outputs(self.model, images, labels, dtype)
-        # One by one, so that what the objective leaves alone gets no gradient rather than one of zeros, as which
-        # momentum and weight decay would move it.
-        logits, input, output, labels = (
-            gather_rows(rows, self.shares) for rows in (logits, embedding.input, embedding.output, labels)
-        )
-        vectors = self.model.eigenlayer.vectors
-        return self.objective(logits, labels, input=input, output=output, vectors=vectors, progress=progress)
+        """Compute the terms of the whole batch.
+
+        Args:
+            images: (b, 3, H, W) float32, the share of this process.
+            labels: (b,) int64.
+            dtype: Autocast type of the backbone, None for float32.
+            progress: Finished part of the stage, in [0, 1].
+
+        Returns:
+            See `reid.training.step.loss_terms`.
+        """
+
+        def gather(rows: Tensor) -> Tensor:
+            return gather_rows(rows, self.shares)
+
+        return loss_terms(
+            self.model, self.objective, images, labels, dtype=dtype, progress=progress, gather=gather
+        )  # fmt: skip
 
 
 def gather_rows(rows: Tensor, shares: Sequence[int]) -> Tensor:
-    """The rows of all processes below each other, in their order; shares: how many each has.
+    """Gather the rows of all processes, in their order.
 
-    Differentiable where every process computes the same loss from them: a row's gradient is then the sum of what the
-    processes know of it, and DistributedDataParallel, which takes the mean, makes that loss's gradient of it.
+    Differentiable where every process computes the same loss from them: the gradient of a row is then the sum over the
+    processes, and DistributedDataParallel, which takes the mean, turns it into the gradient of that loss.
+
+    Args:
+        rows: (b, ...) of this process.
+        shares: Number of rows of each process.
+
+    Returns:
+        (B, ...) rows.
     """
     gathered: Tensor = _Gathered.apply(rows, tuple(shares))
     return gathered
 
 
 class _Gathered(torch.autograd.Function):
-    """torch.distributed has one for rows of one number, which asks the others for gradients that are known here."""
+    """`torch.distributed.nn` has one for equal shares, which exchanges gradients that are already known here."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, shares: tuple[int, ...]) -> Tensor:
@@ -82,35 +105,56 @@ class _Gathered(torch.autograd.Function):
         return gradients[0][ctx.first : ctx.last] * ctx.world, None
 
 
-def in_parallel(model: ReidNetwork, objective: Objective, loader: Batches) -> DistributedDataParallel | None:
-    """What a stage's steps go through where several processes train, None where one does.
+def parallelize(model: ReidNetwork, objective: Objective, loader: Batches) -> DistributedDataParallel | None:
+    """Wrap the network for the steps of a stage by several processes.
 
-    To be made anew for each stage, once its parameters are frozen and released: which gradients are exchanged is
-    settled here. The first process's tensors replace those of the others.
+    Call it for each stage after freezing, since it decides here which gradients are exchanged. The tensors of the first
+    process replace those of the others.
+
+    Args:
+        model: The network.
+        objective: What is minimized.
+        loader: Says how a batch is split.
+
+    Returns:
+        A `WholeBatch` inside DistributedDataParallel, or None for a single process.
     """
     if get_world_size() == 1:
         return None
     whole = WholeBatch(model, objective, loader.shard_sizes(get_world_size()))
     device = model.eigenlayer.vectors.device
-    options: dict[str, Any] = {SYNC_BUFFERS: False}
+    options: dict[str, Any] = {_SYNC_BUFFERS: False}
     return DistributedDataParallel(
         whole,
         device_ids=[device] if device.type == "cuda" else None,
         **options,
-        # Without the identity loss nothing asks for the classifier.
+        # Without the identity loss the classifier is not used.
         find_unused_parameters=not objective.weights.identity,
     )
 
 
-def synchronized(model: ReidNetwork) -> ReidNetwork:
-    """The network with SyncBatchNorm in place of BatchNorm where several processes train."""
+def synchronize_norms(model: ReidNetwork) -> ReidNetwork:
+    """Replace BatchNorm by SyncBatchNorm where several processes train.
+
+    Args:
+        model: Changed in place.
+
+    Returns:
+        The network.
+    """
     return nn.SyncBatchNorm.convert_sync_batchnorm(model) if get_world_size() > 1 else model
 
 
 def check_parallel(model: ReidNetwork, loader: Batches, norm_statistics: str) -> None:
-    """Find batches that the processes cannot share, and BatchNorm that cannot, before training. Raises InputError.
+    """Check before training that several processes can share the batches and their BatchNorm.
 
-    model: on the device where it will train.
+    Args:
+        model: The network, on the device where it will train.
+        loader: Says how a batch is split.
+        norm_statistics: "running" or "frozen".
+
+    Raises:
+        InputError: If they cannot.
     """
     if get_world_size() == 1:
         return
@@ -129,3 +173,32 @@ def check_parallel(model: ReidNetwork, loader: Batches, norm_statistics: str) ->
             f"BatchNorm has no statistics of {smallest} image, the share of a process: raise SOLVER.BATCH_SIZE, start "
             f"fewer than {get_world_size()} processes, or set SOLVER.SYNC_BN True"
         )
+
+
+def check_same_inputs(config_text: str, data: Split) -> None:
+    """Check that all processes, which may run on several hosts, have the same configuration and images.
+
+    Args:
+        config_text: The configuration of this process as YAML.
+        data: Its dataset.
+
+    Raises:
+        InputError: If one differs from that of the first process.
+    """
+    if get_world_size() == 1:
+        return
+    different = changes(broadcast(config_text), config_text)
+    if different:
+        raise InputError(f"process {get_rank()} has another configuration than process 0: {'; '.join(different)}")
+    lines = {
+        part: [f"{Path(image.path).name} {image.identity} {image.camera}" for image in getattr(data, part)]
+        for part in ("train", "query", "gallery")
+    }
+    seen = {part: (len(own), seed_from(own)) for part, own in lines.items()}
+    for part, theirs in broadcast(seen).items():
+        if seen[part] != theirs:
+            raise InputError(
+                f"process {get_rank()} has other images than process 0 in '{part}' of {data.name}: {seen[part][0]} and "
+                f"{theirs[0]}; give every host the same dataset"
+            )
+    barrier()  # before any process makes a folder

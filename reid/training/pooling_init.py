@@ -1,4 +1,4 @@
-"""Before Step 0: whether the data can feed the pooling, and where its clusters start."""
+"""Initialization of the pooling from the training set, before Step 0."""
 
 from __future__ import annotations
 
@@ -19,19 +19,27 @@ from reid.training.seeding import seed_from
 from reid.training.state import Batches
 
 DESCRIPTORS = 50_000
-PER_IMAGE = 100  # places of an image at most while there are images enough; neighboring places resemble each other
+MAX_PER_IMAGE = 100  # local descriptors; neighboring ones are alike, so more images are better
 
 
 def check_pooling(model: ReidNetwork, loader: Batches) -> None:
-    """Find a map too small or images too few for the pooling before hours of training. Raises InputError."""
+    """Check that the training set suffices for the pooling.
+
+    Args:
+        model: The network.
+        loader: The training data.
+
+    Raises:
+        InputError: If the map is too small, or there are fewer local descriptors than clusters.
+    """
     height, width = _map_size(model, loader)
     model.pooling.check_map(height, width)
-    needed, places = model.pooling.least_descriptors, height * width
-    images = _image_count(loader, math.ceil(needed / places), seed=0)
-    if needed > images * places:
+    needed, positions = model.pooling.least_descriptors, height * width
+    images = _image_count(loader, math.ceil(needed / positions), seed=0)
+    if needed > images * positions:
         raise InputError(
             f"k-means for {needed} clusters needs as many local descriptors, and {images} training images of "
-            f"{height} x {width} places have {images * places}: take fewer clusters, or larger or more images"
+            f"{height} x {width} positions have {images * positions}; use fewer clusters, or larger or more images"
         )
 
 
@@ -43,37 +51,47 @@ def initialize_pooling(
     norm_statistics: str = "running",
     descriptors: int = DESCRIPTORS,
 ) -> None:
-    """Start the pooling from local descriptors of the training set, where it asks for them.
+    """Initialize the pooling from local descriptors of the training set, if it needs them.
 
-    descriptors: how many at most, (N, C) float32 from places drawn by `seed` in unaugmented training images drawn by
-    `seed`. The backbone computes them as the first training step will, batch statistics where `norm_statistics` is
-    "running", and is left as it was. Of several processes the first does all that. Raises InputError as
-    `check_pooling` does.
+    The descriptors come from random positions of random training images without augmentation. The backbone computes
+    them as the first training step will and is left as it was. Of several processes the first does all the work.
+
+    Args:
+        model: Changed in place.
+        loader: The training data.
+        seed: Decides images, positions and clusters.
+        norm_statistics: "running" for batch statistics, or "frozen".
+        descriptors: Largest number of descriptors.
+
+    Raises:
+        InputError: As `check_pooling`.
     """
     if not model.pooling.least_descriptors:
         return
     if is_main_process():
         check_pooling(model, loader)
-        drawn = _local_descriptors(model, loader, descriptors, seed_from(seed, "descriptors"), norm_statistics)
-        model.pooling.initialize(drawn, seed=seed_from(seed, "clusters"))
+        sampled = _local_descriptors(model, loader, descriptors, seed_from(seed, "descriptors"), norm_statistics)
+        model.pooling.initialize(sampled, seed=seed_from(seed, "clusters"))
     broadcast_tensors(model.state_dict().values())
 
 
 @torch.no_grad()
 def _local_descriptors(model: ReidNetwork, loader: Batches, count: int, seed: int, norm_statistics: str) -> np.ndarray:
     height, width = _map_size(model, loader)
-    places = height * width
-    wanted = math.ceil(count / min(places, PER_IMAGE))
-    images = _image_count(loader, wanted, seed)
-    per_image = min(places, math.ceil(count / images))
+    positions = height * width
+    requested = math.ceil(count / min(positions, MAX_PER_IMAGE))
+    images = _image_count(loader, requested, seed)
+    per_image = min(positions, math.ceil(count / images))
     trunk = copy.deepcopy(model.backbone)  # batch statistics of the original stay untouched
     set_training_mode(trunk, norm_statistics)
     generator = torch.Generator().manual_seed(seed)
     parts = []
-    for batch, _ in tqdm(loader.sample(wanted, seed), desc="descriptors", unit="batch", leave=False, mininterval=1.0):
+    for batch, _ in tqdm(
+        loader.sample(requested, seed), desc="descriptors", unit="batch", leave=False, mininterval=1.0
+    ):
         columns = _maps(trunk, batch).float().flatten(2).cpu()
         for image in columns:
-            parts.append(image[:, torch.randperm(places, generator=generator)[:per_image]].T)
+            parts.append(image[:, torch.randperm(positions, generator=generator)[:per_image]].T)
     return torch.cat(parts)[:count].contiguous().numpy()
 
 
@@ -89,6 +107,6 @@ def _map_size(model: ReidNetwork, loader: Batches) -> tuple[int, int]:
     return height, width
 
 
-def _image_count(loader: Batches, wanted: int, seed: int) -> int:
-    """How many images `loader.sample` gives of as many as wanted."""
-    return sum(len(labels) for _, labels in loader.sample(wanted, seed))
+def _image_count(loader: Batches, requested: int, seed: int) -> int:
+    """Number of images that `loader.sample` yields."""
+    return sum(len(labels) for _, labels in loader.sample(requested, seed))

@@ -1,4 +1,4 @@
-"""Where a run came from: command, commit, versions, machine."""
+"""The provenance of a run: command, commit, versions, machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from reid import __version__
 
 
 def provenance() -> dict[str, Any]:
-    """Where a run came from: command, commit, versions, machine."""
+    """Describe where a run comes from.
+
+    Returns:
+        "command", "commit", "versions" and "machine", as plain values for the log.
+    """
     return {
         "command": " ".join(sys.argv),
         "commit": _commit(),

@@ -1,4 +1,4 @@
-"""The run folder: what a run writes down, how it is seeded, and where it came from."""
+"""The folder of a run: its configuration, log, checkpoints and lock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reid.io.atomic import write_text
 from reid.io.json_yaml import flatten, parse_yaml
 from reid.io.locks import LOCK_NAME, lock_folder
 
-# Where a run lives, what it runs on and how it is looked after may differ between its parts.
+# Keys that may change when a run is resumed: paths, hardware, and how the run is saved.
 MOVABLE = (
     *("OUTPUT_DIR", "DATASETS.ROOT", "DATASETS.FOLDER_ROOT", "DATASETS.CACHE", "MODEL.DEVICE", "TENSORBOARD"),
     *("CHECKPOINT.MINUTES", "SOLVER.NONFINITE", "TEST.BATCH_SIZE"),
@@ -22,7 +22,11 @@ MOVABLE = (
 
 
 class RunFolder:
-    """`OUTPUT_DIR` with `config.yaml`, `log.jsonl`, `scores.json`, `checkpoints/` and `report.html`."""
+    """`OUTPUT_DIR` with `config.yaml`, `log.jsonl`, `scores.json`, `checkpoints/` and `report.html`.
+
+    Args:
+        path: The folder, which need not exist.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,20 +39,29 @@ class RunFolder:
     def check(
         self, config_text: str, *, resume: bool, complete: Callable[[str], str] = str, force: bool = False
     ) -> tuple[str, ...]:
-        """Raise InputError where `open` would overwrite a run, find none to go on with, or go on with another.
+        """Check whether a run can be started or resumed in the folder.
 
-        complete: adds to the configuration of an older run what keys made since then default to. force: go on though
-        the configuration has changed. Returns what has changed.
+        Args:
+            config_text: The configuration as YAML.
+            resume: Whether the folder must hold a run, or must not.
+            complete: Adds the defaults of newer keys to the configuration of an older run.
+            force: Whether the configuration may have changed.
+
+        Returns:
+            The changes of the configuration, one line each.
+
+        Raises:
+            InputError: If `open` would overwrite a run, find none to resume, or resume a different one.
         """
         config = self.path / "config.yaml"
         if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path} is a file: OUTPUT_DIR must be a folder or not yet there")
+            raise InputError(f"{self.path} is a file; OUTPUT_DIR must be a folder or a new path")
         if config.exists() and not resume:
             raise InputError(
-                f"{self.path} already holds a run: add --resume to go on with it, or choose another OUTPUT_DIR"
+                f"{self.path} already holds a run; add --resume to continue it, or choose another OUTPUT_DIR"
             )
         if resume and not config.exists():
-            raise InputError(f"{self.path} holds no run to go on with: leave --resume out to start one")
+            raise InputError(f"{self.path} holds no run to resume; leave out --resume to start one")
         if self._locked is None and (self.path / LOCK_NAME).exists():
             lock_folder(self.path).close()
         changed: tuple[str, ...] = ()
@@ -56,12 +69,11 @@ class RunFolder:
             try:
                 was = complete(_text(config))
             except InputError as error:
-                raise InputError(f"{config}: does not tell what the run was ({error}); move the folder away") from None
+                raise InputError(f"{config}: not a valid configuration ({error}); move the folder away") from None
             changed = changes(was, config_text)
         if changed and not force:
             raise InputError(
-                f"{self.path}: the run to go on with has another configuration: {'; '.join(changed)}; "
-                "give it as it was, or add --force"
+                f"{self.path}: the configuration has changed: {'; '.join(changed)}; restore it, or add --force"
             )
         return changed
 
@@ -74,14 +86,25 @@ class RunFolder:
         tensorboard: bool = False,
         force: bool = False,
     ) -> tuple[str, ...]:
-        """Make the folder, or go on in it, and lock it until `close` or the end of the process.
+        """Create the folder, or resume in it, and lock it until `close` or the end of the process.
 
-        Raises and returns as `check` does; raises InputError too where another training has the folder.
+        Args:
+            config_text: As in `check`.
+            resume: As in `check`.
+            complete: As in `check`.
+            tensorboard: Whether to write TensorBoard's files too.
+            force: As in `check`.
+
+        Returns:
+            The changes of the configuration, as `check` does.
+
+        Raises:
+            InputError: As in `check`, and if another training has locked the folder.
         """
         self.check(config_text, resume=resume, complete=complete, force=force)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._locked = lock_folder(self.path)
-        # Again, now that nobody else can come in between.
+        # Again, now that no other process can write to the folder.
         changed = self.check(config_text, resume=resume, complete=complete, force=force)
         for folder in (self.path, self.checkpoints):
             for left in folder.glob(".*.writing"):  # by a process that was killed
@@ -93,13 +116,17 @@ class RunFolder:
         return changed
 
     def close(self) -> None:
-        """Let others have the folder."""
+        """Release the lock."""
         if self._locked is not None:
             self._locked.close()
             self._locked = None
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Append one line to `log.jsonl`, to be on the disk before the checkpoint that counts it."""
+        """Append one line to `log.jsonl` and flush it, before the checkpoint that counts it is written.
+
+        Args:
+            entry: Plain values.
+        """
         with open(self._log, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
             file.flush()
@@ -107,11 +134,19 @@ class RunFolder:
         self._to_tensorboard(entry)
 
     def log_length(self) -> int:
-        """Lines written so far; a checkpoint remembers it."""
+        """Count the lines of the log; a checkpoint stores the count.
+
+        Returns:
+            The number of lines.
+        """
         return len(self._log.read_text(encoding="utf-8").splitlines()) if self._log.exists() else 0
 
     def cut_log(self, lines: int) -> None:
-        """Forget what was logged after the checkpoint that the run goes on from."""
+        """Remove what was logged after the checkpoint that the run is resumed from.
+
+        Args:
+            lines: Number of lines to keep.
+        """
         if self._log.exists():
             kept = self._log.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
             write_text(self._log, "".join(kept))
@@ -140,11 +175,19 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file in UTF-8 ({error})") from None
+        raise InputError(f"{path}: not a UTF-8 text file ({error})") from None
 
 
 def changes(old: str, new: str) -> tuple[str, ...]:
-    """The keys whose values differ, but for those that may."""
+    """Compare two configurations, keys in `MOVABLE` aside.
+
+    Args:
+        old: YAML.
+        new: YAML.
+
+    Returns:
+        One line per key whose value differs.
+    """
     was, now = (dict(flatten(parse_yaml(text) or {})) for text in (old, new))
     keys = [key for key in {**was, **now} if was.get(key) != now.get(key) and key not in MOVABLE]
     return tuple(f"{key} was {was.get(key)}, is {now.get(key)}" for key in keys)

@@ -11,23 +11,37 @@ import torch
 
 
 def seed_from(*parts: object) -> int:
-    """A seed in [0, 2**63) for one use, from what names it: (seed, stage, round, epoch), say.
+    """Derive a seed for one use.
 
-    An epoch seeded so is the same whatever ran before it, which is what makes a resumed run equal to an unbroken one.
+    An epoch seeded this way does not depend on what ran before it, so a resumed run equals an uninterrupted one.
+
+    Args:
+        *parts: What names the use, such as (seed, stage, round, epoch).
+
+    Returns:
+        An integer in [0, 2**63).
     """
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch (all devices) and the global generators of NumPy and Python, which libraries may use."""
+    """Seed torch (all devices) and the global generators of NumPy and Python, which libraries may use.
+
+    Args:
+        seed: An integer of up to 63 bits.
+    """
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
 
 
 def random_states() -> dict[str, Any]:
-    """Where the generators of `seed_everything` stand, as tensors and plain values."""
+    """Return the states of the generators that `seed_everything` seeds.
+
+    Returns:
+        Tensors and plain values by library.
+    """
     _, keys, *numpy = np.random.get_state(legacy=True)
     version, numbers, gauss = random.getstate()
     return {
@@ -39,7 +53,11 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Take over what `random_states` gave; devices that are not there any more are left out."""
+    """Restore what `random_states` returned.
+
+    Args:
+        states: States of devices that this machine does not have are skipped.
+    """
     torch.set_rng_state(states["torch"])
     for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(state, device)

@@ -1,10 +1,8 @@
-"""What a training holds between two moments, and how it tells others about itself."""
+"""The state of a training: everything that a checkpoint must hold."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,49 +11,151 @@ from torch import Tensor
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.records import Scores, StageLog
-from reid.training.epoch import Sums
-from reid.training.weight_average import Average, adopt, start_average
+from reid.training.weight_average import Average, load_average, start_average
 
 
 class Batches(Protocol):
-    """What a stage asks of the training data: see `reid.data.loading.loaders.TrainLoader`."""
+    """The training data that a stage asks for; `reid.data.loading.loaders.TrainLoader` is the implementation."""
 
     @property
-    def needs_descriptors(self) -> bool: ...
+    def needs_descriptors(self) -> bool:
+        """Whether an epoch needs the descriptors of all training images."""
 
     def __len__(self) -> int: ...
 
-    def shard_sizes(self, world: int) -> Sequence[int]: ...
+    def shard_sizes(self, world: int) -> Sequence[int]:
+        """Split a batch over processes.
+
+        Args:
+            world: Number of processes.
+
+        Returns:
+            The number of images of each process.
+        """
 
     def epoch(
         self, seed: int, descriptors: Tensor | None = None, start: int = 0, *, rank: int = 0, world: int = 1
-    ) -> Iterator[tuple[Tensor, Tensor]]: ...
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over an epoch.
 
-    def batch_paths(self, seed: int, batch: int, descriptors: Tensor | None = None) -> Sequence[str]: ...
+        Args:
+            seed: Decides order and augmentation.
+            descriptors: (N, D) float32, needed where `needs_descriptors`.
+            start: Index of the first batch.
+            rank: Index of this process.
+            world: Number of processes.
 
-    def sample(self, count: int, seed: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]: ...
+        Returns:
+            An iterator over images (B, 3, H, W) float32 and labels (B,) int64, the share of this process.
+        """
+
+    def batch_paths(self, seed: int, batch: int, descriptors: Tensor | None = None) -> Sequence[str]:
+        """List the files of one batch.
+
+        Args:
+            seed: The seed of the epoch.
+            batch: Index of the batch.
+            descriptors: As in `epoch`.
+
+        Returns:
+            The file names, or none where they are unknown.
+        """
+
+    def sample(self, count: int, seed: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over some training images without augmentation.
+
+        Args:
+            count: Number of images; at most all of them.
+            seed: Decides which ones.
+            rank: Index of this process.
+            world: Number of processes.
+
+        Returns:
+            An iterator over images and labels, as in `epoch`.
+        """
 
 
 @dataclass
-class Middle:
-    """How far an epoch came: see `TrainState`. others: the random states of the other processes, in their order."""
+class EpochProgress:
+    """How far an epoch has come.
 
-    sums: Sums
-    random: dict[str, Any]
+    Attributes:
+        batches: Finished batches, skipped ones included.
+        images: Images in the batches that were used.
+        loss: Sum of the loss over these images.
+        parts: The same for each weighted term of the loss, empty where there is only one.
+        skipped: Batches that were left out because of a loss or gradient that is not finite.
+        lr: Last learning rate of the first parameter group.
+        seconds: Wall-clock time spent.
+        random_states: States of the random generators of each process, set when the epoch is saved.
+        descriptors: (N, D) float32 descriptors that the batches of the epoch were mined by, set when it is saved: the
+            network as it is then no longer gives them.
+    """
+
+    batches: int = 0
+    images: int = 0
+    loss: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0
+    lr: float = 0.0
+    seconds: float = 0.0
+    random_states: list[dict[str, Any]] = field(default_factory=list)
     descriptors: Tensor | None = None
-    others: list[dict[str, Any]] = field(default_factory=list)
+
+    def sums(self) -> dict[str, Any]:
+        """Return the counts and sums as plain values.
+
+        Returns:
+            The values of the attributes from `batches` to `seconds`, by name.
+        """
+        names = ("batches", "images", "loss", "parts", "skipped", "lr", "seconds")
+        return {name: getattr(self, name) for name in names} | {"parts": dict(self.parts)}
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        """Convert to the plain values and tensors of a checkpoint.
+
+        Returns:
+            The content of "middle" in a checkpoint.
+        """
+        first, *others = self.random_states
+        return {"sums": self.sums(), "random": first, "descriptors": self.descriptors, "others": others}
+
+    @classmethod
+    def from_checkpoint(cls, content: dict[str, Any]) -> EpochProgress:
+        """Restore what `to_checkpoint` returned.
+
+        Args:
+            content: "middle" of a checkpoint.
+
+        Returns:
+            The progress.
+        """
+        random_states = [content["random"], *content["others"]]
+        return cls(**content["sums"], random_states=random_states, descriptors=content["descriptors"])
 
 
 @dataclass
 class TrainState:
     """Everything a checkpoint must hold of a run.
 
-    objective: what is minimized, with its own state. rows: the finished stages. stage, round, epoch: the unfinished one
-    and how many of its epochs are done, with the loss of each, the seconds and images spent, the last rate and the
-    optimizer's state. average: the moving average of the weights and the steps it has followed, where the stage keeps
-    one. Every epoch is seeded from its own position; one that is broken off holds in `middle` how far it came: the sums
-    of its batches, the states of the random generators, and the descriptors that its batches were mined by, which the
-    network of the moment no longer gives.
+    Every epoch is seeded from its own position, so that nothing else of the past matters.
+
+    Attributes:
+        run: "rri" or "control".
+        model: The network.
+        objective: What is minimized, with its own state.
+        rows: The finished stages.
+        stage: Name of the unfinished stage, "" between two stages.
+        round: Round of the unfinished stage.
+        epoch: Finished epochs of the stage.
+        losses: Mean training loss of each of them.
+        seconds: Training time of the stage.
+        images: Images the stage has trained on.
+        lr: Last learning rate.
+        optimizer: State dict of the optimizer, as of the last saving.
+        average: Moving average of the weights, where the stage keeps one.
+        steps: Steps of the optimizer in this stage.
+        progress: How far an epoch has come that was interrupted.
     """
 
     run: str
@@ -72,31 +172,67 @@ class TrainState:
     optimizer: dict[str, Any] | None = None
     average: Average | None = None
     steps: int = 0
-    middle: Middle | None = None
+    progress: EpochProgress | None = None
 
     def done(self, stage: str, round: int) -> StageLog | None:
-        """The row of a stage, if it is finished."""
+        """Look up a finished stage.
+
+        Args:
+            stage: Its name.
+            round: Its round.
+
+        Returns:
+            Its row, or None if it is not finished.
+        """
         return next((row for row in self.rows if (row.stage, row.round) == (stage, round)), None)
 
     def begin(self, stage: str, round: int) -> bool:
-        """Take up a stage; True where it goes on in the middle, False where it starts afresh."""
-        if (self.stage, self.round) == (stage, round) and (self.epoch or self.middle):
+        """Begin a stage, or continue the unfinished one.
+
+        Args:
+            stage: Name of the stage.
+            round: Its round.
+
+        Returns:
+            True where the stage continues, False where it starts.
+        """
+        if (self.stage, self.round) == (stage, round) and (self.epoch or self.progress):
             return True
         self.stage, self.round, self.epoch, self.losses = stage, round, 0, []
         self.seconds, self.images, self.lr, self.optimizer = 0.0, 0, 0.0, None
-        self.average, self.steps, self.middle = None, 0, None
+        self.average, self.steps, self.progress = None, 0, None
         return False
 
-    def finish(self, row: StageLog) -> StageLog:
-        """Add the row of the stage that has just ended."""
+    def finish(self, row: StageLog) -> None:
+        """Add the row of the stage that has just ended.
+
+        Args:
+            row: The record of the stage.
+        """
         self.rows.append(row)
         self.begin("", 0)
-        return row
+
+    def finish_epoch(self, progress: EpochProgress, optimizer: dict[str, Any]) -> None:
+        """Add an epoch to the stage.
+
+        Args:
+            progress: The finished epoch.
+            optimizer: State dict of the optimizer.
+        """
+        self.epoch += 1
+        self.progress = None
+        self.losses.append(progress.loss / progress.images)
+        self.seconds += progress.seconds
+        self.images += progress.images
+        self.lr = progress.lr
+        self.optimizer = optimizer
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that it loads without a pickle.
+        """Convert to tensors and plain values, which load without a pickle.
 
-        "model" holds what is to be evaluated: the average where there is one, with the weights that train on beside it.
+        Returns:
+            A dict whose "model" holds what is to be evaluated: the average where there is one, with the weights that
+            training continues from in "trained".
         """
         weights = self.model.state_dict()
         return {
@@ -108,20 +244,27 @@ class TrainState:
                 key: getattr(self, key)
                 for key in ("run", "stage", "round", "epoch", "losses", "seconds", "images", "lr", "steps")
             },
-            "middle": {**vars(self.middle), "sums": dataclasses.asdict(self.middle.sums)} if self.middle else None,
+            "middle": self.progress.to_checkpoint() if self.progress else None,
             "rows": [_row_to_plain(row) for row in self.rows],
         }
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Take over what `to_checkpoint` gave; the caller has loaded "model" and "objective" into theirs."""
+        """Restore what `to_checkpoint` returned.
+
+        Args:
+            content: A checkpoint whose "model" and "objective" are loaded already.
+
+        Raises:
+            KeyError, TypeError, ValueError: If the content is not that of a checkpoint.
+        """
         for key, value in content["position"].items():
             setattr(self, key, value)
         self.optimizer = content["optimizer"]
-        middle, trained = content.get("middle"), content.get("trained")
-        self.middle = Middle(**{**middle, "sums": Sums(**middle["sums"])}) if middle else None
+        progress, trained = content.get("middle"), content.get("trained")
+        self.progress = EpochProgress.from_checkpoint(progress) if progress else None
         self.average = start_average(self.model) if trained else None
         if trained:
-            adopt(self.model, trained)
+            load_average(self.model, trained)
         self.rows = [_row_from_plain(row) for row in content["rows"]]
 
 
@@ -134,20 +277,3 @@ def _row_to_plain(row: StageLog) -> dict[str, Any]:
 def _row_from_plain(plain: dict[str, Any]) -> StageLog:
     scores = tuple(Scores(**{**score, "cmc": tuple(score["cmc"])}) for score in plain["scores"])
     return StageLog(**{**plain, "scores": scores})
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """How a run reports. evaluate(model, last): the scores, more of them where `last` says that the run ends here.
-
-    epoch(state, entry) after every epoch and stage(state, row) after every stage: log and save. due(): asked after
-    every step of the optimizer, whether to save now, and save(state) does so; it may raise KeyboardInterrupt. held:
-    what an epoch stands in, so that a wish to end is kept for `due`.
-    """
-
-    evaluate: Callable[[ReidNetwork, bool], tuple[Scores, ...]] = lambda model, last: ()
-    epoch: Callable[[TrainState, dict[str, Any]], None] = lambda state, entry: None
-    stage: Callable[[TrainState, StageLog], None] = lambda state, row: None
-    due: Callable[[], bool] = lambda: False
-    save: Callable[[TrainState], None] = lambda state: None
-    held: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext

@@ -14,15 +14,20 @@ from torch.optim import Optimizer
 
 from reid.errors import InputError
 from reid.losses.objective import Objective
-from reid.model.network import Embedding, ReidNetwork
+from reid.model.network import ReidNetwork
+from reid.training.optimizer import Solver
+from reid.training.state import TrainState
 
 
 @dataclass(frozen=True)
 class BatchLoss:
-    """What a batch cost, still on the device.
+    """The loss of a batch, still on the device.
 
-    images: how many. terms: the names of the weighted terms. values: (1 + terms,) float32, the loss and its terms.
-    used: whether the step took the batch, which is decided only where unusable batches are skipped.
+    Attributes:
+        images: Number of images.
+        terms: Names of the weighted terms.
+        values: (1 + terms,) float32, the loss and its terms.
+        used: False for a batch that was skipped.
     """
 
     images: int
@@ -32,16 +37,31 @@ class BatchLoss:
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
-    """Autocast to `dtype` on `device`, or nothing where `dtype` is None."""
+    """Make the autocast context of a forward pass.
+
+    Args:
+        device: Where it runs.
+        dtype: The lower precision, or None for float32.
+
+    Returns:
+        The context manager.
+    """
     return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def tf32_products(wanted: bool) -> Iterator[None]:
-    """Matrix products on TF32 tensor cores inside, where wanted; outside the replaced W needs all its digits."""
+def tf32_products(enabled: bool) -> Iterator[None]:
+    """Allow matrix products on TF32 tensor cores in the context; outside, replacing W needs all its digits.
+
+    Args:
+        enabled: Whether to allow them.
+
+    Yields:
+        Nothing.
+    """
     matmul = torch.backends.cuda.matmul
     before = matmul.allow_tf32
-    matmul.allow_tf32 = wanted or before
+    matmul.allow_tf32 = enabled or before
     try:
         yield
     finally:
@@ -49,7 +69,15 @@ def tf32_products(wanted: bool) -> Iterator[None]:
 
 
 def compile_backbone(model: ReidNetwork, device: torch.device) -> None:
-    """Have the backbone run as `torch.compile` makes it. Raises InputError where this machine cannot compile."""
+    """Compile the backbone by `torch.compile`.
+
+    Args:
+        model: Changed in place.
+        device: Where the network will run.
+
+    Raises:
+        InputError: If this machine cannot compile.
+    """
     try:
         torch.compile(torch.sin)(torch.ones(2, device=device))
     except Exception as error:  # compilers fail in ways of their own
@@ -65,63 +93,85 @@ def loss_terms(
     objective: Objective,
     images: Tensor,
     labels: Tensor,
-    dtype: torch.dtype | None,
     *,
+    dtype: torch.dtype | None = None,
     progress: float = 0.0,
     tuples: bool = True,
+    gather: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> dict[str, Tensor]:
-    """The weighted terms of the objective on a batch, see `Objective`."""
-    embedding, logits = outputs(model, images, labels, dtype)
+    """Compute the weighted terms of the objective on a batch.
+
+    Args:
+        model: The network.
+        objective: What is minimized.
+        images: (B, 3, H, W) float32, normalized.
+        labels: (B,) int64 class labels.
+        dtype: Autocast type of the backbone, None for float32.
+        progress: Finished part of the stage, in [0, 1].
+        tuples: Whether the batch consists of the tuples of a mining sampler.
+        gather: Applied to logits, features and labels before the objective, to collect the rows of all processes.
+
+    Returns:
+        Float32 scalars by name; their sum is the loss.
+    """
+    with autocast(images.device, dtype):
+        embedding = model.embed(images)
+        logits = model.classify(embedding.output, labels if model.training else None)
+    # Gathered one by one, so that an output the objective does not use gets no gradient rather than one of zeros, by
+    # which momentum and weight decay would move its parameters.
+    logits, input, output, labels = map(gather, (logits, embedding.input, embedding.output, labels))
     vectors = model.eigenlayer.vectors
     return objective(
-        logits, labels, input=embedding.input, output=embedding.output, vectors=vectors, progress=progress,
-        tuples=tuples,
+        logits, labels, input=input, output=output, vectors=vectors, progress=progress, tuples=tuples
     )  # fmt: skip
 
 
-def outputs(model: ReidNetwork, images: Tensor, labels: Tensor, dtype: torch.dtype | None) -> tuple[Embedding, Tensor]:
-    """What the objective compares: the embedding and the logits."""
-    with autocast(images.device, dtype):
-        embedding = model.embed(images)
-        return embedding, model.classify(embedding.output, labels if model.training else None)
-
-
 def train_step(
-    model: ReidNetwork,
+    state: TrainState,
     batches: Iterable[tuple[Tensor, Tensor]],
     count: int,
-    *,
     optimizer: Optimizer,
-    objective: Objective,
+    solver: Solver,
     progress: float = 0.0,
-    dtype: torch.dtype | None = None,
-    clip: float = 0.0,
-    skip: bool = False,
-    lap: Callable[[str], None] = lambda part: None,
+    *,
     parallel: DistributedDataParallel | None = None,
+    on_phase_end: Callable[[str], None] = lambda phase: None,
 ) -> list[BatchLoss]:
-    """One step on the mean gradient of `count` batches of (images, labels), and what each of them cost.
+    """Make one step on the mean gradient of some batches.
 
-    clip: largest norm of that gradient over all parameters, 0 for no limit. skip: a batch whose loss is not finite is
-    left out, with what it did to running statistics; a step whose gradient is not finite is left out whole. That has to
-    read the loss of every batch from the device. lap: called at the end of each part of the step, with "data",
-    "forward", "backward" or "optimizer", and first with "rest" for what came between two steps. parallel: of
-    `reid.training.parallel`, where the batches are this process's shares: loss and gradient are those of the whole ones.
+    With `solver.nonfinite` "skip" a batch whose loss is not finite is left out, together with its effect on running
+    statistics, and a step whose gradient is not finite is left out as a whole. This reads the loss of every batch from
+    the device.
+
+    Args:
+        state: Its model and objective are trained.
+        batches: Images (B, 3, H, W) float32 and labels (B,) int64.
+        count: Number of batches.
+        optimizer: Over the parameters that require a gradient.
+        solver: Precision, gradient clipping, and what happens to batches that are not finite.
+        progress: Finished part of the stage, in [0, 1].
+        parallel: Of `reid.training.parallel`, where `batches` are the shares of this process: loss and gradient are
+            those of the whole batches.
+        on_phase_end: See `reid.training.callbacks.Callbacks.on_phase_end`.
+
+    Returns:
+        The loss of each batch that was there.
     """
+    model, objective, skip = state.model, state.objective, solver.nonfinite == "skip"
     optimizer.zero_grad(set_to_none=True)
-    lap("rest")
+    on_phase_end("rest")
     losses, at_start = [], _statistics(model, objective) if skip else []
     for number, (images, labels) in enumerate(batches, 1):
-        lap("data")
+        on_phase_end("data")
         before = _statistics(model, objective) if skip else []
         with parallel.no_sync() if parallel and number < count else contextlib.nullcontext():
             if parallel:
-                terms = parallel(images, labels, dtype, progress)
+                terms = parallel(images, labels, solver.dtype, progress)
             else:
-                terms = loss_terms(model, objective, images, labels, dtype, progress=progress)
+                terms = loss_terms(model, objective, images, labels, dtype=solver.dtype, progress=progress)
             weighted = torch.stack(list(terms.values()))
             loss = weighted.sum()
-            lap("forward")
+            on_phase_end("forward")
             values = torch.cat([loss[None], weighted]).detach()
             used = not skip or bool(values.isfinite().all())
             seen = parallel.module.images if parallel else len(images)
@@ -130,22 +180,34 @@ def train_step(
                 (loss / count).backward()
             else:
                 _restore(model, objective, before)
-        lap("backward")
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    if parallel and not losses[-1].used:
-        mean_gradients(parameters)  # which the backward pass of the last batch would have done
-    norm = torch.nn.utils.clip_grad_norm_(parameters, clip or float("inf")) if clip or skip else None
-    if not skip or (norm is not None and any(loss.used for loss in losses) and norm.isfinite()):
-        optimizer.step()
-    else:
+        on_phase_end("backward")
+    if not _update(optimizer, solver, losses, parallel is not None):
         _restore(model, objective, at_start)
         losses = [BatchLoss(loss.images, loss.terms, loss.values, used=False) for loss in losses]
-    lap("optimizer")
+    on_phase_end("optimizer")
     return losses
 
 
+def _update(optimizer: Optimizer, solver: Solver, losses: list[BatchLoss], parallel: bool) -> bool:
+    """Clip the gradient and update the parameters; False where the step must be skipped."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if parallel and not losses[-1].used:
+        mean_gradients(parameters)  # the backward pass of the last batch would have done this
+    skip = solver.nonfinite == "skip"
+    if solver.clip or skip:
+        norm = torch.nn.utils.clip_grad_norm_(parameters, solver.clip or float("inf"))
+        if skip and not (any(loss.used for loss in losses) and norm.isfinite()):
+            return False
+    optimizer.step()
+    return True
+
+
 def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Make every gradient the mean of the processes'."""
+    """Replace every gradient by the mean over the processes.
+
+    Args:
+        parameters: Those without a gradient are left out.
+    """
     for parameter in parameters:
         if parameter.grad is not None:
             dist.all_reduce(parameter.grad)

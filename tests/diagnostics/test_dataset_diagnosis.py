@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_run import callbacks, same_plan
 from torch import Tensor, nn
 
 from reid.config.build import Loaders
@@ -27,8 +28,9 @@ from reid.records import score_list
 from reid.svdnet import decorrelate
 from reid.training.epoch import measure_loss
 from reid.training.optimizer import Solver
+from reid.training.schedule import Schedule
 from reid.training.seeding import seed_from
-from reid.training.state import Hooks, TrainState
+from reid.training.state import TrainState
 
 CLASSES, SEED, LOSS_IMAGES = 5, 3, 21
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -183,17 +185,8 @@ def same_scores(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
 def test_the_loss_is_the_one_that_decorrelate_logs(variant: str) -> None:
     model, data = network(), loaders()
     state = TrainState("rri", copy.deepcopy(model), SMOOTHED)
-    row = decorrelate.run(
-        state,
-        data.train,
-        round=1,
-        variant=variant,
-        order="assignment",
-        rotate_classifier=False,
-        loss_images=LOSS_IMAGES,
-        solver=Solver(seed=SEED),
-        hooks=Hooks(),
-    )
+    plan = same_plan(Schedule(1, (0.1,)), Solver(seed=SEED), variant=variant, loss_images=LOSS_IMAGES)
+    row = decorrelate.run(state, data.train, plan, callbacks(), round=1)
     found = next(r for r in diagnose(model, data)["replacements"] if r["variant"] == variant)
     for key in ("train_loss_before", "train_loss_after"):
         assert found[key] == pytest.approx(row.extra[key], rel=1e-5)

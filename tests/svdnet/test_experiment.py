@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,25 @@ from reid.model.network import ReidNetwork
 from reid.model.parametrization import parametrize_weight
 from reid.model.pooling import POOLINGS
 from reid.records import Scores
+from reid.svdnet import rri
 from reid.svdnet.experiment import Experiment
-from reid.svdnet.rri import Plan
+from reid.svdnet.plan import Plan
 from reid.training.optimizer import Solver
 from reid.training.run_folder import RunFolder
 from reid.training.schedule import Schedule
 from reid.training.state import Batches
 
 EPOCHS = 3 + 2 * 3 + 2
+PLAN = Plan(
+    step0=Schedule(epochs=3, lr=(0.1,)),
+    restraint=Schedule(epochs=2, lr=(0.1,)),
+    relaxation=Schedule(epochs=1, lr=(0.1,)),
+    solver=Solver(),
+    max_rounds=2,
+    patience=3,
+    final_restraint=True,
+    loss_images=10,
+)
 FINAL = {"feature": "input", "normalized": False, "flip": False}
 
 
@@ -84,29 +96,49 @@ def evaluate(model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
     return tuple(dataclasses.replace(score, feature=f, flip=b) for b in flips for f in ("input", "output"))
 
 
-def experiment(path: Path, *, resume: bool = False, **changes: Any) -> Experiment:
-    folder = RunFolder(path)
-    folder.open("SEED: 0\n", resume=resume)
-    plan = Plan(
-        step0=Schedule(epochs=3, lr=(0.1,)),
-        restraint=Schedule(epochs=2, lr=(0.1,)),
-        relaxation=Schedule(epochs=1, lr=(0.1,)),
-        solver=Solver(),
-        max_rounds=2,
-        patience=3,
-        final_restraint=True,
-        loss_images=10,
-    )
-    given: dict[str, Any] = {
-        "make_network": make_network,
-        "loader": Loader(),
-        "evaluate": evaluate,
-        "carried": {"config": "SEED: 0\n", "num_classes": 3},
-        "control": True,
-        "origin": {"kind": "start"},
-        "plan": plan,
-    }
-    return Experiment(folder=folder, final=FINAL, dataset="small", **{**given, **changes})
+@dataclass(frozen=True)
+class Trial:
+    """An experiment and what it trains, as `tools/train_svdnet.py` puts them together."""
+
+    path: Path
+    resume: bool = False
+    make_network: Callable[[], ReidNetwork] = make_network
+    make_objective: Callable[[ReidNetwork], Objective] = lambda model: Objective()
+    loader: Batches = field(default_factory=Loader)
+    plan: Plan = PLAN
+    control: bool = True
+    descriptors: int = 20
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> dict[str, Any]:
+        folder = RunFolder(self.path)
+        folder.open("SEED: 0\n", resume=self.resume)
+        given = {
+            "score": evaluate,
+            "final": FINAL,
+            "carried": {"config": "SEED: 0\n", "num_classes": 3},
+            "dataset": "small",
+            "origin": {"kind": "start"},
+        }
+        experiment = Experiment(folder=folder, **{**given, **self.options})
+        model = self.make_network()
+        with experiment.recording():
+            objective = self.make_objective(model)
+            state = experiment.begin(model, objective, self.loader, self.plan, descriptors=self.descriptors)
+            stopped = rri.run(state, self.loader, self.plan, experiment)
+            summary = experiment.finish(state, stopped)
+            if self.control:
+                control = experiment.begin_control(state)
+                rri.run_control(control, self.loader, self.plan, experiment, state.rows)
+                summary = experiment.finish(control)
+        return summary
+
+
+def experiment(path: Path, **changes: Any) -> Trial:
+    """A trial; what its fields do not name goes to `Experiment`."""
+    names = {f.name for f in fields(Trial)}
+    options = {name: value for name, value in changes.items() if name not in names}
+    return Trial(path, options=options, **{name: changes[name] for name in names & set(changes)})
 
 
 def log(path: Path) -> list[dict[str, Any]]:
@@ -173,7 +205,7 @@ def test_a_run_killed_and_resumed_ends_the_same(tmp_path: Path, after: int) -> N
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     expected = experiment(whole).run()
     with pytest.raises(Killed):
-        experiment(broken, evaluate=killing(after, evaluate)).run()
+        experiment(broken, score=killing(after, evaluate)).run()
     found = experiment(broken, resume=True).run()
 
     assert timeless(found) == timeless(expected)
@@ -318,13 +350,13 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(tmp_path: Path, run: st
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     expected = experiment(whole).run()
     with pytest.raises(Killed):
-        experiment(broken, evaluate=killing({"rri": 6, "control": 12}[run], evaluate)).run()
+        experiment(broken, score=killing({"rri": 6, "control": 12}[run], evaluate)).run()
     path = broken / "checkpoints" / f"{run}_last.pth"
     path.write_bytes(path.read_bytes()[:-300])
     if alone:
         path.with_name(f"{run}_previous.pth").unlink()
     told: list[str] = []
-    again = experiment(broken, resume=True, tell=told.append)
+    again = experiment(broken, resume=True, warn=told.append)
     if alone and run == "rri":
         with pytest.raises(InputError, match="rri_last"):
             again.run()
@@ -338,10 +370,10 @@ def test_a_broken_end_of_the_original_starts_the_control_again(tmp_path: Path) -
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     expected = experiment(whole).run()
     with pytest.raises(Killed):
-        experiment(broken, evaluate=killing(12, evaluate)).run()
+        experiment(broken, score=killing(12, evaluate)).run()
     assert (broken / "checkpoints" / "control_last.pth").exists()
     (broken / "checkpoints" / "rri_last.pth").write_bytes(b"")
-    again = experiment(broken, resume=True, tell=lambda line: None)
+    again = experiment(broken, resume=True, warn=lambda line: None)
     assert timeless(again.run()) == timeless(expected)
     assert timeless(log(broken)) == timeless(log(whole))
 
@@ -365,7 +397,7 @@ def test_a_diverged_training_names_the_last_good_checkpoint(tmp_path: Path) -> N
 
 def test_a_forced_change_stands_in_the_log(tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        experiment(tmp_path, evaluate=killing(2, evaluate)).run()
+        experiment(tmp_path, score=killing(2, evaluate)).run()
     experiment(tmp_path, resume=True, changes=("SEED was 0, is 1",)).run()
     changed = [line for line in log(tmp_path) if line["kind"] == "changed"]
     assert changed == [{"kind": "changed", "changes": ["SEED was 0, is 1"]}]
@@ -392,7 +424,7 @@ def test_the_pooling_starts_from_the_training_set_once(tmp_path: Path) -> None:
     assert len(starts) == 1
     broken = tmp_path / "broken"
     with pytest.raises(Killed):
-        experiment(broken, evaluate=killing(2, evaluate), **changes).run()
+        experiment(broken, score=killing(2, evaluate), **changes).run()
     assert len(starts) == 2 and torch.equal(*starts)
     again = experiment(broken, resume=True, **changes).run()
     assert len(starts) == 2 and again["final"] == whole["final"]
@@ -417,8 +449,7 @@ def test_step_0_alone_is_evaluated_once(tmp_path: Path) -> None:
         asked.append(last)
         return evaluate(model, last)
 
-    run = experiment(tmp_path / "run", evaluate=counting, control=False)
-    alone = dataclasses.replace(run, plan=dataclasses.replace(run.plan, max_rounds=0, final_restraint=False))
-    summary = alone.run()
+    plan = dataclasses.replace(PLAN, max_rounds=0, final_restraint=False)
+    summary = experiment(tmp_path / "run", score=counting, control=False, plan=plan).run()
     assert asked == [True]
     assert {score["flip"] for score in summary["rows"][0]["scores"]} == {False, True}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_run import callbacks, same_plan
 
 from reid.decorrelation import correlation_metric
 from reid.errors import Diverged
@@ -15,7 +16,7 @@ from reid.model.network import ReidNetwork
 from reid.svdnet import decorrelate, relaxation, restraint, step0
 from reid.training.optimizer import Solver
 from reid.training.schedule import Schedule
-from reid.training.state import Hooks, TrainState
+from reid.training.state import TrainState
 
 Make = Callable[[], ReidNetwork]
 SOLVER = Solver(momentum=0.9, weight_decay=0.1)
@@ -33,8 +34,8 @@ def moved(before: dict[str, torch.Tensor], model: ReidNetwork) -> set[str]:
 def test_step0_lowers_the_loss_and_moves_everything(make_model: Make, loader: Any) -> None:
     state = TrainState("rri", make_model())
     before, epochs = tensors(state.model), []
-    hooks = Hooks(epoch=lambda s, entry: epochs.append(entry))
-    row = step0.run(state, loader, schedule=dataclasses.replace(SCHEDULE, epochs=8), solver=SOLVER, hooks=hooks)
+    hooks = callbacks(on_epoch_end=lambda s, entry: epochs.append(entry))
+    row = step0.run(state, loader, same_plan(dataclasses.replace(SCHEDULE, epochs=8), SOLVER), hooks)
     assert row.epochs == len(epochs) == 8
     assert epochs[-1]["loss"] < 0.7 * epochs[0]["loss"]
     assert row.train_loss == epochs[-1]["loss"]
@@ -47,9 +48,9 @@ def test_step0_lowers_the_loss_and_moves_everything(make_model: Make, loader: An
 def test_restraint_leaves_the_eigenlayer_bit_identical(make_model: Make, loader: Any, optimizer: str) -> None:
     state = TrainState("rri", make_model())
     solver = dataclasses.replace(SOLVER, optimizer=optimizer)
-    step0.run(state, loader, schedule=SCHEDULE, solver=solver, hooks=Hooks())  # leaves momentum behind
+    step0.run(state, loader, same_plan(SCHEDULE, solver), callbacks())  # leaves momentum behind
     before = tensors(state.model)
-    restraint.run(state, loader, round=1, schedule=SCHEDULE, solver=solver, hooks=Hooks())
+    restraint.run(state, loader, same_plan(SCHEDULE, solver), callbacks(), round=1)
     assert moved(before, state.model) == set(before) - {"eigenlayer.weight"}
 
 
@@ -61,14 +62,14 @@ def test_restraint_notices_a_freeze_that_failed(make_model: Make, loader: Any) -
             state.model.eigenlayer.weight.mul_(1 + 1e-6)
 
     with pytest.raises(RuntimeError, match="moved the frozen Eigenlayer"):
-        restraint.run(state, loader, round=1, schedule=SCHEDULE, solver=SOLVER, hooks=Hooks(epoch=meddle))
+        restraint.run(state, loader, same_plan(SCHEDULE, SOLVER), callbacks(on_epoch_end=meddle), round=1)
 
 
 def test_relaxation_moves_the_eigenlayer_and_respects_its_own_freezes(make_model: Make, loader: Any) -> None:
     state = TrainState("rri", make_model())
     before = tensors(state.model)
     schedule = dataclasses.replace(SCHEDULE, freeze=("backbone.conv1", "norm"))
-    relaxation.run(state, loader, round=1, schedule=schedule, solver=SOLVER, hooks=Hooks())
+    relaxation.run(state, loader, same_plan(schedule, SOLVER), callbacks(), round=1)
     still = {"backbone.conv1.weight", "backbone.bn1.weight", "backbone.bn1.bias"}
     assert moved(before, state.model) == set(before) - still
 
@@ -76,13 +77,13 @@ def test_relaxation_moves_the_eigenlayer_and_respects_its_own_freezes(make_model
 def test_a_stage_ends_early_when_its_loss_has_settled(make_model: Make, loader: Any) -> None:
     state = TrainState("rri", make_model())
     schedule = Schedule(epochs=20, lr=(1e-9,), settle_epochs=2, settle_tolerance=0.5)
-    assert step0.run(state, loader, schedule=schedule, solver=SOLVER, hooks=Hooks()).epochs == 3
+    assert step0.run(state, loader, same_plan(schedule, SOLVER), callbacks()).epochs == 3
 
 
 def test_a_diverged_loss_stops_the_stage(make_model: Make, loader: Any) -> None:
     loader.images[7] = float("inf")
     with pytest.raises(Diverged, match="training loss is"):
-        step0.run(TrainState("rri", make_model()), loader, schedule=SCHEDULE, solver=SOLVER, hooks=Hooks())
+        step0.run(TrainState("rri", make_model()), loader, same_plan(SCHEDULE, SOLVER), callbacks())
 
 
 def test_weights_that_are_no_numbers_stop_the_stage_too(make_model: Make, loader: Any) -> None:
@@ -90,27 +91,26 @@ def test_weights_that_are_no_numbers_stop_the_stage_too(make_model: Make, loader
     with torch.no_grad():
         state.model.backbone.bn1.running_var[0] = float("inf")  # the loss does not show it
     with pytest.raises(Diverged, match="running_var"):
-        step0.run(state, loader, schedule=SCHEDULE, solver=SOLVER, hooks=Hooks())
+        step0.run(state, loader, same_plan(SCHEDULE, SOLVER), callbacks())
 
 
 def test_a_stage_may_have_its_own_optimizer(make_model: Make, loader: Any) -> None:
     kinds = []
     for optimizer in ("", "adamw"):
         state = TrainState("rri", make_model())
-        hooks = Hooks(epoch=lambda s, entry: kinds.append(set(next(iter(s.optimizer["state"].values())))))
+        hooks = callbacks(on_epoch_end=lambda s, entry: kinds.append(set(next(iter(s.optimizer["state"].values())))))
         schedule = dataclasses.replace(SCHEDULE, epochs=1, optimizer=optimizer)
-        step0.run(state, loader, schedule=schedule, solver=SOLVER, hooks=hooks)
+        step0.run(state, loader, same_plan(schedule, SOLVER), hooks)
     assert kinds == [{"momentum_buffer"}, {"step", "exp_avg", "exp_avg_sq"}]
 
 
 def decorrelated(state: TrainState, loader: Any, **options: Any) -> Any:
-    given = {"variant": "US", "order": "assignment", "rotate_classifier": False, **options}
-    return decorrelate.run(state, loader, round=1, loss_images=40, solver=SOLVER, hooks=Hooks(), **given)
+    return decorrelate.run(state, loader, same_plan(SCHEDULE, SOLVER, **options), callbacks(), round=1)
 
 
 def test_decorrelate_keeps_distances_and_lifts_the_loss(make_model: Make, loader: Any) -> None:
     state = TrainState("rri", make_model())
-    step0.run(state, loader, schedule=dataclasses.replace(SCHEDULE, epochs=8), solver=SOLVER, hooks=Hooks())
+    step0.run(state, loader, same_plan(dataclasses.replace(SCHEDULE, epochs=8), SOLVER), callbacks())
     model = state.model.eval()
     with torch.no_grad():
         before = torch.cdist(*[model.embed(loader.images).output.double()] * 2)

@@ -17,14 +17,38 @@ import pytest
 import torch
 
 from reid.io.checkpoint import load_checkpoint
+from reid.model.network import ReidNetwork
 
 ROOT = Path(__file__).parents[2]
 Tool = Callable[..., Any]
 
 
-def test_from_drawing_to_report_and_back(train: Tool, tool: Tool, tmp_path: Path) -> None:
+def frames_to_embed(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Numbers of frames of ours from `main` to `ReidNetwork.embed` in training, both counted, as they are met."""
+    met, embed = set(), ReidNetwork.embed
+
+    def counting(self: ReidNetwork, images: torch.Tensor) -> Any:
+        frame, count = sys._getframe(1), 1
+        while self.training and frame:
+            name = Path(frame.f_code.co_filename)
+            count += any(name.is_relative_to(ROOT / folder) for folder in ("reid", "tools"))
+            if frame.f_code.co_name == "main":
+                met.add(count)
+                break
+            frame = frame.f_back
+        return embed(self, images)
+
+    monkeypatch.setattr(ReidNetwork, "embed", counting)
+    return met
+
+
+def test_from_synthetic_data_to_report_and_back(
+    train: Tool, tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = frames_to_embed(monkeypatch)
     ended = train()
     assert ended.code == 0, ended.err
+    assert frames == {8}
     run = tmp_path / "run"
     for line in ("subset", "train ", "query ", "gallery ", "decorrelate", "control", "1 rounds; RRI has ended"):
         assert line in ended.out

@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from small_run import callbacks
 
 from reid.losses.objective import LossWeights, Objective
 from reid.model.network import ReidNetwork
 from reid.svdnet import rri
+from reid.svdnet.plan import Plan
+from reid.training.callbacks import Callbacks
 from reid.training.optimizer import Solver
 from reid.training.schedule import Schedule
-from reid.training.state import Hooks, TrainState
+from reid.training.state import TrainState
 
 Make = Callable[[], ReidNetwork]
 STAGE = Schedule(epochs=2, lr=(0.05,), schedule="cosine", settle_epochs=5)
-PLAN = rri.Plan(STAGE, STAGE, STAGE, Solver(), max_rounds=1, patience=5, loss_images=20)
+PLAN = Plan(STAGE, STAGE, STAGE, Solver(), max_rounds=1, patience=5, loss_images=20)
 KINDS = {
     "plain": Solver(),
     "averaged": Solver(optimizer="adamw", ema=0.8, clip=1.0),
@@ -35,7 +38,7 @@ def new_state(make_model: Make) -> TrainState:
     return TrainState("rri", make_model(), Objective(LossWeights(center=0.1), classes=5, width=12))
 
 
-def stopping(after: int, every: int) -> tuple[Hooks, dict[str, bytes]]:
+def stopping(after: int, every: int) -> tuple[Callbacks, dict[str, bytes]]:
     """Save after every `every`-th step and be killed at step `after`, or at the end of the epoch that holds it."""
     saved: dict[str, bytes] = {}
     steps = 0
@@ -47,12 +50,12 @@ def stopping(after: int, every: int) -> tuple[Hooks, dict[str, bytes]]:
         if steps >= after:
             raise Killed
 
-    def due() -> bool:
+    def due(state: TrainState) -> bool:
         nonlocal steps
         steps += 1
         return steps % every == 0 or steps >= after
 
-    return Hooks(due=due, save=save, epoch=save, stage=save), saved
+    return callbacks(should_save=due, save=save, on_epoch_end=save, on_stage_end=save), saved
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -62,7 +65,7 @@ def test_killed_at_a_step(make_model: Make, loader: Any, kind: str, needs_descri
     loader.needs_descriptors = needs_descriptors
     plan = dataclasses.replace(PLAN, solver=KINDS[kind])
     whole = new_state(make_model)
-    rri.run(whole, loader, plan, Hooks())
+    rri.run(whole, loader, plan, callbacks())
 
     after = -(-after // plan.solver.accumulate)
     hooks, saved = stopping(after, every=2)
@@ -76,7 +79,7 @@ def test_killed_at_a_step(make_model: Make, loader: Any, kind: str, needs_descri
     again.objective.load_state_dict(content["objective"])
     again.restore(content)
     entries: list[dict[str, Any]] = []
-    rri.run(again, loader, plan, Hooks(epoch=lambda state, entry: entries.append(entry)))
+    rri.run(again, loader, plan, callbacks(on_epoch_end=lambda state, entry: entries.append(entry)))
     assert [(row.train_loss, row.correlation, row.extra.get("lr")) for row in again.rows] == [
         (row.train_loss, row.correlation, row.extra.get("lr")) for row in whole.rows
     ]

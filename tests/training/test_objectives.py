@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_run import callbacks, same_plan
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,7 +20,7 @@ from reid.svdnet import step0
 from reid.training.epoch import measure_loss
 from reid.training.optimizer import Solver
 from reid.training.schedule import Schedule
-from reid.training.state import Hooks, TrainState
+from reid.training.state import TrainState
 
 Make = Callable[[], ReidNetwork]
 SCHEDULE = Schedule(epochs=4, lr=(0.05,))
@@ -28,9 +29,9 @@ SCHEDULE = Schedule(epochs=4, lr=(0.05,))
 def trained(model: ReidNetwork, loader: Any, weights: LossWeights, epochs: int = 4) -> tuple[TrainState, list[Any]]:
     state = TrainState("rri", model, Objective(weights, classes=5, width=12))
     entries: list[dict[str, Any]] = []
-    hooks = Hooks(epoch=lambda s, entry: entries.append(entry))
+    hooks = callbacks(on_epoch_end=lambda s, entry: entries.append(entry))
     schedule = Schedule(epochs=epochs, lr=(0.05,))
-    step0.run(state, loader, schedule=schedule, solver=Solver(weight_decay=0.0), hooks=hooks)
+    step0.run(state, loader, same_plan(schedule, Solver(weight_decay=0.0)), hooks)
     return state, entries
 
 

@@ -31,7 +31,7 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_resume_needs_the_same_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no run to go on with"):
+    with pytest.raises(InputError, match="no run to resume"):
         RunFolder(tmp_path / "none").open("", resume=True)
     RunFolder(tmp_path).open("SEED: 0\nX: 1\n", resume=False)
     with pytest.raises(InputError, match="SEED was 0, is 1"):
@@ -58,7 +58,7 @@ def test_two_processes_do_not_train_into_one_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"SEEED: 1\n"])
 def test_a_damaged_configuration_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
-    with pytest.raises(InputError, match=r"config\.yaml: does not tell what the run was"):
+    with pytest.raises(InputError, match=r"config\.yaml: not a valid configuration"):
         RunFolder(tmp_path).check("SEED: 0\n", resume=True, complete=complete_config)
 
 

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from small_run import callbacks, same_plan
 
 from reid.errors import Diverged
 from reid.losses.objective import LossWeights, Objective
 from reid.model.network import ReidNetwork
 from reid.svdnet import step0
-from reid.training.epoch import EpochResult, Watch, train_epoch
+from reid.training.epoch import READ_EVERY, EpochBatches, train_epoch
 from reid.training.optimizer import Solver, make_optimizer
-from reid.training.schedule import Schedule
-from reid.training.state import Hooks, TrainState
+from reid.training.schedule import Schedule, StagePlan
+from reid.training.state import EpochProgress, TrainState
 from reid.training.step import tf32_products, train_step
 
 Make = Callable[[], ReidNetwork]
@@ -27,9 +28,9 @@ def weights(model: ReidNetwork) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def stepped(model: ReidNetwork, batches: list[Any], lr: float = 0.1, solver: Solver = PLAIN, **options: Any) -> Any:
-    optimizer = make_optimizer(model, solver, lr)
-    return train_step(model, batches, len(batches), optimizer=optimizer, objective=Objective(), **options)
+def stepped(model: ReidNetwork, batches: list[Any], lr: float = 0.1, **options: Any) -> Any:
+    optimizer, solver = make_optimizer(model, PLAIN, lr), dataclasses.replace(PLAIN, **options)
+    return train_step(TrainState("rri", model), batches, len(batches), optimizer, solver)
 
 
 def test_two_half_batches_are_one_whole(make_model: Make, loader: Any) -> None:
@@ -61,13 +62,13 @@ def test_a_skipped_batch_leaves_nothing_behind(make_model: Make, loader: Any) ->
     before = weights(model)
     bad = loader.images[:10].clone()
     bad[3] = float("nan")
-    (loss,) = stepped(model, [(bad, loader.labels[:10])], skip=True)
+    (loss,) = stepped(model, [(bad, loader.labels[:10])], nonfinite="skip")
     assert not loss.used
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     # Beside a good one: the step is that of the good one, at its share of the mean.
     model.dropout.p = alone.dropout.p = 0.0
     good = (loader.images[10:20], loader.labels[10:20])
-    used = [loss.used for loss in stepped(model, [(bad, loader.labels[:10]), good], lr=0.2, skip=True)]
+    used = [loss.used for loss in stepped(model, [(bad, loader.labels[:10]), good], lr=0.2, nonfinite="skip")]
     stepped(alone, [good], lr=0.1)
     assert used == [False, True]
     for name, tensor in alone.state_dict().items():
@@ -78,7 +79,7 @@ def test_a_gradient_that_is_no_number_skips_the_step(make_model: Make, loader: A
     model = make_model()
     before = weights(model)
     model.eigenlayer.weight.register_hook(lambda grad: grad * float("inf"))
-    (loss,) = stepped(model, [(loader.images, loader.labels)], skip=True)
+    (loss,) = stepped(model, [(loader.images, loader.labels)], nonfinite="skip")
     assert not loss.used
     # Running statistics too.
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -92,7 +93,7 @@ def test_fused_is_the_same_step(make_model: Make, loader: Any, optimizer: str) -
         solver = Solver(optimizer=optimizer, fused=fused)
         made = make_optimizer(model, solver, 0.01)
         for _ in range(3):
-            train_step(model, [(loader.images, loader.labels)], 1, optimizer=made, objective=Objective())
+            train_step(TrainState("rri", model), [(loader.images, loader.labels)], 1, made, solver)
         ends.append(weights(model))
     assert all(torch.allclose(tensor, ends[1][name], atol=1e-6) for name, tensor in ends[0].items())
 
@@ -106,15 +107,20 @@ def test_tf32_holds_inside_only() -> None:
         assert torch.backends.cuda.matmul.allow_tf32 == before
 
 
-def epoch(model: ReidNetwork, loader: Any, **options: Any) -> EpochResult:
+def epoch(model: ReidNetwork, loader: Any, **functions: Any) -> EpochProgress:
     torch.manual_seed(5)
-    optimizer = make_optimizer(model.train(), PLAIN, 0.05)
-    given = {"objective": Objective(LossWeights(center=0.1), classes=5, width=12), **options}
-    return train_epoch(model, loader.epoch(1), count=len(loader), optimizer=optimizer, factor=lambda part: 1.0, **given)
+    optimizer = make_optimizer(model, PLAIN, 0.05)
+    state = TrainState("rri", model, Objective(LossWeights(center=0.1), classes=5, width=12))
+    stage = StagePlan("step0", 0, Schedule(epochs=1, lr=(0.05,)))
+    return train_epoch(state, EpochBatches(loader, 1), optimizer, stage, PLAIN, callbacks(**functions))
 
 
-def test_when_the_loss_is_read_changes_nothing(make_model: Make, loader: Any) -> None:
-    often, seldom = (dataclasses.replace(epoch(make_model(), loader, read_every=n), seconds=0) for n in (1, 4))
+def test_when_the_loss_is_read_changes_nothing(make_model: Make, loader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    for every in (1, 4):
+        monkeypatch.setitem(READ_EVERY, "cpu", every)
+        read.append(dataclasses.replace(epoch(make_model(), loader), seconds=0))
+    often, seldom = read
     assert often == seldom
     assert set(often.parts) == {"identity", "center"}
     assert often.images == 50
@@ -122,18 +128,19 @@ def test_when_the_loss_is_read_changes_nothing(make_model: Make, loader: Any) ->
 
 @pytest.mark.parametrize("read_every", [1, 4])
 def test_a_loss_that_is_no_number_is_named_before_anything_is_saved(
-    make_model: Make, loader: Any, read_every: int
+    make_model: Make, loader: Any, read_every: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(READ_EVERY, "cpu", read_every)
     saved: list[int] = []
-    watch = Watch(
-        due=lambda: len(saved) < 2,
-        save=lambda sums: saved.append(sums.batches),
-        names=lambda batch: loader.batch_paths(1, batch),
-    )
     third = loader.batch_paths(1, 2)
     loader.images[int(third[7].removesuffix(".jpg"))] = float("inf")
     with pytest.raises(Diverged) as caught:
-        epoch(make_model(), loader, read_every=read_every, watch=watch, title="rri step0")
+        epoch(
+            make_model(),
+            loader,
+            should_save=lambda state: len(saved) < 2,
+            save=lambda state: saved.append(state.progress.batches),
+        )
     message = str(caught.value)
     assert "at batch 3 of 5" in message
     assert f"whose 10 images are {', '.join(third[:3])}, ..." in message
@@ -145,19 +152,16 @@ def test_skipped_batches_are_counted_in_the_log(make_model: Make, loader: Any) -
     entries: list[dict[str, Any]] = []
     state = TrainState("rri", make_model())
     solver, schedule = Solver(nonfinite="skip"), Schedule(epochs=2, lr=(0.05,))
-    row = step0.run(state, loader, schedule=schedule, solver=solver, hooks=Hooks(epoch=lambda s, e: entries.append(e)))
+    row = step0.run(state, loader, same_plan(schedule, solver), callbacks(on_epoch_end=lambda s, e: entries.append(e)))
     assert [entry["skipped"] for entry in entries] == [1, 1]
     assert row.train_loss > 0
     loader.images[:] = float("inf")
-    with pytest.raises(Diverged, match="every one of the 5 batches was skipped"):
-        step0.run(TrainState("rri", make_model()), loader, schedule=schedule, solver=solver, hooks=Hooks())
+    with pytest.raises(Diverged, match="all 5 batches were skipped"):
+        step0.run(TrainState("rri", make_model()), loader, same_plan(schedule, solver), callbacks())
 
 
 def test_fewer_batches_than_promised(make_model: Make, loader: Any) -> None:
-    model = make_model()
-    optimizer = make_optimizer(model, PLAIN, 0.1)
-    with pytest.raises(ValueError, match="5 batches were promised, 4 came"):
-        train_epoch(
-            model, loader.epoch(1, start=1), count=5, optimizer=optimizer, factor=lambda part: 1.0,
-            objective=Objective(),
-        )  # fmt: skip
+    whole = loader.epoch
+    loader.epoch = lambda seed, descriptors, start, **shared: whole(seed, descriptors, start + 1, **shared)
+    with pytest.raises(ValueError, match="expected 5 batches, got 4"):
+        epoch(make_model(), loader)

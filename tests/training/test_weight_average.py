@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from small_run import callbacks
 
 from reid.decorrelation import correlation_metric
 from reid.model.network import ReidNetwork
 from reid.svdnet import rri, step0
+from reid.svdnet.plan import Plan
 from reid.training.optimizer import Solver
 from reid.training.schedule import Schedule
-from reid.training.state import Hooks, TrainState
-from reid.training.weight_average import adopt, follow, start_average
+from reid.training.state import TrainState
+from reid.training.weight_average import load_average, start_average, update_average
 
 Make = Callable[[], ReidNetwork]
 SOLVER = Solver(weight_decay=1e-3, ema=0.7)
@@ -30,12 +32,12 @@ def test_it_is_the_formula(make_model: Make) -> None:
     for steps in range(1, 30):
         for tensor in average:
             model.state_dict()[tensor].add_(torch.randn(model.state_dict()[tensor].shape, generator=generator))
-        follow(average, model, 0.7, steps)
+        update_average(average, model, 0.7, steps)
         d = min(0.7, (1 + steps) / (10 + steps))
         for name in expected:
             expected[name] = d * expected[name] + (1 - d) * model.state_dict()[name].double()
     assert all(torch.allclose(average[name].double(), expected[name], atol=1e-5) for name in expected)
-    adopt(model, average)
+    load_average(model, average)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in average.items())
     assert "backbone.bn1.num_batches_tracked" not in average
 
@@ -53,10 +55,12 @@ def test_a_stage_ends_with_it(make_model: Make, loader: Any) -> None:
         plain.update({name: tensor.clone() for name, tensor in state.model.state_dict().items()})
 
     evaluated: list[torch.Tensor] = []
-    hooks = Hooks(
-        epoch=epoch, evaluate=lambda model, last: (evaluated.append(model.eigenlayer.weight.detach().clone()), ())[1]
+    hooks = callbacks(
+        on_epoch_end=epoch,
+        evaluate=lambda model, last=False: (evaluated.append(model.eigenlayer.weight.detach().clone()), ())[1],
     )
-    row = step0.run(state, loader, schedule=Schedule(epochs=3, lr=(0.05,)), solver=SOLVER, hooks=hooks)
+    schedule = Schedule(epochs=3, lr=(0.05,))
+    row = step0.run(state, loader, Plan(schedule, schedule, schedule, SOLVER), hooks)
     saved = contents[-1]
     weight = state.model.eigenlayer.weight
     assert torch.equal(weight, saved["model"]["eigenlayer.weight"]) and torch.equal(weight, evaluated[0])
@@ -70,11 +74,11 @@ def test_a_stage_ends_with_it(make_model: Make, loader: Any) -> None:
 def test_a_whole_run_replaces_and_freezes_the_one_there_is(make_model: Make, loader: Any, ema: float) -> None:
     state = TrainState("rri", make_model())
     stage = Schedule(epochs=2, lr=(0.02,))
-    plan = rri.Plan(
+    plan = Plan(
         stage, stage, stage, dataclasses.replace(SOLVER, ema=ema), max_rounds=1, patience=5, loss_images=20,
         final_restraint=True,
     )  # fmt: skip
-    rri.run(state, loader, plan, Hooks())  # Restraint itself checks that the Eigenlayer is bit-identical
+    rri.run(state, loader, plan, callbacks())  # Restraint itself checks that the Eigenlayer is bit-identical
     found = {(row.stage, row.round): row.correlation for row in state.rows}
     assert found["decorrelate", 1] == found["restraint", 1] == pytest.approx(1, abs=1e-6)
     assert found["decorrelate", 2] == found["restraint", 2] == pytest.approx(1, abs=1e-6)

@@ -13,7 +13,7 @@ from reid.config.loading import parse_config
 from reid.errors import InputError
 from reid.model.backbones import BACKBONES
 from reid.model.necks import NECKS
-from reid.training.optimizer import Solver, make_optimizer, rate_factors
+from reid.training.optimizer import Solver, lr_factors_by_name, make_optimizer
 
 # conv and fc6 of the published model: 2,334,080 weights and biases in the convolutions, 37,752,832 in fc6.
 CONVOLUTIONS = 96 * (3 * 121 + 1) + 256 * (48 * 25 + 1) + 384 * (256 * 9 + 1) + (384 + 256) * (192 * 9 + 1)
@@ -127,5 +127,9 @@ def test_the_recipe_slows_fc6_in_step_0_and_relaxation() -> None:
 def test_a_factor_that_meets_nothing_is_a_mistake() -> None:
     net = torch.nn.ModuleDict({"neck": NECKS["caffenet"](8)})
     with pytest.raises(InputError, match=r"LR_FACTORS names no parameter: neck\.fc; names begin with neck\.fc6"):
-        rate_factors(net, [("neck.fc", 0.5)])
-    assert rate_factors(net, [("neck", 0.5), ("neck.fc6.bias", 3.0)]) == {"neck.fc6.weight": 0.5, "neck.fc6.bias": 3.0}
+        lr_factors_by_name(net, [("neck.fc", 0.5)])
+    factors = lr_factors_by_name(net, [("neck", 0.5), ("neck.fc6.bias", 3.0)])
+    assert factors == {
+        "neck.fc6.weight": 0.5,
+        "neck.fc6.bias": 3.0,
+    }

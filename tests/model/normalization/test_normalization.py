@@ -13,6 +13,7 @@ import pytest
 import torch
 import torchvision
 from composed_network import compose
+from small_run import callbacks, same_plan
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -27,8 +28,9 @@ from reid.model.necks import NECKS, BNNeck
 from reid.model.network import ReidNetwork
 from reid.model.normalization import NORMS, CosineConv2d, normalize
 from reid.svdnet import decorrelate
-from reid.training.optimizer import Solver, freeze
-from reid.training.state import Hooks, TrainState
+from reid.training.optimizer import freeze
+from reid.training.schedule import Schedule
+from reid.training.state import TrainState
 
 EPS = 1e-5
 MAPS = 3 * torch.randn(4, 6, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
@@ -315,17 +317,8 @@ def test_a_turned_cosine_classifier_keeps_the_logits(variant: str, monkeypatch: 
         before = net(images)
         for rotate in (True, False) if variant == "US" else (True,):
             state = TrainState("rri", copy.deepcopy(net))
-            row = decorrelate.run(
-                state,
-                Loader(),  # type: ignore[arg-type]
-                round=1,
-                variant=variant,
-                order="assignment",
-                rotate_classifier=rotate,
-                loss_images=6,
-                solver=Solver(),
-                hooks=Hooks(),
-            )
+            plan = same_plan(Schedule(1, (0.1,)), variant=variant, rotate_classifier=rotate, loss_images=6)
+            row = decorrelate.run(state, Loader(), plan, callbacks(), round=1)  # type: ignore[arg-type]
             assert torch.allclose(state.model(images), before, atol=1e-5) == rotate
     if variant == "US":
         assert row.correlation == pytest.approx(1.0, abs=1e-6)
