@@ -15,7 +15,14 @@ from reid.config import build, load_config
 from reid.config.loading import complete_config
 from reid.data import banner
 from reid.decorrelation import gaussian_correlation
-from reid.distributed import restart_command, is_main_process, run_on_main, local_main_first, process_group, get_world_size
+from reid.distributed import (
+    get_world_size,
+    is_main_process,
+    local_main_first,
+    process_group,
+    restart_command,
+    run_on_main,
+)
 from reid.errors import InputError, Interrupted, StopSignal, run_command, stop_signals
 from reid.evaluation.retrieval import network_features, score_together
 from reid.losses.objective import Objective
@@ -54,7 +61,9 @@ def main() -> None:
         check_pooling(model, loaders.train)
         check_parallel(model, loaders.train, plan.solver.norm_statistics)
 
-        changes = run_on_main(lambda: folder.open(config.dump(), **_resuming(arguments), tensorboard=config.TENSORBOARD))
+        changes = run_on_main(
+            lambda: folder.open(config.dump(), **_resuming(arguments), tensorboard=config.TENSORBOARD)
+        )
         _print_start(config, folder, model, changes, "from scratch" if weights is None else "")
         score = _scorer(config, loaders, dtype)
         experiment = _make_experiment(config, folder, split, score, changes, stop)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reid.distributed import is_main_process, all_reduce_max, run_on_main
+from reid.distributed import all_reduce_max, is_main_process, run_on_main
 from reid.errors import Diverged, InputError, StopSignal
 from reid.evaluation.retrieval import choose
 from reid.io.atomic import write_json

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from reid.distributed import broadcast, is_main_process, gather, get_rank, get_world_size
+from reid.distributed import broadcast, gather, get_rank, get_world_size, is_main_process
 from reid.errors import Diverged
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork

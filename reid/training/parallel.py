@@ -165,8 +165,8 @@ def check_parallel(model: ReidNetwork, loader: Batches, norm_statistics: str) ->
     together = [isinstance(module, nn.SyncBatchNorm) for module in norms]
     if any(together) and model.eigenlayer.vectors.device.type != "cuda":
         raise InputError(
-            f"PyTorch's SyncBatchNorm shares the statistics of {get_world_size()} processes on GPUs only: set SOLVER.SYNC_BN "
-            "False and MODEL.NORM.NAME batch, or SOLVER.NORM_STATISTICS frozen"
+            f"PyTorch's SyncBatchNorm shares the statistics of {get_world_size()} processes on GPUs only; set "
+            "SOLVER.SYNC_BN False and MODEL.NORM.NAME batch, or SOLVER.NORM_STATISTICS frozen"
         )
     if not all(together) and smallest < 2:
         raise InputError(

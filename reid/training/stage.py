@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from reid.decorrelation import correlation_metric
-from reid.distributed import broadcast_tensors, is_main_process, get_rank
+from reid.distributed import broadcast_tensors, get_rank, is_main_process
 from reid.records import StageLog
 from reid.training.callbacks import Callbacks
 from reid.training.epoch import EpochBatches, train_epoch
