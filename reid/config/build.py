@@ -5,33 +5,29 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from reid.config.build_data import (
+    Loaders,
+    device,
+    loaders,
+    pool_loader,
+    preprocessing,
+    sampler,
+    split,
+    test_loader,
+    train_loader,
+    whole_loader,
+)
 from reid.config.checks import rate_factor
 from reid.config.keys import KEYS
 from reid.config.loading import defaults, load_config, parse_config
 from reid.config.records import record_from
-from reid.data.augmentation.augment import Augmentation
-from reid.data.augmentation.jitter import Jitter
-from reid.data.datasets import DATASETS
-from reid.data.datasets.combine import combine
-from reid.data.datasets.market1501 import read_hand_labeled_boxes
-from reid.data.datasets.pattern import compile_pattern
-from reid.data.datasets.subset import subset_identities
-from reid.data.images.cache import decode_images
-from reid.data.images.pixels import DecodedImages, ImageFiles, move_to_device
-from reid.data.loading.loaders import TestLoader, TrainLoader
-from reid.data.loading.samplers import Sampler
-from reid.data.loading.whole_images import WholeImage, WholeImageLoader
-from reid.data.threads import available_cores
-from reid.distributed import process_info
 from reid.errors import InputError
 from reid.io.checkpoint import load_checkpoint, load_state_dict
 from reid.io.json_yaml import flatten
@@ -44,166 +40,32 @@ from reid.model.network import ReidNetwork, is_whole_network, load_before_eigenl
 from reid.model.pooling import build_pooling, pooling_options
 from reid.model.precision import autocast_dtype
 from reid.model.pretrained import load_pretrained
-from reid.records import ImageRecord, Split
 from reid.svdnet.plan import Plan
 from reid.training.optimizer import Solver
 from reid.training.schedule import Schedule
 
-
-@dataclass(frozen=True)
-class Loaders:
-    """Training, query and gallery images of a split, decoded."""
-
-    train: TrainLoader
-    query: TestLoader
-    gallery: TestLoader
-
-
-def device(config: CfgNode) -> torch.device:
-    """The device of MODEL.DEVICE, of several processes on a host each its own. Raises InputError for one not there."""
-    name, here = config.MODEL.DEVICE, process_info()
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and here.world_size > 1:
-        name = f"cuda:{here.local_rank}"
-    try:
-        found = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"MODEL.DEVICE {name!r} is no device; use auto, cpu, cuda or cuda:N") from None
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"MODEL.DEVICE {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
-    if found.type == "cuda" and here.local_world_size > 1 and found.index != here.local_rank:
-        raise InputError(
-            f"MODEL.DEVICE {name!r}: {here.local_world_size} processes on this host take a GPU each; use cuda"
-        )
-    if found.type not in ("cpu", "cuda"):
-        raise InputError(f"MODEL.DEVICE {name!r} is not supported; use auto, cpu, cuda or cuda:N")
-    return found
-
-
-def cache_folder(config: CfgNode) -> Path:
-    """Where unpacked and decoded data are kept."""
-    return Path(config.DATASETS.CACHE or os.environ.get("REID_CACHE") or "~/.cache/reid").expanduser()
-
-
-def split(config: CfgNode) -> Split:
-    """The datasets of DATASETS.NAME together, to be tested on DATASETS.TARGET, their counts checked.
-
-    Only the share DATASETS.IDENTITIES of the training persons is kept.
-    """
-    d = config.DATASETS
-    names = d.NAME.split("+")
-    options = {name: _reader_options(d, name) for name in (*names, _tested(config))}
-
-    def read(name: str) -> Split:
-        root = Path(d.FOLDER_ROOT).expanduser() if name == "folder" and d.FOLDER_ROOT else _root(config)
-        return DATASETS[name](root, strict=d.STRICT, cache=cache_folder(config), **options[name])
-
-    return subset_identities(combine(names, d.TARGET, read), d.IDENTITIES)
-
-
-def _tested(config: CfgNode) -> str:
-    """The dataset whose query and gallery are used."""
-    return config.DATASETS.TARGET or config.DATASETS.NAME.split("+")[0]
-
-
-def _reader_options(datasets: CfgNode, name: str) -> dict[str, Any]:
-    """What the reader of this name takes beside the root. Raises InputError for a wrong DATASETS.PATTERN."""
-    if name == "synthetic":
-        synthetic = datasets.SYNTHETIC
-        return {"size": synthetic.SIZE, "layout": synthetic.LAYOUT, "seed": synthetic.SEED}
-    if name == "cuhk01":
-        return {"seed": datasets.SPLIT_SEED}
-    if name == "folder":
-        compile_pattern(datasets.PATTERN)
-        return {"pattern": datasets.PATTERN, "test": datasets.FOLDER_TEST, "seed": datasets.SPLIT_SEED}
-    return {}
-
-
-def _root(config: CfgNode) -> Path:
-    return Path(config.DATASETS.ROOT or os.environ.get("REID_DATA") or "datasets").expanduser()
-
-
-def train_loader(config: CfgNode, data: Split) -> TrainLoader:
-    """The training images, with class labels 0..n-1."""
-    labels = data.train_labels()
-    return TrainLoader(
-        images=_train_images(config, data.train),
-        labels=np.array([labels[image.identity] for image in data.train], dtype=np.int64),
-        batch_size=config.SOLVER.BATCH_SIZE,
-        augmentation=record_from(config.INPUT, Augmentation, jitter=record_from(config.INPUT.JITTER, Jitter)),
-        device=device(config),
-        sampler=_sampler(config),
-        paths=tuple(image.path for image in data.train),
-        on_corrupt=config.INPUT.CORRUPT,
-    )
-
-
-def _sampler(config: CfgNode) -> Sampler:
-    return record_from(config.SAMPLER, Sampler)
-
-
-def test_loader(config: CfgNode, images: tuple[ImageRecord, ...]) -> TestLoader:
-    """Query or gallery images in order."""
-    return TestLoader(
-        images=_images(config, images),
-        identities=np.array([image.identity for image in images], dtype=np.int64),
-        cameras=np.array([image.camera for image in images], dtype=np.int64),
-        paths=tuple(image.path for image in images),
-        batch_size=config.TEST.BATCH_SIZE,
-        mean=tuple(config.INPUT.MEAN),
-        std=tuple(config.INPUT.STD),
-        device=device(config),
-    )
-
-
-def whole_loader(
-    config: CfgNode, images: Sequence[WholeImage], *, longest_side: int, batch_size: int
-) -> WholeImageLoader:
-    """Whole images in order, normalized as the network was trained."""
-    return WholeImageLoader(
-        images,
-        mean=tuple(config.INPUT.MEAN),
-        std=tuple(config.INPUT.STD),
-        device=device(config),
-        longest_side=longest_side,
-        batch_size=batch_size,
-    )
-
-
-def pool_loader(config: CfgNode, data: Split) -> TestLoader | None:
-    """The hand-drawn boxes of the queries' persons under the queries' cameras; None where the dataset has none."""
-    if not _tested(config).startswith("market1501"):
-        return None
-    wanted = {(image.identity, image.camera) for image in data.query}
-    boxes = read_hand_labeled_boxes(_root(config), cache=cache_folder(config))
-    images = tuple(image for image in boxes if (image.identity, image.camera) in wanted)
-    return test_loader(config, images) if images else None
-
-
-def loaders(config: CfgNode, data: Split) -> Loaders:
-    """All three parts."""
-    query, gallery = test_loader(config, data.query), test_loader(config, data.gallery)
-    return Loaders(train_loader(config, data), query, gallery)
-
-
-def _train_images(config: CfgNode, images: tuple[ImageRecord, ...]) -> DecodedImages | ImageFiles:
-    """As `_images`, on the device where they fit; images that cannot be read are noted where that is no error."""
-    found = _images(config, images, {} if config.INPUT.CORRUPT == "skip" else None)
-    return found if isinstance(found, ImageFiles) else move_to_device(found, device(config), config.INPUT.DEVICE_CACHE)
-
-
-def _images(
-    config: CfgNode, images: tuple[ImageRecord, ...], corrupt: dict[int, str] | None = None
-) -> DecodedImages | ImageFiles:
-    """The images at INPUT.SIZE, decoded now or, with INPUT.CACHE off, when they are wanted."""
-    height, width = config.INPUT.SIZE
-    paths = [image.path for image in images]
-    if config.INPUT.CACHE == "off":
-        threads = config.INPUT.THREADS or max(1, available_cores() // process_info().local_world_size)
-        return ImageFiles(paths, (height, width), threads, config.INPUT.RESIZE)
-    how: dict[str, Any] = {"size": (height, width), "resize": config.INPUT.RESIZE, "cache": cache_folder(config)}
-    return DecodedImages(decode_images(paths, **how, corrupt=corrupt), corrupt or {})
+__all__ = [
+    "Loaders",
+    "config_of",
+    "device",
+    "evaluation_config",
+    "load_network",
+    "loaders",
+    "network",
+    "network_of",
+    "objective",
+    "plan",
+    "pool_loader",
+    "preprocessing",
+    "pretrained",
+    "sampler",
+    "split",
+    "structure",
+    "test_loader",
+    "tested_feature",
+    "train_loader",
+    "whole_loader",
+]
 
 
 def pretrained(config: CfgNode) -> dict[str, Tensor] | None:
@@ -316,13 +178,6 @@ def _check_size(config: CfgNode, content: Mapping[str, Any], source: str) -> Non
         )
 
 
-def preprocessing(config: CfgNode) -> dict[str, Any]:
-    """What happens to an image before the network sees it: `size` (height, width), `resize` (the filter), `mean`,
-    `std` of RGB in [0, 1]."""
-    given = config.INPUT
-    return {"size": tuple(given.SIZE), "resize": given.RESIZE, "mean": tuple(given.MEAN), "std": tuple(given.STD)}
-
-
 def tested_feature(config: CfgNode) -> str:
     """The Eigenlayer's "input" or "output", whichever TEST.FEATURE says."""
     return str(config.TEST.FEATURE)
@@ -360,7 +215,7 @@ def objective(config: CfgNode, model: ReidNetwork, *, num_classes: int) -> Objec
         loss,
         LossWeights,
         label_smoothing=config.SOLVER.LABEL_SMOOTHING,
-        tuple_size=_sampler(config).tuple_size,
+        tuple_size=sampler(config).tuple_size,
         penalty_steps=tuple(zip(loss.PENALTY_STEPS, loss.PENALTY_FACTORS, strict=True)),
     )
     return Objective(weights, classes=num_classes, width={"input": d_in, "output": k}[loss.FEATURE])

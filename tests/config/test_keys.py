@@ -15,6 +15,7 @@ from reid.config.loading import defaults, parse_config
 from reid.errors import InputError
 from reid.io.json_yaml import flatten
 from reid.model.backbones import BACKBONES, INPUT_SIZES
+from reid.training.run_folder import MOVABLE
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = [name for name, key in KEYS.items() if key.limits]
@@ -52,6 +53,10 @@ def test_help_is_one_sentence_per_key_without_a_table_bar() -> None:
 def test_stages_have_the_same_keys() -> None:
     keys = [[name.partition(".")[2] for name in KEYS if name.startswith(f"{stage}.")] for stage in STAGES]
     assert keys[0] and keys[0] == keys[1] == keys[2]
+
+
+def test_keys_that_may_change_on_resume_exist() -> None:
+    assert set(MOVABLE) <= set(KEYS)
 
 
 def test_the_page_shows_the_declarations() -> None:

@@ -101,5 +101,5 @@ def test_each_process_of_a_host_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, value)
     for name in ("auto", "cuda"):
         assert str(build.device(load_config(CONFIG, ["MODEL.DEVICE", name]))) == "cuda:1"
-    with pytest.raises(InputError, match="'cuda:0': 2 processes on this host take a GPU each; use cuda"):
+    with pytest.raises(InputError, match="'cuda:0': each of the 2 processes on this host needs its own GPU; use cuda"):
         build.device(load_config(CONFIG, ["MODEL.DEVICE", "cuda:0"]))
