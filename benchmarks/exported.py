@@ -84,7 +84,7 @@ def _embedder(weights: Path | None) -> Embedder:
     with tempfile.TemporaryDirectory() as folder:
         if weights is None:
             weights = Path(folder) / "random.pth"
-            config = build.config_of(
+            config = build.config_from_overrides(
                 ["MODEL.BACKBONE", "osnet_x0_25", "MODEL.WEIGHTS", "none"], source="this benchmark"
             )
             network = build.network(config, num_classes=751)

@@ -71,7 +71,8 @@ def device(config: CfgNode) -> torch.device:
         raise InputError(f"MODEL.DEVICE {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
     if selected.type == "cuda" and here.local_world_size > 1 and selected.index != here.local_rank:
         raise InputError(
-            f"MODEL.DEVICE {name!r}: each of the {here.local_world_size} processes on this host needs its own GPU; use cuda"
+            f"MODEL.DEVICE {name!r}: each of the {here.local_world_size} processes on this host needs its own GPU; "
+            "use cuda"
         )
     if selected.type not in ("cpu", "cuda"):
         raise InputError(f"MODEL.DEVICE {name!r}: unsupported; use auto, cpu, cuda or cuda:N")

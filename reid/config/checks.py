@@ -57,7 +57,7 @@ def suggestion(near: Sequence[str]) -> str:
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
-def rate_factor(text: str) -> tuple[str, float] | None:
+def parse_lr_factor(text: str) -> tuple[str, float] | None:
     """Parse an entry of LR_FACTORS.
 
     Args:
@@ -94,7 +94,7 @@ def _check_stages(c: CfgNode) -> Iterator[str]:
         if any(not 0 < m < 1 for m in stage.MILESTONES) or sorted(stage.MILESTONES) != stage.MILESTONES:
             yield f"{name}.MILESTONES {stage.MILESTONES} must be increasing fractions between 0 and 1"
         for text in stage.LR_FACTORS:
-            if rate_factor(text) is None:
+            if parse_lr_factor(text) is None:
                 yield f"{name}.LR_FACTORS {text!r} must be a name and a factor above 0, such as neck.fc6=0.5"
         if stage.WARMUP_EPOCHS > stage.EPOCHS:
             yield f"{name}.WARMUP_EPOCHS {stage.WARMUP_EPOCHS} must not exceed EPOCHS"

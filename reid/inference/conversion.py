@@ -43,7 +43,7 @@ def convert_checkpoint(
         raise InputError(f"{path}: a checkpoint of this project already; there is nothing to convert")
     found = convert(tensors, source=str(path), family=family)
     own_pairs = [text for key, value in _keys_of(found).items() for text in (key, str(value))]
-    config = build.config_of([*own_pairs, *overrides], source=f"the conversion of {path}")
+    config = build.config_from_overrides([*own_pairs, *overrides], source=f"the conversion of {path}")
     model = build.network(config, num_classes=found.num_classes)
     # An exponent that is asked for where theirs is no tensor.
     filled = model.pooling.state_dict(prefix="pooling.") | found.tensors
@@ -58,7 +58,7 @@ def packed(content: Mapping[str, Any], *, classifier: bool = True, source: str) 
 
     classifier: False puts one class of zeros in its place. Raises InputError where the Eigenlayer is the classifier.
     """
-    _, config = build.network_of(content, source=source)
+    _, config = build.network_from_checkpoint(content, source=source)
     kept = {key: content[key] for key in ("format", "num_classes", "calibration", "origin") if key in content}
     model = dict(content["model"])
     if not classifier:

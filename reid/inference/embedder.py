@@ -67,7 +67,7 @@ class Embedder:
             raise unknown_name("feature", feature, FEATURES)
         path = _path(file)
         content = load_any(path)
-        network, config = build.network_of(content, source=str(path))
+        network, config = build.network_from_checkpoint(content, source=str(path))
         where = build.device(build.evaluation_config(config, None, ["MODEL.DEVICE", device]))
         feature = feature or build.tested_feature(config)
         width = {"input": network.eigenlayer.in_features, "output": network.eigenlayer.out_features}

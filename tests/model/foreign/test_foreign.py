@@ -114,7 +114,7 @@ def test_embeddings_are_those_of_the_origin(name: str, images: Tensor, tmp_path:
     torch.save({"state_dict": {f"module.{key}": value for key, value in foreign.state.items()}}, tmp_path / "f.pth")
     content, found = convert_checkpoint(tmp_path / "f.pth", overrides=overrides)
     assert (found.family, found.architecture, found.num_classes) == (family, architecture, 7)
-    network, config = build.network_of(content, source="converted")
+    network, config = build.network_from_checkpoint(content, source="converted")
     assert config.TEST.FEATURE == found.feature == feature
     with torch.inference_mode():
         expected = functional.normalize(foreign.embed(images))
@@ -126,7 +126,7 @@ def test_the_logits_are_theirs_too(images: Tensor) -> None:
     foreign = models.torchreid_resnet()
     found = convert(foreign.state, source="f")
     pairs = ["MODEL.BACKBONE", "resnet18", "MODEL.EIGENLAYER.DIM", "512", "MODEL.WEIGHTS", "none"]
-    network = build.network(build.config_of(pairs, source="f"), num_classes=7)
+    network = build.network(build.config_from_overrides(pairs, source="f"), num_classes=7)
     network.load_state_dict(found.tensors)
     with torch.inference_mode():
         values = foreign.embed(images)
@@ -186,12 +186,12 @@ def test_a_training_starts_from_it(images: Tensor, tmp_path: Path) -> None:
             *("MODEL.BACKBONE", "resnet18", "MODEL.LAST_STRIDE", "1", "MODEL.STEM", "ceil", "MODEL.NECK", "bnneck"),
             *("MODEL.POOLING.NAME", "gem", "MODEL.EIGENLAYER.DIM", "16", "MODEL.WEIGHTS", str(tmp_path / file)),
         ]
-        config = build.config_of(pairs, source="a training")
+        config = build.config_from_overrides(pairs, source="a training")
         network = build.network(config, num_classes=3, weights=build.pretrained(config)).eval()
-        start, _ = build.network_of(content, source="ours")
+        start, _ = build.network_from_checkpoint(content, source="ours")
         assert torch.equal(compared(network, "input", images), compared(start, "input", images))
         assert network.eigenlayer.weight.shape == (16, 512)
-        bare = build.config_of([*pairs, "MODEL.NECK", "none"], source="a training")
+        bare = build.config_from_overrides([*pairs, "MODEL.NECK", "none"], source="a training")
         with pytest.raises(InputError, match=r"bnneck"):
             build.network(bare, num_classes=3, weights=build.pretrained(bare))
 
@@ -270,7 +270,7 @@ def check_clone(network: torch.nn.Module, embed: Callable[[Tensor], Tensor], ima
     models.drawn(network)
     torch.save({"state_dict": network.state_dict(), "epoch": 3}, path)
     content = load_any(path)
-    ours, config = build.network_of(content, source="converted")
+    ours, config = build.network_from_checkpoint(content, source="converted")
     with torch.inference_mode():
         expected = functional.normalize(embed(images))
     assert (compared(ours, config.TEST.FEATURE, images) - expected).abs().max() < 1e-5
@@ -312,7 +312,7 @@ def test_a_clone_of_fastreid(ibn: bool, pool: str, images: Tensor, tmp_path: Pat
     network.heads.bottleneck[0].bias.data.zero_()
     path = tmp_path / "model_final.pth"
     torch.save({"model": network.state_dict()}, path)
-    ours, config = build.network_of(load_any(path), source="converted")
+    ours, config = build.network_from_checkpoint(load_any(path), source="converted")
     with torch.inference_mode():
         expected = network.heads.bottleneck(network.heads.pool_layer(network.backbone(images)))[..., 0, 0]
     assert (compared(ours, config.TEST.FEATURE, images) - functional.normalize(expected)).abs().max() < 1e-5
@@ -330,7 +330,7 @@ def test_a_clone_of_strong_baseline(name: str, images: Tensor, tmp_path: Path) -
     network.bottleneck.bias.data.zero_()
     path = tmp_path / "resnet50_model_120.pth"
     torch.save(network.state_dict(), path)
-    ours, config = build.network_of(load_any(path), source="converted")
+    ours, config = build.network_from_checkpoint(load_any(path), source="converted")
     with torch.inference_mode():
         expected = functional.normalize(network(images))
     assert (compared(ours, config.TEST.FEATURE, images) - expected).abs().max() < 1e-5

@@ -249,7 +249,7 @@ def test_bnneck_stands_before_the_eigenlayer_without_a_shift() -> None:
     freeze(net, ["norm"])
     assert not net.bnneck.weight.requires_grad
     pairs = ["MODEL.BACKBONE", "osnet_x0_25", "MODEL.NECK", "bnneck", "MODEL.NORM.NAME", "sync_batch"]
-    config = build.config_of([*pairs, "MODEL.WEIGHTS", "none"], source="a test")
+    config = build.config_from_overrides([*pairs, "MODEL.WEIGHTS", "none"], source="a test")
     synchronized = build.network(config, num_classes=7)
     kinds = {type(module).__name__ for module in synchronized.modules() if "BatchNorm" in type(module).__name__}
     assert kinds == {"SyncBatchNorm"} and set(synchronized.state_dict()) == set(net.state_dict())

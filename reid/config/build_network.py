@@ -1,0 +1,179 @@
+"""Networks of a configuration and of checkpoints; part of `reid.config.build`."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from reid.config.keys import KEYS
+from reid.config.loading import defaults, parse_config
+from reid.errors import InputError
+from reid.io.checkpoint import load_checkpoint, load_state_dict
+from reid.io.json_yaml import flatten
+from reid.model.backbones import build_backbone
+from reid.model.classifiers import build_classifier
+from reid.model.eigenlayer import Eigenlayer, build_eigenlayer, last_layer_vector_count
+from reid.model.necks import BNNeck, build_neck
+from reid.model.network import ReidNetwork, is_whole_network, load_before_eigenlayer
+from reid.model.pooling import build_pooling, pooling_options
+from reid.model.pretrained import load_pretrained
+
+
+def pretrained(config: CfgNode) -> dict[str, Tensor] | None:
+    """Load the published weights of MODEL.WEIGHTS.
+
+    Args:
+        config: Configuration.
+
+    Returns:
+        A state dict; None for a network from scratch.
+
+    Raises:
+        InputError: If the weights are missing or unreadable.
+    """
+    roots = [Path(os.environ["REID_WEIGHTS"])] if os.environ.get("REID_WEIGHTS") else []
+    tensors = load_pretrained(config.MODEL.BACKBONE, config.MODEL.WEIGHTS, roots=roots)
+    return None if tensors is None else dict(tensors)
+
+
+def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | None = None) -> ReidNetwork:
+    """Compose the network from the section MODEL.
+
+    Args:
+        config: Configuration.
+        num_classes: Number of training identities.
+        weights: State dict returned by `pretrained`, or None for a network from scratch. Of a whole network, everything
+            before the Eigenlayer is loaded.
+
+    Returns:
+        The network, on the CPU.
+
+    Raises:
+        InputError: If parts do not fit each other or the weights do not fit.
+    """
+    model = config.MODEL
+    published = None if is_whole_network(weights) else weights
+    backbone = build_backbone(
+        model.BACKBONE,
+        weights=published,
+        last_stride=model.LAST_STRIDE or None,
+        stem=model.STEM,
+        norm=model.NORM.NAME,
+        norm_groups=model.NORM.GROUPS,
+        source=model.WEIGHTS,
+    )
+    pooling = build_pooling(model.POOLING.NAME, backbone, **_pooling_options(model.POOLING))
+    pooled = pooling.width(backbone.out_channels)
+    neck = build_neck(model.BACKBONE, pooled, fc512=model.NECK == "fc512", weights=published, source=model.WEIGHTS)
+    eigenlayer = _eigenlayer(model.EIGENLAYER, neck.out_features, num_classes)
+    classifier = None if model.EIGENLAYER.LAST else _classifier(model.CLASSIFIER, eigenlayer, num_classes)
+    bnneck = BNNeck(neck.out_features) if model.NECK == "bnneck" else None
+    composed = ReidNetwork(backbone, pooling, neck, eigenlayer, classifier, model.DROPOUT, bnneck)
+    if model.NORM.NAME == "sync_batch":
+        nn.SyncBatchNorm.convert_sync_batchnorm(composed)
+    if weights is not None and published is None:
+        load_before_eigenlayer(composed, weights, source=model.WEIGHTS)
+    return composed
+
+
+def load_network(path: Path) -> tuple[ReidNetwork, CfgNode]:
+    """Load the network of a checkpoint of this project.
+
+    Args:
+        path: Checkpoint.
+
+    Returns:
+        The network, on the CPU in evaluation mode, and the configuration in the checkpoint.
+
+    Raises:
+        InputError: If the file is not such a checkpoint, or its weights do not fit its configuration.
+    """
+    return network_from_checkpoint(load_checkpoint(path), source=str(path))
+
+
+def network_from_checkpoint(content: Mapping[str, Any], *, source: str) -> tuple[ReidNetwork, CfgNode]:
+    """Build the network of a checkpoint that has been read.
+
+    Args:
+        content: Content of the checkpoint.
+        source: What error messages call the checkpoint.
+
+    Returns:
+        As `load_network`.
+
+    Raises:
+        InputError: If the weights do not fit the configuration.
+    """
+    config = parse_config(content["config"], source=f"the configuration in {source}")
+    _check_size(config, content, source)
+    model = network(config, num_classes=content["num_classes"])
+    load_state_dict(model, content["model"], network="the configuration it carries", source=source)
+    return model.eval(), config
+
+
+def structure(config: CfgNode) -> dict[str, Any]:
+    """Select the keys of MODEL on which embeddings depend and that are not at their defaults.
+
+    A key that a later version adds has a default under which earlier networks stay the same, and so does the result.
+
+    Args:
+        config: Configuration.
+
+    Returns:
+        Values by dotted key within MODEL.
+    """
+    plain = dict(flatten(defaults().MODEL))
+    return {
+        key: value for key, value in flatten(config.MODEL) if value != plain[key] and KEYS[f"MODEL.{key}"].structural
+    }
+
+
+def _eigenlayer(settings: CfgNode, d_in: int, num_classes: int) -> Eigenlayer:
+    k = last_layer_vector_count(d_in, settings.DIM, num_classes) if settings.LAST else settings.DIM
+    return build_eigenlayer(
+        d_in,
+        k,
+        bias=settings.BIAS,
+        relu=settings.RELU,
+        init_std=settings.INIT_STD,
+        parametrization=settings.PARAMETRIZATION,
+        orthogonal_map=settings.ORTHOGONAL_MAP,
+    )
+
+
+def _classifier(settings: CfgNode, eigenlayer: Eigenlayer, num_classes: int) -> nn.Linear:
+    return build_classifier(
+        settings.NAME, eigenlayer.out_features, num_classes, scale=settings.SCALE, margin=settings.MARGIN
+    )
+
+
+def _pooling_options(pooling: CfgNode) -> dict[str, Any]:
+    """The keys of MODEL.POOLING that the chosen pooling has; the others are ignored."""
+    return {option: pooling[option.upper()] for option in pooling_options(pooling.NAME)}
+
+
+def _check_size(config: CfgNode, content: Mapping[str, Any], source: str) -> None:
+    """Reject a checkpoint whose configuration describes a far larger network, before memory is allocated."""
+    bare = config.clone()
+    bare.defrost()
+    # Setting up a parametrization reads the weight's values, and it has as many parameters as the plain weight.
+    bare.MODEL.EIGENLAYER.PARAMETRIZATION = "none"
+    held = sum(tensor.numel() for tensor in content["model"].values())
+    try:
+        with torch.device("meta"):
+            tensors = network(bare, num_classes=content["num_classes"]).state_dict().values()
+        claimed: float = sum(tensor.numel() for tensor in tensors)
+    except (RuntimeError, OverflowError, TypeError):  # more than a tensor can hold
+        claimed = math.inf
+    if content["num_classes"] < 1 or claimed > 2 * held + 1_000_000:
+        raise InputError(
+            f"{source}: its configuration with {content['num_classes']} classes describes a network of {claimed:,} "
+            f"values, but the checkpoint holds {held:,}"
+        )
