@@ -86,9 +86,9 @@ def jpegs(given: Path | None, count: int, folder: Path) -> list[str]:
         files = sorted(map(str, given.rglob("*.jpg")))[:count]
     else:
         renderer, files = Renderer(0), []
-        for number, picture in enumerate(plan_images("demo", "market", 0)[:count]):
+        for number, spec in enumerate(plan_images("demo", "market", 0)[:count]):
             files.append(str(folder / f"{number:06d}.jpg"))
-            Path(files[-1]).write_bytes(renderer.jpeg(picture))
+            Path(files[-1]).write_bytes(renderer.jpeg(spec))
     if len(files) < BATCH:
         raise InputError(f"{len(files)} JPEGs are less than a batch of {BATCH}: raise --count, or give more --images")
     return files

@@ -19,18 +19,18 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="images drawn in each repetition (1000)")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions, of which the best counts (3)")
     arguments = parser.parse_args()
-    pictures = plan_images("demo", "market", 0)
-    pictures = pictures[:: max(1, len(pictures) // arguments.images)][: arguments.images]
+    specs = plan_images("demo", "market", 0)
+    specs = specs[:: max(1, len(specs) // arguments.images)][: arguments.images]
     rates, clocks = [], []
     for _ in range(arguments.repeat):
         renderer = Renderer(0)
         clock, busy = time.perf_counter(), time.process_time()
-        for picture in pictures:
-            renderer.jpeg(picture)
-        clocks.append(len(pictures) / (time.perf_counter() - clock))
-        rates.append(len(pictures) / (time.process_time() - busy))
+        for spec in specs:
+            renderer.jpeg(spec)
+        clocks.append(len(specs) / (time.perf_counter() - clock))
+        rates.append(len(specs) / (time.process_time() - busy))
     print(f"{_processor()}, one core, Python {platform.python_version()}")
-    print(f"{len(pictures)} images of size demo, cameras included, best of {arguments.repeat}:")
+    print(f"{len(specs)} images of size demo, cameras included, best of {arguments.repeat}:")
     print(f"{max(rates):.0f} images/s of processor time, {max(clocks):.0f} images/s by the clock")
 
 

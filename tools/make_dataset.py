@@ -1,6 +1,4 @@
-"""Draw the synthetic dataset in the folder layout of Market-1501 or DukeMTMC-reID, or landmarks in that of revisited
-Oxford and Paris.
-"""
+"""Generate the synthetic dataset in the layout of Market-1501 or DukeMTMC-reID, or landmarks in that of revisited Oxford."""
 
 from __future__ import annotations
 
@@ -9,34 +7,34 @@ import json
 from pathlib import Path
 
 from reid.data.synthetic import generate_dataset, generate_landmarks
-from reid.data.synthetic.dataset import NOTE
+from reid.data.synthetic.dataset import METADATA_FILE
 from reid.data.synthetic.sheet import contact_sheet
 from reid.errors import InputError, run_command
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", default="demo", choices=("tiny", "demo", "market"), help="how many images (demo)")
+    parser.add_argument("--size", default="demo", choices=("tiny", "demo", "market"), help="number of images (demo)")
     parser.add_argument(
-        "--layout", default="market", choices=("market", "duke", "revisited"), help="whose layout (market)"
+        "--layout", default="market", choices=("market", "duke", "revisited"), help="folder layout (market)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws other people and cameras (0)")
-    parser.add_argument("--output", required=True, type=Path, help="the folder to make")
-    parser.add_argument("--sheet", type=Path, help="also draw a contact sheet of size demo to this PNG file")
+    parser.add_argument("--seed", type=int, default=0, help="seed of identities and cameras (0)")
+    parser.add_argument("--output", required=True, type=Path, help="folder to create")
+    parser.add_argument("--sheet", type=Path, help="also write a contact sheet of size demo to this PNG file")
     arguments = parser.parse_args()
     if arguments.sheet and (arguments.sheet.suffix.lower() != ".png" or not arguments.sheet.parent.is_dir()):
-        raise InputError(f"{arguments.sheet}: --sheet takes the name of a .png file in a folder that is there")
+        raise InputError(f"{arguments.sheet}: --sheet must be the name of a .png file in an existing folder")
     if arguments.sheet and arguments.layout == "revisited":
-        raise InputError("--sheet shows pedestrians; --layout revisited has none")
+        raise InputError("--sheet shows pedestrians and cannot be combined with --layout revisited")
     if arguments.layout == "revisited":
         output = generate_landmarks(arguments.output, size=arguments.size, seed=arguments.seed)
-        counts = json.loads((output / NOTE).read_text(encoding="utf-8"))["counts"]
+        counts = json.loads((output / METADATA_FILE).read_text(encoding="utf-8"))["counts"]
         print(f"{output}: {', '.join(f'{count:,} {what}' for what, count in counts.items())}, seed {arguments.seed}")
         return
     output = generate_dataset(arguments.output, size=arguments.size, layout=arguments.layout, seed=arguments.seed)
     print(f"{output}: size {arguments.size}, layout {arguments.layout}, seed {arguments.seed}")
     print("part    | identities |  images | cameras |  junk | distractors")
-    for part, counts in json.loads((output / NOTE).read_text(encoding="utf-8"))["counts"].items():
+    for part, counts in json.loads((output / METADATA_FILE).read_text(encoding="utf-8"))["counts"].items():
         print(
             f"{part:<7} | {counts['identities']:>10,} | {counts['images']:>7,} | {counts['cameras']:>7} "
             f"| {counts['junk']:>5,} | {counts['distractors'] + counts['lone']:>11,}"

@@ -120,9 +120,9 @@ def test_pickles_that_take_for_ever_or_ask_for_more(tmp_path: Path, data: bytes,
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("filelist", np.array([["../x.png"], ["b.png"]], dtype=object), "no name of a file"),
-        ("filelist", np.array([["/etc/passwd"], ["b.png"]], dtype=object), "no name of a file"),
-        ("camId", np.array([0.5, 1]), "camId must hold whole numbers"),
+        ("filelist", np.array([["../x.png"], ["b.png"]], dtype=object), "is not a file name"),
+        ("filelist", np.array([["/etc/passwd"], ["b.png"]], dtype=object), "is not a file name"),
+        ("camId", np.array([0.5, 1]), "camId must contain integers"),
         ("labels", np.array([["a"], [{"x": 1}]], dtype=object), "labels is no plain array"),
     ],
 )

@@ -168,7 +168,7 @@ def test_one_camera_leaves_nothing_to_find(train: Tool, tool: Tool, tmp_path: Pa
             image.unlink()
     ended = train(*MARKET, folder.parent)
     assert ended.code == 2
-    assert "nothing is left to find" in ended.err
+    assert "there is nothing to evaluate" in ended.err
     assert not (tmp_path / "run").exists()
 
 

@@ -22,31 +22,43 @@ LAYOUT = Layout(
         "query": PartCounts(images=972, identities=486, cameras=1),
         "gallery": PartCounts(images=972, identities=486, cameras=1),
     },
-    obtaining="It comes from the Chinese University of Hong Kong, whose terms hold",
-    marks=("campus",),
+    availability="It is available from the Chinese University of Hong Kong under its terms",
+    markers=("campus",),
 )
 
 
 def read_cuhk01(root: Path, *, strict: bool = True, cache: Path, seed: int = 0) -> Split:
-    """Read CUHK01 from its folder `campus`, from a folder above it, or from its official zip.
+    """Read CUHK01.
 
-    The first four digits of a name are the identity, the last three the image: 1 and 2 are of camera 1 (A), 3 and 4 of
-    camera 2 (B). The authors published no parts; here, as is common, half of the persons (485) train and the others
-    (486) test, camera A asking and camera B answering. Which ones follows from `seed`: scores compare only between
-    equal seeds, and other codebases draw other halves. strict: the official counts must hold. Raises `InputError`.
+    The first four digits of a file name are the identity, the last three the image: 1 and 2 belong to camera 1 (A), 3
+    and 4 to camera 2 (B). The authors published no split. As is common, half of the persons (485) are used for training
+    and the others (486) for testing, with camera A as query and camera B as gallery. The halves are determined by
+    `seed`: scores are comparable only for the same seed, and other codebases use other halves.
+
+    Args:
+        root: The folder that contains `campus`, a folder above it, or the official zip.
+        strict: Whether the official counts must hold; otherwise any subset in the same layout is accepted.
+        cache: Folder in which a zip is unpacked once.
+        seed: Seed of the split.
+
+    Returns:
+        The checked split.
+
+    Raises:
+        InputError: If the dataset is missing, a file name cannot be parsed, or a count differs.
     """
     folder = locate(LAYOUT, root, cache=cache)
     images = [
         dataclasses.replace(image, camera=(image.camera + 1) // 2) for image in read_part(LAYOUT, folder / "campus")
     ]
     identities = shuffled({image.identity for image in images}, seed)
-    trained = set(identities[: len(identities) // 2])
-    tested = [image for image in images if image.identity not in trained]
+    train = set(identities[: len(identities) // 2])
+    test = [image for image in images if image.identity not in train]
     split = Split(
         LAYOUT.name,
-        train=tuple(image for image in images if image.identity in trained),
-        query=tuple(image for image in tested if image.camera == 1),
-        gallery=tuple(image for image in tested if image.camera == 2),
+        train=tuple(image for image in images if image.identity in train),
+        query=tuple(image for image in test if image.camera == 1),
+        gallery=tuple(image for image in test if image.camera == 2),
     )
     check_matches(split, folder)
     if strict:

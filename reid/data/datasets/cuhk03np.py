@@ -1,7 +1,7 @@
 """CUHK03-NP: CUHK03 (Li et al., CVPR 2014) under the new protocol of Zhong et al., CVPR 2017, labeled and detected.
 
-Two published forms are read: Market-1501's three folders, and the protocol's `.mat` file beside the images taken out of
-`cuhk-03.mat`. The persons' numbers differ between the two, the images of each part do not.
+Two published forms are supported: the three folders of Market-1501, and the protocol's `.mat` file beside the images
+extracted from `cuhk-03.mat`. The identity numbers differ between the two, the images of each part do not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reid.data.datasets.layout import Layout, PartCounts, check_counts, check_matches, is_there, locate, read_dataset
+from reid.data.datasets.layout import Layout, PartCounts, check_counts, check_matches, is_present, locate, read_dataset
 from reid.errors import InputError
 from reid.io.mat import load_variables
 from reid.records import ImageRecord, Split
@@ -35,7 +35,7 @@ def _layout(box: str, folder: str, train: int, gallery: int) -> Layout:
             "query": PartCounts(images=1_400, identities=700, cameras=2),
             "gallery": PartCounts(images=gallery, identities=700, cameras=2),
         },
-        obtaining="Its images come from the Chinese University of Hong Kong, whose terms hold; unpack a zip by hand",
+        availability="Its images are available from the Chinese University of Hong Kong; extract a zip yourself",
     )
 
 
@@ -48,20 +48,19 @@ LAYOUTS = {
 def _read(box: str, root: Path, *, strict: bool = True, cache: Path) -> Split:
     """Read CUHK03-NP, `labeled` or `detected`, from its three folders or from the protocol's `.mat` and the images.
 
-    The folders are `cuhk03-np/labeled/{bounding_box_train,query,bounding_box_test}`; otherwise
-    `cuhk03_new_protocol_config_labeled.mat` in `root`, `cuhk03/` or `cuhk03-np/` and its images beside it, in
-    `cuhk03_labeled/` or `images_labeled/`; `detected` in the place of `labeled` throughout. strict: the official counts
-    must hold. Raises `InputError`.
+    The folders are `cuhk03-np/labeled/{bounding_box_train,query,bounding_box_test}`. The alternative is
+    `cuhk03_new_protocol_config_labeled.mat` in `root`, `cuhk03/` or `cuhk03-np/` with the images beside it in
+    `cuhk03_labeled/` or `images_labeled/`. For the detected boxes, all names contain `detected` instead of `labeled`.
     """
     layout = LAYOUTS[box]
     spelling = layout.folders[-1]
     protocol = dataclasses.replace(
-        layout, folders=("cuhk03", "CUHK03", *_OUTER), marks=(f"cuhk03_new_protocol_config_{spelling}.mat",)
+        layout, folders=("cuhk03", "CUHK03", *_OUTER), markers=(f"cuhk03_new_protocol_config_{spelling}.mat",)
     )
-    if is_there(layout, root) or not is_there(protocol, root):
+    if is_present(layout, root) or not is_present(protocol, root):
         return read_dataset(layout, root, strict=strict, cache=cache)
     folder = locate(protocol, root, cache=cache)
-    split = _read_protocol(layout.name, folder / protocol.marks[0], folder, spelling)
+    split = _read_protocol(layout.name, folder / protocol.markers[0], folder, spelling)
     check_matches(split, folder)
     if strict:
         check_counts(split, layout.official, f"the official {layout.title}", "DATASETS.STRICT False accepts a subset")
@@ -73,53 +72,55 @@ read_cuhk03np_detected = partial(_read, "detected")
 
 
 def _read_protocol(name: str, path: Path, folder: Path, spelling: str) -> Split:
-    """`filelist` names all images, `labels` and `camId` tell of each, `*_idx` say from 1 which are in a part."""
+    """Read a split from `filelist`, `labels` and `camId` of all images and the 1-based `*_idx` of each part."""
     arrays = _load(path)
     names = [str(np.squeeze(entry)) for entry in arrays["filelist"].ravel()]
     outside = [name for name in names if not name or Path(name).name != name]
     if outside:
-        raise InputError(f"{path}: filelist holds {outside[0][:80]!r}, which is no name of a file")
-    identities, cameras = (_whole(arrays[key], key, path) for key in ("labels", "camId"))
+        raise InputError(f"{path}: filelist contains {outside[0][:80]!r}, which is not a file name")
+    identities, cameras = (_integers(arrays[key], key, path) for key in ("labels", "camId"))
     if not len(names) == len(identities) == len(cameras):
         raise InputError(
             f"{path}: {len(names)} names in filelist, but {len(identities)} labels and {len(cameras)} camId"
         )
-    places = [folder / f"{start}_{spelling}" for start in ("cuhk03", "images")]
-    images = next((place for place in places if place.is_dir()), None)
+    candidates = [folder / f"{start}_{spelling}" for start in ("cuhk03", "images")]
+    images = next((candidate for candidate in candidates if candidate.is_dir()), None)
     if images is None:
-        raise InputError(f"{path}: its images are missing; neither {places[0]} nor {places[1]} is a folder")
+        raise InputError(f"{path}: its images are missing; neither {candidates[0]} nor {candidates[1]} is a folder")
     parts = {}
     for part in _PARTS:
-        chosen = _whole(arrays[f"{part}_idx"], f"{part}_idx", path) - 1
+        chosen = _integers(arrays[f"{part}_idx"], f"{part}_idx", path) - 1
         if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(names):
-            raise InputError(f"{path}: {part}_idx must hold numbers from 1 to {len(names)}, as filelist has names")
-        gone = [names[i] for i in chosen if not (images / names[i]).is_file()]
-        if gone:
-            raise InputError(f"{images / gone[0]}: no such image, but {path.name} names it ({len(gone)} of {part})")
+            raise InputError(f"{path}: {part}_idx must contain numbers from 1 to {len(names)}, the length of filelist")
+        missing = [names[i] for i in chosen if not (images / names[i]).is_file()]
+        if missing:
+            raise InputError(
+                f"{images / missing[0]}: no such image, but {path.name} lists it ({len(missing)} missing in {part})"
+            )
         parts[part] = tuple(
             ImageRecord(str(images / names[i]), int(identities[i]), int(cameras[i])) for i in chosen.tolist()
         )
     return Split(name, parts["train"], parts["query"], parts["gallery"])
 
 
-def _whole(values: np.ndarray, name: str, path: Path) -> np.ndarray:
-    """(N,) int64 of an array of whole numbers from 0 on."""
+def _integers(values: np.ndarray, name: str, path: Path) -> np.ndarray:
+    """Convert an array of integers from 0 on to (N,) int64."""
     flat = values.ravel()
     if flat.dtype.kind in "iuf":
         with np.errstate(invalid="ignore"):
             whole = flat.astype(np.int64)
         if (whole == flat).all() and (whole >= 0).all() and (whole < 10**9).all():
             return whole
-    raise InputError(f"{path}: {name} must hold whole numbers, this is {values.dtype} {values.shape}")
+    raise InputError(f"{path}: {name} must contain integers from 0 on, not {values.dtype} {values.shape}")
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     keys = ["filelist", "labels", "camId", *(f"{part}_idx" for part in _PARTS)]
     try:
-        found = load_variables(path, keys)
+        variables = load_variables(path, keys)
     except ValueError as error:
-        raise InputError(f"{path}: broken or no MATLAB file of version 7 ({error})") from None
-    missing = [key for key in keys if key not in found]
+        raise InputError(f"{path}: not a MATLAB file of version 7, or a corrupt one ({error})") from None
+    missing = [key for key in keys if key not in variables]
     if missing:
-        raise InputError(f"{path}: holds no {' and no '.join(missing)}; is it the published protocol?")
-    return found
+        raise InputError(f"{path}: {' and '.join(missing)} missing; is it the published protocol?")
+    return variables

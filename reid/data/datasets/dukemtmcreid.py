@@ -1,4 +1,4 @@
-"""DukeMTMC-reID (Zheng et al., ICCV 2017), withdrawn by its owners in 2019: read where a user holds a copy."""
+"""DukeMTMC-reID (Zheng et al., ICCV 2017), withdrawn by its owners in 2019; only existing copies can be read."""
 
 from __future__ import annotations
 
@@ -20,13 +20,22 @@ LAYOUT = Layout(
         "query": PartCounts(images=2_228, identities=702, cameras=8),
         "gallery": PartCounts(images=17_661, identities=1_110, cameras=8),
     },
-    obtaining="It was withdrawn by its owners in 2019 and nothing here fetches it: it must be a copy you already hold",
+    availability="It was withdrawn by its owners in 2019 and is not downloaded here: only an existing copy can be read",
 )
 
 
 def read_dukemtmcreid(root: Path, *, strict: bool = True, cache: Path) -> Split:
-    """Read DukeMTMC-reID from its folder, a folder above it, or its official zip (unpacked once under `cache`).
+    """Read DukeMTMC-reID.
 
-    strict: the official counts must hold, else any subset in the same layout is taken. Raises `InputError`.
+    Args:
+        root: Folder of the dataset, a folder above it, or the official zip.
+        strict: Whether the official counts must hold; otherwise any subset in the same layout is accepted.
+        cache: Folder in which a zip is unpacked once.
+
+    Returns:
+        The checked split.
+
+    Raises:
+        InputError: If the dataset is missing, a file name cannot be parsed, or a count differs.
     """
     return read_dataset(LAYOUT, root, strict=strict, cache=cache)

@@ -1,4 +1,4 @@
-"""The folder layout Market-1501 introduced, read into a checked `Split`: three parts, labels in the file names."""
+"""Reader of the folder layout of Market-1501: three parts, with labels in the file names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class PartCounts:
-    """What one part holds: all images, the persons among their labels, the cameras, the junk and distractor images."""
+    """Counts of one part of a dataset.
+
+    Attributes:
+        images: Number of images, including junk and distractors.
+        identities: Number of identities, without junk and distractors.
+        cameras: Number of cameras.
+        junk: Number of junk images.
+        distractors: Number of distractor images.
+    """
 
     images: int
     identities: int
@@ -30,12 +38,18 @@ class PartCounts:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one dataset is laid out.
+    """Folder layout of one dataset.
 
-    name: key in `DATASETS`. title: as its authors write it. folders: names its folder goes by, the official one first.
-    archive: the official zip, "" where there is none. pattern: matches a file name; the groups `identity` and `camera`
-    are integers. example: such a name. official: the counts of each part. obtaining: where a user may get it. marks:
-    files or folders in its folder, by one of which it is known; those that are folders are what a zip is unpacked for.
+    Attributes:
+        name: Key in `DATASETS`.
+        title: Name as its authors write it.
+        folders: Possible names of its folder, the official one first.
+        archive: Name of the official zip, or "".
+        pattern: Matches a file name, with the integer groups `identity` and `camera`.
+        example: An example of a file name.
+        official: Official counts of each part.
+        availability: A sentence on where to obtain it, for error messages.
+        markers: Files or folders, any of which identifies its folder; the folders are extracted from a zip.
     """
 
     name: str
@@ -45,14 +59,24 @@ class Layout:
     pattern: re.Pattern[str]
     example: str
     official: Mapping[str, PartCounts]
-    obtaining: str
-    marks: tuple[str, ...] = tuple(PARTS.values())
+    availability: str
+    markers: tuple[str, ...] = tuple(PARTS.values())
 
 
 def read_dataset(layout: Layout, root: Path, *, strict: bool, cache: Path) -> Split:
-    """Find the dataset under `root` (unpacking its zip where need be), read its three parts and check them.
+    """Find a dataset, extract its zip if necessary, and read and check its three parts.
 
-    strict: the official counts must hold. Raises `InputError`.
+    Args:
+        layout: Layout of the dataset.
+        root: As for `locate`.
+        strict: Whether the official counts must hold.
+        cache: Folder in which a zip is extracted once.
+
+    Returns:
+        The checked split.
+
+    Raises:
+        InputError: If the dataset is missing, a file name cannot be parsed, or a count differs.
     """
     split = read_folder(layout, locate(layout, root, cache=cache))
     if strict:
@@ -61,58 +85,91 @@ def read_dataset(layout: Layout, root: Path, *, strict: bool, cache: Path) -> Sp
 
 
 def locate(layout: Layout, root: Path, *, cache: Path) -> Path:
-    """The folder that holds the parts of the dataset.
+    """Find the folder that contains the parts of a dataset.
 
-    `root` is that folder, a folder above it, the folder that holds the official zip, or the zip itself.
+    Args:
+        layout: Layout of the dataset.
+        root: That folder, a folder above it, the folder that contains the official zip, or the zip itself.
+        cache: Folder in which a zip is extracted once.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If there is no such folder or zip.
     """
     root = root.expanduser()
-    found = _find(layout, root, cache)
-    if found is not None:
-        return found
-    wanted = f"{layout.folders[0]}/" + (f" or {layout.archive}" if layout.archive else "")
+    folder = _find(layout, root, cache)
+    if folder is not None:
+        return folder
+    expected = f"{layout.folders[0]}/" + (f" or {layout.archive}" if layout.archive else "")
     if root.is_file():
-        remedy = "" if layout.archive else "unpack it by hand and "
-        raise InputError(f"{root}: neither a folder nor a zip; {remedy}give the folder that holds {wanted}")
+        remedy = "" if layout.archive else "extract it yourself and "
+        raise InputError(f"{root}: neither a folder nor a zip; {remedy}pass the folder that contains {expected}")
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; it must hold {wanted}. {layout.obtaining}")
+        raise InputError(f"{root}: no such folder; it must contain {expected}. {layout.availability}")
     entries = sorted(entry.name for entry in root.iterdir())
-    holds = "is empty" if not entries else "holds " + ", ".join(entries[:4]) + (", ..." if len(entries) > 4 else "")
-    raise InputError(f"{root}: no {layout.title} here, it {holds}; it must hold {wanted}. {layout.obtaining}")
+    content = (
+        "is empty" if not entries else "contains " + ", ".join(entries[:4]) + (", ..." if len(entries) > 4 else "")
+    )
+    raise InputError(
+        f"{root}: {layout.title} not found; the folder {content}, but must contain {expected}. {layout.availability}"
+    )
 
 
-def is_there(layout: Layout, root: Path) -> bool:
-    """Whether the dataset lies unpacked at or below `root`, where `locate` looks."""
+def is_present(layout: Layout, root: Path) -> bool:
+    """Tell whether `locate` would find the folder of a dataset without extracting a zip.
+
+    Args:
+        layout: Layout of the dataset.
+        root: As for `locate`.
+
+    Returns:
+        Whether the folder exists.
+    """
     return _find_folder(layout, root.expanduser()) is not None
 
 
 def _find(layout: Layout, root: Path, cache: Path) -> Path | None:
     if root.is_file():
-        return _unpacked(layout, root, cache) if layout.archive and root.suffix.lower() == ".zip" else None
+        return _extract(layout, root, cache) if layout.archive and root.suffix.lower() == ".zip" else None
     folder = _find_folder(layout, root)
     if folder is None and layout.archive:
         for archive in (root / layout.archive, *(root / name / layout.archive for name in layout.folders)):
             if archive.is_file():
-                return _unpacked(layout, archive, cache)
+                return _extract(layout, archive, cache)
     return folder
 
 
 def _find_folder(layout: Layout, root: Path) -> Path | None:
     nested = [root / outer / inner for outer in layout.folders for inner in layout.folders if outer != inner]
     for folder in (root, *(root / name for name in layout.folders), *nested):
-        if any((folder / mark).exists() for mark in layout.marks):
+        if any((folder / marker).exists() for marker in layout.markers):
             return folder
     return None
 
 
-def _unpacked(layout: Layout, archive: Path, cache: Path) -> Path:
-    return extract_zip(archive, parts=(*layout.marks, _ANNOTATION), cache=cache)
+def _extract(layout: Layout, archive: Path, cache: Path) -> Path:
+    return extract_zip(archive, parts=(*layout.markers, _ANNOTATION), cache=cache)
 
 
 def read_folder(layout: Layout, folder: Path, *, name: str | None = None) -> Split:
-    """Read the three parts of `folder`, each sorted by file name, without checking counts."""
+    """Read the three parts of a dataset without checking counts.
+
+    Args:
+        layout: Layout of the dataset.
+        folder: Folder that contains the parts.
+        name: Name of the split, if it is not that of the layout.
+
+    Returns:
+        The split, each part sorted by file name.
+
+    Raises:
+        InputError: If a folder is missing, a file name cannot be parsed, or no query has a match.
+    """
     missing = [part for part in PARTS.values() if not (folder / part).is_dir()]
     if missing:
-        raise InputError(f"{folder}: {layout.title} without its folder {' and '.join(missing)}")
+        raise InputError(f"{folder}: {layout.title} is incomplete; missing folder: {' and '.join(missing)}")
     parts = {part: read_part(layout, folder / subfolder) for part, subfolder in PARTS.items()}
     split = Split(name or layout.name, parts["train"], parts["query"], parts["gallery"])
     check_matches(split, folder)
@@ -120,38 +177,64 @@ def read_folder(layout: Layout, folder: Path, *, name: str | None = None) -> Spl
 
 
 def read_part(layout: Layout, folder: Path) -> tuple[ImageRecord, ...]:
-    """The images of one folder, sorted by file name; `InputError` for none and for a name that does not parse."""
+    """Read the images of one folder.
+
+    Args:
+        layout: Layout of the dataset.
+        folder: Folder of the images; subfolders are not read.
+
+    Returns:
+        The images sorted by file name.
+
+    Raises:
+        InputError: If there is no image or a file name cannot be parsed.
+    """
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if is_image(entry.name) and entry.is_file())
     if not names:
-        raise InputError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    records, unread = [], []
+        raise InputError(f"{folder}: contains no image ({', '.join(IMAGE_SUFFIXES)})")
+    records, invalid = [], []
     for name in names:
         match = layout.pattern.fullmatch(name)
         if match is None or int(match["camera"]) < 1:
-            unread.append(name)
+            invalid.append(name)
         else:
             records.append(ImageRecord(str(folder / name), int(match["identity"]), int(match["camera"])))
-    if unread:
+    if invalid:
         raise InputError(
-            f"{folder / unread[0]}: not a file name of {layout.title}, such as {layout.example} "
-            f"({len(unread):,} of {len(names):,} images in {folder.name} are named otherwise)"
+            f"{folder / invalid[0]}: not a file name of {layout.title}, such as {layout.example} "
+            f"({len(invalid):,} of {len(names):,} images in {folder.name} are named differently)"
         )
     return tuple(records)
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name is read as an image."""
+    """Tell whether a file is read as an image.
+
+    Args:
+        name: File name.
+
+    Returns:
+        Whether it has a known suffix and is not hidden.
+    """
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
 def check_matches(split: Split, folder: Path) -> None:
-    """Raise `InputError` where no query of `split`, read from `folder`, has a match from another camera."""
+    """Check that at least one query has a match from another camera.
+
+    Args:
+        split: The split to check.
+        folder: Where it was read from, for error messages.
+
+    Raises:
+        InputError: If no query has such a match.
+    """
     cameras = {image.camera for image in (*split.query, *split.gallery) if image.identity != JUNK}
     if len(cameras) == 1:
         raise InputError(
-            f"{folder}: all query and gallery images come from camera {min(cameras)}; a match must come from another "
-            "camera than its query, so nothing is left to find"
+            f"{folder}: all query and gallery images come from camera {min(cameras)}; a match must come from a "
+            "different camera than its query, so there is nothing to evaluate"
         )
     seen = {(image.identity, image.camera) for image in split.gallery if image.identity > DISTRACTOR}
     cameras_of: dict[int, set[int]] = {}
@@ -160,13 +243,20 @@ def check_matches(split: Split, folder: Path) -> None:
     if not any(cameras_of.get(image.identity, set()) - {image.camera} for image in split.query):
         known = sum(image.identity in cameras_of for image in split.query)
         raise InputError(
-            f"{folder}: none of the {len(split.query):,} queries has a true match, so nothing is left to find: "
-            f"{known:,} have their identity in the gallery by their own camera only, the others not at all"
+            f"{folder}: no query has a true match, so there is nothing to evaluate: of {len(split.query):,} queries, "
+            f"{known:,} have gallery images from their own camera only, the others have no gallery image"
         )
 
 
 def count_part(images: Sequence[ImageRecord]) -> PartCounts:
-    """Count one part; junk and distractors are no persons, but their images and cameras count."""
+    """Count the images of one part.
+
+    Args:
+        images: Images of the part.
+
+    Returns:
+        The counts. Junk and distractors are no identities, but their images and cameras are counted.
+    """
     return PartCounts(
         images=len(images),
         identities=len({image.identity for image in images if image.identity > DISTRACTOR}),
@@ -179,33 +269,48 @@ def count_part(images: Sequence[ImageRecord]) -> PartCounts:
 def check_counts(
     split: Split, expected: Mapping[str, PartCounts], source: str, advice: str, *, folder: Path | None = None
 ) -> None:
-    """Raise `InputError`, in one line with both numbers each, where a part differs from `expected`.
+    """Check the counts of a split.
 
-    folder: the dataset's, where it is not the one above that of the first image.
+    Args:
+        split: The split to check.
+        expected: Counts of each part.
+        source: What the expected counts are, for error messages.
+        advice: What to do about a difference.
+        folder: Folder of the dataset, if it is not the parent of the first image's folder.
+
+    Raises:
+        InputError: If a part differs; all differences are listed.
     """
     differences = []
-    for part, wanted in expected.items():
+    for part, counts in expected.items():
         found = count_part(getattr(split, part))
         for quantity in PartCounts.__dataclass_fields__:
-            have, want = getattr(found, quantity), getattr(wanted, quantity)
-            if have != want:
-                differences.append(f"{part} has {have:,} {quantity.replace('_', ' ')}, not {want:,}")
+            actual, official = getattr(found, quantity), getattr(counts, quantity)
+            if actual != official:
+                differences.append(f"{part} has {actual:,} {quantity}, not {official:,}")
     if differences:
         folder = folder or Path(split.train[0].path).parent.parent
         raise InputError(f"{folder} differs from {source}: {'; '.join(differences)}; {advice}")
 
 
 def banner(split: Split) -> str:
-    """The table `subset | # ids | # images | # cameras`; the gallery's line tells junk and distractors apart.
+    """Format the table `subset | # ids | # images | # cameras`.
 
-    Where the training images come from several datasets, a line each tells what they give.
+    The gallery's line also contains the numbers of junk and distractor images. If the training images come from several
+    datasets, each of them has a line.
+
+    Args:
+        split: The split.
+
+    Returns:
+        The lines of the table, below the name of the split.
     """
     lines = [f"{split.name}", "subset  |  # ids | # images | # cameras"]
     for part in PARTS:
         counts = count_part(getattr(split, part))
         line = _row(part, counts)
         if part == "gallery":
-            line += f"   ({counts.junk:,} junk and {counts.distractors:,} distractor images among them)"
+            line += f"   ({counts.junk:,} junk and {counts.distractors:,} distractor images included)"
         lines.append(line)
         if part == "train" and len(split.sources) > 1:
             for name, images in train_by_source(split).items():
@@ -218,7 +323,14 @@ def _row(name: str, counts: PartCounts) -> str:
 
 
 def train_by_source(split: Split) -> dict[str, list[ImageRecord]]:
-    """The training images of each of `split.sources`, told apart by their identities."""
+    """Group the training images by the dataset they come from.
+
+    Args:
+        split: The split, possibly combined from several datasets.
+
+    Returns:
+        Name of each of `split.sources` -> its images.
+    """
     starts = sorted(split.sources, key=lambda source: source[1])
     images: dict[str, list[ImageRecord]] = {name: [] for name, _ in split.sources}
     for image in split.train:

@@ -20,22 +20,36 @@ LAYOUT = Layout(
         "query": PartCounts(images=3_368, identities=750, cameras=6),
         "gallery": PartCounts(images=19_732, identities=750, cameras=6, junk=3_819, distractors=2_798),
     },
-    obtaining="Its authors give it out for research only",
+    availability="Its authors provide it for research only",
 )
 
 
 def read_market1501(root: Path, *, strict: bool = True, cache: Path) -> Split:
-    """Read Market-1501 from its folder, a folder above it, or its official zip (unpacked once under `cache`).
+    """Read Market-1501.
 
-    strict: the official counts must hold, else any subset in the same layout is taken. Raises `InputError`.
+    Args:
+        root: Folder of the dataset, a folder above it, or the official zip.
+        strict: Whether the official counts must hold; otherwise any subset in the same layout is accepted.
+        cache: Folder in which a zip is unpacked once.
+
+    Returns:
+        The checked split.
+
+    Raises:
+        InputError: If the dataset is missing, a file name cannot be parsed, or a count differs.
     """
     return read_dataset(LAYOUT, root, strict=strict, cache=cache)
 
 
 def read_hand_labeled_boxes(root: Path, *, cache: Path) -> tuple[ImageRecord, ...]:
-    """The hand-drawn boxes of `gt_bbox`, which multi-query pools; empty where the copy at hand has no such folder.
+    """Read the hand-labeled boxes of `gt_bbox`, which are pooled for multi-query evaluation.
 
-    A zip is not searched for them: unpack it by hand.
+    Args:
+        root: As for `read_market1501`. `gt_bbox` is not unpacked from a zip.
+        cache: Folder in which a zip is unpacked once.
+
+    Returns:
+        The images sorted by file name; empty if there is no folder `gt_bbox`.
     """
     folder = locate(LAYOUT, root, cache=cache) / "gt_bbox"
     return read_part(LAYOUT, folder) if folder.is_dir() else ()

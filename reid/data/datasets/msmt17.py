@@ -1,4 +1,4 @@
-"""MSMT17 (Wei et al., CVPR 2018), first version and second, whose faces are blurred: parts by list files."""
+"""MSMT17 (Wei et al., CVPR 2018), version 1 and version 2 (blurred faces), split by list files."""
 
 from __future__ import annotations
 
@@ -25,25 +25,35 @@ LAYOUT = Layout(
         "query": PartCounts(images=11_659, identities=3_060, cameras=15),
         "gallery": PartCounts(images=82_161, identities=3_060, cameras=15),
     },
-    obtaining="It comes from its authors, whose terms hold; an archive is to be unpacked by hand",
-    marks=tuple(name for names in LISTS.values() for name in names),
+    availability="It is available from its authors under their terms; extract its archive yourself",
+    markers=tuple(name for names in LISTS.values() for name in names),
 )
 
 
 def read_msmt17(root: Path, *, strict: bool = True, cache: Path) -> Split:
-    """Read MSMT17 from its folder or a folder above it; `Split.name` tells the version, `msmt17_v1` or `msmt17_v2`.
+    """Read MSMT17.
 
-    Training is `list_train.txt` and `list_val.txt` together, as is usual. A line of a list is a path and an identity,
-    which counts from 0 in training and in testing again. Here 0 is a distractor and no number is given twice: training
-    identities are the published ones plus 1, those of query and gallery follow the highest of these, from 1,042 on.
-    The camera is the third number of the file name. Where both versions lie in `root`, the first is read.
-    strict: the official counts must hold. Raises `InputError`.
+    The training images are those of `list_train.txt` and `list_val.txt`, as is usual. A line of a list is a path and an
+    identity. The published identities start at 0 both in training and in testing. Here 0 is a distractor and numbers
+    are unique: training identities are the published ones plus 1, and those of query and gallery follow from 1,042 on.
+    The camera is the third number of the file name. If `root` contains both versions, the first is read.
+
+    Args:
+        root: Folder of the dataset or a folder above it.
+        strict: Whether the official counts must hold; otherwise any subset in the same layout is accepted.
+        cache: Unused, as archives are not unpacked.
+
+    Returns:
+        The checked split, named `msmt17_v1` or `msmt17_v2`.
+
+    Raises:
+        InputError: If the dataset or an image is missing, a line cannot be parsed, or a count differs.
     """
     folder = locate(LAYOUT, root, cache=cache)
-    version, places = _version(folder)
-    train = _read_lists(folder, LISTS["train"], places[0], first=1)
+    version, folders = _version(folder)
+    train = _read_lists(folder, LISTS["train"], folders[0], first=1)
     first = 1 + max(image.identity for image in train)
-    query, gallery = (_read_lists(folder, LISTS[part], places[1], first=first) for part in ("query", "gallery"))
+    query, gallery = (_read_lists(folder, LISTS[part], folders[1], first=first) for part in ("query", "gallery"))
     split = Split(f"msmt17_{version}", train, query, gallery)
     check_matches(split, folder)
     if strict:
@@ -53,40 +63,42 @@ def read_msmt17(root: Path, *, strict: bool = True, cache: Path) -> Split:
 
 
 def _version(folder: Path) -> tuple[str, tuple[str, str]]:
-    for version, places in VERSIONS.items():
-        if all((folder / place).is_dir() for place in places):
-            return version, places
-    wanted = " nor ".join(f"{train}/ and {test}/" for train, test in VERSIONS.values())
-    raise InputError(f"{folder}: MSMT17 without its images, neither {wanted}")
+    for version, folders in VERSIONS.items():
+        if all((folder / name).is_dir() for name in folders):
+            return version, folders
+    expected = " nor ".join(f"{train}/ and {test}/" for train, test in VERSIONS.values())
+    raise InputError(f"{folder}: the images of MSMT17 are missing; found neither {expected}")
 
 
-def _read_lists(folder: Path, lists: tuple[str, ...], place: str, *, first: int) -> tuple[ImageRecord, ...]:
-    """The images that the lists name, in their order, identity 0 of the lists becoming `first`."""
+def _read_lists(folder: Path, lists: tuple[str, ...], subfolder: str, *, first: int) -> tuple[ImageRecord, ...]:
+    """Read the images of the lists in order; identity 0 of the lists becomes `first`."""
     records: list[ImageRecord] = []
     missing: list[str] = []
     for path in (folder / name for name in lists):
         for number, line in enumerate(_lines(path), start=1):
             name, _, label = line.rpartition(" ")
             match = LAYOUT.pattern.fullmatch(PurePosixPath(name).name)
-            # A label of no more digits than any identity can have: int() is slow on long ones.
+            # The number of digits is limited because int() is slow for long strings.
             if match is None or not re.fullmatch(r"[0-9]{1,9}", label) or int(match["camera"]) < 1:
                 raise InputError(
                     f"{path}, line {number}: {line[:80]!r} is not a path and an identity, such as "
                     f"0000/{LAYOUT.example} 0"
                 )
             if name.startswith("/") or ".." in name.split("/"):
-                raise InputError(f"{path}, line {number}: {name!r} is not below {place}/")
-            image = folder / place / name
+                raise InputError(f"{path}, line {number}: {name!r} is not below {subfolder}/")
+            image = folder / subfolder / name
             if not image.is_file():
                 missing.append(str(image))
             records.append(ImageRecord(str(image), first + int(label), int(match["camera"])))
-    named = " and ".join(lists)
+    source = " and ".join(lists)
     if missing:
-        raise InputError(f"{missing[0]}: no such image, but {named} names it ({len(missing):,} of {len(records):,})")
+        raise InputError(
+            f"{missing[0]}: no such image, but {source} lists it ({len(missing):,} of {len(records):,} missing)"
+        )
     if not records:
-        raise InputError(f"{folder}: {named} names no image")
+        raise InputError(f"{folder}: {source} lists no image")
     if len({record.path for record in records}) < len(records):
-        raise InputError(f"{folder}: {named} names an image twice")
+        raise InputError(f"{folder}: {source} lists an image twice")
     return tuple(records)
 
 
@@ -94,7 +106,7 @@ def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such list; MSMT17 comes with {', '.join(LAYOUT.marks)}") from None
+        raise InputError(f"{path}: no such list; MSMT17 consists of {', '.join(LAYOUT.markers)}") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file in UTF-8") from None
+        raise InputError(f"{path}: not a UTF-8 text file") from None
     return [line.strip() for line in text.splitlines() if line.strip()]

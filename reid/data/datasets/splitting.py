@@ -1,4 +1,4 @@
-"""Drawing the persons and images to test on, for datasets that come without parts."""
+"""Random train/test splits by identity, for datasets without an official split."""
 
 from __future__ import annotations
 
@@ -10,29 +10,50 @@ Item = TypeVar("Item", int, str)
 
 
 def shuffled(items: Iterable[Item], seed: int) -> list[Item]:
-    """The items in an order that follows from `seed` and their names alone: by the SHA-256 of both.
+    """Shuffle items by the SHA-256 of seed and item.
 
-    No library's generator is asked, so that a split stays what it is under every version of everything.
+    No library's random generator is used, so that a split is the same with every version of every library.
+
+    Args:
+        items: Distinct numbers or strings.
+        seed: Seed of the order.
+
+    Returns:
+        The items in shuffled order.
     """
     return sorted(items, key=lambda item: hashlib.sha256(f"{seed}\0{item}".encode()).digest())
 
 
-def choose_test_identities(images: Mapping[str, Mapping[str, Sequence[Any]]], share: float, seed: int) -> list[str]:
-    """Who is tested: a share of the persons who can be asked for, at least one of them.
+def choose_test_identities(images: Mapping[str, Mapping[str, Sequence[Any]]], fraction: float, seed: int) -> list[str]:
+    """Choose the identities to test on, leaving at least one for training.
 
-    images: person -> camera -> what is there. A person can be asked for who has images of two cameras, or two images
-    where all are of one camera `""`, which stands for unknown cameras. At least one person of all is left for training.
+    An identity is eligible if it has images from two cameras or, where the camera is unknown, two images.
+
+    Args:
+        images: Identity -> camera -> its images; the camera "" stands for an unknown one.
+        fraction: Fraction of the eligible identities to choose; at least one is chosen if there is any.
+        seed: Seed of the choice.
+
+    Returns:
+        The chosen identities in shuffled order.
     """
-    able = [person for person, cameras in images.items() if len(cameras) > 1 or len(cameras.get("", ())) > 1]
-    count = min(max(1, round(share * len(able))), len(able), len(images) - 1)
-    return shuffled(able, seed)[:count]
+    eligible = [person for person, cameras in images.items() if len(cameras) > 1 or len(cameras.get("", ())) > 1]
+    count = min(max(1, round(fraction * len(eligible))), len(eligible), len(images) - 1)
+    return shuffled(eligible, seed)[:count]
 
 
 def choose_queries(cameras: Mapping[str, Sequence[str]], seed: int) -> set[str]:
-    """The queries among one person's images, camera -> paths; the others are the gallery.
+    """Choose the queries among the images of one identity; the others form the gallery.
 
-    One image of each camera that keeps another in the gallery; where none does, one of all. A query thus always has a
-    match by another camera, or, where cameras are unknown, a match.
+    One image is chosen per camera with at least two images, or a single image if there is no such camera. A query thus
+    always has a match from another camera or, where the camera is unknown, a match.
+
+    Args:
+        cameras: Camera -> paths of its images.
+        seed: Seed of the choice.
+
+    Returns:
+        Paths of the queries.
     """
     several = [paths for paths in cameras.values() if len(paths) > 1]
     if several:

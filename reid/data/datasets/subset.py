@@ -1,4 +1,4 @@
-"""A part of the training persons, for comparisons that need not see them all."""
+"""Subsets of the training identities, for experiments with less data."""
 
 from __future__ import annotations
 
@@ -9,18 +9,27 @@ from reid.errors import InputError
 from reid.records import Split
 
 
-def subset_identities(split: Split, share: float) -> Split:
-    """The split with ⌈share · n⌉ of its n training identities, evenly spread over their order: always the same ones.
+def subset_identities(split: Split, fraction: float) -> Split:
+    """Keep ⌈fraction · n⌉ of the n training identities, evenly spaced in their order and thus always the same ones.
 
-    share: in (0, 1]. Query and gallery stay whole. Raises InputError where fewer than two identities are left.
+    Args:
+        split: The full split.
+        fraction: In (0, 1].
+
+    Returns:
+        The split with fewer training images; query and gallery are unchanged.
+
+    Raises:
+        InputError: If fewer than two identities are left.
     """
-    if share == 1:
+    if fraction == 1:
         return split
     identities = list(split.train_labels())
-    count = math.ceil(share * len(identities))
+    count = math.ceil(fraction * len(identities))
     if count < 2:
         raise InputError(
-            f"DATASETS.IDENTITIES {share} leaves {count} of {len(identities)} training identities; 2 or more are needed"
+            f"DATASETS.IDENTITIES {fraction} leaves {count} of {len(identities)} training identities; at least 2 are "
+            "required"
         )
     kept = {identities[i * len(identities) // count] for i in range(count)}
     train = tuple(image for image in split.train if image.identity in kept)

@@ -1,4 +1,4 @@
-"""The dataset the project draws itself, drawn on first use and read as if it were a real one."""
+"""The synthetic dataset, generated on first use and read like a real one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from reid.data.datasets import dukemtmcreid, market1501
 from reid.data.datasets.layout import PartCounts, check_counts, locate, read_folder
 from reid.data.synthetic import generate_dataset
-from reid.data.synthetic.rendering import VERSION
+from reid.data.synthetic.seeding import VERSION
 from reid.errors import InputError
 from reid.records import Split
 
@@ -20,19 +20,31 @@ _LAYOUTS = {"market": market1501.LAYOUT, "duke": dukemtmcreid.LAYOUT}
 def read_synthetic(
     root: Path, *, strict: bool = True, cache: Path, size: str, layout: str = "market", seed: int = 0
 ) -> Split:
-    """Draw the synthetic dataset into `cache`, where it is not there yet, and read it with the layout's reader.
+    """Generate the synthetic dataset into `cache`, if it is not there yet, and read it with the reader of the layout.
 
-    root: ignored, as nothing has to be supplied. strict: what is read must have the counts that were drawn.
-    size: `tiny`, `demo` or `market`; layout: `market` or `duke`. A dataset that an older version of the drawing left in
-    the cache is drawn anew. Raises `InputError`.
+    A dataset that another version of the generator left in the cache is generated again.
+
+    Args:
+        root: Unused, as nothing has to be supplied.
+        strict: Whether the counts must be those of the generated dataset.
+        cache: Folder that the dataset is generated in.
+        size: "tiny", "demo" or "market".
+        layout: "market" or "duke".
+        seed: Seed of the generator, 0 or more.
+
+    Returns:
+        The checked split.
+
+    Raises:
+        InputError: If an option is invalid or the counts differ.
     """
     del root
     if layout not in _LAYOUTS:
-        raise InputError(f"unknown layout {layout!r} of the synthetic dataset; there are {', '.join(_LAYOUTS)}")
+        raise InputError(f"unknown layout {layout!r} of the synthetic dataset; it must be one of {', '.join(_LAYOUTS)}")
     name = f"synthetic-{layout}-{size}-seed{seed}"
     folder = cache / name
-    note = folder / "synthetic.json"
-    if folder.is_dir() and _note(note).get("generator") != VERSION:
+    metadata = folder / "synthetic.json"
+    if folder.is_dir() and _read_metadata(metadata).get("generator") != VERSION:
         shutil.rmtree(folder)
     if not folder.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
@@ -41,16 +53,16 @@ def read_synthetic(
     if strict:
         counts = {
             part: PartCounts(**{key: part_counts[key] for key in PartCounts.__dataclass_fields__})
-            for part, part_counts in _note(note)["counts"].items()
+            for part, part_counts in _read_metadata(metadata)["counts"].items()
         }
-        check_counts(split, counts, "what was drawn", f"delete {folder} and it is drawn anew")
+        check_counts(split, counts, "the generated dataset", f"delete {folder} to generate it again")
     return split
 
 
-def _note(path: Path) -> dict[str, Any]:
-    """What `synthetic.json` says; empty where it is missing or damaged, so that the dataset is drawn anew."""
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """Read `synthetic.json`; empty if it is missing or damaged, and the dataset is generated again then."""
     try:
-        note = json.loads(path.read_text(encoding="utf-8"))
+        metadata = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return note if isinstance(note, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}

@@ -67,12 +67,7 @@ def decode_images(
     shape = (len(paths), 3, height, width)
     needed = len(paths) * 3 * height * width
     if needed <= in_memory_limit:
-        array = np.empty(shape, dtype=np.uint8)
-        done = 0
-        for chunk in _decoded_chunks(paths, size, resize, progress, corrupt):
-            array[done : done + len(chunk)] = chunk
-            done += len(chunk)
-        return array
+        return _concatenate(_decoded_chunks(paths, size, resize, progress, corrupt), shape)
 
     stored = cache / f"decoded-{height}x{width}-{_fingerprint(paths, size, resize)}.npy"
     incomplete, note = stored.with_suffix(".incomplete.npy"), stored.with_suffix(".broken.json")
@@ -91,6 +86,15 @@ def decode_images(
                 os.replace(mine, note)
             commit(file, incomplete if corrupt else stored)
     return _open_stored(incomplete if corrupt else stored, shape)
+
+
+def _concatenate(chunks: Iterator[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    array = np.empty(shape, dtype=np.uint8)
+    done = 0
+    for chunk in chunks:
+        array[done : done + len(chunk)] = chunk
+        done += len(chunk)
+    return array
 
 
 def _decoded_chunks(

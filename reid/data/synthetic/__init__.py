@@ -1,6 +1,4 @@
-"""Datasets that the project draws itself: pedestrians in the exact layout of Market-1501 or DukeMTMC-reID, landmarks in
-that of revisited Oxford and Paris.
-"""
+"""Synthetic datasets in the layouts of Market-1501, DukeMTMC-reID (pedestrians) and revisited Oxford (landmarks)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Identity: what a person looks like in every image: build, skin, hair, clothes, shoes, bag, hat.
+"""Appearance of an identity in all of its images: build, skin, hair, clothes, shoes, bag, hat.
 
-Clothes follow a skewed palette (most people wear black, white, gray or blue), so many identities look alike from
-afar and differ in details: the shade, the spacing of stripes, sleeves, trouser length, hair, shoes, a bag. It is this
-non-uniformity that SVDNet gives as the reason why learned weight vectors are correlated.
+Clothes follow a skewed palette (most people wear black, white, gray or blue), so many identities look alike from a
+distance and differ in details: the shade, the spacing of stripes, sleeves, trouser length, hair, shoes, a bag. SVDNet
+explains the correlation of learned weight vectors by this non-uniformity.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 Color = tuple[float, float, float]
 T = TypeVar("T")
 
-# The difficulty of telling people apart: a larger spread of shades or a larger share of patterns makes it easier.
+# Difficulty of distinguishing identities: a larger spread of shades or a larger share of patterns makes it easier.
 SHADE_SPREAD = 12.0
 """Standard deviation, in sRGB levels, of a garment's color around its palette entry."""
 PATTERN_SHARES = (("plain", 0.52), ("striped", 0.13), ("columns", 0.06), ("checked", 0.11), ("printed", 0.18))
-"""Tops by pattern; `columns` are vertical stripes."""
+"""Patterns of tops; `columns` are vertical stripes."""
 BAG_SHARES = (("none", 0.46), ("backpack", 0.26), ("shoulder", 0.17), ("handbag", 0.11))
 HAT_SHARES = (("none", 0.86), ("cap", 0.09), ("beanie", 0.05))
 
@@ -71,10 +71,17 @@ HAIR_SHARES = ((0, 0.52), (1, 0.22), (2, 0.11), (3, 0.06), (4, 0.06), (5, 0.03))
 
 @dataclass(frozen=True)
 class Garment:
-    """A piece of cloth. period: of stripes or checks, in body heights; print_*: the motif on the chest.
+    """A piece of clothing.
 
-    print_height is the motif's middle below the shoulders and print_size its (half width in turns around the body,
-    half height in body heights).
+    Attributes:
+        color: Main color.
+        pattern: "plain", "striped", "columns", "checked" or "printed".
+        second: Color of the pattern.
+        period: Period of stripes or checks in body heights.
+        print_shape: Shape of the print on the chest: "block", "disc" or "bars".
+        print_height: Distance of the center of the print below the shoulders, in body heights.
+        print_size: Half width in turns around the body and half height in body heights.
+        print_on_back: Whether the print is also on the back.
     """
 
     color: Color
@@ -89,7 +96,35 @@ class Garment:
 
 @dataclass(frozen=True)
 class Appearance:
-    """One identity. Lengths are in body heights, factors around 1, sleeve and trouser lengths in [0, 1]."""
+    """Appearance of one identity.
+
+    Attributes:
+        shoulder: Half the shoulder width in body heights.
+        girth: Factor around 1.
+        leg_length: Factor around 1.
+        head_size: Factor around 1.
+        skin: Skin color.
+        hair: Hair color.
+        hair_style: "short", "cropped", "long", "tail", "bun" or "bald".
+        top: The top.
+        jacket: Color of an open jacket, visible left and right of `top` and all over the back, or None.
+        sleeve: Color of the sleeves.
+        sleeve_length: In [0, 1].
+        hem: Height of the lower edge of the top above the ground, in body heights.
+        bottom: "trousers", "shorts" or "skirt".
+        bottom_garment: The trousers, shorts or skirt.
+        bottom_length: How far down the leg the cloth reaches, in [0, 1].
+        leg_width: Factor around 1.
+        stripe: Color of a stripe along the outside of the trousers, or None.
+        shoe: Color of the shoes.
+        sole: Color of the soles.
+        bag: "none", "backpack", "shoulder" or "handbag".
+        bag_color: Color of the bag.
+        bag_size: Factor around 1.
+        bag_side: -1 or +1.
+        hat: "none", "cap" or "beanie".
+        hat_color: Color of the hat.
+    """
 
     shoulder: float
     girth: float
@@ -97,29 +132,37 @@ class Appearance:
     head_size: float
     skin: Color
     hair: Color
-    hair_style: str  # short, cropped, long, tail, bun, bald
+    hair_style: str
     top: Garment
-    jacket: Color | None  # an open jacket: its color shows left and right of `top` and all over the back
+    jacket: Color | None
     sleeve: Color
     sleeve_length: float
-    hem: float  # height of the top's lower edge above the ground
-    bottom: str  # trousers, shorts, skirt
+    hem: float
+    bottom: str
     bottom_garment: Garment
-    bottom_length: float  # how far down the leg the cloth reaches
+    bottom_length: float
     leg_width: float
-    stripe: Color | None  # along the outside of the trousers
+    stripe: Color | None
     shoe: Color
     sole: Color
     bag: str
     bag_color: Color
     bag_size: float
-    bag_side: int  # -1 or +1
+    bag_side: int
     hat: str
     hat_color: Color
 
 
 def pick(rng: np.random.Generator, shares: Sequence[tuple[T, float]]) -> T:
-    """One of the named values with the probability of its share (the shares need not sum to 1)."""
+    """Sample a value.
+
+    Args:
+        rng: Random generator.
+        shares: Values and their relative probabilities, which need not sum to 1.
+
+    Returns:
+        One of the values.
+    """
     point = rng.random() * sum(share for _, share in shares)
     for value, share in shares:
         point -= share
@@ -129,7 +172,14 @@ def pick(rng: np.random.Generator, shares: Sequence[tuple[T, float]]) -> T:
 
 
 def sample_appearance(rng: np.random.Generator) -> Appearance:
-    """Draw an identity from the shares above."""
+    """Sample an identity according to the shares above.
+
+    Args:
+        rng: Random generator of the identity.
+
+    Returns:
+        The appearance.
+    """
     woman = rng.random() < 0.48
     top_color = pick(rng, TOP_SHARES)
     bottom = pick(
@@ -140,7 +190,7 @@ def sample_appearance(rng: np.random.Generator) -> Appearance:
     jacket = _shade(rng, pick(rng, TOP_SHARES)) if rng.random() < 0.16 else None
     outer = jacket or top.color
     if jacket is None and rng.random() < 0.07:
-        outer = _shade(rng, pick(rng, TOP_SHARES))  # sleeves of another color than the body
+        outer = _shade(rng, pick(rng, TOP_SHARES))  # sleeves of a different color
     long_sleeves = jacket is not None or rng.random() < 0.45
     style = pick(
         rng,
@@ -202,7 +252,7 @@ def _top(rng: np.random.Generator, name: str) -> Garment:
 
 
 def _about(rng: np.random.Generator, spread: float) -> float:
-    """A factor around 1, never more than two spreads away."""
+    """Sample a factor around 1, at most two spreads away."""
     return 1.0 + spread * min(2.0, max(-2.0, rng.normal()))
 
 

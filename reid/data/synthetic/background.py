@@ -1,4 +1,4 @@
-"""What a camera sees behind the people: a wide view of a place, from which every image takes its piece."""
+"""Background of a camera: a wide view of a scene, from which each image takes a window."""
 
 from __future__ import annotations
 
@@ -10,22 +10,38 @@ from reid.data.synthetic.appearance import Color, pick
 VIEW_HEIGHT, VIEW_WIDTH = 184, 420
 """Pixels of the whole view at a scale of 1."""
 
-PLACES = (("shop", 0.25), ("park", 0.25), ("street", 0.25), ("plaza", 0.25))
+SCENES = (("shop", 0.25), ("park", 0.25), ("street", 0.25), ("plaza", 0.25))
 WALLS: tuple[Color, ...] = ((178, 170, 156), (150, 120, 100), (196, 196, 194), (120, 128, 136), (204, 186, 150))
 GROUNDS: tuple[Color, ...] = ((150, 148, 144), (176, 168, 154), (118, 118, 122), (160, 142, 128), (134, 140, 132))
 SIGNS: tuple[Color, ...] = ((176, 44, 40), (40, 84, 150), (214, 190, 70), (40, 120, 80), (230, 230, 230), (40, 40, 44))
 
 
 def cloud(rng: np.random.Generator, height: int, width: int, cells: tuple[int, int]) -> np.ndarray:
-    """Smooth noise (height, width) float32 in about [-1, 1]; cells: how many blobs down and across."""
+    """Generate smooth noise.
+
+    Args:
+        rng: Random generator.
+        height: Height in pixels.
+        width: Width in pixels.
+        cells: Number of blobs vertically and horizontally.
+
+    Returns:
+        (height, width) float32 in about [-1, 1].
+    """
     grid = rng.random(cells, dtype=np.float32) * 2.0 - 1.0
     return np.asarray(Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def render_view(rng: np.random.Generator, scale: float, horizon: float) -> np.ndarray:
-    """Draw a place. horizon: where ground and walls meet, as a share of the height from the top (may be below 0).
+    """Render the scene behind a camera's pedestrians.
 
-    Returns (3, VIEW_HEIGHT * scale, VIEW_WIDTH * scale) float32 in sRGB levels.
+    Args:
+        rng: Random generator of the camera.
+        scale: Pixels per pixel of the final image.
+        horizon: Where ground and walls meet, as a fraction of the height from the top; may be below 0.
+
+    Returns:
+        (3, VIEW_HEIGHT * scale, VIEW_WIDTH * scale) float32 in sRGB levels.
     """
     width, height = round(VIEW_WIDTH * scale), round(VIEW_HEIGHT * scale)
     edge = round(horizon * height)
@@ -34,11 +50,11 @@ def render_view(rng: np.random.Generator, scale: float, horizon: float) -> np.nd
     draw = ImageDraw.Draw(image)
     _pavement(draw, rng, width, height, edge, ground)
     if edge > 0:
-        place = pick(rng, PLACES)
+        scene = pick(rng, SCENES)
         draw.rectangle((0, 0, width, edge), fill=_rgb(WALLS[rng.integers(len(WALLS))]))
-        {"shop": _shop, "park": _park, "street": _street, "plaza": _plaza}[place](draw, rng, width, edge, scale)
+        {"shop": _shop, "park": _park, "street": _street, "plaza": _plaza}[scene](draw, rng, width, edge, scale)
     for _ in range(rng.integers(8, 18)):
-        _thing(draw, rng, width, height, max(edge, 0), scale)
+        _object(draw, rng, width, height, max(edge, 0), scale)
     image = image.filter(ImageFilter.GaussianBlur(0.8 * scale))
     pixels = np.moveaxis(np.asarray(image, dtype=np.float32), 2, 0).copy()
     pixels += 5.0 * cloud(rng, height, width, (height // 2, width // 2))
@@ -67,7 +83,7 @@ def _pavement(
     vanish = rng.uniform(0.2, 0.8) * width
     for column in np.arange(-2.0, 3.0, rng.uniform(0.06, 0.14)) * width if slabs else ():
         draw.line((vanish + 0.15 * (column - vanish), far, column, height), fill=joint, width=1)
-    for _ in range(5):  # worn or wet patches, the shade of something out of sight
+    for _ in range(5):  # worn or wet patches and shadows of objects out of sight
         x, y = rng.uniform(-0.1, 1.0) * width, rng.uniform(max(edge, 0), height)
         wide, high = rng.uniform(0.06, 0.3) * width, rng.uniform(0.02, 0.09) * height
         draw.ellipse((x, y, x + wide, y + high), fill=_rgb(ground, rng.uniform(0.74, 1.12)))
@@ -115,8 +131,8 @@ def _street(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, edg
         draw.rectangle((x, 0.72 * edge, x + wide, 0.98 * edge), fill=paint)
         draw.rectangle((x + 0.2 * wide, 0.58 * edge, x + 0.8 * wide, 0.74 * edge), fill=(66, 76, 84))
         for wheel in (0.2, 0.8):
-            centre, radius = x + wheel * wide, 4 * scale
-            draw.ellipse((centre - radius, edge - radius, centre + radius, edge + radius), fill=(30, 30, 32))
+            center, radius = x + wheel * wide, 4 * scale
+            draw.ellipse((center - radius, edge - radius, center + radius, edge + radius), fill=(30, 30, 32))
 
 
 def _plaza(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, edge: int, scale: float) -> None:
@@ -128,10 +144,10 @@ def _plaza(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, edge
         draw.ellipse((x - radius, edge - 1.5 * radius, x + radius, edge + 2), fill=_rgb((70, 96, 60), green))
 
 
-def _thing(
+def _object(
     draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, height: int, edge: int, scale: float
 ) -> None:
-    """Something that stands about: a bicycle, a post or a crate."""
+    """Draw a bicycle, a post or a crate."""
     x, foot = rng.uniform(0, width), rng.uniform(edge + 4, max(edge + 8, 0.55 * height))
     size = (8 + 14 * (foot - edge) / height) * scale
     kind = rng.integers(3)

@@ -1,4 +1,4 @@
-"""Bags: on the back, over the shoulder, in the hand."""
+"""Bags on the back, over the shoulder and in the hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from reid.data.synthetic.skeleton import Point, Projection
 
 
 def bag_parts(canvas: Canvas, person: Appearance, view: Projection) -> list[tuple[float, Callable[[], None]]]:
-    """What is worn on the trunk, with its place in the drawing order (see `figure.Part`)."""
+    """List the parts of a bag worn on the trunk.
+
+    Args:
+        canvas: Canvas to draw on.
+        person: Appearance with the bag.
+        view: Projection of the figure.
+
+    Returns:
+        Drawing order and drawing function of each part (see `figure.Part`); empty without such a bag.
+    """
     if person.bag == "backpack":
         order = -0.3 if view.cos > 0.0 else 0.35 if view.cos < -0.5 else 0.2
         pack = partial(_box, canvas, person, view, (0.0, -0.095, 0.725), (0.082, 0.058, 0.112))
@@ -37,7 +46,14 @@ def bag_parts(canvas: Canvas, person: Appearance, view: Projection) -> list[tupl
 
 
 def handbag(canvas: Canvas, person: Appearance, view: Projection, hand: Point) -> None:
-    """A bag hanging from the hand."""
+    """Draw a bag hanging from the hand.
+
+    Args:
+        canvas: Canvas to draw on.
+        person: Appearance with the bag.
+        view: Projection of the figure.
+        hand: Position of the hand in body coordinates.
+    """
     _box(canvas, person, view, (hand[0], hand[1], hand[2] - 0.10 * person.bag_size), (0.085, 0.03, 0.075))
 
 
@@ -47,7 +63,7 @@ def _strap(canvas: Canvas, person: Appearance, view: Projection, start: Point, e
 
 
 def _box(canvas: Canvas, person: Appearance, view: Projection, middle: Point, size: Point) -> None:
-    """A rounded box with a seam. size: half its width, depth and height."""
+    """Draw a rounded box with a seam; `size` is half its width, depth and height."""
     wide, deep, high = (person.bag_size * length for length in size)
     column, row = view(middle)
     half, tall = view.half_width(wide, deep, middle[2]), high * view.place.scale

@@ -1,4 +1,4 @@
-"""A landmark: a building that looks the same in each of its views and like no other."""
+"""Landmarks: buildings, each with the same appearance in all of its views."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ from PIL import Image, ImageDraw
 from reid.data.synthetic.background import WALLS
 
 WIDTH, HEIGHT = 200, 220
-"""Pixels of the canvas that holds the building, its foot on the lower edge."""
+"""Pixels of the canvas; the foot of the building is on its lower edge."""
 
 ROOFS = ("gable", "dome", "flat", "spires")
 WINDOWS = ("square", "arch", "round")
-_FINE = 2  # drawn so much larger, then reduced, for smooth edges
+_SUPERSAMPLING = 2  # for smooth edges
 
 
 def render_building(rng: np.random.Generator) -> Image.Image:
-    """A building on a transparent ground, RGBA, WIDTH x HEIGHT."""
-    image = Image.new("RGBA", (WIDTH * _FINE, HEIGHT * _FINE))
+    """Render a building on a transparent background.
+
+    Args:
+        rng: Random generator of the building.
+
+    Returns:
+        An RGBA image of WIDTH x HEIGHT pixels.
+    """
+    image = Image.new("RGBA", (WIDTH * _SUPERSAMPLING, HEIGHT * _SUPERSAMPLING))
     draw = ImageDraw.Draw(image)
     wall = _shade(rng, WALLS[rng.integers(len(WALLS))])
     roof, glass = _shade(rng, (110, 74, 62)), _shade(rng, (58, 68, 82))
-    foot, middle = HEIGHT * _FINE - 1, WIDTH * _FINE // 2
-    half = int(rng.integers(45, 75)) * _FINE
-    top = foot - int(rng.integers(80, 135)) * _FINE
+    foot, middle = HEIGHT * _SUPERSAMPLING - 1, WIDTH * _SUPERSAMPLING // 2
+    half = int(rng.integers(45, 75)) * _SUPERSAMPLING
+    top = foot - int(rng.integers(80, 135)) * _SUPERSAMPLING
     left, right = middle - half, middle + half
-    _roof(draw, ROOFS[rng.integers(len(ROOFS))], left, right, top, roof, int(rng.integers(20, 55)) * _FINE)
+    _roof(draw, ROOFS[rng.integers(len(ROOFS))], left, right, top, roof, int(rng.integers(20, 55)) * _SUPERSAMPLING)
     draw.rectangle((left, top, right, foot), fill=wall)
-    for line in range(top, foot, int(rng.integers(8, 30)) * _FINE):  # courses of stone
-        draw.line((left, line, right, line), fill=_darker(wall, 0.88), width=_FINE)
+    for line in range(top, foot, int(rng.integers(8, 30)) * _SUPERSAMPLING):  # courses of stone
+        draw.line((left, line, right, line), fill=_darker(wall, 0.88), width=_SUPERSAMPLING)
     towers = int(rng.integers(3))  # none, one, two
-    wide, high = int(rng.integers(12, 22)) * _FINE, int(rng.integers(15, 55)) * _FINE
+    wide, high = int(rng.integers(12, 22)) * _SUPERSAMPLING, int(rng.integers(15, 55)) * _SUPERSAMPLING
     for side in (left, right)[:towers]:
         draw.rectangle((side - wide // 2, top - high, side + wide // 2, foot), fill=_darker(wall, 0.93))
         spire = [(side - wide // 2, top - high), (side + wide // 2, top - high), (side, top - high - 2 * wide)]
@@ -43,11 +50,19 @@ def render_building(rng: np.random.Generator) -> Image.Image:
             x = left + wide / 2 + (column + 0.25) * step_x
             y = top + (row + 0.3) * step_y
             _window(draw, kind, x, y, 0.5 * step_x, 0.6 * step_y, glass)
-    _window(draw, "arch", middle - 9 * _FINE, foot - 28 * _FINE, 18 * _FINE, 28 * _FINE, _darker(roof, 0.6))
+    _window(
+        draw,
+        "arch",
+        middle - 9 * _SUPERSAMPLING,
+        foot - 28 * _SUPERSAMPLING,
+        18 * _SUPERSAMPLING,
+        28 * _SUPERSAMPLING,
+        _darker(roof, 0.6),
+    )
     if rng.random() < 0.5:  # a clock or a rose window
-        radius = int(rng.integers(8, 15)) * _FINE
+        radius = int(rng.integers(8, 15)) * _SUPERSAMPLING
         circle = (middle - radius, top + 2, middle + radius, top + 2 + 2 * radius)
-        draw.ellipse(circle, fill=_shade(rng, (214, 196, 130)), outline=glass, width=2 * _FINE)
+        draw.ellipse(circle, fill=_shade(rng, (214, 196, 130)), outline=glass, width=2 * _SUPERSAMPLING)
     return image.resize((WIDTH, HEIGHT), Image.Resampling.BOX)
 
 
@@ -82,7 +97,7 @@ def _window(
 
 
 def _shade(rng: np.random.Generator, color: tuple[float, float, float]) -> tuple[int, int, int]:
-    """Another shade of a color."""
+    """Sample a shade of a color."""
     red, green, blue = (int(min(250, max(6, c + rng.integers(-28, 29)))) for c in color)
     return red, green, blue
 

@@ -1,8 +1,8 @@
-"""Paints: what color a point of a garment, a head or a bag has.
+"""Paints: functions that compute the color at each point of a garment, a head or a bag.
 
-A point of an upright body is given by its distance below the shoulders (in body heights) and by its place around the
-body in turns: 0 the middle of the front, 0.5 the middle of the back, positive toward the body's right in the picture
-when it faces the camera. So a motif on the chest turns with the person, and stripes run round.
+A point of an upright body is given by its distance below the shoulders (in body heights) and by its angle around the
+body in turns: 0 is the center of the front, 0.5 the center of the back, positive toward the right of the image if the
+body faces the camera. So a print on the chest rotates with the person, and stripes run around the body.
 """
 
 from __future__ import annotations
@@ -15,35 +15,73 @@ import numpy as np
 from reid.data.synthetic.appearance import Appearance, Color, Garment
 from reid.data.synthetic.shapes import Paint
 
-TURN = 0.63
-"""Once around the chest, in body heights."""
+CHEST = 0.63
+"""Circumference of the chest in body heights."""
 
 
 def level(color: Color) -> np.ndarray:
-    """A color as (3, 1, 1) float32."""
+    """Convert a color to an array.
+
+    Args:
+        color: sRGB levels.
+
+    Returns:
+        (3, 1, 1) float32.
+    """
     return np.array(color, dtype=np.float32)[:, None, None]
 
 
 def plain(color: Color) -> Paint:
-    """A paint of one color."""
+    """Create a paint of one color.
+
+    Args:
+        color: sRGB levels.
+
+    Returns:
+        The paint.
+    """
     value = level(color)
     return lambda along, across: value
 
 
 def mixed(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """From `first` (weight 0) to `second` (weight 1)."""
+    """Interpolate between two colors.
+
+    Args:
+        first: Color at weight 0.
+        second: Color at weight 1.
+        weight: Weights in [0, 1].
+
+    Returns:
+        The interpolated colors.
+    """
     return first + weight * (second - first)
 
 
 def soft(inside: np.ndarray) -> np.ndarray:
-    """A step at 0 one pixel wide, for distances in pixels."""
+    """Compute a soft step at 0, one pixel wide.
+
+    Args:
+        inside: Signed distances in pixels.
+
+    Returns:
+        Weights in [0, 1].
+    """
     return np.minimum(np.maximum(inside + 0.5, 0.0), 1.0)
 
 
 def around(across: np.ndarray, yaw: float) -> np.ndarray:
-    """Turns around an upright body, in [-0.5, 0.5], of the point seen at `across` half widths from its middle.
+    """Compute the angle of a visible point around an upright body.
 
-    The angle is asin(across) - yaw, with asin(u) taken as u + 0.5708 u^3 (exact at 0 and 1, within 0.06 between).
+    The angle is asin(across) - yaw, with asin(u) approximated by u + 0.5708 u^3 (exact at 0 and 1, within 0.06
+    between).
+
+    Args:
+        across: Horizontal offset of the point from the center, in half widths.
+        yaw: Orientation of the body in radians.
+
+    Returns:
+        Turns in [-0.5, 0.5].
     """
     clipped = np.minimum(np.maximum(across, -1.0), 1.0)
     turns = clipped * (1.0 + 0.5708 * clipped * clipped) * (0.5 / math.pi) - yaw * (0.5 / math.pi)
@@ -51,21 +89,40 @@ def around(across: np.ndarray, yaw: float) -> np.ndarray:
 
 
 def wave(position: np.ndarray, period: float, pixels: float) -> np.ndarray:
-    """Weights of evenly spaced stripes: period in the unit of `position`, of which one is `pixels` pixels."""
+    """Compute the weights of evenly spaced stripes.
+
+    Args:
+        position: Positions across the stripes.
+        period: Period in the unit of `position`.
+        pixels: Pixels per unit of `position`.
+
+    Returns:
+        Weights in [0, 1].
+    """
     cycles = position * (1.0 / period)
     triangle = np.abs(cycles - np.floor(cycles) - 0.5) * 4.0 - 1.0
     return np.minimum(np.maximum(triangle * (0.25 * period * pixels) + 0.5, 0.0), 1.0)
 
 
 def cloth(garment: Garment, below: np.ndarray, turns: np.ndarray, scale: float) -> np.ndarray:
-    """The garment's color at points `below` the shoulders and around the body; scale: pixels of a body height."""
+    """Compute the color of a garment.
+
+    Args:
+        garment: The garment.
+        below: Distances below the shoulders in body heights.
+        turns: Angles around the body in turns.
+        scale: Pixels per body height.
+
+    Returns:
+        Colors as of a paint.
+    """
     base = level(garment.color)
     if garment.pattern == "plain":
         return base
     second = level(garment.second)
     if garment.pattern == "striped":
         return mixed(base, second, wave(below, garment.period, scale))
-    columns = wave(turns, garment.period / TURN, scale * TURN) if garment.pattern != "printed" else turns
+    columns = wave(turns, garment.period / CHEST, scale * CHEST) if garment.pattern != "printed" else turns
     if garment.pattern == "columns":
         return mixed(base, second, columns)
     if garment.pattern == "checked":
@@ -88,7 +145,17 @@ def _motif(garment: Garment, below: np.ndarray, turns: np.ndarray, scale: float)
 
 
 def trunk(person: Appearance, yaw: float, shoulder_row: float, scale: float) -> Paint:
-    """Top, open jacket over it, and the neckline."""
+    """Create the paint of the trunk: top, open jacket and neckline.
+
+    Args:
+        person: The appearance.
+        yaw: Orientation of the body in radians.
+        shoulder_row: Row of the shoulders in pixels.
+        scale: Pixels per body height.
+
+    Returns:
+        A paint for `shapes.profile`.
+    """
     jacket = None if person.jacket is None else level(person.jacket)
     skin = level(person.skin)
 
@@ -96,7 +163,7 @@ def trunk(person: Appearance, yaw: float, shoulder_row: float, scale: float) -> 
         below = (row - shoulder_row) * (1.0 / scale)
         turns = around(across, yaw)
         color = cloth(person.top, below, turns, scale)
-        from_front = np.abs(turns) * TURN
+        from_front = np.abs(turns) * CHEST
         if jacket is not None:
             opening = 0.028 + 0.10 * below
             color = mixed(color, jacket, soft((from_front - opening) * scale))
@@ -107,7 +174,17 @@ def trunk(person: Appearance, yaw: float, shoulder_row: float, scale: float) -> 
 
 
 def skirt(person: Appearance, yaw: float, shoulder_row: float, scale: float) -> Paint:
-    """A skirt, whose pattern goes on from the top's where both are a dress."""
+    """Create the paint of a skirt, whose pattern continues that of the top if both form a dress.
+
+    Args:
+        person: The appearance.
+        yaw: Orientation of the body in radians.
+        shoulder_row: Row of the shoulders in pixels.
+        scale: Pixels per body height.
+
+    Returns:
+        A paint for `shapes.profile`.
+    """
 
     def paint(row: np.ndarray, across: np.ndarray) -> np.ndarray:
         return cloth(person.bottom_garment, (row - shoulder_row) * (1.0 / scale), around(across, yaw), scale)
@@ -116,7 +193,16 @@ def skirt(person: Appearance, yaw: float, shoulder_row: float, scale: float) -> 
 
 
 def leg(person: Appearance, yaw: float, side: int) -> Paint:
-    """Trousers, with the stripe along the outside where there is one."""
+    """Create the paint of a trouser leg, with the stripe along its outside if there is one.
+
+    Args:
+        person: The appearance.
+        yaw: Orientation of the body in radians.
+        side: -1 or +1.
+
+    Returns:
+        A paint for `shapes.capsule`.
+    """
     base = level(person.bottom_garment.color)
     if person.stripe is None:
         return lambda along, across: base
@@ -130,7 +216,16 @@ def leg(person: Appearance, yaw: float, side: int) -> Paint:
 
 
 def head(person: Appearance, yaw: float, pixels: float) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
-    """Face, hair and hat on an ellipsoid whose half width is `pixels`."""
+    """Create the paint of face, hair and hat.
+
+    Args:
+        person: The appearance.
+        yaw: Orientation of the body in radians.
+        pixels: Half width of the head in pixels.
+
+    Returns:
+        A paint for `shapes.ellipsoid`.
+    """
     skin, hair, hat = level(person.skin), level(person.hair), level(person.hat_color)
     features = level((70.0, 46.0, 42.0))
     ahead_x, ahead_z = math.sin(yaw), math.cos(yaw)

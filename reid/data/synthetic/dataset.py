@@ -1,4 +1,4 @@
-"""Drawing a whole dataset into a folder: all of it or nothing."""
+"""Generation of a whole dataset into a folder: completely or not at all."""
 
 from __future__ import annotations
 
@@ -18,56 +18,77 @@ from reid.data.synthetic.seeding import VERSION
 from reid.errors import InputError
 from reid.records import DISTRACTOR, JUNK
 
-NOTE = "synthetic.json"
+METADATA_FILE = "synthetic.json"
 
 
 def generate_dataset(output: Path, *, size: str, layout: str = "market", seed: int = 0, progress: bool = True) -> Path:
-    """Draw a dataset and return `output`.
+    """Generate a dataset of pedestrians.
 
-    output: a folder that does not exist, is empty, or holds the same dataset already (then nothing is done). It gets
-    `Market-1501-v15.09.15/` or `DukeMTMC-reID/` with `bounding_box_train`, `bounding_box_test` and `query`, and
-    `synthetic.json` beside it. size: tiny, demo or market; layout: market or duke; seed: 0 or more. The same
-    arguments and the same Pillow give the same bytes. The images appear in `output` all at once, when the last is
-    drawn; an interrupted drawing leaves nothing.
+    The images appear in `output` all at once after the last is rendered; an interrupted run leaves nothing. The same
+    arguments and the same version of Pillow give the same bytes.
 
-    Raises `InputError` for an unknown size or layout, a negative seed, or an `output` that holds something else.
+    Args:
+        output: A folder that does not exist, is empty, or contains the same dataset already (then nothing is done). It
+            gets `Market-1501-v15.09.15/` or `DukeMTMC-reID/` with `bounding_box_train`, `bounding_box_test` and
+            `query`, and `synthetic.json` beside it.
+        size: "tiny", "demo" or "market".
+        layout: "market" or "duke".
+        seed: Seed of the generator, 0 or more.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        `output`.
+
+    Raises:
+        InputError: If the size or layout is unknown, the seed is negative, or `output` contains something else.
     """
     if seed < 0:
         raise InputError(f"the seed of the synthetic dataset is {seed}; it must be 0 or more")
-    pictures = plan_images(size, layout, seed)
-    note: dict[str, Any] = {
+    specs = plan_images(size, layout, seed)
+    metadata: dict[str, Any] = {
         "size": size,
         "layout": layout,
         "seed": seed,
         "generator": VERSION,
         "pillow": PIL.__version__,
-        "counts": count(pictures),
+        "counts": count_images(specs),
     }
-    images = {f"{FOLDERS[layout]}/{PARTS[part]}": counts["images"] for part, counts in note["counts"].items()}
-    return fill(
-        output, note, images, lambda folder: _write(folder, pictures, Renderer(seed), FOLDERS[layout], progress)
+    images = {f"{FOLDERS[layout]}/{PARTS[part]}": counts["images"] for part, counts in metadata["counts"].items()}
+    return write_dataset(
+        output, metadata, images, lambda folder: _write(folder, specs, Renderer(seed), FOLDERS[layout], progress)
     )
 
 
-def fill(output: Path, note: dict[str, Any], images: dict[str, int], draw: Callable[[Path], None]) -> Path:
-    """Draw a dataset into `output`, all at once when it is whole; where it is there already nothing is done.
+def write_dataset(
+    output: Path, metadata: dict[str, Any], images: dict[str, int], write: Callable[[Path], None]
+) -> Path:
+    """Write a dataset, which appears in `output` all at once; nothing is done if it is there already.
 
-    note: what the dataset is, written to `synthetic.json`. images: how many each folder of it holds. draw: writes them
-    into a folder. Raises InputError for an `output` that holds something else.
+    Args:
+        output: As for `generate_dataset`.
+        metadata: Description of the dataset, stored in `synthetic.json`.
+        images: Number of images in each folder of the dataset.
+        write: Writes the images into the folder it is called with.
+
+    Returns:
+        `output`.
+
+    Raises:
+        InputError: If `output` contains something else.
     """
     output = Path(output)
-    if _already_there(output, note, images):
+    if _is_complete(output, metadata, images):
         return output
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
-        draw(partial)
-        (partial / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+        write(partial)
+        (partial / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
         try:
             partial.replace(output)
         except OSError:
-            # Somebody else may have drawn the same meanwhile; anything else in the way is told by the check.
-            if not _already_there(output, note, images):
+            # Another process may have generated the same dataset meanwhile; the check reports anything else.
+            if not _is_complete(output, metadata, images):
                 raise
             shutil.rmtree(partial)
     except BaseException:
@@ -76,37 +97,42 @@ def fill(output: Path, note: dict[str, Any], images: dict[str, int], draw: Calla
     return output
 
 
-def count(pictures: list[ImageSpec]) -> dict[str, dict[str, int]]:
-    """What `synthetic.json` says of each part: train, query, gallery.
+def count_images(specs: list[ImageSpec]) -> dict[str, dict[str, int]]:
+    """Count the images of each part, as stored in `synthetic.json`.
 
-    images; identities, without -1 and 0; cameras; junk and distractors, the images labeled -1 and 0; lone, the images
-    of identities that no query asks for because only one camera sees them (layout duke).
+    Args:
+        specs: All images of the dataset.
+
+    Returns:
+        For "train", "query" and "gallery": "images"; "identities", without -1 and 0; "cameras"; "junk" and
+        "distractors", the images labeled -1 and 0; "lone", the images of identities without a query, as only one
+        camera sees them (layout duke).
     """
-    queried = {picture.identity for picture in pictures if picture.part == PARTS["query"]}
+    queried = {spec.identity for spec in specs if spec.part == PARTS["query"]}
     counts: dict[str, dict[str, int]] = {}
     for part, folder in PARTS.items():
-        here = [picture for picture in pictures if picture.part == folder]
+        here = [spec for spec in specs if spec.part == folder]
         counts[part] = {
             "images": len(here),
-            "identities": len({picture.identity for picture in here if picture.identity > 0}),
-            "cameras": len({picture.camera for picture in here}),
-            "junk": sum(picture.identity == JUNK for picture in here),
-            "distractors": sum(picture.identity == DISTRACTOR for picture in here),
-            "lone": sum(picture.identity > 0 and picture.identity not in queried for picture in here)
+            "identities": len({spec.identity for spec in here if spec.identity > 0}),
+            "cameras": len({spec.camera for spec in here}),
+            "junk": sum(spec.identity == JUNK for spec in here),
+            "distractors": sum(spec.identity == DISTRACTOR for spec in here),
+            "lone": sum(spec.identity > 0 and spec.identity not in queried for spec in here)
             if part == "gallery"
             else 0,
         }
     return counts
 
 
-def _write(folder: Path, pictures: list[ImageSpec], renderer: Renderer, name: str, progress: bool) -> None:
+def _write(folder: Path, specs: list[ImageSpec], renderer: Renderer, name: str, progress: bool) -> None:
     for part in PARTS.values():
         (folder / name / part).mkdir(parents=True)
-    for picture in tqdm(pictures, desc="drawing", unit="image", disable=not progress):
-        (folder / name / picture.part / picture.name).write_bytes(renderer.jpeg(picture))
+    for spec in tqdm(specs, desc="generating", unit="image", disable=not progress):
+        (folder / name / spec.part / spec.name).write_bytes(renderer.jpeg(spec))
 
 
-def _already_there(output: Path, note: dict[str, Any], images: dict[str, int]) -> bool:
+def _is_complete(output: Path, metadata: dict[str, Any], images: dict[str, int]) -> bool:
     if not output.exists():
         return False
     if not output.is_dir():
@@ -115,14 +141,16 @@ def _already_there(output: Path, note: dict[str, Any], images: dict[str, int]) -
         return False
     remedy = "remove the folder or choose another"
     try:
-        found = json.loads((output / NOTE).read_text(encoding="utf-8"))
-        differences = [f"{key} {found[key]!r} instead of {note[key]!r}" for key in note if found[key] != note[key]]
+        stored = json.loads((output / METADATA_FILE).read_text(encoding="utf-8"))
+        differences = [
+            f"{key} {stored[key]!r} instead of {metadata[key]!r}" for key in metadata if stored[key] != metadata[key]
+        ]
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{output} holds something else than a synthetic dataset; {remedy}") from None
+        raise InputError(f"{output} contains something other than a synthetic dataset; {remedy}") from None
     if differences:
-        raise InputError(f"{output} holds another synthetic dataset ({'; '.join(differences)}); {remedy}")
+        raise InputError(f"{output} contains another synthetic dataset ({'; '.join(differences)}); {remedy}")
     for part, count in images.items():
-        found_images = sum(1 for _ in (output / part).glob("*.jpg"))
-        if found_images != count:
-            raise InputError(f"{output}: {Path(part).name} holds {found_images} images instead of {count}; {remedy}")
+        found = sum(1 for _ in (output / part).glob("*.jpg"))
+        if found != count:
+            raise InputError(f"{output}: {Path(part).name} contains {found} images instead of {count}; {remedy}")
     return True

@@ -1,4 +1,4 @@
-"""A person drawn limb by limb, the farther parts first."""
+"""Rendering of a person limb by limb, from the farthest part to the nearest."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from reid.data.synthetic import bags, clothing
 from reid.data.synthetic.appearance import Appearance
 from reid.data.synthetic.clothing import plain
 from reid.data.synthetic.shapes import Canvas, Paint, capsule, ellipsoid, profile
-from reid.data.synthetic.skeleton import Joints, Placement, Point, Pose, Projection, arm_joints, between, leg_joints
+from reid.data.synthetic.skeleton import Joints, Placement, Point, Pose, Projection, arm_joints, interpolate, leg_joints
 
 Part = tuple[float, Callable[[], None]]
-"""What to draw, and when: legs below 0, the trunk at 0, what is nearer than the trunk above 0."""
+"""Drawing order and drawing function; legs are below 0, the trunk is at 0, and nearer parts are above 0."""
 
 ANKLE_HEIGHT = 0.035
 
 
 def render_figure(canvas: Canvas, person: Appearance, pose: Pose, place: Placement) -> None:
-    """Draw one pedestrian onto the canvas."""
+    """Draw one pedestrian.
+
+    Args:
+        canvas: Canvas to draw on.
+        person: The appearance.
+        pose: The pose.
+        place: Position in the image.
+    """
     legs = {side: leg_joints(person, pose, side) for side in (-1, 1)}
     drop = min(ankle[2] for _, _, ankle in legs.values()) - ANKLE_HEIGHT
     view = Projection(pose, place, drop)
@@ -58,9 +65,9 @@ def _leg(canvas: Canvas, person: Appearance, pose: Pose, view: Projection, side:
         cloth = clothing.leg(person, pose.yaw, side)
         upper = min(1.0, covered * 2.0)
         thigh = (0.055 * wide, (0.055 - 0.012 * upper) * wide)
-        capsule(canvas, view(hip), view(between(hip, knee, upper)), thigh, cloth, folds=0.10)
+        capsule(canvas, view(hip), view(interpolate(hip, knee, upper)), thigh, cloth, folds=0.10)
         if covered > 0.5:
-            end = between(knee, ankle, (covered - 0.5) * 2.0)
+            end = interpolate(knee, ankle, (covered - 0.5) * 2.0)
             capsule(canvas, view(knee), view(end), (0.043 * wide, 0.034 * wide), cloth, folds=0.12, rim=0.08)
 
 
@@ -79,12 +86,12 @@ def _arm(canvas: Canvas, person: Appearance, view: Projection, side: int, joints
     if reach < 0.8:
         capsule(canvas, view(shoulder), view(elbow), (0.029 * thick, 0.024 * thick), skin)
         capsule(canvas, view(elbow), view(wrist), (0.024 * thick, 0.018 * unit), skin, rim=0.1)
-    hand = between(elbow, wrist, 1.16)
+    hand = interpolate(elbow, wrist, 1.16)
     capsule(canvas, view(wrist), view(hand), (0.019 * unit, 0.017 * unit), skin, rim=0.1)
-    end = between(shoulder, elbow, min(1.0, reach * 2.0))
+    end = interpolate(shoulder, elbow, min(1.0, reach * 2.0))
     capsule(canvas, view(shoulder), view(end), (0.033 * thick, 0.031 * thick), sleeve, folds=0.10, rim=0.14)
     if reach > 0.5:
-        cuff = between(elbow, wrist, (reach - 0.5) * 2.0)
+        cuff = interpolate(elbow, wrist, (reach - 0.5) * 2.0)
         capsule(canvas, view(elbow), view(cuff), (0.031 * thick, 0.025 * thick), sleeve, folds=0.12, rim=0.08)
     if person.bag == "handbag" and side == person.bag_side:
         bags.handbag(canvas, person, view, hand)
@@ -138,7 +145,7 @@ def _upright(
     folds: float,
     rim: float = 0.22,
 ) -> None:
-    """A trunk of elliptic sections, given from the top as (height, half width, half depth)."""
+    """Draw a trunk of elliptic sections, given from the top as (height, half width, half depth)."""
     middles = np.array([view((0.0, 0.0, z)) for z, _, _ in rows])
     halves = np.array([view.half_width(wide, deep, z) for z, wide, deep in rows])
     profile(canvas, middles[:, 1], middles[:, 0], halves, paint, folds=folds, rim=rim)
@@ -150,8 +157,8 @@ def _head(canvas: Canvas, person: Appearance, pose: Pose, view: Projection) -> N
         view.half_width(0.050, 0.057, 0.93) * person.head_size,
         (0.067 + taller) * person.head_size * view.place.scale,
     )
-    centre = view((0.0, 0.012 + pose.lean, 0.925 + taller))
-    ellipsoid(canvas, centre, radii, clothing.head(person, pose.yaw, radii[0]))
+    center = view((0.0, 0.012 + pose.lean, 0.925 + taller))
+    ellipsoid(canvas, center, radii, clothing.head(person, pose.yaw, radii[0]))
     if person.hat == "cap" and view.cos > -0.6:
         unit, ahead = view.unit(0.95), 0.04 + pose.lean
         brim = (0.030 * (0.5 + 0.5 * abs(view.cos)) * unit, 0.014 * unit)
@@ -159,7 +166,7 @@ def _head(canvas: Canvas, person: Appearance, pose: Pose, view: Projection) -> N
 
 
 def _hair(canvas: Canvas, person: Appearance, pose: Pose, view: Projection) -> list[Part]:
-    """What hangs from the head or is tied to it, behind the head where the person faces the camera."""
+    """List the parts of long or tied hair, behind the head if the person faces the camera."""
     lean, unit = pose.lean, view.unit(0.9)
     strands: dict[str, tuple[Point, Point, float, float]] = {
         "long": ((0.0, -0.022 + lean, 0.93), (0.0, -0.040, 0.79), 0.050, 0.044),

@@ -1,4 +1,4 @@
-"""Views of landmarks with a ground truth, in the layout in which revisited Oxford and Paris are published."""
+"""Views of landmarks with a ground truth, in the published layout of revisited Oxford and Paris."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 from tqdm import tqdm
 
 from reid.data.synthetic.building import HEIGHT, WIDTH, render_building
-from reid.data.synthetic.dataset import fill
+from reid.data.synthetic.dataset import write_dataset
 from reid.data.synthetic.seeding import VERSION, Stream, generator
 from reid.errors import InputError, unknown_name
 
@@ -26,7 +26,16 @@ SHAPES = ((320, 240), (240, 320), (300, 200), (256, 256))
 
 @dataclass(frozen=True)
 class Size:
-    """landmarks; of each: queries, and views that are easy, hard or junk; distractors, views of other buildings."""
+    """Counts of a dataset.
+
+    Attributes:
+        landmarks: Number of landmarks.
+        queries: Number of queries per landmark.
+        easy: Number of easy gallery views per landmark.
+        hard: Number of hard gallery views per landmark.
+        junk: Number of junk gallery views per landmark.
+        distractors: Number of views of other buildings.
+    """
 
     landmarks: int
     queries: int
@@ -37,6 +46,7 @@ class Size:
 
     @property
     def gallery(self) -> int:
+        """Number of gallery images."""
         return self.landmarks * (self.easy + self.hard + self.junk) + self.distractors
 
 
@@ -45,7 +55,13 @@ SIZES = {"tiny": Size(6, 1, 3, 3, 2, 24), "demo": Size(24, 2, 5, 5, 3, 200)}
 
 @dataclass(frozen=True)
 class View:
-    """One image to draw. building: of which; kind: of KINDS; index: counts those of a kind."""
+    """One image to render.
+
+    Attributes:
+        building: Number of the building.
+        kind: One of KINDS.
+        index: Number of the image among those of its building and kind.
+    """
 
     building: int
     kind: str
@@ -53,13 +69,25 @@ class View:
 
 
 def generate_landmarks(output: Path, *, size: str, seed: int = 0, progress: bool = True) -> Path:
-    """Draw landmarks and return `output`: `landmarks/gnd_landmarks.pkl`, `landmarks/jpg/*.jpg`, `synthetic.json`.
+    """Generate a dataset of landmarks.
 
-    output: a folder that does not exist, is empty, or holds the same already (then nothing is done). Easy views show a
-    landmark as its queries do; hard ones from afar, at dusk or behind a tree; junk shows two fifths of its canvas. The
-    queries, whose box holds the landmark, are not in the gallery, as it is published. The same arguments and the same
-    Pillow give the same images; they appear all at once. Raises InputError for an unknown size, a negative seed, or an
-    `output` that holds something else.
+    Easy views show a landmark as its queries do, hard ones from a distance, at dusk or behind a tree, and junk shows
+    two fifths of its canvas. The queries, whose box contains the landmark, are not in the gallery, as in the published
+    sets. The images appear in `output` all at once. The same arguments and the same version of Pillow give the same
+    images.
+
+    Args:
+        output: A folder that does not exist, is empty, or contains the same dataset already (then nothing is done). It
+            gets `landmarks/gnd_landmarks.pkl`, `landmarks/jpg/*.jpg` and `synthetic.json`.
+        size: "tiny" or "demo".
+        seed: Seed of the generator, 0 or more.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        `output`.
+
+    Raises:
+        InputError: If the size is unknown, the seed is negative, or `output` contains something else.
     """
     if size not in SIZES:
         raise unknown_name("size of the landmarks", size, tuple(SIZES))
@@ -67,7 +95,7 @@ def generate_landmarks(output: Path, *, size: str, seed: int = 0, progress: bool
         raise InputError(f"the seed of the synthetic dataset is {seed}; it must be 0 or more")
     counts = SIZES[size]
     queries = counts.landmarks * counts.queries
-    note: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "size": size,
         "layout": "revisited",
         "seed": seed,
@@ -76,7 +104,7 @@ def generate_landmarks(output: Path, *, size: str, seed: int = 0, progress: bool
         "counts": {"landmarks": counts.landmarks, "queries": queries, "gallery": counts.gallery},
     }
     images = {f"{NAME}/jpg": queries + counts.gallery}
-    return fill(output, note, images, lambda folder: _write(folder / NAME, counts, seed, progress))
+    return write_dataset(output, metadata, images, lambda folder: _write(folder / NAME, counts, seed, progress))
 
 
 def _write(folder: Path, counts: Size, seed: int, progress: bool) -> None:
@@ -91,7 +119,7 @@ def _write(folder: Path, counts: Size, seed: int, progress: bool) -> None:
     names = [f"place_{number:06d}" for number in rng.permutation(len(queries) + len(gallery))]
     boxes = {}
     views = zip(names, [*queries, *gallery], strict=True)
-    for name, view in tqdm(views, total=len(names), desc="drawing", unit="image", disable=not progress):
+    for name, view in tqdm(views, total=len(names), desc="generating", unit="image", disable=not progress):
         image, boxes[view] = render_view(seed, view)
         image.save(folder / "jpg" / f"{name}.jpg", quality=90)
     truth: list[dict[str, Any]] = [
@@ -105,12 +133,20 @@ def _write(folder: Path, counts: Size, seed: int, progress: bool) -> None:
         for query in queries
     ]
     content = {"imlist": names[len(queries) :], "qimlist": names[: len(queries)], "gnd": truth}
-    # Protocol 2 is that of the published files.
+    # The published files use protocol 2.
     (folder / f"gnd_{NAME}.pkl").write_bytes(pickle.dumps(content, protocol=2))
 
 
 def render_view(seed: int, view: View) -> tuple[Image.Image, tuple[float, float, float, float]]:
-    """An image, RGB, and the box of what shows of its building: left, top, right, bottom in pixels."""
+    """Render one image.
+
+    Args:
+        seed: Seed of the dataset.
+        view: The image.
+
+    Returns:
+        The RGB image and the box of the visible part of its building: left, top, right, bottom in pixels.
+    """
     building = render_building(generator(seed, Stream.LANDMARK, view.building))
     rng = generator(seed, Stream.VIEW, view.building, KINDS.index(view.kind), view.index)
     width, height = SHAPES[rng.integers(len(SHAPES))]
@@ -120,7 +156,7 @@ def render_view(seed: int, view: View) -> tuple[Image.Image, tuple[float, float,
     scale = fit * (rng.uniform(0.5, 0.7) if hard else rng.uniform(0.8, 0.98))
     wide, high = round(WIDTH * scale), round(HEIGHT * scale)
     lean = rng.uniform(-0.18, 0.18) if hard else rng.uniform(-0.06, 0.06)
-    # (x, y) of the result -> (x, y) of the building: its foot stays, its top leans.
+    # (x, y) of the result -> (x, y) of the building: its foot stays in place, its top leans.
     shear = (WIDTH / wide, lean * WIDTH / wide, -lean * HEIGHT / 2, 0, HEIGHT / high, 0)
     building = building.transform((wide, high), Image.Transform.AFFINE, shear, Image.Resampling.BILINEAR)
     foot = min(height, ground + round(rng.uniform(0.02, 0.1) * height))
@@ -139,7 +175,7 @@ def render_view(seed: int, view: View) -> tuple[Image.Image, tuple[float, float,
 
 
 def _scenery(rng: np.random.Generator, width: int, height: int) -> tuple[Image.Image, int]:
-    """Sky, ground and trees, and the row at which the ground begins."""
+    """Render sky, ground and trees; return the image and the row at which the ground begins."""
     sky = tuple(int(c + rng.integers(-30, 30)) for c in (158, 186, 214))
     ground = tuple(int(c + rng.integers(-25, 25)) for c in (128, 132, 112))
     horizon = round(rng.uniform(0.78, 0.9) * height)

@@ -1,4 +1,4 @@
-"""Which images a dataset holds: how many of whom by which camera, in which part, under which name."""
+"""Images of a dataset: identity, camera, part and file name of each."""
 
 from __future__ import annotations
 
@@ -16,16 +16,26 @@ PARTS = {"train": TRAIN, "query": QUERY, "gallery": GALLERY}
 FOLDERS = {"market": "Market-1501-v15.09.15", "duke": "DukeMTMC-reID"}
 
 CAMERAS_PER_IDENTITY = 3.6
-"""Of the training identities, on average; of the others it follows from the number of queries."""
+"""Average of the training identities; that of the test identities follows from the number of queries."""
 CLUTTER_SHARE = 0.22
-"""Junk and distractors that show nobody."""
+"""Fraction of junk and distractors without a person."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Counts of a dataset. gallery is the images of bounding_box_test, junk and distractors among them.
+    """Counts of a dataset.
 
-    single_camera_identities: distractors with an identity of their own that only one camera sees (layout duke).
+    Attributes:
+        train: Number of training images.
+        train_identities: Number of training identities.
+        query: Number of queries.
+        test_identities: Number of identities in query and gallery.
+        gallery: Number of images of bounding_box_test, including junk and distractors.
+        junk: Number of junk images.
+        distractors: Number of distractor images.
+        cameras: Number of cameras.
+        single_camera_identities: Number of distractors with an identity of their own, which only one camera sees
+            (layout duke).
     """
 
     train: int
@@ -51,11 +61,16 @@ SIZES: dict[tuple[str, str], Size] = {
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """One image to draw.
+    """One image to render.
 
-    identity, camera: the labels in its name. subject: who is drawn, an identity (> 0) or a stranger of no other image
-    (< 0). kind: person, cut (a box gone wrong) or clutter (nobody). index: counts the images of the subject in this
-    part and camera.
+    Attributes:
+        part: Folder of the image.
+        name: File name.
+        identity: Identity label in the name.
+        camera: Camera label in the name.
+        subject: The person shown: an identity (> 0), or a stranger who is in no other image (< 0).
+        kind: "person", "cut" (a wrong detection) or "clutter" (no person).
+        index: Number of the image among those of the subject in this part and camera.
     """
 
     part: str
@@ -67,34 +82,46 @@ class ImageSpec:
     index: int
 
 
-def size_of(size: str, layout: str) -> Size:
-    """The counts of a named size in a layout."""
+def _size_of(size: str, layout: str) -> Size:
     for value, known, what in ((layout, FOLDERS, "layout"), (size, {name for name, _ in SIZES}, "size")):
         if value not in known:
-            raise InputError(f"unknown {what} '{value}' of the synthetic dataset; there are {', '.join(sorted(known))}")
+            raise InputError(
+                f"unknown {what} '{value}' of the synthetic dataset; it must be one of {', '.join(sorted(known))}"
+            )
     return SIZES[size, layout]
 
 
 def plan_images(size: str, layout: str, seed: int) -> list[ImageSpec]:
-    """Every image of a dataset, in the order in which they are drawn."""
-    counts = size_of(size, layout)
+    """List all images of a dataset in the order in which they are rendered.
+
+    Args:
+        size: "tiny", "demo" or "market".
+        layout: "market" or "duke".
+        seed: Seed of the dataset.
+
+    Returns:
+        The images.
+
+    Raises:
+        InputError: If the size or layout is unknown.
+    """
+    counts = _size_of(size, layout)
     rng = generator(seed, Stream.PLAN)
-    people = counts.train_identities + counts.test_identities + counts.single_camera_identities
-    numbers = [int(number) + 1 for number in rng.permutation(people)]
+    identities = counts.train_identities + counts.test_identities + counts.single_camera_identities
+    numbers = [int(number) + 1 for number in rng.permutation(identities)]
     train = sorted(numbers[: counts.train_identities])
     test = sorted(numbers[counts.train_identities : counts.train_identities + counts.test_identities])
-    lone = sorted(numbers[counts.train_identities + counts.test_identities :])
+    single_camera = sorted(numbers[counts.train_identities + counts.test_identities :])
     names = _Names(rng, layout)
-    pictures: list[ImageSpec] = []
-
-    taken: Counter[tuple[str, int, int]] = Counter()
+    specs: list[ImageSpec] = []
+    used: Counter[tuple[str, int, int]] = Counter()
 
     def add(part: str, identity: int, camera: int, subject: int, kind: str = "person") -> None:
-        index = taken[part, subject, camera]
-        taken[part, subject, camera] += 1
-        pictures.append(ImageSpec(part, names.next(identity, camera), identity, camera, subject, kind, index))
+        index = used[part, subject, camera]
+        used[part, subject, camera] += 1
+        specs.append(ImageSpec(part, names.next(identity, camera), identity, camera, subject, kind, index))
 
-    def some_camera() -> int:
+    def random_camera() -> int:
         return int(rng.integers(counts.cameras)) + 1
 
     seen = _sightings(rng, train, round(CAMERAS_PER_IDENTITY * len(train)), counts.cameras)
@@ -102,7 +129,7 @@ def plan_images(size: str, layout: str, seed: int) -> list[ImageSpec]:
         for _ in range(images):
             add(TRAIN, identity, camera, identity)
 
-    # One query of each identity in each camera, the rest of the same sightings to the gallery.
+    # One query per identity and camera; the other images of the same sightings are in the gallery.
     seen = _sightings(rng, test, counts.query, counts.cameras)
     matches = counts.gallery - counts.junk - counts.distractors
     for (identity, camera), images in zip(seen, random_partition(rng, matches, len(seen)), strict=True):
@@ -110,30 +137,41 @@ def plan_images(size: str, layout: str, seed: int) -> list[ImageSpec]:
         for _ in range(images):
             add(GALLERY, identity, camera, identity)
     if counts.single_camera_identities:
-        for identity, images in zip(lone, random_partition(rng, counts.distractors, len(lone)), strict=True):
-            camera = some_camera()
+        for identity, images in zip(
+            single_camera, random_partition(rng, counts.distractors, len(single_camera)), strict=True
+        ):
+            camera = random_camera()
             for _ in range(images):
                 add(GALLERY, identity, camera, identity)
     else:
         for stranger in range(counts.distractors):
             kind = "clutter" if rng.random() < CLUTTER_SHARE else "person"
-            add(GALLERY, DISTRACTOR, some_camera(), -1 - stranger, kind)
+            add(GALLERY, DISTRACTOR, random_camera(), -1 - stranger, kind)
     for _ in range(counts.junk):
         kind = "clutter" if rng.random() < CLUTTER_SHARE else "cut"
-        add(GALLERY, JUNK, some_camera(), test[int(rng.integers(len(test)))], kind)
-    return pictures
+        add(GALLERY, JUNK, random_camera(), test[int(rng.integers(len(test)))], kind)
+    return specs
 
 
-def random_partition(rng: np.random.Generator, total: int, receivers: int) -> list[int]:
-    """Whole numbers of at least 1 that sum to `total`, unevenly: some receivers get several times as much."""
-    weights = rng.uniform(0.3, 1.7, receivers)
-    points = np.floor(np.cumsum(weights / weights.sum()) * (total - receivers)).astype(int)
-    points[-1] = total - receivers
+def random_partition(rng: np.random.Generator, total: int, parts: int) -> list[int]:
+    """Divide a number into random parts, some of them several times as large as others.
+
+    Args:
+        rng: Random generator.
+        total: The number to divide.
+        parts: Number of parts.
+
+    Returns:
+        Integers of at least 1 that sum to `total`.
+    """
+    weights = rng.uniform(0.3, 1.7, parts)
+    points = np.floor(np.cumsum(weights / weights.sum()) * (total - parts)).astype(int)
+    points[-1] = total - parts
     return [int(share) + 1 for share in np.diff(points, prepend=0)]
 
 
 def _sightings(rng: np.random.Generator, identities: list[int], pairs: int, cameras: int) -> list[tuple[int, int]]:
-    """`pairs` pairs (identity, camera), each identity seen by at least two cameras."""
+    """Sample `pairs` pairs (identity, camera), with at least two cameras per identity."""
     counts = np.full(len(identities), 2)
     while (missing := pairs - int(counts.sum())) > 0:
         room = np.flatnonzero(counts < cameras)
@@ -146,17 +184,17 @@ def _sightings(rng: np.random.Generator, identities: list[int], pairs: int, came
 
 
 class _Names:
-    """File names after the layout's pattern, none twice."""
+    """Unique file names in the pattern of the layout."""
 
     def __init__(self, rng: np.random.Generator, layout: str) -> None:
         self.rng = rng
         self.layout = layout
         self.walk: tuple[int, int] | None = None
         self.sequence = self.frame = 0
-        self.given: set[str] = set()
+        self.used: set[str] = set()
 
     def next(self, identity: int, camera: int) -> str:
-        """The next image of this walk; another identity or camera begins a walk at another time."""
+        """Return the name of the next image of a walk; another identity or camera starts a walk at another time."""
         if (identity, camera) != self.walk or identity <= 0:
             self.walk = (identity, camera)
             self.sequence = int(self.rng.integers(1, 7))
@@ -164,8 +202,8 @@ class _Names:
         while True:
             self.frame += int(self.rng.integers(10, 60))
             name = self._name(identity, camera)
-            if name not in self.given:
-                self.given.add(name)
+            if name not in self.used:
+                self.used.add(name)
                 return name
 
     def _name(self, identity: int, camera: int) -> str:

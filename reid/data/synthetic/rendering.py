@@ -1,4 +1,4 @@
-"""One image from start to end: background, shadow, figure, what stands before it, camera, JPEG."""
+"""Rendering of one image: background, shadow, figure, occlusion, camera, JPEG."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from reid.data.synthetic.clothing import level, plain
 from reid.data.synthetic.figure import render_figure
 from reid.data.synthetic.layout import PARTS, ImageSpec
 from reid.data.synthetic.scene import HEIGHT, WIDTH, Camera, Shot, Walk, sample_camera, sample_shot, sample_walk
-from reid.data.synthetic.seeding import VERSION, Stream, generator
+from reid.data.synthetic.seeding import Stream, generator
 from reid.data.synthetic.shapes import Canvas, Light, capsule, ellipsoid, profile
 from reid.data.synthetic.skeleton import Placement
-
-__all__ = ["SCALE", "VERSION", "Renderer"]
 
 SCALE = 1.25
 """Canvas pixels per pixel of the final image."""
 
 
 class Renderer:
-    """Everything one seed decides, drawn when first asked for.
+    """Renders the images of one seed.
 
-    Each thing has a random generator of its own (see `seeding`), so any image can be drawn alone and comes out as the
-    same bytes as in the whole dataset.
+    Each object has its own random stream (see `seeding`), so an image rendered alone has the same bytes as in the whole
+    dataset. Cameras, persons and walks are created on first use.
+
+    Args:
+        seed: Seed of the dataset.
     """
 
     def __init__(self, seed: int) -> None:
@@ -41,33 +42,40 @@ class Renderer:
         self._folds = folds + 0.5 * cloud(tiles, 3 * rows, 3 * columns, (3 * rows // 14, 3 * columns // 12))
         self._noise = tiles.standard_normal((2 * HEIGHT, 2 * WIDTH, 3), dtype=np.float32)
         self.camera = lru_cache(maxsize=None)(self._camera)
-        self.person = lru_cache(maxsize=16)(self._person)  # images come ordered by person and walk
+        self.person = lru_cache(maxsize=16)(self._person)  # images are ordered by person and walk
         self.walk = lru_cache(maxsize=16)(self._walk)
 
     def _camera(self, number: int) -> Camera:
         return sample_camera(generator(self.seed, Stream.CAMERA, number), SCALE)
 
     def _person(self, subject: int) -> Appearance:
-        return sample_appearance(generator(self.seed, *_who(subject)))
+        return sample_appearance(generator(self.seed, *_subject_key(subject)))
 
     def _walk(self, subject: int, camera: int) -> Walk:
-        return sample_walk(generator(self.seed, Stream.WALK, *_who(subject), camera), self.camera(camera))
+        return sample_walk(generator(self.seed, Stream.WALK, *_subject_key(subject), camera), self.camera(camera))
 
-    def jpeg(self, picture: ImageSpec) -> bytes:
-        """The image as it is written, HEIGHT x WIDTH."""
-        part = tuple(PARTS.values()).index(picture.part)
-        rng = generator(self.seed, Stream.IMAGE, part, *_who(picture.subject), picture.camera, picture.index)
-        camera = self.camera(picture.camera)
-        walk = self.walk(picture.subject, picture.camera)
+    def jpeg(self, spec: ImageSpec) -> bytes:
+        """Render one image.
+
+        Args:
+            spec: The image.
+
+        Returns:
+            Content of a JPEG file of HEIGHT x WIDTH pixels.
+        """
+        part = tuple(PARTS.values()).index(spec.part)
+        rng = generator(self.seed, Stream.IMAGE, part, *_subject_key(spec.subject), spec.camera, spec.index)
+        camera = self.camera(spec.camera)
+        walk = self.walk(spec.subject, spec.camera)
         shot = sample_shot(rng, camera, walk, SCALE)
-        if picture.kind == "cut":
-            shot = dataclasses.replace(shot, place=_badly_cut(rng, shot.place))
+        if spec.kind == "cut":
+            shot = dataclasses.replace(shot, place=_wrong_detection(rng, shot.place))
         canvas = self._canvas(rng, camera, shot)
-        if picture.kind != "clutter":
+        if spec.kind != "clutter":
             if shot.bystander:
                 self._stranger(rng, canvas, shot, behind=True)
             _ground_shadow(canvas, shot.place, camera.light)
-            render_figure(canvas, self.person(picture.subject), shot.pose, shot.place)
+            render_figure(canvas, self.person(spec.subject), shot.pose, shot.place)
             if shot.occluded:
                 self._occlude(rng, canvas, shot)
         return self._develop(rng, canvas.pixels, camera, shot)
@@ -83,7 +91,7 @@ class Renderer:
         return Canvas(pixels, light, self._folds[fold_row : fold_row + rows, fold_column : fold_column + columns])
 
     def _stranger(self, rng: np.random.Generator, canvas: Canvas, shot: Shot, *, behind: bool) -> None:
-        """Somebody else at the side: smaller and higher up behind the person, larger and lower before."""
+        """Draw another person at the side: smaller and higher behind the person, larger and lower in front."""
         side = 1.0 if rng.random() < 0.5 else -1.0
         size = rng.uniform(0.55, 0.95) if behind else rng.uniform(1.0, 1.15)
         aside = rng.uniform(0.30, 0.50) if behind else rng.uniform(0.42, 0.52)
@@ -119,7 +127,7 @@ class Renderer:
                 ellipsoid(canvas, at, (radius * 1.3, radius), leaf)
 
     def _develop(self, rng: np.random.Generator, pixels: np.ndarray, camera: Camera, shot: Shot) -> bytes:
-        """Sensor and encoder: the crop's true resolution, white balance, exposure, noise, resizing to the box, JPEG."""
+        """Apply sensor and encoder: resolution, white balance, exposure, noise, resizing to the final size, JPEG."""
         np.minimum(pixels, 255.0, out=pixels)
         np.maximum(pixels, 0.0, out=pixels)
         image = Image.merge("RGB", [Image.fromarray(channel) for channel in pixels.astype(np.uint8)])
@@ -139,8 +147,8 @@ class Renderer:
         return encoded.getvalue()
 
 
-def _who(subject: int) -> tuple[Stream, int]:
-    """An identity (subject > 0) or a stranger (subject < 0), who is in no other image."""
+def _subject_key(subject: int) -> tuple[Stream, int]:
+    """Return the stream of an identity (subject > 0) or of a stranger who is in no other image (subject < 0)."""
     return Stream.IDENTITY if subject > 0 else Stream.STRANGER, abs(subject)
 
 
@@ -148,8 +156,8 @@ def _leaf(color: np.ndarray, right: np.ndarray, down: np.ndarray, toward: np.nda
     return color
 
 
-def _badly_cut(rng: np.random.Generator, place: Placement) -> Placement:
-    """The box of a detector gone wrong: half a body, legs only, or a body at the edge."""
+def _wrong_detection(rng: np.random.Generator, place: Placement) -> Placement:
+    """Sample a wrong detection: half a body, legs only, or a body at the edge."""
     kind = rng.integers(3)
     if kind == 0:
         larger, lower = rng.uniform(1.7, 2.4), rng.uniform(1.2, 2.2)

@@ -1,4 +1,4 @@
-"""Camera and image: how a place, a walk past a camera and a single detection change the picture of a person."""
+"""Cameras, walks past a camera and single detections, and how they change the image of a person."""
 
 from __future__ import annotations
 
@@ -15,32 +15,46 @@ from reid.data.synthetic.skeleton import Placement, Pose
 HEIGHT, WIDTH = 128, 64
 """Size of every image in pixels."""
 
-# The difficulty of matching across cameras. All spreads are standard deviations; 0 switches an effect off.
+# Difficulty of matching across cameras. All spreads are standard deviations; 0 disables an effect.
 WHITE_BALANCE_SPREAD = 0.06
-"""Of the logarithm of a camera's gain of red against blue; a third of it of green against both."""
+"""Spread of the logarithm of a camera's gain of red against blue; a third of it for green against both."""
 EXPOSURE_SPREAD = 0.12
-"""Of the logarithm of a camera's gain."""
+"""Spread of the logarithm of a camera's gain."""
 SHOT_EXPOSURE_SPREAD = 0.08
-"""The same of one image: sun, shade, automatic exposure."""
+"""The same for one image: sun, shade, automatic exposure."""
 JITTER = 0.035
-"""Of the detector's box: shift and size, as a share of the box."""
+"""Spread of shift and size of the detector's box, as a fraction of the box."""
 OCCLUDED_SHARE = 0.08
-"""Images in which something stands before the person."""
+"""Fraction of images in which an object occludes the person."""
 BYSTANDER_SHARE = 0.10
-"""Images in which somebody else shows at the side."""
+"""Fraction of images with another person at the side."""
 NOISE = (1.5, 6.5)
-"""Range of a camera's noise, in sRGB levels."""
+"""Range of a camera's noise in sRGB levels."""
 SHARPNESS = (0.55, 1.0)
-"""Range of a camera's resolution: pixels of the crop before it was resized, as a share of the final size."""
+"""Range of a camera's resolution: size of the crop before resizing, as a fraction of the final size."""
 VIEW_HEIGHT = (0.03, 0.42)
-"""Range of how steeply a camera looks down, in radians."""
+"""Range of the downward angle of a camera in radians."""
 
 
 @dataclass(frozen=True)
 class Camera:
-    """What all images of one camera share."""
+    """Properties shared by all images of one camera.
 
-    view: np.ndarray  # (3, rows, columns) float32
+    Attributes:
+        view: (3, rows, columns) float32, the background.
+        gains: Gains of red, green and blue.
+        black: Black level in sRGB levels.
+        contrast: Factor around 1.
+        saturation: Factor around 1.
+        noise: Standard deviation of the noise in sRGB levels.
+        sharpness: Resolution as a fraction of the final size.
+        pitch: Downward angle in radians.
+        perspective: See `skeleton.Placement`.
+        light: Light of the scene.
+        yaws: Walking directions past this camera: (yaw in radians, share).
+    """
+
+    view: np.ndarray
     gains: tuple[float, float, float]
     black: float
     contrast: float
@@ -50,10 +64,17 @@ class Camera:
     pitch: float
     perspective: float
     light: Light
-    yaws: tuple[tuple[float, float], ...]  # walking directions past this camera: (yaw, share)
+    yaws: tuple[tuple[float, float], ...]
 
     def color_matrix(self, gain: float) -> tuple[float, ...]:
-        """Saturation, white balance, exposure and contrast as the 3x4 matrix (row by row) from RGB to RGB."""
+        """Compute saturation, white balance, exposure and contrast as one matrix.
+
+        Args:
+            gain: Gain of the image.
+
+        Returns:
+            3x4 matrix from RGB to RGB, row by row.
+        """
         gray = (0.30, 0.59, 0.11)
         offset = 118.0 * (1.0 - self.contrast) + self.black
         rows = []
@@ -67,18 +88,39 @@ class Camera:
 
 @dataclass(frozen=True)
 class Walk:
-    """What the images of one person passing one camera share."""
+    """Properties shared by the images of one person passing one camera.
+
+    Attributes:
+        yaw: Orientation in radians.
+        stride: Swing of the legs in radians.
+        column: Position in the camera's view, as a fraction of the width.
+        exposure: Logarithm of the gain.
+        raised: Raised arm, see `skeleton.Pose`.
+    """
 
     yaw: float
     stride: float
-    column: float  # where in the camera's view, share of the width
+    column: float
     exposure: float
     raised: int
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One image: pose and place of the figure, the piece of background, what disturbs, and the encoder's quality."""
+    """Properties of one image.
+
+    Attributes:
+        pose: Pose of the person.
+        place: Position of the person.
+        column: Position of the window in the camera's view, as a fraction of the width.
+        row: As `column`, of the height.
+        gain: Gain of the image.
+        light_shift: Change of the light's x component.
+        sharpness: Resolution as a fraction of the final size.
+        quality: JPEG quality.
+        occluded: Whether an object occludes the person.
+        bystander: Whether another person is at the side.
+    """
 
     pose: Pose
     place: Placement
@@ -93,7 +135,15 @@ class Shot:
 
 
 def sample_camera(rng: np.random.Generator, scale: float) -> Camera:
-    """Draw a camera and its place; scale: pixels of the background per pixel of the final image."""
+    """Sample a camera and render its background.
+
+    Args:
+        rng: Random generator of the camera.
+        scale: Pixels of the background per pixel of the final image.
+
+    Returns:
+        The camera.
+    """
     pitch = rng.uniform(*VIEW_HEIGHT)
     horizon = 0.52 - 1.15 * pitch + 0.06 * rng.normal()
     warm, green = WHITE_BALANCE_SPREAD * rng.normal(size=2) * (1.0, 0.33)
@@ -117,7 +167,15 @@ def sample_camera(rng: np.random.Generator, scale: float) -> Camera:
 
 
 def sample_walk(rng: np.random.Generator, camera: Camera) -> Walk:
-    """Draw how a person passes a camera."""
+    """Sample how a person passes a camera.
+
+    Args:
+        rng: Random generator of the walk.
+        camera: The camera.
+
+    Returns:
+        The walk.
+    """
     return Walk(
         yaw=pick(rng, camera.yaws) + 0.25 * rng.normal(),
         stride=rng.uniform(0.05, 0.55) if rng.random() < 0.85 else 0.04,
@@ -128,7 +186,17 @@ def sample_walk(rng: np.random.Generator, camera: Camera) -> Walk:
 
 
 def sample_shot(rng: np.random.Generator, camera: Camera, walk: Walk, scale: float) -> Shot:
-    """Draw one image of a walk; scale: canvas pixels per pixel of the final image."""
+    """Sample the properties of one image of a walk.
+
+    Args:
+        rng: Random generator of the image.
+        camera: The camera.
+        walk: The walk.
+        scale: Canvas pixels per pixel of the final image.
+
+    Returns:
+        The properties.
+    """
     shift_x, shift_y, size, aspect = JITTER * np.clip(rng.normal(size=4), -2.2, 2.2)
     height = HEIGHT * scale * 0.93 / math.cos(camera.pitch) * (1.0 + size)
     return Shot(

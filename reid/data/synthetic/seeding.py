@@ -1,4 +1,4 @@
-"""One random generator for everything that is drawn, so that each thing can be drawn alone."""
+"""One random stream per generated object, so that each can be generated independently of the others."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from enum import IntEnum
 import numpy as np
 
 VERSION = 1
-"""Of the drawing: raised whenever the same seed would give other bytes."""
+"""Version of the generator, increased whenever the same seed would give other bytes."""
 
 
 class Stream(IntEnum):
-    """What a generator is for. The numbers are part of the seeds and start at 1, as a seed ignores zeros at its end."""
+    """Kind of object a random stream is for.
+
+    The numbers are part of the seeds and start at 1, as a seed sequence ignores trailing zeros.
+    """
 
     PLAN = 1
     TILES = 2
@@ -25,6 +28,15 @@ class Stream(IntEnum):
     LISTS = 10
 
 
-def generator(seed: int, thing: Stream, *key: int) -> np.random.Generator:
-    """The generator of one thing; key: which one, always as many numbers for the same kind, none below 0."""
-    return np.random.default_rng(np.random.SeedSequence([seed, VERSION, int(thing), *key]))
+def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
+    """Create the random generator of one object.
+
+    Args:
+        seed: Seed of the dataset.
+        stream: Kind of the object.
+        *key: Which one, as non-negative numbers; always equally many for the same kind.
+
+    Returns:
+        The generator.
+    """
+    return np.random.default_rng(np.random.SeedSequence([seed, VERSION, int(stream), *key]))

@@ -1,8 +1,8 @@
 """Shaded shapes on a canvas: tapered capsules for limbs, profiles for trunks, ellipsoids for heads.
 
-Coverage is computed from distances, so edges are smooth without drawing larger first. Arrays go only through
-operations that IEEE 754 rounds exactly (+, -, *, /, sqrt, comparisons): no sine or exponential of an array and no sums,
-whose last digit depends on the processor, so that a dataset does not.
+Coverage is computed from distances, so edges are smooth without supersampling. Arrays are processed only by operations
+that IEEE 754 rounds exactly (+, -, *, /, sqrt, comparisons). The last digit of sums and of the sine or exponential of
+an array depends on the processor; without them, a dataset does not.
 """
 
 from __future__ import annotations
@@ -16,12 +16,19 @@ import numpy as np
 Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(along the shape, across it in [-1, 1]) -> colors (3, 1 or h, 1 or w), sRGB levels in 0..255."""
 
-_RIM = 2.5  # pixels of the dark rim
+_RIM = 2.5  # width of the dark rim in pixels
 
 
 @dataclass(frozen=True)
 class Light:
-    """ambient plus the direction (x to the right, y down, z to the viewer) scaled by its strength."""
+    """Ambient and directional light.
+
+    Attributes:
+        ambient: Strength of the ambient light.
+        x: Component of the directional light to the right, scaled by its strength.
+        y: Component downwards.
+        z: Component toward the viewer.
+    """
 
     ambient: float
     x: float
@@ -30,24 +37,50 @@ class Light:
 
 
 class Canvas:
-    """A picture (3, height, width) float32 in sRGB levels, with the light and the cloth folds that fall on it."""
+    """An image to draw on, with its light and the folds of cloth.
+
+    Args:
+        pixels: (3, height, width) float32 in sRGB levels; modified in place.
+        light: Light of the scene.
+        folds: (at least height, at least width) float32 around 0, added to the shading of cloth.
+    """
 
     def __init__(self, pixels: np.ndarray, light: Light, folds: np.ndarray) -> None:
         self.pixels = pixels
         self.light = light
-        self.folds = folds  # (at least height, at least width) float32, around 0
+        self.folds = folds
         _, self.height, self.width = pixels.shape
         self.x = np.arange(self.width, dtype=np.float32) + np.float32(0.5)
         self.y = (np.arange(self.height, dtype=np.float32) + np.float32(0.5))[:, None]
 
     def window(self, left: float, top: float, right: float, bottom: float) -> tuple[slice, slice] | None:
-        """The rows and columns that touch a rectangle, or None where it lies outside."""
+        """Compute the rows and columns that a rectangle covers.
+
+        Args:
+            left: Left edge in pixels.
+            top: Top edge.
+            right: Right edge.
+            bottom: Bottom edge.
+
+        Returns:
+            Slices of rows and columns, or None if the rectangle is outside the canvas.
+        """
         x0, x1 = max(0, math.floor(left)), min(self.width, math.ceil(right))
         y0, y1 = max(0, math.floor(top)), min(self.height, math.ceil(bottom))
         return (slice(y0, y1), slice(x0, x1)) if x0 < x1 and y0 < y1 else None
 
-    def lay(self, at: tuple[slice, slice], edge: np.ndarray, color: np.ndarray, shade: np.ndarray, rim: float) -> None:
-        """Lay a shaded color where `edge` (pixels inside the outline) is positive, with a soft dark rim around."""
+    def blend(
+        self, at: tuple[slice, slice], edge: np.ndarray, color: np.ndarray, shade: np.ndarray, rim: float
+    ) -> None:
+        """Blend a shaded color into a window, with a soft dark rim around the outline.
+
+        Args:
+            at: Rows and columns of the window.
+            edge: Signed distances from the outline in pixels, positive inside.
+            color: sRGB levels, broadcast to the window.
+            shade: Factors of the color.
+            rim: Strength of the rim in [0, 1].
+        """
         target = self.pixels[:, at[0], at[1]]
         cover = edge + 0.5
         np.maximum(cover, 0.0, out=cover)
@@ -72,9 +105,16 @@ def capsule(
     folds: float = 0.0,
     rim: float = 0.22,
 ) -> None:
-    """A limb between two points (x, y) in pixels, its radius going from the first to the second.
+    """Draw a limb between two points.
 
-    `paint` gets the distance from `start` in [0, 1] and the horizontal offset in radii.
+    Args:
+        canvas: Canvas to draw on.
+        start: First point (x, y) in pixels.
+        end: Second point.
+        radii: Radii at the two points in pixels.
+        paint: Called with the distance from `start` in [0, 1] and the horizontal offset in radii.
+        folds: Strength of the folds.
+        rim: Strength of the dark rim.
     """
     (ax, ay), (bx, by), (first, last) = start, end, radii
     reach = max(first, last) + _RIM
@@ -90,7 +130,7 @@ def capsule(
     squared = off_x * off_x + off_y * off_y
     edge = radius - np.sqrt(squared) * radius
     shade = _shading(canvas, at, off_x, off_y, squared, folds)
-    canvas.lay(at, edge, paint(along * (1.0 / length), off_x), shade, rim)
+    canvas.blend(at, edge, paint(along * (1.0 / length), off_x), shade, rim)
 
 
 def profile(
@@ -103,9 +143,16 @@ def profile(
     folds: float = 0.0,
     rim: float = 0.22,
 ) -> None:
-    """An upright body given by its outline: at the heights `rows` (ascending, pixels) its middle and half width.
+    """Draw an upright body given by its outline.
 
-    `paint` gets the row in pixels (h, 1) and the offset in half widths (h, w).
+    Args:
+        canvas: Canvas to draw on.
+        rows: Ascending heights in pixels.
+        middles: Center of the body at these heights, in pixels.
+        halves: Half width at these heights, in pixels.
+        paint: Called with the row in pixels (h, 1) and the offset in half widths (h, w).
+        folds: Strength of the folds.
+        rim: Strength of the dark rim.
     """
     top, bottom = float(rows[0]), float(rows[-1])
     reach = float(halves.max()) + _RIM
@@ -118,19 +165,27 @@ def profile(
     across = (canvas.x[at[1]] - middle) / half
     edge = np.minimum(half - np.abs(across) * half, np.minimum(y - top, bottom - y))
     shade = _shading(canvas, at, across, None, across * across, folds)
-    canvas.lay(at, edge, paint(y, across), shade, rim)
+    canvas.blend(at, edge, paint(y, across), shade, rim)
 
 
 def ellipsoid(
     canvas: Canvas,
-    centre: tuple[float, float],
+    center: tuple[float, float],
     radii: tuple[float, float],
     paint: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
     *,
     rim: float = 0.22,
 ) -> None:
-    """A head or another rounded thing; `paint` gets the surface normal (right, down, to the viewer) in [-1, 1]."""
-    (cx, cy), (rx, ry) = centre, radii
+    """Draw a head or another rounded object.
+
+    Args:
+        canvas: Canvas to draw on.
+        center: Center (x, y) in pixels.
+        radii: Horizontal and vertical radius in pixels.
+        paint: Called with the surface normal (right, down, toward the viewer) in [-1, 1].
+        rim: Strength of the dark rim.
+    """
+    (cx, cy), (rx, ry) = center, radii
     at = canvas.window(cx - rx - _RIM, cy - ry - _RIM, cx + rx + _RIM, cy + ry + _RIM)
     if at is None:
         return
@@ -140,7 +195,7 @@ def ellipsoid(
     toward = np.sqrt(np.maximum(1.0 - squared, 0.0))
     light = canvas.light
     shade = light.ambient + light.x * right + light.y * down + light.z * toward
-    canvas.lay(at, edge, paint(right, down, toward), shade, rim)
+    canvas.blend(at, edge, paint(right, down, toward), shade, rim)
 
 
 def _shading(

@@ -1,7 +1,7 @@
-"""Where the joints of a walking person are, and where the camera sees them.
+"""Joints of a walking person and their projection to the image.
 
-Body axes: x to the right of the picture for a person who faces the camera, y ahead of the person, z up, the origin on
-the ground between the feet; the unit is the body height.
+Body axes: x to the right of the image for a person who faces the camera, y ahead of the person, z up, with the origin
+on the ground between the feet. The unit is the body height.
 """
 
 from __future__ import annotations
@@ -17,9 +17,14 @@ Joints = tuple[Point, Point, Point]
 
 @dataclass(frozen=True)
 class Pose:
-    """yaw: 0 faces the camera, pi turns the back (radians); stride: swing of the legs (radians); phase of the walk.
+    """Pose of a walking person.
 
-    raised: the arm that is bent as with a telephone, -1, 0 (none) or +1. lean: of the head ahead, in body heights.
+    Attributes:
+        yaw: Orientation in radians: 0 faces the camera, pi faces away.
+        stride: Swing of the legs in radians.
+        phase: Phase of the walk in radians.
+        raised: Arm bent as if holding a phone: -1, 0 (none) or +1.
+        lean: Forward shift of the head in body heights.
     """
 
     yaw: float
@@ -31,9 +36,15 @@ class Pose:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the figure stands in the picture: pixels of a body height, the ground point, the horizontal stretch.
+    """Position of a figure in the image.
 
-    pitch: how steeply the camera looks down (radians); perspective: how much larger what is higher up appears.
+    Attributes:
+        scale: Pixels per body height.
+        middle: Column of the figure in pixels.
+        feet: Row of the ground point in pixels.
+        aspect: Horizontal stretch.
+        pitch: Downward angle of the camera in radians.
+        perspective: Relative magnification per body height above the ground.
     """
 
     scale: float
@@ -45,7 +56,13 @@ class Placement:
 
 
 class Projection:
-    """Body coordinates -> (column, row) in pixels, for a body that has sunk by `drop` as its legs spread."""
+    """Projection from body coordinates to (column, row) in pixels.
+
+    Args:
+        pose: Pose of the person.
+        place: Position of the figure.
+        drop: How far the body is lowered by the spread of its legs, in body heights.
+    """
 
     def __init__(self, pose: Pose, place: Placement, drop: float = 0.0) -> None:
         self.place = place
@@ -54,26 +71,60 @@ class Projection:
         self._rise, self._sink = math.cos(place.pitch), math.sin(place.pitch)
 
     def __call__(self, point: Point) -> tuple[float, float]:
+        """Project a point to (column, row) in pixels."""
         x, y, z = point
         column = self.place.middle + (x * self.cos + y * self.sin) * self.unit(z)
         height = (z - self.drop) * self._rise - self.depth(x, y) * self._sink
         return column, self.place.feet - self.place.scale * height
 
     def unit(self, z: float) -> float:
-        """Pixels of one body height across the picture at height z."""
+        """Compute the horizontal pixels per body height.
+
+        Args:
+            z: Height above the ground in body heights.
+
+        Returns:
+            Pixels.
+        """
         return self.place.scale * self.place.aspect * (1.0 + self.place.perspective * (z - 0.5))
 
     def depth(self, x: float, y: float) -> float:
-        """How much nearer to the camera than the body's axis, in body heights."""
+        """Compute how much closer to the camera than the body's axis a point is.
+
+        Args:
+            x: Body coordinate.
+            y: Body coordinate.
+
+        Returns:
+            Distance in body heights.
+        """
         return y * self.cos - x * self.sin
 
     def half_width(self, wide: float, deep: float, z: float) -> float:
-        """Pixels from the middle to the outline of an upright ellipse with these half axes."""
+        """Compute the projected half width of a horizontal ellipse.
+
+        Args:
+            wide: Half axis along x in body heights.
+            deep: Half axis along y in body heights.
+            z: Height above the ground in body heights.
+
+        Returns:
+            Pixels from the center to the outline.
+        """
         return math.hypot(wide * self.cos, deep * self.sin) * self.unit(z)
 
 
 def leg_joints(person: Appearance, pose: Pose, side: int) -> Joints:
-    """Hip, knee and ankle of one leg (side -1 or +1); the swinging leg bends its knee."""
+    """Compute the joints of one leg; the knee of the swinging leg is bent.
+
+    Args:
+        person: The appearance.
+        pose: The pose.
+        side: -1 or +1.
+
+    Returns:
+        Hip, knee and ankle.
+    """
     swing = side * pose.stride * math.sin(pose.phase)
     shin = swing - 0.08 - 0.9 * pose.stride * max(0.0, side * math.cos(pose.phase))
     thigh_length, shin_length = 0.235 * person.leg_length, 0.225 * person.leg_length
@@ -84,7 +135,16 @@ def leg_joints(person: Appearance, pose: Pose, side: int) -> Joints:
 
 
 def arm_joints(person: Appearance, pose: Pose, side: int) -> Joints:
-    """Shoulder, elbow and wrist of one arm, which swings against the leg of its side."""
+    """Compute the joints of one arm, which swings opposite to the leg of its side.
+
+    Args:
+        person: The appearance.
+        pose: The pose.
+        side: -1 or +1.
+
+    Returns:
+        Shoulder, elbow and wrist.
+    """
     swing = -0.8 * side * pose.stride * math.sin(pose.phase)
     bend, inward = 0.22 + 0.5 * max(0.0, swing), 0.1
     if pose.raised == side:
@@ -97,7 +157,16 @@ def arm_joints(person: Appearance, pose: Pose, side: int) -> Joints:
     return (x, 0.0, z), elbow, wrist
 
 
-def between(start: Point, end: Point, share: float) -> Point:
-    """The point at a share of the way (beyond `end` above 1)."""
-    x, y, z = (a + share * (b - a) for a, b in zip(start, end, strict=True))
+def interpolate(start: Point, end: Point, fraction: float) -> Point:
+    """Interpolate between two points.
+
+    Args:
+        start: Point at 0.
+        end: Point at 1.
+        fraction: Position; above 1, beyond `end`.
+
+    Returns:
+        The point.
+    """
+    x, y, z = (a + fraction * (b - a) for a, b in zip(start, end, strict=True))
     return x, y, z

@@ -59,7 +59,7 @@ def synthetic_crops(size: tuple[int, int], *, count: int = NUM_SYNTHETIC) -> Ten
         (count, 3, height, width) uint8 RGB.
     """
     renderer = Renderer(0)
-    persons = [picture for picture in plan_images("demo", "market", 0) if picture.kind == "person"]
+    persons = [spec for spec in plan_images("demo", "market", 0) if spec.kind == "person"]
     chosen = [persons[index] for index in np.linspace(0, len(persons) - 1, count).astype(int)]
     return _decode(ImageList([Image.open(io.BytesIO(renderer.jpeg(one))) for one in chosen], size, threads=1))
 

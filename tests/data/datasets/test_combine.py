@@ -81,9 +81,9 @@ def test_the_banner_tells_each_source_also_of_a_share() -> None:
 @pytest.mark.parametrize(
     ("names", "target", "said"),
     [
-        (["a", "b", "a"], "", "a is given twice"),
-        (["market1501", "market1501_500k"], "", "market1501_500k shows the persons of market1501"),
-        (["cuhk03np_labelled"], "cuhk03np_detected", "cuhk03np_detected shows the persons of cuhk03np_labelled"),
+        (["a", "b", "a"], "", "a is listed twice"),
+        (["market1501", "market1501_500k"], "", "market1501_500k contains the persons of market1501"),
+        (["cuhk03np_labelled"], "cuhk03np_detected", "cuhk03np_detected contains the persons of cuhk03np_labelled"),
     ],
 )
 def test_the_same_persons_twice_are_refused_before_reading(names: list[str], target: str, said: str) -> None:
@@ -136,7 +136,7 @@ def test_a_folder_beside_a_dataset_has_a_root_of_its_own(config: Path, make_fold
     pairs = ["DATASETS.NAME", "dukemtmcreid+folder", "DATASETS.FOLDER_ROOT", str(config.parent / "own")]
     split = build.split(load_config(config, [*pairs, "DATASETS.PATTERN", "{identity}/{camera}_*"]))
     assert split.name == "dukemtmcreid+folder:own -> dukemtmcreid" and len(split.train) == 4
-    with pytest.raises(InputError, match=r"DATASETS\.PATTERN '' says nothing"):
+    with pytest.raises(InputError, match=r"DATASETS\.PATTERN '' is empty"):
         build.split(load_config(config, ["DATASETS.ROOT", "/nowhere", *pairs]))
 
 

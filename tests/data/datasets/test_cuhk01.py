@@ -70,8 +70,10 @@ def test_a_name_that_does_not_parse_is_told(tmp_path: Path, name: str) -> None:
 
 
 def test_an_empty_and_a_missing_folder_are_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no CUHK01 here, it is empty; it must hold CUHK01/ or CUHK01\.zip"):
+    with pytest.raises(
+        InputError, match=r"CUHK01 not found; the folder is empty, but must contain CUHK01/ or CUHK01\.zip"
+    ):
         read_loosely(tmp_path)
     campus(tmp_path / "CUHK01", 0)
-    with pytest.raises(InputError, match="campus: holds no image"):
+    with pytest.raises(InputError, match="campus: contains no image"):
         read_loosely(tmp_path)

@@ -29,7 +29,7 @@ def test_the_official_counts_are_checked(tmp_path, make_folder):
 
 
 def test_a_missing_copy_says_that_nothing_fetches_it(tmp_path):
-    with pytest.raises(InputError, match=r"withdrawn by its owners in 2019.*a copy you already hold"):
+    with pytest.raises(InputError, match=r"withdrawn by its owners in 2019.*only an existing copy"):
         read_dukemtmcreid(tmp_path, cache=tmp_path / "cache")
 
 

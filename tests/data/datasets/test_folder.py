@@ -102,13 +102,15 @@ def test_images_that_do_not_fit_are_listed_or_passed_over(tmp_path: Path) -> Non
     with pytest.raises(InputError) as caught:
         read(root)
     message = str(caught.value)
-    assert "5 of 8 images do not fit DATASETS.PATTERN '{identity}/cam{camera}_*': 'line\\nbreak.jpg', x0.jpg" in message
+    assert (
+        "5 of 8 images do not match DATASETS.PATTERN '{identity}/cam{camera}_*': 'line\\nbreak.jpg', x0.jpg" in message
+    )
     assert message.startswith(str(root / "train")) and "DATASETS.STRICT False" in message and "\n" not in message
     assert len(read(root, strict=False).train) == 3
 
 
 def test_a_pattern_that_fits_nothing_is_told_loosely_too(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"3 of 3 images do not fit DATASETS\.PATTERN '{identity}_c{camera}': Bo"):
+    with pytest.raises(InputError, match=r"3 of 3 images do not match DATASETS\.PATTERN '{identity}_c{camera}': Bo"):
         read(touch(tmp_path, PARTS), "{identity}_c{camera}", strict=False)
 
 
@@ -127,25 +129,28 @@ def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
 def test_mistakes_of_the_tree_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such folder of images; .*DATASETS\.FOLDER_ROOT"):
         read(tmp_path / "missing")
-    with pytest.raises(InputError, match="holds no image"):
+    with pytest.raises(InputError, match="contain an image"):
         read(touch(tmp_path / "empty", ["anna/readme.txt"]))
-    with pytest.raises(InputError, match="has train and query, so it must have gallery or bounding_box_test too"):
+    with pytest.raises(
+        InputError, match="contains train and query, so it must contain gallery or bounding_box_test, too"
+    ):
         read(touch(tmp_path / "two", [path for path in PARTS if not path.startswith("gallery")]))
-    with pytest.raises(InputError, match=r"the identity anna is in train and in query; they must be disjoint"):
+    with pytest.raises(InputError, match=r"the identity anna is in both train and query; they must be disjoint"):
         read(touch(tmp_path / "shared", (*PARTS, "query/anna/cam1_9.jpg")))
-    with pytest.raises(InputError, match="nothing is left to find"):
+    with pytest.raises(InputError, match="there is nothing to evaluate"):
         read(touch(tmp_path / "one", [path for path in PARTS if "cam1" in path or path.startswith("train")]))
 
 
 def test_nobody_to_ask_for_is_told(tmp_path: Path) -> None:
     root = touch(tmp_path, ["a/cam1_1.jpg", "a/cam1_2.jpg", "b/cam1_1.jpg"])
     with pytest.raises(
-        InputError, match=r"must have images of two cameras .*here are 2 persons; without \{camera\} in the pattern"
+        InputError,
+        match=r"requires an identity with images from two cameras .*found 2 identities; without \{camera\} in the pattern",
     ):
         read(root)
     assert len(read(root, "{identity}/*").query) == 1
     with pytest.raises(
-        InputError, match="must have two images and another be left for training, and here are 1 persons"
+        InputError, match="an identity with two images and another identity for training; found 1 identities"
     ):
         read(touch(tmp_path / "alone", ["c/1.jpg", "c/2.jpg"]), "{identity}/*")
 

@@ -63,7 +63,7 @@ def test_a_wrong_an_empty_and_a_missing_folder_are_told_apart(tmp_path):
     (tmp_path / "file.txt").write_text("x")
     for name, said in (
         ("empty", "is empty"),
-        ("wrong", "holds holiday"),
+        ("wrong", "contains holiday"),
         ("none", "no such folder"),
         ("file.txt", "neither a folder nor a zip"),
     ):
@@ -77,10 +77,10 @@ def test_a_missing_and_an_empty_part_are_named(tmp_path, make_folder):
     folder = make_folder(tmp_path / OFFICIAL)
     for path in (folder / "query").iterdir():
         path.unlink()
-    with pytest.raises(InputError, match="query: holds no image"):
+    with pytest.raises(InputError, match="query: contains no image"):
         read(tmp_path, tmp_path)
     (folder / "query").rmdir()
-    with pytest.raises(InputError, match="without its folder query"):
+    with pytest.raises(InputError, match="missing folder: query"):
         read(tmp_path, tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_one_camera_alone_leaves_nothing_to_find(tmp_path, make_folder):
             "bounding_box_test": ["0001_c4s1_000301_01.jpg", "-1_c2s1_000301_01.jpg"],
         },
     )
-    with pytest.raises(InputError, match=r"camera 4.*nothing is left to find"):
+    with pytest.raises(InputError, match=r"camera 4.*there is nothing to evaluate"):
         read(tmp_path, tmp_path)
 
 

@@ -67,7 +67,7 @@ def test_the_official_number_is_demanded(
         read(root, cache=root / "cache")
     official = module.read_dataset
     monkeypatch.setattr(module, "read_dataset", lambda *a, **k: official(*a, **{**k, "strict": False}))
-    with pytest.raises(InputError, match=r"images holds 3 distractors, not 500,000; DATASETS.STRICT False"):
+    with pytest.raises(InputError, match=r"images contains 3 distractors, not 500,000; DATASETS.STRICT False"):
         read(root, cache=root / "cache")
     monkeypatch.setattr(module, "IMAGES", 3)
     assert len(read(root, cache=root / "cache").gallery) == 8
@@ -77,7 +77,7 @@ def test_no_distractors_anywhere(root: Path) -> None:
     with pytest.raises(InputError, match=r"no distractors .* nor distractors_500k.zip"):
         read(root, strict=False, cache=root / "cache")
     (root / "images").mkdir()
-    with pytest.raises(InputError, match="holds no image"):
+    with pytest.raises(InputError, match="contains no image"):
         read(root, strict=False, cache=root / "cache")
 
 

@@ -92,17 +92,17 @@ def test_the_official_counts_are_demanded(tmp_path: Path, monkeypatch: pytest.Mo
     ("changes", "said"),
     [
         ({"list_val": None}, r"list_val\.txt: no such list"),
-        ({"list_query": []}, r"list_query\.txt names no image"),
+        ({"list_query": []}, r"list_query\.txt lists no image"),
         (
             {"list_query": [*LISTS["list_query.txt"], "0002/0002_009_03_0303noon_0002_1.jpg 2"]},
-            r"0002_009_03_0303noon_0002_1\.jpg: no such image, but list_query\.txt names it \(1 of 3\)",
+            r"0002_009_03_0303noon_0002_1\.jpg: no such image, but list_query\.txt lists it \(1 of 3 missing\)",
         ),
         ({"list_train": ["0000/person.jpg 0"]}, r"list_train\.txt, line 1: '0000/person\.jpg 0' is not a path and"),
         ({"list_train": ["0000/0000_000_01_0303morning_0015_0.jpg"]}, "line 1: .* is not a path and an identity"),
         ({"list_train": ["0000/0000_000_01_0303morning_0015_0.jpg -1"]}, "line 1: .* is not a path and an identity"),
         ({"list_train": ["0000/0000_000_00_0303morning_0015_0.jpg 0"]}, "line 1: .* is not a path and an identity"),
         ({"list_train": ["../0000_000_01_0303morning_0015_0.jpg 0"]}, "line 1: .* is not below train/"),
-        ({"list_val": LISTS["list_train.txt"]}, r"list_train\.txt and list_val\.txt names an image twice"),
+        ({"list_val": LISTS["list_train.txt"]}, r"list_train\.txt and list_val\.txt lists an image twice"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path: Path, changes: dict[str, list[str] | None], said: str) -> None:
@@ -114,15 +114,15 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, changes: dict[str, list[s
 
 def test_lists_without_images_and_an_archive_are_told(tmp_path: Path) -> None:
     (tmp_path / "MSMT17_V1.tar.gz").touch()
-    with pytest.raises(InputError, match=r"it holds MSMT17_V1\.tar\.gz.*MSMT17_V1/.*unpacked by hand"):
+    with pytest.raises(InputError, match=r"contains MSMT17_V1\.tar\.gz.*MSMT17_V1/.*extract its archive yourself"):
         read_loosely(tmp_path)
     write(tmp_path / "MSMT17_V1", ("train", "tests"))
-    with pytest.raises(InputError, match="without its images, neither train/ and test/ nor mask_train_v2/"):
+    with pytest.raises(InputError, match="are missing; found neither train/ and test/ nor mask_train_v2/"):
         read_loosely(tmp_path)
 
 
 def test_a_list_that_is_no_text_is_told(tmp_path: Path) -> None:
     folder = write(tmp_path / "MSMT17_V1")
     (folder / "list_gallery.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"list_gallery\.txt: not a text file"):
+    with pytest.raises(InputError, match=r"list_gallery\.txt: not a UTF-8 text file"):
         read_loosely(folder)

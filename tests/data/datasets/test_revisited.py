@@ -155,18 +155,18 @@ def test_the_reader_itself_cannot_be_changed_by_a_pickle(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c.pop("qimlist"), "holds no qimlist, but imlist, gnd"),
-        (lambda c: c.update(gnd={}), "gnd as a list"),
+        (lambda c: c.pop("qimlist"), "qimlist missing; the keys are imlist, gnd"),
+        (lambda c: c.update(gnd={}), "a dict whose gnd is a list"),
         (lambda c: c["gnd"].pop(), r"1 entries in gnd for 2 names"),
-        (lambda c: c.update(imlist=[1, 2]), "imlist of .*: a list of names"),
-        (lambda c: c["gnd"][1].pop("hard"), r"gnd\[1\] \(hertford_000015\): holds no hard"),
-        (lambda c: c["gnd"][0].update(bbx=[1, 2]), "bbx holds 2 numbers, not 4"),
-        (lambda c: c["gnd"][0].update(easy=[7]), "easy must hold indices from 0 to 6"),
-        (lambda c: c["gnd"][0].update(easy=[-1]), "easy must hold indices from 0 to 6"),
-        (lambda c: c["gnd"][0].update(easy=[0.5]), "easy must hold indices"),
-        (lambda c: c["gnd"][0].update(easy=["0"]), "easy: a list of numbers is wanted, this holds str 0"),
-        (lambda c: c["gnd"][0].update(hard=[0]), "an image is in hard that is there, or in another list, already"),
-        (lambda c: c["gnd"][0].update(hard=[3, 3]), "already"),
+        (lambda c: c.update(imlist=[1, 2]), "imlist of .*: must be a list of names"),
+        (lambda c: c["gnd"][1].pop("hard"), r"gnd\[1\] \(hertford_000015\): hard missing"),
+        (lambda c: c["gnd"][0].update(bbx=[1, 2]), "bbx contains 2 numbers, not 4"),
+        (lambda c: c["gnd"][0].update(easy=[7]), "easy must contain indices from 0 to 6"),
+        (lambda c: c["gnd"][0].update(easy=[-1]), "easy must contain indices from 0 to 6"),
+        (lambda c: c["gnd"][0].update(easy=[0.5]), "easy must contain indices"),
+        (lambda c: c["gnd"][0].update(easy=["0"]), "easy: must be a list of numbers, but contains str 0"),
+        (lambda c: c["gnd"][0].update(hard=[0]), "an image is in hard twice or also in another list"),
+        (lambda c: c["gnd"][0].update(hard=[3, 3]), "in hard twice"),
     ],
 )
 def test_content_of_another_shape(tmp_path: Path, change: Any, words: str) -> None:
@@ -190,5 +190,5 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         with pytest.raises(InputError):
             read_revisited(tmp_path / "gnd.pkl")
     (tmp_path / "gnd.json").write_text('{"imlist": [')
-    with pytest.raises(InputError, match="no readable JSON"):
+    with pytest.raises(InputError, match="invalid JSON"):
         read_revisited(tmp_path / "gnd.json")

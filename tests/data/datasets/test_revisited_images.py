@@ -1,4 +1,4 @@
-"""Landmarks that the project random_numbers, read back in the published layout; what is said where something is missing."""
+"""Generated landmarks are read back in the published layout; missing parts are reported."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from reid.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return generate_landmarks(tmp_path_factory.mktemp("drawn") / "set", size="tiny", progress=False)
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generate_landmarks(tmp_path_factory.mktemp("generated") / "set", size="tiny", progress=False)
 
 
 @pytest.fixture
-def copied(drawn: Path, tmp_path: Path) -> Path:
-    shutil.copytree(drawn, tmp_path / "copy")
+def copied(generated: Path, tmp_path: Path) -> Path:
+    shutil.copytree(generated, tmp_path / "copy")
     return tmp_path / "copy"
 
 
-def test_what_is_drawn_has_the_published_structure(drawn: Path) -> None:
-    content = pickle.loads((drawn / "landmarks" / "gnd_landmarks.pkl").read_bytes())
+def test_what_is_drawn_has_the_published_structure(generated: Path) -> None:
+    content = pickle.loads((generated / "landmarks" / "gnd_landmarks.pkl").read_bytes())
     assert set(content) == {"imlist", "qimlist", "gnd"}
     names = [*content["imlist"], *content["qimlist"]]
     assert len(set(names)) == len(names) == 78
-    assert {path.stem for path in (drawn / "landmarks" / "jpg").iterdir()} == set(names)
+    assert {path.stem for path in (generated / "landmarks" / "jpg").iterdir()} == set(names)
     for truth in content["gnd"]:
         assert set(truth) == {"bbx", "easy", "hard", "junk"} and len(truth["bbx"]) == 4
         assert all(isinstance(truth[kind], np.ndarray) for kind in ("easy", "hard", "junk"))
-    sizes = {Image.open(path).size for path in (drawn / "landmarks" / "jpg").iterdir()}
+    sizes = {Image.open(path).size for path in (generated / "landmarks" / "jpg").iterdir()}
     assert len(sizes) > 1
 
 
-def test_it_is_read_as_it_was_drawn(drawn: Path) -> None:
-    data = read_revisited_images(drawn, "landmarks")
+def test_it_is_read_as_it_was_drawn(generated: Path) -> None:
+    data = read_revisited_images(generated, "landmarks")
     size = SIZES["tiny"]
     assert len(data.query) == size.landmarks and len(data.gallery) == size.gallery
     listed: list[int] = []
@@ -50,33 +50,33 @@ def test_it_is_read_as_it_was_drawn(drawn: Path) -> None:
         listed += [*easy, *hard, *junk]
     assert len(set(listed)) == len(listed) == size.gallery - size.distractors
     for image, name in zip(data.query, data.truth.queries, strict=True):
-        assert Path(image.path) == drawn / "landmarks" / "jpg" / f"{name}.jpg"
+        assert Path(image.path) == generated / "landmarks" / "jpg" / f"{name}.jpg"
         assert image.box is not None
         left, top, right, bottom = image.box
         width, height = Image.open(image.path).size
         assert 0 <= left < right <= width and 0 <= top < bottom <= height
         assert (right - left) * (bottom - top) > 0.1 * width * height
     assert all(image.box is None for image in data.gallery)
-    inside = read_revisited_images(drawn / "landmarks", "landmarks")
+    inside = read_revisited_images(generated / "landmarks", "landmarks")
     assert (inside.query, inside.gallery) == (data.query, data.gallery)
 
 
-def test_the_same_seed_draws_the_same(drawn: Path, tmp_path: Path) -> None:
+def test_the_same_seed_draws_the_same(generated: Path, tmp_path: Path) -> None:
     again = generate_landmarks(tmp_path / "again", size="tiny", progress=False)
     other = generate_landmarks(tmp_path / "other", size="tiny", seed=1, progress=False)
-    files = sorted(path.name for path in (drawn / "landmarks" / "jpg").iterdir())
+    files = sorted(path.name for path in (generated / "landmarks" / "jpg").iterdir())
     assert all(
-        (again / "landmarks" / "jpg" / name).read_bytes() == (drawn / "landmarks" / "jpg" / name).read_bytes()
+        (again / "landmarks" / "jpg" / name).read_bytes() == (generated / "landmarks" / "jpg" / name).read_bytes()
         for name in files
     )
-    truth = (drawn / "landmarks" / "gnd_landmarks.pkl").read_bytes()
+    truth = (generated / "landmarks" / "gnd_landmarks.pkl").read_bytes()
     assert (again / "landmarks" / "gnd_landmarks.pkl").read_bytes() == truth
     assert (other / "landmarks" / "gnd_landmarks.pkl").read_bytes() != truth
     assert generate_landmarks(again, size="tiny", progress=False) == again
     with pytest.raises(InputError, match="seed 0 instead of 1"):
         generate_landmarks(again, size="tiny", seed=1, progress=False)
     (again / "landmarks" / "jpg" / files[0]).unlink()
-    with pytest.raises(InputError, match="jpg holds 77 images instead of 78"):
+    with pytest.raises(InputError, match="jpg contains 77 images instead of 78"):
         generate_landmarks(again, size="tiny", progress=False)
     with pytest.raises(InputError, match="unknown size of the landmarks 'market'"):
         generate_landmarks(tmp_path / "m", size="market", progress=False)
@@ -108,14 +108,14 @@ def test_a_name_cannot_leave_the_folder(copied: Path) -> None:
 
 
 def test_folders_that_are_none(copied: Path) -> None:
-    with pytest.raises(InputError, match=r"no such folder; it must hold roxford5k/gnd_roxford5k\.pkl"):
+    with pytest.raises(InputError, match=r"no such folder; it must contain roxford5k/gnd_roxford5k\.pkl"):
         read_revisited_images(copied / "nowhere", "roxford5k")
     with pytest.raises(InputError, match=r"unknown dataset in .* 'landmark'; did you mean landmarks"):
         read_revisited_images(copied, "landmark")
     (copied / "landmarks" / "gnd_landmarks.pkl").rename(copied / "kept.pkl")
-    with pytest.raises(InputError, match=r"holds no gnd_landmarks\.pkl"):
+    with pytest.raises(InputError, match=r"gnd_landmarks\.pkl is missing"):
         read_revisited_images(copied, "landmarks")
-    with pytest.raises(InputError, match="holds no folder rparis6k"):
+    with pytest.raises(InputError, match="no folder rparis6k"):
         read_revisited_images(copied, "rparis6k")
     (copied / "kept.pkl").rename(copied / "landmarks" / "gnd_landmarks.pkl")
     shutil.rmtree(copied / "landmarks" / "jpg")

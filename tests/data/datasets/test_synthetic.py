@@ -1,4 +1,4 @@
-"""Drawn once, read with the real readers, drawn anew when the drawing has changed."""
+"""The synthetic dataset is generated once, read with the real readers, and generated again for another version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("layout", "cameras"), [("market", 4), ("duke", 8)])
-def test_both_layouts_are_drawn_once_and_read_whole(cache, layout, cameras):
+def test_both_layouts_are_generated_once_and_read(cache, layout, cameras):
     options = {"cache": cache, "size": "tiny", "layout": layout, "seed": 3}
     split = DATASETS["synthetic"](Path("ignored"), **options)
     assert split.name == f"synthetic-{layout}-tiny-seed3"
@@ -38,25 +38,27 @@ def test_a_lost_image_is_noticed(cache):
 
 
 @pytest.mark.parametrize("damage", ["older", "missing"])
-def test_an_older_or_unfinished_drawing_is_replaced(cache, monkeypatch, damage):
+def test_an_older_or_unfinished_dataset_is_replaced(cache, monkeypatch, damage):
     options = {"cache": cache, "size": "tiny", "layout": "duke", "seed": 3}
     read_synthetic(Path("ignored"), **options)
-    note = cache / "synthetic-duke-tiny-seed3" / "synthetic.json"
-    kept = note.read_text(encoding="utf-8")
-    drawn = []
-    monkeypatch.setattr("reid.data.datasets.synthetic.generate_dataset", lambda folder, **given: drawn.append(folder))
+    metadata = cache / "synthetic-duke-tiny-seed3" / "synthetic.json"
+    kept = metadata.read_text(encoding="utf-8")
+    generated = []
+    monkeypatch.setattr(
+        "reid.data.datasets.synthetic.generate_dataset", lambda folder, **given: generated.append(folder)
+    )
     if damage == "older":
-        note.write_text(json.dumps({**json.loads(kept), "generator": "an older one"}), encoding="utf-8")
+        metadata.write_text(json.dumps({**json.loads(kept), "generator": "an older one"}), encoding="utf-8")
     else:
-        note.unlink()
-    with pytest.raises(InputError):  # the drawing is a stand-in here, so nothing is found afterwards
+        metadata.unlink()
+    with pytest.raises(InputError):  # the generator is replaced by a stub, so nothing is found afterwards
         read_synthetic(Path("ignored"), **options)
-    assert drawn == [note.parent] and not note.parent.exists()
+    assert generated == [metadata.parent] and not metadata.parent.exists()
     monkeypatch.undo()
     assert len(read_synthetic(Path("ignored"), **options).train) == 64
 
 
-def test_an_unknown_layout_and_size_are_told(tmp_path):
+def test_an_unknown_layout_and_size_are_reported(tmp_path):
     with pytest.raises(InputError, match=r"unknown layout 'cuhk'.*market, duke"):
         read_synthetic(Path("ignored"), cache=tmp_path, size="tiny", layout="cuhk")
     with pytest.raises(InputError, match="huge"):
