@@ -1,4 +1,4 @@
-"""Pages opened in a real Chromium, the system's own. Without it, or without playwright, these tests are skipped."""
+"""Fixtures that open pages in the Chromium of the system. Without it or playwright, these tests are skipped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HEIGHT = 800
 
-# The lowest contrast of any text in sight with what lies behind it, by WCAG 2.1, and the text it was found at.
+# The lowest contrast of any visible text with its background, by WCAG 2.1, and that text.
 CONTRAST = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const known = new Map();
@@ -55,7 +55,7 @@ CONTRAST = """() => {
   return worst;
 }"""
 
-# What reaches past the right edge of the page; what scrolls within its own frame may.
+# Elements that extend beyond the right edge of the page and are not in a scrolling region.
 OVERFLOWING = """() => {
   const width = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth <= width) return [];
@@ -73,29 +73,29 @@ OVERFLOWING = """() => {
 
 @dataclass
 class Visit:
-    """A page that stands open. page: playwright's, for clicks and questions."""
+    """An open page."""
 
     page: Page
     address: str
-    complaints: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def check(self) -> None:
-        """Fail on an error in the console or in a script, and on a request for anything but the page itself."""
-        told = "; ".join(self.complaints)
-        self.complaints.clear()
-        assert not told, told
+        """Fail on errors in the console or in scripts, and on requests other than for the page itself."""
+        errors = "; ".join(self.errors)
+        self.errors.clear()
+        assert not errors, errors
 
     def overflowing(self) -> list[str]:
-        """What makes the page scroll sideways; empty when nothing does."""
+        """Descriptions of the elements that make the page scroll sideways."""
         return self.page.evaluate(OVERFLOWING)
 
     def contrast(self) -> tuple[float, str]:
-        """The lowest contrast (1 to 21) of a text in sight with its background, and that text."""
+        """The lowest contrast (1 to 21) of a visible text with its background, and that text."""
         worst = self.page.evaluate(CONTRAST)
         return worst["ratio"], worst["text"]
 
     def shown(self, selector: str) -> list[dict[str, float]]:
-        """The boxes (x, y, width, height in pixels of the page) of the elements in sight that match."""
+        """The boxes (x, y, width, height in pixels of the page) of the visible elements that match."""
         boxes = [element.bounding_box() for element in self.page.query_selector_all(selector) if element.is_visible()]
         return [box for box in boxes if box]
 
@@ -108,7 +108,7 @@ class Visit:
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
     def colors(self, path: Path, selector: str | None = None) -> int:
-        """How many distinct colors a quarter of the pixels of a screenshot hold; a blank page holds one."""
+        """The number of distinct colors in a quarter of the pixels of a screenshot; 1 for a blank page."""
         pixels = self.screenshot(path, selector)[::2, ::2].astype(np.int32)
         return len(np.unique(pixels @ np.array([1 << 16, 1 << 8, 1])))
 
@@ -131,10 +131,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[OpenPage]:
-    """`open_page(path, width=1280, dark=False, media="screen") -> Visit`: a file in a window of that width in pixels.
+    """`open_page(path, width=1280, dark=False, media="screen") -> Visit`: opens a file in a window, width in pixels.
 
-    Also a page at an address, `http://...`, which may ask its own server for more. A complaint fails the test at once
-    where it comes with the loading, else at its end.
+    Also a page at an address, `http://...`, which may send requests to its own server. Errors during loading fail the
+    test at once, later ones at its end.
     """
     visits: list[Visit] = []
 
@@ -145,8 +145,8 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
         )
         visit = Visit(page, path.resolve().as_uri() if isinstance(path, Path) else path)
         visits.append(visit)
-        page.on("console", lambda told: told.type == "error" and visit.complaints.append(f"console: {told.text}"))
-        page.on("pageerror", lambda error: visit.complaints.append(f"script: {error}"))
+        page.on("console", lambda message: message.type == "error" and visit.errors.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: visit.errors.append(f"script: {error}"))
         page.on("request", lambda request: _note(visit, request.url))
         page.emulate_media(media=media, color_scheme=scheme)
         page.goto(visit.address)
@@ -163,4 +163,4 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
 def _note(visit: Visit, url: str) -> None:
     own = visit.address.startswith("http") and url.startswith((visit.address, f"blob:{visit.address}"))
     if url.partition("#")[0] != visit.address and not url.startswith("data:") and not own:
-        visit.complaints.append(f"request: {url[:200]}")
+        visit.errors.append(f"request: {url[:200]}")

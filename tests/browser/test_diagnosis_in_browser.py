@@ -1,4 +1,4 @@
-"""The page of a diagnosis in a real browser: offline, readable at two widths and in the dark, with rows that sort."""
+"""The page of a diagnosis in a browser: offline, readable at two widths and in dark mode, with sortable rows."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def page(tmp_path: Path) -> Path:
         "d.broken_layer_with_a_name_longer_than_any_column_is_wide.weight": torch.full((3, 4), torch.nan),
     }
     layers = find_layers(tensors)
-    told = {"weights": "<b>a</b>.pth", "tensors": 4, "config": "SEED: 0", "provenance": provenance()}
-    told |= {"survey": survey(layers), "layers": [diagnose(layer) for layer in layers[:3]]}
-    told["layers"][1]["identities"] = similar_identities(tensors["b.fc.weight"], None)
-    return write_diagnosis(tmp_path, told)
+    content = {"weights": "<b>a</b>.pth", "tensors": 4, "config": "SEED: 0", "provenance": provenance()}
+    content |= {"survey": survey(layers), "layers": [diagnose(layer) for layer in layers[:3]]}
+    content["layers"][1]["identities"] = similar_identities(tensors["b.fc.weight"], None)
+    return write_diagnosis(tmp_path, content)
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_reads_at_two_widths(open_page: OpenPage, page: Path, tmp_path: Path, width: int, dark: bool) -> None:
+def test_readable_at_two_widths(open_page: OpenPage, page: Path, tmp_path: Path, width: int, dark: bool) -> None:
     visit = open_page(page, width, dark=dark)
     assert visit.overflowing() == []
     ratio, text = visit.contrast()
@@ -61,7 +61,7 @@ def test_rows_sort_by_any_column(open_page: OpenPage, page: Path) -> None:
     assert names() == ["d", "c", "b", "a"]
     head.nth(3).click()  # parameters: 12, 54, 216, 1200
     assert names() == ["d", "c", "a", "b"]
-    # What has no number stays last both ways.
+    # Rows without a number stay last in both directions.
     head.nth(4).click()
     assert names()[:2] == ["b", "a"]
     head.nth(4).click()

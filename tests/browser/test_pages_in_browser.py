@@ -1,4 +1,4 @@
-"""The training report and the comparison of runs in a real browser: wide, narrow, dark, and in print."""
+"""The training report, the comparison of runs and the page of a sweep in a browser: wide, narrow, dark, printed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sweep_line(name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The pages of drawn runs; the comparison has names as long and as odd as folders have, and two datasets."""
+    """Pages of synthetic runs. The comparison has long and unusual folder names, and two datasets."""
     folder = tmp_path_factory.mktemp("pages")
     names = ("plain", "a_name_much_longer_than_a_narrow_screen_is_wide_" * 2, "<b>&amp;'\"")
     runs = [
@@ -50,13 +50,13 @@ def test_page_fits_the_screen(
     visit = open_page(pages[name], width)
     assert visit.overflowing() == []
     charts = visit.shown("figure [role=img] svg")
-    assert len(charts) == FIGURES[name], "each chart is in sight in one of its sizes"
+    assert len(charts) == FIGURES[name], "each chart is visible in one of its sizes"
     for box in charts:
         assert box["x"] >= 0 and box["x"] + box["width"] <= width
         assert box["width"] >= 280 and box["height"] >= 150
     assert visit.colors(tmp_path / f"{width}.png") > 100
     assert visit.colors(tmp_path / "chart.png", "figure") > 20
-    # A chart is drawn for the width it has: its small print stays readable.
+    # Small labels are readable, since a chart is drawn for its width.
     sizes = visit.page.eval_on_selector_all(
         "figure [role=img] svg text",
         "texts => texts.filter(t => t.checkVisibility()).map(t => t.getBoundingClientRect().height)",
@@ -66,20 +66,20 @@ def test_page_fits_the_screen(
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
-def test_text_stands_out(open_page: OpenPage, pages: dict[str, Path], name: str, dark: bool) -> None:
-    """At least 4.5:1, what WCAG 2.1 asks of text."""
+def test_contrast_of_text(open_page: OpenPage, pages: dict[str, Path], name: str, dark: bool) -> None:
+    """At least 4.5:1, as WCAG 2.1 requires of text."""
     visit = open_page(pages[name], dark=dark)
     for summary in visit.page.query_selector_all("summary"):
         summary.click()
     ratio, text = visit.contrast()
     assert ratio >= 4.5, text
-    paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert paper == ("rgb(15, 19, 24)" if dark else "rgb(255, 255, 255)")
+    background = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == ("rgb(15, 19, 24)" if dark else "rgb(255, 255, 255)")
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_print_is_light_and_whole(open_page: OpenPage, pages: dict[str, Path], name: str) -> None:
-    """A4 without its margins is about 680 pixels wide; what is folded on the screen is open on paper."""
+def test_print_is_light_and_complete(open_page: OpenPage, pages: dict[str, Path], name: str) -> None:
+    """A4 without margins is about 680 pixels wide. Details that are closed on the screen are open in print."""
     visit = open_page(pages[name], 680, dark=True, media="print")
     assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert visit.contrast()[0] >= 4.5
@@ -102,7 +102,7 @@ def test_a_wide_table_scrolls_by_keyboard(open_page: OpenPage, pages: dict[str, 
     region = page.get_by_role("region", name="Table of stages")
     region.focus()
     page.keyboard.press("ArrowRight")
-    for _ in range(100):  # scrolling is drawn out over some frames
+    for _ in range(100):  # Scrolling is animated.
         if page.evaluate("document.activeElement.scrollLeft") > 0:
             return
         page.wait_for_timeout(50)
@@ -110,7 +110,7 @@ def test_a_wide_table_scrolls_by_keyboard(open_page: OpenPage, pages: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "error"),
     [
         ("<script>missing()</script>", "missing is not defined"),
         ("<img src='http://example.com/picture.png' alt=''>", "request: http://example.com/picture.png"),
@@ -122,14 +122,14 @@ def test_a_wide_table_scrolls_by_keyboard(open_page: OpenPage, pages: dict[str, 
     ],
     ids=["script", "request", "policy"],
 )
-def test_a_bad_page_is_found_out(open_page: OpenPage, tmp_path: Path, content: str, complaint: str) -> None:
+def test_errors_of_a_page_are_found(open_page: OpenPage, tmp_path: Path, content: str, error: str) -> None:
     path = tmp_path / "bad.html"
     path.write_text(f"<!DOCTYPE html><title>bad</title>{content}")
-    with pytest.raises(AssertionError, match=complaint):
+    with pytest.raises(AssertionError, match=error):
         open_page(path)
 
 
-def test_an_unreadable_page_is_found_out(open_page: OpenPage, tmp_path: Path) -> None:
+def test_an_unreadable_page_is_found(open_page: OpenPage, tmp_path: Path) -> None:
     path = tmp_path / "bad.html"
     path.write_text(
         "<!DOCTYPE html><title>bad</title><p>fine<p style='color: #aaa'>pale<div style='width: 2000px'>.</div>"
@@ -137,6 +137,6 @@ def test_an_unreadable_page_is_found_out(open_page: OpenPage, tmp_path: Path) ->
     visit = open_page(path, 390)
     assert len(visit.overflowing()) == 1
     ratio, text = visit.contrast()
-    assert text == "pale" and 2.2 < ratio < 2.4  # #aaa on white: 2.32
+    assert text == "pale" and 2.2 < ratio < 2.4  # The contrast of #aaa on white is 2.32.
     path.write_text("<!DOCTYPE html><title>blank</title>")
     assert open_page(path).colors(tmp_path / "blank.png") == 1

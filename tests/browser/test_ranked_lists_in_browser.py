@@ -1,4 +1,4 @@
-"""The page of ranked lists in a real browser: filters, sorting, keyboard, print, both widths and both schemes."""
+"""The page of ranked lists in a browser: filters, sorting, keyboard, print, two widths and both color schemes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SHOWN = "[...document.querySelectorAll('.query')].filter(e => e.checkVisibility(
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The page of two checkpoints on drawn images, one of them missing, and its content."""
+def page_and_content(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The page of two checkpoints on random images, one of which is missing, and its content."""
     folder, random = tmp_path_factory.mktemp("ranks"), np.random.default_rng(0)
 
     def part(name: str, count: int, lowest: int) -> Features:
@@ -42,11 +42,11 @@ def ordered(content: dict[str, Any], key: Callable[[dict[str, Any]], float]) -> 
     return [entry["query"] for entry in sorted(content["lists"], key=key)]
 
 
-def test_filters_and_their_count(open_page: OpenPage, drawn: tuple[Path, dict[str, Any]]) -> None:
-    path, content = drawn
+def test_filters_and_their_count(open_page: OpenPage, page_and_content: tuple[Path, dict[str, Any]]) -> None:
+    path, content = page_and_content
     page = open_page(path).page
-    everything = [entry["query"] for entry in content["lists"]]
-    assert page.evaluate(SHOWN) == everything
+    every_query = [entry["query"] for entry in content["lists"]]
+    assert page.evaluate(SHOWN) == every_query
     assert page.locator("#count").text_content() == "all 20 listed queries"
     assert page.locator("#count").get_attribute("aria-live") == "polite"
 
@@ -66,14 +66,14 @@ def test_filters_and_their_count(open_page: OpenPage, drawn: tuple[Path, dict[st
 
     page.get_by_role("button", name="reset").click()
     page.wait_for_function("document.getElementById('count').textContent.startsWith('all')")
-    assert page.evaluate(SHOWN) == everything
-    for word in ("repaired", "broken", "kept"):
-        page.get_by_label("first answer").select_option(word)
-        assert page.evaluate(SHOWN) == [entry["query"] for entry in content["lists"] if entry["change"] == word]
+    assert page.evaluate(SHOWN) == every_query
+    for change in ("repaired", "broken", "kept"):
+        page.get_by_label("first answer").select_option(change)
+        assert page.evaluate(SHOWN) == [entry["query"] for entry in content["lists"] if entry["change"] == change]
 
 
-def test_sorting(open_page: OpenPage, drawn: tuple[Path, dict[str, Any]]) -> None:
-    path, content = drawn
+def test_sorting(open_page: OpenPage, page_and_content: tuple[Path, dict[str, Any]]) -> None:
+    path, content = page_and_content
     page = open_page(path).page
     keys: dict[str, Callable[[dict[str, Any]], float]] = {
         "ap": lambda entry: entry["sides"][0]["average_precision"],
@@ -83,15 +83,15 @@ def test_sorting(open_page: OpenPage, drawn: tuple[Path, dict[str, Any]]) -> Non
         "identity": lambda entry: entry["identity"],
         "change": lambda entry: -abs(entry["difference"]),
     }
-    offered = page.locator("#sort option").evaluate_all("options => options.map(option => option.value)")
-    assert set(offered) == set(keys) and offered[0] == "change"
+    options = page.locator("#sort option").evaluate_all("options => options.map(option => option.value)")
+    assert set(options) == set(keys) and options[0] == "change"
     for name, key in keys.items():
         page.get_by_label("sort by").select_option(name)
         assert page.evaluate(SHOWN) == ordered(content, key), name
 
 
-def test_the_keyboard_is_enough(open_page: OpenPage, drawn: tuple[Path, dict[str, Any]]) -> None:
-    path, content = drawn
+def test_the_keyboard_is_enough(open_page: OpenPage, page_and_content: tuple[Path, dict[str, Any]]) -> None:
+    path, content = page_and_content
     page = open_page(path).page
     page.locator("#camera").focus()
     page.keyboard.press("Tab")
@@ -110,37 +110,39 @@ def test_the_keyboard_is_enough(open_page: OpenPage, drawn: tuple[Path, dict[str
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("dark", [False, True])
-def test_it_reads_well(
-    open_page: OpenPage, drawn: tuple[Path, dict[str, Any]], tmp_path: Path, width: int, dark: bool
+def test_readable(
+    open_page: OpenPage, page_and_content: tuple[Path, dict[str, Any]], tmp_path: Path, width: int, dark: bool
 ) -> None:
-    visit = open_page(drawn[0], width, dark=dark)
+    visit = open_page(page_and_content[0], width, dark=dark)
     assert visit.overflowing() == []
     visit.page.locator("summary").click()
     ratio, text = visit.contrast()
     assert ratio >= 4.5, f"{ratio:.2f}: {text}"
     assert visit.colors(tmp_path / "shot.png", ".query .answers li:nth-child(2) .shot") > 50, "no picture in the frame"
-    boxes = visit.shown(".query:first-child .answered > :first-child .shot")
+    boxes = visit.shown(".query:first-child .results > :first-child .shot")
     assert len(boxes) == 10 and all(box["width"] >= 50 and box["x"] + box["width"] <= width for box in boxes)
 
 
-def test_right_and_wrong_differ_in_more_than_color(open_page: OpenPage, drawn: tuple[Path, dict[str, Any]]) -> None:
-    page = open_page(drawn[0]).page
+def test_right_and_wrong_differ_in_more_than_color(
+    open_page: OpenPage, page_and_content: tuple[Path, dict[str, Any]]
+) -> None:
+    page = open_page(page_and_content[0]).page
     style = "e => getComputedStyle(e).borderTopStyle + ' ' + getComputedStyle(e).borderTopColor"
     right, wrong = (page.locator(f".{verdict} .shot").first.evaluate(style) for verdict in ("right", "wrong"))
     assert right.split(" ", 1)[0] == "solid" and wrong.split(" ", 1)[0] == "dashed"
     assert right.split(" ", 1)[1] != wrong.split(" ", 1)[1]
 
 
-def test_without_javascript_and_in_print_all_lists_stand(
-    browser: Any, open_page: OpenPage, drawn: tuple[Path, dict[str, Any]]
+def test_without_javascript_and_in_print(
+    browser: Any, open_page: OpenPage, page_and_content: tuple[Path, dict[str, Any]]
 ) -> None:
-    path, content = drawn
-    quiet = browser.new_context(java_script_enabled=False, offline=True)
-    page = quiet.new_page()
+    path, content = page_and_content
+    context = browser.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
     page.goto(path.resolve().as_uri())
     assert page.locator(".query").count() == len(content["lists"])
     assert page.locator(".query").last.is_visible() and not page.locator("#filters").is_visible()
-    quiet.close()
+    context.close()
     printed = open_page(path, media="print")
     assert not printed.page.locator("#filters").is_visible()
     assert len(printed.shown(".query")) == len(content["lists"])

@@ -1,4 +1,4 @@
-"""The page of tools/serve.py in a real browser: every way to ask, the filters, the keyboard, and what goes wrong."""
+"""The page of tools/serve.py in a browser: all kinds of queries, the filters, the keyboard, and errors."""
 
 from __future__ import annotations
 
@@ -25,62 +25,62 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> served.SampleIndex:
 
 @pytest.fixture(scope="module")
 def address(sample: served.SampleIndex) -> Iterator[str]:
-    """Of a calibrated model's page."""
+    """The address of the page of a calibrated model."""
     from reid.search.serve.app import make_app
     from reid.search.serve.limits import Limits
 
     app = make_app(served.calibrated(sample.embedder), sample.index, limits=Limits(upload_bytes=200_000))
-    with served.serving(app) as found:
-        yield found
+    with served.serving(app) as url:
+        yield url
 
 
 @pytest.fixture
 def query(tmp_path: Path) -> Path:
-    """An image of the third person."""
-    path = tmp_path / "somebody.png"
+    """An image of the third identity."""
+    path = tmp_path / "query.png"
     served.person(2, 60).save(path)
     return path
 
 
-def until(page: Any, expression: str, wanted: Any = True) -> Any:
-    """Wait for what an expression gives in the page; a predicate, or a value it is to be equal to."""
-    end, found = time.monotonic() + 15, None
+def until(page: Any, expression: str, expected: Any = True) -> Any:
+    """Wait until the value of an expression in the page equals `expected`, or satisfies it if it is a predicate."""
+    end, value = time.monotonic() + 15, None
     while time.monotonic() < end:
-        found = page.evaluate(expression)
-        if wanted(found) if callable(wanted) else found == wanted:
-            return found
+        value = page.evaluate(expression)
+        if expected(value) if callable(expected) else value == expected:
+            return value
         page.wait_for_timeout(30)
-    raise AssertionError(f"{expression}: {found!r}")
+    raise AssertionError(f"{expression}: {value!r}")
 
 
-def answered(page: Any, told: str) -> list[str]:
-    """The paths of the answers, once the status says so."""
-    until(page, "document.getElementById('status').textContent", told)
+def answered(page: Any, status: str) -> list[str]:
+    """Wait for a status, and return the paths of the answers."""
+    until(page, "document.getElementById('status').textContent", status)
     return page.evaluate(PATHS)
 
 
 def failed(visit: Any, status: int | None = None) -> str:
-    """The line of the error, which the console may have told too."""
+    """Wait for an error, and return its message. With an HTTP status, the console must have logged it too."""
     line = until(visit.page, "document.getElementById('error').textContent", bool)
     assert visit.page.locator("#error").is_visible() and visit.page.locator("#error").get_attribute("role") == "alert"
     if status:
-        assert all(f"status of {status}" in told for told in visit.complaints) and visit.complaints
-        visit.complaints.clear()
+        assert all(f"status of {status}" in error for error in visit.errors) and visit.errors
+        visit.errors.clear()
     return line
 
 
 def drop(page: Any, name: str, kind: str, data: bytes, *, paste: bool = False) -> None:
-    """Drop a file onto the page, or paste it, as a browser tells a page of either."""
+    """Drop a file onto the page, or paste it."""
     page.evaluate(
         """([name, kind, data, paste]) => {
-          const bytes = Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
-          const moved = new DataTransfer();
-          moved.items.add(new File([bytes], name, { type: kind }));
+          const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([bytes], name, { type: kind }));
           const send = (type, event) => document.getElementById("drop").dispatchEvent(event(type));
           const options = { bubbles: true, cancelable: true };
-          if (paste) return send("paste", type => new ClipboardEvent(type, { ...options, clipboardData: moved }));
+          if (paste) return send("paste", type => new ClipboardEvent(type, { ...options, clipboardData: transfer }));
           for (const type of ["dragenter", "dragover", "drop"])
-            send(type, type => new DragEvent(type, { ...options, dataTransfer: moved }));
+            send(type, type => new DragEvent(type, { ...options, dataTransfer: transfer }));
         }""",
         [name, kind, base64.b64encode(data).decode(), paste],
     )
@@ -104,7 +104,7 @@ def test_choose_filter_and_search_on(open_page: OpenPage, address: str, query: P
         "[...document.querySelectorAll('#query-panel img, #answers img')].slice(0, 5).every(i => i.naturalWidth > 0)",
     )
 
-    # Filters apply at once, and to what was uploaded.
+    # Filters apply immediately, also to an uploaded image.
     page.get_by_label("camera 2").check()
     paths = answered(page, "4 answers out of 4 images.")
     assert all("_c2s1_" in path for path in paths)
@@ -124,16 +124,16 @@ def test_choose_filter_and_search_on(open_page: OpenPage, address: str, query: P
     page.get_by_label("camera 3").uncheck()
     assert len(answered(page, "4 answers out of 12 images.")) == 4
 
-    # An answer is the next query, and there is a way back.
+    # An answer becomes the next query, and it is possible to go back.
     page.locator("#answers button").nth(1).click()
     path = until(page, "document.getElementById('name').textContent", lambda text: text.endswith("_00.png"))
     assert path not in answered(page, "4 answers out of 12 images.")
     page.get_by_role("button", name="Back to the previous query").click()
-    until(page, "document.getElementById('name').textContent", "somebody.png")
+    until(page, "document.getElementById('name').textContent", "query.png")
     assert not page.get_by_role("button", name="Back to the previous query").is_visible()
 
 
-def test_drop_and_paste_and_what_is_no_image(open_page: OpenPage, address: str) -> None:
+def test_drop_paste_and_invalid_images(open_page: OpenPage, address: str) -> None:
     visit = open_page(address)
     page = visit.page
     drop(page, "dropped.webp", "image/webp", served.encode_image(served.person(0, 61), "WEBP"))
@@ -146,7 +146,7 @@ def test_drop_and_paste_and_what_is_no_image(open_page: OpenPage, address: str) 
     assert failed(visit, 422) == "the image: not a JPEG, PNG, BMP or WebP image, or a corrupt one"
     drop(page, "<img src=x onerror=alert(1)>.png", "image/png", bytes(200_001))
     assert failed(visit) == "<img src=x onerror=alert(1)>.png: too large: the limit is 0.2 MB."
-    # What was found before stands, and can be gone on with.
+    # The earlier answers are still shown and can be filtered.
     assert page.evaluate(PATHS) == before
     page.get_by_label("camera 1").check()
     assert len(answered(page, "4 answers out of 4 images.")) == 4
@@ -178,12 +178,12 @@ def test_the_keyboard_is_enough(open_page: OpenPage, address: str, query: Path) 
     answered(page, "3 answers out of 4 images.")
 
 
-def test_it_reads_well(open_page: OpenPage, address: str, query: Path, tmp_path: Path) -> None:
+def test_readable(open_page: OpenPage, address: str, query: Path, tmp_path: Path) -> None:
     for width, dark in ((390, True), (1280, False)):
         visit = open_page(address, width, dark=dark)
         page = visit.page
-        for found in (False, True):
-            if found:
+        for searched in (False, True):
+            if searched:
                 page.locator("#file").set_input_files(query)
                 answered(page, "12 answers out of 12 images.")
                 page.evaluate("document.querySelectorAll('#answers img').forEach(image => image.loading = 'eager')")
@@ -191,10 +191,10 @@ def test_it_reads_well(open_page: OpenPage, address: str, query: Path, tmp_path:
             assert visit.overflowing() == []
             ratio, text = visit.contrast()
             assert ratio >= 4.5, f"{ratio:.2f}: {text}"
-        assert visit.colors(tmp_path / "shot.png", "#answers .shot") > 50, "no picture in the frame"
+        assert visit.colors(tmp_path / "shot.png", "#answers .shot") > 50, "no picture is shown"
         boxes = visit.shown("#answers .shot")
         assert len(boxes) == 12 and all(box["width"] >= 80 and box["x"] + box["width"] <= width for box in boxes)
-        # Every control has a name for those who hear the page.
+        # Every control has an accessible name.
         names = page.locator("input, button, select").evaluate_all(
             "all => all.map(e => (e.labels?.length ? e.labels[0].textContent : '') || e.textContent)"
         )
@@ -214,11 +214,11 @@ def test_a_changing_index_a_lost_server_and_the_token(
         visit.address = address = address.replace("127.0.0.1", "localhost")
         page = visit.page
         page.goto(address)
-        visit.complaints.clear()  # the answer was 401
+        visit.errors.clear()  # The response was 401.
         page.get_by_label("Token").fill("not it")
         page.keyboard.press("Enter")
         page.get_by_text("That is not the token.").wait_for()
-        visit.complaints.clear()
+        visit.errors.clear()
         assert visit.contrast()[0] >= 4.5 and visit.overflowing() == []
         page.get_by_label("Token").fill(TOKEN)
         page.keyboard.press("Enter")
@@ -230,7 +230,7 @@ def test_a_changing_index_a_lost_server_and_the_token(
         assert "Not calibrated" in page.locator("main").text_content()
         served.person(2, 63).save(own.crops / "0003_c8s1_000803_00.png")
         served.reindex(own)
-        # A file that is gone leaves a frame that says so.
+        # A deleted file has an empty frame with a text alternative.
         (own.crops / "0003_c8s1_000803_00.png").unlink()
         page.get_by_role("button", name="Search").click()
         answered(page, "13 answers out of 13 images.")
@@ -238,7 +238,7 @@ def test_a_changing_index_a_lost_server_and_the_token(
         page.get_by_label("camera 8").check()
         answered(page, "1 answer out of 1 image.")
         until(page, "document.querySelector('#answers img').alt", lambda text: text.endswith(", no picture"))
-        visit.complaints.clear()
+        visit.errors.clear()
     page.get_by_role("button", name="Search").click()
     assert failed(visit) == "No response from the server: is it still running?"
-    visit.complaints.clear()
+    visit.errors.clear()

@@ -61,7 +61,9 @@ def test_features_alone_tell_thresholds(tool: Tool, tmp_path: Path) -> None:
     found = Calibration.from_plain(json.loads((tmp_path / "c.json").read_text()))
     assert found == calibrate(*drawn(), dataset="f.npz", replicates=5) and found.model_id == ""
     assert f"| 0.01 | {found.thresholds[0].distance:.4f} [" in ended.out
-    assert "Not given: 0.001, 0.0001" in ended.out and "Brier score" in ended.out and "not over pairs" in ended.out
+    assert (
+        "Not estimated: 0.001, 0.0001" in ended.out and "Brier score" in ended.out and "rather than pairs" in ended.out
+    )
     ended = tool("calibrate", "--features", tmp_path / "f.npz", *QUICK, "--rates", "0.05", "--prior", "0.5")
     assert ended.code == 0 and "a share of 0.5 is of one person" in ended.out and "| 0.05 |" in ended.out
 

@@ -51,7 +51,7 @@ def test_checkpoint_of_ours(tool: Tool, checkpoint: Path) -> None:
     assert [layer["name"] for layer in diagnosis["layers"]] == ["eigenlayer.weight", "classifier.weight"]
     assert diagnosis["layers"][1]["identities"]["dataset"] is None
     assert "dataset" not in diagnosis
-    for text in ("| eigenlayer.weight | linear | 512 × 32 |", "most alike identities: ", "2 more in diagnosis.json"):
+    for text in ("| eigenlayer.weight | linear | 512 × 32 |", "most similar identities: ", "2 more in diagnosis.json"):
         assert text in ended.out
     page = (checkpoint.parent / "diagnosis" / "diagnosis.html").read_text()
     assert "Correlation in rri_last.pth" in page and str(checkpoint.parent) not in page.partition("Where it came")[0]
