@@ -14,7 +14,7 @@ import math
 import statistics
 
 import torch
-from measuring import in_turns, median_ratio, training_step
+from measuring import in_rounds, median_ratio, training_step
 from torch import nn
 
 from reid.model.connection import LocallyConnected2d, TiledConv2d
@@ -61,7 +61,7 @@ def row(name: str, batch: int, rounds: int) -> str:
     with torch.no_grad():
         gradient = torch.randn_like(layers["convolution"](maps))
     steps = {part: training_step(layer, maps, gradient) for part, layer in layers.items()}
-    seconds = in_turns(steps, rounds + 1)
+    seconds = in_rounds(steps, rounds + 1)
     seconds = {part: values[1:] for part, values in seconds.items()}  # the first turn warms up
     middle = {part: statistics.median(values) for part, values in seconds.items()}
     tiled, local = (median_ratio(seconds[part], seconds["convolution"]) for part in ("tiled", "local"))

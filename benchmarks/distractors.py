@@ -1,14 +1,14 @@
-"""Evaluation against a gallery on the disk, such as Market-1501 with its 500,000 distractors: seconds and memory.
+"""Evaluation with a gallery on disk, such as Market-1501 with its 500,000 distractors: time and memory.
 
     python benchmarks/distractors.py [--queries 3368] [--gallery 515913] [--width 512] [--threads 1] [--rounds 3]
                                      [--folder FOLDER]
 
-The gallery is drawn piece by piece into a temporary `.npy` file under --folder, the system's folder for such files if
-not given, and deleted at the end: 1.06 GB, or 2.08 GB with --gallery 1015913. It is read as a memory map.
-The floor is the float32 matrix product streamed in the same way: a tile is read, multiplied and forgotten.
+The gallery is generated into a temporary `.npy` file under --folder, by default the system's temporary folder, and
+deleted at the end: 1.06 GB, or 2.08 GB with --gallery 1015913. It is read as a memory map. The floor is the float32
+matrix product with the gallery read in the same way, one tile at a time.
 
-Every turn runs each candidate in a process of its own; told are medians, and ratios within a turn. The memory is all
-that a process holds but the mapped pages and the libraries' code, at its most: interpreter, libraries' data, queries.
+Every round runs each candidate in its own process; medians, and ratios within a round, are reported. Memory is the peak
+of a process without mapped pages and the libraries' code.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drawn import People, clustered, load, save
-from measuring import Peak, alone, limit_threads, median_ratio
-from ranking import BLOCK, FIRST_PASSES, warm_up
+from measuring import BLOCK, Peak, in_process, limit_threads, median_ratio
+from ranking import FIRST_PASSES, warm_up
 from tqdm import tqdm
 
 if TYPE_CHECKING:
     import numpy as np
 
-# As many gallery images as Market-1501 has without its junk; whatever is beyond them is a distractor.
+# Gallery images of Market-1501 without its junk; all further ones are distractors.
 MARKET = 15913
 STEPS = ("matrix product", *FIRST_PASSES)
 _TILE_BYTES = 1 << 24
-_ROWS_DRAWN = 16384
+_ROWS_PER_STEP = 16384
 
 
 def main() -> None:
@@ -44,26 +44,26 @@ def main() -> None:
     limit_threads(arguments.threads)  # hence the late imports
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        draw(folder, arguments.queries, arguments.gallery, arguments.width)
-        turns: dict[str, list[dict[str, Any]]] = {step: [] for step in STEPS}
+        generate(folder, arguments.queries, arguments.gallery, arguments.width)
+        rounds: dict[str, list[dict[str, Any]]] = {step: [] for step in STEPS}
         for _ in range(arguments.rounds):
             for step in STEPS:
-                turns[step].append(alone(measure, folder, step))
+                rounds[step].append(in_process(measure, folder, step))
     print(f"{arguments.queries} x {arguments.gallery} x {arguments.width}, {arguments.threads} thread(s), ", end="")
     print(f"medians of {arguments.rounds}")
     print("\n| | seconds | / product | recomputed | GB in all | rank-1 | mAP |")
     print("|---|---|---|---|---|---|---|")
-    floor = [turn["seconds"] for turn in turns["matrix product"]]
-    for found in turns.values():
-        seconds = [turn["seconds"] for turn in found]
-        memory = max(turn["memory"] for turn in found)
+    floor = [run["seconds"] for run in rounds["matrix product"]]
+    for found in rounds.values():
+        seconds = [run["seconds"] for run in found]
+        memory = max(run["memory"] for run in found)
         row = [found[0]["name"], f"{statistics.median(seconds):.2f}", f"{median_ratio(seconds, floor):.3f}"]
         row += [found[0]["recomputed"], f"{memory / 1e9:.3f}", *found[0]["scores"]]
         print(f"| {' | '.join(row)} |")
 
 
-def draw(folder: Path, queries: int, gallery: int, width: int) -> None:
-    """Write the features of Market-1501's size, and after them images of people who were never searched for."""
+def generate(folder: Path, queries: int, gallery: int, width: int) -> None:
+    """Write features of the size of Market-1501, followed by distractors."""
     import numpy as np
 
     query, first = clustered(queries, min(gallery, MARKET), width)
@@ -75,10 +75,10 @@ def draw(folder: Path, queries: int, gallery: int, width: int) -> None:
     labels = np.zeros((2, gallery), dtype=np.int64)
     labels[:, : len(first.values)] = first.identities, first.cameras
     rng = np.random.default_rng(0)
-    people = People.drawn(width, rng)  # the same kinds as above, since drawn from the same seed
+    people = People.drawn(width, rng)  # the same as above, from the same seed
     rng = np.random.default_rng(1)
-    for start in tqdm(range(len(first.values), gallery, _ROWS_DRAWN), desc="drawing", leave=False):
-        rows = slice(start, min(start + _ROWS_DRAWN, gallery))
+    for start in tqdm(range(len(first.values), gallery, _ROWS_PER_STEP), desc="generating", leave=False):
+        rows = slice(start, min(start + _ROWS_PER_STEP, gallery))
         images = people.images(np.zeros(rows.stop - start, dtype=np.int64), rng)
         values[rows], labels[1, rows] = images.values, images.cameras
     values.flush()
@@ -86,7 +86,7 @@ def draw(folder: Path, queries: int, gallery: int, width: int) -> None:
 
 
 def measure(folder: Path, step: str) -> dict[str, Any]:
-    """One turn of one candidate, for a fresh process."""
+    """Measure one candidate once, for a fresh process."""
     from reid.ranking import rank_matches
 
     warm_up("float32" if step == "matrix product" else step)
@@ -96,20 +96,20 @@ def measure(folder: Path, step: str) -> dict[str, Any]:
         if step == "matrix product":
             streamed_product(query.values, gallery.values)
             seconds = time.perf_counter() - start
-            told = {"name": step, "recomputed": "", "scores": ("", "")}
+            row = {"name": step, "recomputed": "", "scores": ("", "")}
         else:
             ranking = rank_matches(query, gallery, first_pass=step)
             scores = ranking.scores()
             seconds = time.perf_counter() - start
             assert ranking.work is not None
             share = f"{100 * ranking.work.recomputed / ranking.work.pairs:.4f} %"
-            told = {"name": f"evaluate, {ranking.work.first_pass}", "recomputed": share}
-            told["scores"] = (f"{scores.rank1:.4f}", f"{scores.mAP:.4f}")
-    return {**told, "seconds": seconds, "memory": peak.most}
+            row = {"name": f"evaluate, {ranking.work.first_pass}", "recomputed": share}
+            row["scores"] = (f"{scores.rank1:.4f}", f"{scores.mAP:.4f}")
+    return {**row, "seconds": seconds, "memory": peak.peak}
 
 
 def streamed_product(query: np.ndarray, gallery: np.ndarray) -> None:
-    """All inner products, a tile of the gallery at a time."""
+    """Compute all inner products, one tile of the gallery at a time."""
     import numpy as np
 
     step = max(1, _TILE_BYTES // (4 * gallery.shape[1]))

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from input import jpegs
-from measuring import in_turns, median_ratio
+from measuring import in_rounds, median_ratio
 
 from reid import Embedder
 from reid.data.images.decode import decode_image
@@ -59,7 +59,7 @@ def main() -> None:
         }
         ours.embed(files[:BATCH])
         theirs(files[:BATCH])
-        seconds = in_turns(runs, arguments.rounds)
+        seconds = in_rounds(runs, arguments.rounds)
         print(f"{len(files)} images, {arguments.threads} threads, {arguments.rounds} turns, OSNet-x0.25 at 256 x 128\n")
         print("| embedding | images/s, median | best |\n|---|---|---|")
         for name, taken in seconds.items():
@@ -122,7 +122,7 @@ def steps(embedder: Embedder, files: list[str]) -> None:
         "network": lambda: embedder.embed(batch),
     }
     print(f"\n| step | ms of a batch of {len(files)} |\n|---|---|")
-    for name, taken in in_turns(parts, 5).items():
+    for name, taken in in_rounds(parts, 5).items():
         print(f"| {name} | {1000 * min(taken):.0f} |")
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import in_turns, median_ratio
+from measuring import in_rounds, median_ratio
 from PIL import Image
 from torch import Tensor
 
@@ -72,7 +72,7 @@ def main() -> None:
             "onnx": partial(_in_parts, run, parts),
         }
         seconds = {
-            step: taken[1:] for step, taken in in_turns(steps, arguments.rounds + 1).items()
+            step: taken[1:] for step, taken in in_rounds(steps, arguments.rounds + 1).items()
         }  # the first warms up
         rates = [f"{images / statistics.median(seconds[step]):.0f}" for step in ("torch", "onnx")]
         ratio = median_ratio(seconds["torch"], seconds["onnx"])

@@ -1,9 +1,9 @@
-"""Images a second of feature extraction, and how much of the time it waits for data.
+"""Images per second of feature extraction, and the share of time spent waiting for data.
 
     python benchmarks/extraction.py --weights CHECKPOINT [--rounds 3] [KEY VALUE ...]
 
-Query and gallery of the checkpoint's dataset, decoded once before (INPUT.CACHE off decodes them as they are wanted), go
-through the network as `tools/evaluate.py` has them do. A turn is all of them.
+Query and gallery of the checkpoint's dataset are decoded once before (with INPUT.CACHE off, when they are read) and
+embedded as in `tools/evaluate.py`. A round covers all images.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import in_turns
+from measuring import in_rounds
 
 from reid.config import build
 from reid.data.loading.loaders import TestLoader
@@ -24,8 +24,8 @@ from reid.evaluation.features import extract
 from reid.model.precision import autocast_dtype
 
 
-class Waited:
-    """A loader with the seconds of every wait for one of its batches."""
+class TimedLoader:
+    """A loader that records the seconds of every wait for a batch."""
 
     def __init__(self, loader: TestLoader) -> None:
         self.loader = loader
@@ -62,13 +62,13 @@ def main() -> None:
     device = build.device(config)
     model, dtype = model.to(device), autocast_dtype(config.TEST.PRECISION, device)
     split = build.split(config)
-    parts = [Waited(build.test_loader(config, images)) for images in (split.query, split.gallery)]
+    parts = [TimedLoader(build.test_loader(config, images)) for images in (split.query, split.gallery)]
 
-    def turn() -> None:
+    def run() -> None:
         for part in parts:
             extract(model, part, dtype=dtype)
 
-    seconds = in_turns({"extraction": turn}, arguments.rounds)["extraction"]
+    seconds = in_rounds({"extraction": run}, arguments.rounds)["extraction"]
     images = len(split.query) + len(split.gallery)
     waited = sum(sum(part.seconds) for part in parts) / sum(seconds)
     print(

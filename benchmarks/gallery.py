@@ -76,26 +76,26 @@ def _large(arguments: argparse.Namespace) -> None:
     from drawn import clustered
 
     from reid.ranking import normalize_rows
-    from reid.ranking.faiss_index import build_index, search
-    from reid.ranking.unit_search import nearest_of_units
+    from reid.ranking.faiss_index import IndexOptions, build_index, search_index
+    from reid.ranking.unit_search import top_k_unit_rows
 
     queries, rows = (side.values for side in clustered(arguments.queries, arguments.search, arguments.width))
     queries, rows = normalize_rows(queries), normalize_rows(rows)
     print(
         f"\n{arguments.search:,} x {arguments.width}, clustered\n\n| | ms a search, median | recall@10 |\n|---|---|---|"
     )
-    nearest_of_units(queries[:1], [rows], 10)
-    exact = [nearest_of_units(query[None], [rows], 10) for query in queries]
-    seconds = [_seconds(lambda q=query: nearest_of_units(q[None], [rows], 10)) for query in queries]  # type: ignore[misc]
+    top_k_unit_rows(queries[:1], [rows], 10)
+    exact = [top_k_unit_rows(query[None], [rows], 10) for query in queries]
+    seconds = [_seconds(lambda q=query: top_k_unit_rows(q[None], [rows], 10)) for query in queries]  # type: ignore[misc]
     print(f"| exact | {1e3 * statistics.median(seconds):.1f} | 1 |")
     if importlib.util.find_spec("faiss") is None:
         return
     start = time.perf_counter()
-    index = build_index(rows, k=10, sample=64)
+    index = build_index(rows, IndexOptions(k=10, sample=64))
     built = time.perf_counter() - start
-    seconds = [_seconds(lambda q=query: search(index, q[None], 10)) for query in queries]  # type: ignore[misc]
+    seconds = [_seconds(lambda q=query: search_index(index, q[None], 10)) for query in queries]  # type: ignore[misc]
     hits = [
-        np.isin(search(index, query[None], 10).indices, one.indices).mean()
+        np.isin(search_index(index, query[None], 10).indices, one.indices).mean()
         for query, one in zip(queries, exact, strict=True)
     ]
     told = f"{index.summary}; built in {built:.0f} s"

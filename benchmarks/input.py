@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from measuring import in_turns, limit_threads, median_ratio
+from measuring import in_rounds, limit_threads, median_ratio
 
 limit_threads(1)
 
@@ -75,7 +75,7 @@ def main() -> None:
             epochs["torchreid, 2 workers"] = rival(arguments.torchreid, files)
         for warm_up in epochs.values():
             warm_up()
-        report(in_turns(epochs, arguments.rounds), len(files) // BATCH * BATCH)
+        report(in_rounds(epochs, arguments.rounds), len(files) // BATCH * BATCH)
         if arguments.steps:
             steps(files[:BATCH], decoded[:BATCH])
 
@@ -197,7 +197,7 @@ def steps(files: list[str], decoded: np.ndarray) -> None:
     }
     print("\n| step | microseconds an image |\n|---|---|")
     with one_processor():
-        for name, taken in in_turns(parts, 6).items():
+        for name, taken in in_rounds(parts, 6).items():
             print(f"| {name} | {min(taken) / BATCH * 1e6:.1f} |")
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: turns, steps of training, processes of their own, and memory."""
+"""Measurement tools of the benchmarks: rounds, training steps, separate processes, memory and the matrix product."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-if TYPE_CHECKING:  # imported by nobody who has to limit the threads first
+if TYPE_CHECKING:  # limit_threads must run before these are imported
+    import numpy as np
     from torch import Tensor, nn
+
+# Queries per matrix product.
+BLOCK = 512
 
 
 def limit_threads(threads: int) -> None:
-    """The libraries below NumPy and PyTorch read this when they are loaded: call it before."""
+    """Limit the threads of NumPy and PyTorch, whose libraries read these variables when they are loaded."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(threads)
 
 
-def in_turns(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every step in each of `rounds` turns, so that a machine that slows down does so for all of them."""
+def in_rounds(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Time every step once per round, alternating, so that a slower machine affects all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
@@ -36,7 +40,7 @@ def in_turns(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
 
 
 def training_step(layer: nn.Module, maps: Tensor, gradient: Tensor) -> Callable[[], None]:
-    """Forward and backward of a layer, to its weights and to `maps`, with the given gradient of its output."""
+    """Forward and backward pass of a layer, to its weights and to `maps`, for a given gradient of its output."""
 
     def step() -> None:
         maps.grad = None
@@ -47,12 +51,22 @@ def training_step(layer: nn.Module, maps: Tensor, gradient: Tensor) -> Callable[
 
 
 def median_ratio(seconds: Sequence[float], floor: Sequence[float]) -> float:
-    """The median over turns of what a step took for every second of the floor in the same turn."""
-    return statistics.median(mine / least for mine, least in zip(seconds, floor, strict=True))
+    """Median over rounds of the ratio of a step to the floor in the same round."""
+    return statistics.median(step / base for step, base in zip(seconds, floor, strict=True))
 
 
-def alone(function: Callable[..., Any], *arguments: object) -> Any:
-    """The result of a call in a fresh process; None where the system ended it, as it does for too much memory."""
+def matrix_product(query: np.ndarray, gallery: np.ndarray) -> None:
+    """Compute all inner products in float32, a block of queries at a time into one buffer: the floor."""
+    import numpy as np
+
+    buffer = np.empty((BLOCK, len(gallery)), dtype=np.float32)
+    for start in range(0, len(query), BLOCK):
+        rows = query[start : start + BLOCK]
+        np.matmul(rows, gallery.T, out=buffer[: len(rows)])
+
+
+def in_process(function: Callable[..., Any], *arguments: object) -> Any:
+    """Call a function in a fresh process; None if the system killed it, as for too much memory."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
             return pool.submit(function, *arguments).result()
@@ -61,14 +75,14 @@ def alone(function: Callable[..., Any], *arguments: object) -> Any:
 
 
 class Peak:
-    """The most memory that this process holds while the block runs, as another process sees it every few milliseconds.
+    """Peak memory of this process while the block runs, sampled by another process every few milliseconds.
 
-    start, most: bytes in memory that no file stands behind: mapped features and the libraries' code don't count.
-    extra: what the block added. NaN where the system has no /proc.
+    start, peak: bytes of anonymous memory, without mapped features and the libraries' code. extra: what the block
+    added. NaN if the system has no /proc.
     """
 
     def __enter__(self) -> Self:
-        self.start = self.most = float("nan")
+        self.start = self.peak = float("nan")
         self._watcher = None
         if Path("/proc/self/status").exists():
             command = [sys.executable, "-c", _WATCH, str(os.getpid())]
@@ -79,22 +93,22 @@ class Peak:
 
     def __exit__(self, *_: object) -> None:
         if self._watcher is not None:
-            self.most = float(self._watcher.communicate()[0])
+            self.peak = float(self._watcher.communicate()[0])
 
     @property
     def extra(self) -> float:
-        return self.most - self.start
+        return self.peak - self.start
 
 
-# Reads until its input is closed. Within the process a thread would have to wait for the interpreter's lock.
+# Runs until its input is closed. A thread of this process would have to wait for the interpreter's lock.
 _WATCH = """
 import select, sys
 def held():
     with open(f"/proc/{sys.argv[1]}/status", encoding="ascii") as file:
         return 1024 * int(file.read().split("RssAnon:")[1].split()[0])
-most = held()
-print(most, flush=True)
+peak = held()
+print(peak, flush=True)
 while not select.select([sys.stdin], [], [], 0.003)[0]:
-    most = max(most, held())
-print(max(most, held()))
+    peak = max(peak, held())
+print(max(peak, held()))
 """

@@ -1,4 +1,4 @@
-"""What a FAISS index costs and gains against exact search, on one drawn gallery.
+"""Cost and recall of FAISS indexes compared with exact search, on a synthetic gallery.
 
 python benchmarks/nearest.py [--queries 1000] [--gallery 100000] [--width 512] [--k 10] [--threads 1]
 """
@@ -20,7 +20,7 @@ def main() -> None:
     arguments = parser.parse_args()
     limit_threads(arguments.threads)  # hence the late imports
 
-    from reid.ranking.faiss_index import KINDS, build_index, search
+    from reid.ranking.faiss_index import KINDS, IndexOptions, build_index, search_index
     from reid.ranking.search import top_k
 
     query, gallery = (side.values for side in clustered(arguments.queries, arguments.gallery, arguments.width))
@@ -31,9 +31,9 @@ def main() -> None:
     print(f"| exact | 0 | {time.perf_counter() - start:.2f} | 1 |")
     for kind in KINDS:
         start = time.perf_counter()
-        index = build_index(gallery, kind=kind, k=arguments.k)
+        index = build_index(gallery, IndexOptions(kind, k=arguments.k))
         built = time.perf_counter()
-        found = search(index, query, arguments.k)
+        found = search_index(index, query, arguments.k)
         done = time.perf_counter()
         recall = (found.distances <= exact.distances[:, -1:]).mean()
         print(f"| {index.summary} | {built - start:.2f} | {done - built:.2f} | {recall:.4f} |")

@@ -14,7 +14,7 @@ import statistics
 from typing import Any
 
 import torch
-from measuring import in_turns, median_ratio, training_step
+from measuring import in_rounds, median_ratio, training_step
 
 from reid.model.pooling import POOLINGS, Pooling
 
@@ -51,7 +51,7 @@ def row(shape: str, names: list[str], batch: int, rounds: int) -> str:
     with torch.no_grad():
         gradients = {name: torch.randn_like(pooling(maps)) for name, pooling in poolings.items()}
     steps = {name: training_step(pooling, maps, gradients[name]) for name, pooling in poolings.items()}
-    seconds = {name: values[1:] for name, values in in_turns(steps, rounds + 1).items()}  # the first turn warms up
+    seconds = {name: values[1:] for name, values in in_rounds(steps, rounds + 1).items()}  # the first turn warms up
     ratios = [f"{median_ratio(seconds[name], seconds['average']):.0f}x" for name in names]
     average = f"{1e3 * statistics.median(seconds['average']):.1f}"
     return f"| {shape}, {channels}@{size[0]}x{size[1]} | {average} | {' | '.join(ratios)} |"

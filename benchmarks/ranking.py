@@ -1,16 +1,16 @@
-"""What the evaluation costs against its floor, the plain float32 matrix product of the same features.
+"""Cost of the evaluation relative to its floor, the float32 matrix product of the same features.
 
     python benchmarks/ranking.py [--queries 3368] [--gallery 15913] [--width 2048] [--threads 1] [--rounds 3]
                                  [--features FILE] [--torchreid CLONE] [--fastreid CLONE]
 
 The default is the size of Market-1501 without its junk. The product, the distances and the evaluation with either first
-pass are timed in this one process, in turns: told are medians, and ratios within a turn. The ranking step is what an
-evaluation in float32 takes beyond `distance_blocks`, its products and the sums that make distances of them. Memory is
-what one evaluation holds at most beyond the features, each in a process of its own.
+pass are timed alternately in one process; medians, and ratios within a round, are reported. The ranking step is the
+time of a float32 evaluation beyond `distance_blocks`. Memory is the peak of one evaluation beyond the features, each in its
+own process.
 
---features: saved features, in any layout that `tools/evaluate.py` reads. Junk among them stays for the evaluation,
-which leaves it out; the product and the rivals are spared it.
---torchreid, --fastreid: clones of these projects, whose rank evaluations are measured beside ours.
+--features: saved features, in any layout that `tools/evaluate.py` reads. Junk is only passed to the evaluation, not to
+the product and the competitors.
+--torchreid, --fastreid: clones of these projects, whose rank evaluations are measured for comparison.
 """
 
 from __future__ import annotations
@@ -23,16 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drawn import clustered, load, save, without_junk
-from measuring import Peak, alone, in_turns, limit_threads, median_ratio
+from measuring import BLOCK, Peak, in_process, in_rounds, limit_threads, matrix_product, median_ratio
 
 if TYPE_CHECKING:
-    import numpy as np
-    from rivals import Cost
+    from competitors import Cost
 
     from reid.ranking.metrics import Ranking
     from reid.records import Features
 
-BLOCK = 512
 FIRST_PASSES = ("float32", "integers")
 
 
@@ -57,28 +55,28 @@ def main() -> None:
     print(f"{queries} x {rows} x {width} and {junk - rows} junk rows, {arguments.threads} thread(s), ", end="")
     print(f"medians of {arguments.rounds}")
     seconds, rankings = timed(query, gallery, clean, arguments.rounds)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         save(folder, query, gallery)
-        extra = {step: alone(memory, folder, step) for step in ("matrix product", *FIRST_PASSES)}
-        tell(seconds, rankings, extra)
+        extra = {step: in_process(memory, folder, step) for step in ("matrix product", *FIRST_PASSES)}
+        print_costs(seconds, rankings, extra)
         clones = {"torchreid": arguments.torchreid, "fast-reid": arguments.fastreid}
         if any(clones.values()):
-            from rivals import compare
+            from competitors import compare
 
             save(folder, query, clean)
             ranking = ranking_step(seconds)
             print("\n| | distance s | ranking s | extra GB | total / product | ranking / ours | rank-1 | mAP |")
             print("|---|---|---|---|---|---|---|---|")
-            for rival, clone in clones.items():
-                for evaluation, cost in compare(rival, clone, folder, arguments.rounds).items() if clone else ():
-                    tell_rival(evaluation, cost, ranking)
+            for name, clone in clones.items():
+                for evaluation, cost in compare(name, clone, folder, arguments.rounds).items() if clone else ():
+                    print_competitor(evaluation, cost, ranking)
 
 
 def timed(
     query: Features, gallery: Features, clean: Features, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, Ranking]]:
-    """Seconds of every candidate in every turn, and what the evaluations found."""
+    """Seconds of every candidate in every round, and the rankings of the evaluations."""
     from reid.ranking import distance_blocks, rank_matches
 
     found: dict[str, Ranking] = {}
@@ -95,15 +93,15 @@ def timed(
         return run
 
     steps: dict[str, Callable[[], object]] = {
-        "matrix product": lambda: product(query.values, clean.values),
+        "matrix product": lambda: matrix_product(query.values, clean.values),
         "distances": distances,
         **{name: evaluation(name) for name in FIRST_PASSES},
     }
     warm_up(*FIRST_PASSES)
-    return in_turns(steps, rounds), found
+    return in_rounds(steps, rounds), found
 
 
-def tell(seconds: dict[str, list[float]], rankings: dict[str, Ranking], extra: dict[str, float | None]) -> None:
+def print_costs(seconds: dict[str, list[float]], rankings: dict[str, Ranking], extra: dict[str, float | None]) -> None:
     floor = seconds["matrix product"]
     print("\n| | seconds | / product | recomputed | extra GB | rank-1 | mAP |")
     print("|---|---|---|---|---|---|---|")
@@ -122,9 +120,9 @@ def tell(seconds: dict[str, list[float]], rankings: dict[str, Ranking], extra: d
     print(f"{ranking_step(seconds, 'matrix product'):.3f} s beyond the product")
 
 
-def tell_rival(name: str, cost: Cost | None, ours: float) -> None:
+def print_competitor(name: str, cost: Cost | None, ours: float) -> None:
     if cost is None:
-        print(f"| {name} | ended by the system | | | | | | |")
+        print(f"| {name} | killed by the system | | | | | | |")
         return
     distance, ranking = statistics.median(cost.distance), statistics.median(cost.ranking)
     total = [first + second for first, second in zip(cost.distance, cost.ranking, strict=True)]
@@ -133,40 +131,30 @@ def tell_rival(name: str, cost: Cost | None, ours: float) -> None:
 
 
 def ranking_step(seconds: dict[str, list[float]], less: str = "distances") -> float:
-    """The median over turns of what the float32 evaluation takes beyond the distances, or another step."""
+    """Median over rounds of the time of the float32 evaluation beyond the distances, or another step."""
     return statistics.median(a - b for a, b in zip(seconds["float32"], seconds[less], strict=True))
 
 
 def memory(folder: Path, step: str) -> float:
-    """Bytes that one candidate holds beyond the features; for a fresh process."""
+    """Peak bytes of one candidate beyond the features; for a fresh process."""
     from reid.ranking import rank_matches
 
     query, gallery = load(folder)
     warm_up("float32" if step == "matrix product" else step)
     with Peak() as peak:
         if step == "matrix product":
-            product(query.values, gallery.values)
+            matrix_product(query.values, gallery.values)
         else:
             rank_matches(query, gallery, first_pass=step).scores()
     return peak.extra
 
 
 def warm_up(*first_passes: str) -> None:
-    """Load what these first passes need of the libraries, and let it set up what it keeps."""
+    """Run these first passes once, so that libraries are loaded and caches filled."""
     from reid.ranking import rank_matches
 
     for name in first_passes:
         rank_matches(*clustered(64, 256, 64), first_pass=name)
-
-
-def product(query: np.ndarray, gallery: np.ndarray) -> None:
-    """The floor: all inner products, a block of queries at a time into one buffer."""
-    import numpy as np
-
-    buffer = np.empty((BLOCK, len(gallery)), dtype=np.float32)
-    for start in range(0, len(query), BLOCK):
-        rows = query[start : start + BLOCK]
-        np.matmul(rows, gallery.T, out=buffer[: len(rows)])
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""What k-reciprocal re-ranking costs: time against the float32 product of all pairs, and peak memory.
+"""Cost of k-reciprocal re-ranking: time relative to the float32 product of all pairs, and peak memory.
 
     python benchmarks/reranking.py [--queries 3368] [--gallery 15913] [--width 2048] [--threads N] [--rounds 3]
                                    [--torchreid CLONE [--torchreid-rounds 1]]
 
-Each candidate runs in a process of its own, in turns, on the same features; medians are told. The product is of all
+Each candidate runs in its own process, alternating, on the same features; medians are reported. The product is of all
 N x N pairs, N = queries + gallery, without symmetry. `rerank` is everything from the features to the mAP; `torchreid`
-is the distances and the re-ranking of a clone of deep-person-reid, without its evaluation. `core-s` are the seconds of
-all cores together, which others at work on the machine disturb less. Memory is the peak of the resident set, in all and
-above what the process held with its libraries and features loaded. The default is the size of Market-1501 without its
-junk; --gallery 100000 --width 512 is one that no dense array fits.
+is the distances and the re-ranking of a clone of deep-person-reid, without its evaluation. `core-s` is the CPU time of all
+cores, which other load on the machine disturbs less. Memory is the peak of the resident set, in total and above that of
+the process with its libraries and features loaded. The default is the size of Market-1501 without its junk; a dense
+array of --gallery 100000 --width 512 does not fit into memory.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drawn import clustered, load, save
+from measuring import matrix_product
 
 if TYPE_CHECKING:
     import numpy as np
 
     from reid.records import Features
-
-BLOCK = 512
 
 
 def main() -> None:
@@ -67,9 +66,9 @@ def run(candidate: str, arguments: argparse.Namespace, path: Path) -> dict[str, 
     command = [sys.executable, __file__, "--candidate", candidate, "--features", str(path)]
     if arguments.torchreid:
         command += ["--torchreid", str(arguments.torchreid)]
-    # The libraries below NumPy read the number of threads when they are loaded.
+    # The libraries of NumPy read the number of threads when they are loaded.
     threads = {name: str(arguments.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    # A thread that waits by turning in circles takes a core from the others.
+    # A spinning thread takes a core from the others.
     environment = {**os.environ, **threads, "OMP_WAIT_POLICY": "passive"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -77,7 +76,7 @@ def run(candidate: str, arguments: argparse.Namespace, path: Path) -> dict[str, 
 
 
 def measure(candidate: str, path: Path, torchreid: Path | None) -> dict[str, float]:
-    """Seconds, those of all cores, GB in all and above the features, and the mAP of one candidate, in this process."""
+    """Measure time, CPU time, memory and mAP of one candidate in this process."""
     import numpy as np
 
     from reid.ranking.reranking.rerank import rerank_ranking
@@ -88,7 +87,8 @@ def measure(candidate: str, path: Path, torchreid: Path | None) -> dict[str, flo
     start, busy = time.perf_counter(), time.process_time()
     score = float("nan")
     if candidate == "product":
-        product(np.concatenate([query.values, gallery.values]))
+        values = np.concatenate([query.values, gallery.values])
+        matrix_product(values, values)
     elif peer is not None:
         distances = peer_distances(peer, query.values, gallery.values)
     else:
@@ -101,18 +101,9 @@ def measure(candidate: str, path: Path, torchreid: Path | None) -> dict[str, flo
 
 
 def resident() -> float:
-    """GB of memory this process holds now."""
+    """Resident memory of this process in GB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e9
-
-
-def product(values: np.ndarray) -> None:
-    import numpy as np
-
-    buffer = np.empty((BLOCK, len(values)), dtype=np.float32)
-    for start in range(0, len(values), BLOCK):
-        rows = values[start : start + BLOCK]
-        np.matmul(rows, values.T, out=buffer[: len(rows)])
 
 
 def load_peer(clone: Path) -> Any:
@@ -127,7 +118,7 @@ def load_peer(clone: Path) -> Any:
 
 
 def peer_distances(peer: Any, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """The peer's re-ranked distances, from squared Euclidean ones in float32 as it makes them."""
+    """Re-ranked distances of torchreid, from squared Euclidean ones in float32 as it computes them."""
     import torch
 
     def squared(first: np.ndarray, second: np.ndarray) -> np.ndarray:

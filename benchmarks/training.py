@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from input import BATCH, jpegs
-from measuring import in_turns, median_ratio
+from measuring import in_rounds, median_ratio
 
 from reid.data.augmentation.augment import Augmentation
 from reid.data.images.cache import decode_images
@@ -66,7 +66,7 @@ def main() -> None:
         for warm_up in epochs.values():
             warm_up()
         waited.clear()
-        seconds = in_turns(epochs, arguments.rounds)
+        seconds = in_rounds(epochs, arguments.rounds)
     images = len(files) // BATCH * BATCH
     print(
         f"OSNet-x0.25, {size[0]} x {size[1]}, batch {BATCH}, {images} images an epoch, {arguments.rounds} turns, "

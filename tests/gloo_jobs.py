@@ -255,6 +255,8 @@ def extracted(folder: str, count: int, shard: int, die_at: int = 0) -> dict[str,
     extraction.write_json = dying
     parts = {"query": gallery(4, 2), "gallery": gallery(count, 2)}
     try:
-        return extraction.extract_shards(network(), parts, Path(folder), shard=shard, settings={"size": [16, 8]})
+        return extraction.extract_shards(
+            network(), parts, Path(folder), extraction.ShardOptions(shard), settings={"size": [16, 8]}
+        )
     finally:
         extraction.write_json = write

@@ -30,7 +30,7 @@ def cells(output: str, start: str) -> list[str]:
     return [cell.strip() for cell in rows[0].strip("|").split("|")]
 
 
-# What a rival's rank.py looks like from outside; it ranks as the protocol says, one query after the other.
+# A rank.py with the interface of a competitor; it ranks by the protocol, one query after the other.
 RANK = """
 import numpy as np
 
@@ -47,7 +47,7 @@ def evaluate_rank(distances, queries, gallery, query_cameras, gallery_cameras, m
 """
 
 
-def test_ranking_of_saved_features_agrees_with_a_rival(tmp_path: Path) -> None:
+def test_ranking_of_saved_features_agrees_with_a_competitor(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     (tmp_path / "fastreid" / "evaluation").mkdir(parents=True)
     (tmp_path / "fastreid" / "evaluation" / "rank.py").write_text(RANK, encoding="utf-8")
@@ -59,8 +59,8 @@ def test_ranking_of_saved_features_agrees_with_a_rival(tmp_path: Path) -> None:
         np.save(tmp_path / f"{side}_cameras.npy", rng.integers(1, 4, len(people)))
     output = run("ranking", f"--features={tmp_path}", "--rounds=1", f"--fastreid={tmp_path}")
     assert "40 x 550 x 16 and 50 junk rows" in output
-    plain, integers, rival = (cells(output, name) for name in ("evaluate, float32", "evaluate, integers", "fast-reid"))
-    assert plain[5:] == integers[5:] == rival[6:]
+    plain, integers, competitor = (cells(output, name) for name in ("evaluate, float32", "evaluate, integers", "fast-reid"))
+    assert plain[5:] == integers[5:] == competitor[6:]
     assert 0 < float(plain[6]) < 1
 
 

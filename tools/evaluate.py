@@ -1,4 +1,4 @@
-"""Score a checkpoint, or features saved before by this or another codebase."""
+"""Evaluate a checkpoint, or saved features of this or another codebase."""
 
 from __future__ import annotations
 
@@ -12,22 +12,19 @@ from reid.errors import InputError, run_command
 from reid.evaluation.protocols import (
     EXPANSIONS,
     PROTOCOLS,
-    Pools,
-    Wanted,
+    EvaluationOptions,
     evaluate_features,
     evaluate_landmarks,
     whitening_features,
     write_neighbors,
 )
-from reid.evaluation.retrieval import FeatureSets, embed, network_features
-from reid.evaluation.whitening import WHITENINGS, Whiten
+from reid.evaluation.retrieval import FeatureSets, VariantFeatures, embed, network_features
+from reid.evaluation.whitening import WHITENINGS, WhiteningOptions
 from reid.io.atomic import write_json
 from reid.io.feature_files import read_features, read_multi_query, save_features, save_training_features
 from reid.model.precision import autocast_dtype
-from reid.ranking import METRICS
+from reid.ranking import METRICS, RerankOptions
 from reid.report.tables import evaluation_tables
-
-RERANKING = {"k1": 20, "k2": 6, "weight": 0.3, "distance_power": 2}
 
 
 def main() -> None:
@@ -36,25 +33,31 @@ def main() -> None:
         _landmarks(arguments)
         return
     plain = ("metric", "protocol", "repeats", "seed", "roc", "expand", "augment", "neighbors", "alpha")
-    rerank = {name: getattr(arguments, name) for name in RERANKING} if arguments.rerank else None
-    wanted = Wanted(**{name: getattr(arguments, name) for name in plain}, rerank=rerank, whiten=_whiten(arguments))
+    rerank = RerankOptions(**{name: getattr(arguments, name) for name in vars(RerankOptions())})
+    options = EvaluationOptions(
+        **{name: getattr(arguments, name) for name in plain},
+        rerank=rerank if arguments.rerank else None,
+        whitening=_whitening(arguments),
+    )
     if arguments.whiten_from and not arguments.features:
-        raise InputError("--whiten-from goes with --features; --weights takes the training set of its configuration")
+        raise InputError(
+            "--whiten-from requires --features; with --weights the training set of the configuration is used"
+        )
     if arguments.features:
         if arguments.overrides or arguments.config_file or arguments.save_features:
-            raise InputError("--features takes no configuration: leave --config-file, --save-features, KEY VALUE out")
+            raise InputError("--features takes no configuration; remove --config-file, --save-features and KEY VALUE")
         query, gallery, feature = read_features(arguments.features)
         name, features = arguments.features.name, {(feature, False): (query, gallery)}
-        pool = read_multi_query(arguments.features) if wanted.protocol == "multi-query" else None
+        pool = read_multi_query(arguments.features) if options.protocol == "multi-query" else None
         pools = {(feature, False): pool} if pool else None
         training = None
-        if wanted.whiten:
+        if options.whitening:
             training = {(feature, False): whitening_features(arguments.whiten_from, arguments.features, feature)}
-        beside = arguments.features.with_suffix("") if arguments.features.is_file() else arguments.features
+        default_output = arguments.features.with_suffix("") if arguments.features.is_file() else arguments.features
     else:
-        name, features, pools, training = _embed(arguments, wanted)
-        beside = arguments.weights.parent
-    output = arguments.output or beside
+        name, features, pools, training = _embed(arguments, options)
+        default_output = arguments.weights.parent
+    output = arguments.output or default_output
     output.mkdir(parents=True, exist_ok=True)
     if arguments.save_features:
         for feature in ("input", "output"):
@@ -64,9 +67,9 @@ def main() -> None:
                 save_training_features(output / f"training_{feature}.npz", training[feature, False], feature=feature)
     start = time.perf_counter()
     if arguments.top_k is not None:
-        for path in write_neighbors(output, features, arguments.top_k, metric=wanted.metric):
+        for path in write_neighbors(output, features, arguments.top_k, metric=options.metric):
             print(f"written: {path}")
-    content = {"dataset": name, **evaluate_features(features, wanted, pools, training)}
+    content = {"dataset": name, **evaluate_features(features, options, pools, training)}
     seconds = time.perf_counter() - start
     write_json(output / "evaluation.json", content)
     print(evaluation_tables(content))
@@ -74,13 +77,13 @@ def main() -> None:
 
 
 def _landmarks(arguments: argparse.Namespace) -> None:
-    """Score features by the ground truth of revisited Oxford / Paris."""
+    """Evaluate features with the ground truth of revisited Oxford / Paris."""
     if not arguments.features or not arguments.features.is_dir():
-        raise InputError("--ground-truth needs --features FOLDER with query.npy and gallery.npy, rows in its order")
-    whiten = _whiten(arguments)
-    training = whitening_features(arguments.whiten_from, arguments.features) if whiten else None
+        raise InputError("--ground-truth requires --features FOLDER with query.npy and gallery.npy, rows in its order")
+    whitening = _whitening(arguments)
+    training = whitening_features(arguments.whiten_from, arguments.features) if whitening else None
     content = evaluate_landmarks(
-        arguments.features, arguments.ground_truth, metric=arguments.metric, whiten=whiten, training=training
+        arguments.features, arguments.ground_truth, metric=arguments.metric, whitening=whitening, training=training
     )
     output = arguments.output or arguments.features
     output.mkdir(parents=True, exist_ok=True)
@@ -89,14 +92,18 @@ def _landmarks(arguments: argparse.Namespace) -> None:
     print(f"{evaluation_tables(content)}\nwritten: {output / 'evaluation.json'}")
 
 
-def _whiten(arguments: argparse.Namespace) -> Whiten | None:
+def _whitening(arguments: argparse.Namespace) -> WhiteningOptions | None:
     if not arguments.whiten:
         return None
-    return Whiten(arguments.whiten, dim=arguments.whiten_dim, ridge=arguments.whiten_ridge, seed=arguments.seed)
+    return WhiteningOptions(
+        arguments.whiten, dim=arguments.whiten_dim, ridge=arguments.whiten_ridge, seed=arguments.seed
+    )
 
 
-def _embed(arguments: argparse.Namespace, wanted: Wanted) -> tuple[str, FeatureSets, Pools | None, Pools | None]:
-    """The dataset's name and its features under a checkpoint, those for multi-query and those of its training set."""
+def _embed(
+    arguments: argparse.Namespace, options: EvaluationOptions
+) -> tuple[str, FeatureSets, VariantFeatures | None, VariantFeatures | None]:
+    """Return the dataset's name and its features under a checkpoint, those to pool and those of the training set."""
     model, trained = build.load_network(arguments.weights)
     config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
     device = build.device(config)
@@ -107,10 +114,10 @@ def _embed(arguments: argparse.Namespace, wanted: Wanted) -> tuple[str, FeatureS
     flips = (False, True) if config.TEST.FLIP else (False,)
     model = model.to(device)
     features = network_features(model, parts[0], parts[1], flips=flips, dtype=dtype)
-    boxes = build.pool_loader(config, split) if wanted.protocol == "multi-query" else None
+    boxes = build.pool_loader(config, split) if options.protocol == "multi-query" else None
     pools = embed(model, boxes, flips=flips, dtype=dtype, title="multi-query") if boxes else None
     training = None
-    if wanted.whiten:
+    if options.whitening:
         images = build.test_loader(config, split.train)
         training = embed(model, images, flips=flips, dtype=dtype, title="training set")
     return split.name, features, pools, training
@@ -121,34 +128,34 @@ def _arguments() -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--weights", type=Path, help="a checkpoint of a run")
     source.add_argument(
-        "--features", type=Path, help="features in a .npz, a .mat, or arrays with labels; see reid/feature_files"
+        "--features", type=Path, help="features in a .npz, a .mat, or arrays with labels; see reid/io/feature_files"
     )
-    parser.add_argument("--ground-truth", type=Path, help="of revisited Oxford / Paris, .pkl or .json, for --features")
-    parser.add_argument("--config-file", type=Path, help="take DATASETS and TEST of this file: another dataset, say")
-    parser.add_argument("--output", type=Path, help="folder for evaluation.json (default: beside the input)")
+    parser.add_argument("--ground-truth", type=Path, help="ground truth of revisited Oxford / Paris, .pkl or .json")
+    parser.add_argument("--config-file", type=Path, help="use DATASETS and TEST of this file")
+    parser.add_argument("--output", type=Path, help="folder for evaluation.json (default: next to the input)")
     parser.add_argument("--save-features", action="store_true", help="also write features_{input,output}.npz")
     parser.add_argument("--metric", choices=METRICS, default="euclidean")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="market", help="beside Market-1501's, which is always")
-    parser.add_argument("--repeats", type=int, default=100, help="draws of single-shot")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws of single-shot and of pairs")
-    parser.add_argument("--roc", action="store_true", help="also the ROC curve over all pairs, TPR at fixed FPR")
-    parser.add_argument("--top-k", type=int, metavar="K", help="also write top_k_*.npz, the K nearest of each query")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="market", help="in addition to Market-1501")
+    parser.add_argument("--repeats", type=int, default=100, help="samples per query of single-shot")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the samples of single-shot and of pairs")
+    parser.add_argument("--roc", action="store_true", help="also compute the ROC curve of all pairs, TPR at fixed FPR")
+    parser.add_argument("--top-k", type=int, metavar="K", help="also write the K nearest of each query, top_k_*.npz")
     parser.add_argument("--rerank", action="store_true", help="also k-reciprocal re-ranking, with --k1, --k2, ...")
-    for name, value in RERANKING.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="of re-ranking")
-    parser.add_argument("--expand", choices=EXPANSIONS, default="", help="also query expansion, on unit rows")
-    parser.add_argument("--augment", action="store_true", help="also database-side augmentation, on unit rows")
+    for name, value in vars(RerankOptions()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="for re-ranking")
+    parser.add_argument("--expand", choices=EXPANSIONS, default="", help="also query expansion of normalized rows")
+    parser.add_argument("--augment", action="store_true", help="also database-side augmentation")
     parser.add_argument(
-        "--neighbors", "--neighbours", type=int, default=0, help="of both (default: 5 for aqe, 10 for alpha)"
+        "--neighbors", "--neighbours", type=int, default=0, help="neighbors in both (default: 5 for aqe, 10 for alpha)"
     )
     parser.add_argument("--alpha", type=float, default=3.0, help="exponent of the cosine in both, 0 for aqe")
-    parser.add_argument("--whiten", choices=WHITENINGS, default="", help="also whitened, on unit rows")
-    parser.add_argument("--whiten-dim", type=int, default=0, metavar="D", help="dimensions it keeps (default: all)")
+    parser.add_argument("--whiten", choices=WHITENINGS, default="", help="also whiten normalized rows")
+    parser.add_argument("--whiten-dim", type=int, default=0, metavar="D", help="dimensions kept (default: all)")
     parser.add_argument(
-        "--whiten-ridge", type=float, default=0.0, help="of learned, where pairs differ too little: 1e-3"
+        "--whiten-ridge", type=float, default=0.0, help="for learned whitening, such as 1e-3 if pairs differ too little"
     )
     parser.add_argument(
-        "--whiten-from", type=Path, metavar="FILE", help="training features to fit it on, for --features"
+        "--whiten-from", type=Path, metavar="FILE", help="training features to fit the whitening on, for --features"
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as DATASETS.ROOT data TEST.FLIP True")
     return parser.parse_args()

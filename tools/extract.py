@@ -1,4 +1,4 @@
-"""Embed a large set of images shard by shard, in one process or by torchrun in several; started again, it goes on."""
+"""Extract features of a large set of images shard by shard, in one process or several with torchrun; resumable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reid.config import build
 from reid.data import banner
 from reid.distributed import gather, local_main_first, process_group, restart_command
 from reid.errors import InputError, Interrupted, run_command, stop_signals
-from reid.evaluation.extraction import extract_shards
+from reid.evaluation.extraction import ShardOptions, extract_shards
 from reid.evaluation.features import FEATURES
 from reid.model.precision import autocast_dtype
 
@@ -24,41 +24,44 @@ def main() -> None:
             _extract(arguments)
         except KeyboardInterrupt:
             again = restart_command(sys.argv[1:])
-            raise Interrupted(f"interrupted; finished shards are kept. To go on: {again}") from None
+            raise Interrupted(f"interrupted; finished shards are kept. To resume: {again}") from None
 
 
 def _extract(arguments: argparse.Namespace) -> None:
     if arguments.shard < 1:
-        raise InputError(f"--shard {arguments.shard} must be at least 1 image")
+        raise InputError(f"--shard {arguments.shard}: must be at least 1 image")
     model, trained = build.load_network(arguments.weights)
     config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
     if "INPUT.CACHE" not in arguments.overrides[::2]:
-        # Each image is wanted once, and a decoded copy of a large set takes more room than its features.
+        # Each image is read once, and a decoded copy of a large set takes more space than its features.
         config = build.evaluation_config(config, None, ("INPUT.CACHE", "off"))
     device = build.device(config)
     dtype = autocast_dtype(config.TEST.PRECISION, device)
     with local_main_first():
         split = build.split(config)
         print(banner(split), flush=True)
-    made = extract_shards(
+    options = ShardOptions(
+        shard_size=arguments.shard,
+        features=FEATURES if arguments.feature == "both" else (arguments.feature,),
+        flip=config.TEST.FLIP,
+        dtype=dtype,
+    )
+    extracted = extract_shards(
         model.to(device),
         {part: build.test_loader(config, getattr(split, part)) for part in arguments.part},
         arguments.output,
-        shard=arguments.shard,
+        options,
         settings={
             "dataset": split.name,
             "input": build.preprocessing(config),
             "network": build.structure(config),
             "precision": str(dtype or "float32").removeprefix("torch."),
         },
-        features=FEATURES if arguments.feature == "both" else (arguments.feature,),
-        flip=config.TEST.FLIP,
-        dtype=dtype,
     )
-    everyone = gather(made)
-    for part in made:
-        images, now = len(getattr(split, part)), sum(own[part] for own in everyone)
-        print(f"{part}: {images:,} images in {-(-images // arguments.shard)} shards, {now} of them made now")
+    by_process = gather(extracted)
+    for part in extracted:
+        images, now = len(getattr(split, part)), sum(counts[part] for counts in by_process)
+        print(f"{part}: {images:,} images in {-(-images // arguments.shard)} shards, {now} of them extracted now")
     feature = arguments.output / ("input" if arguments.feature == "both" else arguments.feature)
     print(f"written: {arguments.output}; to score: python tools/evaluate.py --features {feature}")
 
@@ -66,11 +69,11 @@ def _extract(arguments: argparse.Namespace) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", required=True, type=Path, help="a checkpoint of a run")
-    parser.add_argument("--output", required=True, type=Path, help="folder; of several hosts on a disk they share")
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=["query", "gallery"], help="of the dataset")
-    parser.add_argument("--feature", choices=(*FEATURES, "both"), default="both", help="of the Eigenlayer")
-    parser.add_argument("--shard", type=int, default=10_000, metavar="N", help="images a file, 10000 unless told")
-    parser.add_argument("--config-file", type=Path, help="take DATASETS and TEST of this file: another dataset, say")
+    parser.add_argument("--output", required=True, type=Path, help="output folder, shared by all hosts")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=["query", "gallery"], help="parts of the dataset")
+    parser.add_argument("--feature", choices=(*FEATURES, "both"), default="both", help="features of the Eigenlayer")
+    parser.add_argument("--shard", type=int, default=10_000, metavar="N", help="images per file (default: 10000)")
+    parser.add_argument("--config-file", type=Path, help="use DATASETS and TEST of this file")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as DATASETS.ROOT data TEST.FLIP True")
     return parser.parse_args()
 

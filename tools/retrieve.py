@@ -17,9 +17,9 @@ from reid.config import build
 from reid.data import read_revisited_images
 from reid.data.loading.whole_images import LONGEST_SIDE, WholeImage
 from reid.errors import run_command
-from reid.evaluation.features import COMBINATIONS, check_any_size, extract_whole
+from reid.evaluation.features import COMBINATIONS, DescriptorOptions, check_any_size, extract_whole
 from reid.evaluation.protocols import score_landmarks, whitening_features
-from reid.evaluation.whitening import WHITENINGS, Whiten
+from reid.evaluation.whitening import WHITENINGS, WhiteningOptions
 from reid.io.atomic import write_json
 from reid.io.feature_files import save_matrix_folder, save_training_features
 from reid.model.precision import autocast_dtype
@@ -29,9 +29,9 @@ from reid.report.tables import evaluation_tables
 
 def main() -> None:
     arguments = _arguments()
-    whiten = None
+    options = None
     if arguments.whiten:
-        whiten = Whiten(arguments.whiten, dim=arguments.whiten_dim, ridge=arguments.whiten_ridge)
+        options = WhiteningOptions(arguments.whiten, dim=arguments.whiten_dim, ridge=arguments.whiten_ridge)
     data = read_revisited_images(arguments.root, arguments.dataset)
     print(f"{data.name}: {len(data.query):,} queries, {len(data.gallery):,} images", flush=True)
     start = time.perf_counter()
@@ -39,25 +39,29 @@ def main() -> None:
     check_any_size(model)
     config = build.evaluation_config(trained, None, arguments.overrides)
     device = build.device(config)
-    how: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "feature": config.TEST.FEATURE,
         "scales": arguments.scales,
         "combine": arguments.combine,
     }
+    descriptor = DescriptorOptions(
+        **settings, mirror=config.TEST.FLIP, dtype=autocast_dtype(config.TEST.PRECISION, device)
+    )
     load = partial(build.whole_loader, config, longest_side=arguments.longest_side, batch_size=arguments.batch_size)
-    model, flip, dtype = model.to(device), config.TEST.FLIP, autocast_dtype(config.TEST.PRECISION, device)
+    model = model.to(device)
 
     def describe(images: tuple[WholeImage, ...], title: str) -> np.ndarray:
-        return extract_whole(model, load(images), mirror=flip, dtype=dtype, title=title, **how)
+        return extract_whole(model, load(images), descriptor, title=title)
 
-    # The whitening comes first: what it refuses is told before the gallery has taken its hours.
-    training = _training(arguments, config, describe) if whiten else None
-    whitening = whiten.fit(training) if whiten and training else None
+    # The whitening is fitted first, so that its errors are reported before the gallery takes hours.
+    training = _training(arguments, config, describe) if options else None
+    whitening = options.fit(training) if options and training else None
     query, gallery = describe(data.query, "query"), describe(data.gallery, "gallery")
     scores = score_landmarks(query, gallery, data.truth, whitening=whitening)
-    content = {"dataset": data.name, **how, "longest_side": arguments.longest_side, "flip": flip, **scores}
-    if whiten and whitening and training:
-        content["whitening"] = whiten.describe(whitening, training)
+    size, flip = arguments.longest_side, config.TEST.FLIP
+    content = {"dataset": data.name, **settings, "longest_side": size, "flip": flip, **scores}
+    if options and whitening and training:
+        content["whitening"] = options.describe(whitening, training)
     output = arguments.output or arguments.weights.parent
     output.mkdir(parents=True, exist_ok=True)
     if arguments.save_features:
@@ -72,7 +76,7 @@ def main() -> None:
 def _training(
     arguments: argparse.Namespace, config: CfgNode, describe: Callable[[tuple[WholeImage, ...], str], np.ndarray]
 ) -> Features:
-    """What a whitening is fitted on: a file, or the checkpoint's own training set, described as the gallery will be."""
+    """Return the features to fit a whitening on: from a file, or of the checkpoint's own training set."""
     if arguments.whiten_from:
         return whitening_features(arguments.whiten_from, feature=config.TEST.FEATURE)
     images = build.split(config).train
@@ -85,7 +89,7 @@ def _scales(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        message = f"numbers with commas between are wanted, such as 1,0.7071,0.5, not {text!r}"
+        message = f"must be comma-separated numbers, such as 1,0.7071,0.5, not {text!r}"
         raise argparse.ArgumentTypeError(message) from None
 
 
@@ -94,21 +98,23 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, required=True, help="a checkpoint of a run")
     parser.add_argument("--dataset", required=True, help="roxford5k, rparis6k, or a folder of the same layout")
     root = Path(os.environ.get("REID_DATA") or "datasets")
-    parser.add_argument("--root", type=Path, default=root, help="where it lies (default: REID_DATA, else datasets/)")
-    parser.add_argument("--longest-side", type=int, default=LONGEST_SIDE, metavar="N", help="pixels images shrink to")
+    parser.add_argument("--root", type=Path, default=root, help="of the datasets (default: REID_DATA, else datasets/)")
+    parser.add_argument("--longest-side", type=int, default=LONGEST_SIDE, metavar="N", help="reduce images to N pixels")
     parser.add_argument("--scales", type=_scales, default=[1.0], help="such as 1,0.7071,0.5 (default: 1)")
-    parser.add_argument("--combine", choices=COMBINATIONS, default="mean", help="of scales; gem: by GeM's exponent")
-    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images of one size taken together")
-    parser.add_argument("--whiten", choices=WHITENINGS, default="", help="also whitened")
-    parser.add_argument("--whiten-dim", type=int, default=0, metavar="D", help="dimensions it keeps (default: all)")
     parser.add_argument(
-        "--whiten-ridge", type=float, default=0.0, help="of learned, where pairs differ too little: 1e-3"
+        "--combine", choices=COMBINATIONS, default="mean", help="of the scales; gem uses GeM's exponent"
+    )
+    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images of one size per batch")
+    parser.add_argument("--whiten", choices=WHITENINGS, default="", help="also whiten")
+    parser.add_argument("--whiten-dim", type=int, default=0, metavar="D", help="dimensions kept (default: all)")
+    parser.add_argument(
+        "--whiten-ridge", type=float, default=0.0, help="for learned whitening, such as 1e-3 if pairs differ too little"
     )
     parser.add_argument(
         "--whiten-from", type=Path, metavar="FILE", help="training features (default: the checkpoint's training set)"
     )
-    parser.add_argument("--output", type=Path, help="folder for retrieval.json (default: beside the checkpoint)")
-    parser.add_argument("--save-features", action="store_true", help="also write query.npy and gallery.npy there")
+    parser.add_argument("--output", type=Path, help="folder for retrieval.json (default: next to the checkpoint)")
+    parser.add_argument("--save-features", action="store_true", help="also write query.npy and gallery.npy")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as TEST.FEATURE output")
     return parser.parse_args()
 

@@ -1,10 +1,11 @@
-"""Features: a network and images in, embeddings out."""
+"""Feature extraction: embeddings of images by a network."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -26,18 +27,34 @@ FEATURES = ("input", "output")
 
 
 class LabeledBatches(Protocol):
-    """Images in a fixed order with their labels: see `reid.data.loading.loaders.TestLoader`."""
+    """Batches of images in a fixed order, with labels: see `reid.data.loading.loaders.TestLoader`."""
 
-    def shard(self, rank: int, world: int) -> LabeledBatches: ...
+    def shard(self, rank: int, world: int) -> LabeledBatches:
+        """Select the images of one process.
+
+        Args:
+            rank: Number of the process.
+            world: Number of processes.
+
+        Returns:
+            Batches of its images.
+        """
+        ...
 
     @property
-    def identities(self) -> np.ndarray: ...
+    def identities(self) -> np.ndarray:
+        """(N,) int64 identities."""
+        ...
 
     @property
-    def cameras(self) -> np.ndarray: ...
+    def cameras(self) -> np.ndarray:
+        """(N,) int64 cameras."""
+        ...
 
     @property
-    def paths(self) -> Sequence[str]: ...
+    def paths(self) -> Sequence[str]:
+        """Paths of the N images."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -45,11 +62,12 @@ class LabeledBatches(Protocol):
 
 
 class ImageBatches(Protocol):
-    """Images of any sizes in a fixed order, each batch of one size: see `reid.data.loading.whole_images.WholeImageLoader`."""
+    """Images of any size in a fixed order, one size per batch.
 
-    def __len__(self) -> int:
-        """Images, not batches."""
-        ...
+    See `reid.data.loading.whole_images.WholeImageLoader`. The length is the number of images, not of batches.
+    """
+
+    def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Tensor]: ...
 
@@ -63,9 +81,17 @@ def extract(
     dtype: torch.dtype | None = None,
     title: str = "",
 ) -> dict[str, Features]:
-    """Embed every image of `loader`: {"input": (N, D_in), "output": (N, K)} of the Eigenlayer, float32.
+    """Embed every image of a loader; the mode of the model is restored.
 
-    mirror: embed the mirror images instead. dtype: autocast type, None for float32. The model's mode is restored.
+    Args:
+        model: The network.
+        loader: Images with labels.
+        mirror: Embed the mirrored images instead.
+        dtype: Autocast type, None for float32.
+        title: Title of the progress bar.
+
+    Returns:
+        "input" (N, D_in) and "output" (N, K) of the Eigenlayer, float32.
     """
     parts: dict[str, list[np.ndarray]] = {"input": [], "output": []}
     with evaluation_mode(model):
@@ -90,13 +116,24 @@ def extract_together(
     dtype: torch.dtype | None = None,
     title: str = "",
 ) -> dict[str, Features]:
-    """As `extract`, where several processes embed a part each: the first gets the whole, the others get {}."""
+    """Embed every image of a loader by all processes together.
+
+    Args:
+        model: The network.
+        loader: Images with labels.
+        mirror: Embed the mirrored images instead.
+        dtype: Autocast type, None for float32.
+        title: Title of the progress bar.
+
+    Returns:
+        On the first process the features as `extract` returns them, on all others {}.
+    """
     if get_world_size() == 1:
         return extract(model, loader, mirror=mirror, dtype=dtype, title=title)
-    mine, values = loader.shard(get_rank(), get_world_size()), dict[str, Tensor]()
-    if len(mine):
-        found = extract(model, mine, mirror=mirror, dtype=dtype, title=title)
-        values = {name: torch.from_numpy(features.values) for name, features in found.items()}
+    own, values = loader.shard(get_rank(), get_world_size()), dict[str, Tensor]()
+    if len(own):
+        extracted = extract(model, own, mirror=mirror, dtype=dtype, title=title)
+        values = {name: torch.from_numpy(features.values) for name, features in extracted.items()}
     parts = [part for part in gather(values) if part]
     return {
         name: Features(
@@ -107,116 +144,156 @@ def extract_together(
 
 
 def mean_features(first: Features, second: Features) -> Features:
-    """The mean of an image's embedding and its mirror image's: the flip test."""
+    """Average the embeddings of images and their mirror images (flip test).
+
+    Args:
+        first: Features of the images.
+        second: Features of the mirrored images, in the same order.
+
+    Returns:
+        The averaged features with the labels of `first`.
+    """
     return Features((first.values + second.values) / 2, first.identities, first.cameras, first.paths)
+
+
+@dataclass(frozen=True)
+class DescriptorOptions:
+    """How global descriptors of whole images are computed.
+
+    Attributes:
+        feature: "input" or "output" of the Eigenlayer.
+        scales: Relative sizes at which each image is embedded, resized bilinearly (no antialiasing, sides rounded
+            down).
+        combine: How the unit descriptors of the scales are combined (Radenović, Tolias, Chum 2018 and the authors'
+            code): "mean", or "gem" for the generalized mean (mean of v^p)^(1/p) with the exponent p of the network's
+            GeM pooling.
+        mirror: Average the descriptor of an image at each scale with that of its mirror image.
+        dtype: Autocast type, None for float32.
+    """
+
+    feature: str = "input"
+    scales: Sequence[float] = (1.0,)
+    combine: str = "mean"
+    mirror: bool = False
+    dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        if self.feature not in FEATURES:
+            raise unknown_name("feature", self.feature, FEATURES)
+        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
+            raise InputError(f"scales {list(self.scales)}: must be one or more numbers above 0, such as 1 0.7071 0.5")
+        if self.combine not in COMBINATIONS:
+            raise unknown_name("way to combine scales", self.combine, COMBINATIONS)
+
+
+_DEFAULT_OPTIONS = DescriptorOptions()
 
 
 @torch.inference_mode()
 def extract_whole(
-    model: ReidNetwork,
-    images: ImageBatches,
-    *,
-    feature: str = "input",
-    scales: Sequence[float] = (1.0,),
-    combine: str = "mean",
-    mirror: bool = False,
-    dtype: torch.dtype | None = None,
-    title: str = "",
+    model: ReidNetwork, images: ImageBatches, options: DescriptorOptions = _DEFAULT_OPTIONS, *, title: str = ""
 ) -> np.ndarray:
-    """Global descriptors of images of any size: (N, D) float32, rows of unit length.
+    """Compute global descriptors of images of any size; the mode of the model is restored.
 
-    feature: the Eigenlayer's "input" or "output". scales: each image is seen at each, resized bilinearly (no
-    antialiasing, sides rounded down). The descriptor of each scale gets unit length; they are combined in float64 and
-    the result gets unit length again (Radenović, Tolias, Chum 2018 and the authors' code): "mean" by their mean, "gem"
-    by the generalized mean (mean of v^p)^(1/p) with the exponent p of the network's GeM pooling.
-    mirror: an image's descriptor at a scale is the mean of its own and its mirror image's. dtype: autocast type.
-    The model's mode is restored. A row of zeros stays one, with a warning.
-    Raises InputError for a network made for one size of image, an unknown name, a scale that is not above 0 or leaves
-    no pixel, "gem" without one or with negative values, and descriptors that are not finite.
+    The descriptors of the scales are combined in float64. A row of zeros stays zero, with a warning.
+
+    Args:
+        model: The network.
+        images: Images in a fixed order.
+        options: How descriptors are computed.
+        title: Title of the progress bar and name in messages.
+
+    Returns:
+        (N, D) float32 rows of length 1.
+
+    Raises:
+        InputError: For a network with a fixed image size, a scale that leaves no pixel, "gem" without GeM pooling or
+            with negative values, and descriptors that are not finite.
     """
     check_any_size(model)
-    if feature not in FEATURES:
-        raise unknown_name("feature", feature, FEATURES)
-    if not scales or not all(0 < scale < math.inf for scale in scales):
-        raise InputError(f"scales {list(scales)} must be one or more numbers above 0, such as 1 0.7071 0.5")
-    exponent = _exponent(model, feature, combine)
+    exponent = _exponent(model, options)
     parts = []
     with (
         evaluation_mode(model),
         tqdm(total=len(images), desc=title or "features", unit="image", leave=False, mininterval=1.0) as bar,
     ):
         for batch in images:
-            seen = []
-            for scale in scales:
-                resized = _rescaled(batch, scale)
-                views = (resized, resized.flip(-1)) if mirror else (resized,)
-                with autocast(batch.device, dtype):
-                    values = [getattr(model.embed(view), feature).double() for view in views]
-                seen.append(functional.normalize(torch.stack(values).mean(0), dim=1, eps=_LEAST))
-            parts.append(_combined(torch.stack(seen), exponent).float().cpu().numpy())
+            descriptors = []
+            for scale in options.scales:
+                resized = _rescale(batch, scale)
+                views = (resized, resized.flip(-1)) if options.mirror else (resized,)
+                with autocast(batch.device, options.dtype):
+                    values = [getattr(model.embed(view), options.feature).double() for view in views]
+                descriptors.append(functional.normalize(torch.stack(values).mean(0), dim=1, eps=_EPS))
+            parts.append(_combine(torch.stack(descriptors), exponent).float().cpu().numpy())
             bar.update(len(batch))
-    found = np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
-    _check_rows(found, title)
-    return found
+    result = np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
+    _check_rows(result, title)
+    return result
 
 
 def check_any_size(model: ReidNetwork) -> None:
-    """Raise InputError for a network whose backbone or pooling was made for images of one size."""
+    """Check that a network accepts images of any size.
+
+    Args:
+        model: The network.
+
+    Raises:
+        InputError: If its backbone or pooling has a fixed image size.
+    """
     size = getattr(model.backbone, "input_size", None)
     if size is None and isinstance(model.pooling, Flatten):
         size = model.pooling.size
     if size is not None:
         raise InputError(
-            f"the network of this checkpoint was made for images of one size (its {size[0]} x {size[1]}) and cannot "
-            "describe whole images of any: take one with a ResNet or an OSNet as its backbone"
+            f"the network of this checkpoint only accepts images of one size (its {size[0]} x {size[1]}) and cannot "
+            "describe whole images; use one with a ResNet or OSNet backbone"
         )
 
 
-_LEAST = 1e-300  # a shorter descriptor is zero
+_EPS = 1e-300  # a shorter descriptor is zero
 
 
-def _exponent(model: ReidNetwork, feature: str, combine: str) -> Tensor | None:
-    """None for the mean, else p, (1,) or (D,) float64."""
-    if combine not in COMBINATIONS:
-        raise unknown_name("way to combine scales", combine, COMBINATIONS)
-    if combine == "mean":
+def _exponent(model: ReidNetwork, options: DescriptorOptions) -> Tensor | None:
+    """Return None for the mean, otherwise p, (1,) or (D,) float64."""
+    if options.combine == "mean":
         return None
     p = getattr(model.pooling, "p", None)
     if not isinstance(p, Tensor):
         raise InputError(
-            f"'gem' combines scales with the exponent of GeM pooling, and this network pools by "
-            f"{type(model.pooling).__name__}: take 'mean'"
+            "combine 'gem': scales are combined with the exponent of GeM pooling, but this network has "
+            f"{type(model.pooling).__name__} pooling; use 'mean'"
         )
-    if feature == "output":
-        raise InputError("'gem' takes powers of the Eigenlayer's output, which has negative values: take 'mean'")
+    if options.feature == "output":
+        raise InputError("combine 'gem': the Eigenlayer's output has negative values; use 'mean'")
     return p.detach().double()
 
 
-def _rescaled(images: Tensor, scale: float) -> Tensor:
+def _rescale(images: Tensor, scale: float) -> Tensor:
     if scale == 1:
         return images
     height, width = images.shape[2:]
     if min(height, width) * scale < 1:
-        raise InputError(f"the scale {scale} leaves nothing of an image of {height} x {width} (height x width)")
+        raise InputError(f"scale {scale}: leaves no pixel of an image of {height} x {width} (height x width)")
     return functional.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
-def _combined(seen: Tensor, exponent: Tensor | None) -> Tensor:
-    """(scales, B, D) float64 -> (B, D) of unit length."""
+def _combine(descriptors: Tensor, exponent: Tensor | None) -> Tensor:
+    """Combine (scales, B, D) float64 to (B, D) rows of length 1."""
     if exponent is None:
-        combined = seen.mean(0)
+        combined = descriptors.mean(0)
     else:
-        if (seen < 0).any():
-            raise InputError("'gem' takes powers of descriptors, and these have negative values: take 'mean'")
-        if len(exponent) not in (1, seen.shape[2]):
+        if (descriptors < 0).any():
+            raise InputError("combine 'gem': the descriptors have negative values; use 'mean'")
+        if len(exponent) not in (1, descriptors.shape[2]):
             raise InputError(
-                f"'gem' has {len(exponent)} exponents, one a channel of the map, for descriptors of {seen.shape[2]} "
-                "dimensions: take 'mean'"
+                f"combine 'gem': the network has {len(exponent)} exponents, one per channel of the feature map, for "
+                f"descriptors of {descriptors.shape[2]} dimensions; use 'mean'"
             )
-        # Of the share of the largest, so that no power of a small value becomes zero.
-        largest = seen.amax(0).clamp(min=_LEAST)
-        combined = (seen / largest).pow(exponent).mean(0).pow(1 / exponent) * largest
-    return functional.normalize(combined, dim=1, eps=_LEAST)
+        # Relative to the largest value, so that no power of a small value underflows.
+        largest = descriptors.amax(0).clamp(min=_EPS)
+        combined = (descriptors / largest).pow(exponent).mean(0).pow(1 / exponent) * largest
+    return functional.normalize(combined, dim=1, eps=_EPS)
 
 
 def _check_rows(values: np.ndarray, title: str) -> None:

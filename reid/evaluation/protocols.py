@@ -1,4 +1,4 @@
-"""Everything an evaluation may ask of features, as the content of `evaluation.json`."""
+"""Evaluation of features under all protocols, as the content of `evaluation.json`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from reid.data.datasets.revisited import RevisitedGroundTruth, read_revisited
 from reid.errors import InputError, unknown_name
-from reid.evaluation.retrieval import FeatureSets, Variant, score, unit_rows, variants
-from reid.evaluation.whitening import WHITENINGS, Whiten, Whitening, whiten_rows
+from reid.evaluation.retrieval import FeatureSets, Variant, VariantFeatures, score, unit_rows, variants
+from reid.evaluation.whitening import WHITENINGS, Whitening, WhiteningOptions, whiten_rows
 from reid.io.atomic import write_bytes
 from reid.io.feature_files import read_matrix_folder, read_training_features
 from reid.ranking import evaluate, normalize_rows
@@ -23,25 +23,31 @@ from reid.ranking.protocols.multi_query import POOLINGS, own_camera_images, pool
 from reid.ranking.protocols.revisited import evaluate_revisited
 from reid.ranking.protocols.single_shot import evaluate_single_shot
 from reid.ranking.protocols.verification import verify
-from reid.ranking.reranking.rerank import rerank_ranking
+from reid.ranking.reranking.rerank import RerankOptions, rerank_ranking
 from reid.ranking.search import top_k
 from reid.records import Features, score_list
 
 PROTOCOLS = ("market", "single-shot", "multi-query")
-# Name -> as it is written in tables.
+# Name -> label in tables.
 EXPANSIONS = {"aqe": "AQE", "alpha": "alpha-QE"}
-# Of each feature set, other images: those that multi-query pools, or training images.
-Pools = dict[tuple[str, bool], Features]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to compute beside the Market-1501 protocol.
+class EvaluationOptions:
+    """What to compute in addition to the Market-1501 protocol.
 
-    protocol: one of `PROTOCOLS`. repeats, seed: of the draws of `single-shot`. roc: the pairs' ROC curve. rerank: the
-    arguments of k-reciprocal re-ranking, None for none. expand: one of `EXPANSIONS`, or "" for none. augment: the
-    gallery's rows are replaced too, before the queries. neighbors, alpha: of both; 0 neighbors: 5 for aqe, else 10.
-    whiten: None for none.
+    Attributes:
+        metric: "euclidean" or "cosine".
+        protocol: Name in `PROTOCOLS`.
+        repeats: Number of samples per query for "single-shot".
+        seed: Seed of these samples.
+        roc: Compute the ROC curve of all pairs.
+        rerank: Parameters of k-reciprocal re-ranking, None for none.
+        expand: Query expansion, a name in `EXPANSIONS`, or "" for none.
+        augment: Augment the gallery too, before the queries are expanded.
+        neighbors: Number of neighbors of both; 0 for 5 with "aqe", otherwise 10.
+        alpha: Exponent of the cosine in both, 0 with "aqe".
+        whitening: Whitening to fit, None for none.
     """
 
     metric: str = "euclidean"
@@ -49,49 +55,65 @@ class Wanted:
     repeats: int = 100
     seed: int = 0
     roc: bool = False
-    rerank: dict[str, Any] | None = None
+    rerank: RerankOptions | None = None
     expand: str = ""
     augment: bool = False
     neighbors: int = 0
     alpha: float = 3.0
-    whiten: Whiten | None = None
+    whitening: WhiteningOptions | None = None
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise unknown_name("protocol", self.protocol, PROTOCOLS)
+        if self.expand and self.expand not in EXPANSIONS:
+            raise unknown_name("query expansion", self.expand, tuple(EXPANSIONS))
 
 
 def evaluate_features(
-    features: FeatureSets, wanted: Wanted, pools: Pools | None = None, training: Pools | None = None
+    features: FeatureSets,
+    options: EvaluationOptions,
+    pools: VariantFeatures | None = None,
+    training: VariantFeatures | None = None,
 ) -> dict[str, Any]:
-    """What is wanted of every feature, raw and L2-normalized.
+    """Evaluate every feature, raw and L2-normalized.
 
-    `metric`, and `scores`, which are always those of the Market-1501 protocol; `single_shot`, `multi_query`,
-    `whitened`, `expanded`, `reranked` and `verification` where asked for, each a list whose entries name their feature
-    as a SCORE does; `whitened` and `expanded` are of rows divided by their length alone. pools: images for multi-query;
-    without them it pools the queries' own and the gallery's of their person and camera. training: images that the
-    whitening is fitted on.
+    Args:
+        features: Features of query and gallery.
+        options: What to compute.
+        pools: Images to pool for multi-query; None to pool the queries and the gallery images of their identity and
+            camera.
+        training: Features of training images that the whitening is fitted on.
+
+    Returns:
+        `metric` and `scores`, always those of the Market-1501 protocol; `single_shot`, `multi_query`, `whitened`,
+        `expanded`, `reranked` and `verification` if requested, each a list whose entries name their feature as a SCORE
+        does. `whitened` and `expanded` only cover rows of length 1.
+
+    Raises:
+        InputError: As the requested evaluations do.
     """
-    if wanted.protocol not in PROTOCOLS:
-        raise unknown_name("protocol", wanted.protocol, PROTOCOLS)
-    if wanted.expand and wanted.expand not in EXPANSIONS:
-        raise unknown_name("query expansion", wanted.expand, tuple(EXPANSIONS))
     content: dict[str, Any] = {
-        "metric": wanted.metric,
-        "scores": score_list(score(features, metric=wanted.metric)),
+        "metric": options.metric,
+        "scores": score_list(score(features, metric=options.metric)),
     }
     kinds: dict[str, Callable[[Variant], Iterable[dict[str, Any]]]] = {}
-    if wanted.protocol == "single-shot":
-        kinds["single_shot"] = lambda one: [_single_shot(one, wanted)]
-    if wanted.protocol == "multi-query":
-        kinds["multi_query"] = lambda one: _multi_query(one, pools)
-    if wanted.whiten is not None:
-        kinds["whitened"] = lambda one: [_whitened(one, wanted.whiten, training or {})] if _unit(one) else []
-    if wanted.expand or wanted.augment:
-        kinds["expanded"] = lambda one: [_expanded(one, wanted)] if _unit(one) else []
-    if wanted.rerank is not None:
-        kinds["reranked"] = lambda one: [_reranked(one, wanted.rerank or {})]
-    if wanted.roc:
-        kinds["verification"] = lambda one: [verify(one.query, one.gallery, metric=one.metric).to_json()]
+    if options.protocol == "single-shot":
+        kinds["single_shot"] = lambda variant: [_single_shot(variant, options)]
+    if options.protocol == "multi-query":
+        kinds["multi_query"] = lambda variant: _multi_query(variant, pools)
+    if (whitening := options.whitening) is not None:
+        kinds["whitened"] = lambda variant: [_whitened(variant, whitening, training or {})] if _unit(variant) else []
+    if options.expand or options.augment:
+        kinds["expanded"] = lambda variant: [_expanded(variant, options)] if _unit(variant) else []
+    if (rerank := options.rerank) is not None:
+        kinds["reranked"] = lambda variant: [_reranked(variant, rerank)]
+    if options.roc:
+        kinds["verification"] = lambda variant: [
+            verify(variant.query, variant.gallery, metric=variant.metric).to_json()
+        ]
     for key, compute in kinds.items():
-        ranked = variants(features, metric=wanted.metric)
-        content[key] = [{**one.name, **entry} for one in ranked for entry in compute(one)]
+        ranked = variants(features, metric=options.metric)
+        content[key] = [{**variant.name, **entry} for variant in ranked for entry in compute(variant)]
     return content
 
 
@@ -100,27 +122,36 @@ def evaluate_landmarks(
     ground_truth: Path,
     *,
     metric: str = "cosine",
-    whiten: Whiten | None = None,
+    whitening: WhiteningOptions | None = None,
     training: Features | None = None,
 ) -> dict[str, Any]:
-    """The protocol of revisited Oxford / Paris for features without labels, `query.npy` and `gallery.npy` of a folder.
+    """Evaluate unlabeled features, `query.npy` and `gallery.npy`, under the protocol of revisited Oxford / Paris.
 
-    ground_truth: the published `.pkl`, or the same as `.json`. Rows are in its order; a longer gallery goes on with
-    distractors. Returns what `score_landmarks` does and, with `whiten`,
-    which is fitted on `training`, `whitening`. Raises InputError for files that don't fit.
+    Args:
+        folder: Folder of the features. Rows are in the order of the ground truth; further gallery rows are distractors.
+        ground_truth: The published `.pkl`, or the same as `.json`.
+        metric: "euclidean" or "cosine".
+        whitening: Whitening to fit, None for none.
+        training: Features that it is fitted on.
+
+    Returns:
+        The content as `score_landmarks` returns it and, with a whitening, `whitening`.
+
+    Raises:
+        InputError: For files that do not fit.
     """
     truth = read_revisited(ground_truth)
     query, gallery = read_matrix_folder(folder)
     if len(query) != len(truth.queries) or len(gallery) < len(truth.images):
         raise InputError(
             f"{folder}: {len(query)} query and {len(gallery)} gallery rows, but {ground_truth} names "
-            f"{len(truth.queries)} queries and {len(truth.images)} images; rows must be in its order"
+            f"{len(truth.queries)} queries and {len(truth.images)} images; rows must be in the same order"
         )
-    if whiten is None or training is None:
+    if whitening is None or training is None:
         return score_landmarks(query, gallery, truth, metric=metric)
-    whitening = whiten.fit(training)
-    content = score_landmarks(query, gallery, truth, metric=metric, whitening=whitening)
-    return {**content, "whitening": whiten.describe(whitening, training)}
+    fitted = whitening.fit(training)
+    content = score_landmarks(query, gallery, truth, metric=metric, whitening=fitted)
+    return {**content, "whitening": whitening.describe(fitted, training)}
 
 
 def score_landmarks(
@@ -131,10 +162,17 @@ def score_landmarks(
     metric: str = "euclidean",
     whitening: Whitening | None = None,
 ) -> dict[str, Any]:
-    """The setups of revisited Oxford / Paris.
+    """Evaluate the setups of revisited Oxford / Paris.
 
-    query: (Q, D), gallery: (G, D), in the order of `truth`. Returns `metric`, `scores` (empty), `revisited` (setup ->
-    its scores) and, with `whitening`, `revisited_whitened`.
+    Args:
+        query: (Q, D) descriptors in the order of `truth`.
+        gallery: (G, D) descriptors in the order of `truth`.
+        truth: The ground truth.
+        metric: "euclidean" or "cosine".
+        whitening: A fitted whitening, None for none.
+
+    Returns:
+        `metric`, `scores` (empty), `revisited` (setup -> scores) and, with a whitening, `revisited_whitened`.
     """
     lists = {"easy": truth.easy, "hard": truth.hard, "junk": truth.junk}
 
@@ -149,88 +187,119 @@ def score_landmarks(
 
 
 def whitening_features(path: Path | None, scored: Path | None = None, feature: str = "") -> Features:
-    """The features of training images that a whitening is fitted on, from a file.
+    """Read the features of training images that a whitening is fitted on.
 
-    scored: the features to be whitened; feature: what they are. Raises InputError for no file, the features to be
-    scored themselves, and the Eigenlayer's input where its output is scored, or the other way round.
+    Args:
+        path: File of the training features.
+        scored: File of the features that are evaluated.
+        feature: What these are, "input" or "output", "" if unknown.
+
+    Returns:
+        The training features.
+
+    Raises:
+        InputError: Without a file, for the evaluated features themselves, and for the Eigenlayer's input if its output
+            is evaluated, or vice versa.
     """
     if path is None:
-        raise InputError("a whitening is fitted on features of training images: give them by --whiten-from FILE")
+        raise InputError("a whitening is fitted on features of training images; add --whiten-from FILE")
     if scored is not None and path.resolve() == scored.resolve():
-        raise InputError(f"{path}: a whitening is fitted on training images, not on what it is to score")
+        raise InputError(f"{path}: a whitening is fitted on training images, not on the features it is applied to")
     training, found = read_training_features(path)
     if {found, feature} == {"input", "output"}:
-        raise InputError(f"{path} holds the Eigenlayer's {found}, and what is scored is its {feature}")
+        raise InputError(f"{path}: holds the Eigenlayer's {found}, but its {feature} is evaluated")
     return training
 
 
-def _single_shot(one: Variant, wanted: Wanted) -> dict[str, Any]:
-    found = evaluate_single_shot(one.query, one.gallery, metric=one.metric, repeats=wanted.repeats, seed=wanted.seed)
-    return {**found.to_json(), "seed": wanted.seed}
+def _single_shot(variant: Variant, options: EvaluationOptions) -> dict[str, Any]:
+    scores = evaluate_single_shot(
+        variant.query, variant.gallery, metric=variant.metric, repeats=options.repeats, seed=options.seed
+    )
+    return {**scores.to_json(), "seed": options.seed}
 
 
-def _multi_query(one: Variant, pools: Pools | None) -> Iterable[dict[str, Any]]:
-    """A SCORE for each way to pool: `variant` names it, `pool` where the images came from, `alone` how many queries had
-    nothing to pool.
-    """
-    images = own_camera_images(one.query, one.gallery) if pools is None else pools[one.feature, one.flip]
-    divided = pools is None and one.metric == "euclidean"
-    if (one.normalized or one.metric == "cosine") and not divided:
+def _multi_query(variant: Variant, pools: VariantFeatures | None) -> Iterable[dict[str, Any]]:
+    """Yield a SCORE per pooling with the source of the images (`pool`) and the number of unpooled queries (`alone`)."""
+    images = (
+        own_camera_images(variant.query, variant.gallery) if pools is None else pools[variant.feature, variant.flip]
+    )
+    divided = pools is None and variant.metric == "euclidean"
+    if (variant.normalized or variant.metric == "cosine") and not divided:
         images = unit_rows(images)
     source = "query and gallery" if pools is None else "images of their own"
     for how in POOLINGS:
-        pooled = pool_queries(one.query, images, how)
-        scores = evaluate(pooled.query, one.gallery, metric=one.metric)
-        yield {**one.named(scores).to_json(), "variant": f"multi-query {how}", "pool": source, "alone": pooled.alone}
+        pooled = pool_queries(variant.query, images, how)
+        scores = evaluate(pooled.query, variant.gallery, metric=variant.metric)
+        yield {
+            **variant.named(scores).to_json(),
+            "variant": f"multi-query {how}",
+            "pool": source,
+            "alone": pooled.unpooled,
+        }
 
 
-def _unit(one: Variant) -> bool:
-    """Whether rows of length 1 are ranked."""
-    return one.normalized or one.metric == "cosine"
+def _unit(variant: Variant) -> bool:
+    """Return whether rows of length 1 are ranked."""
+    return variant.normalized or variant.metric == "cosine"
 
 
-def _whitened(one: Variant, whiten: Whiten | None, training: Pools) -> dict[str, Any]:
-    """A SCORE with its name as `variant` and what it was fitted on."""
-    if whiten is None or (one.feature, one.flip) not in training:
-        raise InputError(f"no training features to fit a whitening of the {one.feature} on")
-    images = training[one.feature, one.flip]
-    whitening = whiten.fit(images)
-    sides = [dataclasses.replace(side, values=whiten_rows(whitening, side.values)) for side in (one.query, one.gallery)]
-    found = whiten.describe(whitening, images)
-    variant = f"{WHITENINGS[whiten.how]}, {found['dimensions']} dimensions"
-    return {**one.named(evaluate(sides[0], sides[1])).to_json(), "variant": variant, **found}
+def _whitened(variant: Variant, options: WhiteningOptions, training: VariantFeatures) -> dict[str, Any]:
+    """Return a SCORE with the description of the whitening."""
+    if (variant.feature, variant.flip) not in training:
+        raise InputError(f"there are no training features to fit a whitening of the {variant.feature} on")
+    images = training[variant.feature, variant.flip]
+    whitening = options.fit(images)
+    query, gallery = (
+        dataclasses.replace(side, values=whiten_rows(whitening, side.values))
+        for side in (variant.query, variant.gallery)
+    )
+    description = options.describe(whitening, images)
+    label = f"{WHITENINGS[options.how]}, {description['dimensions']} dimensions"
+    return {**variant.named(evaluate(query, gallery)).to_json(), "variant": label, **description}
 
 
-def _expanded(one: Variant, wanted: Wanted) -> dict[str, Any]:
-    """A SCORE with its name as `variant` and what it was computed with. An unexpanded side is just given length 1."""
-    neighbors = wanted.neighbors or (5 if wanted.expand == "aqe" else 10)
+def _expanded(variant: Variant, options: EvaluationOptions) -> dict[str, Any]:
+    """Return a SCORE with the parameters of the expansion; a side that is not expanded is only normalized."""
+    neighbors = options.neighbors or (5 if options.expand == "aqe" else 10)
     # The plain mean, for the gallery too.
-    alpha = 0.0 if wanted.expand == "aqe" else wanted.alpha
-    if wanted.augment:
-        gallery = augment_gallery(one.gallery.values, neighbors=neighbors, alpha=alpha)
+    alpha = 0.0 if options.expand == "aqe" else options.alpha
+    if options.augment:
+        gallery = augment_gallery(variant.gallery.values, neighbors=neighbors, alpha=alpha)
     else:
-        gallery = normalize_rows(one.gallery.values)
-    if wanted.expand:
-        query = expand_queries(one.query.values, gallery, neighbors=neighbors, alpha=alpha)
+        gallery = normalize_rows(variant.gallery.values)
+    if options.expand:
+        query = expand_queries(variant.query.values, gallery, neighbors=neighbors, alpha=alpha)
     else:
-        query = normalize_rows(one.query.values)
-    sides = dataclasses.replace(one.query, values=query), dataclasses.replace(one.gallery, values=gallery)
-    steps = filter(None, ("augmented" if wanted.augment else "", EXPANSIONS.get(wanted.expand, "")))
-    scores = one.named(evaluate(*sides)).to_json()
+        query = normalize_rows(variant.query.values)
+    sides = dataclasses.replace(variant.query, values=query), dataclasses.replace(variant.gallery, values=gallery)
+    steps = filter(None, ("augmented" if options.augment else "", EXPANSIONS.get(options.expand, "")))
+    scores = variant.named(evaluate(*sides)).to_json()
     return {**scores, "variant": ", ".join(steps), "neighbours": neighbors, "alpha": alpha}
 
 
-def _reranked(one: Variant, settings: dict[str, Any]) -> dict[str, Any]:
-    scores = rerank_ranking(one.query, one.gallery, metric=one.metric, **settings).scores()
-    return {**one.named(scores).to_json(), "variant": "re-ranked", **settings}
+def _reranked(variant: Variant, options: RerankOptions) -> dict[str, Any]:
+    scores = rerank_ranking(variant.query, variant.gallery, options, metric=variant.metric).scores()
+    return {**variant.named(scores).to_json(), "variant": "re-ranked", **dataclasses.asdict(options)}
 
 
 def write_neighbors(folder: Path, features: FeatureSets, k: int, *, metric: str = "euclidean") -> list[Path]:
-    """`top_k_FEATURE.npz` of every feature, `_flip` added to its name for the flip test; returns the files.
+    """Write `top_k_FEATURE.npz`, or `top_k_FEATURE_flip.npz` for the flip test, of every feature.
 
-    Each holds `indices` (Q, k) int64, the gallery images nearest to each query, and `distances` (Q, k) float64, their
-    squared Euclidean distances (for `cosine` of rows divided by their length), and the images' paths where known. No
-    image is left out as junk. Raises InputError for k outside 1 .. gallery.
+    Each file holds `indices` (Q, k) int64, the gallery images nearest to each query, `distances` (Q, k) float64, their
+    squared Euclidean distances (with "cosine" of rows divided by their length), and the paths of the images if known.
+    Junk is not removed.
+
+    Args:
+        folder: Output folder.
+        features: Features of query and gallery.
+        k: Number of gallery images per query.
+        metric: "euclidean" or "cosine".
+
+    Returns:
+        The written files.
+
+    Raises:
+        InputError: For k outside 1 .. G.
     """
     written = []
     for (name, flip), (query, gallery) in features.items():

@@ -1,4 +1,4 @@
-"""Retrieval scores of a network: features of query and gallery, ranked in every way the protocol names."""
+"""Retrieval scores of a network: features of query and gallery, in all variants that are scored."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from reid.model.network import ReidNetwork
 from reid.ranking import evaluate, normalize_rows
 from reid.records import Features, Scores
 
+# (feature, flip) -> features of some images.
+VariantFeatures = dict[tuple[str, bool], Features]
+# (feature, flip) -> (query, gallery).
 FeatureSets = dict[tuple[str, bool], tuple[Features, Features]]
 
 
@@ -28,13 +31,22 @@ def network_features(
     flips: Sequence[bool] = (False,),
     dtype: torch.dtype | None = None,
 ) -> FeatureSets:
-    """(feature, flip) -> (query, gallery), for the Eigenlayer's "input" and "output" and each of `flips`.
+    """Embed query and gallery by all processes together.
 
-    Several processes embed a part each; the first gets the whole, the others nothing.
+    Args:
+        model: The network.
+        query: Query images.
+        gallery: Gallery images.
+        flips: Whether to average with the mirrored images; several values give several variants.
+        dtype: Autocast type, None for float32.
+
+    Returns:
+        On the first process the features of the Eigenlayer's "input" and "output" for each of `flips`, on all others
+        {}.
     """
     sides = [
-        embed(model, part, flips=flips, dtype=dtype, title=name)
-        for name, part in (("query", query), ("gallery", gallery))
+        embed(model, images, flips=flips, dtype=dtype, title=name)
+        for name, images in (("query", query), ("gallery", gallery))
     ]
     return {key: (sides[0][key], sides[1][key]) for key in sides[0]}
 
@@ -46,19 +58,39 @@ def embed(
     flips: Sequence[bool] = (False,),
     dtype: torch.dtype | None = None,
     title: str = "",
-) -> dict[tuple[str, bool], Features]:
-    """(feature, flip) -> the images' features; see `network_features`."""
+) -> VariantFeatures:
+    """Embed images by all processes together.
+
+    Args:
+        model: The network.
+        images: Images with labels.
+        flips: Whether to average with the mirrored images.
+        dtype: Autocast type, None for float32.
+        title: Title of the progress bar.
+
+    Returns:
+        The features as in `network_features`.
+    """
     plain = extract_together(model, images, dtype=dtype, title=title)
-    found = {(name, False): plain[name] for name in plain} if False in flips else {}
+    features = {(name, False): plain[name] for name in plain} if False in flips else {}
     if True in flips:
         mirror = extract_together(model, images, mirror=True, dtype=dtype, title=f"{title} mirrored")
-        found |= {(name, True): mean_features(plain[name], mirror[name]) for name in plain}
-    return found
+        features |= {(name, True): mean_features(plain[name], mirror[name]) for name in plain}
+    return features
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to rank: a feature, with or without flip test, raw or L2-normalized, by a metric."""
+    """Features as they are ranked.
+
+    Attributes:
+        feature: "input" or "output" of the Eigenlayer.
+        flip: Whether they are averaged with those of the mirrored images.
+        normalized: Whether rows are divided by their length.
+        query: Features of the queries.
+        gallery: Features of the gallery.
+        metric: "euclidean" or "cosine".
+    """
 
     feature: str
     flip: bool
@@ -68,25 +100,48 @@ class Variant:
     metric: str = "euclidean"
 
     def named(self, scores: Scores) -> Scores:
-        """`scores` with the name of what was ranked."""
+        """Add the name of the variant to scores.
+
+        Args:
+            scores: Scores of this variant.
+
+        Returns:
+            The named scores.
+        """
         return dataclasses.replace(scores, **self.name)
 
     @property
     def name(self) -> dict[str, Any]:
-        """The keys of a SCORE that tell what was ranked."""
+        """The keys of a SCORE that identify the variant."""
         return {"feature": self.feature, "normalized": self.normalized, "flip": self.flip}
 
     def with_sides(self, query: Features, gallery: Features) -> Variant:
-        """The same with other descriptors."""
+        """Replace the features.
+
+        Args:
+            query: Features of the queries.
+            gallery: Features of the gallery.
+
+        Returns:
+            A variant of the same name.
+        """
         return dataclasses.replace(self, query=query, gallery=gallery)
 
 
 def variants(
     features: FeatureSets, *, metric: str = "euclidean", normalized: Sequence[bool] = (False, True)
 ) -> Iterator[Variant]:
-    """Every feature raw and, where the metric is not `cosine` anyway, with rows divided by their length.
+    """Generate every feature raw and, unless the metric is "cosine", with rows divided by their length.
 
-    A side that is not in memory stays where it is: its rows are divided as they are read.
+    A side that is not in memory stays on disk: its rows are divided when they are read.
+
+    Args:
+        features: Features of query and gallery.
+        metric: "euclidean" or "cosine".
+        normalized: Which of the two to generate.
+
+    Yields:
+        The variants.
     """
     for (name, flip), (query, gallery) in features.items():
         for unit in normalized if metric == "euclidean" else (False,):
@@ -101,7 +156,16 @@ def variants(
 def score(
     features: FeatureSets, *, normalized: Sequence[bool] = (False, True), metric: str = "euclidean"
 ) -> tuple[Scores, ...]:
-    """Scores of every feature, raw and with rows divided by their length."""
+    """Score every feature, raw and with rows divided by their length.
+
+    Args:
+        features: Features of query and gallery.
+        normalized: Which of the two to score.
+        metric: "euclidean" or "cosine".
+
+    Returns:
+        Scores of each variant.
+    """
     return tuple(
         one.named(evaluate(one.query, one.gallery, metric=one.metric))
         for one in variants(features, normalized=normalized, metric=metric)
@@ -109,9 +173,16 @@ def score(
 
 
 def score_together(features: FeatureSets) -> tuple[Scores, ...]:
-    """`score` on the first of several processes, for all."""
-    found = run_on_main(lambda: [dataclasses.asdict(one) for one in score(features)])
-    return tuple(Scores(**one) for one in found)
+    """Score on the first process and send the scores to all.
+
+    Args:
+        features: Features on the first process, {} on all others.
+
+    Returns:
+        Scores of each variant.
+    """
+    entries = run_on_main(lambda: [dataclasses.asdict(scores) for scores in score(features)])
+    return tuple(Scores(**entry) for entry in entries)
 
 
 def _in_memory(features: Features) -> bool:
@@ -119,7 +190,16 @@ def _in_memory(features: Features) -> bool:
 
 
 def unit_rows(features: Features) -> Features:
-    """Rows of length 1. A row of zeros, which a ReLU may leave, has no direction and stays as it is: a warning."""
+    """Divide rows by their length.
+
+    A row of zeros, such as after a ReLU, has no direction and stays zero, with a warning.
+
+    Args:
+        features: Features in memory.
+
+    Returns:
+        Features with rows of length 1.
+    """
     directed = np.flatnonzero(features.values.any(axis=1))
     values = np.zeros_like(features.values)
     values[directed] = normalize_rows(features.values[directed])
@@ -130,5 +210,15 @@ def unit_rows(features: Features) -> Features:
 
 
 def choose(scores: Sequence[Scores], *, feature: str, normalized: bool, flip: bool) -> Scores:
-    """The one among `scores` that was computed so."""
+    """Select the scores of one variant.
+
+    Args:
+        scores: Scores of several variants.
+        feature: "input" or "output".
+        normalized: Whether rows were divided by their length.
+        flip: Whether features were averaged with those of the mirrored images.
+
+    Returns:
+        The scores of that variant.
+    """
     return next(s for s in scores if (s.feature, s.normalized, s.flip) == (feature, normalized, flip))

@@ -1,4 +1,4 @@
-"""Whitening of finished descriptors, fitted on those of training images and applied to query and gallery alike."""
+"""Whitening of descriptors, fitted on those of training images and applied to query and gallery."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from reid.errors import InputError, unknown_name
 from reid.records import DISTRACTOR, Features
 
-# Name -> as it is written in tables.
+# Name -> label in tables.
 WHITENINGS = {"pca": "PCA-whitened", "learned": "learned whitening"}
 MAX_PAIRS = 100_000
 _BLOCK = 4096
@@ -19,16 +19,32 @@ _BLOCK = 4096
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """x -> P (x - m), by default of unit length. mean: m, (D,) float64. projection: P, (D', D) float64."""
+    """The map x -> P (x - m), by default followed by normalization.
+
+    Attributes:
+        mean: m, (D,) float64.
+        projection: P, (D', D) float64.
+    """
 
     mean: np.ndarray
     projection: np.ndarray
 
     def apply(self, features: np.ndarray, *, unit_length: bool = True) -> np.ndarray:
-        """(N, D) of any real type -> (N, D') float64; a row at the mean stays 0. Raises InputError for another D."""
+        """Whiten features.
+
+        Args:
+            features: (N, D) of any real type.
+            unit_length: Divide the rows by their length; a row equal to the mean stays 0.
+
+        Returns:
+            (N, D') float64.
+
+        Raises:
+            InputError: For another number of dimensions.
+        """
         if features.ndim != 2 or features.shape[1] != len(self.mean):
             raise InputError(
-                f"a whitening fitted on {len(self.mean)} dimensions does not read features of shape {features.shape}"
+                f"a whitening of {len(self.mean)} dimensions cannot be applied to features of shape {features.shape}"
             )
         white = (features.astype(np.float64) - self.mean) @ self.projection.T
         if not unit_length:
@@ -38,9 +54,14 @@ class Whitening:
 
 
 @dataclass(frozen=True)
-class Whiten:
-    """A whitening to be fitted. how: of WHITENINGS. dim, ridge: of `pca_whitening` and `learned_whitening`; seed: of
-    the pairs drawn for "learned".
+class WhiteningOptions:
+    """Kind and parameters of a whitening.
+
+    Attributes:
+        how: Name in `WHITENINGS`.
+        dim: Number of components kept, 0 for all.
+        ridge: Fraction of the mean variance that `learned_whitening` adds.
+        seed: Seed of the pairs sampled for "learned".
     """
 
     how: str
@@ -52,14 +73,22 @@ class Whiten:
         if self.how not in WHITENINGS:
             raise unknown_name("whitening", self.how, tuple(WHITENINGS))
         if not 0 <= self.ridge < math.inf:
-            raise InputError(f"the ridge of a whitening is a part of the mean variance, 0 or more, not {self.ridge}")
+            raise InputError(f"ridge {self.ridge}: must be a fraction of the mean variance, 0 or more")
 
     def fit(self, training: Features) -> Whitening:
-        """Fit it on training features divided by their length.
+        """Fit a whitening on training features divided by their length.
 
-        The pairs that "learned" takes are images of one person (junk and distractors are none) under two cameras, at
-        most 100,000 of them drawn; where all images have one camera, any two of an identity. Raises InputError as
-        `pca_whitening`, `learned_whitening` and `matching_pairs` do.
+        The pairs for "learned" are images of one identity (junk and distractors excluded) by two cameras, at most
+        `MAX_PAIRS` sampled ones; if all images have the same camera, any two images of an identity.
+
+        Args:
+            training: Features of training images.
+
+        Returns:
+            The fitted whitening.
+
+        Raises:
+            InputError: As `pca_whitening`, `learned_whitening` and `matching_pairs` do.
         """
         values = _unit_rows(np.asarray(training.values[:]))
         if self.how == "pca":
@@ -72,15 +101,28 @@ class Whiten:
         return learned_whitening(values, pairs, dim=self.dim, ridge=self.ridge)
 
     def describe(self, whitening: Whitening, training: Features) -> dict[str, Any]:
-        """What a JSON file says of one that was fitted."""
+        """Describe a fitted whitening.
+
+        Args:
+            whitening: The fitted whitening.
+            training: Features that it was fitted on.
+
+        Returns:
+            Its entry in `evaluation.json`.
+        """
         dimensions, images = len(whitening.projection), len(training.values)
         return {"whitening": self.how, "ridge": self.ridge, "dimensions": dimensions, "training_images": images}
 
 
 def whiten_rows(whitening: Whitening, features: Any) -> np.ndarray:
-    """(N, D), an array or what is read by rows, -> (N, D') float32 of unit length.
+    """Whiten features after dividing the rows by their length, as `WhiteningOptions.fit` does.
 
-    Rows are divided by their length first, as `Whiten.fit` does it.
+    Args:
+        whitening: The fitted whitening.
+        features: (N, D) array, memory map or shards.
+
+    Returns:
+        (N, D') float32 rows of length 1.
     """
     blocks = [np.empty((0, len(whitening.projection)), dtype=np.float32)]
     for start in range(0, len(features), _BLOCK):
@@ -90,38 +132,56 @@ def whiten_rows(whitening: Whitening, features: Any) -> np.ndarray:
 
 
 def pca_whitening(features: np.ndarray, *, dim: int = 0) -> Whitening:
-    """Principal components divided by their deviations: the features it was fitted on get the covariance I.
+    """Fit a PCA whitening: principal components divided by their standard deviations.
 
-    features: (N, D), those of training images. dim: components kept, the strongest first; 0 keeps all. The covariance
-    is the mean over N (Jégou and Chum, ECCV 2012). Raises InputError where the features do not vary in `dim`
-    directions.
+    The whitened training features have the covariance I, which is a mean over N (Jégou and Chum, ECCV 2012).
+
+    Args:
+        features: (N, D) features of training images.
+        dim: Number of components kept, the strongest first; 0 for all.
+
+    Returns:
+        The fitted whitening.
+
+    Raises:
+        InputError: If the features do not vary in `dim` directions.
     """
     centered, mean = _centered(features)
-    kept = _kept(dim, centered.shape[1])
+    kept = _num_components(dim, centered.shape[1])
     values, vectors = _descending_eigh(centered.T @ centered / len(centered))
     rank = _rank(values)
     if kept > rank:
         raise InputError(
-            f"the {len(centered)} features vary in {rank} directions only, {kept} were asked for: fit on more images, "
-            f"or keep {rank} or fewer"
+            f"dim {kept}: the {len(centered)} features vary in only {rank} directions; fit on more images, or keep at "
+            f"most {rank}"
         )
     return Whitening(mean, vectors[:, :kept].T / np.sqrt(values[:kept, None]))
 
 
 def learned_whitening(features: np.ndarray, pairs: np.ndarray, *, dim: int = 0, ridge: float = 0.0) -> Whitening:
-    """Whiten what differs between images of the same identity, then rotate to the principal components of all.
+    """Whiten the differences of images of the same identity, then rotate to the principal components of all images.
 
     Radenović, Tolias, Chum 2018, Section 3.4, after Mikolajczyk and Matas 2007: S = mean of d d^T over the differences
     d of matching pairs, P = chol(S)^-1, then the eigenvectors of P (X - m) (X - m)^T P^T, the strongest first.
-    features: (N, D). pairs: (M, 2) rows that match. dim: components kept, 0 keeps all. ridge: adds this part of the
-    mean variance to the diagonal of S, for dimensions in which no pair differs; the paper has none.
-    Raises InputError where the pairs do not differ in D independent directions.
+
+    Args:
+        features: (N, D) features of training images.
+        pairs: (M, 2) rows that match.
+        dim: Number of components kept, 0 for all.
+        ridge: Fraction of the mean variance that is added to the diagonal of S, for dimensions in which no pair
+            differs; the paper has none.
+
+    Returns:
+        The fitted whitening.
+
+    Raises:
+        InputError: If the pairs do not differ in D independent directions.
     """
     centered, mean = _centered(features)
-    kept = _kept(dim, centered.shape[1])
+    kept = _num_components(dim, centered.shape[1])
     if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs) or pairs.min() < 0 or pairs.max() >= len(centered):
         raise InputError(
-            f"matching pairs must be (M, 2) row numbers below {len(centered)}, M above 0; shape {pairs.shape}"
+            f"matching pairs must be (M, 2) row indices below {len(centered)}, M above 0; shape {pairs.shape}"
         )
     within = np.zeros((centered.shape[1], centered.shape[1]))
     for start in range(0, len(pairs), _BLOCK):
@@ -132,8 +192,8 @@ def learned_whitening(features: np.ndarray, pairs: np.ndarray, *, dim: int = 0, 
     rank = _rank(np.linalg.eigvalsh(within)[::-1])
     if rank < len(within):
         raise InputError(
-            f"{len(pairs)} matching pairs differ in {rank} of {len(within)} dimensions, so that the rest cannot be "
-            "whitened: give more pairs, reduce the features by PCA first, or add a ridge such as 1e-3"
+            f"{len(pairs)} matching pairs differ in only {rank} of {len(within)} dimensions, so the rest cannot be "
+            "whitened; use more pairs, reduce the features by PCA first, or add a ridge such as 1e-3"
         )
     whiten = np.linalg.inv(np.linalg.cholesky(within))
     white = centered @ whiten.T
@@ -142,23 +202,33 @@ def learned_whitening(features: np.ndarray, pairs: np.ndarray, *, dim: int = 0, 
 
 
 def matching_pairs(identities: np.ndarray, cameras: np.ndarray, *, count: int, seed: int) -> np.ndarray:
-    """Pairs of rows with one identity and two cameras, (M, 2) int64, each once; `count` drawn where there are more.
+    """List the pairs of rows with the same identity and different cameras.
 
-    identities, cameras: (N,) integers. Raises InputError where there is no such pair.
+    Args:
+        identities: (N,) integers.
+        cameras: (N,) integers.
+        count: Largest number of pairs; if there are more, as many are sampled.
+        seed: Seed of the sample.
+
+    Returns:
+        (M, 2) int64 row indices, each pair once.
+
+    Raises:
+        InputError: If there is no such pair.
     """
     groups = [np.flatnonzero(identities == identity) for identity in np.unique(identities)]
     within = [group[np.stack(np.triu_indices(len(group), 1), axis=1)] for group in groups]
     pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *within])
     pairs = pairs[cameras[pairs[:, 0]] != cameras[pairs[:, 1]]]
     if not len(pairs):
-        raise InputError("no identity was seen by two cameras: there is no matching pair to learn a whitening from")
+        raise InputError("no identity was seen by two cameras, so there is no matching pair to learn a whitening from")
     if len(pairs) <= count:
         return pairs
     return pairs[np.sort(np.random.default_rng(seed).choice(len(pairs), count, replace=False))]
 
 
 def _unit_rows(values: np.ndarray) -> np.ndarray:
-    """(N, D) float64 of unit length; a row of zeros stays one."""
+    """Return (N, D) float64 rows of length 1; a row of zeros stays zero."""
     rows = values.astype(np.float64)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, lengths, out=rows, where=lengths > 0)
@@ -166,7 +236,7 @@ def _unit_rows(values: np.ndarray) -> np.ndarray:
 
 def _centered(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if features.ndim != 2 or len(features) < 2:
-        raise InputError(f"a whitening is fitted on (N, D) features, N at least 2; given: {features.shape}")
+        raise InputError(f"a whitening is fitted on (N, D) features, N at least 2, not {features.shape}")
     values = features.astype(np.float64)
     if not np.isfinite(values).all():
         raise InputError("the features to fit a whitening on hold NaN or infinity")
@@ -174,11 +244,9 @@ def _centered(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values - mean, mean
 
 
-def _kept(dim: int, available: int) -> int:
+def _num_components(dim: int, available: int) -> int:
     if not 0 <= dim <= available:
-        raise InputError(
-            f"a whitening of {available} dimensions keeps 1 to {available} of them, or 0 for all: not {dim}"
-        )
+        raise InputError(f"dim {dim}: must be 1 .. {available}, or 0 for all")
     return dim or available
 
 
@@ -188,5 +256,5 @@ def _descending_eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rank(values: np.ndarray) -> int:
-    """How many eigenvalues, descending, are above rounding."""
+    """Count the eigenvalues, descending, that exceed rounding errors."""
     return int((values > values[0] * len(values) * np.finfo(np.float64).eps).sum())

@@ -1,7 +1,7 @@
 """Exact retrieval evaluation: features and labels in, scores out.
 
-`evaluate` and `rank_matches` follow the Market-1501 protocol; the others are further protocols, search, re-ranking and
-expansion. docs/ranking.md tells what exact means.
+`evaluate` and `rank_matches` follow the Market-1501 protocol; the other functions are further protocols, search,
+re-ranking and expansion. docs/ranking.md defines what exact means.
 """
 
 from reid.ranking.distance import METRICS, distance_blocks, normalize_rows
@@ -13,13 +13,14 @@ from reid.ranking.protocols.multi_query import pool_queries
 from reid.ranking.protocols.revisited import evaluate_revisited
 from reid.ranking.protocols.single_shot import evaluate_single_shot
 from reid.ranking.protocols.verification import verify
-from reid.ranking.reranking.rerank import rerank_blocks, rerank_ranking
+from reid.ranking.reranking.rerank import RerankOptions, rerank_blocks, rerank_ranking
 from reid.ranking.search import Neighbors, top_k
 
 __all__ = [
     "METRICS",
     "Neighbors",
     "Ranking",
+    "RerankOptions",
     "Work",
     "augment_gallery",
     "average_queries",

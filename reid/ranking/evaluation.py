@@ -1,10 +1,11 @@
-"""Exact retrieval evaluation after the Market-1501 protocol (Zheng et al. 2015), counting instead of sorting.
+"""Exact retrieval evaluation under the Market-1501 protocol (Zheng et al. 2015), by counting instead of sorting.
 
-Exact: the ranking of the squared distances of the given features in float64, summed in a fixed order, equal ones by
-gallery index. Neither the block size nor the number of threads nor the device changes it.
+Exact means the ranking of the squared distances of the given features in float64, summed in a fixed order, with ties
+broken by gallery index. Neither the block size nor the number of threads nor the device changes it.
 
 Gallery images of a query's identity by another camera are its true matches. Those by the query's own camera, and all
-images of identity -1, are junk: removed without rank cost. The rest, distractors of identity 0 too, are wrong answers.
+images of identity -1, are junk: removed without rank cost. All others, including distractors of identity 0, are wrong
+answers.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import warnings
 import numpy as np
 
 from reid.errors import InputError
-from reid.ranking.exact.ranks import LeaveOut, count_nearer
+from reid.ranking.exact.options import ComparisonOptions
+from reid.ranking.exact.ranks import ExcludedPairs, count_nearer
 from reid.ranking.metrics import Ranking
-from reid.ranking.protocols.market import divide
+from reid.ranking.protocols.market import market_ground_truth
 from reid.records import JUNK, Features, Scores
 
 
@@ -30,19 +32,29 @@ def evaluate(
     block: int = 1024,
     first_pass: str = "auto",
 ) -> Scores:
-    """CMC, mAP (rectangle and trapezoid) and mINP of ranking the gallery for every query.
+    """Compute CMC, mAP (rectangle and trapezoid) and mINP of ranking the gallery for every query.
 
-    The values may be arrays, memory maps, `reid.io.shards.Shards` or tensors of one device; the gallery is read tile by
-    tile. metric: `euclidean`, or `cosine`: Euclidean between rows divided by their float64 length. max_rank: length of
-    the CMC curve, cut to the gallery's size. block: queries compared at once. first_pass: "float32" or "integers", see
-    `reid.ranking.exact.first_pass`; "auto" takes the quicker one, and the result is the same.
-    Queries without a true match are left out of every mean but that of mAP_trapezoid, where they count as 0; a warning
-    tells their number.
-    Raises InputError for an empty side, widths that differ, a query of identity 0 or -1, rows with NaN or infinity, and
-    where no query is left (telling which rule removed them).
+    Queries without a true match are excluded from every mean but that of mAP_trapezoid, where they count as 0; a
+    warning reports their number.
+
+    Args:
+        query: Queries. The values may be arrays, memory maps, `reid.io.shards.Shards` or tensors.
+        gallery: Gallery, on the device of the queries; it is read one tile at a time.
+        metric: "euclidean", or "cosine" for the Euclidean distance between rows divided by their float64 length.
+        max_rank: Length of the CMC curve, limited to the size of the gallery.
+        block: Queries compared at once. It does not change the result.
+        first_pass: "float32", "integers" (see `reid.ranking.exact.first_pass`) or "auto" for the faster one. It does
+            not change the result.
+
+    Returns:
+        The scores.
+
+    Raises:
+        InputError: For an empty side, different widths, a query of identity 0 or -1, rows with NaN or infinity, and
+            if no query has a true match (with the rule that removed them).
     """
     if max_rank < 1:
-        raise InputError(f"the CMC curve needs max_rank >= 1, not {max_rank}")
+        raise InputError(f"max_rank {max_rank}: the CMC curve requires at least 1")
     ranking = rank_matches(query, gallery, metric=metric, block=block, first_pass=first_pass)
     dropped = int((~ranking.valid).sum())
     if dropped:
@@ -57,19 +69,31 @@ def evaluate(
 def rank_matches(
     query: Features, gallery: Features, *, metric: str = "euclidean", block: int = 1024, first_pass: str = "auto"
 ) -> Ranking:
-    """The ranks of every query's true matches; arguments and errors as in `evaluate`."""
-    protocol = divide(query, gallery)
-    offsets = np.concatenate([[0], np.cumsum(protocol.counts)])
+    """Compute the ranks of every query's true matches.
+
+    Args:
+        query: Queries, as in `evaluate`.
+        gallery: Gallery.
+        metric: "euclidean" or "cosine".
+        block: Queries compared at once.
+        first_pass: "auto", "float32" or "integers".
+
+    Returns:
+        The ranks.
+
+    Raises:
+        InputError: As `evaluate` does.
+    """
+    truth = market_ground_truth(query, gallery)
+    offsets = np.concatenate([[0], np.cumsum(truth.counts)])
     found = count_nearer(
         query.values,
         gallery.values,
         offsets,
-        np.concatenate(protocol.matches),
-        leave_out=same_identity(query.identities, gallery.identities),
+        np.concatenate(truth.matches),
+        excluded=_same_identity(query.identities, gallery.identities),
         keep=gallery.identities != JUNK,
-        metric=metric,
-        block=block,
-        first_pass=first_pass,
+        options=ComparisonOptions(metric, block, first_pass),
     )
     ranks = np.empty(offsets[-1], dtype=np.int64)
     # The wrong answers nearer than a match, and the matches before it.
@@ -77,18 +101,18 @@ def rank_matches(
     return Ranking(ranks, offsets, len(gallery.identities), found.work)
 
 
-def same_identity(query_identities: np.ndarray, gallery_identities: np.ndarray) -> LeaveOut:
-    """All pairs of one identity: the true matches, which rank among themselves, and those by the query's own camera."""
+def _same_identity(query_identities: np.ndarray, gallery_identities: np.ndarray) -> ExcludedPairs:
+    """Exclude all pairs of one identity: true matches, which are ranked among themselves, and own-camera junk."""
 
     @functools.lru_cache(maxsize=1)
     def tile(first: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        here = gallery_identities[first : first + rows]
-        return here, np.argsort(here, kind="stable")
+        identities = gallery_identities[first : first + rows]
+        return identities, np.argsort(identities, kind="stable")
 
     def pairs(first_query: int, queries: int, first: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        here, by_identity = tile(first, rows)
-        wanted = query_identities[first_query : first_query + queries]
-        start, end = (np.searchsorted(here, wanted, side=s, sorter=by_identity) for s in ("left", "right"))
+        identities, by_identity = tile(first, rows)
+        own = query_identities[first_query : first_query + queries]
+        start, end = (np.searchsorted(identities, own, side=s, sorter=by_identity) for s in ("left", "right"))
         number = end - start
         query = np.repeat(np.arange(queries), number)
         return query, by_identity[np.arange(len(query)) - np.repeat(np.cumsum(number) - number, number) + start[query]]

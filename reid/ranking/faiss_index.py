@@ -1,11 +1,12 @@
-"""Search in galleries that have outgrown exact search: a FAISS index finds candidates, exact distances order them.
+"""Approximate search in very large galleries: a FAISS index finds candidates, exact distances order them.
 
-What the index overlooks stays overlooked, so every index is asked for the neighbors of some rows when it is built, and
-tells how many of the exact ones it found. It holds the gallery in float32 in memory; needs the extra `search`.
+Rows that the index misses are not found, so the recall of every index is measured against exact search when it is
+built. The index holds the gallery in float32 in memory. Requires the extra `search`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import warnings
 from dataclasses import dataclass
@@ -15,151 +16,206 @@ import numpy as np
 
 from reid.errors import InputError, unknown_name
 from reid.ranking import arrays
-from reid.ranking.exact.first_pass import prepare
-from reid.ranking.exact.gallery_rows import Source, pair_distances, stretches
-from reid.ranking.exact.ranks import check_sides
+from reid.ranking.exact.first_pass import prepare_rows
+from reid.ranking.exact.gallery_rows import RowSource, tile_ranges, unique_pair_distances
+from reid.ranking.exact.options import ComparisonOptions, check_comparable
 from reid.ranking.search import Neighbors, top_k
 
 logger = logging.getLogger(__name__)
 
 KINDS = ("ivf", "hnsw", "flat")
 
-# FAISS orders by float32 distances: a row that rounding puts a few places behind the k-th is still a candidate.
+# FAISS orders by float32 distances: a row that rounding moves slightly behind the k-th is still a candidate.
 _SPARE = 16
-_QUERIES_AT_ONCE = 1024
-# Training rows a cell; with fewer than 39 FAISS warns.
-_ROWS_A_CELL = 48
-_FEWEST_A_CELL = 39
+_QUERY_BATCH = 1024
+# Training rows per cell; with fewer than 39 FAISS warns.
+_ROWS_PER_CELL = 48
+_MIN_ROWS_PER_CELL = 39
 _ROWS_FOR_CENTER = 4096
-_LINKS = 32
-_WALK = 128
+_HNSW_LINKS = 32
+_HNSW_PROBES = 128
 _LOW_RECALL = 0.9
 
 
 @dataclass(frozen=True)
-class SearchIndex:
-    """A gallery and a FAISS index over it.
+class IndexOptions:
+    """Kind and parameters of an index.
 
-    index: the `faiss.Index` of the rows less `center`; where the metric is cosine, of the rows divided by their length.
-    gallery: (G, D), what it was built over. recall: share of the exact `k` nearest that it found when it was built,
-    0 .. 1. summary: a line that tells its kind, size, settings and recall.
+    Attributes:
+        kind: "ivf" divides the gallery into cells by k-means, and a query searches the nearest `probes` of `cells`.
+            "hnsw" is a graph, searched with `probes` candidates at a time; slower to build, faster to search. "flat"
+            compares all rows in float32.
+        cells: Number of cells; 0 for about 4 sqrt(G).
+        probes: Cells or candidates per query; 0 for a 32nd of the cells, at least 16, or 128 for the graph. More find
+            more and take longer.
+        k: Number of neighbors whose recall is measured, limited to the size of the gallery.
+        sample: Number of rows that the recall is measured on.
+        seed: Seed of that sample, of k-means and of the graph; several threads may still build different graphs.
+    """
+
+    kind: str = "ivf"
+    cells: int = 0
+    probes: int = 0
+    k: int = 10
+    sample: int = 256
+    seed: int = 0
+
+    def resolved(self, size: int) -> IndexOptions:
+        """Replace the zeros for a gallery.
+
+        Args:
+            size: Number of gallery rows.
+
+        Returns:
+            Options with the chosen `cells` and `probes`.
+
+        Raises:
+            InputError: For an unknown kind, an empty gallery and numbers out of range.
+        """
+        if self.kind not in KINDS:
+            raise unknown_name("index", self.kind, KINDS)
+        if not size:
+            raise InputError("an index requires a gallery of at least one row")
+        cells = self.cells or max(1, min(round(4 * size**0.5), size // _MIN_ROWS_PER_CELL))
+        probes = self.probes or (max(16, cells // 32) if self.kind == "ivf" else _HNSW_PROBES)
+        probes = min(probes, cells) if self.kind == "ivf" else probes
+        for name, value in (("cells", cells), ("probes", probes), ("k", self.k), ("sample", self.sample)):
+            if value < 1:
+                raise InputError(f"{name} {value}: must be at least 1")
+        if cells > size:
+            raise InputError(f"cells {cells}: must be at most the {size} rows of the gallery")
+        return dataclasses.replace(self, cells=cells, probes=probes)
+
+
+@dataclass(frozen=True)
+class SearchIndex:
+    """A gallery and a FAISS index of it.
+
+    Attributes:
+        index: `faiss.Index` of the rows minus `center`; with "cosine" of the rows divided by their length.
+        gallery: (G, D) rows that it was built from.
+        metric: "euclidean" or "cosine".
+        center: (D,) float32.
+        k: Number of neighbors whose recall was measured.
+        recall: Fraction of the exact `k` nearest that it found when it was built, 0 .. 1.
+        summary: One line with kind, size, parameters and recall.
     """
 
     index: Any
     gallery: Any
     metric: str
-    centre: Any
+    center: Any
     k: int
     recall: float
     summary: str
 
 
+_DEFAULT_OPTIONS = IndexOptions()
+
+
 def build_index(
-    gallery: Any,
-    *,
-    metric: str = "euclidean",
-    kind: str = "ivf",
-    cells: int = 0,
-    probes: int = 0,
-    k: int = 10,
-    queries: Any = None,
-    sample: int = 256,
-    seed: int = 0,
+    gallery: Any, options: IndexOptions = _DEFAULT_OPTIONS, *, metric: str = "euclidean", queries: Any = None
 ) -> SearchIndex:
     """Build an index and measure its recall.
 
-    gallery: (G, D) floating, as in `reid.ranking.search.top_k`; added tile by tile.
-    kind: "ivf": the gallery is divided into cells by k-means, and a query looks into the nearest `probes` of `cells`.
-    "hnsw": a graph, walked with `probes` candidates in hand; slower to build, quicker to search. "flat": all rows, to
-    float32's precision. 0 chooses `cells` (about 4 sqrt(G)) and `probes` (a 32nd of the cells, at least 16; 128 for
-    the graph): more of them find more and take longer.
-    k, queries, sample: recall is measured for the `k` nearest of `sample` rows drawn from `queries` (Q, D); None draws
-    them from the gallery, where each itself is left out. `k` is cut to what there is. seed: of that sample, k-means and
-    the graph; several threads may still build different graphs.
+    Args:
+        gallery: (G, D) floating, as in `reid.ranking.search.top_k`; added one tile at a time.
+        options: Kind and parameters.
+        metric: "euclidean" or "cosine".
+        queries: (Q, D) rows to measure the recall on; None for rows of the gallery, each compared with the others.
 
-    Raises InputError where FAISS is missing, for an unknown metric or kind, an empty gallery, numbers out of range, and
-    as `top_k` does for features.
+    Returns:
+        The index.
+
+    Raises:
+        InputError: If FAISS is missing, for an unknown metric or kind, an empty gallery, numbers out of range, and for
+            features as `reid.ranking.search.top_k` does.
     """
     faiss = _faiss()
-    check_sides(gallery if queries is None else queries, gallery, metric, 1, "float32")
-    if kind not in KINDS:
-        raise unknown_name("index", kind, KINDS)
+    check_comparable(gallery if queries is None else queries, gallery, _comparison(metric))
     size = len(gallery)
-    if not size:
-        raise InputError("an index needs a gallery of at least one row")
-    cells = cells or max(1, min(round(4 * size**0.5), size // _FEWEST_A_CELL))
-    probes = min(probes or max(16, cells // 32), cells) if kind == "ivf" else probes or _WALK
-    for name, value in (("cells", cells), ("probes", probes), ("k", k), ("sample", sample)):
-        if value < 1:
-            raise InputError(f"an index with {name} = {value}: must be at least 1")
-    if cells > size:
-        raise InputError(f"{cells} cells for a gallery of {size} rows: each needs a row of its own")
-    random = np.random.default_rng(seed)
-    source = Source(gallery, metric)
-    wanted = max(_ROWS_A_CELL * cells if kind == "ivf" else 0, _ROWS_FOR_CENTER)
-    trained = np.sort(random.choice(size, min(size, wanted), replace=False))
-    rows = source[trained]
-    centre = arrays.as_type(rows.mean(0), "float32")
-    rows = _centered(rows, centre, trained)
-    index = _empty(faiss, kind, int(gallery.shape[1]), cells, probes, seed)
-    if kind == "ivf":
+    options = options.resolved(size)
+    random = np.random.default_rng(options.seed)
+    source = RowSource(gallery, metric)
+    trained = max(_ROWS_PER_CELL * options.cells if options.kind == "ivf" else 0, _ROWS_FOR_CENTER)
+    numbers = np.sort(random.choice(size, min(size, trained), replace=False))
+    rows = source[numbers]
+    center = arrays.as_type(rows.mean(0), "float32")
+    rows = _centered(rows, center, numbers)
+    index = _empty_index(faiss, int(gallery.shape[1]), options)
+    if options.kind == "ivf":
         index.train(rows)
     del rows
-    for first, stop in stretches(source, title="index"):
-        index.add(_centered(source[first:stop], centre, np.arange(first, stop)))
-    k = min(k, size if queries is not None else max(1, size - 1))
-    built = SearchIndex(index, gallery, metric, centre, k, float("nan"), "")
-    recall, asked = _recall(built, queries, sample, random)
-    settings = {
-        "ivf": f"{probes} of {cells} cells probed",
-        "hnsw": f"{probes} candidates in hand",
-        "flat": "all compared",
+    for start, stop in tile_ranges(source, title="index"):
+        index.add(_centered(source[start:stop], center, np.arange(start, stop)))
+    k = min(options.k, size if queries is not None else max(1, size - 1))
+    built = SearchIndex(index, gallery, metric, center, k, float("nan"), "")
+    recall, measured = _recall(built, queries, options.sample, random)
+    parameters = {
+        "ivf": f"{options.probes} of {options.cells} cells probed",
+        "hnsw": f"{options.probes} candidates at a time",
+        "flat": "all rows compared",
     }
-    summary = f"{kind} index over {size} rows, {settings[kind]}: recall@{k} {recall:.4f} on {asked} rows"
+    summary = f"{options.kind} index over {size} rows, {parameters[options.kind]}: "
+    summary += f"recall@{k} {recall:.4f} on {measured} rows"
     logger.log(logging.WARNING if recall < _LOW_RECALL else logging.INFO, "%s", summary)
-    return SearchIndex(index, gallery, metric, centre, k, recall, summary)
+    return dataclasses.replace(built, recall=recall, summary=summary)
 
 
-def search(index: SearchIndex, query: Any, k: int) -> Neighbors:
-    """The k nearest rows among those that the index finds, by the exact distances of `reid.ranking.exact.distances`.
+def search_index(index: SearchIndex, query: Any, k: int) -> Neighbors:
+    """Find the k nearest rows among the candidates of an index.
 
-    query: (Q, D), where the gallery is. Order, ties (by gallery index) and distances are exact among what was found. A
-    query for which the index finds fewer than k rows is answered by `top_k`, with a warning: raise `probes` then.
-    Raises InputError as `top_k` does.
+    Order, ties (by gallery index) and distances are exact among the candidates. A query with fewer than k candidates is
+    answered by `top_k`, with a warning; more `probes` avoid that.
+
+    Args:
+        index: The index.
+        query: (Q, D) floating, on the device of the gallery.
+        k: Neighbors per query, 1 .. G.
+
+    Returns:
+        The neighbors, by the distances of `reid.ranking.exact.distances`.
+
+    Raises:
+        InputError: As `reid.ranking.search.top_k` does.
     """
-    check_sides(query, index.gallery, index.metric, 1, "float32")
+    check_comparable(query, index.gallery, _comparison(index.metric))
     size = len(index.gallery)
     if not 1 <= k <= size:
-        raise InputError(f"the {k} nearest of an index over {size} rows were asked for: k must be 1 .. {size}")
-    rows, source = Source(query, index.metric, "query").all(), Source(index.gallery, index.metric)
+        raise InputError(f"k {k}: must be 1 .. {size}, the number of rows in the index")
+    rows, source = RowSource(query, index.metric, "query").load(), RowSource(index.gallery, index.metric)
     indices, distances = np.full((len(rows), k), -1, dtype=np.int64), np.empty((len(rows), k))
-    few = np.zeros(len(rows), dtype=bool)
-    for begin in range(0, len(rows), _QUERIES_AT_ONCE):
-        numbers = np.arange(begin, min(begin + _QUERIES_AT_ONCE, len(rows)))
-        asked = prepare(rows[numbers], index.centre, side="query", integers=False, numbers=numbers).values
-        _, found = index.index.search(np.ascontiguousarray(arrays.host(asked)), min(k + _SPARE, size))
+    incomplete = np.zeros(len(rows), dtype=bool)
+    for begin in range(0, len(rows), _QUERY_BATCH):
+        numbers = np.arange(begin, min(begin + _QUERY_BATCH, len(rows)))
+        prepared = prepare_rows(rows[numbers], index.center, side="query", integers=False, numbers=numbers).values
+        _, found = index.index.search(np.ascontiguousarray(arrays.to_numpy(prepared)), min(k + _SPARE, size))
         row, column = np.nonzero(found >= 0)
-        place, row = found[row, column], row + begin
-        exact = pair_distances(rows, source, row, place)
-        order = np.lexsort((place, exact, row))
+        candidate, row = found[row, column], row + begin
+        exact = unique_pair_distances(rows, source, row, candidate)
+        order = np.lexsort((candidate, exact, row))
         first = np.searchsorted(row, numbers)
         enough = np.searchsorted(row, numbers, side="right") - first >= k
-        few[numbers] = ~enough
+        incomplete[numbers] = ~enough
         chosen = order[first[enough, None] + np.arange(k)]
-        indices[numbers[enough]], distances[numbers[enough]] = place[chosen], exact[chosen]
-    if few.any():
+        indices[numbers[enough]], distances[numbers[enough]] = candidate[chosen], exact[chosen]
+    if incomplete.any():
         warnings.warn(
-            f"the index found fewer than {k} rows for {int(few.sum())} of {len(rows)} queries, which were answered by "
-            "exact search; build it with more probes",
+            f"the index found fewer than {k} rows for {int(incomplete.sum())} of {len(rows)} queries, which were "
+            "answered by exact search; build it with more probes",
             stacklevel=2,
         )
-        exactly = top_k(arrays.rows_of(query, np.flatnonzero(few)), index.gallery, k, metric=index.metric)
-        indices[few], distances[few] = exactly.indices, exactly.distances
+        exactly = top_k(arrays.rows_of(query, np.flatnonzero(incomplete)), index.gallery, k, metric=index.metric)
+        indices[incomplete], distances[incomplete] = exactly.indices, exactly.distances
     return Neighbors(indices, distances)
 
 
+def _comparison(metric: str) -> ComparisonOptions:
+    return ComparisonOptions(metric, first_pass="float32")
+
+
 def _recall(index: SearchIndex, queries: Any, sample: int, random: np.random.Generator) -> tuple[float, int]:
-    """The share of the exact k nearest that the index finds, and of how many rows. Any of equally near rows will do."""
+    """Return the fraction of the exact k nearest that the index finds, ties included, and the rows measured."""
     values = index.gallery if queries is None else queries
     chosen = np.sort(random.choice(len(values), min(sample, len(values)), replace=False))
     rows = arrays.rows_of(values, chosen)
@@ -167,7 +223,7 @@ def _recall(index: SearchIndex, queries: Any, sample: int, random: np.random.Gen
     k = min(index.k + others, len(index.gallery))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = search(index, rows, k)
+        found = search_index(index, rows, k)
     farthest = top_k(rows, index.gallery, k, metric=index.metric).distances[:, -1:]
     if k == others:
         return 1.0, len(rows)  # a gallery of one row
@@ -177,30 +233,30 @@ def _recall(index: SearchIndex, queries: Any, sample: int, random: np.random.Gen
     return float(np.minimum(hits.sum(axis=1), k - others).mean() / (k - others)), len(rows)
 
 
-def _empty(faiss: Any, kind: str, width: int, cells: int, probes: int, seed: int) -> Any:
-    """An index of that kind without rows."""
-    if kind == "hnsw":
-        index = faiss.IndexHNSWFlat(width, _LINKS)
-        index.hnsw.rng = faiss.RandomGenerator(seed)
-        index.hnsw.efSearch = probes
+def _empty_index(faiss: Any, width: int, options: IndexOptions) -> Any:
+    """Return a FAISS index without rows."""
+    if options.kind == "hnsw":
+        index = faiss.IndexHNSWFlat(width, _HNSW_LINKS)
+        index.hnsw.rng = faiss.RandomGenerator(options.seed)
+        index.hnsw.efSearch = options.probes
         return index
-    if kind == "flat":
+    if options.kind == "flat":
         return faiss.IndexFlatL2(width)
-    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(width), width, cells)
-    index.cp.seed = seed
-    index.nprobe = probes
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(width), width, options.cells)
+    index.cp.seed = options.seed
+    index.nprobe = options.probes
     return index
 
 
-def _centered(rows: Any, centre: Any, numbers: np.ndarray) -> np.ndarray:
-    """Gallery rows less the center, float32 on the host; the distances stay, and keep their digits."""
-    doubled = prepare(rows, centre, side="gallery", integers=False, numbers=numbers).values
-    return np.ascontiguousarray(arrays.host(doubled)) * np.float32(-0.5)
+def _centered(rows: Any, center: Any, numbers: np.ndarray) -> np.ndarray:
+    """Subtract the center in float32, which keeps the distances and their digits."""
+    doubled = prepare_rows(rows, center, side="gallery", integers=False, numbers=numbers).values
+    return np.ascontiguousarray(arrays.to_numpy(doubled)) * np.float32(-0.5)
 
 
 def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise InputError(f"an index needs FAISS ({error}); pip install 'reid[search]'") from None
+        raise InputError(f"an index requires FAISS ({error}); pip install 'reid[search]'") from None
     return faiss

@@ -1,7 +1,7 @@
-"""From the ranks of the true matches to AP, INP and CMC.
+"""AP, INP and CMC from the ranks of the true matches.
 
-Nothing but these ranks is needed: a query with m true matches at the ranks r_1 < ... < r_m (from 1, junk left out) has
-the precision j / r_j at its j-th hit and (j - 1) / (r_j - 1) at the rank before it.
+A query with m true matches at the ranks r_1 < ... < r_m (from 1, junk removed) has precision j / r_j at its j-th hit
+and (j - 1) / (r_j - 1) at the rank before it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from reid.records import Scores
 
 @dataclass(frozen=True)
 class Work:
-    """What an evaluation took. pairs: distances approximated. recomputed: comparisons of a gallery row with a true
-    match that these left open, decided by a closer bound or by exact distances.
+    """How much an evaluation computed.
 
-    first_pass: "float32", "integers", or both in the order of their first use: "integers, then float32" where integers
-    left too much open, or where a GPU does not multiply integers in the shape of some tile.
+    Attributes:
+        pairs: Number of approximated distances.
+        recomputed: Number of comparisons of a gallery row with a true match that these left undecided; they were
+            decided by a tighter bound or by exact distances.
+        first_pass: "float32", "integers", or both in the order of their first use: "integers, then float32" if integers
+            left too many comparisons undecided, or if a GPU does not multiply integers in the shape of some tile.
     """
 
     pairs: int
@@ -30,13 +33,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Where each query found its true matches.
+    """Ranks of the true matches of every query; its measures are (Q,) arrays in the order of the queries.
 
-    ranks: (M,) int64, the ranks of all true matches, query after query, ascending within a query, from 1, junk left
-    out. offsets: (Q + 1,) int64, query i owns ranks[offsets[i]:offsets[i + 1]]; an empty stretch is a query with
-    nothing to find. gallery: number of gallery images. work: what finding them took, where told.
-
-    The per-query measures are (Q,) arrays in the order of the queries.
+    Attributes:
+        ranks: (M,) int64 ranks of all true matches, query after query, ascending within a query, from 1, junk removed.
+        offsets: (Q + 1,) int64; query i owns ranks[offsets[i]:offsets[i + 1]], nothing if it has no true match.
+        gallery: Number of gallery images.
+        work: How much was computed to find them, if known.
     """
 
     ranks: np.ndarray
@@ -54,37 +57,44 @@ class Ranking:
             raise ValueError("the ranks of a query must ascend within 1 .. gallery")
 
     def hits(self, query: int) -> np.ndarray:
-        """The ranks of the true matches of one query, ascending."""
+        """Return the ranks of the true matches of one query.
+
+        Args:
+            query: Index of the query.
+
+        Returns:
+            (m,) int64 ranks, ascending.
+        """
         return self.ranks[self.offsets[query] : self.offsets[query + 1]]
 
     @property
     def matches(self) -> np.ndarray:
-        """Number of true matches, int64."""
+        """(Q,) int64 number of true matches."""
         return np.diff(self.offsets)
 
     @property
     def valid(self) -> np.ndarray:
-        """Whether there is anything to find, bool."""
+        """(Q,) bool, whether there is a true match."""
         return self.matches > 0
 
     @property
     def first_hit(self) -> np.ndarray:
-        """Rank of the first true match, int64; 0 where there is none."""
+        """(Q,) int64 rank of the first true match; 0 if there is none."""
         first = np.zeros(len(self.matches), dtype=np.int64)
         first[self.valid] = self.ranks[self.offsets[:-1][self.valid]]
         return first
 
     @property
     def average_precision(self) -> np.ndarray:
-        """AP as a rectangle sum, 1/m sum_j j / r_j, float64; NaN where there is no true match."""
+        """(Q,) float64 AP as a rectangle sum, 1/m sum_j j / r_j; NaN if there is no true match."""
         return np.where(self.valid, self._mean_over_hits(self._hit_number() / self.ranks), np.nan)
 
     @property
     def average_precision_trapezoid(self) -> np.ndarray:
-        """AP as the code of the Market-1501 authors has it, float64; 0 where there is no true match.
+        """(Q,) float64 AP as in the code of the Market-1501 authors; 0 if there is no true match.
 
-        The sum over ranks n of (recall_n - recall_{n-1}) (P_{n-1} + P_n) / 2 with P_0 = 1. Recall rises by 1/m at a
-        hit and nowhere else, so only hits add to it.
+        The sum over ranks n of (recall_n - recall_{n-1}) (P_{n-1} + P_n) / 2 with P_0 = 1. Recall only changes at a
+        hit, by 1/m, so only hits contribute.
         """
         number = self._hit_number()
         before = np.where(self.ranks > 1, (number - 1) / np.maximum(self.ranks - 1, 1), 1.0)
@@ -92,25 +102,45 @@ class Ranking:
 
     @property
     def inverse_negative_penalty(self) -> np.ndarray:
-        """INP, true matches / rank of the last one, float64; NaN where there is no true match."""
+        """(Q,) float64 INP, true matches / rank of the last one; NaN if there is no true match."""
         penalty = np.full(len(self.matches), np.nan)
         penalty[self.valid] = self.matches[self.valid] / self.ranks[self.offsets[1:][self.valid] - 1]
         return penalty
 
     def cmc(self, max_rank: int = 50) -> np.ndarray:
-        """(min(max_rank, gallery),) float64: share of the valid queries with a hit at rank k or before, k from 1."""
+        """Compute the CMC curve.
+
+        Args:
+            max_rank: Length of the curve, limited to the size of the gallery.
+
+        Returns:
+            (min(max_rank, gallery),) float64 fractions of the valid queries with a hit at rank k or before, k from 1.
+
+        Raises:
+            InputError: For a `max_rank` below 1.
+        """
         if max_rank < 1:
-            raise InputError(f"the CMC curve needs max_rank >= 1, not {max_rank}")
+            raise InputError(f"max_rank {max_rank}: the CMC curve requires at least 1")
         length = min(max_rank, self.gallery)
         first = self.first_hit[self.valid]
         found = np.bincount(first[first <= length], minlength=length + 1)[1:]
         return np.cumsum(found) / max(len(first), 1)
 
     def scores(self, max_rank: int = 50) -> Scores:
-        """The means over queries: over the valid ones, mAP_trapezoid over all."""
+        """Average over queries: over the valid ones, mAP_trapezoid over all.
+
+        Args:
+            max_rank: Length of the CMC curve.
+
+        Returns:
+            The scores.
+
+        Raises:
+            InputError: If no query has a true match.
+        """
         valid, first = self.valid, self.first_hit
         if not valid.any():
-            raise InputError(f"none of the {len(valid)} queries has a true match in the gallery")
+            raise InputError(f"0 of {len(valid)} queries have a true match in the gallery")
         rank1, rank5, rank10 = (float(np.mean(first[valid] <= k)) for k in (1, 5, 10))
         return Scores(
             rank1=rank1,
@@ -125,14 +155,14 @@ class Ranking:
         )
 
     def _owner(self) -> np.ndarray:
-        """(M,) the query of each rank."""
+        """Return the (M,) query of each rank."""
         return np.repeat(np.arange(len(self.matches)), self.matches)
 
     def _hit_number(self) -> np.ndarray:
-        """(M,) j of the j-th hit of its query, from 1."""
+        """Return (M,) numbers j of the j-th hit of its query, from 1."""
         return np.arange(len(self.ranks)) - self.offsets[self._owner()] + 1
 
     def _mean_over_hits(self, values: np.ndarray) -> np.ndarray:
-        """(M,) values -> (Q,) their mean per query, 0 for a query without hits."""
+        """Average (M,) values per query; 0 for a query without hits."""
         sums = np.bincount(self._owner(), weights=values, minlength=len(self.matches))
         return sums / np.maximum(self.matches, 1)

@@ -1,4 +1,4 @@
-"""The k nearest gallery rows of every query, exactly, with a gallery of any size read tile by tile."""
+"""Exact search for the k nearest gallery rows of every query, in galleries of any size."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ import numpy as np
 from reid.errors import InputError
 from reid.ranking import arrays
 from reid.ranking.exact.distances import squared_distances
-from reid.ranking.exact.first_pass import approximate, prepare
-from reid.ranking.exact.gallery_rows import EXACT_ROWS, Source, center_of, stretches
-from reid.ranking.exact.ranks import check_sides, takes_integers
+from reid.ranking.exact.first_pass import approximate, prepare_rows
+from reid.ranking.exact.gallery_rows import EXACT_ROWS, RowSource, mean_row, tile_ranges
+from reid.ranking.exact.options import ComparisonOptions, check_comparable
 from reid.ranking.exact.shortlist import Shortlist
 
-# Places kept beyond the k nearest, for what the bound leaves open.
+# Shortlist entries beyond the k nearest, for rows that the bound leaves undecided.
 _SPARE = 64
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """indices: (Q, k) int64, gallery rows by distance and, where equal, by index. distances: (Q, k) float64, squared
-    Euclidean; with `cosine` those of the rows divided by their length, 2 - 2 cos.
+    """The nearest gallery rows of every query.
+
+    Attributes:
+        indices: (Q, k) int64 gallery indices by distance and, if equal, by index.
+        distances: (Q, k) float64 squared Euclidean distances; with "cosine" those of the rows divided by their length,
+            2 - 2 cos.
     """
 
     indices: np.ndarray
@@ -32,70 +36,80 @@ class Neighbors:
 def top_k(
     query: Any, gallery: Any, k: int, *, metric: str = "euclidean", block: int = 1024, first_pass: str = "auto"
 ) -> Neighbors:
-    """The k nearest gallery rows of every query, by the exact distances of `reid.ranking.exact.distances`.
+    """Find the k nearest gallery rows of every query by exact distance.
 
-    query: (Q, D) floating, array or tensor. gallery: (G, D), an array, a memory map, `reid.io.shards.Shards` or a tensor
-    on the device of `query`. block: queries at once. first_pass: as in `reid.ranking.evaluate`. Neither of these two
-    changes the answer.
-    Raises InputError for k outside 1 .. G, and as `evaluate` does for features.
+    Args:
+        query: (Q, D) floating array or tensor.
+        gallery: (G, D) floating array, memory map, `reid.io.shards.Shards` or a tensor on the device of `query`.
+        k: Neighbors per query, 1 .. G.
+        metric: "euclidean", or "cosine" for the Euclidean distance between rows divided by their length.
+        block: Queries compared at once. It does not change the result.
+        first_pass: "auto", "float32" or "integers", as in `reid.ranking.evaluate`. It does not change the result.
+
+    Returns:
+        The neighbors, by the distances of `reid.ranking.exact.distances`.
+
+    Raises:
+        InputError: For k outside 1 .. G, and for features as `reid.ranking.evaluate` does.
     """
-    check_sides(query, gallery, metric, block, first_pass)
+    options = ComparisonOptions(metric, block, first_pass)
+    check_comparable(query, gallery, options)
     if not 1 <= k <= len(gallery):
-        raise InputError(
-            f"the {k} nearest rows of a gallery of {len(gallery)} were asked for: k must be 1 .. {len(gallery)}"
-        )
-    rows, source = Source(query, metric, "query").all(), Source(gallery, metric)
+        raise InputError(f"k {k}: must be 1 .. {len(gallery)}, the number of gallery rows")
+    rows, source = RowSource(query, metric, "query").load(), RowSource(gallery, metric)
     if not len(rows):
         return Neighbors(np.empty((0, k), dtype=np.int64), np.empty((0, k)))
-    integers = takes_integers(query, first_pass)
-    centre = center_of(rows)
-    asked = prepare(rows[:], centre, side="query", integers=integers)
-    kept = Shortlist.empty(len(rows), k, min(len(gallery), k + _SPARE))
+    integers = options.uses_integers(query)
+    center = mean_row(rows)
+    prepared = prepare_rows(rows[:], center, side="query", integers=integers)
+    shortlist = Shortlist.empty(len(rows), k, min(len(gallery), k + _SPARE))
     buffers: dict[str, Any] = {}
-    for first, stop in stretches(source, title="search"):
-        tile = prepare(source[first:stop], centre, side="gallery", integers=integers, numbers=np.arange(first, stop))
+    for first, stop in tile_ranges(source, title="search"):
+        numbers = np.arange(first, stop)
+        tile = prepare_rows(source[first:stop], center, side="gallery", integers=integers, numbers=numbers)
         for begin in range(0, len(rows), block):
             part = slice(begin, min(begin + block, len(rows)))
-            found = approximate(asked[part], tile, buffers)
+            found = approximate(prepared[part], tile, buffers)
             half = float(found.half_width.max())
-            fresh = np.isinf(kept.cutoff[part]).all()
+            fresh = np.isinf(shortlist.cutoff[part]).all()
             if fresh and stop - first >= k:
-                # An upper bound of the k-th distance, so that most of the tile need not be offered.
-                kept.cutoff[part] = arrays.kth_smallest(found.values, k) + half
-            limit = np.nextafter((kept.cutoff[part] + half).astype(np.float32), np.float32(np.inf))
+                # An upper bound of the k-th distance, so that most of the tile need not be added.
+                shortlist.cutoff[part] = arrays.kth_smallest(found.values, k) + half
+            limit = np.nextafter((shortlist.cutoff[part] + half).astype(np.float32), np.float32(np.inf))
             flat = arrays.flatnonzero(found.values <= arrays.like(limit, found.values)[:, None])
-            values = arrays.host(found.values.reshape(-1)[flat]).astype(np.float64)
-            row, place = np.divmod(arrays.host(flat), stop - first)
-            kept.offer(begin + row, first + place, values - half, half)
-    kept.close()
-    return _select(rows, source, kept, k)
+            values = arrays.to_numpy(found.values.reshape(-1)[flat]).astype(np.float64)
+            row, column = np.divmod(arrays.to_numpy(flat), stop - first)
+            shortlist.add(begin + row, first + column, values - half, half)
+    shortlist.finalize()
+    return _select(rows, source, shortlist, k)
 
 
-def _select(rows: Source, source: Source, kept: Shortlist, k: int) -> Neighbors:
-    """The k nearest of what was kept, by exact distances."""
+def _select(rows: RowSource, source: RowSource, shortlist: Shortlist, k: int) -> Neighbors:
+    """Select the k nearest of the shortlists by exact distance."""
     indices, distances = np.empty((len(rows), k), dtype=np.int64), np.empty((len(rows), k))
-    row, place = kept.pairs()
+    row, index = shortlist.pairs()
     exact = np.empty(len(row))
     for start in range(0, len(row), EXACT_ROWS):
         part = slice(start, start + EXACT_ROWS)
-        exact[part] = arrays.host(squared_distances(rows[row[part]], source[place[part]]))
-    order = np.lexsort((place, exact, row))
-    first = np.searchsorted(row, np.flatnonzero(~kept.crowded))
+        exact[part] = arrays.to_numpy(squared_distances(rows[row[part]], source[index[part]]))
+    order = np.lexsort((index, exact, row))
+    complete = ~shortlist.overflowed
+    first = np.searchsorted(row, np.flatnonzero(complete))
     chosen = order[first[:, None] + np.arange(k)]
-    indices[~kept.crowded], distances[~kept.crowded] = place[chosen], exact[chosen]
-    for crowded in np.flatnonzero(kept.crowded).tolist():
-        indices[crowded], distances[crowded] = _plainly(rows, source, crowded, k)
+    indices[complete], distances[complete] = index[chosen], exact[chosen]
+    for overflowed in np.flatnonzero(shortlist.overflowed).tolist():
+        indices[overflowed], distances[overflowed] = _search_directly(rows, source, overflowed, k)
     return Neighbors(indices, distances)
 
 
-def _plainly(rows: Source, source: Source, row: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """One row against the whole gallery, for where too much is equal to keep a short list."""
-    places, exact = np.empty(0, dtype=np.int64), np.empty(0)
+def _search_directly(rows: RowSource, source: RowSource, row: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Compare one query with the whole gallery, for queries with too many equal distances for a shortlist."""
+    indices, distances = np.empty(0, dtype=np.int64), np.empty(0)
     for first in range(0, len(source), EXACT_ROWS):
         part = source[first : first + EXACT_ROWS]
         one = rows[np.full(len(part), row)]
-        places = np.concatenate([places, np.arange(first, first + len(part))])
-        exact = np.concatenate([exact, arrays.host(squared_distances(one, part))])
-        nearest = np.lexsort((places, exact))[:k]
-        places, exact = places[nearest], exact[nearest]
-    return places, exact
+        indices = np.concatenate([indices, np.arange(first, first + len(part))])
+        distances = np.concatenate([distances, arrays.to_numpy(squared_distances(one, part))])
+        nearest = np.lexsort((indices, distances))[:k]
+        indices, distances = indices[nearest], distances[nearest]
+    return indices, distances

@@ -12,7 +12,7 @@ import torch
 from gloo import together
 
 from reid.errors import InputError
-from reid.evaluation.extraction import extract_shards, fingerprint
+from reid.evaluation.extraction import ShardOptions, extract_shards, fingerprint
 from reid.evaluation.features import extract, mean_features
 from reid.io.feature_files import read_features, read_training_features
 from reid.io.shards import Shards
@@ -21,10 +21,20 @@ from reid.model.network import ReidNetwork
 COUNT, SHARD = 11, 3
 
 
-def made(folder: Path, model: ReidNetwork | None = None, count: int = COUNT, **options: Any) -> dict[str, int]:
+def made(
+    folder: Path,
+    model: ReidNetwork | None = None,
+    count: int = COUNT,
+    *,
+    shard: int = SHARD,
+    settings: dict[str, Any] | None = None,
+    **options: Any,
+) -> dict[str, int]:
     parts = {"query": gloo_jobs.gallery(4, 2), "gallery": gloo_jobs.gallery(count, 2)}
-    given: dict[str, Any] = {"shard": SHARD, "settings": {"size": [16, 8]}, **options}
-    return extract_shards(model or gloo_jobs.network(), parts, folder, **given)
+    settings = {"size": [16, 8]} if settings is None else settings
+    return extract_shards(
+        model or gloo_jobs.network(), parts, folder, ShardOptions(shard, **options), settings=settings
+    )
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
@@ -55,7 +65,7 @@ def test_the_folder_is_read_as_features(tmp_path: Path) -> None:
 def test_training_images_too(tmp_path: Path) -> None:
     parts = {"train": gloo_jobs.gallery(COUNT, 2)}
     model = gloo_jobs.network()
-    extract_shards(model, parts, tmp_path, shard=4, settings={}, features=("input",))
+    extract_shards(model, parts, tmp_path, ShardOptions(4, features=("input",)), settings={})
     training, name = read_training_features(tmp_path / "input")
     assert name == "input" and not (tmp_path / "output").exists()
     np.testing.assert_allclose(training.values, extract(model, parts["train"])["input"].values, atol=1e-6)
@@ -100,21 +110,21 @@ def other_weight(model: ReidNetwork) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
-        ({"model": True}, "differ in weights:"),
-        ({"count": 12}, "differ in images of gallery:"),
-        ({"shard": 4}, "differ in shard:"),
-        ({"settings": {"size": [32, 8]}, "flip": True}, "differ in size, flip:"),
+        ({"model": True}, "differ in weights;"),
+        ({"count": 12}, "differ in images of gallery;"),
+        ({"shard": 4}, "differ in shard;"),
+        ({"settings": {"size": [32, 8]}, "flip": True}, "differ in size, flip;"),
     ],
 )
-def test_shards_of_something_else_are_refused(tmp_path: Path, options: dict[str, Any], told: str) -> None:
+def test_shards_of_something_else_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     made(tmp_path)
     before = contents(tmp_path)
     if "model" in options:
         options = {"model": gloo_jobs.network()}
         other_weight(options["model"])
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         made(tmp_path, **options)
     assert contents(tmp_path) == before
 
@@ -122,13 +132,13 @@ def test_shards_of_something_else_are_refused(tmp_path: Path, options: dict[str,
 def test_a_broken_manifest_is_told(tmp_path: Path) -> None:
     made(tmp_path)
     (tmp_path / "extraction.json").write_text("{")
-    with pytest.raises(InputError, match=r"extraction\.json: broken"):
+    with pytest.raises(InputError, match=r"extraction\.json: corrupt"):
         made(tmp_path)
 
 
 def test_shards_on_another_host_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reid.evaluation.extraction.world", lambda: 2)
-    with pytest.raises(InputError, match=r"1 of 2 shards are not here, the first number 1; .*another host"):
+    monkeypatch.setattr("reid.evaluation.extraction.get_world_size", lambda: 2)
+    with pytest.raises(InputError, match=r"1 of 2 shards are missing, the first number 1; .*another host"):
         made(tmp_path)
 
 

@@ -12,7 +12,7 @@ from composed_network import compose
 from torch import Tensor, nn
 
 from reid.errors import InputError
-from reid.evaluation.features import check_any_size, extract_whole
+from reid.evaluation.features import DescriptorOptions, check_any_size, extract_whole
 from reid.model.eigenlayer import Eigenlayer
 from reid.model.network import ReidNetwork
 from reid.model.pooling import POOLINGS
@@ -93,7 +93,7 @@ def by_loops(
 @pytest.mark.parametrize("combine", ["mean", "gem"])
 @pytest.mark.parametrize("scales", [(1.0,), (1.0, 0.7071, 0.5), (2.0**0.5, 0.5), (0.3,)])
 def test_scales_by_loops(images: Images, scales: tuple[float, ...], combine: str) -> None:
-    found = extract_whole(network(p=2.5), images, scales=scales, combine=combine)
+    found = extract_whole(network(p=2.5), images, DescriptorOptions(scales=scales, combine=combine))
     assert found.dtype == np.float32 and found.shape == (4, 3)
     np.testing.assert_allclose(found, by_loops(images, scales, combine, p=2.5), atol=2e-6)
     np.testing.assert_allclose(np.linalg.norm(found.astype(np.float64), axis=1), 1, atol=1e-6)
@@ -108,29 +108,31 @@ def test_the_output_and_the_mirror_image(images: Images) -> None:
     model = network()
     model.eigenlayer.eval()
     weight = model.eigenlayer.weight.detach().double().numpy()
-    found = extract_whole(model, images, feature="output", scales=(1, 0.5))
+    found = extract_whole(model, images, DescriptorOptions(feature="output", scales=(1, 0.5)))
     np.testing.assert_allclose(found, by_loops(images, (1, 0.5), "mean", weight=weight), atol=2e-6)
-    plain = extract_whole(network("weighted_gem"), images, scales=(0.6,), mirror=True)
+    plain = extract_whole(network("weighted_gem"), images, DescriptorOptions(scales=(0.6,), mirror=True))
     np.testing.assert_allclose(plain, by_loops(images, (0.6,), "mean", mirror=True), atol=2e-6)
 
 
 def test_an_exponent_a_channel_and_a_large_one(images: Images) -> None:
     each = network(p_per_channel=True)
     np.testing.assert_allclose(
-        extract_whole(each, images, scales=(1, 0.5), combine="gem"), by_loops(images, (1, 0.5), "gem"), atol=2e-6
+        extract_whole(each, images, DescriptorOptions(scales=(1, 0.5), combine="gem")),
+        by_loops(images, (1, 0.5), "gem"),
+        atol=2e-6,
     )
     # The generalized mean of a large p is the maximum, and no power vanishes on the way.
     large = network(p=2000.0)
-    found = extract_whole(large, images, scales=(1, 0.5), combine="gem")
+    found = extract_whole(large, images, DescriptorOptions(scales=(1, 0.5), combine="gem"))
     assert np.isfinite(found).all()
-    parts = np.stack([extract_whole(large, images, scales=(s,)) for s in (1, 0.5)]).max(0)
+    parts = np.stack([extract_whole(large, images, DescriptorOptions(scales=(s,))) for s in (1, 0.5)]).max(0)
     np.testing.assert_allclose(found, parts / np.linalg.norm(parts, axis=1, keepdims=True), atol=1e-3)
 
 
 def test_batches_change_nothing_and_the_mode_is_restored(images: Images) -> None:
     model = network().train()
     singles = Images([image[None] for batch in images for image in batch])
-    one, other = (extract_whole(model, some, scales=(1, 0.5)) for some in (images, singles))
+    one, other = (extract_whole(model, some, DescriptorOptions(scales=(1, 0.5))) for some in (images, singles))
     np.testing.assert_allclose(one, other, atol=1e-6)
     assert model.training and model.dropout.training
 
@@ -143,23 +145,23 @@ class Shifted(nn.Module):
 def test_what_cannot_be_combined(images: Images) -> None:
     for scales in ((), (0.0,), (1.0, -0.5), (float("nan"),), (float("inf"),)):
         with pytest.raises(InputError, match="must be one or more numbers above 0"):
-            extract_whole(network(), images, scales=scales)
-    with pytest.raises(InputError, match=r"the scale 0\.1 leaves nothing of an image of 9 x 14"):
-        extract_whole(network(), images, scales=(0.1,))
+            extract_whole(network(), images, DescriptorOptions(scales=scales))
+    with pytest.raises(InputError, match=r"scale 0\.1: leaves no pixel of an image of 9 x 14"):
+        extract_whole(network(), images, DescriptorOptions(scales=(0.1,)))
     with pytest.raises(InputError, match="unknown way to combine scales 'gemm'; did you mean gem"):
-        extract_whole(network(), images, combine="gemm")
+        extract_whole(network(), images, DescriptorOptions(combine="gemm"))
     with pytest.raises(InputError, match="unknown feature 'outputs'; did you mean output"):
-        extract_whole(network(), images, feature="outputs")
-    with pytest.raises(InputError, match="pools by Average: take 'mean'"):
-        extract_whole(network("average"), images, combine="gem")
-    with pytest.raises(InputError, match="the Eigenlayer's output, which has negative values"):
-        extract_whole(network(), images, feature="output", combine="gem")
-    with pytest.raises(InputError, match="these have negative values: take 'mean'"):
-        extract_whole(network(neck=Shifted()), images, combine="gem")
+        extract_whole(network(), images, DescriptorOptions(feature="outputs"))
+    with pytest.raises(InputError, match="this network has Average pooling; use 'mean'"):
+        extract_whole(network("average"), images, DescriptorOptions(combine="gem"))
+    with pytest.raises(InputError, match="the Eigenlayer's output has negative values"):
+        extract_whole(network(), images, DescriptorOptions(feature="output", combine="gem"))
+    with pytest.raises(InputError, match="the descriptors have negative values; use 'mean'"):
+        extract_whole(network(neck=Shifted()), images, DescriptorOptions(combine="gem"))
     wide = network(neck=nn.ZeroPad1d((0, 2)), p_per_channel=True)
     wide.eigenlayer = Eigenlayer(5, 2)
     with pytest.raises(InputError, match=r"3 exponents, .* descriptors of 5 dimensions"):
-        extract_whole(wide, images, combine="gem")
+        extract_whole(wide, images, DescriptorOptions(combine="gem"))
 
 
 def test_descriptors_without_direction(images: Images) -> None:
@@ -177,7 +179,7 @@ def test_descriptors_without_direction(images: Images) -> None:
 )
 def test_a_network_for_one_size_is_refused(images: Images, backbone: str, pooling: str) -> None:
     model = compose(backbone, 4, pooling=pooling, eigenlayer={"k": 8})
-    with pytest.raises(InputError, match=r"made for images of one size \(its \d+ x \d+\)") as told:
+    with pytest.raises(InputError, match=r"only accepts images of one size \(its \d+ x \d+\)") as told:
         extract_whole(model, images)
     assert "\n" not in str(told.value)
     check_any_size(compose("osnet_x0_25", 4, pooling="rmac"))

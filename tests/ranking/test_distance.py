@@ -91,5 +91,5 @@ def test_bad_arguments_are_told() -> None:
         next(distance_blocks(two, three))
     with pytest.raises(InputError, match="did you mean euclidean"):
         next(distance_blocks(two, two, metric="euclidian"))
-    with pytest.raises(InputError, match="not 0"):
+    with pytest.raises(InputError, match="block 0: must be at least 1 query"):
         next(distance_blocks(two, two, block=0))

@@ -209,24 +209,24 @@ def test_matches_and_junk_by_hand() -> None:
 
 
 def test_one_camera_leaves_nothing_to_find() -> None:
-    with pytest.raises(InputError, match=r"all images are from camera 4, .* junk, so nothing is left to find"):
+    with pytest.raises(InputError, match=r"all images are from camera 4, .* junk; set the camera numbers"):
         evaluate(features([0, 1], [1, 2], [4, 4]), features([0, 1], [1, 2], [4, 4]))
 
 
 def test_no_identity_of_the_query_in_the_gallery() -> None:
-    with pytest.raises(InputError, match=r"no identity of the query \(such as 1\) is in the gallery"):
+    with pytest.raises(InputError, match=r"no query identity \(such as 1\) is in the gallery"):
         evaluate(features([0, 1], [1, 2], [1, 2]), features([0, 1], [3, 0], [1, 2]))
 
 
 def test_only_matches_by_the_own_camera() -> None:
-    with pytest.raises(InputError, match=r"1 have images of their identity only by their own camera.* 1 have none"):
+    with pytest.raises(InputError, match=r"1 have images of their identity only by their own camera.* 1 have no image"):
         evaluate(features([0, 1], [1, 2], [1, 2]), features([0, 1], [1, 3], [1, 2]))
 
 
 @pytest.mark.parametrize("identity", [0, -1])
 def test_junk_and_distractors_cannot_be_searched_for(identity: int) -> None:
     query = Features(np.zeros((2, 1), np.float32), np.array([1, identity]), np.array([1, 1]), ("a.jpg", "b.jpg"))
-    with pytest.raises(InputError, match=rf"row 1 \(b.jpg\) has identity {identity}.* 1 of 2"):
+    with pytest.raises(InputError, match=rf"row 1 \(b.jpg\) has identity {identity}.*1 of 2"):
         evaluate(query, features([0], [1], [2]))
 
 
@@ -237,9 +237,9 @@ def test_bad_arguments_are_told() -> None:
         evaluate(one, wide)
     with pytest.raises(InputError, match="did you mean cosine"):
         evaluate(one, other, metric="cosin")
-    with pytest.raises(InputError, match="max_rank >= 1, not 0"):
+    with pytest.raises(InputError, match="max_rank 0: the CMC curve requires at least 1"):
         evaluate(one, other, max_rank=0)
-    with pytest.raises(InputError, match="at least one query, not -1"):
+    with pytest.raises(InputError, match="block -1: must be at least 1 query"):
         evaluate(one, other, block=-1)
     nothing = Features(np.zeros((0, 1), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64))
     with pytest.raises(InputError, match="the query holds no feature row"):

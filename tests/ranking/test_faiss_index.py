@@ -10,7 +10,7 @@ import pytest
 
 from reid.errors import InputError
 from reid.io.shards import open_matrix, open_shards
-from reid.ranking.faiss_index import SearchIndex, build_index, search
+from reid.ranking.faiss_index import IndexOptions, SearchIndex, build_index, search_index
 from reid.ranking.search import top_k
 
 pytest.importorskip("faiss")
@@ -41,7 +41,7 @@ def nearest(query: np.ndarray, gallery: np.ndarray, k: int, metric: str = "eucli
 @pytest.mark.parametrize(("kind", "settings"), [("flat", {}), ("ivf", {"cells": 8, "probes": 8}), ("hnsw", {})])
 def test_finds_what_sorting_finds(kind: str, settings: dict[str, int], metric: str) -> None:
     query, gallery = drawn("random")
-    found = search(build_index(gallery, kind=kind, metric=metric, **settings), query, 9)
+    found = search_index(build_index(gallery, IndexOptions(kind, **settings), metric=metric), query, 9)
     exact = top_k(query, gallery, 9, metric=metric)
     np.testing.assert_array_equal(found.indices, nearest(query, gallery, 9, metric))
     np.testing.assert_array_equal(found.distances, exact.distances)
@@ -50,20 +50,20 @@ def test_finds_what_sorting_finds(kind: str, settings: dict[str, int], metric: s
 def test_orders_equal_distances_by_index() -> None:
     query, gallery = drawn("tied", gallery=120)
     # All are asked for, so nothing can be overlooked and the order alone is on trial.
-    found = search(build_index(gallery, kind="ivf", cells=3, probes=3), query, 120)
+    found = search_index(build_index(gallery, IndexOptions("ivf", cells=3, probes=3)), query, 120)
     np.testing.assert_array_equal(found.indices, nearest(query, gallery, 120))
 
 
 def test_keeps_digits_far_from_the_origin() -> None:
     query, gallery = drawn("random")
     query, gallery = query + np.float32(1000), gallery + np.float32(1000)
-    found = search(build_index(gallery, kind="flat"), query, 5)
+    found = search_index(build_index(gallery, IndexOptions("flat")), query, 5)
     np.testing.assert_array_equal(found.indices, nearest(query, gallery, 5))
 
 
 def test_order_is_exact_among_what_is_found() -> None:
     query, gallery = drawn("random", gallery=2000)
-    found = search(build_index(gallery, kind="ivf", cells=40, probes=2), query, 10)
+    found = search_index(build_index(gallery, IndexOptions("ivf", cells=40, probes=2)), query, 10)
     exact = ((query[:, None].astype(np.float64) - gallery[found.indices]) ** 2).sum(axis=2)
     np.testing.assert_allclose(found.distances, exact, rtol=1e-12)
     assert (np.diff(found.distances, axis=1) >= 0).all()
@@ -74,11 +74,13 @@ def test_order_is_exact_among_what_is_found() -> None:
 def test_recall_is_the_share_found(with_queries: bool) -> None:
     query, gallery = drawn("random", gallery=600)
     asked = query if with_queries else gallery
-    index = build_index(gallery, cells=15, probes=1, k=10, queries=query if with_queries else None, sample=1000)
+    index = build_index(
+        gallery, IndexOptions(cells=15, probes=1, k=10, sample=1000), queries=query if with_queries else None
+    )
     itself = 0 if with_queries else 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = search(index, asked, 10 + itself).indices
+        found = search_index(index, asked, 10 + itself).indices
     shares = []
     for row, (mine, exact) in enumerate(zip(found, nearest(asked, gallery, 10 + itself), strict=True)):
         left_out = set() if with_queries else {row}
@@ -90,19 +92,21 @@ def test_recall_is_the_share_found(with_queries: bool) -> None:
 
 def test_recall_does_not_mind_which_of_equal_rows_is_found() -> None:
     gallery = np.repeat(drawn("random", gallery=5)[1], 60, axis=0)
-    assert build_index(gallery, kind="flat", k=10).recall == 1.0
+    assert build_index(gallery, IndexOptions("flat", k=10)).recall == 1.0
 
 
 def test_recall_rises_with_the_probes(caplog: pytest.LogCaptureFixture) -> None:
     query, gallery = drawn("random", gallery=3000)
-    few, all_cells = (build_index(gallery, cells=30, probes=p, queries=query) for p in (1, 30))
+    few, all_cells = (build_index(gallery, IndexOptions(cells=30, probes=p), queries=query) for p in (1, 30))
     assert few.recall < 0.8 and all_cells.recall == 1.0
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [few.summary]
 
 
 def test_the_seed_decides() -> None:
     query, gallery = drawn("random", gallery=1500)
-    first, again = (search(build_index(gallery, cells=20, probes=1, seed=3), query, 5) for _ in range(2))
+    first, again = (
+        search_index(build_index(gallery, IndexOptions(cells=20, probes=1, seed=3)), query, 5) for _ in range(2)
+    )
     np.testing.assert_array_equal(first.indices, again.indices)
 
 
@@ -110,15 +114,15 @@ def test_the_seed_decides() -> None:
 def test_where_too_few_are_found_search_is_exact(kind: str) -> None:
     if kind == "ivf":
         query, gallery = drawn("clustered")
-        index = build_index(gallery, cells=20, probes=1, k=5)
+        index = build_index(gallery, IndexOptions(cells=20, probes=1, k=5))
     else:
         # Many equal rows, among which a walk along the links of a graph gets lost.
         query, gallery = drawn("random", gallery=200)
         gallery = np.concatenate([np.repeat(gallery[:1], 500, axis=0), gallery])
-        index = build_index(gallery, kind="hnsw", probes=1, k=5)
+        index = build_index(gallery, IndexOptions("hnsw", probes=1, k=5))
     k = len(gallery) - 10
     with pytest.warns(UserWarning, match=rf"fewer than {k} rows for \d+ of 40 queries.*more probes"):
-        found = search(index, query, k)
+        found = search_index(index, query, k)
     np.testing.assert_array_equal(found.indices, nearest(query, gallery, k))
 
 
@@ -130,7 +134,7 @@ def test_gallery_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for number, part in enumerate(np.split(gallery, [300, 310])):
         np.save(tmp_path / "shards" / f"{number}.npy", part)
     for matrix in (open_matrix(tmp_path / "gallery.npy"), open_shards(tmp_path / "shards")):
-        found = search(build_index(matrix, cells=10, probes=10), query, 6)
+        found = search_index(build_index(matrix, IndexOptions(cells=10, probes=10)), query, 6)
         np.testing.assert_array_equal(found.indices, nearest(query, gallery, 6))
 
 
@@ -138,35 +142,41 @@ def test_small_galleries() -> None:
     query, gallery = drawn("random", gallery=3)
     for kind in ("ivf", "hnsw", "flat"):
         for size in (1, 3):
-            index = build_index(gallery[:size], kind=kind)
+            index = build_index(gallery[:size], IndexOptions(kind))
             assert index.recall == 1.0
-            np.testing.assert_array_equal(search(index, query, size).indices, nearest(query, gallery[:size], size))
-    none = search(index, query[:0], 2)
+            np.testing.assert_array_equal(
+                search_index(index, query, size).indices, nearest(query, gallery[:size], size)
+            )
+    none = search_index(index, query[:0], 2)
     assert none.indices.shape == none.distances.shape == (0, 2)
 
 
 def test_tensors() -> None:
     torch = pytest.importorskip("torch")
     query, gallery = drawn("random")
-    index = build_index(torch.from_numpy(gallery), kind="flat")
-    np.testing.assert_array_equal(search(index, torch.from_numpy(query), 4).indices, nearest(query, gallery, 4))
+    index = build_index(torch.from_numpy(gallery), IndexOptions("flat"))
+    np.testing.assert_array_equal(search_index(index, torch.from_numpy(query), 4).indices, nearest(query, gallery, 4))
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"kind": "ivff"}, "unknown index 'ivff'; did you mean ivf"),
-        ({"metric": "euclid"}, "unknown metric 'euclid'"),
-        ({"cells": 701}, "701 cells for a gallery of 700 rows"),
-        ({"cells": -1}, "cells = -1"),
-        ({"probes": -2}, "probes = -2"),
-        ({"k": 0}, "k = 0"),
-        ({"sample": 0}, "sample = 0"),
+        ({"cells": 701}, "cells 701: must be at most the 700 rows"),
+        ({"cells": -1}, "cells -1: must"),
+        ({"probes": -2}, "probes -2: must"),
+        ({"k": 0}, "k 0: must"),
+        ({"sample": 0}, "sample 0: must"),
     ],
 )
-def test_refuses_wrong_settings(wrong: dict[str, Any], message: str) -> None:
+def test_refuses_wrong_options(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        build_index(drawn("random")[1], **wrong)
+        build_index(drawn("random")[1], IndexOptions(**wrong))
+
+
+def test_refuses_an_unknown_metric() -> None:
+    with pytest.raises(InputError, match="unknown metric 'euclid'"):
+        build_index(drawn("random")[1], metric="euclid")
 
 
 def test_names_a_broken_row_wherever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,27 +185,27 @@ def test_names_a_broken_row_wherever_it_is(monkeypatch: pytest.MonkeyPatch) -> N
     gallery[600, 3] = np.nan
     for kind in ("ivf", "hnsw", "flat"):
         with pytest.raises(InputError, match="1 gallery feature rows hold NaN or infinity, the first: 600"):
-            build_index(gallery, kind=kind)
+            build_index(gallery, IndexOptions(kind))
 
 
 def test_refuses_wrong_features() -> None:
     query, gallery = drawn("random")
     with pytest.raises(InputError, match="at least one row"):
         build_index(gallery[:0])
-    with pytest.raises(InputError, match="one width"):
+    with pytest.raises(InputError, match="same width"):
         build_index(gallery, queries=query[:, :5])
     broken = gallery.copy()
     broken[[17, 400], 3] = np.nan, np.inf
     with pytest.raises(InputError, match=r"hold NaN or infinity, the first: 17, 400"):
         build_index(broken)
-    index = build_index(gallery, kind="flat")
+    index = build_index(gallery, IndexOptions("flat"))
     for k in (0, 701):
         with pytest.raises(InputError, match=r"1 \.\. 700"):
-            search(index, query, k)
-    with pytest.raises(InputError, match="one width"):
-        search(index, query[:, :5], 3)
+            search_index(index, query, k)
+    with pytest.raises(InputError, match="same width"):
+        search_index(index, query[:, :5], 3)
     with pytest.raises(InputError, match="query feature rows hold NaN"):
-        search(index, np.full_like(query, np.nan), 3)
+        search_index(index, np.full_like(query, np.nan), 3)
 
 
 def test_tells_how_to_install_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,5 +223,5 @@ def test_tells_how_to_install_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_record_keeps_what_it_was_built_over() -> None:
     gallery = drawn("random")[1]
-    index = build_index(gallery, metric="cosine", k=5)
+    index = build_index(gallery, IndexOptions(k=5), metric="cosine")
     assert isinstance(index, SearchIndex) and index.gallery is gallery and index.metric == "cosine" and index.k == 5

@@ -103,16 +103,16 @@ def test_rows_of_zeros_have_no_direction(storage: str, tmp_path: Path) -> None:
         query, gallery = sides()
         (gallery if side == "gallery" else query)[row] = 0.0
         parts = stored(query, storage, tmp_path), stored(gallery, storage, tmp_path)
-        with pytest.raises(InputError, match=rf"^1 {side} feature rows are zero, .* first: {row}$"):
+        with pytest.raises(InputError, match=rf"^1 {side} feature rows are zero and have no direction; first: {row}$"):
             scored(*parts, metric="cosine")
         scored(*parts)  # a Euclidean distance to zero is one
 
 
 def test_widths_that_differ_or_are_nothing() -> None:
     query, gallery = sides()
-    with pytest.raises(InputError, match=r"\(20, 5\) and gallery features \(1200, 6\) .* one width"):
+    with pytest.raises(InputError, match=r"\(20, 5\) and gallery features \(1200, 6\) .* same width"):
         scored(query[:, :5], gallery)
-    with pytest.raises(InputError, match=r"\(20, 0\) have no numbers to compare"):
+    with pytest.raises(InputError, match=r"\(20, 0\) have no dimensions to compare"):
         scored(query[:, :0], gallery[:, :0])
     with pytest.raises(InputError, match=r"\(6,\) and gallery features \(1200, 6\) must be two matrices"):
         top_k(query[0], gallery, 3)
@@ -121,7 +121,7 @@ def test_widths_that_differ_or_are_nothing() -> None:
 def test_a_tensor_and_an_array() -> None:
     query, gallery = sides()
     for parts in ((torch.from_numpy(query), gallery), (query, torch.from_numpy(gallery))):
-        with pytest.raises(InputError, match="must be tensors of one device, or neither a tensor"):
+        with pytest.raises(InputError, match="must be tensors on the same device, or both arrays"):
             scored(*parts)
 
 

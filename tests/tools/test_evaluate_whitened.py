@@ -119,8 +119,8 @@ def test_what_training_features_may_be(tool: Tool, files: tuple[Path, Path], tmp
         ((), "give them by --whiten-from FILE"),
         (("--whiten-from", features), "fitted on training images, not on what it is to score"),
         (("--whiten-from", tmp_path / "no.npz"), "no such feature file"),
-        (("--whiten-from", tmp_path / "few.npz"), "the 5 features vary in 4 directions only, 8 were asked for"),
-        (("--whiten-from", training, "--whiten-dim", "9"), "keeps 1 to 8 of them"),
+        (("--whiten-from", tmp_path / "few.npz"), "dim 8: the 5 features vary in only 4 directions"),
+        (("--whiten-from", training, "--whiten-dim", "9"), "dim 9: must be 1 .. 8"),
         (("--whiten-from", tmp_path / "wide.npz", "--whiten-dim", "3"), "9 dimensions does not read features"),
         (("--whiten-from", tmp_path / "out.npz"), "holds the Eigenlayer's output, and what is scored is its input"),
     ):

@@ -76,9 +76,9 @@ def test_features_in_shards_score_as_the_checkpoint(tool: Tool, tmp_path: Path, 
     asked = ("extract", "--weights", checkpoint, "--output", folder, "--shard", "20", "TEST.FLIP", "True")
     ended = tool(*asked)
     assert ended.code == 0, ended.err
-    assert "gallery: " in ended.out and "0 of them made now" not in ended.out
+    assert "gallery: " in ended.out and "0 of them extracted now" not in ended.out
     again = tool(*asked)
-    assert again.code == 0 and again.out.count(" 0 of them made now") == 2
+    assert again.code == 0 and again.out.count(" 0 of them extracted now") == 2
     scored = tool("evaluate", "--features", folder / "input", "--output", tmp_path / "a")
     assert scored.code == 0, scored.err
     whole = tool("evaluate", "--weights", checkpoint, "--output", tmp_path / "b", "TEST.FLIP", "True")

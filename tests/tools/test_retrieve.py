@@ -165,12 +165,12 @@ def test_from_images_to_numbers(tool: Tool, landmarks: Path, weights: Path, tmp_
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--scales", "1,0"), "scales [1.0, 0.0] must be one or more numbers above 0"),
+        (("--scales", "1,0"), "scales [1.0, 0.0]: must be one or more numbers above 0"),
         (("--scales", "half"), "numbers with commas between"),
         (("--longest-side", "0"), "at least 1 pixel, not 0"),
         (("--batch-size", "0"), "batch size 0 must be at least 1"),
         (("--dataset", "landmark"), "did you mean landmarks"),
-        (("--whiten", "pca", "--longest-side", "32"), "the 64 features vary in 63 directions only, 512 were asked for"),
+        (("--whiten", "pca", "--longest-side", "32"), "dim 512: the 64 features vary in only 63 directions"),
     ],
 )
 def test_bad_input_is_told_in_a_line(
@@ -187,7 +187,7 @@ def test_a_network_of_one_size_is_refused(tool: Tool, landmarks: Path, tmp_path:
     fixed = ("MODEL.BACKBONE", "small_local", "MODEL.POOLING.NAME", "flatten", "INPUT.SIZE", "[128, 64]")
     path = checkpoint(tmp_path / "fixed.pth", *fixed)
     ended = tool("retrieve", "--weights", path, "--dataset", "landmarks", "--root", landmarks)
-    assert ended.code == 2 and "made for images of one size (its 128 x 64)" in ended.err
+    assert ended.code == 2 and "only accepts images of one size (its 128 x 64)" in ended.err
 
 
 def test_landmarks_are_drawn_by_the_tool(tool: Tool, landmarks: Path, tmp_path: Path) -> None:

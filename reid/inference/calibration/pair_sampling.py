@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from reid.errors import InputError
-from reid.ranking.exact.tiles import check_matrices, pair_distances, tiles
-from reid.ranking.protocols.market import divide
+from reid.ranking.exact.tiles import check_matrices, metric_pair_distances, distance_tiles
+from reid.ranking.protocols.market import market_ground_truth
 from reid.records import DISTRACTOR, JUNK, Features
 
 # Up to this many negatives are all kept. Of more, the nearest are kept: this multiple of the largest rate.
@@ -118,7 +118,7 @@ class _Images:
         return self.cells(self.query_cameras[rows], self.gallery_cameras[columns])
 
     def distances(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        return np.sqrt(pair_distances(self.query.values, self.gallery.values, rows, columns, metric="cosine"))
+        return np.sqrt(metric_pair_distances(self.query.values, self.gallery.values, rows, columns, metric="cosine"))
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         """(C, U) float64 images by camera and unit, of both sides."""
@@ -144,7 +144,7 @@ def collect_pairs(query: Features, gallery: Features, *, largest_rate: float, se
     Raises:
         InputError: There is no match or no negative.
     """
-    protocol = divide(query, gallery)
+    protocol = market_ground_truth(query, gallery)
     check_matrices(query.values, gallery.values, "cosine")
     images = _Images.of(query, gallery)
     query_counts, gallery_counts = images.counts()
@@ -199,7 +199,7 @@ def _sample_negatives(images: _Images, seed: int) -> tuple[np.ndarray, np.ndarra
 def _near_negatives(images: _Images, limits: np.ndarray) -> list[np.ndarray]:
     """Distances, query units, gallery units and cells of the negatives within `limits`, ascending by distance."""
     found: list[tuple[np.ndarray, ...]] = []
-    for tile in tiles(images.query.values, images.gallery.values, metric="cosine", title="pairs"):
+    for tile in distance_tiles(images.query.values, images.gallery.values, metric="cosine", title="pairs"):
         rows, columns = (
             slice(first, first + size)
             for first, size in zip((tile.first_query, tile.first_gallery), tile.distances.shape, strict=True)

@@ -1,7 +1,8 @@
-"""How many gallery rows are nearer than each threshold: decided by the first pass where its bound allows.
+"""Count gallery rows nearer than each threshold, as far as the bound of the first pass allows.
 
-A block of queries meets a tile of the gallery. Rows that may be as near as the block's farthest threshold are picked
-out and sorted by query and approximate distance; each threshold then cuts them into nearer, undecided and farther.
+A block of queries is compared with a tile of the gallery. Rows that may be as near as the largest threshold of their
+query are selected and sorted by query and approximate distance; each threshold then divides them into nearer, undecided
+and farther rows.
 """
 
 from __future__ import annotations
@@ -15,28 +16,37 @@ import numpy as np
 from reid.ranking import arrays
 from reid.ranking.exact.first_pass import Approximation
 
-# A key holds the query's place in its block, 32 bits of the distance, and the place in the tile.
-PLACE_BITS = 16
-QUERY_BITS = 63 - 32 - PLACE_BITS
+# A key holds the index of the query in its block, 32 bits of the distance, and the index of the row in the tile.
+INDEX_BITS = 16
+QUERY_BITS = 63 - 32 - INDEX_BITS
 # Undecided comparisons listed at once: with equal rows there may be a hundred times as many as pairs.
-_LISTED = 1 << 18
+_UNDECIDED_BATCH = 1 << 18
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Distances to compare with, grouped by query: query: (M,) int64, ascending, place in the block. least, most: (M,)
-    float64, less the query's |q|^2, an interval the threshold is known to lie in.
+    """Distances to compare with, grouped by query.
+
+    Attributes:
+        query: (M,) int64 indices in the block, ascending.
+        lower: (M,) float64 lower bounds of the thresholds, minus the query's |q|^2.
+        upper: (M,) float64 upper bounds, minus |q|^2.
     """
 
     query: np.ndarray
-    least: np.ndarray
-    most: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
 
 
 @dataclass(frozen=True)
-class Counts:
-    """nearer: (M,) int64, rows of the tile that are certainly nearer. keys: sorted, one a pair that may be near enough.
-    start, end: (M,) int64, keys[start:end] are the pairs that each threshold leaves undecided.
+class TileCounts:
+    """Counts of one block of queries and one tile.
+
+    Attributes:
+        nearer: (M,) int64 numbers of rows of the tile that are certainly nearer than each threshold.
+        keys: Sorted int64 keys, one per pair that may be near enough.
+        start: (M,) int64 first key that each threshold leaves undecided.
+        end: (M,) int64 index after the last undecided key.
     """
 
     nearer: np.ndarray
@@ -44,64 +54,91 @@ class Counts:
     start: np.ndarray
     end: np.ndarray
 
-    def undecided(self, at_once: int = _LISTED) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The comparisons left, about `at_once` at a time: (n,) int64 thresholds and (n,) int64 places in the tile."""
+    def undecided(self, batch_size: int = _UNDECIDED_BATCH) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """List the undecided comparisons.
+
+        Args:
+            batch_size: Approximate number of comparisons per batch.
+
+        Yields:
+            (n,) int64 indices of thresholds and (n,) int64 indices of rows in the tile.
+        """
         number = self.end - self.start
         some = np.flatnonzero(number)
-        portion = np.cumsum(number[some]) // at_once
+        portion = np.cumsum(number[some]) // batch_size
         for part in np.split(some, np.flatnonzero(np.diff(portion)) + 1):
             threshold = np.repeat(part, number[part])
             before = np.repeat(np.cumsum(number[part]) - number[part], number[part])
             position = np.arange(len(threshold)) - before + self.start[threshold]
-            yield threshold, arrays.host(arrays.rows_of(self.keys, position)) & ((1 << PLACE_BITS) - 1)
+            yield threshold, arrays.to_numpy(arrays.rows_of(self.keys, position)) & ((1 << INDEX_BITS) - 1)
 
 
-def count(found: Approximation, thresholds: Thresholds) -> Counts:
-    """Compare every pair of a block and a tile with the thresholds of its query. At most 2^15 queries, 2^16 rows.
+def count_in_tile(approximation: Approximation, thresholds: Thresholds) -> TileCounts:
+    """Compare every pair of a block and a tile with the thresholds of its query.
 
-    Pairs to leave out are infinite in `found.values`.
+    Args:
+        approximation: At most 2^15 queries by 2^16 rows; the values of excluded pairs are infinite.
+        thresholds: The thresholds of these queries.
+
+    Returns:
+        Certain counts and the undecided comparisons.
     """
-    lowest, highest = _limits(found, thresholds)
+    lowest, highest = _limits(approximation, thresholds)
     queries = thresholds.query
-    cut = np.full(len(found.half_width), -np.inf, dtype=np.float32)
-    np.maximum.at(cut, queries, highest)
-    keys = candidates(found.values, cut)
-    starts = arrays.searchsorted(keys, arrays.like(np.arange(len(cut)) << (32 + PLACE_BITS), keys))
-    first = arrays.host(starts)[queries]
-    group = queries << (32 + PLACE_BITS)
-    # -0.0 and 0.0 are one distance and two patterns of bits.
-    bits = to_bits(lowest) - (lowest == 0), to_bits(highest) + (highest == 0) + 1
-    wanted = np.concatenate([group + (bits[0] << PLACE_BITS), group + (bits[1] << PLACE_BITS)])
-    start, end = np.split(arrays.host(arrays.searchsorted(keys, arrays.like(wanted, keys))), 2)
-    return Counts(start - first, keys, start, end)
+    cutoff = np.full(len(approximation.half_width), -np.inf, dtype=np.float32)
+    np.maximum.at(cutoff, queries, highest)
+    keys = candidate_keys(approximation.values, cutoff)
+    starts = arrays.searchsorted(keys, arrays.like(np.arange(len(cutoff)) << (32 + INDEX_BITS), keys))
+    first = arrays.to_numpy(starts)[queries]
+    group = queries << (32 + INDEX_BITS)
+    # -0.0 and 0.0 are one distance with two bit patterns.
+    bits = ordered_bits(lowest) - (lowest == 0), ordered_bits(highest) + (highest == 0) + 1
+    limits = np.concatenate([group + (bits[0] << INDEX_BITS), group + (bits[1] << INDEX_BITS)])
+    start, end = np.split(arrays.to_numpy(arrays.searchsorted(keys, arrays.like(limits, keys))), 2)
+    return TileCounts(start - first, keys, start, end)
 
 
-def candidates(values: Any, cut: np.ndarray) -> Any:
-    """Sorted keys of the pairs whose value is at most `cut`: (b,) float32, one a query; an infinite value is none."""
+def candidate_keys(values: Any, cutoff: np.ndarray) -> Any:
+    """Return sorted keys of the pairs whose value is at most the cutoff of their query.
+
+    Args:
+        values: (b, T) float32 array or tensor.
+        cutoff: (b,) float32; no infinite value is selected.
+
+    Returns:
+        (n,) int64 keys: index of the query, ordered bits of the value, index of the row.
+    """
     width = values.shape[1]
-    flat = arrays.flatnonzero(values <= arrays.like(cut, values)[:, None])
-    bits = to_bits(values.reshape(-1)[flat])
-    bits <<= PLACE_BITS
+    flat = arrays.flatnonzero(values <= arrays.like(cutoff, values)[:, None])
+    bits = ordered_bits(values.reshape(-1)[flat])
+    bits <<= INDEX_BITS
     bits += flat
-    # The query takes the place of what its rows before it add to the flat place.
+    # The flat index contains query * width, which is replaced by the shifted query.
     flat //= width
-    flat *= (1 << (32 + PLACE_BITS)) - width
+    flat *= (1 << (32 + INDEX_BITS)) - width
     bits += flat
     return arrays.sort(bits)
 
 
-def to_bits(values: Any) -> Any:
-    """float32 -> int64 in 0 .. 2^32 - 1 in the same order; the two zeros differ by one."""
+def ordered_bits(values: Any) -> Any:
+    """Map float32 values to integers of the same order.
+
+    Args:
+        values: float32 array or tensor.
+
+    Returns:
+        int64 in 0 .. 2^32 - 1; the two zeros differ by one.
+    """
     whole = arrays.as_integers(values)
     return arrays.as_type(whole ^ ((whole >> 31) & 0x7FFFFFFF), "int64") + 2**31
 
 
-def _limits(found: Approximation, thresholds: Thresholds) -> tuple[np.ndarray, np.ndarray]:
-    """float32 numbers between which a pair of the query cannot be told from the threshold, both included."""
-    half = found.half_width[thresholds.query]
+def _limits(approximation: Approximation, thresholds: Thresholds) -> tuple[np.ndarray, np.ndarray]:
+    """Return the float32 range, both ends included, in which a pair cannot be distinguished from the threshold."""
+    half = approximation.half_width[thresholds.query]
     with np.errstate(over="ignore"):
-        low = np.nextafter((thresholds.least - half).astype(np.float32), np.float32(-np.inf))
-        high = np.nextafter((thresholds.most + half).astype(np.float32), np.float32(np.inf))
-    # Infinity is what is left out.
+        low = np.nextafter((thresholds.lower - half).astype(np.float32), np.float32(-np.inf))
+        high = np.nextafter((thresholds.upper + half).astype(np.float32), np.float32(np.inf))
+    # Infinity marks excluded pairs.
     largest = np.finfo(np.float32).max
     return np.clip(low, -largest, largest), np.clip(high, -largest, largest)

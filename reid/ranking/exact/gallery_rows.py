@@ -1,8 +1,9 @@
-"""Rows to be ranked, a tile of the gallery at a time."""
+"""Rows to be ranked, read one tile of the gallery at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,21 +11,25 @@ from tqdm import tqdm
 
 from reid.ranking import arrays
 from reid.ranking.distance import normalize_rows
-from reid.ranking.exact.counting import PLACE_BITS
+from reid.ranking.exact.counting import INDEX_BITS
 from reid.ranking.exact.distances import squared_distances
+from reid.ranking.exact.first_pass import PreparedRows
 
 # Bytes of float32 rows in a tile of the gallery.
 _TILE_BYTES = 1 << 24
-# Most rows in a tile, so that a block of queries by a tile is near the cache.
-_MOST_ROWS = 4096
+# Largest number of rows in a tile on the CPU, so that a block of queries by a tile roughly fits the cache.
+_MAX_TILE_ROWS = 4096
 # Pairs of rows whose exact distances are computed at once.
 EXACT_ROWS = 2048
 
 
-class Source:
-    """Rows of a side as they are ranked: as given, or with `cosine` divided by their lengths.
+class RowSource:
+    """Rows of one side as they are ranked: unchanged, or divided by their length for "cosine".
 
-    side: what errors call them, "query" or "gallery".
+    Args:
+        values: (N, D) floating array, memory map, shards or tensor.
+        metric: "euclidean" or "cosine".
+        side: Name of the rows in error messages, "query" or "gallery".
     """
 
     def __init__(self, values: Any, metric: str, side: str = "gallery") -> None:
@@ -36,46 +41,91 @@ class Source:
         return int(self.values.shape[0])
 
     def __getitem__(self, rows: slice | np.ndarray) -> Any:
-        found = arrays.rows_of(self.values, rows)
+        selected = arrays.rows_of(self.values, rows)
         if not self.unit:
-            return found
+            return selected
         numbers = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
-        return normalize_rows(found, side=self.side, numbers=numbers)
+        return normalize_rows(selected, side=self.side, numbers=numbers)
 
-    def all(self) -> Source:
-        """The same with all rows in memory, divided once and for all."""
-        return Source(self[:], "euclidean", self.side)
+    def load(self) -> RowSource:
+        """Read all rows into memory and normalize them once.
+
+        Returns:
+            A source of the rows in memory.
+        """
+        return RowSource(self[:], "euclidean", self.side)
 
 
-def stretches(gallery: Source, *, title: str = "ranking") -> Iterator[tuple[int, int]]:
-    """(first, stop) of each stretch of the gallery, with progress where that takes more than some seconds."""
+@dataclass(frozen=True)
+class GalleryTile:
+    """Consecutive rows of a gallery.
+
+    Attributes:
+        start: Gallery index of the first row of the range.
+        stop: Index after the last row.
+        indices: (T,) int64 gallery indices of the rows that count, ascending.
+        rows: (T, D) these rows as they are ranked.
+        prepared: The same rows prepared for the first pass.
+    """
+
+    start: int
+    stop: int
+    indices: np.ndarray
+    rows: Any
+    prepared: PreparedRows
+
+
+def tile_ranges(gallery: RowSource, *, title: str = "ranking") -> Iterator[tuple[int, int]]:
+    """Divide a gallery into tiles, with a progress bar after some seconds.
+
+    Args:
+        gallery: The rows to divide.
+        title: Title of the progress bar.
+
+    Yields:
+        (start, stop) indices of each tile.
+    """
     on_device = arrays.is_tensor(gallery.values)
-    room = _TILE_BYTES * (16 if on_device else 1)
-    rows = min(room // (4 * max(1, gallery.width)), 1 << PLACE_BITS if on_device else _MOST_ROWS)
+    budget = _TILE_BYTES * (16 if on_device else 1)
+    rows = min(budget // (4 * max(1, gallery.width)), 1 << INDEX_BITS if on_device else _MAX_TILE_ROWS)
     step = 1 << max(8, rows.bit_length() - 1)
     with tqdm(total=len(gallery), desc=title, unit="row", unit_scale=True, leave=False, delay=3.0) as progress:
-        for first in range(0, len(gallery), step):
-            stop = min(first + step, len(gallery))
-            yield first, stop
-            progress.update(stop - first)
+        for start in range(0, len(gallery), step):
+            stop = min(start + step, len(gallery))
+            yield start, stop
+            progress.update(stop - start)
 
 
-def pair_distances(first: Source, second: Any, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Exact squared distances of `first[rows]` and `second[places]`: (n,), (n,) int64 -> (n,) float64."""
+def unique_pair_distances(first: RowSource, second: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Compute the exact squared distances of pairs of rows, each distinct pair once.
+
+    Args:
+        first: Source of A rows.
+        second: (B, D) rows: a matrix or a `RowSource`.
+        rows: (n,) int64 indices into `first`.
+        columns: (n,) int64 indices into `second`.
+
+    Returns:
+        (n,) float64 squared distances of the pairs (first[rows[i]], second[columns[i]]).
+    """
     width = max(len(second), 1)
-    pairs, inverse = np.unique(rows * width + places, return_inverse=True)
-    found = np.empty(len(pairs))
+    pairs, inverse = np.unique(rows * width + columns, return_inverse=True)
+    distances = np.empty(len(pairs))
     for start in range(0, len(pairs), EXACT_ROWS):
         part = pairs[start : start + EXACT_ROWS]
-        distances = squared_distances(first[part // width], arrays.rows_of(second, part % width))
-        found[start : start + len(part)] = arrays.host(distances)
-    return found[inverse]
+        exact = squared_distances(first[part // width], arrays.rows_of(second, part % width))
+        distances[start : start + len(part)] = arrays.to_numpy(exact)
+    return distances[inverse]
 
 
-def center_of(query: Source) -> Any:
-    """The mean row, float32: what both sides are moved by, since distances around a far origin lose digits.
+def mean_row(query: RowSource) -> Any:
+    """Return the mean row, which is subtracted from both sides because distances far from the origin lose digits.
 
-    Where it is NaN or infinite it is 0, so that errors name the rows that made it so, and no other ones.
+    Args:
+        query: Source of (Q, D) rows.
+
+    Returns:
+        (D,) float32. Entries that are NaN or infinite become 0, so that errors name the rows that caused them.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         mean = arrays.as_type(query[:].mean(0), "float32")

@@ -10,20 +10,29 @@ import torch
 from reid.ranking.exact.distances import squared_distances
 
 # Numbers gathered at once from each side.
-_NUMBERS = 1 << 20
+_MAX_ELEMENTS = 1 << 20
 
 
-def paired_distances(first: np.ndarray, second: np.ndarray, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """(n,) float64: `squared_distances` of first[rows[i]] and second[places[i]], by as many threads as torch has.
+def pair_distances(first: np.ndarray, second: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Compute `squared_distances` of the pairs (first[rows[i]], second[columns[i]]).
 
-    first: (A, D), second: (B, D). rows, places: (n,) int64.
+    Uses as many threads as torch.
+
+    Args:
+        first: (A, D) floating.
+        second: (B, D) floating.
+        rows: (n,) int64 indices into `first`.
+        columns: (n,) int64 indices into `second`.
+
+    Returns:
+        (n,) float64 squared distances.
     """
-    found = np.empty(len(rows))
-    step = max(1, _NUMBERS // max(1, first.shape[1]))
+    distances = np.empty(len(rows))
+    step = max(1, _MAX_ELEMENTS // max(1, first.shape[1]))
 
     def compute(start: int) -> None:
-        some = slice(start, start + step)
-        found[some] = squared_distances(first[rows[some]], second[places[some]])
+        part = slice(start, start + step)
+        distances[part] = squared_distances(first[rows[part]], second[columns[part]])
 
     starts = range(0, len(rows), step)
     if len(starts) <= 1 or torch.get_num_threads() == 1:
@@ -32,4 +41,4 @@ def paired_distances(first: np.ndarray, second: np.ndarray, rows: np.ndarray, pl
     else:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             list(pool.map(compute, starts))
-    return found
+    return distances

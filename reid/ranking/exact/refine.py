@@ -1,77 +1,77 @@
-"""Comparisons that the first pass left open: decided by a closer bound, or by the exact distances."""
+"""Comparisons that the first pass leaves undecided: resolved by a tighter bound, or by the exact distances."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from reid.ranking import arrays
 from reid.ranking.exact import bounds
-from reid.ranking.exact.first_pass import Rows
-from reid.ranking.exact.gallery_rows import Source, pair_distances
+from reid.ranking.exact.first_pass import PreparedRows
+from reid.ranking.exact.gallery_rows import GalleryTile, RowSource, unique_pair_distances
 from reid.ranking.exact.targets import Targets
 
-# Products summed in float32 before the sums go on in float64.
+# Products summed in float32 before the sums continue in float64.
 _TERMS = 64
-_PAIRS_AT_ONCE = 512
+_PAIR_BATCH = 512
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """The two sides a comparison is about: all queries, and one tile of the gallery.
+def is_nearer(
+    targets: Targets,
+    which: np.ndarray,
+    query: RowSource,
+    prepared: PreparedRows,
+    tile: GalleryTile,
+    columns: np.ndarray,
+) -> np.ndarray:
+    """Decide whether rows of a tile are nearer to their query than targets are.
 
-    query, gallery: the rows as they are ranked. asked, tile: the same prepared for the first pass. places: (T,) int64,
-    the tile's gallery indices.
-    """
+    Args:
+        targets: The targets of all queries.
+        which: (n,) int64 numbers of the targets to compare with.
+        query: Source of all queries.
+        prepared: The same queries prepared for the first pass.
+        tile: A tile of the gallery.
+        columns: (n,) int64 indices of rows in the tile.
 
-    query: Source
-    asked: Rows
-    gallery: Any
-    tile: Rows
-    places: np.ndarray
-
-
-def decide(targets: Targets, which: np.ndarray, pairs: Pairs, columns: np.ndarray) -> np.ndarray:
-    """Whether a row of the tile is nearer to its query than a target: (n,) int64 twice -> (n,) bool.
-
-    which: the targets. columns: places in the tile.
+    Returns:
+        (n,) bool, by exact distance and then by gallery index.
     """
     nearer = np.zeros(len(which), dtype=bool)
     if not len(which):
         return nearer
     owner = targets.owner[which]
-    # A pair of rows that several targets ask about is looked at once.
-    tile = len(pairs.places)
-    keys, asked = np.unique(owner * tile + columns, return_inverse=True)
-    distance, half = (found[asked] for found in _closer(pairs, keys // tile, keys % tile))
-    nearer[distance + half < targets.least[which]] = True
-    open_still = np.flatnonzero(~nearer & (distance - half <= targets.most[which]))
-    if len(open_still):
-        which, owner, columns = which[open_still], owner[open_still], columns[open_still]
-        targets.settle(which)
-        exact, mine = pair_distances(pairs.query, pairs.gallery, owner, columns), targets.exact[which]
-        nearer[open_still] = (exact < mine) | ((exact == mine) & (pairs.places[columns] < targets.places[which]))
+    # A pair of rows compared with several targets is computed once.
+    width = len(tile.indices)
+    keys, inverse = np.unique(owner * width + columns, return_inverse=True)
+    distance, half = (part[inverse] for part in _tighter(prepared, tile.prepared, keys // width, keys % width))
+    nearer[distance + half < targets.lower[which]] = True
+    undecided = np.flatnonzero(~nearer & (distance - half <= targets.upper[which]))
+    if len(undecided):
+        which, owner, columns = which[undecided], owner[undecided], columns[undecided]
+        targets.compute_exact(which)
+        exact, own = unique_pair_distances(query, tile.rows, owner, columns), targets.exact[which]
+        nearer[undecided] = (exact < own) | ((exact == own) & (tile.indices[columns] < targets.indices[which]))
     return nearer
 
 
-def _closer(pairs: Pairs, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distances, and how far they may be off, with few products in each float32 sum: two (n,) float64."""
-    width = pairs.asked.values.shape[1]
+def _tighter(
+    query: PreparedRows, tile: PreparedRows, rows: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (n,) float64 squared distances with few products per float32 sum, and bounds on their error."""
+    width = query.values.shape[1]
     product = np.empty(len(rows))
-    step = _PAIRS_AT_ONCE * (64 if arrays.is_tensor(pairs.asked.values) else 1)
+    step = _PAIR_BATCH * (64 if arrays.is_tensor(query.values) else 1)
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        left = arrays.rows_of(pairs.asked.values, rows[part])
-        right = arrays.rows_of(pairs.tile.values, columns[part])
+        left = arrays.rows_of(query.values, rows[part])
+        right = arrays.rows_of(tile.values, columns[part])
         sums = [
             arrays.as_type(
                 arrays.row_products(left[:, first : first + _TERMS], right[:, first : first + _TERMS]), "float64"
             )
             for first in range(0, width, _TERMS)
         ]
-        product[part] = arrays.host(sum(sums[1:], start=sums[0]))
-    lengths = pairs.asked.lengths[rows], pairs.tile.lengths[columns]
+        product[part] = arrays.to_numpy(sum(sums[1:], start=sums[0]))
+    lengths = query.lengths[rows], tile.lengths[columns]
     half = bounds.float32_product(*lengths, min(width, _TERMS)) + bounds.centered_distance(*lengths, width)
-    return pairs.asked.squared[rows] + pairs.tile.squared[columns] + product, half
+    return query.squared[rows] + tile.squared[columns] + product, half

@@ -1,4 +1,4 @@
-"""Multi-query (Zheng et al. 2015): a query is described by all images of its person under its camera."""
+"""Multi-query evaluation (Zheng et al. 2015): a query is described by all images of its identity by its camera."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reid.errors import InputError, unknown_name
-from reid.ranking.arrays import all_rows, host, rows_of
+from reid.ranking.arrays import all_rows, rows_of, to_numpy
 from reid.records import Features
 
 POOLINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -20,18 +20,33 @@ POOLINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class PooledQueries:
-    """query: the queries with pooled descriptors. alone: how many had no image to pool and stayed as they were."""
+    """Queries with pooled descriptors.
+
+    Attributes:
+        query: The queries.
+        unpooled: Number of queries without images to pool, which are unchanged.
+    """
 
     query: Features
-    alone: int
+    unpooled: int
 
 
 def pool_queries(query: Features, images: Features, how: str = "mean") -> PooledQueries:
-    """Give each query the mean or maximum, per dimension, of the images of its identity under its camera.
+    """Replace each query by the mean or maximum, per dimension, of the images of its identity by its camera.
 
-    images: the images to pool, such as the hand-drawn boxes of Market-1501 (`gt_bbox`, which hold the query's too) or
-    `own_camera_images`. The descriptors are pooled as they are: for unit rows divide by the length before, after, or
-    both. The result has the type of the query's values. Raises InputError for an unknown `how` and differing widths.
+    The descriptors are not normalized: for unit rows divide by the length before, after, or both.
+
+    Args:
+        query: Queries.
+        images: Images to pool, such as the hand-drawn boxes of Market-1501 (`gt_bbox`, which include the query's) or
+            `own_camera_images`.
+        how: "mean" or "max".
+
+    Returns:
+        The pooled queries, in the type of the query's values.
+
+    Raises:
+        InputError: For an unknown `how` and different widths.
     """
     if how not in POOLINGS:
         raise unknown_name("pooling of queries", how, tuple(POOLINGS))
@@ -40,34 +55,39 @@ def pool_queries(query: Features, images: Features, how: str = "mean") -> Pooled
             f"queries have {query.values.shape[1]} dimensions and the images to pool {images.values.shape[1]}; "
             "were they extracted by different models?"
         )
-    places = _places(images)
+    groups = _group(images)
     values = np.array(all_rows(query.values))
-    alone = 0
+    unpooled = 0
     for i, key in enumerate(zip(query.identities.tolist(), query.cameras.tolist(), strict=True)):
-        if key in places:
-            values[i] = POOLINGS[how](host(rows_of(images.values, places[key])))
+        if key in groups:
+            values[i] = POOLINGS[how](to_numpy(rows_of(images.values, groups[key])))
         else:
-            alone += 1
-    return PooledQueries(dataclasses.replace(query, values=values), alone)
+            unpooled += 1
+    return PooledQueries(dataclasses.replace(query, values=values), unpooled)
 
 
 def own_camera_images(query: Features, gallery: Features) -> Features:
-    """The queries, and the gallery images that show the person of a query under its camera (junk for that query).
+    """Collect the images to pool for datasets that do not provide any.
 
-    What there is to pool where a dataset brings no images of its own for it.
+    Args:
+        query: Queries.
+        gallery: Gallery.
+
+    Returns:
+        The queries, and the gallery images of a query's identity by its camera, which are junk for that query.
     """
-    wanted = set(zip(query.identities.tolist(), query.cameras.tolist(), strict=True))
-    places = [place for key, place in _places(gallery).items() if key in wanted]
-    found = np.sort(np.concatenate(places)) if places else np.empty(0, dtype=np.int64)
+    keys = set(zip(query.identities.tolist(), query.cameras.tolist(), strict=True))
+    groups = [indices for key, indices in _group(gallery).items() if key in keys]
+    found = np.sort(np.concatenate(groups)) if groups else np.empty(0, dtype=np.int64)
     return Features(
-        np.concatenate([all_rows(query.values), host(rows_of(gallery.values, found))]),
+        np.concatenate([all_rows(query.values), to_numpy(rows_of(gallery.values, found))]),
         np.concatenate([query.identities, gallery.identities[found]]),
         np.concatenate([query.cameras, gallery.cameras[found]]),
     )
 
 
-def _places(images: Features) -> dict[tuple[int, int], np.ndarray]:
-    """(identity, camera) -> the images' indices, ascending."""
+def _group(images: Features) -> dict[tuple[int, int], np.ndarray]:
+    """Map (identity, camera) to the ascending indices of the images."""
     order = np.lexsort((images.cameras, images.identities))
     keys = np.stack([images.identities[order], images.cameras[order]], axis=1)
     starts = np.flatnonzero(np.any(keys[1:] != keys[:-1], axis=1)) + 1

@@ -1,4 +1,4 @@
-"""Re-ranked distances of one query after the other, from original distances and neighborhood vectors.
+"""Re-ranked distances, one query at a time, from original distances and neighborhood vectors.
 
 In float32 with a bound on the error, and in float64 for chosen pairs.
 """
@@ -15,24 +15,29 @@ from scipy.sparse import csc_array, csr_array
 from tqdm import tqdm
 
 from reid.ranking.exact import bounds
-from reid.ranking.exact.first_pass import Rows, approximate, prepare
-from reid.ranking.exact.pair_distances import paired_distances
+from reid.ranking.exact.first_pass import PreparedRows, approximate, prepare_rows
+from reid.ranking.exact.pair_distances import pair_distances
 from reid.ranking.reranking.k_reciprocal import normalized
 
 _QUERIES, _GALLERY_ROWS = 128, 8192
-# A smaller job ends before a bar would be read.
-_BAR_FROM = 1 << 28
-# Where it is too small, distances are below `bounds.UNDERFLOW`, so that float32 decides nothing.
-_LARGEST_INVERSE = 2.0**120
+# A smaller job finishes before a progress bar would be read.
+_MIN_WORK_FOR_PROGRESS = 1 << 28
+# For smaller numbers distances are below `bounds.UNDERFLOW`, so that float32 decides nothing.
+_MAX_INVERSE = 2.0**120
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """What re-ranked distances are made of.
+class RerankedDistances:
+    """What re-ranked distances are computed from.
 
-    query: (Q, D), gallery: (G, D), the features compared. vectors: (Q, N), the queries' neighborhoods; inverted:
-    (G, N), the gallery's, by columns. largest: (Q,) float64, each query's largest squared distance to the N rows.
-    weight: the share of the original distance. distance_power: its power, and that of the weights in the vectors.
+    Attributes:
+        query: (Q, D) query features.
+        gallery: (G, D) gallery features.
+        vectors: (Q, N) sparse neighborhood vectors of the queries.
+        inverted: (G, N) sparse neighborhood vectors of the gallery, by columns.
+        largest: (Q,) float64, each query's largest squared distance to the N rows.
+        weight: Weight of the original distance, 0 .. 1.
+        distance_power: Power of the original distance, and of the weights in the vectors.
     """
 
     query: np.ndarray
@@ -43,22 +48,42 @@ class Mixture:
     weight: float
     distance_power: int
 
-    def mixed(self, query: Any, squared: np.ndarray, shared: np.ndarray) -> np.ndarray:
-        """(n,) float64: re-ranked distances of `query`, one or (n,), from squared distances and what is `shared`."""
+    def combine(self, query: Any, squared: np.ndarray, shared: np.ndarray) -> np.ndarray:
+        """Combine original and Jaccard distances.
+
+        Args:
+            query: Index of one query, or (n,) indices.
+            squared: (n,) float64 squared distances.
+            shared: (n,) float64 overlaps, see `RerankedRow`.
+
+        Returns:
+            (n,) float64 re-ranked distances.
+        """
         original = normalized(squared, self.largest[query], self.distance_power)
         return (1 - self.weight) * (1 - shared / (2 - shared)) + self.weight * original
 
-    def distances(self, query: np.ndarray, places: np.ndarray, shared: np.ndarray) -> np.ndarray:
-        """(n,) float64: re-ranked distances of n queries to one gallery image each."""
-        return self.mixed(query, paired_distances(self.query, self.gallery, query, places), shared)
+    def exact(self, query: np.ndarray, indices: np.ndarray, shared: np.ndarray) -> np.ndarray:
+        """Compute the re-ranked distances of some pairs in float64.
+
+        Args:
+            query: (n,) int64 query indices.
+            indices: (n,) int64 gallery indices.
+            shared: (n,) float64 overlaps, see `RerankedRow`.
+
+        Returns:
+            (n,) float64 re-ranked distances.
+        """
+        return self.combine(query, pair_distances(self.query, self.gallery, query, indices), shared)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One query against the gallery.
+class RerankedRow:
+    """One query compared with the gallery.
 
-    distances: (G,) float32, at least 0, within `half_width` of the re-ranked distances. shared: (G,) float64, the sum
-    over the entries of min(vector of the query, vector of the image).
+    Attributes:
+        distances: (G,) float32, at least 0, within `half_width` of the re-ranked distances.
+        half_width: Bound on their error.
+        shared: (G,) float64 overlaps, the sum over the entries of min(vector of the query, vector of the image).
     """
 
     distances: np.ndarray
@@ -66,49 +91,62 @@ class Row:
     shared: np.ndarray
 
 
-def mixture_rows(mixture: Mixture, room: np.ndarray, *, integers: bool) -> Iterator[tuple[int, Row]]:
-    """Every query with its distances, in a buffer that the caller may change and later rows overwrite.
+def reranked_rows(
+    reranked: RerankedDistances, workspace: np.ndarray, *, integers: bool
+) -> Iterator[tuple[int, RerankedRow]]:
+    """Compute the approximate distances of one query after the other.
 
-    room: (N, D) float32 to work in. integers: products of 8-bit integers, with a larger `half_width`, not of float32.
+    Args:
+        reranked: What the distances are computed from.
+        workspace: (N, D) float32 memory, overwritten.
+        integers: Use products of 8-bit integers, with a larger `half_width`, instead of float32.
+
+    Yields:
+        The index of the query and its row, in a buffer that the caller may change and later rows overwrite.
     """
-    query, gallery = _prepared(mixture, room, integers)
-    buffer = np.empty((min(_QUERIES, len(mixture.query)), len(mixture.gallery)), dtype=np.float32)
+    queries = len(reranked.query)
+    query, gallery = _prepared(reranked, workspace, integers)
+    buffer = np.empty((min(_QUERIES, queries), len(reranked.gallery)), dtype=np.float32)
     buffers: dict[str, Any] = {}
     for start in tqdm(
-        range(0, len(mixture.query), _QUERIES),
+        range(0, queries, _QUERIES),
         desc="re-ranking",
         unit="block",
         leave=False,
         mininterval=1.0,
-        disable=len(mixture.query) * mixture.gallery.size < _BAR_FROM or None,
+        disable=queries * reranked.gallery.size < _MIN_WORK_FOR_PROGRESS or None,
     ):
         half_widths = _squared_distances(query[start : start + _QUERIES], gallery, buffer, buffers)
         for i, half_width in enumerate(half_widths, start):
-            yield i, _mixed_row(mixture, i, buffer[i - start], float(half_width))
+            yield i, _reranked_row(reranked, i, buffer[i - start], float(half_width))
 
 
-def _prepared(mixture: Mixture, room: np.ndarray, integers: bool) -> tuple[Rows, list[Rows]]:
-    """The queries and stretches of the gallery for the first pass, less the mean of all rows."""
-    number, total = len(mixture.query), len(mixture.query) + len(mixture.gallery)
-    sums = [part.sum(axis=0, dtype=np.float64) for part in (mixture.query, mixture.gallery)]
-    centre = ((sums[0] + sums[1]) / total).astype(np.float32)
+def _prepared(
+    reranked: RerankedDistances, workspace: np.ndarray, integers: bool
+) -> tuple[PreparedRows, list[PreparedRows]]:
+    """Prepare the queries and parts of the gallery for the first pass, centered by the mean of all rows."""
+    number, total = len(reranked.query), len(reranked.query) + len(reranked.gallery)
+    sums = [part.sum(axis=0, dtype=np.float64) for part in (reranked.query, reranked.gallery)]
+    center = ((sums[0] + sums[1]) / total).astype(np.float32)
 
-    def keep(rows: Rows, first: int) -> Rows:
-        kept = room[first : first + len(rows.squared)]
+    def keep(rows: PreparedRows, first: int) -> PreparedRows:
+        kept = workspace[first : first + len(rows.squared)]
         if rows.limbs is None:
             kept[:] = rows.values
-        return dataclasses.replace(rows, values=kept)  # with limbs only their width is asked for
+        return dataclasses.replace(rows, values=kept)  # with limbs, only their width is needed
 
-    query = keep(prepare(mixture.query, centre, side="query", integers=integers), 0)
+    query = keep(prepare_rows(reranked.query, center, side="query", integers=integers), 0)
     gallery = []
-    for start in range(0, len(mixture.gallery), _GALLERY_ROWS):
-        some = mixture.gallery[start : start + _GALLERY_ROWS]
-        gallery.append(keep(prepare(some, centre, side="gallery", integers=integers), number + start))
+    for start in range(0, len(reranked.gallery), _GALLERY_ROWS):
+        some = reranked.gallery[start : start + _GALLERY_ROWS]
+        gallery.append(keep(prepare_rows(some, center, side="gallery", integers=integers), number + start))
     return query, gallery
 
 
-def _squared_distances(query: Rows, gallery: list[Rows], out: np.ndarray, buffers: dict[str, Any]) -> np.ndarray:
-    """Fill the first rows of `out` with squared distances; (b,) float64, by how much they may be off."""
+def _squared_distances(
+    query: PreparedRows, gallery: list[PreparedRows], out: np.ndarray, buffers: dict[str, Any]
+) -> np.ndarray:
+    """Fill the first rows of `out` with squared distances; returns (b,) float64 bounds on their error."""
     half_widths = np.zeros(len(query.squared))
     squared = query.squared.astype(np.float32)[:, None]
     first = 0
@@ -122,33 +160,36 @@ def _squared_distances(query: Rows, gallery: list[Rows], out: np.ndarray, buffer
     return half_widths
 
 
-def _mixed_row(mixture: Mixture, query: int, row: np.ndarray, half_width: float) -> Row:
-    """Turn squared distances within `half_width` into re-ranked ones, in their place."""
-    largest = float(mixture.largest[query]) or 1.0
-    weight, power = mixture.weight, mixture.distance_power
-    # d over the largest lies in 0 .. 1, and so does what stands for it; float32 has no inverse for the least numbers.
-    row *= np.float32(min(1.0 / largest, _LARGEST_INVERSE))
+def _reranked_row(reranked: RerankedDistances, query: int, row: np.ndarray, half_width: float) -> RerankedRow:
+    """Turn squared distances within `half_width` into re-ranked ones, in place."""
+    largest = float(reranked.largest[query]) or 1.0
+    weight, power = reranked.weight, reranked.distance_power
+    # d over the largest is in 0 .. 1, and so is its approximation; float32 has no inverse of the smallest numbers.
+    row *= np.float32(min(1.0 / largest, _MAX_INVERSE))
     np.clip(row, 0.0, 1.0, out=row)
     if power == 2:
         row *= row
     row *= np.float32(weight)
     row += np.float32(1 - weight)
-    shared = _shared(mixture.vectors, mixture.inverted, query)
+    shared = _shared(reranked.vectors, reranked.inverted, query)
     near = np.flatnonzero(shared)
     both = shared[near]
     row[near] = np.maximum(row[near] - (1 - weight) * both / (2 - both), 0.0)
     # The last term covers the roundings of the steps after it.
-    off = min(1.01 * half_width / largest, 1.0) + 4 * bounds.U
-    return Row(row, weight * power * off * (1 + off) + 8 * bounds.U, shared)
+    error = min(1.01 * half_width / largest, 1.0) + 4 * bounds.U
+    return RerankedRow(row, weight * power * error * (1 + error) + 8 * bounds.U, shared)
 
 
 def _shared(vectors: csr_array, inverted: csc_array, row: int) -> np.ndarray:
-    """`Row.shared`, through the inverted lists. The sum of the larger entries is 2 less it, since vectors sum to 1."""
+    """Compute `RerankedRow.shared` by inverted lists.
+
+    Vectors sum to 1, so the sum of the larger entries is 2 minus it.
+    """
     own = slice(vectors.indptr[row], vectors.indptr[row + 1])
     entries, weights = vectors.indices[own], vectors.data[own]
     first = inverted.indptr[entries]
     number = inverted.indptr[entries + 1] - first
     ends = np.cumsum(number)
-    place = np.arange(ends[-1]) + np.repeat(first - ends + number, number)
-    smaller = np.minimum(inverted.data[place], np.repeat(weights, number))
-    return np.bincount(inverted.indices[place], smaller, minlength=inverted.shape[0])
+    position = np.arange(ends[-1]) + np.repeat(first - ends + number, number)
+    smaller = np.minimum(inverted.data[position], np.repeat(weights, number))
+    return np.bincount(inverted.indices[position], smaller, minlength=inverted.shape[0])

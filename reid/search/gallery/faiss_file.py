@@ -10,7 +10,7 @@ import numpy as np
 from reid.errors import InputError
 from reid.io.atomic import atomic_file
 from reid.io.shards import Shards
-from reid.ranking.faiss_index import SearchIndex, build_index, search
+from reid.ranking.faiss_index import IndexOptions, SearchIndex, build_index, search_index
 from reid.search.gallery.search import NeighborSearch
 from reid.search.gallery.snapshot import Snapshot, read_snapshot
 from reid.search.gallery.writer import Gallery
@@ -55,7 +55,7 @@ def build_faiss_index(gallery: Gallery, *, kind: str = "ivf", seed: int = 0) -> 
     snapshot = read_snapshot(gallery.folder)
     if not len(snapshot.crops):
         raise InputError(f"{gallery.folder}: holds no image to build a FAISS index over")
-    built = build_index(ActiveRows(snapshot), kind=kind, k=RECALL_AT, seed=seed)
+    built = build_index(ActiveRows(snapshot), IndexOptions(kind, k=RECALL_AT, seed=seed))
     version = int(snapshot.metadata["version"])
     path = gallery.folder / f"faiss-{version}.index"
     _write_faiss_index(built.index, path)
@@ -66,7 +66,7 @@ def build_faiss_index(gallery: Gallery, *, kind: str = "ivf", seed: int = 0) -> 
         "k": built.k,
         "recall": built.recall,
         "summary": built.summary,
-        "centre": np.asarray(built.centre, dtype=np.float64).tolist(),
+        "centre": np.asarray(built.center, dtype=np.float64).tolist(),
     }
     gallery.set_metadata(faiss=entry)
     for old in gallery.folder.glob("faiss-*.index"):
@@ -144,7 +144,7 @@ def load_faiss_index(snapshot: Snapshot) -> NeighborSearch:
         raise InputError(f"{path}: holds {index.ntotal} rows of {index.d}, expected {rows.shape}; {advice}")
     center = np.array(entry["centre"], dtype=np.float32)
     loaded = SearchIndex(index, rows, "euclidean", center, entry["k"], entry["recall"], entry["summary"])
-    return lambda queries, k: search(loaded, queries, k)
+    return lambda queries, k: search_index(loaded, queries, k)
 
 
 def _write_faiss_index(index: Any, path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from reid.errors import InputError
 from reid.ranking import normalize_rows
 from reid.ranking.search import Neighbors
-from reid.ranking.unit_search import nearest_of_units
+from reid.ranking.unit_search import top_k_unit_rows
 from reid.search.gallery.snapshot import Snapshot
 
 # A nearest-neighbor search over `snapshot.active_rows`: (Q, D) float32, k -> indices into it and squared distances.
@@ -84,7 +84,7 @@ def search_index(
         if len(candidates) < total:
             allowed = np.zeros(total, dtype=bool)
             allowed[candidates] = True
-        neighbors = nearest_of_units(queries, snapshot.shards, k, allowed=allowed)
+        neighbors = top_k_unit_rows(queries, snapshot.shards, k, allowed=allowed)
         rows = neighbors.indices
     excluded = [set(digests) for digests in exclude] or [set[bytes]()] * len(queries)
     return [

@@ -8,23 +8,32 @@ import pytest
 import torch
 from exact_reference import distances
 
-from reid.ranking.exact.counting import PLACE_BITS, QUERY_BITS, Counts, Thresholds, candidates, count, to_bits
+from reid.ranking.exact.counting import (
+    INDEX_BITS,
+    QUERY_BITS,
+    Thresholds,
+    TileCounts,
+    candidate_keys,
+    count_in_tile,
+    ordered_bits,
+)
 from reid.ranking.exact.first_pass import Approximation, integers_exact
+from reid.ranking.exact.options import ComparisonOptions
 from reid.ranking.exact.ranks import count_nearer
 
 SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def counted(values: Any, half: Any, thresholds: list[tuple[int, float, float]], *, tensor: bool = False) -> Counts:
+def counted(values: Any, half: Any, thresholds: list[tuple[int, float, float]], *, tensor: bool = False) -> TileCounts:
     matrix = np.array(values, dtype=np.float32)
     rows = np.broadcast_to(np.asarray(half, dtype=np.float64), (len(matrix),))
     query, least, most = (np.array(column) for column in zip(*thresholds, strict=True))
     found = Approximation(torch.from_numpy(matrix) if tensor else matrix, rows)
-    return count(found, Thresholds(query.astype(np.int64), least.astype(np.float64), most.astype(np.float64)))
+    return count_in_tile(found, Thresholds(query.astype(np.int64), least.astype(np.float64), most.astype(np.float64)))
 
 
-def undecided(found: Counts, at_once: int = 1 << 18) -> list[tuple[int, int]]:
+def undecided(found: TileCounts, at_once: int = 1 << 18) -> list[tuple[int, int]]:
     parts = list(found.undecided(at_once))
     return sorted((int(t), int(p)) for threshold, place in parts for t, p in zip(threshold, place, strict=True))
 
@@ -116,18 +125,18 @@ def test_infinity_is_left_out_even_where_the_threshold_is_beyond_float32() -> No
 
 def test_bits_are_in_the_order_of_the_numbers() -> None:
     numbers = [-LARGEST, -1.0, after(-1.0), -SMALLEST, -0.0, 0.0, SMALLEST, 1.0, after(1.0), LARGEST, np.inf]
-    bits = to_bits(np.array(numbers, dtype=np.float32))
+    bits = ordered_bits(np.array(numbers, dtype=np.float32))
     assert bits.dtype == np.int64 and (np.diff(bits) > 0).all() and bits.min() >= 0 and bits.max() < 2**32
-    assert np.array_equal(to_bits(torch.tensor(numbers)).numpy(), bits)
+    assert np.array_equal(ordered_bits(torch.tensor(numbers)).numpy(), bits)
     assert np.diff(bits)[[1, 4, 7]].tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("shape", [(1 << QUERY_BITS, 2), (2, 1 << PLACE_BITS)])
+@pytest.mark.parametrize("shape", [(1 << QUERY_BITS, 2), (2, 1 << INDEX_BITS)])
 def test_the_largest_blocks_and_tiles_fit_into_a_key(shape: tuple[int, int]) -> None:
     # The largest number in the last place of the last query: its key is the largest there is, and positive.
     values = np.full(shape, np.inf, dtype=np.float32)
     values[0, 0], values[-1, -1] = -LARGEST, LARGEST
-    keys = candidates(values, np.full(len(values), LARGEST, dtype=np.float32))
+    keys = candidate_keys(values, np.full(len(values), LARGEST, dtype=np.float32))
     assert len(keys) == 2 and 0 <= keys[0] < keys[1]
     last = shape[0] - 1
     found = counted(values, 0.0, [(0, LARGEST, LARGEST), (last, LARGEST, LARGEST)])
@@ -164,7 +173,9 @@ def test_gaps_around_the_bound_in_the_whole(first_pass: str) -> None:
     def itself(first_query: int, queries: int, first: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
         return (np.zeros(1, np.int64), np.zeros(1, np.int64)) if first == 0 else (np.empty(0, np.int64),) * 2
 
-    found = count_nearer(query, gallery, offsets, targets, leave_out=itself, first_pass=first_pass)
+    found = count_nearer(
+        query, gallery, offsets, targets, excluded=itself, options=ComparisonOptions(first_pass=first_pass)
+    )
     true = distances(query, gallery)[0]
     assert found.counts.tolist() == [int((true[1:] < true[0]).sum())]
     # Wide gaps are decided at once, narrow ones are not; the bound lies somewhere between.
@@ -182,7 +193,7 @@ def test_equal_rows_by_the_thousand_take_little_memory() -> None:
 
     tracemalloc.start()
     try:
-        found = count_nearer(query, gallery, offsets, targets, leave_out=nothing, first_pass="float32")
+        found = count_nearer(query, gallery, offsets, targets, excluded=nothing, options=ComparisonOptions(first_pass="float32"))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

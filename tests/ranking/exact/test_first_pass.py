@@ -11,9 +11,17 @@ from exact_reference import KINDS, SIZES, drawn
 from reid.errors import InputError
 from reid.ranking import arrays
 from reid.ranking.exact import first_pass
-from reid.ranking.exact.first_pass import COLUMNS, LOW, Approximation, Rows, approximate, integers_exact, prepare
-from reid.ranking.exact.gallery_rows import Source, center_of
-from reid.ranking.exact.ranks import takes_integers
+from reid.ranking.exact.first_pass import (
+    COLUMNS,
+    LOW,
+    Approximation,
+    PreparedRows,
+    approximate,
+    integers_exact,
+    prepare_rows,
+)
+from reid.ranking.exact.gallery_rows import RowSource, mean_row
+from reid.ranking.exact.options import ComparisonOptions
 
 pytestmark = pytest.mark.usefixtures("_fresh_measurements")
 
@@ -33,11 +41,13 @@ def needs_integers(width: int = 64) -> None:
         pytest.skip("this machine has no exact 8-bit products")
 
 
-def both(query: np.ndarray, gallery: np.ndarray, *, integers: bool, centre: Any = None) -> tuple[Rows, Rows]:
-    centre = center_of(Source(query, "euclidean")) if centre is None else centre
+def both(
+    query: np.ndarray, gallery: np.ndarray, *, integers: bool, center: Any = None
+) -> tuple[PreparedRows, PreparedRows]:
+    center = mean_row(RowSource(query, "euclidean")) if center is None else center
     return (
-        prepare(query, centre, side="query", integers=integers),
-        prepare(gallery, centre, side="gallery", integers=integers),
+        prepare_rows(query, center, side="query", integers=integers),
+        prepare_rows(gallery, center, side="gallery", integers=integers),
     )
 
 
@@ -49,10 +59,10 @@ def as_whole(rows: np.ndarray) -> tuple[np.ndarray, int]:
     return np.array(whole, dtype=object).reshape(rows.shape), shift
 
 
-def share_of_bound(found: Approximation, asked: Rows, query: np.ndarray, gallery: np.ndarray) -> float:
+def share_of_bound(found: Approximation, asked: PreparedRows, query: np.ndarray, gallery: np.ndarray) -> float:
     """The largest error of any pair over its half width; the truth in integers of any size."""
     whole, shift = as_whole(np.concatenate([query, gallery]))
-    values, norms = as_whole(np.concatenate([arrays.host(found.values).reshape(-1), asked.squared]))
+    values, norms = as_whole(np.concatenate([arrays.to_numpy(found.values).reshape(-1), asked.squared]))
     shift = 2 * shift - norms
     worst = 0.0
     for i, row in enumerate(whole[: len(query)]):
@@ -126,7 +136,7 @@ def test_float32_errors_that_pile_up_stay_within_the_bound() -> None:
         row = np.full(COLUMNS, np.sqrt(0.5001 * 2.0**-23), dtype=np.float32)
         row[:lanes] = 1.0
         query, gallery = np.tile(row, (3, 1)), np.tile(-row, (5, 1))
-        asked, tile = both(query, gallery, integers=False, centre=np.zeros(COLUMNS, np.float32))
+        asked, tile = both(query, gallery, integers=False, center=np.zeros(COLUMNS, np.float32))
         shares.append(share_of_bound(approximate(asked, tile, {}), asked, query, gallery))
     assert 0 < max(shares) <= 1
 
@@ -157,14 +167,14 @@ def steps(high: float, low: float) -> np.ndarray:
 def test_quantization_comes_near_its_bound(query: np.ndarray, gallery: np.ndarray, opposite: bool) -> None:
     needs_integers()
     gallery = -gallery if opposite else gallery
-    asked, tile = both(query, gallery, integers=True, centre=np.zeros(SIZE, np.float32))
+    asked, tile = both(query, gallery, integers=True, center=np.zeros(SIZE, np.float32))
     share = share_of_bound(approximate(asked, tile, {}), asked, query, gallery)
     assert 0.9 < share <= 1
 
 
 def worst_width(number: int) -> int:
     """The width at which rows of constant size have highs of `number` + 1/2, which rounding makes longer."""
-    return int((first_pass._LONGEST_HIGH / (number + 0.499)) ** 2)
+    return int((first_pass._MAX_HIGH_LENGTH / (number + 0.499)) ** 2)
 
 
 @pytest.mark.parametrize("width", [1, 2, 387, 388, 513, 2049, worst_width(30), worst_width(10), 1 << 16])
@@ -175,7 +185,7 @@ def test_int32_holds_every_sum(width: int) -> None:
         [ones, -ones, ones * np.float32(1e15), np.where(rng.random(width) < 0.5, -1, 1), rng.normal(size=width)]
     )
     rows = rows.astype(np.float32)
-    asked, tile = both(rows, rows, integers=True, centre=np.zeros(width, np.float32))
+    asked, tile = both(rows, rows, integers=True, center=np.zeros(width, np.float32))
     highs, lows = asked.limbs[:, :width].astype(np.int64), asked.limbs[:, width:].astype(np.int64)
     assert np.array_equal(tile.limbs[:, width:], highs) and np.array_equal(tile.limbs[:, :width], lows)
     largest = LOW * np.abs(highs) @ np.abs(highs).T + 2 * np.abs(highs) @ np.abs(lows).T
@@ -198,15 +208,15 @@ def test_wider_rows_take_float32() -> None:
 @pytest.mark.parametrize("integers", [False, True], ids=["float32", "integers"])
 def test_tensors_are_prepared_as_arrays_are(dtype: str, integers: bool) -> None:
     query, gallery = drawn("lengths", 20, 24, 40, dtype=getattr(np, dtype))
-    centre = np.linspace(-1, 1, 40, dtype=np.float32)
-    of_arrays = both(query, gallery, integers=integers, centre=centre)
+    center = np.linspace(-1, 1, 40, dtype=np.float32)
+    of_arrays = both(query, gallery, integers=integers, center=center)
     tensors = [torch.from_numpy(part) for part in (query, gallery)]
-    of_tensors = both(*tensors, integers=integers, centre=torch.from_numpy(centre))
+    of_tensors = both(*tensors, integers=integers, center=torch.from_numpy(center))
     for plain, other in zip(of_arrays, of_tensors, strict=True):
-        assert np.array_equal(plain.values, arrays.host(other.values))
+        assert np.array_equal(plain.values, arrays.to_numpy(other.values))
         np.testing.assert_allclose(other.squared, plain.squared, rtol=1e-14)
         if integers:
-            assert np.array_equal(plain.limbs, arrays.host(other.limbs))
+            assert np.array_equal(plain.limbs, arrays.to_numpy(other.limbs))
             np.testing.assert_allclose(other.residual, plain.residual, rtol=1e-5)
             np.testing.assert_allclose(other.low, plain.low, rtol=1e-5)
 
@@ -216,7 +226,7 @@ def test_float32_products_are_float32_ones_whatever_is_allowed(api: str, monkeyp
     # With these settings PyTorch may multiply in TF32 or bfloat16, on processors as on GPUs.
     query, gallery = drawn("random", 200, 300, 512)
     tensors = [torch.from_numpy(part) for part in (query, gallery)]
-    asked, tile = both(*tensors, integers=False, centre=torch.zeros(512))
+    asked, tile = both(*tensors, integers=False, center=torch.zeros(512))
     backends: Any = torch.backends
     both_kinds = backends.cuda.matmul, backends.mkldnn.matmul
     seen: list[str] = []
@@ -241,7 +251,7 @@ def test_float32_products_are_float32_ones_whatever_is_allowed(api: str, monkeyp
         both_kinds[0].fp32_precision, both_kinds[1].fp32_precision = before[1:]
     assert seen and set(seen) == {"ieee"}
     true = ((query.astype(np.float64)[:, None] - gallery) ** 2).sum(axis=2) - asked.squared[:, None]
-    assert (np.abs(arrays.host(found.values) - true) <= found.half_width[:, None]).all()
+    assert (np.abs(arrays.to_numpy(found.values) - true) <= found.half_width[:, None]).all()
 
 
 def saturating(first: torch.Tensor, second: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -268,10 +278,10 @@ def test_wrong_products_are_noticed(product: Any, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch, "_int_mm", product)
     query = drawn("random", 4, 4, 16)[0]
     assert not first_pass.integers_pay(16)
-    assert not takes_integers(query, "auto")
+    assert not ComparisonOptions(first_pass="auto").uses_integers(query)
     with pytest.raises(InputError, match=r"8-bit integer products of rows of 16 numbers are missing or not exact"):
-        takes_integers(query, "integers")
-    assert not takes_integers(query, "float32")
+        ComparisonOptions(first_pass="integers").uses_integers(query)
+    assert not ComparisonOptions(first_pass="float32").uses_integers(query)
 
 
 def test_a_version_of_torch_without_them_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +293,7 @@ def test_nothing_to_compare() -> None:
     query, gallery = drawn("random", 3, 4, 8)
     for integers in (False, True):
         for rows, others in ((query[:0], gallery), (query, gallery[:0])):
-            asked, tile = both(rows, others, integers=integers, centre=np.zeros(8, np.float32))
+            asked, tile = both(rows, others, integers=integers, center=np.zeros(8, np.float32))
             found = approximate(asked, tile, {})
             assert found.values.shape == (len(rows), len(others)) and len(found.half_width) == len(rows)
 
@@ -293,5 +303,5 @@ def test_the_given_rows_stay_as_they_were() -> None:
     before = query.copy(), gallery.copy()
     for convert in (np.asarray, torch.from_numpy):
         given = [convert(part) for part in (query, gallery)]
-        both(*given, integers=True, centre=convert(np.zeros(8, np.float32)))
+        both(*given, integers=True, center=convert(np.zeros(8, np.float32)))
     assert np.array_equal(query, before[0]) and np.array_equal(gallery, before[1])

@@ -20,6 +20,7 @@ from reid.ranking.exact import first_pass as first_pass_module
 from reid.ranking.exact import gallery_rows as source
 from reid.ranking.exact import ranks as nearer
 from reid.ranking.exact.first_pass import integers_exact
+from reid.ranking.exact.options import ComparisonOptions
 from reid.ranking.exact.ranks import count_nearer
 from reid.records import Features
 
@@ -282,9 +283,8 @@ def test_any_targets_and_anything_left_out(kind: str) -> None:
     expected = [before(i, j) for i, j in zip(owners.tolist(), targets.tolist(), strict=True)]
     for block, first_pass in product((1, 5, 1000), PASSES):
         if available(first_pass, 9):
-            found = count_nearer(
-                query, gallery, offsets, targets, leave_out=pairs, keep=kept, block=block, first_pass=first_pass
-            )
+            options = ComparisonOptions(block=block, first_pass=first_pass)
+            found = count_nearer(query, gallery, offsets, targets, excluded=pairs, keep=kept, options=options)
             assert found.counts.tolist() == expected
             distances = exact_reference.distances(query, gallery)
             for i in range(len(query)):
@@ -312,7 +312,7 @@ def test_integers_give_way_where_they_leave_too_much_open() -> None:
         assert (plain.work.first_pass, quick.work.first_pass) == ("float32", expected)
         assert plain.work.pairs == quick.work.pairs == len(gallery) * len(query)
         share = quick.work.recomputed / quick.work.pairs
-        assert (share > nearer._MOST_RECOMPUTED) == (kind == "duplicated")
+        assert (share > nearer._MAX_RECOMPUTED) == (kind == "duplicated")
         # What float32 leaves open is a part of what integers do.
         assert plain.work.recomputed <= quick.work.recomputed
 
@@ -365,7 +365,7 @@ def test_arrays_of_any_layout_and_byte_order() -> None:
         return (np.empty(0, np.int64),) * 2
 
     counts = [
-        count_nearer(query.astype(order), gallery.astype(order), offsets, targets, leave_out=nothing).counts.tolist()
+        count_nearer(query.astype(order), gallery.astype(order), offsets, targets, excluded=nothing).counts.tolist()
         for order in ("<f4", ">f4")
     ]
     assert counts[0] == counts[1]

@@ -21,7 +21,7 @@ def test_by_hand() -> None:
     # Person 1 under camera 1 has the images 0, 1 and 3; the others are of another camera or person.
     pooled = pool_queries(QUERY, IMAGES, "mean")
     np.testing.assert_allclose(pooled.query.values, [[2, 2], [9, 9], [5, 5]])
-    assert pooled.alone == 2
+    assert pooled.unpooled == 2
     assert pooled.query.values.dtype == np.float32
     np.testing.assert_array_equal(pool_queries(QUERY, IMAGES, "max").query.values, [[3, 4], [9, 9], [5, 5]])
     assert QUERY.values[0].tolist() == [0, 0]
@@ -42,12 +42,12 @@ def test_own_camera_images_are_the_queries_and_their_junk() -> None:
     assert found.identities.tolist() == [1, 1, 2, 1, 1, 1] and found.cameras.tolist() == [1, 2, 1, 1, 1, 1]
     pooled = pool_queries(QUERY, found, "mean")
     np.testing.assert_allclose(pooled.query.values[0], [6 / 4, 6 / 4])
-    assert pooled.alone == 0
+    assert pooled.unpooled == 0
 
 
 def test_without_companions_nothing_changes() -> None:
     nobody = features([[1, 1]], [8], [1])
-    assert pool_queries(QUERY, nobody).alone == 3
+    assert pool_queries(QUERY, nobody).unpooled == 3
     np.testing.assert_array_equal(pool_queries(QUERY, nobody).query.values, QUERY.values)
     assert len(own_camera_images(QUERY, nobody).values) == 3
 

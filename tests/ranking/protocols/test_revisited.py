@@ -109,9 +109,9 @@ def test_what_cannot_be_evaluated() -> None:
     empty = [np.array([], dtype=np.int64)] * 8
     with pytest.raises(InputError, match="7 lists of junk images for 8 queries"):
         evaluate_revisited(query, gallery, **{**lists, "junk": lists["junk"][1:]})
-    with pytest.raises(InputError, match="query 0 names the gallery image 120, but there are 120"):
+    with pytest.raises(InputError, match="query 0 lists gallery image 120, but there are 120 images"):
         evaluate_revisited(query, gallery, **{**lists, "easy": [np.array([120]), *lists["easy"][1:]]})
     with pytest.raises(InputError, match="twice"):
         evaluate_revisited(query, gallery, easy=[np.array([3])] * 8, hard=[np.array([3])] * 8, junk=empty)
-    with pytest.raises(InputError, match="none of the 8 queries has an image to be found in the setup 'hard'"):
+    with pytest.raises(InputError, match="0 of 8 queries have an image to find in the setup 'hard'"):
         evaluate_revisited(query, gallery, easy=lists["easy"], hard=empty, junk=empty)

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from reid.errors import InputError
 from reid.ranking.exact import tiles as tiles_module
-from reid.ranking.exact.tiles import tiles
+from reid.ranking.exact.tiles import distance_tiles
 from reid.ranking.protocols.verification import FALSE_POSITIVE_RATES, verify
 from reid.records import Features
 
@@ -114,7 +114,7 @@ def test_the_bound_of_a_tile_holds() -> None:
     random = np.random.default_rng(2)
     query = random.normal(size=(20, 300)) * random.uniform(1e-3, 1e4, (20, 1))
     gallery = np.concatenate([random.normal(size=(50, 300)), query + 1e-9]) + 100
-    for tile in tiles(query, gallery):
+    for tile in distance_tiles(query, gallery):
         rows, columns = np.indices(tile.distances.shape)
         exact = tile.exact(rows.ravel(), columns.ravel()).reshape(tile.distances.shape)
         assert (np.abs(tile.distances - exact) <= tile.bound[:, None]).all()
@@ -133,11 +133,11 @@ def test_what_cannot_be_verified() -> None:
     one = Features(query.values[:1], query.identities[:1], np.array([9]))
     with pytest.raises(InputError, match="every pair is a true match or junk"):
         verify(one, Features(gallery.values[same], gallery.identities[same], gallery.cameras[same]))
-    with pytest.raises(InputError, match="no identity of the query"):
+    with pytest.raises(InputError, match="no query identity"):
         verify(query, Features(gallery.values, np.full(400, 99), gallery.cameras))
     with pytest.raises(InputError, match="unknown metric"):
         verify(query, gallery, metric="euclid")
-    with pytest.raises(InputError, match="two matrices of one width"):
+    with pytest.raises(InputError, match="two matrices of the same width"):
         verify(query, Features(gallery.values[:, :3], gallery.identities, gallery.cameras))
 
 

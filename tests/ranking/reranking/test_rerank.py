@@ -14,7 +14,7 @@ from reid.io.shards import Shards
 from reid.ranking.exact import first_pass
 from reid.ranking.reranking import jaccard as mixture
 from reid.ranking.reranking import rerank
-from reid.ranking.reranking.rerank import rerank_blocks, rerank_ranking
+from reid.ranking.reranking.rerank import RerankOptions, rerank_blocks, rerank_ranking
 from reid.records import Features
 
 
@@ -57,7 +57,7 @@ def dense(
     return (1 - weight) * jaccard + weight * original[: len(query), len(query) :]
 
 
-DEFAULTS = {"k1": 20, "k2": 6, "weight": 0.3, "distance_power": 2, "metric": "euclidean"}
+DEFAULTS: dict[str, Any] = {"k1": 20, "k2": 6, "weight": 0.3, "distance_power": 2, "metric": "euclidean"}
 
 
 def drawn(kind: str, queries: int, gallery: int, seed: int) -> tuple[Features, Features]:
@@ -79,9 +79,15 @@ def drawn(kind: str, queries: int, gallery: int, seed: int) -> tuple[Features, F
     return found[0], found[1]
 
 
-def gathered(query: np.ndarray, gallery: np.ndarray, *, block: int = 128, **arguments: object) -> np.ndarray:
+def options_of(arguments: dict[str, Any]) -> RerankOptions:
+    return RerankOptions(**{name: value for name, value in arguments.items() if name not in ("metric", "block")})
+
+
+def gathered(
+    query: np.ndarray, gallery: np.ndarray, *, block: int = 128, metric: str = "euclidean", **options: Any
+) -> np.ndarray:
     pieces: list[np.ndarray] = []
-    for start, distances in rerank_blocks(query, gallery, block=block, **arguments):  # type: ignore[arg-type]
+    for start, distances in rerank_blocks(query, gallery, RerankOptions(**options), metric=metric, block=block):
         assert start == sum(map(len, pieces)) and len(distances) <= block and distances.dtype == np.float32
         pieces.append(distances.copy())
     return np.concatenate(pieces)
@@ -105,7 +111,7 @@ def test_both_definitions_equal_the_dense_reference(kind: str, distance_power: i
     query, gallery = drawn(kind, 15, 75, 0)
     values = [features.values + np.float32(kind == "grid") for features in (query, gallery)]  # no row of zeros
     arguments = DEFAULTS | {"distance_power": distance_power, "metric": metric}
-    expected = dense(*values, **arguments)  # type: ignore[arg-type]
+    expected = dense(*values, **arguments)
     np.testing.assert_allclose(gathered(*values, **arguments), expected, rtol=0, atol=1e-6)
 
 
@@ -126,7 +132,7 @@ def test_both_definitions_equal_the_dense_reference(kind: str, distance_power: i
 def test_every_parameter_equals_the_dense_reference(changed: dict[str, float]) -> None:
     query, gallery = drawn("clustered", 12, 48, 1)
     arguments = DEFAULTS | changed
-    expected = dense(query.values, gallery.values, **arguments)  # type: ignore[arg-type]
+    expected = dense(query.values, gallery.values, **arguments)
     for block in (1, 5, 100):
         found = gathered(query.values, gallery.values, block=block, **arguments)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
@@ -141,8 +147,8 @@ def test_ranks_are_those_of_a_stable_sort(
     monkeypatch.setattr(first_pass, "integers_pay", lambda width, device="cpu": integers)
     query, gallery = drawn(kind, 20, 100, seed)
     arguments = DEFAULTS | {"distance_power": distance_power, "k1": 10, "k2": 3}
-    ranking = rerank_ranking(query, gallery, **arguments)  # type: ignore[arg-type]
-    expected = literal_ranks(query, gallery, dense(query.values, gallery.values, **arguments))  # type: ignore[arg-type]
+    ranking = rerank_ranking(query, gallery, options_of(arguments))
+    expected = literal_ranks(query, gallery, dense(query.values, gallery.values, **arguments))
     assert [ranking.hits(i).tolist() for i in range(len(query.values))] == expected
 
 
@@ -162,14 +168,14 @@ def test_ranks_from_a_product_as_wrong_as_its_bound_allows(
     monkeypatch.setattr(mixture, "approximate", wrong)
     query, gallery = drawn("clustered", 20, 100, 11)
     arguments = DEFAULTS | {"distance_power": distance_power, "weight": 0.6}
-    ranking = rerank_ranking(query, gallery, **arguments)  # type: ignore[arg-type]
-    expected = literal_ranks(query, gallery, dense(query.values, gallery.values, **arguments))  # type: ignore[arg-type]
+    ranking = rerank_ranking(query, gallery, options_of(arguments))
+    expected = literal_ranks(query, gallery, dense(query.values, gallery.values, **arguments))
     assert [ranking.hits(i).tolist() for i in range(20)] == expected
 
 
 @pytest.mark.parametrize("most_open", [0, 3, 1 << 20])
 def test_ranks_where_float32_decides_nothing(most_open: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rerank, "_MOST_OPEN", most_open)
+    monkeypatch.setattr(rerank, "_MAX_UNDECIDED", most_open)
     query, gallery = drawn("clustered", 10, 50, 5)
     # All rows but a few are equally far from each other: ties by the dozen, and near ties.
     values = np.eye(60, dtype=np.float32)
@@ -177,8 +183,8 @@ def test_ranks_where_float32_decides_nothing(most_open: int, monkeypatch: pytest
     query = Features(values[:10], query.identities, query.cameras)
     gallery = Features(values[10:], gallery.identities, gallery.cameras)
     arguments = DEFAULTS | {"k1": 4, "k2": 2}
-    ranking = rerank_ranking(query, gallery, **arguments)  # type: ignore[arg-type]
-    expected = literal_ranks(query, gallery, dense(query.values, gallery.values, **arguments))  # type: ignore[arg-type]
+    ranking = rerank_ranking(query, gallery, options_of(arguments))
+    expected = literal_ranks(query, gallery, dense(query.values, gallery.values, **arguments))
     assert [ranking.hits(i).tolist() for i in range(10)] == expected
 
 
@@ -200,7 +206,7 @@ def test_no_array_of_all_pairs_is_held() -> None:
 def test_the_inputs_stay_as_they_were() -> None:
     query, gallery = drawn("clustered", 10, 40, 7)
     before = query.values.copy(), gallery.values.copy()
-    rerank_ranking(query, gallery, k1=5)
+    rerank_ranking(query, gallery, RerankOptions(k1=5))
     gathered(query.values, gallery.values, metric="cosine")
     assert np.array_equal(query.values, before[0]) and np.array_equal(gallery.values, before[1])
 
@@ -208,22 +214,26 @@ def test_the_inputs_stay_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"k1": 0}, r"k1 in 1 \.\. 49, below the 50 query and gallery rows, not 0"),
-        ({"k1": 50}, "not 50"),
-        ({"k2": 0}, r"k2 in 1 \.\. 50.* not 0"),
-        ({"k2": 51}, "not 51"),
-        ({"weight": 1.01}, r"lambda.* in 0 \.\. 1, not 1.01"),
-        ({"weight": float("nan")}, "not nan"),
-        ({"distance_power": 3}, "2 .as in deep-person-reid. or 1 .as in reid-strong-baseline., not 3"),
+        ({"k1": 0}, r"k1 0: must be 1 \.\. 49, below the 50 query and gallery rows"),
+        ({"k1": 50}, "k1 50: must"),
+        ({"k2": 0}, r"k2 0: must be 1 \.\. 50"),
+        ({"k2": 51}, "k2 51: must"),
+        ({"weight": 1.01}, r"weight 1\.01: .*lambda.* in 0 \.\. 1"),
+        ({"weight": float("nan")}, "weight nan: "),
+        (
+            {"distance_power": 3},
+            "distance_power 3: must be 2 .as in deep-person-reid. or 1 .as in reid-strong-baseline.",
+        ),
         ({"metric": "euclid"}, "did you mean euclidean"),
-        ({"block": 0}, "not 0"),
+        ({"block": 0}, "block 0: must"),
     ],
     ids=str,
 )
-def test_bad_arguments_are_told(arguments: dict[str, object], message: str) -> None:
+def test_bad_arguments_are_told(arguments: dict[str, Any], message: str) -> None:
     query, gallery = drawn("clustered", 10, 40, 8)
     with pytest.raises(InputError, match=message):
-        next(rerank_blocks(query.values, gallery.values, **arguments))  # type: ignore[arg-type]
+        others = {name: arguments[name] for name in ("metric", "block") if name in arguments}
+        next(rerank_blocks(query.values, gallery.values, options_of(arguments), **others))
 
 
 def test_bad_features_are_told_with_their_side() -> None:
@@ -234,8 +244,10 @@ def test_bad_features_are_told_with_their_side() -> None:
     broken[7, 3] = np.inf
     with pytest.raises(InputError, match="gallery feature row 7 holds NaN or infinity"):
         next(rerank_blocks(query.values, broken))
-    with pytest.raises(InputError, match="none of the 10 queries has a true match"):
-        rerank_ranking(query, Features(gallery.values, np.zeros_like(gallery.identities), gallery.cameras), k1=5)
+    with pytest.raises(InputError, match="0 of 10 queries have a true match"):
+        rerank_ranking(
+            query, Features(gallery.values, np.zeros_like(gallery.identities), gallery.cameras), RerankOptions(k1=5)
+        )
 
 
 @pytest.mark.parametrize("scale", [1e-18, 1e-21, 1e-30])
@@ -245,8 +257,8 @@ def test_features_too_small_for_float32_distances(scale: float) -> None:
         Features((side.values * scale).astype(np.float32), side.identities, side.cameras) for side in (query, gallery)
     )
     arguments = DEFAULTS | {"k1": 8, "k2": 3}
-    expected = dense(query.values, gallery.values, **arguments)  # type: ignore[arg-type]
-    ranking = rerank_ranking(query, gallery, **arguments)  # type: ignore[arg-type]
+    expected = dense(query.values, gallery.values, **arguments)
+    ranking = rerank_ranking(query, gallery, options_of(arguments))
     assert [ranking.hits(i).tolist() for i in range(10)] == literal_ranks(query, gallery, expected)
 
 
@@ -254,4 +266,5 @@ def test_features_too_small_for_float32_distances(scale: float) -> None:
 def test_tensors_and_shards_rank_as_arrays_do(stored: Callable[[np.ndarray], Any]) -> None:
     sides = drawn("clustered", 10, 50, 13)
     others = [Features(stored(side.values), side.identities, side.cameras) for side in sides]
-    assert np.array_equal(rerank_ranking(*others, k1=8).ranks, rerank_ranking(*sides, k1=8).ranks)
+    options = RerankOptions(k1=8)
+    assert np.array_equal(rerank_ranking(*others, options).ranks, rerank_ranking(*sides, options).ranks)

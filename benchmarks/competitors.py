@@ -1,7 +1,7 @@
-"""The rank evaluations of torchreid and fast-reid, loaded from a clone of theirs without installing it.
+"""The rank evaluations of torchreid and fast-reid, loaded from a clone without installing it.
 
-Only two files are used: rank.py and, where Cython is installed or the clone has it built, rank_cylib/rank_cy.pyx, which
-is built in a temporary folder. Both rank a whole matrix of distances.
+Only two files are used: rank.py and, if Cython is installed or the clone has it built, rank_cylib/rank_cy.pyx, which is
+built in a temporary folder. Both rank a whole matrix of distances.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from drawn import load
-from measuring import Peak, alone
+from measuring import Peak, in_process, matrix_product
 
 from reid.errors import InputError
 
@@ -34,7 +34,7 @@ FILES = {
 
 @dataclass(frozen=True)
 class Cost:
-    """product, distance, ranking: seconds in each turn. extra: bytes beyond the features, NaN where unknown."""
+    """product, distance, ranking: seconds in each round. extra: bytes beyond the features, NaN if unknown."""
 
     product: list[float]
     distance: list[float]
@@ -45,15 +45,15 @@ class Cost:
 
 
 def rank_file(name: str, clone: Path) -> Path:
-    """The rank evaluation in a clone of `name`. Raises InputError where it isn't."""
+    """Find the rank evaluation in a clone; InputError if it is missing."""
     for path in FILES[name]:
         if (clone / path).is_file():
             return clone / path
-    raise InputError(f"{clone}: no clone of {name}, which has {' or '.join(FILES[name])}")
+    raise InputError(f"{clone}: not a clone of {name}, which has {' or '.join(FILES[name])}")
 
 
 def build(rank: Path, folder: Path) -> Path | None:
-    """The compiled part beside `rank`: the one that is there, else built in `folder`, else None (Cython is missing)."""
+    """Return the compiled evaluation of the clone, built in `folder` if necessary; None without Cython."""
     sources = rank.parent / "rank_cylib"
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         if (sources / f"rank_cy{suffix}").is_file():
@@ -71,22 +71,20 @@ def build(rank: Path, folder: Path) -> Path | None:
 
 
 def cost(rank: Path, built: Path | None, features: Path, rounds: int) -> Cost:
-    """What a rival takes: the product alone, its distances and its ranking, in turns, with scores.
+    """Time the product, the distances and the ranking of a competitor, alternating, with scores.
 
-    built: None for its evaluation in Python. features: a folder with the arrays that `drawn.save` writes.
+    built: None for its evaluation in Python. features: a folder written by `drawn.save`.
     """
-    from ranking import product
-
     query, gallery = load(features)
     evaluate = _compiled(built) if built else _python(rank)
     labels = query.identities, gallery.identities, query.cameras, gallery.cameras
     some = np.random.default_rng(0).random((2, len(gallery.identities)), dtype=np.float32)
-    evaluate(some, labels[0][:2], labels[1], labels[2][:2], labels[3])  # whatever is loaded on the way
+    evaluate(some, labels[0][:2], labels[1], labels[2][:2], labels[3])  # loads what it needs
     seconds: list[tuple[float, float, float]] = []
     with Peak() as peak:
         for _ in range(rounds):
             clock = [time.perf_counter()]
-            product(query.values, gallery.values)
+            matrix_product(query.values, gallery.values)
             clock.append(time.perf_counter())
             distances = _distances(query.values, gallery.values)
             clock.append(time.perf_counter())
@@ -99,7 +97,7 @@ def cost(rank: Path, built: Path | None, features: Path, rounds: int) -> Cost:
 
 
 def _distances(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """All squared distances at once, as both take them: |q|^2 + |g|^2 - 2 q.g in float32."""
+    """All squared distances at once, as both compute them: |q|^2 + |g|^2 - 2 q.g in float32."""
     distances = (query * np.float32(-2)) @ gallery.T
     distances += np.einsum("ij,ij->i", query, query)[:, None]
     distances += np.einsum("ij,ij->i", gallery, gallery)
@@ -108,7 +106,7 @@ def _distances(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 def _python(rank: Path) -> Callable[..., Any]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that its compiled part is missing
+        warnings.simplefilter("ignore")  # it warns that its compiled part is missing
         module = _load("rank", rank)
     return lambda *arguments: module.evaluate_rank(*arguments, max_rank=50, use_cython=False)
 
@@ -127,13 +125,13 @@ def _load(name: str, path: Path) -> Any:
 
 
 def compare(name: str, clone: Path, features: Path, rounds: int) -> dict[str, Cost | None]:
-    """The cost of each of a rival's evaluations, in a process of its own; None for one that the system ended."""
+    """The cost of each evaluation of a competitor, in its own process; None for one that the system killed."""
     rank = rank_file(name, clone)
     with tempfile.TemporaryDirectory() as folder:
         built = build(rank, Path(folder))
-        costs = {f"{name}, Python": alone(cost, rank, None, features, 1)}
+        costs = {f"{name}, Python": in_process(cost, rank, None, features, 1)}
         if built is None:
-            print(f"{name}: Cython isn't installed, so its compiled evaluation is left out: pip install Cython")
+            print(f"{name}: Cython isn't installed, so its compiled evaluation is skipped: pip install Cython")
         else:
-            costs[f"{name}, Cython"] = alone(cost, rank, built, features, rounds)
+            costs[f"{name}, Cython"] = in_process(cost, rank, built, features, rounds)
     return costs
