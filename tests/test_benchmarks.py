@@ -59,7 +59,9 @@ def test_ranking_of_saved_features_agrees_with_a_competitor(tmp_path: Path) -> N
         np.save(tmp_path / f"{side}_cameras.npy", rng.integers(1, 4, len(people)))
     output = run("ranking", f"--features={tmp_path}", "--rounds=1", f"--fastreid={tmp_path}")
     assert "40 x 550 x 16 and 50 junk rows" in output
-    plain, integers, competitor = (cells(output, name) for name in ("evaluate, float32", "evaluate, integers", "fast-reid"))
+    plain, integers, competitor = (
+        cells(output, name) for name in ("evaluate, float32", "evaluate, integers", "fast-reid")
+    )
     assert plain[5:] == integers[5:] == competitor[6:]
     assert 0 < float(plain[6]) < 1
 

@@ -24,7 +24,7 @@ import torch
 from reid.distributed import barrier, get_rank, get_world_size, is_main_process, run_on_main
 from reid.errors import InputError
 from reid.evaluation.features import FEATURES, LabeledBatches, extract, mean_features
-from reid.io.atomic import write_json, write_bytes
+from reid.io.atomic import write_bytes, write_json
 from reid.model.network import ReidNetwork
 from reid.records import Features
 

@@ -138,7 +138,7 @@ def test_a_broken_manifest_is_told(tmp_path: Path) -> None:
 
 def test_shards_on_another_host_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reid.evaluation.extraction.get_world_size", lambda: 2)
-    with pytest.raises(InputError, match=r"1 of 2 shards are missing, the first number 1; .*another host"):
+    with pytest.raises(InputError, match=r"1 of 2 shards are missing, first number 1; .*another host"):
         made(tmp_path)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reid.errors import InputError
-from reid.ranking.exact.tiles import check_matrices, metric_pair_distances, distance_tiles
+from reid.ranking.exact.tiles import check_matrices, distance_tiles, metric_pair_distances
 from reid.ranking.protocols.market import market_ground_truth
 from reid.records import DISTRACTOR, JUNK, Features
 

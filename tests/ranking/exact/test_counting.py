@@ -193,7 +193,9 @@ def test_equal_rows_by_the_thousand_take_little_memory() -> None:
 
     tracemalloc.start()
     try:
-        found = count_nearer(query, gallery, offsets, targets, excluded=nothing, options=ComparisonOptions(first_pass="float32"))
+        found = count_nearer(
+            query, gallery, offsets, targets, excluded=nothing, options=ComparisonOptions(first_pass="float32")
+        )
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
