@@ -99,7 +99,7 @@ def ours(files: list[str], size: tuple[int, int], cache: Path, waited: list[floa
     classifier = build_classifier("linear", eigenlayer.out_features, CLASSES)
     model = ReidNetwork(backbone, pooling, neck, eigenlayer, classifier)
     solver = Solver(optimizer="adam", amsgrad=True)
-    objective = Objective(LossWeights(label_smoothing=0.1), classes=CLASSES)
+    objective = Objective(LossWeights(label_smoothing=0.1), num_classes=CLASSES)
     state = TrainState("ours", model, objective)
     optimizer = make_optimizer(state.model, solver, RATE)
     stage = StagePlan("step0", 0, Schedule(epochs=1, lr=(RATE,)))

@@ -102,7 +102,7 @@ class Run:
             self.plan = dataclasses.replace(self.plan, max_rounds=0)
         model = network(parametrization, dropout=0.3 if name == "alive" else 0.0)
         width = {"input": 12, "output": 6}[weights.feature]
-        self.state = TrainState("rri", model, Objective(weights, classes=CLASSES, width=width))
+        self.state = TrainState("rri", model, Objective(weights, num_classes=CLASSES, width=width))
         self.entries: list[dict[str, Any]] = []
 
     def run(self, **hooks: Any) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def objective(config: CfgNode, model: ReidNetwork, *, num_classes: int) -> Objec
         tuple_size=sampler(config).tuple_size,
         penalty_steps=tuple(zip(loss.PENALTY_STEPS, loss.PENALTY_FACTORS, strict=True)),
     )
-    return Objective(weights, classes=num_classes, width={"input": d_in, "output": k}[loss.FEATURE])
+    return Objective(weights, num_classes=num_classes, width={"input": d_in, "output": k}[loss.FEATURE])
 
 
 def plan(config: CfgNode) -> Plan:

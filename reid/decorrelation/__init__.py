@@ -1,4 +1,4 @@
-"""Correlation of a weight matrix and its replacement by an orthogonal one: float64 algebra that knows no network."""
+"""Correlation of a weight matrix and its replacement by an orthogonal one, in float64; independent of any network."""
 
 from reid.decorrelation.correlation import (
     condition_number,
@@ -7,17 +7,17 @@ from reid.decorrelation.correlation import (
     severest_pair,
     spectrum,
 )
-from reid.decorrelation.replace import ORDERS, VARIANTS, Replacement, classifier_turned, replace_weight
+from reid.decorrelation.replace import ORDERS, VARIANTS, Replacement, replace_weight, transform_classifier
 
 __all__ = [
     "ORDERS",
     "VARIANTS",
     "Replacement",
-    "classifier_turned",
     "condition_number",
     "correlation_metric",
     "gaussian_correlation",
     "replace_weight",
     "severest_pair",
     "spectrum",
+    "transform_classifier",
 ]

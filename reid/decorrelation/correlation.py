@@ -1,7 +1,7 @@
-"""How correlated the weight vectors of a linear layer are.
+"""Correlation of the weight vectors of a linear layer.
 
-Throughout, `weight` is W of shape (D_in, K), any floating dtype, on any device that has float64; its K columns are the
-weight vectors (`torch.nn.Linear.weight` is the transpose). G = W^T W is its Gram matrix.
+Throughout, `weight` is W of shape (D_in, K), any floating dtype, on any device that supports float64; its K columns are
+the weight vectors (`torch.nn.Linear.weight` is the transpose). G = W^T W is its Gram matrix.
 """
 
 from __future__ import annotations
@@ -15,22 +15,38 @@ from reid.errors import InputError
 
 
 def correlation_metric(weight: Tensor) -> float:
-    """S(W) = sum_i g_ii / sum_ij |g_ij|, in [1/K, 1] (section 3.4 of Sun et al. 2017).
+    """Compute S(W) = sum_i g_ii / sum_ij |g_ij| (section 3.4 of Sun et al. 2017).
 
-    1 when all columns are orthogonal, 1/K when they coincide up to sign. Any scale of W gives the same value.
-    Raises InputError for a matrix that is empty, zero or not finite.
+    It is 1 if all columns are orthogonal and 1/K if they coincide up to sign. It does not depend on the scale of W.
+
+    Args:
+        weight: W, (D_in, K) floating.
+
+    Returns:
+        S(W), in [1/K, 1].
+
+    Raises:
+        InputError: for a matrix that is empty, zero or not finite.
     """
     columns = _unit_scale(weight)
     gram = columns.T @ columns
-    # Rounding may lift the quotient of orthogonal columns a hair above one.
+    # Rounding may lift the quotient of orthogonal columns slightly above one.
     return min(1.0, float(gram.diagonal().sum() / gram.abs().sum()))
 
 
 def severest_pair(weight: Tensor) -> float:
-    """min eig(G) / min diag(G), in [0, 1]: printed by the official SVDNet code as the state of the most severe pair.
+    """Compute min eig(G) / min diag(G), which the official SVDNet code prints as the state of the most severe pair.
 
-    1 when all columns are orthogonal, 0 when they are linearly dependent (a zero column or K > D_in included).
-    Raises InputError for a matrix that is empty, zero or not finite.
+    It is 1 if all columns are orthogonal and 0 if they are linearly dependent (a zero column or K > D_in included).
+
+    Args:
+        weight: W, (D_in, K) floating.
+
+    Returns:
+        The quotient, in [0, 1].
+
+    Raises:
+        InputError: for a matrix that is empty, zero or not finite.
     """
     columns = _unit_scale(weight)
     smallest_norm = float(torch.linalg.vector_norm(columns, dim=0).min())
@@ -41,37 +57,71 @@ def severest_pair(weight: Tensor) -> float:
 
 
 def condition_number(weight: Tensor) -> float:
-    """Largest over smallest of the min(D_in, K) singular values; 1 at least, infinite where the smallest is zero.
+    """Compute the quotient of the largest and the smallest of the min(D_in, K) singular values.
 
-    Raises InputError for a matrix that is empty, zero or not finite.
+    Args:
+        weight: W, (D_in, K) floating.
+
+    Returns:
+        The quotient, at least 1, infinite if the smallest value is zero.
+
+    Raises:
+        InputError: for a matrix that is empty, zero or not finite.
     """
     values = torch.linalg.svdvals(_unit_scale(weight))
     return math.inf if float(values[-1]) == 0.0 else float(values[0] / values[-1])
 
 
 def spectrum(weight: Tensor) -> Tensor:
-    """The min(D_in, K) singular values, descending, float64, on the device of `weight`.
+    """Compute the singular values.
 
-    Raises InputError for a matrix that is empty or not finite.
+    Args:
+        weight: W, (D_in, K) floating.
+
+    Returns:
+        (min(D_in, K),) float64, descending, on the device of `weight`.
+
+    Raises:
+        InputError: for a matrix that is empty or not finite.
     """
     return torch.linalg.svdvals(float64_matrix(weight))
 
 
 def gaussian_correlation(d_in: int, k: int) -> float:
-    """S(W) to expect of a (d_in, k) matrix with independent Gaussian entries: 1 / (1 + (K - 1) sqrt(2 / (pi D))).
+    """Compute the S(W) expected of a matrix with independent Gaussian entries, 1 / (1 + (K - 1) sqrt(2 / (pi D))).
 
     A column has E g_ii = D; two columns have E |g_ij| = sqrt(2 D / pi) for large D.
+
+    Args:
+        d_in: number of rows D.
+        k: number of columns K.
+
+    Returns:
+        The expected S(W).
+
+    Raises:
+        InputError: if either is below 1.
     """
     if d_in < 1 or k < 1:
-        raise InputError(f"a weight matrix has at least one row and one column, not {d_in} x {k}")
+        raise InputError(f"a weight matrix must have at least one row and one column, not {d_in} x {k}")
     return 1.0 / (1.0 + (k - 1) * math.sqrt(2.0 / (math.pi * d_in)))
 
 
 def float64_matrix(weight: Tensor) -> Tensor:
-    """`weight` as a detached float64 matrix on its own device; InputError where it is no finite, filled matrix."""
+    """Convert a weight to a detached float64 matrix on its own device.
+
+    Args:
+        weight: W, (D_in, K) floating.
+
+    Returns:
+        W, (D_in, K) float64.
+
+    Raises:
+        InputError: if it is not a matrix, is empty or is not finite.
+    """
     if weight.ndim != 2 or weight.numel() == 0 or not weight.is_floating_point():
         raise InputError(
-            f"a weight matrix is a floating (D_in, K) tensor with entries, not {weight.dtype} {tuple(weight.shape)}"
+            f"a weight matrix must be a non-empty floating (D_in, K) tensor, not {weight.dtype} {tuple(weight.shape)}"
         )
     matrix = weight.detach().to(torch.float64)
     finite = torch.isfinite(matrix)
@@ -84,7 +134,7 @@ def float64_matrix(weight: Tensor) -> Tensor:
 
 
 def _unit_scale(weight: Tensor) -> Tensor:
-    """W over its largest entry, so that no square under- or overflows; the measures here don't depend on the scale."""
+    """Divide W by its largest entry, so that no square under- or overflows; the measures ignore the scale."""
     matrix = float64_matrix(weight)
     largest = matrix.abs().max()
     if float(largest) == 0.0:

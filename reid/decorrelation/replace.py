@@ -1,17 +1,17 @@
 """Replace a weight matrix by one with orthogonal columns (the decorrelate step of SVDNet, Sun et al. 2017).
 
 With W = U S V^T every variant is W_new = W M, so that the layer's output becomes f_new = M^T f. A classifier C on f
-keeps its logits when it becomes C M^{-T}; `Replacement.turn` holds M^{-T}, written without dividing by a singular
-value:
+keeps its logits when it becomes C M^{-T}; `Replacement.classifier_transform` is M^{-T}, computed without
+dividing by a singular value:
 
-    variant   W_new    M             turn
+    variant   W_new    M             M^{-T}
     US        U S P    V P           V P
     U         U P      V S^-1 P      V S P
     UVt       U V^T    V S^-1 V^T    V S V^T
     QD        Q D      R^-1 D        R^T D^-1      (W = Q R, D the diagonal of R)
     none      W        I             I
 
-The SVD leaves the order and the signs of U's columns free; P, a permutation with signs, settles them.
+The SVD leaves the order and the signs of U's columns free; P, a permutation with signs, determines them.
 """
 
 from __future__ import annotations
@@ -34,27 +34,37 @@ ORDERS = ("assignment", "greedy", "sorted")
 class Replacement:
     """A replaced weight matrix; all three tensors are float64 and on the device of the original.
 
-    weight: (D_in, K), the new W. turn: (K, K), `classifier @ turn` keeps the logits of a classifier (classes, K).
-    singular_values: (K,), those of the original W, descending.
+    Attributes:
+        weight: the new W, (D_in, K).
+        classifier_transform: (K, K); `classifier @ classifier_transform` keeps the logits of a classifier (classes, K).
+        singular_values: singular values of the original W, (K,), descending.
     """
 
     weight: Tensor
-    turn: Tensor
+    classifier_transform: Tensor
     singular_values: Tensor
 
 
 def replace_weight(weight: Tensor, *, variant: str = "US", order: str = "assignment") -> Replacement:
-    """Replace W, a floating (D_in, K) tensor whose columns are the weight vectors, by one of `VARIANTS`.
+    """Replace W by a matrix with orthogonal columns.
 
-    order: which singular vector takes the place of which column, for US and U (UVt and QD have their own order):
-        assignment  the one-to-one match with the largest sum of |cos| to the old columns, sign of the cosine; the
-                    result doesn't depend on the order in which the columns are visited
-        greedy      column after column the best |cos| still free, sign of the cosine (the authors' script)
-        sorted      by singular value, as the SVD returns them, signs untouched (the authors' first CaffeNet rounds)
+    US preserves the Euclidean distances between outputs; U and UVt share another set of distances.
 
-    Euclidean distances between outputs are those of W under US; U and UVt share another set of distances.
-    Raises InputError for K > D_in, an empty or not finite matrix, an unknown name, and for QD where a diagonal entry
-    of R is zero within rounding.
+    Args:
+        weight: W, (D_in, K) floating, whose columns are the weight vectors.
+        variant: one of `VARIANTS`.
+        order: which singular vector replaces which column, for US and U (UVt and QD have their own order):
+            "assignment" is the one-to-one match with the largest sum of |cos| to the old columns, with the sign of the
+            cosine; it does not depend on the order in which columns are visited. "greedy" takes column by column the
+            best |cos| still available, with the sign of the cosine (the authors' script). "sorted" is by singular
+            value, as the SVD returns them, signs unchanged (the authors' first CaffeNet rounds).
+
+    Returns:
+        The replacement.
+
+    Raises:
+        InputError: for K > D_in, a matrix that is empty or not finite, an unknown name, or QD if a diagonal entry of R
+            is zero within rounding.
     """
     if variant not in VARIANTS:
         raise unknown_name("decorrelation variant", variant, VARIANTS)
@@ -76,25 +86,37 @@ def replace_weight(weight: Tensor, *, variant: str = "US", order: str = "assignm
     if variant == "QD":
         return Replacement(*_scaled_q(matrix), values)
 
-    columns, signs = _placement(matrix, values, right, order)
-    left, right, placed = left[:, columns] * signs, right[:, columns] * signs, values[columns]
+    columns, signs = _order_columns(matrix, values, right, order)
+    left, right, ordered = left[:, columns] * signs, right[:, columns] * signs, values[columns]
     if variant == "US":
-        return Replacement(left * placed, right, values)
-    return Replacement(left, right * placed, values)
+        return Replacement(left * ordered, right, values)
+    return Replacement(left, right * ordered, values)
 
 
-def classifier_turned(classifier_weight: Tensor, turn: Tensor) -> Tensor:
-    """C_new = C turn, (classes, K), in the dtype and on the device of `classifier_weight`; computed in float64."""
-    if classifier_weight.ndim != 2 or classifier_weight.shape[1] != len(turn):
+def transform_classifier(classifier_weight: Tensor, classifier_transform: Tensor) -> Tensor:
+    """Transform a classifier such that it keeps its logits after a replacement, computed in float64.
+
+    Args:
+        classifier_weight: C, (classes, K) floating.
+        classifier_transform: M^{-T}, (K, K) float64, of a `Replacement`.
+
+    Returns:
+        C M^{-T}, (classes, K), in the dtype and on the device of `classifier_weight`.
+
+    Raises:
+        InputError: if the shapes do not match.
+    """
+    if classifier_weight.ndim != 2 or classifier_weight.shape[1] != len(classifier_transform):
         raise InputError(
-            f"a classifier of shape {tuple(classifier_weight.shape)} doesn't read the {len(turn)} outputs of this layer"
+            f"a classifier of shape {tuple(classifier_weight.shape)} does not fit the {len(classifier_transform)} "
+            "outputs of this layer"
         )
-    turned = classifier_weight.detach().to(torch.float64) @ turn.to(classifier_weight.device)
-    return turned.to(classifier_weight.dtype)
+    transformed = classifier_weight.detach().to(torch.float64) @ classifier_transform.to(classifier_weight.device)
+    return transformed.to(classifier_weight.dtype)
 
 
-def _placement(matrix: Tensor, values: Tensor, right: Tensor, order: str) -> tuple[Tensor, Tensor]:
-    """For each old column the singular vector that takes its place, (K,) int64, and its sign, (K,) float64."""
+def _order_columns(matrix: Tensor, values: Tensor, right: Tensor, order: str) -> tuple[Tensor, Tensor]:
+    """Return per old column the singular vector that replaces it, (K,) int64, and its sign, (K,) float64."""
     k = len(values)
     if order == "sorted":
         return torch.arange(k, device=matrix.device), torch.ones_like(values)
@@ -107,12 +129,12 @@ def _placement(matrix: Tensor, values: Tensor, right: Tensor, order: str) -> tup
 
 
 def _assignment(cosine: np.ndarray) -> np.ndarray:
-    """The permutation with the largest sum of |cosine[i, chosen[i]]|."""
+    """Return the permutation with the largest sum of |cosine[i, chosen[i]]|."""
     return linear_sum_assignment(np.abs(cosine), maximize=True)[1].astype(np.int64)
 
 
 def _greedy(cosine: np.ndarray) -> np.ndarray:
-    """Row by row the largest |cosine| among the columns not yet taken."""
+    """Return row by row the largest |cosine| among the columns not yet taken."""
     free = np.abs(cosine)
     chosen = np.empty(len(free), dtype=np.int64)
     for i, row in enumerate(free):
@@ -122,7 +144,7 @@ def _greedy(cosine: np.ndarray) -> np.ndarray:
 
 
 def _scaled_q(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Q D and R^T D^-1 of W = Q R; the signs LAPACK chose for the columns of Q cancel in Q D."""
+    """Return Q D and R^T D^-1 of W = Q R; the signs LAPACK chose for the columns of Q cancel in Q D."""
     q, r = torch.linalg.qr(matrix)
     diagonal = r.diagonal()
     rounding = max(matrix.shape) * torch.finfo(r.dtype).eps * float(r.abs().max())

@@ -1,4 +1,4 @@
-"""Identity classification: the softmax loss every stage of SVDNet trains with."""
+"""Identity classification: the softmax loss that every stage of SVDNet trains with."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from torch.nn import functional
 
 
 def identity_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy over the batch, a float32 scalar in nats.
+    """Compute the mean cross-entropy over the batch.
 
-    logits: (B, C) floating. labels: (B,) int64 in [0, C). label_smoothing: ε in [0, 1); the target is 1 - ε on the
-    true identity plus ε / C on each (Szegedy et al. 2016, Eq. 7-8).
+    Args:
+        logits: (B, C) floating.
+        labels: (B,) int64 in [0, C).
+        label_smoothing: ε in [0, 1); the target is 1 - ε on the true identity plus ε / C on each (Szegedy et al. 2016,
+            Eq. 7-8).
+
+    Returns:
+        A float32 scalar in nats.
     """
     return functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)

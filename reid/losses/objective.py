@@ -1,8 +1,7 @@
-"""What a stage minimizes: a weighted sum of losses and, where wanted, a penalty on the Eigenlayer."""
+"""The training objective: a weighted sum of losses and, optionally, a penalty on the Eigenlayer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -15,12 +14,26 @@ from reid.losses.pairwise import check_metric_learning, circle_loss, contrastive
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The weight of each loss, 0 for none, and its own numbers, as the functions name them.
+    """The weight of each loss, 0 to leave it out, and its settings.
 
-    feature: "input" or "output", the side of the Eigenlayer whose features the losses other than the identity's
-    compare. tuple_size: of the batches that contrastive pairs come from, 0 for every pair of a batch. penalty: a name
-    in PENALTIES, or "none". penalty_steps: (part of a stage, factor): from that part on the penalty's weight is
-    multiplied by that factor.
+    Attributes:
+        identity: weight of the identity loss.
+        label_smoothing: ε of the identity loss.
+        feature: the Eigenlayer's "input" or "output", compared by all losses but the identity loss.
+        triplet: weight of the triplet loss.
+        triplet_margin: its margin.
+        contrastive: weight of the contrastive loss.
+        contrastive_tau: its margin τ.
+        tuple_size: size of the tuples that its pairs come from, 0 for all pairs of a batch.
+        circle: weight of the circle loss.
+        circle_margin: its margin m.
+        circle_scale: its scale γ.
+        center: weight of the center loss.
+        center_rate: learning rate of the centers.
+        penalty: a key of `PENALTIES`, or "none".
+        penalty_weight: weight of the penalty.
+        penalty_steps: (progress, factor) pairs in ascending order: from that fraction of a stage on, the weight of the
+            penalty is multiplied by that factor.
     """
 
     identity: float = 1.0
@@ -42,16 +55,23 @@ class LossWeights:
 
 
 class Objective(nn.Module):
-    """The weighted terms of a batch by name; their sum is what is minimized.
+    """The weighted losses of a batch by name; training minimizes their sum.
 
-    classes, width: of the center loss, the identities and the length of the compared feature. Its state, the centers,
-    goes into checkpoints beside the network's. Raises InputError where a loss needs a library that is missing.
+    Its state, the centers of the center loss, is saved in checkpoints beside the network's.
+
+    Args:
+        weights: the weights; None for the identity loss alone.
+        num_classes: number of identities, for the center loss.
+        width: width of the compared feature, for the center loss.
+
+    Raises:
+        InputError: if a loss needs a library that is not installed.
     """
 
-    def __init__(self, weights: LossWeights | None = None, *, classes: int = 0, width: int = 0) -> None:
+    def __init__(self, weights: LossWeights | None = None, *, num_classes: int = 0, width: int = 0) -> None:
         super().__init__()
         self.weights = weights or LossWeights()
-        self.center = CenterLoss(classes, width, self.weights.center_rate) if self.weights.center else None
+        self.center = CenterLoss(num_classes, width, self.weights.center_rate) if self.weights.center else None
         if self.weights.circle:
             check_metric_learning("LOSS.CIRCLE")
 
@@ -66,38 +86,39 @@ class Objective(nn.Module):
         progress: float = 0.0,
         tuples: bool = True,
     ) -> dict[str, Tensor]:
-        """logits: (B, C). labels: (B,) int64. input, output: of the Eigenlayer, (B, D_in) and (B, K). vectors: W.
+        """Compute the weighted losses.
 
-        progress: the part of the stage that is done, in [0, 1]. tuples: False where the batch is not made of tuples,
-        so that every pair of it counts. Returns float32 scalars.
+        Args:
+            logits: (B, C) floating.
+            labels: (B,) int64.
+            input: the Eigenlayer's input, (B, D_in).
+            output: the Eigenlayer's output, (B, K).
+            vectors: the Eigenlayer's W, (D_in, K).
+            progress: completed fraction of the stage, in [0, 1].
+            tuples: whether the batch consists of tuples; if not, the contrastive loss uses all pairs.
+
+        Returns:
+            A float32 scalar per loss.
         """
-        return dict(self._terms(logits, labels, {"input": input, "output": output}, vectors, progress, tuples))
-
-    def _terms(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        features: dict[str, Tensor],
-        vectors: Tensor,
-        progress: float,
-        tuples: bool,
-    ) -> Iterator[tuple[str, Tensor]]:
-        w, compared = self.weights, features[self.weights.feature]
+        w = self.weights
+        compared = {"input": input, "output": output}[w.feature]
+        losses = {}
         if w.identity:
-            yield "identity", w.identity * identity_loss(logits, labels, label_smoothing=w.label_smoothing)
+            losses["identity"] = w.identity * identity_loss(logits, labels, label_smoothing=w.label_smoothing)
         if w.triplet:
-            yield "triplet", w.triplet * triplet_loss(compared, labels, margin=w.triplet_margin)
+            losses["triplet"] = w.triplet * triplet_loss(compared, labels, margin=w.triplet_margin)
         if w.contrastive:
-            group = w.tuple_size if tuples else 0
-            loss = contrastive_loss(compared, labels, tau=w.contrastive_tau, group=group)
-            yield "contrastive", w.contrastive * loss
+            tuple_size = w.tuple_size if tuples else 0
+            contrastive = contrastive_loss(compared, labels, tau=w.contrastive_tau, tuple_size=tuple_size)
+            losses["contrastive"] = w.contrastive * contrastive
         if w.circle:
-            loss = circle_loss(compared, labels, margin=w.circle_margin, scale=w.circle_scale)
-            yield "circle", w.circle * loss
+            circle = circle_loss(compared, labels, margin=w.circle_margin, scale=w.circle_scale)
+            losses["circle"] = w.circle * circle
         if self.center is not None:
-            yield "center", w.center * self.center(compared, labels)
+            losses["center"] = w.center * self.center(compared, labels)
         if w.penalty != "none":
-            factors = [factor for part, factor in w.penalty_steps if progress >= part]
+            factors = [factor for start, factor in w.penalty_steps if progress >= start]
             weight = w.penalty_weight * (factors[-1] if factors else 1.0)
             if weight:
-                yield w.penalty, weight * PENALTIES[w.penalty](vectors)
+                losses[w.penalty] = weight * PENALTIES[w.penalty](vectors)
+        return losses

@@ -1,4 +1,4 @@
-"""Batch normalization worked into the convolution before it, for networks that are not trained any more."""
+"""Folding of batch normalization into the preceding convolution, for networks in inference."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from torch.nn.utils.parametrize import is_parametrized
 
 
 def fold_norms(trunk: nn.Module) -> nn.Module:
-    """A copy of `trunk` in evaluation mode that computes the same up to rounding, without its batch normalizations.
+    """Copy a network without its batch normalizations; the copy computes the same up to rounding.
 
-    Only those go whose statistics are fixed and that follow a plain convolution used once. A network whose course
-    depends on its values is given back as a copy.
+    Only batch normalizations with fixed statistics after a plain convolution that is used once are folded.
+
+    Args:
+        trunk: the network.
+
+    Returns:
+        The copy in evaluation mode; unchanged if the network cannot be traced because its control flow depends on
+        values.
     """
     trunk = copy.deepcopy(trunk).eval()
     try:
@@ -42,7 +48,7 @@ def fold_norms(trunk: nn.Module) -> nn.Module:
 
 
 class _WholeLayers(fx.Tracer):
-    """Goes into modules that have others inside, and takes the rest as they are."""
+    """Tracer that enters modules with submodules and keeps all others as leaves."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return not any(True for _ in m.children()) or super().is_leaf_module(m, module_qualified_name)

@@ -1,4 +1,4 @@
-"""Where the weights of a pretrained backbone come from, and whether they fit."""
+"""Weights of a pretrained backbone, downloaded or from a file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,29 @@ from reid.io.checkpoint import load_checkpoint, load_tensors
 from reid.io.tensor_files import is_dense
 
 
-def load_pretrained(backbone: str, where: str, *, roots: Sequence[Path] = ()) -> Mapping[str, Tensor] | None:
-    """The published state dict of the bare `backbone`, on the CPU; None for "none".
+def load_pretrained(backbone: str, weights: str, *, roots: Sequence[Path] = ()) -> Mapping[str, Tensor] | None:
+    """Load the published state dict of a bare backbone, on the CPU.
 
-    where: "none"; "imagenet", torchvision's own download of IMAGENET1K_V1; or the path of a file that `torch.load` can
-    read without running code, relative ones looked for in the working folder and then under `roots`. A dict holding
-    the tensors under "state_dict" and names with the prefix "module." are accepted, and so is a checkpoint of ours, of
-    which all tensors are given, under the names of the whole network.
-    Raises InputError when there is no such file, when it holds no tensors, or when the download fails.
+    A file may hold the tensors under "state_dict" and their names may have the prefix "module.". From a checkpoint of
+    this project all tensors are loaded, under the names of the whole network.
+
+    Args:
+        backbone: name of the backbone.
+        weights: "none"; "imagenet" for torchvision's download of IMAGENET1K_V1; or the path of a file that `torch.load`
+            can read without executing code.
+        roots: folders in which a relative path is looked up after the working directory.
+
+    Returns:
+        The state dict, or None for "none".
+
+    Raises:
+        InputError: if the file does not exist or contains no tensors, or if the download fails.
     """
-    if where == "none":
+    if weights == "none":
         return None
-    if where == "imagenet":
+    if weights == "imagenet":
         return _download(backbone)
-    return _read(_find(where, roots))
+    return _read(_find(weights, roots))
 
 
 def _download(backbone: str) -> Mapping[str, Tensor]:
@@ -43,21 +52,21 @@ def _download(backbone: str) -> Mapping[str, Tensor]:
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = f"cannot be reached ({error})"
     except RuntimeError as error:
-        reason = f"sent a broken file ({error})"
+        reason = f"sent a corrupt file ({error})"
     raise InputError(
         f"the ImageNet weights of {backbone}: {published.url} {reason}; give the path of the file, or 'none'"
     )
 
 
-def _find(where: str, roots: Sequence[Path]) -> Path:
-    path = Path(where).expanduser()
-    places = [path, *([] if path.is_absolute() else [root / path for root in roots])]
-    for place in places:
-        if place.is_file():
-            return place
+def _find(weights: str, roots: Sequence[Path]) -> Path:
+    path = Path(weights).expanduser()
+    candidates = [path, *([] if path.is_absolute() else [root / path for root in roots])]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
     raise InputError(
-        f"no weights file at {' or '.join(map(str, places))}; give 'imagenet', 'none' or the path of a file "
-        "(relative ones are looked for in the folder REID_WEIGHTS too)"
+        f"no weights file at {' or '.join(map(str, candidates))}; give 'imagenet', 'none' or the path of a file "
+        "(relative paths are also looked up in the folder REID_WEIGHTS)"
     )
 
 
@@ -70,7 +79,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     if isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]  # type: ignore[assignment]
     if not content:
-        raise InputError(f"{path}: holds no tensors")
+        raise InputError(f"{path}: contains no tensors")
     tensors: dict[str, Tensor] = {}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor) or not is_dense(value):

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from reid.decorrelation import (
-    classifier_turned,
     condition_number,
     correlation_metric,
     replace_weight,
     severest_pair,
     spectrum,
+    transform_classifier,
 )
 from reid.distributed import broadcast_tensors, run_on_main
 from reid.model.network import ReidNetwork
@@ -91,7 +91,7 @@ def _replace_weight(model: ReidNetwork, plan: Plan) -> None:
     replacement = replace_weight(vectors, variant=plan.variant, order=plan.order)
     model.eigenlayer.vectors.copy_(replacement.weight)
     if plan.rotate_classifier and model.classifier is not None:
-        model.classifier.weight.copy_(classifier_turned(model.classifier.weight, replacement.turn))
+        model.classifier.weight.copy_(transform_classifier(model.classifier.weight, replacement.classifier_transform))
 
 
 def _properties(vectors: Tensor, moment: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def check_pooling(model: ReidNetwork, loader: Batches) -> None:
     """
     height, width = _map_size(model, loader)
     model.pooling.check_map(height, width)
-    needed, positions = model.pooling.least_descriptors, height * width
+    needed, positions = model.pooling.min_descriptors, height * width
     images = _image_count(loader, math.ceil(needed / positions), seed=0)
     if needed > images * positions:
         raise InputError(
@@ -66,7 +66,7 @@ def initialize_pooling(
     Raises:
         InputError: As `check_pooling`.
     """
-    if not model.pooling.least_descriptors:
+    if not model.pooling.min_descriptors:
         return
     if is_main_process():
         check_pooling(model, loader)

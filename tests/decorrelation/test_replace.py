@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from reid.decorrelation import ORDERS, VARIANTS, classifier_turned, correlation_metric, replace_weight
+from reid.decorrelation import ORDERS, VARIANTS, correlation_metric, replace_weight, transform_classifier
 from reid.errors import InputError
 
 ALL = list(itertools.product(VARIANTS, ORDERS))
@@ -52,7 +52,7 @@ def test_the_turned_classifier_keeps_the_logits(variant: str, order: str) -> Non
     weight, h = correlated(20, 8), inputs(20)
     classifier = torch.randn(5, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     result = replace_weight(weight, variant=variant, order=order)
-    turned = classifier_turned(classifier, result.turn)
+    turned = transform_classifier(classifier, result.classifier_transform)
     torch.testing.assert_close(h @ result.weight @ turned.T, h @ weight @ classifier.T, rtol=1e-10, atol=1e-10)
 
 
@@ -79,7 +79,9 @@ def test_the_columns_become_orthogonal(variant: str, order: str) -> None:
 def test_none_keeps_the_weight() -> None:
     weight = correlated(6, 4)
     result = replace_weight(weight, variant="none")
-    assert torch.equal(result.weight, weight) and torch.equal(result.turn, torch.eye(4, dtype=torch.float64))
+    assert torch.equal(result.weight, weight) and torch.equal(
+        result.classifier_transform, torch.eye(4, dtype=torch.float64)
+    )
     assert result.weight.data_ptr() != weight.data_ptr()
 
 
@@ -180,8 +182,11 @@ def deficient(kind: str) -> torch.Tensor:
 def test_missing_rank_makes_no_nan_and_keeps_the_logits(kind: str, variant: str, order: str) -> None:
     weight, h = deficient(kind), inputs(15)
     result = replace_weight(weight, variant=variant, order=order)
-    assert all(bool(torch.isfinite(part).all()) for part in (result.weight, result.turn, result.singular_values))
-    torch.testing.assert_close(h @ result.weight @ result.turn.T, h @ weight, rtol=1e-10, atol=1e-10)
+    assert all(
+        bool(torch.isfinite(part).all())
+        for part in (result.weight, result.classifier_transform, result.singular_values)
+    )
+    torch.testing.assert_close(h @ result.weight @ result.classifier_transform.T, h @ weight, rtol=1e-10, atol=1e-10)
     if variant == "US":
         torch.testing.assert_close(distances(result.weight, h), distances(weight, h), rtol=1e-10, atol=1e-10)
     if variant in ("U", "UVt"):
@@ -199,11 +204,11 @@ def test_qd_needs_full_rank(kind: str, column: int) -> None:
 def test_any_floating_dtype_is_replaced_in_float64(dtype: torch.dtype) -> None:
     weight = torch.nn.Parameter(correlated(10, 4).to(dtype))
     result = replace_weight(weight)
-    for part in (result.weight, result.turn, result.singular_values):
+    for part in (result.weight, result.classifier_transform, result.singular_values):
         assert part.dtype == torch.float64 and not part.requires_grad
     assert torch.equal(result.weight, replace_weight(weight.detach().double()).weight)
     classifier = torch.ones(3, 4, dtype=dtype)
-    assert classifier_turned(classifier, result.turn).dtype == dtype
+    assert transform_classifier(classifier, result.classifier_transform).dtype == dtype
 
 
 def test_the_input_stays_as_it_was() -> None:
@@ -230,5 +235,5 @@ def test_bad_arguments_are_told() -> None:
     weight[0, 0] = math.nan
     with pytest.raises(InputError, match="1 of 18 entries"):
         replace_weight(weight)
-    with pytest.raises(InputError, match=r"\(2, 4\) doesn't read the 3 outputs"):
-        classifier_turned(torch.ones(2, 4), torch.eye(3, dtype=torch.float64))
+    with pytest.raises(InputError, match=r"\(2, 4\) does not fit the 3 outputs"):
+        transform_classifier(torch.ones(2, 4), torch.eye(3, dtype=torch.float64))

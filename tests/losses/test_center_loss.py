@@ -7,7 +7,7 @@ from reid.losses.center import CenterLoss
 
 
 def test_loss_and_movement_are_those_of_the_paper() -> None:
-    loss = CenterLoss(3, 2, rate=0.5)
+    loss = CenterLoss(3, 2, alpha=0.5)
     loss.centers.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [4.0, 4.0]]))
     features = torch.tensor([[2.0, 0.0], [4.0, 0.0], [0.0, 3.0]], requires_grad=True)
     value = loss(features, torch.tensor([0, 0, 1]))

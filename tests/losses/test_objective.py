@@ -21,7 +21,7 @@ VECTORS = torch.randn(6, 3, generator=GENERATOR)
 
 def terms(weights: LossWeights, **options: Any) -> dict[str, float]:
     width = 6 if weights.feature == "input" else 3
-    found = Objective(weights, classes=4, width=width)(
+    found = Objective(weights, num_classes=4, width=width)(
         LOGITS, LABELS, input=INPUT, output=OUTPUT, vectors=VECTORS, **options
     )
     return {name: term.item() for name, term in found.items()}
@@ -65,7 +65,7 @@ def test_every_term_is_its_loss_times_its_weight(feature: str) -> None:
 
 def test_tuples_count_where_the_batch_is_made_of_them() -> None:
     weights = LossWeights(identity=0.0, contrastive=1.0, tuple_size=4)
-    assert terms(weights)["contrastive"] == contrastive_loss(INPUT, LABELS, group=4).item()
+    assert terms(weights)["contrastive"] == contrastive_loss(INPUT, LABELS, tuple_size=4).item()
     assert terms(weights, tuples=False)["contrastive"] == contrastive_loss(INPUT, LABELS).item()
 
 
@@ -79,16 +79,16 @@ def test_the_penalty_follows_its_steps() -> None:
 
 
 def test_the_centers_are_its_state() -> None:
-    objective = Objective(LossWeights(center=1.0), classes=4, width=6)
+    objective = Objective(LossWeights(center=1.0), num_classes=4, width=6)
     objective(LOGITS, LABELS, input=INPUT, output=OUTPUT, vectors=VECTORS)
-    again = Objective(LossWeights(center=1.0), classes=4, width=6)
+    again = Objective(LossWeights(center=1.0), num_classes=4, width=6)
     again.load_state_dict(objective.state_dict())
     assert again.center is not None and again.center.centers.any()
 
 
 def test_a_missing_library_is_found_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(wanted_by: str) -> None:
-        raise InputError(f"{wanted_by} needs it")
+    def missing(user: str) -> None:
+        raise InputError(f"{user} needs it")
 
     monkeypatch.setattr(module, "check_metric_learning", missing)
     with pytest.raises(InputError, match=r"LOSS\.CIRCLE"):

@@ -38,7 +38,7 @@ def test_contrastive_is_the_mean_over_its_pairs(tau: float, group: int) -> None:
     losses = [one_pair(features[i], features[j], bool(labels[i] == labels[j]), tau) for i, j in chosen]
     expected = sum(losses) / len(losses)
     assert expected > 0.01
-    assert contrastive_loss(features, labels, tau=tau, group=group).item() == pytest.approx(expected, rel=1e-5)
+    assert contrastive_loss(features, labels, tau=tau, tuple_size=group).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_hinge_of_the_contrastive_loss_is_squared() -> None:
@@ -62,8 +62,8 @@ def test_equal_features_have_a_finite_gradient() -> None:
 
 
 def test_a_batch_that_is_no_tuples_is_refused() -> None:
-    with pytest.raises(InputError, match="12 images is not made of tuples of 5"):
-        contrastive_loss(*drawn(), group=5)
+    with pytest.raises(InputError, match="12 images cannot be split into tuples of 5"):
+        contrastive_loss(*drawn(), tuple_size=5)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.3, 2.0])

@@ -95,7 +95,7 @@ def test_a_broken_file_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
     ("content", "told"),
     [
         ([1, 2], "holds a list"),
-        ({}, "holds no tensors"),
+        ({}, "contains no tensors"),
         ({"model": {"weight": torch.ones(1)}}, "'model' is a dict"),
         ({"weight": torch.ones(1), "epoch": 3}, "'epoch' is a int"),
         ({0: torch.ones(1)}, "0 is a Tensor"),
@@ -128,7 +128,7 @@ class Answer(io.BytesIO):
 def test_imagenet_download_of_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", lambda *_, **__: Answer(b"please log in"))
-    with pytest.raises(InputError, match=r"resnet18.*sent a broken file"):
+    with pytest.raises(InputError, match=r"resnet18.*sent a corrupt file"):
         load_pretrained("resnet18", "imagenet")
     assert not list(tmp_path.rglob("*.pth"))
 

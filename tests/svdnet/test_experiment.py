@@ -287,7 +287,7 @@ def test_a_run_with_any_part_killed_in_an_epoch_ends_the_same(tmp_path: Path, pa
     stage = Schedule(epochs=2, lr=(0.1,))
     changes: dict[str, Any] = {
         "make_network": lambda: network_with(part),
-        "make_objective": lambda model: Objective(LOSSES.get(part), classes=3, width=4),
+        "make_objective": lambda model: Objective(LOSSES.get(part), num_classes=3, width=4),
         "plan": Plan(stage, stage, stage, solver=Solver(momentum=0.9), max_rounds=rounds, loss_images=10),
         "control": rounds > 0,
         "descriptors": 20,

@@ -111,7 +111,7 @@ def test_the_duke_reader_from_end_to_end(train: Tool, tool: Tool, tmp_path: Path
         (("MODEL.DEVICE", "toaster"), ("toaster",)),
         (("RESTRAINT.FREEZE", "['backbone.layer9']"), ("backbone.layer9",)),
         (("MODEL.POOLING.NAME", "gem", "MODEL.POOLING.P", "-2"), ("MODEL.POOLING.P -2.0 must be above 0",)),
-        (("MODEL.POOLING.NAME", "rmac"), ("regions, more than the 1 x 1 places of the map",)),
+        (("MODEL.POOLING.NAME", "rmac"), ("regions, more than the 1 x 1 positions of the map",)),
         (("MODEL.POOLING.NAME", "netvlad", "MODEL.POOLING.CLUSTERS", "4000"), ("k-means for 4000 clusters",)),
         (("MODEL.NORM.NAME", "group", "MODEL.NORM.GROUPS", "7"), ("7 groups do not divide the 64 channels of bn1",)),
         (("SAMPLER.NAME", "identity", "SOLVER.BATCH_SIZE", "400"), ("a batch of 100 identities with 4 images each",)),

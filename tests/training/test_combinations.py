@@ -131,7 +131,7 @@ def test_a_step_lowers_the_loss(
     for pooling in POOLINGS:
         network = copy.deepcopy(networks[pooling, norm])
         width = network.eigenlayer.vectors.shape[0]
-        objective = Objective(LossWeights(**LOSSES[loss]), classes=4, width=width)
+        objective = Objective(LossWeights(**LOSSES[loss]), num_classes=4, width=width)
         before = value(network, objective.eval(), images, labels)
         before.backward()
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]

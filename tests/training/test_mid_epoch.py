@@ -35,7 +35,7 @@ class Killed(Exception):
 
 
 def new_state(make_model: Make) -> TrainState:
-    return TrainState("rri", make_model(), Objective(LossWeights(center=0.1), classes=5, width=12))
+    return TrainState("rri", make_model(), Objective(LossWeights(center=0.1), num_classes=5, width=12))
 
 
 def stopping(after: int, every: int) -> tuple[Callbacks, dict[str, bytes]]:

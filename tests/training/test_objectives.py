@@ -27,7 +27,7 @@ SCHEDULE = Schedule(epochs=4, lr=(0.05,))
 
 
 def trained(model: ReidNetwork, loader: Any, weights: LossWeights, epochs: int = 4) -> tuple[TrainState, list[Any]]:
-    state = TrainState("rri", model, Objective(weights, classes=5, width=12))
+    state = TrainState("rri", model, Objective(weights, num_classes=5, width=12))
     entries: list[dict[str, Any]] = []
     hooks = callbacks(on_epoch_end=lambda s, entry: entries.append(entry))
     schedule = Schedule(epochs=epochs, lr=(0.05,))

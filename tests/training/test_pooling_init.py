@@ -110,9 +110,9 @@ def test_more_clusters_than_descriptors_are_found_before_training(make: Any, loa
 
 
 def test_maps_too_small_are_found_before_training(make: Any, loader: Any) -> None:
-    with pytest.raises(InputError, match="more than the 4 x 3 places"):
+    with pytest.raises(InputError, match="more than the 4 x 3 positions"):
         check_pooling(make("regional_weighted_gem", regions=13), loader)
-    with pytest.raises(InputError, match="more than the 4 x 3 places"):
+    with pytest.raises(InputError, match="more than the 4 x 3 positions"):
         check_pooling(make("rmac", levels=3), loader)
     check_pooling(make("rmac", levels=2), loader)
 

@@ -110,7 +110,7 @@ def test_tf32_holds_inside_only() -> None:
 def epoch(model: ReidNetwork, loader: Any, **functions: Any) -> EpochProgress:
     torch.manual_seed(5)
     optimizer = make_optimizer(model, PLAIN, 0.05)
-    state = TrainState("rri", model, Objective(LossWeights(center=0.1), classes=5, width=12))
+    state = TrainState("rri", model, Objective(LossWeights(center=0.1), num_classes=5, width=12))
     stage = StagePlan("step0", 0, Schedule(epochs=1, lr=(0.05,)))
     return train_epoch(state, EpochBatches(loader, 1), optimizer, stage, PLAIN, callbacks(**functions))
 

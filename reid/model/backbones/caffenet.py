@@ -1,4 +1,4 @@
-"""CaffeNet: Krizhevsky, Sutskever, Hinton 2012 as Caffe's reference model has it, the smaller baseline of SVDNet.
+"""CaffeNet, Caffe's reference model of Krizhevsky, Sutskever, Hinton 2012: the smaller baseline of SVDNet.
 
 Layers, initial weights and dropout are those of the authors' release of SVDNet, for images of 227 x 227.
 """
@@ -35,11 +35,48 @@ class CaffeNetTrunk(nn.Module):
         self.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute the feature maps.
+
+        Args:
+            images: (B, 3, 227, 227) float32, normalized.
+
+        Returns:
+            (B, 256, 6, 6).
+
+        Raises:
+            InputError: for images of another size.
+        """
         check_image_size(images, self.input_size, "caffenet")
         maps = self.norm(self.pool(self.conv1(images).relu()))
         maps = self.norm(self.pool(self.conv2(maps).relu()))
         maps = self.conv4(self.conv3(maps).relu()).relu()
         return self.pool(self.conv5(maps).relu())
+
+
+def caffenet_trunk(
+    *, weights: Mapping[str, Tensor] | None = None, last_stride: int | None = None, source: str = "the given weights"
+) -> CaffeNetTrunk:
+    """Build the backbone.
+
+    Args:
+        weights: Caffe's reference model as a state dict under Caffe's names, its fc layers unused; None to start from
+            scratch.
+        last_stride: must be None, CaffeNet has no strided last stage.
+        source: name of the weights in error messages.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        InputError: if the weights do not fit or a last stride is given.
+    """
+    if last_stride is not None:
+        raise InputError(f"caffenet has no last stride to choose (given: {last_stride}); leave it at the network's own")
+    trunk = CaffeNetTrunk()
+    if weights is not None:
+        unused = [name for name in weights if name.startswith(("fc6.", "fc7.", "fc8."))]
+        load_state_dict(trunk, weights, network="caffenet", source=source, unused=unused)
+    return trunk
 
 
 def _convolution(d_in: int, d_out: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: float) -> nn.Conv2d:
@@ -49,19 +86,3 @@ def _convolution(d_in: int, d_out: int, kernel: int, *, stride: int = 1, groups:
     if layer.bias is not None:
         nn.init.constant_(layer.bias, bias)
     return layer
-
-
-def caffenet_trunk(
-    *, weights: Mapping[str, Tensor] | None = None, last_stride: int | None = None, source: str = "the given weights"
-) -> CaffeNetTrunk:
-    """The trunk. weights: Caffe's reference model as a state dict under Caffe's names, its fc layers left for others.
-
-    Raises InputError where weights do not fit and for a last stride, which CaffeNet has not.
-    """
-    if last_stride is not None:
-        raise InputError(f"caffenet has no last stride to choose (given: {last_stride}); leave it at the network's own")
-    trunk = CaffeNetTrunk()
-    if weights is not None:
-        unused = [name for name in weights if name.startswith(("fc6.", "fc7.", "fc8."))]
-        load_state_dict(trunk, weights, network="caffenet", source=source, unused=unused)
-    return trunk

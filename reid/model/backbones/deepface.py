@@ -1,5 +1,7 @@
-"""DeepFace: Taigman, Yang, Ranzato, Wolf, "DeepFace: Closing the Gap to Human-Level Performance in Face Verification",
-CVPR 2014. The network of figure 2, for images of 152 x 152; its locally connected layers learn a kernel for each place.
+"""DeepFace: Taigman, Yang, Ranzato, Wolf, CVPR 2014.
+
+"DeepFace: Closing the Gap to Human-Level Performance in Face Verification". The network of figure 2, for images of
+152 x 152; its locally connected layers have one kernel per position.
 """
 
 from __future__ import annotations
@@ -41,6 +43,17 @@ class DeepFaceTrunk(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute the feature maps.
+
+        Args:
+            images: (B, 3, 152, 152) float32, normalized.
+
+        Returns:
+            (B, 16, 21, 21).
+
+        Raises:
+            InputError: for images of another size.
+        """
         check_image_size(images, self.input_size, "deepface")
         maps = self.c3(self.m2(self.c1(images).relu())).relu()
         for layer in (self.l4, self.l5, self.l6):
@@ -51,9 +64,18 @@ class DeepFaceTrunk(nn.Module):
 def deepface_trunk(
     *, weights: Mapping[str, Tensor] | None = None, last_stride: int | None = None, source: str = "the given weights"
 ) -> DeepFaceTrunk:
-    """The trunk. weights: a state dict in these names (none is published), its F7 and F8 left for others.
+    """Build the backbone.
 
-    Raises InputError where weights do not fit and for a last stride, which DeepFace has not.
+    Args:
+        weights: state dict under these names (none is published), its F7 and F8 unused; None to start from scratch.
+        last_stride: must be None, DeepFace has no strided last stage.
+        source: name of the weights in error messages.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        InputError: if the weights do not fit or a last stride is given.
     """
     if last_stride is not None:
         raise InputError(f"deepface has no last stride to choose (given: {last_stride}); leave it at the network's own")

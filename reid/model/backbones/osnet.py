@@ -19,7 +19,15 @@ FEATURE_DIM = 512  # the fc layer keeps this width at every width of the network
 
 
 class ConvLayer(nn.Module):
-    """Convolution, batch normalization and, unless `linear`, a ReLU."""
+    """Convolution, batch normalization and ReLU.
+
+    Args:
+        d_in: number of input channels.
+        d_out: number of output channels.
+        kernel: kernel size, odd; the padding keeps the size of the maps.
+        stride: stride.
+        linear: leave the ReLU out.
+    """
 
     def __init__(self, d_in: int, d_out: int, kernel: int = 1, stride: int = 1, linear: bool = False) -> None:
         super().__init__()
@@ -28,12 +36,24 @@ class ConvLayer(nn.Module):
         self.linear = linear
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Apply the layer.
+
+        Args:
+            maps: (B, d_in, H, W) floating.
+
+        Returns:
+            (B, d_out, H / stride, W / stride).
+        """
         maps = self.bn(self.conv(maps))
         return maps if self.linear else torch.relu_(maps)
 
 
 class LightConv3x3(nn.Module):
-    """Lite 3x3 of figure 3b: a linear pointwise convolution, a depthwise 3x3, batch normalization, ReLU."""
+    """Lite 3x3 of figure 3b: a linear pointwise convolution, a depthwise 3x3, batch normalization, ReLU.
+
+    Args:
+        channels: number of channels.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -42,13 +62,25 @@ class LightConv3x3(nn.Module):
         self.bn = nn.BatchNorm2d(channels)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Apply the layer.
+
+        Args:
+            maps: (B, channels, H, W) floating.
+
+        Returns:
+            Maps of the same shape.
+        """
         return torch.relu_(self.bn(self.conv2(self.conv1(maps))))
 
 
 class AggregationGate(nn.Module):
-    """The unified aggregation gate G of Eq. 3: one weight in (0, 1) for each channel of a stream, from its own mean.
+    """The unified aggregation gate G of Eq. 3: one weight in (0, 1) per channel of a stream, from the stream's mean.
 
-    A mini network shared by all streams: global average, one hidden layer of C / 16, sigmoid.
+    A small network shared by all streams: global average, one hidden layer of C / 16, sigmoid.
+
+    Args:
+        channels: number of channels C.
+        reduction: factor by which the hidden layer is narrower.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
@@ -58,11 +90,24 @@ class AggregationGate(nn.Module):
         self.fc2 = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, stream: Tensor) -> Tensor:
+        """Weight a stream.
+
+        Args:
+            stream: (B, C, H, W) floating.
+
+        Returns:
+            The weighted stream, same shape.
+        """
         return stream * torch.sigmoid(self.fc2(torch.relu(self.fc1(stream.mean((2, 3), keepdim=True)))))
 
 
 class OSBlock(nn.Module):
-    """The omni-scale residual block of figure 4: streams of 1 to 4 lite 3x3 layers, gated, added, then a residual."""
+    """The omni-scale residual block of figure 4: streams of 1 to 4 lite 3x3 layers, gated and added, then a residual.
+
+    Args:
+        d_in: number of input channels.
+        d_out: number of output channels.
+    """
 
     def __init__(self, d_in: int, d_out: int) -> None:
         super().__init__()
@@ -77,6 +122,14 @@ class OSBlock(nn.Module):
         self.downsample = ConvLayer(d_in, d_out, linear=True) if d_in != d_out else None
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Apply the block.
+
+        Args:
+            maps: (B, d_in, H, W) floating.
+
+        Returns:
+            (B, d_out, H, W).
+        """
         reduced = self.conv1(maps)
         gated = self.gate(self.conv2a(reduced)) + self.gate(self.conv2b(reduced))
         gated = gated + self.gate(self.conv2c(reduced)) + self.gate(self.conv2d(reduced))
@@ -85,7 +138,11 @@ class OSBlock(nn.Module):
 
 
 class OSNetTrunk(nn.Module):
-    """OSNet up to its last map: (B, 3, H, W) float32 -> (B, 512 * width, H/16, W/16)."""
+    """OSNet up to its last map: (B, 3, H, W) float32 -> (B, 512 * width, H/16, W/16).
+
+    Args:
+        width: factor of the channels: 0.25, 0.5, 0.75 or 1.
+    """
 
     def __init__(self, width: float) -> None:
         super().__init__()
@@ -100,18 +157,37 @@ class OSNetTrunk(nn.Module):
         _initialize(self)
 
     def maps(self, images: Tensor) -> Tensor:
-        """The last map, (B, out_channels, H/16, W/16)."""
+        """Compute the last feature maps.
+
+        Args:
+            images: (B, 3, H, W) float32, normalized.
+
+        Returns:
+            (B, out_channels, H/16, W/16).
+        """
         maps = self.maxpool(self.conv1(images))
         return self.conv5(self.conv4(self.conv3(self.conv2(maps))))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute the feature maps.
+
+        Args:
+            images: (B, 3, H, W) float32, normalized.
+
+        Returns:
+            (B, out_channels, H/16, W/16).
+        """
         return self.maps(images)
 
 
 class OSNet(OSNetTrunk):
     """The bare, published OSNet: images (B, 3, H, W) float32 -> logits (B, num_classes).
 
-    `width` scales the channels: 0.25, 0.5, 0.75 or 1. Its state dict has the names of the published weights.
+    Its state dict has the names of the published weights.
+
+    Args:
+        width: factor of the channels: 0.25, 0.5, 0.75 or 1.
+        num_classes: number of classes.
     """
 
     def __init__(self, width: float, num_classes: int = 1000) -> None:
@@ -121,11 +197,23 @@ class OSNet(OSNetTrunk):
         _initialize(self.classifier)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute the logits.
+
+        Args:
+            images: (B, 3, H, W) float32, normalized.
+
+        Returns:
+            Logits (B, num_classes) float32.
+        """
         return self.classifier(self.fc(self.maps(images).mean((2, 3))))
 
 
 class FeatureBlock(nn.Sequential):
-    """OSNet's fc block: linear to 512, batch normalization, ReLU. (B, in_features) -> (B, out_features)."""
+    """OSNet's fc block: linear to 512, batch normalization, ReLU, (B, in_features) -> (B, 512).
+
+    Args:
+        in_features: input width.
+    """
 
     def __init__(self, in_features: int) -> None:
         super().__init__(nn.Linear(in_features, FEATURE_DIM), nn.BatchNorm1d(FEATURE_DIM), nn.ReLU())
@@ -140,9 +228,19 @@ def osnet_trunk(
     last_stride: int | None = None,
     source: str = "the given weights",
 ) -> OSNetTrunk:
-    """The trunk of the OSNet `name`. Published `weights` load strictly into the bare OSNet, whose trunk is then taken.
+    """Build the backbone; weights must fit the whole published OSNet, of which the layers up to the last map are used.
 
-    last_stride: only None, OSNet has no strided last stage. Raises InputError for another or where weights do not fit.
+    Args:
+        name: a key of `WIDTHS`.
+        weights: published state dict of the whole OSNet, or None to start from scratch.
+        last_stride: must be None, OSNet has no strided last stage.
+        source: name of the weights in error messages.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        InputError: if the weights do not fit or a last stride is given.
     """
     if last_stride is not None:
         raise InputError(f"{name} has no last stride to choose (given: {last_stride}); leave it at the network's own")
@@ -156,7 +254,20 @@ def osnet_trunk(
 
 
 def published_osnet(name: str, weights: Mapping[str, Tensor], source: str) -> OSNet:
-    # A re-identification checkpoint of the same OSNet differs in its number of classes only, and those go anyway.
+    """Build a bare OSNet with published weights.
+
+    Args:
+        name: a key of `WIDTHS`.
+        weights: state dict of the whole OSNet, for any number of classes.
+        source: name of the weights in error messages.
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: if the weights do not fit.
+    """
+    # A re-identification checkpoint of the same OSNet differs in its number of classes only, and those are not used.
     classifier = weights.get("classifier.weight")
     classes = len(classifier) if classifier is not None and classifier.ndim == 2 else 1000
     bare = OSNet(WIDTHS[name], classes)

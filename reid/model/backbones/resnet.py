@@ -1,4 +1,4 @@
-"""The convolutional trunk of a ResNet (He et al. 2016), as torchvision builds it."""
+"""The convolutional part of a ResNet (He et al. 2016), as torchvision builds it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from reid.io.checkpoint import load_state_dict
 class ResNetTrunk(nn.Module):
     """A ResNet up to its last map: (B, 3, H, W) -> (B, out_channels, H/32, W/32), or H/16, W/16 at last stride 1.
 
-    The tensors keep torchvision's names. `last_stride` is the stride of layer4. `stem_relu` False leaves the ReLU
-    before the maximum pooling out.
+    The tensors keep torchvision's names. With `stem_relu` False there is no ReLU before the maximum pooling.
+
+    Args:
+        resnet: network whose layers are used.
+        last_stride: stride of layer4.
     """
 
     def __init__(self, resnet: ResNet, last_stride: int = 2) -> None:
@@ -28,6 +31,14 @@ class ResNetTrunk(nn.Module):
         _set_stride(self.layer4[0], last_stride)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute the feature maps.
+
+        Args:
+            images: (B, 3, H, W) float32, normalized.
+
+        Returns:
+            (B, out_channels, h, w).
+        """
         maps = self.bn1(self.conv1(images))
         maps = self.maxpool(self.relu(maps) if self.stem_relu else maps)
         return self.layer4(self.layer3(self.layer2(self.layer1(maps))))
@@ -37,11 +48,17 @@ STEMS = ("standard", "no_relu", "ceil")
 
 
 def change_stem(trunk: nn.Module, stem: str, network: str) -> None:
-    """Make the stem of a ResNet one of STEMS, in place; no tensor changes.
+    """Change the stem of a ResNet, in place; no tensor changes.
 
-    "standard": torchvision's. "no_relu": without ReLU before the maximum pooling, as the ResNets of
-    reid-strong-baseline. "ceil": maximum pooling without padding whose size is rounded up, as in fast-reid.
-    Raises InputError for an unknown name and for another network.
+    Args:
+        trunk: the backbone.
+        stem: one of `STEMS`. "standard" is torchvision's; "no_relu" has no ReLU before the maximum pooling, as in
+            reid-strong-baseline; "ceil" has a maximum pooling without padding whose size is rounded up, as in
+            fast-reid.
+        network: name of the backbone in error messages.
+
+    Raises:
+        InputError: for an unknown stem, or a stem other than "standard" for a backbone that is not a ResNet.
     """
     if stem not in STEMS:
         raise unknown_name("stem", stem, STEMS)
@@ -55,20 +72,6 @@ def change_stem(trunk: nn.Module, stem: str, network: str) -> None:
         trunk.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
 
-def _set_stride(block: nn.Module, stride: int) -> None:
-    """The stride of a stage sits in one 3x3 convolution of its first block and in the shortcut beside it."""
-    if isinstance(block, Bottleneck):
-        block.conv2.stride = (stride, stride)
-    elif isinstance(block, BasicBlock):
-        block.conv1.stride = (stride, stride)
-    else:
-        raise TypeError(f"{type(block).__name__} is no block of a ResNet")
-    shortcut = block.downsample[0] if block.downsample is not None else None
-    if not isinstance(shortcut, nn.Conv2d):
-        raise TypeError("the last stage of a ResNet begins with a shortcut convolution")
-    shortcut.stride = (stride, stride)
-
-
 def resnet_trunk(
     name: str,
     *,
@@ -76,9 +79,19 @@ def resnet_trunk(
     last_stride: int | None = None,
     source: str = "the given weights",
 ) -> ResNetTrunk:
-    """The trunk of torchvision's ResNet `name`; `weights` is the state dict of the whole ResNet, its fc left unused.
+    """Build the backbone.
 
-    last_stride: 1 or 2; None is the network's own, 2. Raises InputError for another one or where weights do not fit.
+    Args:
+        name: name of the ResNet in torchvision.
+        weights: state dict of the whole ResNet, its fc layer unused; None to start from scratch.
+        last_stride: 1 or 2; None for the network's own, 2.
+        source: name of the weights in error messages.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        InputError: if the weights do not fit or for another last stride.
     """
     if last_stride not in (None, 1, 2):
         raise InputError(f"the last stride of {name} is 1 or 2, not {last_stride}")
@@ -86,3 +99,17 @@ def resnet_trunk(
     if weights is not None:
         load_state_dict(trunk, weights, network=name, source=source, unused=("fc.weight", "fc.bias"))
     return trunk
+
+
+def _set_stride(block: nn.Module, stride: int) -> None:
+    """Set the stride of a stage: in one 3x3 convolution of its first block and in the shortcut."""
+    if isinstance(block, Bottleneck):
+        block.conv2.stride = (stride, stride)
+    elif isinstance(block, BasicBlock):
+        block.conv1.stride = (stride, stride)
+    else:
+        raise TypeError(f"{type(block).__name__} is not a block of a ResNet")
+    shortcut = block.downsample[0] if block.downsample is not None else None
+    if not isinstance(shortcut, nn.Conv2d):
+        raise TypeError("the last stage of a ResNet begins with a shortcut convolution")
+    shortcut.stride = (stride, stride)

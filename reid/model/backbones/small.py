@@ -1,4 +1,4 @@
-"""A small network of our own for comparing parts from scratch: one layer of it is connected as its name says."""
+"""A small network for comparing parts from scratch; its name says how one of its layers is connected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ OUT_CHANNELS = 128
 
 
 class FullConnection(nn.Module):
-    """Every value of a map connected with every value of the next: (B, C, h, w) -> (B, C, h, w)."""
+    """Fully connected layer between maps of the same shape: (B, C, h, w) -> (B, C, h, w).
+
+    Args:
+        channels: C.
+        size: h and w.
+    """
 
     def __init__(self, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -25,6 +30,14 @@ class FullConnection(nn.Module):
         nn.init.normal_(self.linear.weight, std=math.sqrt(2 / width))
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Apply the layer.
+
+        Args:
+            maps: (B, C, h, w) floating.
+
+        Returns:
+            Maps of the same shape.
+        """
         return self.linear(maps.flatten(1)).view(maps.shape)
 
 
@@ -37,10 +50,13 @@ CONNECTIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class SmallTrunk(nn.Module):
-    """(B, 3, 128, 64) -> (B, 128, 16, 8): three 3x3 convolutions of stride 2, the layer `connection`, one convolution.
+    """Small backbone (B, 3, 128, 64) -> (B, 128, 16, 8).
 
-    Each is followed by batch normalization and a ReLU. `connection` leads from 32 x 16 x 8 to as much, with 3x3 kernels
-    unless the connection is full.
+    Three 3x3 convolutions of stride 2, the layer `connection`, one more convolution, each followed by batch
+    normalization and a ReLU. `connection` leads from 32 x 16 x 8 to the same shape, with 3x3 kernels unless it is full.
+
+    Args:
+        name: a key of `CONNECTIONS`.
     """
 
     input_size = (128, 64)
@@ -60,16 +76,23 @@ class SmallTrunk(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
+        """Compute the feature maps.
+
+        Args:
+            images: (B, 3, 128, 64) float32, normalized.
+
+        Returns:
+            (B, 128, 16, 8).
+
+        Raises:
+            InputError: for images of another size.
+        """
         check_image_size(images, self.input_size, self.name)
         maps = self.bn1(self.conv1(images)).relu()
         maps = self.bn2(self.conv2(maps)).relu()
         maps = self.bn3(self.conv3(maps)).relu()
         maps = self.bn4(self.connection(maps)).relu()
         return self.bn5(self.conv5(maps)).relu()
-
-
-def _convolution(d_in: int, d_out: int, stride: int = 1) -> tuple[nn.Conv2d, nn.Module]:
-    return nn.Conv2d(d_in, d_out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(d_out)
 
 
 def small_trunk(
@@ -79,7 +102,20 @@ def small_trunk(
     last_stride: int | None = None,
     source: str = "the given weights",
 ) -> SmallTrunk:
-    """The trunk of the connection `name`. Raises InputError for weights or a last stride: it has neither."""
+    """Build the backbone.
+
+    Args:
+        name: a key of `CONNECTIONS`.
+        weights: must be None, there are no published weights.
+        last_stride: must be None, there is no strided last stage.
+        source: name of the weights in error messages.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        InputError: if weights or a last stride are given.
+    """
     if weights is not None:
         raise InputError(
             f"{source}: {name} is trained from scratch, it has no published weights; set MODEL.WEIGHTS none"
@@ -87,3 +123,7 @@ def small_trunk(
     if last_stride is not None:
         raise InputError(f"{name} has no last stride to choose (given: {last_stride}); leave it at the network's own")
     return SmallTrunk(name)
+
+
+def _convolution(d_in: int, d_out: int, stride: int = 1) -> tuple[nn.Conv2d, nn.Module]:
+    return nn.Conv2d(d_in, d_out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(d_out)

@@ -1,4 +1,4 @@
-"""How a layer's outputs are tied to its inputs: fully, locally, by convolution, or by tiled convolution."""
+"""Connections between feature maps: full, local, convolution and tiled convolution."""
 
 from reid.model.connection.costs import ConnectionCost, connection_costs
 from reid.model.connection.locally_connected import LocallyConnected2d

@@ -1,4 +1,4 @@
-"""What the four patterns of connection cost for the same maps."""
+"""Parameters and multiply-adds of the four connections between the same maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from reid.model.connection.sizes import Pair, output_size, pair
 
 @dataclass(frozen=True)
 class ConnectionCost:
-    """parameters: weights and biases of the layer. multiply_adds: for one image, biases not counted."""
+    """The cost of one connection.
+
+    Attributes:
+        pattern: "full", "local", "tiled" or "convolution".
+        parameters: number of weights and biases of the layer.
+        multiply_adds: number of multiply-adds per image, without biases.
+    """
 
     pattern: str
     parameters: int
@@ -29,20 +35,36 @@ def connection_costs(
     tile: int | Pair = 2,
     bias: bool = True,
 ) -> tuple[ConnectionCost, ...]:
-    """Full connection, local connection, tiled convolution and convolution between maps of the same shapes.
+    """Compare full connection, local connection, tiled convolution and convolution between maps of the same shapes.
 
-    All lead from (C, H, W) to (O, h, w), h and w as the kernel, stride and padding make them. Full connection is one
-    matrix C H W x O h w. The other three do the same arithmetic (places in the padding counted) and differ in how many
-    kernels there are: h w, t², 1. Raises InputError for a kernel larger than the padded map and a tile below 1.
+    All lead from (C, H, W) to (O, h, w), with h and w determined by kernel, stride and padding. Full connection is one
+    matrix C H W x O h w. The other three do the same arithmetic (positions in the padding counted) and differ in the
+    number of kernels: h w, t², 1.
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+        kernel_size: one number, or rows and columns.
+        input_size: H and W.
+        stride: one number, or rows and columns.
+        padding: one number, or rows and columns.
+        tile: period t of the tiled convolution: one number, or rows and columns.
+        bias: count biases.
+
+    Returns:
+        The cost of each connection.
+
+    Raises:
+        InputError: for a kernel larger than the padded map or a tile below 1.
     """
     kernel, tiles = pair(kernel_size), pair(tile)
     size = output_size(input_size, kernel, pair(stride), pair(padding))
     if min(tiles) < 1:
-        raise InputError(f"a tiled convolution repeats after 1 place or more, not after {tiles}")
-    places, one_kernel = math.prod(size), in_channels * out_channels * math.prod(kernel)
-    full = in_channels * math.prod(input_size) * out_channels * places
-    costs = [ConnectionCost("full", full + bias * out_channels * places, full)]
-    for pattern, kernels in (("local", places), ("tiled", math.prod(tiles)), ("convolution", 1)):
+        raise InputError(f"a tiled convolution needs a period of 1 or more, not {tiles}")
+    positions, one_kernel = math.prod(size), in_channels * out_channels * math.prod(kernel)
+    full = in_channels * math.prod(input_size) * out_channels * positions
+    costs = [ConnectionCost("full", full + bias * out_channels * positions, full)]
+    for pattern, kernels in (("local", positions), ("tiled", math.prod(tiles)), ("convolution", 1)):
         parameters = kernels * (one_kernel + bias * out_channels)
-        costs.append(ConnectionCost(pattern, parameters, places * one_kernel))
+        costs.append(ConnectionCost(pattern, parameters, positions * one_kernel))
     return tuple(costs)

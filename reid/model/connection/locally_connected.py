@@ -1,4 +1,4 @@
-"""Locally connected ("unshared") convolution: every place of the output has a kernel of its own."""
+"""Locally connected ("unshared") convolution: every output position has its own kernel."""
 
 from __future__ import annotations
 
@@ -10,12 +10,23 @@ from reid.model.connection.sizes import Pair, check_channels, he_normal, output_
 
 
 class LocallyConnected2d(nn.Module):
-    """(B, C, H, W) -> (B, O, h, w), the layer of Taigman et al. 2014 (DeepFace), section 3.
+    """Locally connected layer (B, C, H, W) -> (B, O, h, w) of Taigman et al. 2014 (DeepFace), section 3.
 
     out(o, j, k) = bias[j, k](o) + Σ_{c, y, x} K[j, k](o, x, y, c) in(c, j s + y - p, k s + x - p)
 
-    input_size: H and W, to which the kernels belong. `weight` is (h, w, O, kw, kh, C), `bias` (h, w, O).
-    Raises InputError for a kernel larger than the padded map, and for maps of another size.
+    `weight` is (h, w, O, kw, kh, C), `bias` (h, w, O).
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+        kernel_size: one number, or rows and columns.
+        input_size: H and W.
+        stride: one number, or rows and columns.
+        padding: one number, or rows and columns.
+        bias: add a learnable bias per output position and channel.
+
+    Raises:
+        InputError: for a kernel larger than the padded map.
     """
 
     def __init__(
@@ -38,17 +49,33 @@ class LocallyConnected2d(nn.Module):
         self.bias = nn.Parameter(self.weight.new_zeros(*self.output_size, out_channels)) if bias else None
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Apply the kernels.
+
+        Args:
+            maps: (B, C, H, W) floating, of the size the layer was built for.
+
+        Returns:
+            (B, O, h, w).
+
+        Raises:
+            InputError: for maps of another size.
+        """
         if maps.shape[1:] != (self.in_channels, *self.input_size):
             height, width = self.input_size
             raise InputError(
-                f"a locally connected layer has a kernel for each place of {self.in_channels} x {height} x {width}, "
-                f"and was given {' x '.join(map(str, maps.shape[1:]))}; feed images of the size it was built for"
+                f"this locally connected layer takes maps of {self.in_channels} x {height} x {width}, not "
+                f"{' x '.join(map(str, maps.shape[1:]))}; feed images of the size it was built for"
             )
         return kernel_bank_product(
             maps, self.weight, self.bias, stride=self.stride, padding=self.padding, size=self.output_size
         )
 
     def extra_repr(self) -> str:
+        """Describe the layer.
+
+        Returns:
+            The settings shown by `repr`.
+        """
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"padding={self.padding}, {self.input_size} -> {self.output_size}, bias={self.bias is not None}"

@@ -2,10 +2,11 @@
 
     out(b, o, j, k) = bias[j', k'](o) + Σ_{c, y, x} K[j', k'](o, x, y, c) in(b, c, j s + y, k s + x)
 
-with j' = j mod th and k' = k mod tw. Unfolding the whole input repeats every value kh kw times, and where kernels share
-little that copy costs more than the arithmetic. Here one row of outputs is one batched matrix product. Its input, kh
-rows, is laid down with the columns first and the batch last, so that the window of each output is a contiguous block,
-overlapping the next one, which the product reads where it lies: nothing is repeated, and the strip stays in the cache.
+with j' = j mod th and k' = k mod tw. Unfolding the whole input repeats every value kh kw times, and if kernels share
+little, that copy costs more than the arithmetic. Here one row of outputs is one batched matrix product. Its input, a
+strip of kh rows, is stored with the columns first and the batch last, so that the window of each output is a contiguous
+block, overlapping the next one, which the product reads in place: nothing is repeated, and the strip stays in the
+cache.
 """
 
 from __future__ import annotations
@@ -24,10 +25,20 @@ from reid.model.connection.sizes import Pair
 def kernel_bank_product(
     maps: Tensor, bank: Tensor, bias: Tensor | None, *, stride: Pair, padding: Pair, size: Pair
 ) -> Tensor:
-    """The formula above: maps (B, C, H, W), bank (th, tw, O, kw, kh, C) and bias (th, tw, O) -> (B, O, *size).
+    """Compute the sum above. Differentiable once.
 
-    stride, padding: rows, columns. size: rows and columns of the output, whose memory format is that of the maps. Under
-    autocast it is computed in the lower precision, as a convolution is. Differentiable once.
+    Under autocast it is computed in the lower precision, as a convolution is.
+
+    Args:
+        maps: (B, C, H, W) floating.
+        bank: kernels, (th, tw, O, kw, kh, C).
+        bias: (th, tw, O), or None.
+        stride: rows and columns.
+        padding: rows and columns.
+        size: rows and columns of the output.
+
+    Returns:
+        (B, O, *size), in the memory format of `maps`.
     """
     device = maps.device.type
     bias = bank.new_zeros(bank.shape[:3]) if bias is None else bias
@@ -41,7 +52,7 @@ def kernel_bank_product(
 
 @dataclass(frozen=True)
 class _Rows:
-    """What each row of outputs sees of maps (H, W, C, B); kernel, stride and padding are rows, columns."""
+    """Receptive fields of rows of outputs in maps (H, W, C, B); kernel, stride and padding are rows, columns."""
 
     maps: Tensor
     kernel: Pair
@@ -50,28 +61,28 @@ class _Rows:
     columns: int
 
     def windows(self, row: int) -> Tensor:
-        """(columns, kw kh C, B): overlapping parts of one strip, not copied."""
+        """Return the windows of a row, (columns, kw kh C, B): overlapping parts of one strip, not copied."""
         strip = self.new_strip(self.maps.dtype)
-        (across, down), there = self._reach(row)
+        (across, down), rows = self._reach(row)
         for margin in (strip[: across.start], strip[across.stop :], strip[:, : down.start], strip[:, down.stop :]):
             margin.zero_()
-        strip[across, down] = self.maps[there].transpose(0, 1)
+        strip[across, down] = self.maps[rows].transpose(0, 1)
         height, batch = strip[0, ..., 0].numel(), strip.shape[3]
         size, step = (self.columns, self.kernel[1] * height, batch), self.stride[1] * height * batch
         return strip.as_strided(size, (step, batch, 1))
 
     def new_strip(self, dtype: torch.dtype) -> Tensor:
-        """(W + 2 padding, kh, C, B), not filled."""
+        """Allocate a strip, (W + 2 padding, kh, C, B), not filled."""
         _, width, channels, batch = self.maps.shape
         return self.maps.new_empty(width + 2 * self.padding[1], self.kernel[0], channels, batch, dtype=dtype)
 
     def add_strip(self, total: Tensor, strip: Tensor, row: int) -> None:
-        """Add what a strip holds to the places of (H, W, C, B) that it was taken from."""
-        here, there = self._reach(row)
-        total[there] += strip[here].transpose(0, 1)
+        """Add the values of a strip to the positions of `total`, (H, W, C, B), that it was copied from."""
+        inside, rows = self._reach(row)
+        total[rows] += strip[inside].transpose(0, 1)
 
     def _reach(self, row: int) -> tuple[tuple[slice, slice], slice]:
-        """Where the maps lie in the strip of a row (columns, rows), and which rows of the maps those are."""
+        """Return the part of a strip inside the maps (columns, rows), and the corresponding rows of the maps."""
         height, width = self.maps.shape[:2]
         top = row * self.stride[0] - self.padding[0]
         first, last = max(top, 0), max(min(top + self.kernel[0], height), 0)
@@ -80,7 +91,7 @@ class _Rows:
 
 
 class _RowProducts(torch.autograd.Function):
-    """Written out because autograd would make a gradient of the size of the whole input for every row."""
+    """Explicit gradient, because autograd would allocate one of the size of the whole input for every row."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, bank: Tensor, bias: Tensor, stride: Pair, padding: Pair, size: Pair) -> Tensor:
@@ -130,16 +141,16 @@ def _gradient_of_maps(rows: _Rows, bank: Tensor, gradient: Tensor, channels_last
 
 
 def _gradient_of_bank(rows: _Rows, bank: Tensor, gradient: Tensor) -> Tensor:
-    if bank.shape[:2] == gradient.shape[:2]:  # a kernel for each output: too many for zeros and sums
+    if bank.shape[:2] == gradient.shape[:2]:  # one kernel per output: nothing to sum
         each = torch.empty_like(bank).flatten(3)
         for row, part in enumerate(gradient):
             torch.bmm(part, rows.windows(row).transpose(1, 2), out=each[row])
         return each.view_as(bank)
     total = torch.zeros_like(bank, dtype=torch.promote_types(bank.dtype, torch.float32)).flatten(3)
-    places = torch.arange(rows.columns, device=bank.device) % bank.shape[1]
+    kernels = torch.arange(rows.columns, device=bank.device) % bank.shape[1]
     for row, part in enumerate(gradient):
         product = torch.bmm(part, rows.windows(row).transpose(1, 2))
-        total[row % len(bank)].index_add_(0, places, product.to(total.dtype))
+        total[row % len(bank)].index_add_(0, kernels, product.to(total.dtype))
     return total.to(bank.dtype).view_as(bank)
 
 
@@ -155,7 +166,7 @@ def _gradient_of_bias(bank: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _spread(kernels: Tensor, columns: int) -> Tensor:
-    """(tw, ...) -> (columns, ...): for each column the kernel of its number modulo tw."""
+    """Repeat kernels (tw, ...) -> (columns, ...): column k gets kernel k mod tw."""
     count = len(kernels)
     return kernels if count == columns else kernels[torch.arange(columns, device=kernels.device) % count]
 
@@ -165,7 +176,7 @@ def _is_channels_last(maps: Tensor) -> bool:
 
 
 def _batch_last(maps: Tensor) -> Tensor:
-    """(B, C, H, W) -> (H, W, C, B), the batch contiguous, the other dimensions in memory as they were.
+    """Transpose (B, C, H, W) -> (H, W, C, B), the batch contiguous, the other dimensions in their order in memory.
 
     Two dimensions at a time, since PyTorch transposes those several times as fast as four.
     """
@@ -187,7 +198,7 @@ def _new_batch_last(
 
 
 def _batch_first(maps: Tensor) -> Tensor:
-    """The way back from `_batch_last`."""
+    """Invert `_batch_last`."""
     height, width, channels, batch = maps.shape
     if maps.is_contiguous():
         flat = maps.view(-1, batch).t().contiguous()

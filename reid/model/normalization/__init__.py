@@ -1,4 +1,4 @@
-"""What stands where a backbone has batch normalization, by name, and the cosine as a layer and as the classifier."""
+"""Normalizations that replace the batch normalization of a backbone, by name."""
 
 from __future__ import annotations
 
@@ -19,30 +19,40 @@ logger = logging.getLogger(__name__)
 NORMS = ("batch", "sync_batch", "instance", "layer", "group", "weight", "cosine", "ibn_a", "ibn_b")
 
 
-def normalize(trunk: nn.Module, name: str, *, groups: int = 32, network: str, pretrained: bool) -> nn.Module:
-    """Put the normalization `name` of NORMS where `trunk` has BatchNorm2d, in place; returns the trunk.
+def normalize(backbone: nn.Module, name: str, *, groups: int = 32, network: str, pretrained: bool) -> nn.Module:
+    """Replace every BatchNorm2d of a backbone, in place.
 
-    "batch" leaves it as it is. groups: of "group". network: what messages call it. pretrained: whether the trunk holds
-    a fit, of which the log then says how much is lost. Raises InputError where there is nothing to replace, for groups
-    that don't divide the channels, and for IBN on anything but a ResNet.
+    Args:
+        backbone: backbone with batch normalization.
+        name: one of `NORMS`; "batch" changes nothing.
+        groups: number of groups for "group".
+        network: name of the backbone in messages.
+        pretrained: whether the backbone has pretrained weights; a warning then says how much of them is lost.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        InputError: for an unknown name, a backbone without batch normalization, groups that do not divide the channels,
+            or IBN on anything but a ResNet.
     """
     if name not in NORMS:
         raise unknown_name("normalization", name, NORMS)
     if name == "batch":
-        return trunk
-    if not batch_norms(trunk):
+        return backbone
+    if not batch_norms(backbone):
         raise InputError(f"{network} has no batch normalization that {name} could replace; leave MODEL.NORM.NAME batch")
     if name == "sync_batch":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(trunk)
+        return nn.SyncBatchNorm.convert_sync_batchnorm(backbone)
     lost = {
-        "instance": lambda: instance_norms(trunk),
-        "layer": lambda: layer_norms(trunk),
-        "group": lambda: group_norms(trunk, groups, network),
-        "weight": lambda: weight_norms(trunk, network),
-        "cosine": lambda: cosine_convolutions(trunk, network),
-        "ibn_a": lambda: ibn_a(trunk, network),
-        "ibn_b": lambda: ibn_b(trunk, network),
+        "instance": lambda: instance_norms(backbone),
+        "layer": lambda: layer_norms(backbone),
+        "group": lambda: group_norms(backbone, groups, network),
+        "weight": lambda: weight_norms(backbone, network),
+        "cosine": lambda: cosine_convolutions(backbone, network),
+        "ibn_a": lambda: ibn_a(backbone, network),
+        "ibn_b": lambda: ibn_b(backbone, network),
     }[name]()
     if pretrained:
         logger.warning("%s: normalization %s %s", network, name, lost)
-    return trunk
+    return backbone

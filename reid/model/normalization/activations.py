@@ -1,4 +1,4 @@
-"""Normalizations of activations that know no batch: the same in training and in evaluation."""
+"""Normalizations of activations that are independent of the batch: the same in training and in evaluation."""
 
 from __future__ import annotations
 
@@ -9,53 +9,92 @@ from torch import Tensor, nn
 from reid.errors import InputError
 from reid.model.normalization.batch_norms import batch_norms
 
-AFRESH = "discards the pretrained statistics, scale and shift of {} batch normalizations and begins anew"
+_LOST = "discards the pretrained statistics, scale and shift of {} batch normalizations and starts anew"
 
 
 class InstanceNorm(nn.InstanceNorm2d):
-    """Over (H, W), for each sample and channel (Ulyanov et al. 2016), with scale and shift.
+    """Instance normalization over (H, W) per sample and channel (Ulyanov et al. 2016), with scale and shift.
 
-    Raises InputError for maps of a single place, which it would turn into zeros.
+    Args:
+        channels: number of channels.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, affine=True)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Normalize maps.
+
+        Args:
+            maps: (B, C, H, W) floating.
+
+        Returns:
+            The normalized maps, same shape and dtype.
+
+        Raises:
+            InputError: for maps of a single position, which would become zero.
+        """
         if maps.shape[2:].numel() < 2:
             raise InputError(
-                "instance normalization of a map of 1 x 1 leaves nothing of it; give larger images, or a last stride "
-                "of 1, or take another MODEL.NORM.NAME"
+                "instance normalization of a 1 x 1 map leaves only zeros; use larger images, a last stride of 1 or "
+                "another MODEL.NORM.NAME"
             )
         return super().forward(maps)
 
 
-def instance_norms(trunk: nn.Module) -> str:
-    """InstanceNorm for every batch normalization; says what that discards."""
-    norms = batch_norms(trunk)
-    for name, norm in norms.items():
-        trunk.set_submodule(name, InstanceNorm(norm.num_features))
-    return AFRESH.format(len(norms))
+def instance_norms(backbone: nn.Module) -> str:
+    """Replace every batch normalization by `InstanceNorm`, in place.
 
+    Args:
+        backbone: the backbone.
 
-def layer_norms(trunk: nn.Module) -> str:
-    """Over (C, H, W), for each sample (Ba et al. 2016), with a scale and shift a channel: one group of all channels."""
-    return group_norms(trunk, 1, "")
-
-
-def group_norms(trunk: nn.Module, groups: int, network: str) -> str:
-    """Over (C / groups, H, W), for each sample and group (Wu and He 2018), with a scale and shift a channel.
-
-    Raises InputError where `groups` does not divide the channels of some layer.
+    Returns:
+        What this discards, for the log.
     """
-    norms = batch_norms(trunk)
+    norms = batch_norms(backbone)
+    for name, norm in norms.items():
+        backbone.set_submodule(name, InstanceNorm(norm.num_features))
+    return _LOST.format(len(norms))
+
+
+def layer_norms(backbone: nn.Module) -> str:
+    """Replace every batch normalization by one over (C, H, W) per sample (Ba et al. 2016), in place.
+
+    It has a scale and shift per channel, as group normalization with a single group.
+
+    Args:
+        backbone: the backbone.
+
+    Returns:
+        What this discards, for the log.
+    """
+    return group_norms(backbone, 1, "")
+
+
+def group_norms(backbone: nn.Module, groups: int, network: str) -> str:
+    """Replace every batch normalization by one over (C / groups, H, W) per sample and group, in place.
+
+    Group normalization (Wu and He 2018) has a scale and shift per channel.
+
+    Args:
+        backbone: the backbone.
+        groups: number of groups.
+        network: name of the backbone in error messages.
+
+    Returns:
+        What this discards, for the log.
+
+    Raises:
+        InputError: if `groups` does not divide the channels of every layer.
+    """
+    norms = batch_norms(backbone)
     for name, norm in norms.items():
         if norm.num_features % groups:
-            most = math.gcd(*(other.num_features for other in norms.values()))
+            divisor = math.gcd(*(other.num_features for other in norms.values()))
             raise InputError(
                 f"{network}: {groups} groups do not divide the {norm.num_features} channels of {name}; set "
-                f"MODEL.NORM.GROUPS to a divisor of {most}, which divides the channels of every layer"
+                f"MODEL.NORM.GROUPS to a divisor of {divisor}, which divides the channels of every layer"
             )
     for name, norm in norms.items():
-        trunk.set_submodule(name, nn.GroupNorm(groups, norm.num_features))
-    return AFRESH.format(len(norms))
+        backbone.set_submodule(name, nn.GroupNorm(groups, norm.num_features))
+    return _LOST.format(len(norms))

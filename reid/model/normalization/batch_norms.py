@@ -1,4 +1,4 @@
-"""Where a network normalizes."""
+"""The batch normalizations of a network and the convolutions before them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,31 @@ from reid.errors import InputError
 
 
 def batch_norms(root: nn.Module) -> dict[str, nn.BatchNorm2d]:
-    """Every batch normalization of maps, by name, in the order in which the network registers them."""
+    """List every batch normalization of maps.
+
+    Args:
+        root: any module.
+
+    Returns:
+        The modules by name, in the order in which they are registered.
+    """
     return {name: module for name, module in root.named_modules() if isinstance(module, nn.BatchNorm2d)}
 
 
 def normalized_convolutions(root: nn.Module, network: str) -> dict[str, tuple[str, nn.Conv2d]]:
-    """For every batch normalization, by name, the name and the convolution whose output it takes.
+    """Find the convolution before every batch normalization.
 
-    That is the layer with a weight matrix registered last before it. Raises InputError where it is none.
+    It is the last layer with a weight matrix that is registered before it.
+
+    Args:
+        root: the network.
+        network: its name in error messages.
+
+    Returns:
+        Name and module of the convolution, by the name of the batch normalization.
+
+    Raises:
+        InputError: if that layer is not a convolution with the same number of channels.
     """
     found: dict[str, tuple[str, nn.Conv2d]] = {}
     last, last_name = root, ""
@@ -23,8 +40,8 @@ def normalized_convolutions(root: nn.Module, network: str) -> dict[str, tuple[st
         if isinstance(module, nn.BatchNorm2d):
             if not isinstance(last, nn.Conv2d) or last.out_channels != module.num_features:
                 raise InputError(
-                    f"{network}: {name} follows {last_name} ({type(last).__name__}), and normalized weights are for "
-                    "plain convolutions; take another MODEL.NORM.NAME"
+                    f"{network}: {name} follows {last_name} ({type(last).__name__}), and weights can be normalized "
+                    "only in plain convolutions; use another MODEL.NORM.NAME"
                 )
             found[name] = (last_name, last)
         elif any(parameter.ndim > 1 for parameter in module.parameters(recurse=False)):

@@ -10,11 +10,14 @@ from torch.nn import functional
 
 
 class CosineConv2d(nn.Module):
-    """scale · w·x / (‖w‖ ‖x‖) + bias, x the window of each place: (B, C, H, W) -> (B, O, h, w).
+    """Convolution of cosines, scale · w·x / (‖w‖ ‖x‖) + bias, x the window at a position: (B, C, H, W) -> (B, O, h, w).
 
-    Takes weight, stride, padding and groups of `convolution`. `scale` and `bias` are one number an output channel and
-    ours: the paper has bare cosines. The scale starts at √D, D the values of a window, where the output for unrelated
-    w and x has variance 1. A window of zeros gives the bias.
+    The scale and the bias, one number per output channel each, are an addition: the paper has bare cosines. The scale
+    starts at √D, with D the number of values in a window, such that the output for unrelated w and x has variance 1. A
+    window of zeros gives the bias.
+
+    Args:
+        convolution: convolution whose weight, stride, padding, dilation and groups are used.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -27,6 +30,14 @@ class CosineConv2d(nn.Module):
         self.bias = nn.Parameter(self.weight.new_zeros(outputs))
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Convolve maps.
+
+        Args:
+            maps: (B, C, H, W) floating.
+
+        Returns:
+            (B, O, h, w), in the dtype that a convolution would have.
+        """
         directions = functional.normalize(self.weight.flatten(1), dim=1).view_as(self.weight)
         products = functional.conv2d(maps, directions, None, self.stride, self.padding, self.dilation, self.groups)
         with torch.autocast(maps.device.type, enabled=False):

@@ -1,6 +1,7 @@
-"""IBN-Net: Pan, Luo, Shi, Tang, "Two at Once: Enhancing Learning and Generalization Capacities via IBN-Net", ECCV 2018.
+"""IBN-Net: Pan, Luo, Shi, Tang, ECCV 2018.
 
-The names of the tensors are those of the published weights.
+"Two at Once: Enhancing Learning and Generalization Capacities via IBN-Net". The names of the tensors are those of the
+published weights.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from reid.model.normalization.activations import InstanceNorm
 class IBN(nn.Module):
     """Instance normalization of the first half of the channels, batch normalization of the rest: (B, C, H, W).
 
-    The rest keeps its statistics, scale and shift of `norm`.
+    Args:
+        norm: batch normalization whose statistics, scale and shift the rest keeps.
     """
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
@@ -31,11 +33,23 @@ class IBN(nn.Module):
         self.BN.load_state_dict(kept)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Normalize maps.
+
+        Args:
+            maps: (B, C, H, W) floating.
+
+        Returns:
+            The normalized maps, same shape and dtype.
+        """
         return torch.cat((self.IN(maps[:, : self.instances]), self.BN(maps[:, self.instances :])), dim=1)
 
 
 class InstanceNormedBlock(nn.Module):
-    """A residual block whose sum is instance-normalized before the last ReLU; it takes over the layers of `block`."""
+    """A residual block whose sum is instance-normalized before the last ReLU.
+
+    Args:
+        block: block whose layers are used.
+    """
 
     def __init__(self, block: BasicBlock | Bottleneck) -> None:
         super().__init__()
@@ -47,6 +61,14 @@ class InstanceNormedBlock(nn.Module):
         self.IN = InstanceNorm(last.num_features)
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Compute the block.
+
+        Args:
+            maps: (B, C, H, W) floating.
+
+        Returns:
+            The output maps of the block.
+        """
         out = maps
         for number in range(1, self.branches + 1):
             out = self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(out))
@@ -56,10 +78,21 @@ class InstanceNormedBlock(nn.Module):
         return torch.relu(self.IN(out + shortcut))
 
 
-def ibn_a(trunk: nn.Module, network: str) -> str:
-    """IBN for the norm after conv1 in every block of layer1 to layer3."""
-    _check(trunk, network)
-    blocks = [block for name in ("layer1", "layer2", "layer3") for block in trunk.get_submodule(name).children()]
+def ibn_a(backbone: nn.Module, network: str) -> str:
+    """Replace the normalization after conv1 by IBN in every block of layer1 to layer3, in place.
+
+    Args:
+        backbone: a ResNet.
+        network: its name in error messages.
+
+    Returns:
+        What this discards, for the log.
+
+    Raises:
+        InputError: if the backbone is not a ResNet.
+    """
+    _check(backbone, network)
+    blocks = [block for name in ("layer1", "layer2", "layer3") for block in backbone.get_submodule(name).children()]
     for block in blocks:
         norm = block.bn1
         assert isinstance(norm, nn.BatchNorm2d)
@@ -70,27 +103,45 @@ def ibn_a(trunk: nn.Module, network: str) -> str:
     )
 
 
-def ibn_b(trunk: nn.Module, network: str) -> str:
-    """Instance normalization in the stem, and after the sum in the last block of layer1 and of layer2."""
-    _check(trunk, network)
-    stem = trunk.bn1
+def ibn_b(backbone: nn.Module, network: str) -> str:
+    """Use instance normalization in the stem and after the sum in the last block of layer1 and of layer2, in place.
+
+    Args:
+        backbone: a ResNet.
+        network: its name in error messages.
+
+    Returns:
+        What this discards, for the log.
+
+    Raises:
+        InputError: if the backbone is not a ResNet.
+    """
+    _check(backbone, network)
+    stem = backbone.bn1
     assert isinstance(stem, nn.BatchNorm2d)
-    trunk.bn1 = InstanceNorm(stem.num_features)
+    backbone.bn1 = InstanceNorm(stem.num_features)
     for name in ("layer1", "layer2"):
-        stage = trunk.get_submodule(name)
+        stage = backbone.get_submodule(name)
         assert isinstance(stage, nn.Sequential)
         stage[-1] = InstanceNormedBlock(stage[-1])
     return (
         "discards the pretrained statistics, scale and shift of 1 batch normalization, the stem's, and adds 2 instance "
-        "normalizations that begin anew"
+        "normalizations that start anew"
     )
 
 
 def has_ibn_names(names: Iterable[str]) -> bool:
-    """Whether tensors are those of an IBN-Net, as published, rather than of a plain ResNet."""
+    """Whether tensors are those of a published IBN-Net rather than of a plain ResNet.
+
+    Args:
+        names: names of the tensors.
+
+    Returns:
+        True for an IBN-Net.
+    """
     return any("IN" in name.split(".") for name in names)
 
 
-def _check(trunk: nn.Module, network: str) -> None:
-    if not all(hasattr(trunk, name) for name in ("bn1", "layer1", "layer2", "layer3")):
-        raise InputError(f"IBN-Net is defined for ResNets, not for {network}; take another MODEL.NORM.NAME")
+def _check(backbone: nn.Module, network: str) -> None:
+    if not all(hasattr(backbone, name) for name in ("bn1", "layer1", "layer2", "layer3")):
+        raise InputError(f"IBN-Net is defined for ResNets, not for {network}; use another MODEL.NORM.NAME")

@@ -1,4 +1,4 @@
-"""Normalizations of the weights that make an activation, in place of one of the activation itself."""
+"""Normalizations of weights, instead of the activations they compute."""
 
 from __future__ import annotations
 
@@ -10,31 +10,53 @@ from reid.model.normalization.batch_norms import batch_norms, normalized_convolu
 from reid.model.normalization.cosine import CosineConv2d
 
 
-def weight_norms(trunk: nn.Module, network: str) -> str:
-    """w = g v / ‖v‖ with a bias (Salimans and Kingma 2016) for every convolution that was batch-normalized.
+def weight_norms(backbone: nn.Module, network: str) -> str:
+    """Use weight normalization, w = g v / ‖v‖ with a bias, in every batch-normalized convolution, in place.
 
-    Running statistics, scale and shift are folded into g, v and the bias first: evaluated, the network is what it was.
-    Without weights it starts from g = ‖v‖, without the paper's initialization from a first batch.
+    Salimans and Kingma 2016. Running statistics, scale and shift are folded into g, v and the bias first, so the
+    network is unchanged in evaluation. From scratch it starts with g = ‖v‖, without the paper's initialization from a
+    batch.
+
+    Args:
+        backbone: the backbone.
+        network: its name in error messages.
+
+    Returns:
+        What this discards, for the log.
+
+    Raises:
+        InputError: if a batch normalization does not follow a convolution.
     """
-    norms = batch_norms(trunk)
-    for name, (_, convolution) in normalized_convolutions(trunk, network).items():
+    norms = batch_norms(backbone)
+    for name, (_, convolution) in normalized_convolutions(backbone, network).items():
         _fold(norms[name], convolution)
         parametrizations.weight_norm(convolution, dim=0)
-        trunk.set_submodule(name, nn.Identity())
+        backbone.set_submodule(name, nn.Identity())
     return (
-        f"folds the pretrained statistics, scale and shift of {len(norms)} batch normalizations into the weights and "
-        "discards them as a fit of their own: evaluated as before, trained without them"
+        f"folds the pretrained statistics, scale and shift of {len(norms)} batch normalizations into the weights: "
+        "unchanged in evaluation, trained without them"
     )
 
 
-def cosine_convolutions(trunk: nn.Module, network: str) -> str:
-    """CosineConv2d for every convolution that was batch-normalized, and nothing for the normalization."""
-    convolutions = normalized_convolutions(trunk, network)
-    for name, (place, convolution) in convolutions.items():
-        trunk.set_submodule(place, CosineConv2d(convolution))
-        trunk.set_submodule(name, nn.Identity())
+def cosine_convolutions(backbone: nn.Module, network: str) -> str:
+    """Replace every batch-normalized convolution by `CosineConv2d` and its normalization by nothing, in place.
+
+    Args:
+        backbone: the backbone.
+        network: its name in error messages.
+
+    Returns:
+        What this discards, for the log.
+
+    Raises:
+        InputError: if a batch normalization does not follow a convolution.
+    """
+    convolutions = normalized_convolutions(backbone, network)
+    for name, (convolution_name, convolution) in convolutions.items():
+        backbone.set_submodule(convolution_name, CosineConv2d(convolution))
+        backbone.set_submodule(name, nn.Identity())
     return (
-        f"discards the pretrained statistics, scale and shift of {len(convolutions)} batch normalizations and begins "
+        f"discards the pretrained statistics, scale and shift of {len(convolutions)} batch normalizations and starts "
         "anew; of the convolutions before them the direction is kept"
     )
 

@@ -1,4 +1,4 @@
-"""What every pooling keeps to."""
+"""The base class of all poolings."""
 
 from __future__ import annotations
 
@@ -13,51 +13,90 @@ from reid.errors import InputError
 
 
 class Pooling(nn.Module, ABC):
-    """Maps (B, C, h, w) of any floating type to (B, width(C)) float32 (float64 for float64 maps).
+    """Base class of poolings: maps (B, C, h, w) floating -> (B, width(C)) float32, or float64 for float64 maps.
 
-    It is computed in float32 at least, under autocast too, so that a backbone in bfloat16 hands no more rounding on
-    than it must. l2: the pooled vector gets unit length, as retrieval by descriptors alone publishes it.
+    The computation is in float32 at least, also under autocast, so that a backbone in bfloat16 adds no more rounding
+    than necessary.
+
+    Args:
+        l2: normalize the pooled vector to unit length, as retrieval by descriptors alone does.
     """
 
-    least_descriptors: int = 0
-    """How many local descriptors `initialize` needs at least; 0: it starts without any."""
+    min_descriptors: int = 0
+    """Minimum number of local descriptors for `initialize`; 0 if it needs none."""
 
     def __init__(self, *, l2: bool = False) -> None:
         super().__init__()
         self.l2 = l2
 
     def width(self, channels: int) -> int:
-        """Width of the pooled vector for a map of `channels` channels."""
+        """Compute the width of the pooled vector.
+
+        Args:
+            channels: number of channels of the map.
+
+        Returns:
+            The width.
+        """
         return channels
 
     def forward(self, maps: Tensor) -> Tensor:
-        with torch.autocast(maps.device.type, enabled=False):
-            pooled = self.pool(_at_least_float32(maps))
-            return functional.normalize(pooled, dim=1) if self.l2 else pooled
+        """Pool maps.
 
-    @abstractmethod
-    def pool(self, maps: Tensor) -> Tensor:
-        """(B, C, h, w) float32 or float64 -> (B, width(C)), before the unit length."""
+        Args:
+            maps: (B, C, h, w) floating.
 
-    def attention(self, maps: Tensor) -> Tensor:
-        """How much each place counts: (B, h, w), or (B, K, h, w) where a place counts for K things apart.
-
-        Raises InputError for a pooling that weighs no places.
+        Returns:
+            (B, width(C)) float32, or float64 for float64 maps.
         """
         with torch.autocast(maps.device.type, enabled=False):
-            return self.weights(_at_least_float32(maps))
+            pooled = self._pool(_at_least_float32(maps))
+            return functional.normalize(pooled, dim=1) if self.l2 else pooled
 
-    def weights(self, maps: Tensor) -> Tensor:
-        """`attention` of maps that are float32 or float64 already."""
-        raise InputError(
-            f"{type(self).__name__} pooling has no weight a place to draw; crow, the weighted poolings and the VLADs do"
-        )
+    def attention(self, maps: Tensor) -> Tensor:
+        """Compute the weight of every position.
+
+        Args:
+            maps: (B, C, h, w) floating.
+
+        Returns:
+            (B, h, w), or (B, K, h, w) for a pooling with K separate weightings.
+
+        Raises:
+            InputError: for a pooling that does not weight positions.
+        """
+        with torch.autocast(maps.device.type, enabled=False):
+            return self._attention(_at_least_float32(maps))
 
     def check_map(self, height: int, width: int) -> None:
-        """Raise InputError where maps of height x width places are too small."""
+        """Check that maps are large enough.
+
+        Args:
+            height: height of the map.
+            width: width of the map.
+
+        Raises:
+            InputError: if they are not.
+        """
 
     def initialize(self, descriptors: np.ndarray, *, seed: int) -> None:
-        """Start from local descriptors of the training set, (N, C) float32, N at least `least_descriptors`."""
+        """Initialize parameters from local descriptors of the training set.
+
+        Args:
+            descriptors: (N, C) float32, N at least `min_descriptors`.
+            seed: seed of the random numbers used.
+        """
+
+    @abstractmethod
+    def _pool(self, maps: Tensor) -> Tensor:
+        """Pool maps (B, C, h, w) float32 or float64 to (B, width(C)), before the normalization to unit length."""
+
+    def _attention(self, maps: Tensor) -> Tensor:
+        """Compute `attention` of maps that are float32 or float64."""
+        raise InputError(
+            f"{type(self).__name__} pooling has no weight per position to show; crow, the weighted poolings and the "
+            "VLADs have one"
+        )
 
 
 def _at_least_float32(maps: Tensor) -> Tensor:

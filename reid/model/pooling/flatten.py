@@ -49,17 +49,6 @@ class Flatten(Pooling):
                 "give images of the size the backbone was designed for"
             )
 
-    def pool(self, maps: Tensor) -> Tensor:
-        """Flatten maps.
-
-        Args:
-            maps: (B, C, h, w).
-
-        Returns:
-            (B, C h w).
-
-        Raises:
-            InputError: if the maps have another size.
-        """
+    def _pool(self, maps: Tensor) -> Tensor:
         self.check_map(maps.shape[2], maps.shape[3])
         return maps.flatten(1)

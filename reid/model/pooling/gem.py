@@ -1,5 +1,6 @@
-"""Generalized-mean pooling: Radenović, Tolias, Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation",
-TPAMI 2018.
+"""Generalized-mean pooling: Radenović, Tolias, Chum, TPAMI 2018.
+
+"Fine-tuning CNN Image Retrieval with No Human Annotation".
 """
 
 from __future__ import annotations
@@ -12,13 +13,23 @@ from torch import Tensor, nn
 from reid.errors import InputError
 from reid.model.pooling.contract import Pooling
 
-FLOOR = 1e-6
+_FLOOR = 1e-6
 
 
 class GeM(Pooling):
-    """(mean over places of x^p)^(1/p), x at least 1e-6: p = 1 is the average, p -> infinity the maximum.
+    """Generalized mean over positions, (mean of x^p)^(1/p), with x clamped to at least 1e-6.
 
-    p: where it starts, above 0. p_per_channel: one exponent a channel, else one for all. p_learnable: it trains.
+    p = 1 is the average, p -> infinity the maximum.
+
+    Args:
+        channels: number of channels C.
+        p: initial exponent, above 0.
+        p_per_channel: use one exponent per channel instead of one for all.
+        p_learnable: train the exponent.
+        l2: normalize the result to unit length.
+
+    Raises:
+        InputError: if `p` is not a finite number above 0.
     """
 
     p: Tensor
@@ -29,29 +40,45 @@ class GeM(Pooling):
         super().__init__(l2=l2)
         add_exponent(self, channels, p=p, p_per_channel=p_per_channel, p_learnable=p_learnable)
 
-    def pool(self, maps: Tensor) -> Tensor:
+    def _pool(self, maps: Tensor) -> Tensor:
         return generalized_mean(maps, self.p)
 
 
 def generalized_mean(maps: Tensor, p: Tensor, log_weights: Tensor | None = None) -> Tensor:
-    """(sum over places of w x^p)^(1/p) of x = max(maps, 1e-6), (B, C).
+    """Compute (sum over positions of w x^p)^(1/p) of x = max(maps, 1e-6).
 
-    maps: (B, C, h, w) floating. p: (1,) or (C,). log_weights: ln w, (B, h, w), the w of an image summing to 1; None is
-    1 / (h w) everywhere.
+    Args:
+        maps: (B, C, h, w) floating.
+        p: exponent, (1,) or (C,).
+        log_weights: ln w, (B, h, w), with the w of an image summing to 1; None for 1 / (h w) everywhere.
+
+    Returns:
+        (B, C), same dtype as `maps`.
     """
     # In logarithms no power overflows, however large p grows.
-    powers = maps.clamp(min=FLOOR).log() * p[:, None, None]
+    powers = maps.clamp(min=_FLOOR).log() * p[:, None, None]
     uniform = -math.log(maps.shape[2] * maps.shape[3])
     powers = powers + (uniform if log_weights is None else log_weights[:, None])
     return (powers.flatten(2).logsumexp(2) / p).exp()
 
 
 def add_exponent(module: nn.Module, channels: int, *, p: float, p_per_channel: bool, p_learnable: bool) -> None:
-    """Give `module` its tensor `p`, (channels,) or (1,). Raises InputError for p that is not a number above 0."""
+    """Add the exponent `p` to a module, (channels,) or (1,).
+
+    Args:
+        module: module that gets the parameter or buffer `p`.
+        channels: number of channels.
+        p: initial value.
+        p_per_channel: add one exponent per channel instead of one for all.
+        p_learnable: add a parameter instead of a buffer.
+
+    Raises:
+        InputError: if `p` is not a finite number above 0.
+    """
     if not 0 < p < math.inf:
         raise InputError(f"the exponent p = {p} of a generalized mean must be above 0: 1 is the average, 3 is usual")
     start = torch.full((channels if p_per_channel else 1,), float(p))
     if p_learnable:
         module.p = nn.Parameter(start)
-    else:  # no parameter, since a stage unfreezes every parameter that it does not freeze by name
+    else:  # not a parameter, since a stage unfreezes every parameter that it does not freeze by name
         module.register_buffer("p", start)

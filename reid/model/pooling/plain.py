@@ -1,4 +1,4 @@
-"""Poolings without a parameter: average, max, and both."""
+"""Poolings without parameters: average, maximum, and both."""
 
 from __future__ import annotations
 
@@ -9,33 +9,56 @@ from reid.model.pooling.contract import Pooling
 
 
 class Average(Pooling):
-    """The mean over all places: SPoC without its center prior (Babenko and Lempitsky 2015)."""
+    """Mean over all positions: SPoC without its center prior (Babenko and Lempitsky 2015).
+
+    Args:
+        channels: number of channels, unused.
+        l2: normalize the result to unit length.
+    """
 
     def __init__(self, channels: int, *, l2: bool = False) -> None:
         super().__init__(l2=l2)
 
-    def pool(self, maps: Tensor) -> Tensor:
+    def _pool(self, maps: Tensor) -> Tensor:
         return maps.mean((2, 3))
 
 
 class Max(Pooling):
-    """The largest value over all places: MAC (Razavian et al. 2016)."""
+    """Maximum over all positions: MAC (Razavian et al. 2016).
+
+    Args:
+        channels: number of channels, unused.
+        l2: normalize the result to unit length.
+    """
 
     def __init__(self, channels: int, *, l2: bool = False) -> None:
         super().__init__(l2=l2)
 
-    def pool(self, maps: Tensor) -> Tensor:
+    def _pool(self, maps: Tensor) -> Tensor:
         return maps.amax((2, 3))
 
 
 class AverageMax(Pooling):
-    """Mean and largest value, one after the other: twice the channels."""
+    """Mean and maximum over all positions, concatenated.
+
+    Args:
+        channels: number of channels, unused.
+        l2: normalize the result to unit length.
+    """
 
     def __init__(self, channels: int, *, l2: bool = False) -> None:
         super().__init__(l2=l2)
 
     def width(self, channels: int) -> int:
+        """Compute the width of the pooled vector.
+
+        Args:
+            channels: number of channels of the map.
+
+        Returns:
+            Twice the channels.
+        """
         return 2 * channels
 
-    def pool(self, maps: Tensor) -> Tensor:
+    def _pool(self, maps: Tensor) -> Tensor:
         return torch.cat((maps.mean((2, 3)), maps.amax((2, 3))), dim=1)

@@ -1,5 +1,6 @@
-"""Regional maximum activations: Tolias, Sicre, Jégou, "Particular Object Retrieval with Integral Max-Pooling of CNN
-Activations", ICLR 2016.
+"""Regional maximum activations: Tolias, Sicre, Jégou, ICLR 2016.
+
+"Particular Object Retrieval with Integral Max-Pooling of CNN Activations".
 """
 
 from __future__ import annotations
@@ -12,11 +13,20 @@ from torch.nn import functional
 from reid.errors import InputError
 from reid.model.pooling.contract import Pooling
 
-OVERLAP = Fraction(2, 5)
+_OVERLAP = Fraction(2, 5)
 
 
 class RMAC(Pooling):
-    """The maximum of every region of `square_regions`, each of unit length, summed."""
+    """Sum of the maxima of all regions of `square_regions`, each normalized to unit length.
+
+    Args:
+        channels: number of channels, unused.
+        levels: number of levels of regions.
+        l2: normalize the result to unit length.
+
+    Raises:
+        InputError: if `levels` is below 1.
+    """
 
     def __init__(self, channels: int, *, levels: int = 3, l2: bool = False) -> None:
         super().__init__(l2=l2)
@@ -25,25 +35,45 @@ class RMAC(Pooling):
         self.levels = levels
 
     def check_map(self, height: int, width: int) -> None:
+        """Check that maps are large enough.
+
+        Args:
+            height: height of the map.
+            width: width of the map.
+
+        Raises:
+            InputError: if the map has fewer positions than regions.
+        """
         square_regions(height, width, self.levels)
 
-    def pool(self, maps: Tensor) -> Tensor:
+    def _pool(self, maps: Tensor) -> Tensor:
         regions = square_regions(maps.shape[2], maps.shape[3], self.levels)
         pooled = maps.new_zeros(maps.shape[:2])
         for side in sorted({region[2] for region in regions}):
-            # All squares of a side at once, then those wanted: a quarter of the time of region after region.
+            # All squares of one side at once, then a selection: a quarter of the time of region after region.
             squares = functional.max_pool2d(maps, side, stride=1)
-            wanted = [top * squares.shape[3] + left for top, left, size in regions if size == side]
-            pooled = pooled + functional.normalize(squares.flatten(2)[:, :, wanted], dim=1).sum(2)
+            selected = [top * squares.shape[3] + left for top, left, size in regions if size == side]
+            pooled = pooled + functional.normalize(squares.flatten(2)[:, :, selected], dim=1).sum(2)
         return pooled
 
 
 def square_regions(height: int, width: int, levels: int) -> list[tuple[int, int, int]]:
-    """(top, left, side) of the square regions of a map, level by level (section 3.2 of the paper).
+    """Compute the square regions of a map (section 3.2 of the paper).
 
-    At level l the side is floor(2 min(height, width) / (l + 1)), and l regions stand along the shorter side of the
-    map, l + m - 1 along the longer; m is how many of level 1 overlap by nearest to 40 %. They are spread evenly,
-    places rounded down. Raises InputError where the map has fewer places than regions.
+    At level l the side is floor(2 min(height, width) / (l + 1)), with l regions along the shorter side of the map and
+    l + m - 1 along the longer; m is chosen such that the regions of level 1 overlap by as close to 40 % as possible.
+    They are spread evenly, positions rounded down.
+
+    Args:
+        height: height of the map.
+        width: width of the map.
+        levels: number of levels.
+
+    Returns:
+        (top, left, side) per region, level by level.
+
+    Raises:
+        InputError: if the map has fewer positions than regions.
     """
     short, long = min(height, width), max(height, width)
     along = _level_1_count(short, long)
@@ -54,8 +84,8 @@ def square_regions(height: int, width: int, levels: int) -> list[tuple[int, int,
         regions += [(top, left, side) for top in _spread(height, side, rows) for left in _spread(width, side, columns)]
     if len(regions) > height * width or side < 1:
         raise InputError(
-            f"R-MAC of {levels} levels has {len(regions)} regions, more than the {height} x {width} places of the map "
-            "hold: take fewer levels or larger images"
+            f"R-MAC of {levels} levels has {len(regions)} regions, more than the {height} x {width} positions of the "
+            "map; use fewer levels or larger images"
         )
     return regions
 
@@ -63,9 +93,9 @@ def square_regions(height: int, width: int, levels: int) -> list[tuple[int, int,
 def _level_1_count(short: int, long: int) -> int:
     if short == long:
         return 1
-    # With m squares of side `short`, neighbors stand (long - short) / (m - 1) apart. Fractions, because rounding must
-    # not decide between two that are equally near; the fewer are taken then.
-    return min(range(2, long - short + 2), key=lambda m: abs(1 - Fraction(long - short, (m - 1) * short) - OVERLAP))
+    # With m squares of side `short`, neighbors are (long - short) / (m - 1) apart. Fractions, because rounding must not
+    # decide between two m that are equally close; the smaller is used then.
+    return min(range(2, long - short + 2), key=lambda m: abs(1 - Fraction(long - short, (m - 1) * short) - _OVERLAP))
 
 
 def _spread(length: int, side: int, count: int) -> list[int]:

@@ -19,9 +19,18 @@ from reid.model.pooling.kmeans import INITS, cluster, soft_assignment_v1, soft_a
 
 
 class VLAD(Pooling):
-    """V(k) = sum over places of a_k(x) (x - c_k), x of unit length; each V(k) of unit length, then the whole: (B, K C).
+    """Base class of VLADs: V(k) = sum over positions of a_k(x) (x - c_k), with x of unit length.
 
-    Where a cluster takes nothing of an image its V(k) is 0. The centers c, (K, C), train with the rest.
+    Each V(k) is normalized to unit length, then all of them together: (B, K C). If no descriptor of an image belongs to
+    a cluster, its V(k) is 0. The centers c, (K, C), are trained.
+
+    Args:
+        channels: number of channels C.
+        clusters: number of clusters K.
+        init: initialization, one of `INITS`.
+
+    Raises:
+        InputError: for an unknown `init` or fewer than 2 clusters.
     """
 
     def __init__(self, channels: int, *, clusters: int, init: str) -> None:
@@ -32,50 +41,84 @@ class VLAD(Pooling):
             raise InputError(f"a VLAD needs 2 clusters or more, not {clusters}")
         self.clusters = clusters
         self.init = init
-        self.least_descriptors = 0 if init == "random" else clusters
-        # Descriptors have unit length, so random centers get it too.
+        self.min_descriptors = 0 if init == "random" else clusters
+        # Descriptors have unit length, so random centers get it too. The spelling is that of existing checkpoints.
         self.centres = nn.Parameter(functional.normalize(torch.randn(clusters, channels), dim=1))
 
     def width(self, channels: int) -> int:
+        """Compute the width of the pooled vector.
+
+        Args:
+            channels: number of channels of the map.
+
+        Returns:
+            K C.
+        """
         return self.clusters * channels
 
-    def pool(self, maps: Tensor) -> Tensor:
+    def _pool(self, maps: Tensor) -> Tensor:
         descriptors = _descriptors(maps)
-        assigned = self.assign(descriptors)[:, : self.clusters]
+        assigned = self._assign(descriptors)[:, : self.clusters]
         residuals = assigned @ descriptors.mT - assigned.sum(2, keepdim=True) * self.centres
         return functional.normalize(functional.normalize(residuals, dim=2).flatten(1), dim=1)
 
-    def weights(self, maps: Tensor) -> Tensor:
-        """a, (B, K, h, w), the sum over the clusters of each place 1; GhostVLAD's ghosts come last of K + G."""
-        return self.assign(_descriptors(maps)).unflatten(2, maps.shape[2:])
+    def _attention(self, maps: Tensor) -> Tensor:
+        """Compute a, (B, K, h, w), which sums to 1 per position; GhostVLAD's ghosts are the last of K + G."""
+        return self._assign(_descriptors(maps)).unflatten(2, maps.shape[2:])
 
     @abstractmethod
-    def assign(self, descriptors: Tensor) -> Tensor:
-        """a of descriptors of unit length: (B, C, N) -> (B, K, N), or (B, K + G, N)."""
+    def _assign(self, descriptors: Tensor) -> Tensor:
+        """Compute a of descriptors of unit length: (B, C, N) -> (B, K, N), or (B, K + G, N)."""
 
 
 class HardVLAD(VLAD):
-    """Every descriptor belongs to its nearest center alone."""
+    """VLAD that assigns every descriptor to its nearest center alone.
+
+    Args:
+        channels: number of channels C.
+        clusters: number of clusters K.
+        init: initialization, one of `INITS`.
+
+    Raises:
+        InputError: for an unknown `init` or fewer than 2 clusters.
+    """
 
     def __init__(self, channels: int, *, clusters: int = 64, init: str = "kmeans_v2") -> None:
         super().__init__(channels, clusters=clusters, init=init)
 
-    def assign(self, descriptors: Tensor) -> Tensor:
-        # |x - c|^2 less |x|^2, which is the same for all centers
+    def _assign(self, descriptors: Tensor) -> Tensor:
+        # |x - c|^2 without |x|^2, which is the same for all centers.
         distances = self.centres.square().sum(1)[:, None] - 2 * self.centres @ descriptors
         return functional.one_hot(distances.argmin(1), self.clusters).mT.to(descriptors.dtype)
 
     def initialize(self, descriptors: np.ndarray, *, seed: int) -> None:
-        centres, _ = cluster(_unit(descriptors), self.clusters, seed=seed)
-        _fill(self.centres, centres)
+        """Initialize the centers by k-means.
+
+        Args:
+            descriptors: (N, C) float32, N at least `min_descriptors`.
+            seed: seed of k-means.
+
+        Raises:
+            InputError: if there are fewer distinct descriptors than clusters.
+        """
+        centers, _ = cluster(_unit(descriptors), self.clusters, seed=seed)
+        _fill(self.centres, centers)
 
 
 class NetVLAD(VLAD):
-    """a = softmax over the clusters of w_k x + b_k; with `ghosts`, GhostVLAD: those clusters' residuals are dropped.
+    """VLAD with a = softmax over the clusters of w_k x + b_k; with ghosts, GhostVLAD, which drops their residuals.
 
-    init: kmeans_v2 (Eq. 3 and 4 of the paper: w = 2 alpha c, b = -alpha |c|^2), kmeans_v1 (w = alpha c / |c|, no b) or
-    random. From then on w, b and c train apart. K-means finds K + G centers; the G with the fewest descriptors are
-    the ghosts.
+    w, b and c are trained separately. K-means finds K + G centers; the G with the fewest descriptors are the ghosts.
+
+    Args:
+        channels: number of channels C.
+        clusters: number of clusters K.
+        ghosts: number of ghost clusters G.
+        init: "kmeans_v2" (Eq. 3 and 4 of the paper: w = 2 alpha c, b = -alpha |c|^2), "kmeans_v1" (w = alpha c / |c|,
+            no b) or "random".
+
+    Raises:
+        InputError: for an unknown `init`, fewer than 2 clusters or a negative number of ghosts.
     """
 
     def __init__(self, channels: int, *, clusters: int = 64, ghosts: int = 0, init: str = "kmeans_v2") -> None:
@@ -83,39 +126,67 @@ class NetVLAD(VLAD):
         if ghosts < 0:
             raise InputError(f"GhostVLAD cannot have {ghosts} ghost clusters; 0 is NetVLAD")
         self.ghosts = ghosts
-        if self.least_descriptors:
-            self.least_descriptors = clusters + ghosts
+        if self.min_descriptors:
+            self.min_descriptors = clusters + ghosts
         self.assignment = nn.Linear(channels, clusters + ghosts, bias=init != "kmeans_v1")
 
-    def assign(self, descriptors: Tensor) -> Tensor:
+    def _assign(self, descriptors: Tensor) -> Tensor:
         return self.assignment(descriptors.mT).mT.softmax(1)
 
     def initialize(self, descriptors: np.ndarray, *, seed: int) -> None:
+        """Initialize the centers by k-means and the soft assignment that fits them.
+
+        Args:
+            descriptors: (N, C) float32, N at least `min_descriptors`.
+            seed: seed of k-means.
+
+        Raises:
+            InputError: if there are fewer distinct descriptors than clusters.
+        """
         descriptors = _unit(descriptors)
-        centres, sizes = cluster(descriptors, self.clusters + self.ghosts, seed=seed)
+        centers, sizes = cluster(descriptors, self.clusters + self.ghosts, seed=seed)
         if self.ghosts:
-            centres = centres[np.argsort(-sizes, kind="stable")]
-        _fill(self.centres, centres[: self.clusters])
+            centers = centers[np.argsort(-sizes, kind="stable")]
+        _fill(self.centres, centers[: self.clusters])
         if self.init == "kmeans_v1":
-            _fill(self.assignment.weight, soft_assignment_v1(centres, descriptors)[0])
+            _fill(self.assignment.weight, soft_assignment_v1(centers, descriptors)[0])
         else:
-            weight, bias, _ = soft_assignment_v2(centres, descriptors)
+            weight, bias, _ = soft_assignment_v2(centers, descriptors)
             _fill(self.assignment.weight, weight)
             _fill(self.assignment.bias, bias)
 
 
 def net_vlad(channels: int, *, clusters: int = 64, init: str = "kmeans_v2") -> NetVLAD:
-    """NetVLAD without ghosts."""
+    """Build a NetVLAD without ghosts.
+
+    Args:
+        channels: number of channels C.
+        clusters: number of clusters K.
+        init: initialization, one of `INITS`.
+
+    Returns:
+        The pooling.
+    """
     return NetVLAD(channels, clusters=clusters, init=init)
 
 
 def ghost_vlad(channels: int, *, clusters: int = 64, ghosts: int = 1, init: str = "kmeans_v2") -> NetVLAD:
-    """NetVLAD whose softmax also runs over `ghosts` clusters that take descriptors away from the others."""
+    """Build a GhostVLAD: NetVLAD whose softmax also runs over ghosts, which take descriptors from the other clusters.
+
+    Args:
+        channels: number of channels C.
+        clusters: number of clusters K.
+        ghosts: number of ghost clusters G.
+        init: initialization, one of `INITS`.
+
+    Returns:
+        The pooling.
+    """
     return NetVLAD(channels, clusters=clusters, ghosts=ghosts, init=init)
 
 
 def _descriptors(maps: Tensor) -> Tensor:
-    """The descriptors of all places, of unit length, (B, C, h w)."""
+    """Return the descriptors of all positions, of unit length, (B, C, h w)."""
     return functional.normalize(maps.flatten(2), dim=1)
 
 

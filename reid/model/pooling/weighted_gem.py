@@ -1,7 +1,7 @@
 """Weighted generalized mean: Wu, Irie, Hiramatsu, Kashino, ICIP 2018.
 
-A 3x3 convolution gives every place a score, and a softmax over the places of an image turns scores into weights w that
-sum to 1. The convolution has no bias, which the softmax would cancel.
+A 3x3 convolution gives every position a score, and a softmax over the positions of an image turns scores into weights w
+that sum to 1. The convolution has no bias, which the softmax would cancel.
 """
 
 from __future__ import annotations
@@ -15,7 +15,20 @@ from reid.model.pooling.gem import add_exponent, generalized_mean
 
 
 class WeightedGeM(Pooling):
-    """(sum over places of w x^p)^(1/p), x at least 1e-6. The scores start at 0, so it starts as GeM."""
+    """Weighted generalized mean, (sum over positions of w x^p)^(1/p), with x clamped to at least 1e-6.
+
+    The scores start at 0, so it starts as GeM. The weights of an image sum to 1.
+
+    Args:
+        channels: number of channels C.
+        p: initial exponent, above 0.
+        p_per_channel: use one exponent per channel instead of one for all.
+        p_learnable: train the exponent.
+        l2: normalize the result to unit length.
+
+    Raises:
+        InputError: if `p` is not a finite number above 0.
+    """
 
     p: Tensor
 
@@ -26,33 +39,48 @@ class WeightedGeM(Pooling):
         add_exponent(self, channels, p=p, p_per_channel=p_per_channel, p_learnable=p_learnable)
         self.omega = _scores(channels, 1, std=0.0)
 
-    def pool(self, maps: Tensor) -> Tensor:
+    def _pool(self, maps: Tensor) -> Tensor:
         return generalized_mean(maps, self.p, _log_weights(self.omega(maps))[:, 0])
 
-    def weights(self, maps: Tensor) -> Tensor:
-        """(B, h, w), the sum of each image 1."""
+    def _attention(self, maps: Tensor) -> Tensor:
         return _log_weights(self.omega(maps))[:, 0].exp()
 
 
 class WeightedSum(Pooling):
-    """Sum over places of w x: weighted GeM with p = 1, but for values below 1e-6, which count as they are."""
+    """Sum over positions of w x: weighted GeM with p = 1, but without its clamping of x.
+
+    Args:
+        channels: number of channels C.
+        l2: normalize the result to unit length.
+    """
 
     def __init__(self, channels: int, *, l2: bool = False) -> None:
         super().__init__(l2=l2)
         self.omega = _scores(channels, 1, std=0.0)
 
-    def pool(self, maps: Tensor) -> Tensor:
-        return (maps * self.weights(maps)[:, None]).sum((2, 3))
+    def _pool(self, maps: Tensor) -> Tensor:
+        return (maps * self._attention(maps)[:, None]).sum((2, 3))
 
-    def weights(self, maps: Tensor) -> Tensor:
-        """(B, h, w), the sum of each image 1."""
+    def _attention(self, maps: Tensor) -> Tensor:
         return _log_weights(self.omega(maps))[:, 0].exp()
 
 
 class RegionalWeightedGeM(Pooling):
-    """A weighted GeM for each of `regions` learned weightings, each of unit length, summed as R-MAC sums its regions.
+    """Sum of the weighted GeMs of several learned weightings, each normalized to unit length, as R-MAC sums regions.
 
-    The scores start from N(0, 0.01): equal ones would stay equal, since a sum treats all regions alike.
+    The scores start from N(0, 0.01): equal ones would stay equal, since a sum treats all regions alike. The weights of
+    each region of an image sum to 1.
+
+    Args:
+        channels: number of channels C.
+        regions: number of weightings.
+        p: initial exponent, above 0.
+        p_per_channel: use one exponent per channel instead of one for all.
+        p_learnable: train the exponent.
+        l2: normalize the result to unit length.
+
+    Raises:
+        InputError: if `regions` is below 1 or `p` is not a finite number above 0.
     """
 
     p: Tensor
@@ -75,21 +103,29 @@ class RegionalWeightedGeM(Pooling):
         self.omega = _scores(channels, regions, std=0.01)
 
     def check_map(self, height: int, width: int) -> None:
+        """Check that maps are large enough.
+
+        Args:
+            height: height of the map.
+            width: width of the map.
+
+        Raises:
+            InputError: if the map has fewer positions than regions.
+        """
         if self.regions > height * width:
             raise InputError(
-                f"regional weighted GeM has {self.regions} regions, more than the {height} x {width} places of the "
-                "map: take fewer regions or larger images"
+                f"regional weighted GeM has {self.regions} regions, more than the {height} x {width} positions of the "
+                "map; use fewer regions or larger images"
             )
 
-    def pool(self, maps: Tensor) -> Tensor:
+    def _pool(self, maps: Tensor) -> Tensor:
         log_weights = _log_weights(self.omega(maps)).unbind(1)
         return sum(
             (functional.normalize(generalized_mean(maps, self.p, region), dim=1) for region in log_weights),
             start=maps.new_zeros(()),
         )
 
-    def weights(self, maps: Tensor) -> Tensor:
-        """(B, regions, h, w), the sum of each image's region 1."""
+    def _attention(self, maps: Tensor) -> Tensor:
         return _log_weights(self.omega(maps)).exp()
 
 
@@ -100,5 +136,5 @@ def _scores(channels: int, regions: int, *, std: float) -> nn.Conv2d:
 
 
 def _log_weights(scores: Tensor) -> Tensor:
-    """ln of the softmax over the places, in the shape of the scores, (B, R, h, w)."""
+    """Compute the log-softmax over positions of scores (B, R, h, w), in the same shape."""
     return scores.flatten(2).log_softmax(2).view_as(scores)

@@ -153,9 +153,9 @@ def test_what_else_cannot_be_built() -> None:
     with pytest.raises(InputError, match=r"stride \(0, 0\)"):
         LocallyConnected2d(3, 4, 3, input_size=(5, 5), stride=0)
     layer = LocallyConnected2d(3, 4, 3, input_size=(5, 5))
-    with pytest.raises(InputError, match=r"3 x 5 x 5, and was given 3 x 6 x 5"):
+    with pytest.raises(InputError, match=r"3 x 5 x 5, not 3 x 6 x 5"):
         layer(torch.zeros(1, 3, 6, 5))
-    with pytest.raises(InputError, match="of 3 channels was given 2"):
+    with pytest.raises(InputError, match="of 3 input channels got maps with 2"):
         TiledConv2d(3, 4, 3)(torch.zeros(1, 2, 6, 5))
 
 

@@ -209,7 +209,7 @@ def test_what_cannot_be_replaced_is_refused() -> None:
         compose("caffenet", 3, norm="group")
     with pytest.raises(InputError, match=r"small_local: bn4 follows connection \(LocallyConnected2d\)"):
         compose("small_local", 3, norm="weight")
-    with pytest.raises(InputError, match="a map of 1 x 1 leaves nothing"):
+    with pytest.raises(InputError, match="a 1 x 1 map leaves only zeros"):
         compose("resnet18", 3, norm="instance")(torch.zeros(2, 3, 32, 32))
     with pytest.raises(InputError, match="unknown classifier 'cosin'"):
         compose("osnet_x0_25", 3, classifier="cosin")

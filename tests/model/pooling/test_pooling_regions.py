@@ -82,7 +82,7 @@ def test_rmac_of_one_level_on_a_square_map_is_the_maximum_of_unit_length() -> No
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 1), (4, 2), (3, 3)])
 def test_more_regions_than_places_are_refused(size: tuple[int, int]) -> None:
-    message = f"R-MAC of 3 levels has .* regions, more than the {size[0]} x {size[1]} places"
+    message = f"R-MAC of 3 levels has .* regions, more than the {size[0]} x {size[1]} positions"
     with pytest.raises(InputError, match=message):
         RMAC(4, levels=3).check_map(*size)
     with pytest.raises(InputError, match=message):
@@ -92,5 +92,5 @@ def test_more_regions_than_places_are_refused(size: tuple[int, int]) -> None:
 def test_more_weightings_than_places_are_refused() -> None:
     pooling = RegionalWeightedGeM(4, regions=9)
     pooling.check_map(3, 3)
-    with pytest.raises(InputError, match="9 regions, more than the 4 x 2 places"):
+    with pytest.raises(InputError, match="9 regions, more than the 4 x 2 positions"):
         pooling.check_map(4, 2)

@@ -172,7 +172,7 @@ def test_at_the_mean_gap_the_second_cluster_gets_a_hundredth() -> None:
 def test_centers_are_found_and_the_soft_weights_fit_them(name: str, init: str) -> None:
     descriptors = blobs()
     pooling = POOLINGS[name](CHANNELS, clusters=5, init=init)
-    assert isinstance(pooling, VLAD) and pooling.least_descriptors == 5
+    assert isinstance(pooling, VLAD) and pooling.min_descriptors == 5
     pooling.initialize(3 * descriptors, seed=7)  # their length does not count
     centres = pooling.centres.detach().numpy().astype(np.float64)
     means = np.array([unit(c) for c in centres])
@@ -191,7 +191,7 @@ def test_centers_are_found_and_the_soft_weights_fit_them(name: str, init: str) -
 
 def test_the_rarest_clusters_become_ghosts() -> None:
     pooling = POOLINGS["ghost_vlad"](CHANNELS, clusters=4, ghosts=1)
-    assert pooling.least_descriptors == 5
+    assert pooling.min_descriptors == 5
     pooling.initialize(blobs(), seed=3)
     assert isinstance(pooling, NetVLAD)
     rare = torch.full((1, CHANNELS, 1, 1), -0.5)
@@ -213,7 +213,7 @@ def test_the_start_follows_from_the_seed() -> None:
 
 def test_a_random_start_needs_no_descriptors() -> None:
     pooling = NetVLAD(CHANNELS, clusters=6, init="random")
-    assert pooling.least_descriptors == 0
+    assert pooling.min_descriptors == 0
     torch.testing.assert_close(pooling.centres.norm(dim=1), torch.ones(6))
 
 
