@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from reid.config.keys import MOVABLE
 from reid.errors import run_command
 from reid.report.comparison import write_comparison
 from reid.report.training import write_report
@@ -20,7 +21,8 @@ def main() -> None:
     if len(arguments.run) == 1:
         print(f"report: {write_report(arguments.run[0], arguments.output)}")
     else:
-        print(f"comparison: {write_comparison(arguments.run, arguments.output or Path('comparison.html'))}")
+        output = arguments.output or Path("comparison.html")
+        print(f"comparison: {write_comparison(arguments.run, output, ignored=MOVABLE)}")
 
 
 if __name__ == "__main__":

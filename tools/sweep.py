@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from reid.config.keys import MOVABLE
 from reid.config.loading import complete_config, load_config
 from reid.errors import InputError, Interrupted, run_command
 from reid.io.atomic import write_text
@@ -88,7 +89,7 @@ def _run(file: Path, setting: Setting, seed: int, output: Path) -> SweepRun:
     overrides = [text for pair in setting for text in pair]
     config = load_config(file, [*overrides, "SEED", str(seed), "OUTPUT_DIR", str(folder)])
     if (folder / "config.yaml").exists():
-        RunFolder(folder).check(config.dump(), resume=True, complete=complete_config)
+        RunFolder(folder, movable=MOVABLE).check(config.dump(), resume=True, complete=complete_config)
     return SweepRun(name, file, setting, seed, folder, control=config.RRI.CONTROL and config.RRI.MAX_ROUNDS > 0)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from reid.config import build, load_config
+from reid.config.keys import MOVABLE
 from reid.config.loading import complete_config
 from reid.data import banner
 from reid.decorrelation import gaussian_correlation
@@ -47,7 +48,7 @@ def main() -> None:
         arguments = _arguments()
         config = load_config(arguments.config_file, arguments.overrides)
         # Errors that can be found now are found before the folder is made and before hours of training.
-        folder = RunFolder(Path(config.OUTPUT_DIR))
+        folder = RunFolder(Path(config.OUTPUT_DIR), movable=MOVABLE)
         if is_main_process():
             folder.check(config.dump(), **_resuming(arguments))
         plan, dtype = build.plan(config), autocast_dtype(config.TEST.PRECISION, build.device(config))
@@ -111,7 +112,7 @@ def _read_data(config: CfgNode) -> tuple[dict[str, Tensor] | None, Split, build.
         split = build.split(config)
         print(banner(split), flush=True)
         loaders = build.loaders(config, split)
-    check_same_inputs(config.dump(), split)
+    check_same_inputs(config.dump(), split, MOVABLE)
     return weights, split, loaders
 
 

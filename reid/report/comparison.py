@@ -5,7 +5,7 @@ Runs on different datasets are shown on one page without being ranked against ea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from reid.report.history import History, read_history
 from reid.report.pages import Chart, check_available, render_page, write_page
 from reid.report.summary import last_event_name, network_name, result
 from reid.report.tables import MISSING, variant_name
-from reid.training.run_folder import MOVABLE
 
 Points = Sequence[tuple[float, float]]
 Draw = Callable[[Sequence[tuple[str, str, Points]], str, tuple[float, float]], str]
@@ -40,7 +39,7 @@ class Compared:
     history: History
 
 
-def write_comparison(runs: Sequence[Path], output: Path) -> Path:
+def write_comparison(runs: Sequence[Path], output: Path, *, ignored: Collection[str] = ()) -> Path:
     """Write the page that compares runs, from their `config.yaml`, `log.jsonl` and `scores.json`.
 
     An interrupted run is shown as far as it went.
@@ -48,6 +47,7 @@ def write_comparison(runs: Sequence[Path], output: Path) -> Path:
     Args:
         runs: Two or more run folders.
         output: File to write.
+        ignored: Configuration keys whose differences are not shown, such as paths and devices.
 
     Returns:
         The file written.
@@ -60,14 +60,15 @@ def write_comparison(runs: Sequence[Path], output: Path) -> Path:
     different = list({run.resolve(): run for run in runs}.values())
     if len(different) < 2:
         raise InputError(f"a comparison needs two different runs or more; given: {', '.join(map(str, runs)) or 'none'}")
-    return write_page(output, render([read_history(run) for run in different]))
+    return write_page(output, render([read_history(run) for run in different], ignored))
 
 
-def render(histories: Sequence[History]) -> str:
+def render(histories: Sequence[History], ignored: Collection[str] = ()) -> str:
     """Render the comparison.
 
     Args:
         histories: The runs. On the page, those on the same dataset are grouped.
+        ignored: As in `write_comparison`.
 
     Returns:
         The page.
@@ -90,7 +91,7 @@ def render(histories: Sequence[History]) -> str:
         notes=list(notes.items()),
         variants=variants,
         labels=[run.label for run in runs if run.history.config],
-        differences=config_differences([run.history for run in runs if run.history.config]),
+        differences=config_differences([run.history for run in runs if run.history.config], ignored),
         without_config=[run.label for run in runs if not run.history.config],
         charts=[chart for group in groups for chart in _charts(group, only_dataset=len(groups) == 1)],
     )
@@ -116,17 +117,18 @@ def run_labels(folders: Sequence[Path]) -> list[str]:
             lengths[i] += 1
 
 
-def config_differences(histories: Sequence[History]) -> list[tuple[str, list[str]]]:
-    """Find the configuration keys whose values differ between runs, other than paths and devices.
+def config_differences(histories: Sequence[History], ignored: Collection[str] = ()) -> list[tuple[str, list[str]]]:
+    """Find the configuration keys whose values differ between runs.
 
     Args:
         histories: The runs.
+        ignored: Keys to leave out, such as paths and devices.
 
     Returns:
         (key, value in each run), sorted by key. A key that is missing in a run has the value "–".
     """
     flat = [dict(flatten(history.config)) for history in histories]
-    keys = dict.fromkeys(key for tree in flat for key in tree if key not in MOVABLE)
+    keys = dict.fromkeys(key for tree in flat for key in tree if key not in ignored)
     shown = [(key, [_value(tree[key]) if key in tree else MISSING for tree in flat]) for key in keys]
     return sorted((key, values) for key, values in shown if len(set(values)) > 1)
 

@@ -8,7 +8,7 @@ knows the same loss: all of them stop, or skip a batch, without asking each othe
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,19 +175,20 @@ def check_parallel(model: ReidNetwork, loader: Batches, norm_statistics: str) ->
         )
 
 
-def check_same_inputs(config_text: str, data: Split) -> None:
+def check_same_inputs(config_text: str, data: Split, movable: Collection[str]) -> None:
     """Check that all processes, which may run on several hosts, have the same configuration and images.
 
     Args:
         config_text: The configuration of this process as YAML.
         data: Its dataset.
+        movable: Keys of the configuration that may differ.
 
     Raises:
         InputError: If one differs from that of the first process.
     """
     if get_world_size() == 1:
         return
-    different = changes(broadcast(config_text), config_text)
+    different = changes(broadcast(config_text), config_text, movable)
     if different:
         raise InputError(f"process {get_rank()} has another configuration than process 0: {'; '.join(different)}")
     lines = {

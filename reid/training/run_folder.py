@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,23 +13,18 @@ from reid.io.atomic import write_text
 from reid.io.json_yaml import flatten, parse_yaml
 from reid.io.locks import LOCK_NAME, lock_folder
 
-# Keys that may change when a run is resumed: paths, hardware, and how the run is saved.
-MOVABLE = (
-    *("OUTPUT_DIR", "DATASETS.ROOT", "DATASETS.FOLDER_ROOT", "DATASETS.CACHE", "MODEL.DEVICE", "TENSORBOARD"),
-    *("CHECKPOINT.MINUTES", "SOLVER.NONFINITE", "TEST.BATCH_SIZE"),
-    *("INPUT.CACHE", "INPUT.DEVICE_CACHE", "INPUT.THREADS"),
-)
-
 
 class RunFolder:
     """`OUTPUT_DIR` with `config.yaml`, `log.jsonl`, `scores.json`, `checkpoints/` and `report.html`.
 
     Args:
         path: The folder, which need not exist.
+        movable: Keys of the configuration that may change when the run is resumed, such as paths.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, movable: Collection[str] = ()) -> None:
         self.path = path
+        self.movable = movable
         self.checkpoints = path / "checkpoints"
         self._log = path / "log.jsonl"
         self._tensorboard: Any = None
@@ -70,7 +65,7 @@ class RunFolder:
                 was = complete(_text(config))
             except InputError as error:
                 raise InputError(f"{config}: not a valid configuration ({error}); move the folder away") from None
-            changed = changes(was, config_text)
+            changed = changes(was, config_text, self.movable)
         if changed and not force:
             raise InputError(
                 f"{self.path}: the configuration has changed: {'; '.join(changed)}; restore it, or add --force"
@@ -178,18 +173,19 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}: not a UTF-8 text file ({error})") from None
 
 
-def changes(old: str, new: str) -> tuple[str, ...]:
-    """Compare two configurations, keys in `MOVABLE` aside.
+def changes(old: str, new: str, movable: Collection[str] = ()) -> tuple[str, ...]:
+    """Compare two configurations.
 
     Args:
         old: YAML.
         new: YAML.
+        movable: Keys that may differ.
 
     Returns:
         One line per key whose value differs.
     """
     was, now = (dict(flatten(parse_yaml(text) or {})) for text in (old, new))
-    keys = [key for key in {**was, **now} if was.get(key) != now.get(key) and key not in MOVABLE]
+    keys = [key for key in {**was, **now} if was.get(key) != now.get(key) and key not in movable]
     return tuple(f"{key} was {was.get(key)}, is {now.get(key)}" for key in keys)
 
 

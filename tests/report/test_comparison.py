@@ -10,6 +10,7 @@ import pytest
 from html_page import Page, percent
 from synthetic_run import SyntheticRun
 
+from reid.config.keys import MOVABLE
 from reid.errors import InputError
 from reid.report.comparison import config_differences, run_labels, write_comparison
 from reid.report.history import read_history
@@ -151,7 +152,7 @@ def test_differing_keys_only(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "config.yaml").write_text(text)
         histories.append(read_history(folder))
-    assert config_differences(histories) == [
+    assert config_differences(histories, MOVABLE) == [
         ("A.GONE", ["x", "–"]),
         ("A.LIST", ["1, 2", "1, 3"]),
         ("DATASETS.NAME", ["a", "empty"]),

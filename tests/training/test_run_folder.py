@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from reid.config.keys import MOVABLE
 from reid.config.loading import complete_config
 from reid.errors import InputError
 from reid.io.atomic import write_json
@@ -64,14 +65,14 @@ def test_a_damaged_configuration_is_named(tmp_path: Path, content: bytes) -> Non
 
 def test_a_run_may_move_to_another_machine(tmp_path: Path) -> None:
     RunFolder(tmp_path).open("MODEL: {DEVICE: cpu, K: 1}\nDATASETS: {ROOT: a}\n", resume=False)
-    RunFolder(tmp_path).open("MODEL: {DEVICE: cuda, K: 1}\nDATASETS: {ROOT: b}\n", resume=True)
+    RunFolder(tmp_path, movable=MOVABLE).open("MODEL: {DEVICE: cuda, K: 1}\nDATASETS: {ROOT: b}\n", resume=True)
 
 
 def test_a_changed_configuration_is_refused_or_forced(tmp_path: Path) -> None:
     first = RunFolder(tmp_path)
     assert first.open("SEED: 0\nX: 1\n", resume=False) == ()
     first.close()
-    with pytest.raises(InputError, match=r"SEED was 0, is 1; X was 1, is 2; give it as it was, or add --force"):
+    with pytest.raises(InputError, match=r"SEED was 0, is 1; X was 1, is 2; restore it, or add --force"):
         RunFolder(tmp_path).check("SEED: 1\nX: 2\n", resume=True)
     forced = RunFolder(tmp_path)
     assert forced.open("SEED: 1\nX: 2\n", resume=True, force=True) == ("SEED was 0, is 1", "X was 1, is 2")
@@ -84,7 +85,7 @@ def test_a_harmless_change_needs_no_force(tmp_path: Path, key: str) -> None:
     first = RunFolder(tmp_path)
     first.open(key % 0, resume=False)
     first.close()
-    assert RunFolder(tmp_path).open(key % 1, resume=True) == ()
+    assert RunFolder(tmp_path, movable=MOVABLE).open(key % 1, resume=True) == ()
 
 
 def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
