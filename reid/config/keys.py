@@ -44,6 +44,7 @@ class Key:
         above: Number that a value must exceed.
         separator: Joins several choices in one value; empty if a value is a single choice.
         old_names: Names of the key in earlier versions, which are still read.
+        movable: Whether the value may change when a run is resumed.
         structural: Whether embeddings depend on the key. Read for the section MODEL only.
     """
 
@@ -55,6 +56,7 @@ class Key:
     above: float = -math.inf
     separator: str = ""
     old_names: tuple[str, ...] = ()
+    movable: bool = False
     structural: bool = True
 
     @property
@@ -94,13 +96,15 @@ def _stage(name: str, epochs: int, milestones: tuple[float, ...]) -> dict[str, K
 
 
 _GENERAL = {
-    "OUTPUT_DIR": Key("runs/svdnet", "Run folder."),
+    "OUTPUT_DIR": Key("runs/svdnet", "Run folder.", movable=True),
     "SEED": Key(0, "Seed of every random number of the run.", low=0, high=LAST_SEED),
-    "TENSORBOARD": Key(False, "Also write TensorBoard events."),
+    "TENSORBOARD": Key(False, "Also write TensorBoard events.", movable=True),
 }
 
 _MODEL = {
-    "MODEL.DEVICE": Key("auto", "`auto` (CUDA if available), `cpu`, `cuda` or `cuda:N`.", structural=False),
+    "MODEL.DEVICE": Key(
+        "auto", "`auto` (CUDA if available), `cpu`, `cuda` or `cuda:N`.", movable=True, structural=False
+    ),
     "MODEL.BACKBONE": Key("resnet50", "Backbone network.", tuple(BACKBONES)),
     "MODEL.WEIGHTS": Key(
         "imagenet",
@@ -194,13 +198,16 @@ _INPUT = {
     "INPUT.POLICY": Key(
         "none", "Augmentation policy of torchvision, with its default parameters.", ("none", *POLICIES)
     ),
-    "INPUT.CACHE": Key("on", "Cache of decoded images; `off`: decode an image each time it is used.", ("on", "off")),
+    "INPUT.CACHE": Key(
+        "on", "Cache of decoded images; `off`: decode an image each time it is used.", ("on", "off"), movable=True
+    ),
     "INPUT.DEVICE_CACHE": Key(
         "auto",
         "Keep decoded training images in GPU memory; `auto`: if they take at most a third of it.",
         ("auto", "on", "off"),
+        movable=True,
     ),
-    "INPUT.THREADS": Key(0, "Decoding threads with CACHE `off`; 0: one per core.", low=0, high=1024),
+    "INPUT.THREADS": Key(0, "Decoding threads with CACHE `off`; 0: one per core.", low=0, high=1024, movable=True),
     "INPUT.CORRUPT": Key(
         "error", "A training image that cannot be read: stop, or skip and count it.", ("error", "skip")
     ),
@@ -216,10 +223,13 @@ _DATASETS = {
         separator="+",
     ),
     "DATASETS.TARGET": Key("", "Dataset to test on; empty: the first of NAME.", ("", *DATASETS)),
-    "DATASETS.ROOT": Key("", "Folder of the datasets; empty: environment variable REID_DATA, else `datasets/`."),
+    "DATASETS.ROOT": Key(
+        "", "Folder of the datasets; empty: environment variable REID_DATA, else `datasets/`.", movable=True
+    ),
     "DATASETS.CACHE": Key(
         "",
         "Folder for unpacked archives and decoded images; empty: REID_CACHE, else `~/.cache/reid`.",
+        movable=True,
     ),
     "DATASETS.STRICT": Key(True, "Require the official image and identity counts."),
     "DATASETS.IDENTITIES": Key(
@@ -229,7 +239,7 @@ _DATASETS = {
         0, "Seed of the random split of `cuhk01` and of a `folder` without splits.", low=0, high=LAST_SEED
     ),
     "DATASETS.PATTERN": Key("", "For `folder`: identity and camera in a file path, such as `{identity}_c{camera}*`."),
-    "DATASETS.FOLDER_ROOT": Key("", "For `folder`: its path; empty: ROOT."),
+    "DATASETS.FOLDER_ROOT": Key("", "For `folder`: its path; empty: ROOT.", movable=True),
     "DATASETS.FOLDER_TEST": Key(
         0.5, "For a `folder` without splits: fraction of the identities to test on.", low=1e-9, high=1
     ),
@@ -269,11 +279,15 @@ _SOLVER = {
         high=0.999999,
     ),
     "SOLVER.SYNC_BN": Key(False, "BatchNorm statistics over the batches of all processes, on GPUs."),
-    "SOLVER.NONFINITE": Key("stop", "A NaN or infinite loss: stop, or skip the batch and count it.", ("stop", "skip")),
+    "SOLVER.NONFINITE": Key(
+        "stop", "A NaN or infinite loss: stop, or skip the batch and count it.", ("stop", "skip"), movable=True
+    ),
 }
 
 _CHECKPOINT = {
-    "CHECKPOINT.MINUTES": Key(0.0, "Also save mid-epoch, at this interval; 0: after every epoch only.", low=0),
+    "CHECKPOINT.MINUTES": Key(
+        0.0, "Also save mid-epoch, at this interval; 0: after every epoch only.", low=0, movable=True
+    ),
 }
 
 _SAMPLER = {
@@ -332,6 +346,7 @@ _TEST = {
         64,
         "Images per batch; on a CPU 64 is twice as fast as 256, since activations stay in the cache.",
         low=1,
+        movable=True,
     ),
     "TEST.PRECISION": Key("float32", "Precision of the backbone in evaluation.", PRECISIONS),
 }
@@ -353,3 +368,5 @@ KEYS: dict[str, Key] = {
     **_RRI,
     **_TEST,
 }
+
+MOVABLE = frozenset(name for name, key in KEYS.items() if key.movable)

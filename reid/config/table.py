@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from reid.config.keys import KEYS, STAGES, Key
-from reid.training.run_folder import MOVABLE
 
 PAGE = Path("docs/configuration.md")
 MARK = r" \*"  # of keys that may change when a run is resumed
@@ -56,7 +55,7 @@ def _row(name: str, key: Key, declarations: list[Key]) -> str:
     defaults = [_default(declaration) for declaration in declarations]
     default = defaults[0] if len(set(defaults)) == 1 else " / ".join(defaults)
     values = ", ".join(f"`{choice}`" for choice in key.choices if choice) or key.limits
-    return f"| `{name}` | {default} | {values} | {key.help}{MARK if name in MOVABLE else ''} |"
+    return f"| `{name}` | {default} | {values} | {key.help}{MARK if key.movable else ''} |"
 
 
 def _default(key: Key) -> str:
