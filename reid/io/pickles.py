@@ -1,14 +1,19 @@
-"""Pickles of plain values and NumPy arrays, read by a machine of our own that cannot call anything.
+"""Pickles of plain values and NumPy arrays, read by a restricted `pickle.Unpickler`.
 
-A pickle is a program for a small stack machine, and two of its instructions look up and call any function. The machine
-here knows the instructions that make plain values; of the calls it knows the few that rebuild NumPy arrays and numbers,
-answers them itself, and refuses every other one. Python's own `pickle` has no part in it.
+`find_class` knows only what NumPy arrays are rebuilt by, and answers with classes of this module instead of NumPy's
+own: `numpy.dtype.__setstate__` takes flags by which bytes are read as pointers, and `_reconstruct` allocates whatever
+size it is given. The base class is the implementation of `pickle.Unpickler` in Python, whose opcodes can be restricted,
+rather than the compiled one, which allocates a memo as large as a file claims, hashes nested tuples for hours, and looks
+up extension codes without calling `find_class`.
 """
 
 from __future__ import annotations
 
+import io
 import math
+import pickle
 import pickletools
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,281 +23,230 @@ import numpy as np
 from reid.errors import InputError
 
 MAX_BYTES = 2**26
-# A value may stand in many places at the cost of one instruction each, so what comes out is bounded too.
+# A value may be in many places at the cost of one instruction each, so the result is bounded too.
 MAX_VALUES = 2_000_000
 MAX_DEPTH = 64
 
-Spend = Callable[[int], None]
-
 
 def load_pickle(path: Path) -> Any:
-    """Dicts, lists, strings and numbers; arrays come as nested lists, tuples as lists, bytes as text.
+    """Read a pickle of plain values and NumPy arrays without executing anything in it.
 
-    Raises InputError for a pickle that asks for anything else, a broken file, one above 64 MiB, and one that unfolds to
-    more than 2 million values.
+    Args:
+        path: A pickle of any protocol, also one written by Python 2.
+
+    Returns:
+        Dicts with string keys, lists, strings and numbers. Arrays become nested lists, tuples and sets become lists,
+        bytes become strings decoded as Latin-1.
+
+    Raises:
+        InputError: If the pickle contains anything else, is corrupt, larger than 64 MiB, or has more than 2 million
+            values.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise InputError(f"{path}: {size:,} bytes, above the limit of {MAX_BYTES:,}; is it the published file?")
+    file = io.BytesIO(path.read_bytes())
     try:
-        return _Plain().value(_Machine().run(path.read_bytes()))
-    except _Refused as error:
+        return _Converter().convert(_Unpickler(file, encoding="latin1").load())
+    except _RefusedError as error:
         raise InputError(
-            f"{path}: the pickle asks {error}; plain values and arrays are all that is read, "
-            "so nothing of it was executed; is it the published file?"
+            f"{path}: the pickle contains {error}; only plain values and arrays are read, and nothing in it was "
+            "executed; is it the published file?"
         ) from None
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError) as error:
-        raise InputError(f"{path}: broken, cut short, or no pickle ({type(error).__name__})") from None
+    except Exception as error:  # bytes that are no pickle make the unpickler fail in any way
+        raise InputError(f"{path}: corrupt, cut short, or not a pickle ({type(error).__name__})") from None
 
 
-class _Refused(Exception):
-    """A pickle asked for something that is not read."""
+class _RefusedError(Exception):
+    """A pickle contains something that is not read."""
 
 
-class _Mark:
-    """Where on the stack the items of a collection begin."""
-
-
-class _Global:
-    """A function or class that the pickle names; it is never looked up."""
-
-    def __init__(self, module: str, name: str) -> None:
-        if (module, name) not in _CALLS:
-            raise _Refused(f"for {module}.{name}")
-        self.key = module, name
-
-
-class _Kind:
-    """A pickled dtype: a letter and a size, then the byte order that the pickle sets."""
+class _Dtype:
+    """The stand-in for `numpy.dtype`: a code such as "i8", then the byte order that BUILD sets."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         code = code.decode("latin1") if isinstance(code, bytes) else code
         if not isinstance(code, str) or code[:1] not in tuple("iufbOUS") or not code[1:].isdecimal():
-            raise _Refused(f"for an array of {str(code)[:40]!r}")
+            raise _RefusedError(f"an array of {str(code)[:40]!r}")
         self.code, self.order = code, "="
 
     def build(self, state: Any) -> None:
         if not (isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "=", "|")):
-            raise _Refused("for an unusual kind of array")
-        self.order = state[1]
-
-    def read(self, spend: Spend, data: Any, shape: Any, fortran: bool = False) -> Any:
-        """The values as nested lists, or one number for the shape (); spend: told how many are to come."""
-        if self.code[0] == "O":
-            if not isinstance(data, list):
-                raise _Refused("for objects that are no list")
-            return data
-        if not isinstance(shape, tuple) or not all(type(side) is int and 0 <= side <= MAX_VALUES for side in shape):
-            raise _Refused("for an array of an unusual shape")
-        # An array without elements can still be a list of very many empty lists.
-        if len(shape) > MAX_DEPTH or math.prod(side or 1 for side in shape) > MAX_VALUES:
-            raise _Refused(f"for more than {MAX_VALUES:,} values")
-        text = data.text if isinstance(data, _Encoded) else data
-        raw = text.encode("latin1") if isinstance(text, str) else text
-        if not isinstance(raw, bytes):
-            raise _Refused("for an array of something else than bytes")
-        spend(len(raw) // 8)
-        array = np.frombuffer(raw, dtype=np.dtype(self.order.replace("|", "=") + self.code))
-        return array.reshape(shape, order="F" if fortran else "C").tolist()
+            raise _RefusedError("an unusual kind of array")
+        self.order = state[1].replace("|", "=")
 
 
 class _Array:
-    """A pickled array, whose content the pickle sets; it is unfolded when everything is read."""
+    """The stand-in for `numpy.ndarray`, whose content BUILD sets."""
 
     def __init__(self, *_: Any) -> None:
-        self.content: Callable[[Spend], Any] = lambda _: []
+        self.content: Any = []  # an array, or a list for dtype object
 
     def build(self, state: Any) -> None:
-        _, shape, kind, fortran, data = state
-        self._set(kind, data, shape, bool(fortran))
+        _, shape, dtype, fortran, data = state
+        self.fill(data, dtype, shape, "F" if fortran else "C")
 
-    @staticmethod
-    def from_buffer(data: Any, kind: Any, shape: Any, order: Any) -> _Array:
-        array = _Array()
-        array._set(kind, data, shape, order == "F")
-        return array
-
-    def _set(self, kind: Any, data: Any, shape: Any, fortran: bool) -> None:
-        if not isinstance(kind, _Kind):
-            raise _Refused("for an array of no kind")
-        self.content = lambda spend: kind.read(spend, data, shape, fortran)
-
-
-class _Scalar:
-    """A pickled number of NumPy's."""
-
-    def __init__(self, kind: Any, data: Any) -> None:
-        if not isinstance(kind, _Kind):
-            raise _Refused("for a number of no kind")
-        self.content: Callable[[Spend], Any] = lambda spend: kind.read(spend, data, ())
+    def fill(self, data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+        if not isinstance(dtype, _Dtype):
+            raise _RefusedError("an array without a dtype")
+        if dtype.code[0] == "O":
+            if not isinstance(data, list):
+                raise _RefusedError("an array of objects without a list")
+            self.content = data
+            return self
+        if not isinstance(shape, tuple) or not all(type(side) is int and 0 <= side <= MAX_VALUES for side in shape):
+            raise _RefusedError("an array of an unusual shape")
+        data = data.encode("latin1") if isinstance(data, str) else data  # as Python 2 writes bytes
+        if not isinstance(data, bytes):
+            raise _RefusedError("an array without bytes")
+        self.content = np.frombuffer(data, np.dtype(dtype.order + dtype.code)).reshape(shape, order=order)
+        return self
 
 
-class _Encoded:
-    """A text that stands for bytes, as Python 3 writes them in the older kinds of pickle."""
-
-    def __init__(self, text: Any, coding: Any) -> None:
-        if coding not in ("latin1", "latin-1"):
-            raise _Refused(f"to encode as {str(coding)[:40]!r}")
-        if not isinstance(text, str):
-            raise _Refused("to encode what is no text")
-        self.text = text
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    return _Array().fill(data, dtype, shape, "F" if order == "F" else "C")
 
 
-def _no_bytes(*arguments: Any) -> bytes:
-    """What Python 3 writes for an empty array there."""
+def _scalar(dtype: Any, data: Any) -> _Array:
+    return _Array().fill(data, dtype, (), "C")
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """`_codecs.encode`, by which Python 3 writes bytes in the older protocols."""
+    if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
+        raise _RefusedError(f"text to be encoded as {str(encoding)[:40]!r}")
+    return text.encode("latin1")
+
+
+def _empty_bytes(*arguments: Any) -> bytes:
+    """`bytes()`, by which Python 3 writes the data of an empty array there."""
     if arguments:
-        raise _Refused("to make bytes")
+        raise _RefusedError("a call of bytes")
     return b""
 
 
-_MULTIARRAY: dict[str, Callable[..., Any]] = {"_reconstruct": _Array, "scalar": _Scalar}
-_CALLS: dict[tuple[str, str], Callable[..., Any]] = {
+_GLOBALS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Kind,
-    ("_codecs", "encode"): _Encoded,
-    **{(module, "bytes"): _no_bytes for module in ("builtins", "__builtin__")},
-    **{(f"numpy.{core}.multiarray", name): call for core in ("core", "_core") for name, call in _MULTIARRAY.items()},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _Array.from_buffer for core in ("core", "_core")},
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode,
+    **{(module, "bytes"): _empty_bytes for module in ("builtins", "__builtin__")},
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
 }
-
-
-class _Machine:
-    """The stack and the memo of one pickle."""
-
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self, data: bytes) -> Any:
-        """The value that the pickle ends with."""
-        for instruction, argument, _ in pickletools.genops(data):
-            name = instruction.name
-            if name == "STOP":
-                return self.stack.pop()
-            if name in _CONSTANTS:
-                self.stack.append(_CONSTANTS[name])
-            elif name in _VALUES:
-                self.stack.append(bytes(argument) if isinstance(argument, bytearray) else argument)
-            elif name in _STEPS:
-                _STEPS[name](self, argument)
-            elif name not in ("PROTO", "FRAME"):
-                raise _Refused(f"for the instruction {name}")
-        raise ValueError("no end")
-
-    def pop(self, count: int) -> list[Any]:
-        if count > len(self.stack):
-            raise IndexError("the stack is empty")
-        items = self.stack[len(self.stack) - count :]
-        del self.stack[len(self.stack) - count :]
-        return items
-
-    def since_mark(self) -> list[Any]:
-        place = next(place for place in range(len(self.stack) - 1, -2, -1) if place < 0 or self.stack[place] is _MARK)
-        if place < 0:
-            raise IndexError("no mark")
-        items = self.pop(len(self.stack) - place)
-        return items[1:]
-
-    def add(self, items: list[Any]) -> None:
-        if not isinstance(self.stack[-1], list):
-            raise _Refused(f"to append to a {type(self.stack[-1]).__name__}")
-        self.stack[-1].extend(items)
-
-    def put(self, pairs: list[Any]) -> None:
-        if not isinstance(self.stack[-1], dict):
-            raise _Refused(f"to set items of a {type(self.stack[-1]).__name__}")
-        self.stack[-1].update(_mapping(pairs))
-
-    def name(self, module: Any, name: Any) -> None:
-        self.stack.append(_Global(str(module), str(name)))
-
-    def remember(self, place: int) -> None:
-        self.memo[place] = self.stack[-1]
-
-    def call(self) -> None:
-        function, arguments = self.pop(2)
-        if not isinstance(function, _Global) or not isinstance(arguments, tuple):
-            raise _Refused("to call what is no function")
-        self.stack.append(_CALLS[function.key](*arguments))
-
-    def build(self) -> None:
-        built, state = self.stack[-2], self.stack.pop()
-        if not isinstance(built, _Kind | _Array):
-            raise _Refused(f"to change a {type(built).__name__.strip('_').lower()}")
-        built.build(state)
-
-
-def _mapping(items: list[Any]) -> dict[Any, Any]:
-    keys = items[::2]
-    # The hash of a tuple of tuples of tuples can take for ever.
-    if not all(key is None or isinstance(key, str | bytes | int | float) for key in keys):
-        raise _Refused("for a mapping with unusual keys")
-    return dict(zip(keys, items[1::2], strict=True))
-
-
-_MARK = _Mark()
-_CONSTANTS = {"MARK": _MARK, "NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_VALUES = {
+_OPCODES = (
+    *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "NONE", "NEWTRUE", "NEWFALSE"),
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
     *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
-}
-# Instruction -> what it does to the machine, given its argument.
-_STEPS: dict[str, Callable[[_Machine, Any], object]] = {
-    "EMPTY_LIST": lambda m, _: m.stack.append([]),
-    "EMPTY_DICT": lambda m, _: m.stack.append({}),
-    "LIST": lambda m, _: m.stack.append(m.since_mark()),
-    "TUPLE": lambda m, _: m.stack.append(tuple(m.since_mark())),
-    "DICT": lambda m, _: m.stack.append(_mapping(m.since_mark())),
-    **{f"TUPLE{n}": lambda m, _, n=n: m.stack.append(tuple(m.pop(n))) for n in (1, 2, 3)},  # type: ignore[misc]
-    "APPEND": lambda m, _: m.add(m.pop(1)),
-    "APPENDS": lambda m, _: m.add(m.since_mark()),
-    "SETITEM": lambda m, _: m.put(m.pop(2)),
-    "SETITEMS": lambda m, _: m.put(m.since_mark()),
-    "EMPTY_SET": lambda m, _: m.stack.append([]),
-    "ADDITEMS": lambda m, _: m.add(m.since_mark()),
-    "FROZENSET": lambda m, _: m.stack.append(m.since_mark()),
-    "POP": lambda m, _: m.pop(1),
-    "POP_MARK": lambda m, _: m.since_mark(),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), lambda m, place: m.remember(place)),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, place: m.stack.append(m.memo[place])),
-    "MEMOIZE": lambda m, _: m.remember(len(m.memo)),
-    "GLOBAL": lambda m, names: m.name(*names.split(" ", 1)),
-    "STACK_GLOBAL": lambda m, _: m.name(*m.pop(2)),
-    "REDUCE": lambda m, _: m.call(),
-    "BUILD": lambda m, _: m.build(),
-}
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_DICT"),
+    *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+    *("GLOBAL", "STACK_GLOBAL", "REDUCE"),
+)
+_CODES = {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes}
+_NAMES = {code: name for name, code in _CODES.items()}
 
 
-class _Plain:
-    """Unfolds the stand-ins and counts what comes out."""
+class _Dispatch(dict[int, Callable[[Any], None]]):
+    """Opcode to method; every other opcode is refused."""
+
+    def __missing__(self, code: int) -> Callable[[Any], None]:
+        raise _RefusedError(f"the instruction {_NAMES[code]}")
+
+
+class _Unpickler(pickle._Unpickler):
+    """Unpickles with the opcodes and globals that plain values and arrays need."""
+
+    # What the base class sets, for type checkers.
+    stack: list[Any]
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
+    pop_mark: Callable[[], list[Any]]
+
+    dispatch = _Dispatch({_CODES[name]: pickle._Unpickler.dispatch[_CODES[name]] for name in _OPCODES})
+    # Sets become lists here, because adding to a set would hash whatever the pickle adds.
+    for _name, _like in (("EMPTY_SET", "EMPTY_LIST"), ("ADDITEMS", "APPENDS"), ("FROZENSET", "LIST")):
+        dispatch[_CODES[_name]] = dispatch[_CODES[_like]]
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _GLOBALS:
+            raise _RefusedError(f"the global {module}.{name}")
+        return _GLOBALS[module, name]
+
+    def _update(self, items: list[Any]) -> None:
+        """Set items of the dict on top of the stack."""
+        # The hash of a tuple of tuples of tuples can take for ever.
+        if not all(key is None or isinstance(key, str | bytes | int | float) for key in items[::2]):
+            raise _RefusedError("a mapping with unusual keys")
+        if not isinstance(self.stack[-1], dict):
+            raise _RefusedError(f"items of a {type(self.stack[-1]).__name__}")
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
+    def _load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._update([key, value])
+
+    def _load_setitems(self) -> None:
+        self._update(self.pop_mark())
+
+    def _load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._update(items)
+
+    def _load_bytearray8(self) -> None:
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(self.read(size))
+
+    def _load_build(self) -> None:
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], _Dtype | _Array):
+            raise _RefusedError(f"a state for a {type(self.stack[-1]).__name__}")
+        self.stack[-1].build(state)
+
+    dispatch[_CODES["SETITEM"]] = _load_setitem
+    dispatch[_CODES["SETITEMS"]] = _load_setitems
+    dispatch[_CODES["DICT"]] = _load_dict
+    dispatch[_CODES["BYTEARRAY8"]] = _load_bytearray8
+    dispatch[_CODES["BUILD"]] = _load_build
+
+
+class _Converter:
+    """Converts what was unpickled to plain values, and counts them."""
 
     def __init__(self) -> None:
-        self.left = MAX_VALUES
+        self.remaining = MAX_VALUES
 
-    def value(self, value: Any, depth: int = 0) -> Any:
+    def convert(self, value: Any, depth: int = 0) -> Any:
         self._spend(1)
         if depth > MAX_DEPTH:
-            raise _Refused(f"for values nested deeper than {MAX_DEPTH}")
-        if isinstance(value, _Array | _Scalar):
-            return self.value(value.content(self._spend), depth + 1)
-        if isinstance(value, _Encoded):
-            return value.text
+            raise _RefusedError(f"values nested deeper than {MAX_DEPTH}")
+        if isinstance(value, _Array):
+            return self.convert(self._listed(value.content), depth + 1)
         if isinstance(value, dict):
-            return {self._key(key): self.value(item, depth + 1) for key, item in value.items()}
+            return {self._key(key): self.convert(item, depth + 1) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return [self.value(item, depth + 1) for item in value]
+            return [self.convert(item, depth + 1) for item in value]
         if isinstance(value, bytes):
             self._spend(len(value) // 8)
             return value.decode("latin1")
         if value is None or isinstance(value, str | int | float):
             return value
-        raise _Refused(f"for a {type(value).__name__.strip('_').lower()}")
+        raise _RefusedError(f"a {type(value).__name__.strip('_').lower()}")
+
+    def _listed(self, content: Any) -> Any:
+        if isinstance(content, np.ndarray):
+            self._spend(content.nbytes // 8)
+            # An array without elements can still become a list of very many empty lists.
+            if math.prod(side or 1 for side in content.shape) > self.remaining:
+                raise _RefusedError(f"more than {MAX_VALUES:,} values")
+            content = content.tolist()
+        return content
 
     def _key(self, key: Any) -> str:
         return key.decode("latin1") if isinstance(key, bytes) else str(key)
 
     def _spend(self, values: int) -> None:
-        self.left -= values
-        if self.left < 0:
-            raise _Refused(f"for more than {MAX_VALUES:,} values")
+        self.remaining -= values
+        if self.remaining < 0:
+            raise _RefusedError(f"more than {MAX_VALUES:,} values")

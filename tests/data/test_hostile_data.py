@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import struct
 import zipfile
 from pathlib import Path
@@ -17,7 +16,6 @@ from reid.data.datasets.cuhk03np import read_cuhk03np_detected
 from reid.data.images.decode import decode_image
 from reid.errors import InputError
 from reid.io.archive import extract_zip
-from reid.io.pickles import load_pickle
 from reid.report.thumbnails import thumbnails
 
 
@@ -86,35 +84,6 @@ def test_a_link_in_the_place_of_the_unpacked_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a link"):
         extract_zip(tmp_path / "a.zip", parts=("query",), cache=tmp_path / "cache", progress=False)
     assert (tmp_path / "outside" / "mine").exists()
-
-
-TUPLES = b"\x80\x02)q\0" + b"".join(
-    b"h" + bytes([n]) * 1 + b"h" + bytes([n]) + b"\x86q" + bytes([n + 1]) for n in range(60)
-)
-LISTS = b"\x80\x02]q\0" + b"".join(b"](" + (b"h" + bytes([n])) * 16 + b"eq" + bytes([n + 1]) for n in range(12)) + b"."
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (TUPLES + b"}h\x3cK\x01s.", "unusual keys"),
-        (LISTS, "more than 2,000,000 values"),
-        (b"\x80\x02(((((.", "asks for a mark"),
-        (b"\x80\x02]q\x00h\x00ah\x00a.", "nested deeper"),
-        (
-            pickle.dumps(np.zeros((3, 0)), 2).replace(b"K\x03K\x00", b"J\xff\xff\xff\x7fK\x00"),
-            "more than|unusual shape",
-        ),
-        (b"\x80\x02ccopyreg\n_reconstructor\n.", r"copyreg\._reconstructor"),
-        (b"\x80\x02(ios\nsystem\n.", "the instruction INST"),
-        (b"\x80\x02Pid\n.", "the instruction PERSID"),
-    ],
-    ids=["hash", "shared", "marks", "circle", "empty rows", "global", "inst", "persid"],
-)
-def test_pickles_that_take_for_ever_or_ask_for_more(tmp_path: Path, data: bytes, words: str) -> None:
-    (tmp_path / "a.pkl").write_bytes(data)
-    with pytest.raises(InputError, match=words):
-        load_pickle(tmp_path / "a.pkl")
 
 
 @pytest.mark.parametrize(

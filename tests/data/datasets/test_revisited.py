@@ -109,7 +109,7 @@ def test_nothing_is_executed(tmp_path: Path, protocol: int) -> None:
     content = miniature(True)
     content["gnd"][1]["easy"] = Touch(victim)
     path.write_bytes(pickle.dumps(content, protocol))
-    with pytest.raises(InputError, match=r"asks for (posix|nt)\.system; .* nothing of it was executed"):
+    with pytest.raises(InputError, match=r"contains the global (posix|nt)\.system; .* nothing in it was executed"):
         read_revisited(path)
     assert not victim.exists()
     pickle.loads(path.read_bytes())
@@ -146,7 +146,7 @@ def test_the_reader_itself_cannot_be_changed_by_a_pickle(tmp_path: Path) -> None
     for state in (b"}X\x08\x00\x00\x00__call__K\x01s", b"N}X\x09\x00\x00\x00_functionK\x01s\x86"):
         path.write_bytes(b"\x80\x02cnumpy\nndarray\n" + state + b"b.")
         assert list(pickletools.genops(path.read_bytes()))
-        with pytest.raises(InputError, match="asks"):
+        with pytest.raises(InputError, match="contains"):
             read_revisited(path)
     path.write_bytes(pickle.dumps(miniature(True)))
     assert_is_the_miniature(read_revisited(path))
