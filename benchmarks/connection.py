@@ -1,10 +1,10 @@
-"""Time of the locally connected and the tiled layer beside nn.Conv2d of the same arithmetic, forward and backward.
+"""Forward and backward time of the locally connected and the tiled layer, compared with an equivalent nn.Conv2d.
 
     python benchmarks/connection.py [--threads 1] [--rounds 5] [--batch 64] [--only NAME]
 
 The shapes are those of DeepFace's three local layers and of the 3x3 layers in OSNet's blocks for images of 256 x 128. A
-ratio is the median over turns of a layer's seconds for one of the convolution in the same turn. Gradients go to the
-input as well as to the weights.
+ratio is the median over rounds of a layer's time divided by that of the convolution in the same round. Gradients are
+computed for the input and the weights.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--only", default="", help="shapes whose name holds this text")
+    parser.add_argument("--only", default="", help="only shapes whose name contains this text")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(f"{arguments.threads} thread(s), batch {arguments.batch}, medians of {arguments.rounds} turns\n")
+    print(f"{arguments.threads} thread(s), batch {arguments.batch}, medians of {arguments.rounds} rounds\n")
     print("| layer | G multiply-adds | convolution, s | tiled t = 2, s | ratio | local, s | ratio |")
     print("|---|---|---|---|---|---|---|")
     for name in SHAPES:
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def row(name: str, batch: int, rounds: int) -> str:
-    """One line of the table."""
+    """Measure one row of the table."""
     channels, outputs, size, kernel, stride, padding = SHAPES[name]
     maps = torch.randn(batch, channels, *size, requires_grad=True)
     layers: dict[str, nn.Module] = {
@@ -62,13 +62,13 @@ def row(name: str, batch: int, rounds: int) -> str:
         gradient = torch.randn_like(layers["convolution"](maps))
     steps = {part: training_step(layer, maps, gradient) for part, layer in layers.items()}
     seconds = in_rounds(steps, rounds + 1)
-    seconds = {part: values[1:] for part, values in seconds.items()}  # the first turn warms up
-    middle = {part: statistics.median(values) for part, values in seconds.items()}
+    seconds = {part: values[1:] for part, values in seconds.items()}  # the first round warms up
+    median = {part: statistics.median(values) for part, values in seconds.items()}
     tiled, local = (median_ratio(seconds[part], seconds["convolution"]) for part in ("tiled", "local"))
     arithmetic = batch * channels * kernel**2 * math.prod(gradient.shape[1:]) / 1e9
     return (
-        f"| {name} | {arithmetic:.2f} | {middle['convolution']:.4f} | {middle['tiled']:.4f} | {tiled:.1f} "
-        f"| {middle['local']:.4f} | {local:.1f} |"
+        f"| {name} | {arithmetic:.2f} | {median['convolution']:.4f} | {median['tiled']:.4f} | {tiled:.1f} "
+        f"| {median['local']:.4f} | {local:.1f} |"
     )
 
 

@@ -1,19 +1,19 @@
-"""Seconds a round spends on its algebra: SVD, matching and S(W).
+"""Time of the algebra of a round: SVD, matching and S(W).
 
     python benchmarks/decorrelation.py [--threads 1] [--rounds 3] [--size D_IN K ...]
 
-A round makes one replacement and measures S(W) a few times; set that against the seconds of an epoch.
+A round makes one replacement and computes S(W) a few times; compare that with the time of an epoch.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
+from measuring import in_rounds
 
 from reid.decorrelation import correlation_metric, replace_weight, spectrum
 
@@ -37,24 +37,12 @@ def main() -> None:
         }
         after = correlation_metric(replace_weight(weight).weight)
         print(f"{d_in} x {k}: S(W) {correlation_metric(weight):.4f}, after US {after:.4f}")
-        for name, value in medians(steps, arguments.rounds).items():
-            print(f"    {name:38} {value:7.3f} s")
-
-
-def medians(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Seconds of each step, measured in turns after one turn that isn't counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if turn > 0:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+        for name, seconds in in_rounds(steps, arguments.rounds + 1).items():
+            print(f"    {name:38} {statistics.median(seconds[1:]):7.3f} s")  # the first round warms up
 
 
 def correlated(d_in: int, k: int) -> torch.Tensor:
-    """(d_in, k) float32 with a falling spectrum and columns that share directions, as trained weights have."""
+    """Generate (d_in, k) float32 weights with a decaying spectrum and correlated columns, as trained weights have."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(d_in, k, generator=generator)
     shared = torch.randn(d_in, 32, generator=generator) @ torch.randn(32, k, generator=generator)

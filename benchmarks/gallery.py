@@ -1,10 +1,10 @@
-"""What an index of crops costs: to build, to add to, and to search, exactly and by FAISS.
+"""Time of building, extending and searching an index of crops, exactly and with FAISS.
 
 python benchmarks/gallery.py [--crops 100000] [--more 1000] [--search 1000000] [--width 512] [--threads 1]
                              [--weights FILE] [--images 512]
 
-The index is built with random features, so that what is timed is reading, hashing, writing and committing; what the
-model costs is timed by itself, with --weights, in images a second.
+The index is built with random features, so that only reading, hashing, writing and committing are timed. The model is
+timed separately with --weights, in images per second.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ def main() -> None:
     defaults = (("crops", 100_000), ("more", 1000), ("search", 1_000_000), ("width", 512), ("threads", 1))
     for name, default in (*defaults, ("queries", 20), ("images", 512)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--weights", help="a checkpoint or demo: also time the embedder, on drawn crops")
-    parser.add_argument("--folder", type=Path, help="where to put what is written (default: a temporary folder)")
+    parser.add_argument("--weights", help="a checkpoint or demo: also time the embedder on synthetic crops")
+    parser.add_argument("--folder", type=Path, help="parent of the temporary folder")
     arguments = parser.parse_args()
     limit_threads(arguments.threads)  # hence the late imports
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        _index(Path(name), arguments)
+        _time_index(Path(name), arguments)
         if arguments.search:
-            _large(arguments)
+            _time_large_search(arguments)
         if arguments.weights:
-            _embedder(Path(name), arguments)
+            _time_embedder(Path(name), arguments)
 
 
-def _index(folder: Path, arguments: argparse.Namespace) -> None:
+def _time_index(folder: Path, arguments: argparse.Namespace) -> None:
     import numpy as np
 
     from reid.search.gallery import Gallery, list_crops, read_snapshot, search_index, update_index
@@ -48,28 +48,28 @@ def _index(folder: Path, arguments: argparse.Namespace) -> None:
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
     crops = folder / "crops"
-    _write(crops, 0, arguments.crops)
+    _write_crops(crops, 0, arguments.crops)
 
-    def bring_up() -> None:
+    def run_update() -> None:
         with Gallery.open_or_create(folder / "index", model_id="random", dim=arguments.width) as gallery:
             update_index(gallery, list_crops(crops, "{identity}/c{camera}_{time}"), embed, progress=False)
 
-    print(f"{arguments.crops:,} crops of 3 kB, {arguments.width} numbers, {arguments.threads} thread(s)\n")
+    print(f"{arguments.crops:,} crops of 3 kB, dimension {arguments.width}, {arguments.threads} thread(s)\n")
     print("| | |\n|---|---|")
-    print(f"| build | {_seconds(bring_up):.1f} s |")
-    print(f"| look for changes, find none | {_seconds(bring_up):.2f} s |")
-    _write(crops, arguments.crops, arguments.more)
-    print(f"| add {arguments.more:,} | {_seconds(bring_up):.2f} s |")
+    print(f"| build | {_time(run_update):.1f} s |")
+    print(f"| update without changes | {_time(run_update):.2f} s |")
+    _write_crops(crops, arguments.crops, arguments.more)
+    print(f"| add {arguments.more:,} | {_time(run_update):.2f} s |")
     start = time.perf_counter()
     snapshot = read_snapshot(folder / "index")
     print(f"| open to search | {time.perf_counter() - start:.2f} s |")
     queries = embed([""] * arguments.queries)
-    search_index(snapshot, queries[:1], 10)  # brings the files into memory
-    seconds = [_seconds(lambda q=query: search_index(snapshot, q[None], 10)) for query in queries]  # type: ignore[misc]
+    search_index(snapshot, queries[:1], 10)  # loads the files into memory
+    seconds = [_time(lambda q=query: search_index(snapshot, q[None], 10)) for query in queries]  # type: ignore[misc]
     print(f"| one search, exact, median | {1e3 * statistics.median(seconds):.1f} ms |")
 
 
-def _large(arguments: argparse.Namespace) -> None:
+def _time_large_search(arguments: argparse.Namespace) -> None:
     import importlib.util
 
     import numpy as np
@@ -82,27 +82,27 @@ def _large(arguments: argparse.Namespace) -> None:
     queries, rows = (side.values for side in clustered(arguments.queries, arguments.search, arguments.width))
     queries, rows = normalize_rows(queries), normalize_rows(rows)
     print(
-        f"\n{arguments.search:,} x {arguments.width}, clustered\n\n| | ms a search, median | recall@10 |\n|---|---|---|"
+        f"\n{arguments.search:,} x {arguments.width}, clustered\n\n| | ms per search, median | recall@10 |\n|---|---|---|"
     )
     top_k_unit_rows(queries[:1], [rows], 10)
     exact = [top_k_unit_rows(query[None], [rows], 10) for query in queries]
-    seconds = [_seconds(lambda q=query: top_k_unit_rows(q[None], [rows], 10)) for query in queries]  # type: ignore[misc]
+    seconds = [_time(lambda q=query: top_k_unit_rows(q[None], [rows], 10)) for query in queries]  # type: ignore[misc]
     print(f"| exact | {1e3 * statistics.median(seconds):.1f} | 1 |")
     if importlib.util.find_spec("faiss") is None:
         return
     start = time.perf_counter()
     index = build_index(rows, IndexOptions(k=10, sample=64))
     built = time.perf_counter() - start
-    seconds = [_seconds(lambda q=query: search_index(index, q[None], 10)) for query in queries]  # type: ignore[misc]
+    seconds = [_time(lambda q=query: search_index(index, q[None], 10)) for query in queries]  # type: ignore[misc]
     hits = [
         np.isin(search_index(index, query[None], 10).indices, one.indices).mean()
         for query, one in zip(queries, exact, strict=True)
     ]
-    told = f"{index.summary}; built in {built:.0f} s"
-    print(f"| FAISS: {told} | {1e3 * statistics.median(seconds):.1f} | {np.mean(hits):.4f} |")
+    description = f"{index.summary}; built in {built:.0f} s"
+    print(f"| FAISS: {description} | {1e3 * statistics.median(seconds):.1f} | {np.mean(hits):.4f} |")
 
 
-def _embedder(folder: Path, arguments: argparse.Namespace) -> None:
+def _time_embedder(folder: Path, arguments: argparse.Namespace) -> None:
     import numpy as np
     from PIL import Image
 
@@ -115,12 +115,12 @@ def _embedder(folder: Path, arguments: argparse.Namespace) -> None:
         paths.append(str(folder / f"{number}.jpg"))
         small.resize((64, 128), Image.Resampling.BICUBIC).save(paths[-1])
     embedder.embed(paths[:64])
-    seconds = _seconds(lambda: embedder.embed(paths))
+    seconds = _time(lambda: embedder.embed(paths))
     print(f"\nembedder: {len(paths) / seconds:.0f} images/s of 128 x 64, resized to {embedder.size}")
 
 
-def _write(folder: Path, first: int, count: int) -> None:
-    """Files of random bytes: nothing here decodes them."""
+def _write_crops(folder: Path, first: int, count: int) -> None:
+    """Write files of random bytes, which are never decoded."""
     import numpy as np
 
     for number in range(first, first + count):
@@ -130,7 +130,7 @@ def _write(folder: Path, first: int, count: int) -> None:
         path.write_bytes(np.random.default_rng(number).bytes(3000))
 
 
-def _seconds(step: Callable[[], object]) -> float:
+def _time(step: Callable[[], object]) -> float:
     start = time.perf_counter()
     step()
     return time.perf_counter() - start

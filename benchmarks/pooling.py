@@ -1,10 +1,10 @@
-"""Time of every pooling beside average pooling, forward and backward.
+"""Forward and backward time of every pooling, compared with average pooling.
 
     python benchmarks/pooling.py [--threads 1] [--rounds 5] [--batch 64] [--only NAME]
 
-The maps are those of OSNet-x0.25, OSNet-x1.0 and ResNet-50 for images of 256 x 128, and DeepFace's last. A ratio is the
-median over turns of a pooling's seconds for those of average pooling in the same turn; gradients go to the map as well
-as to the weights. The VLADs have 64 clusters, 16 on the map of ResNet-50.
+The feature maps are those of OSNet-x0.25, OSNet-x1.0 and ResNet-50 for images of 256 x 128, and DeepFace's last. A ratio
+is the median over rounds of a pooling's time divided by that of average pooling in the same round; gradients are
+computed for the map and the weights. The VLADs have 64 clusters, 16 on the map of ResNet-50.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--only", default="", help="shapes whose name holds this text")
+    parser.add_argument("--only", default="", help="only shapes whose name contains this text")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(f"{arguments.threads} thread(s), batch {arguments.batch}, medians of {arguments.rounds} turns\n")
+    print(f"{arguments.threads} thread(s), batch {arguments.batch}, medians of {arguments.rounds} rounds\n")
     names = [name for name in POOLINGS if name != "average"]
     print(f"| map | average, ms | {' | '.join(names)} |\n|{'---|' * (len(names) + 2)}")
     for shape in SHAPES:
@@ -44,21 +44,21 @@ def main() -> None:
 
 
 def row(shape: str, names: list[str], batch: int, rounds: int) -> str:
-    """One line of the table."""
+    """Measure one row of the table."""
     channels, size, clusters = SHAPES[shape]
     maps = torch.rand(batch, channels, *size).requires_grad_()
     poolings = {name: make(name, channels, clusters) for name in ("average", *names)}
     with torch.no_grad():
         gradients = {name: torch.randn_like(pooling(maps)) for name, pooling in poolings.items()}
     steps = {name: training_step(pooling, maps, gradients[name]) for name, pooling in poolings.items()}
-    seconds = {name: values[1:] for name, values in in_rounds(steps, rounds + 1).items()}  # the first turn warms up
+    seconds = {name: values[1:] for name, values in in_rounds(steps, rounds + 1).items()}  # the first round warms up
     ratios = [f"{median_ratio(seconds[name], seconds['average']):.0f}x" for name in names]
     average = f"{1e3 * statistics.median(seconds['average']):.1f}"
     return f"| {shape}, {channels}@{size[0]}x{size[1]} | {average} | {' | '.join(ratios)} |"
 
 
 def make(name: str, channels: int, clusters: int) -> Pooling:
-    """A pooling as its defaults have it."""
+    """Build a pooling with its defaults."""
     options: dict[str, Any] = {"clusters": clusters, "init": "random"} if name.endswith("vlad") else {}
     return POOLINGS[name](channels, **options)
 

@@ -1,11 +1,11 @@
-"""Images a second of a training, against torchreid's trainer with the same machine, images, batch and network.
+"""Training speed in images per second, compared with torchreid's trainer on the same images, batch and network.
 
     python benchmarks/training.py [--torchreid CLONE] [--size 128 64] [--count 1280] [--rounds 5] [--images FOLDER]
 
 OSNet-x0.25 from random weights, flip, pad-crop and random erasing, AMSGrad, label smoothing, 751 classes, float32; a
-turn is an epoch of either, with all threads. Ours reads its decoded cache; torchreid's DataLoader has two workers,
-started anew every epoch, as its trainer does. torchreid is imported as a whole and needs what it needs: opencv-python,
-h5py, gdown and their likes. A ratio is the median over turns of its seconds for one of ours in the same turn.
+round is one epoch of each, with all threads. Ours reads its decoded cache; torchreid's DataLoader uses two workers,
+which its trainer starts every epoch. The whole of torchreid is imported, with its dependencies such as opencv-python,
+h5py and gdown. A ratio is the median over rounds of torchreid's time divided by ours in the same round.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from reid.training.optimizer import Solver, make_optimizer
 from reid.training.schedule import Schedule, StagePlan
 from reid.training.state import TrainState
 
-CLASSES, RATE = 751, 1.5e-3
+CLASSES, LEARNING_RATE = 751, 1.5e-3
 
 
 def main() -> None:
@@ -60,17 +60,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = jpegs(arguments.images, arguments.count, Path(folder))
         waited: list[float] = []
-        epochs = {"ours": ours(files, size, Path(folder), waited)}
+        epochs = {"ours": our_epoch(files, size, Path(folder), waited)}
         if arguments.torchreid:
-            epochs["torchreid"] = rival(arguments.torchreid, files, size)
+            epochs["torchreid"] = torchreid_epoch(arguments.torchreid, files, size)
         for warm_up in epochs.values():
             warm_up()
         waited.clear()
         seconds = in_rounds(epochs, arguments.rounds)
     images = len(files) // BATCH * BATCH
     print(
-        f"OSNet-x0.25, {size[0]} x {size[1]}, batch {BATCH}, {images} images an epoch, {arguments.rounds} turns, "
-        f"{torch.get_num_threads()} threads\n\n| trainer | images/s, median | best | times ours |\n|---|---|---|---|"
+        f"OSNet-x0.25, {size[0]} x {size[1]}, batch {BATCH}, {images} images per epoch, {arguments.rounds} rounds, "
+        f"{torch.get_num_threads()} threads\n\n| trainer | images/s, median | best | time / ours |\n|---|---|---|---|"
     )
     for name, taken in seconds.items():
         ratio = median_ratio(taken, seconds["ours"])
@@ -79,12 +79,12 @@ def main() -> None:
 
 
 def classes(files: list[str]) -> list[int]:
-    """A class for each file, as even as it goes."""
+    """Assign a class to each file, as evenly as possible."""
     return [number % CLASSES for number in range(len(files))]
 
 
-def ours(files: list[str], size: tuple[int, int], cache: Path, waited: list[float]) -> Callable[[], None]:
-    """An epoch of ours. waited: takes the seconds of every wait for a batch."""
+def our_epoch(files: list[str], size: tuple[int, int], cache: Path, waited: list[float]) -> Callable[[], None]:
+    """Prepare an epoch of our trainer; appends the seconds of every wait for a batch to `waited`."""
     loader = TrainLoader(
         decode_images(files, size=size, cache=cache),
         np.array(classes(files), dtype=np.int64),
@@ -101,8 +101,8 @@ def ours(files: list[str], size: tuple[int, int], cache: Path, waited: list[floa
     solver = Solver(optimizer="adam", amsgrad=True)
     objective = Objective(LossWeights(label_smoothing=0.1), num_classes=CLASSES)
     state = TrainState("ours", model, objective)
-    optimizer = make_optimizer(state.model, solver, RATE)
-    stage = StagePlan("step0", 0, Schedule(epochs=1, lr=(RATE,)))
+    optimizer = make_optimizer(state.model, solver, LEARNING_RATE)
+    stage = StagePlan("step0", 0, Schedule(epochs=1, lr=(LEARNING_RATE,)))
     callbacks = Callbacks()
 
     def run() -> None:
@@ -121,13 +121,13 @@ def ours(files: list[str], size: tuple[int, int], cache: Path, waited: list[floa
     return run
 
 
-def rival(clone: Path, files: list[str], size: tuple[int, int]) -> Callable[[], None]:
-    """An epoch of torchreid's trainer. Raises InputError where it cannot be imported."""
+def torchreid_epoch(clone: Path, files: list[str], size: tuple[int, int]) -> Callable[[], None]:
+    """Prepare an epoch of torchreid's trainer."""
     sys.path.insert(0, str(clone))
     try:
         torchreid: Any = importlib.import_module("torchreid")
     except ImportError as error:
-        raise InputError(f"{clone}: torchreid cannot be imported from here: {error}") from None
+        raise InputError(f"{clone}: torchreid cannot be imported: {error}") from None
     labeled = [(path, label, 0) for path, label in zip(files, classes(files), strict=True)]
 
     class Ours(torchreid.data.ImageDataset):
@@ -141,7 +141,7 @@ def rival(clone: Path, files: list[str], size: tuple[int, int]) -> Callable[[], 
             batch_size_train=BATCH, workers=2, use_gpu=False,
         )  # fmt: skip
         model = torchreid.models.build_model("osnet_x0_25", CLASSES, loss="softmax", pretrained=False, use_gpu=False)
-    optimizer = torchreid.optim.build_optimizer(model, optim="amsgrad", lr=RATE)
+    optimizer = torchreid.optim.build_optimizer(model, optim="amsgrad", lr=LEARNING_RATE)
     engine = torchreid.engine.ImageSoftmaxEngine(data, model, optimizer, use_gpu=False, label_smooth=True)
     engine.epoch, engine.max_epoch = 0, 1
     return lambda: engine.train(print_freq=sys.maxsize)

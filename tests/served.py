@@ -31,7 +31,7 @@ COLORS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (210, 210, 40))
 
 @dataclass(frozen=True)
 class SampleIndex:
-    """An index with its model: `weights` is a checkpoint, `crops` the indexed folder, `index` the folder of the index."""
+    """An index with its model: a checkpoint, the folder of crops and the folder of the index."""
 
     embedder: Embedder
     weights: Path

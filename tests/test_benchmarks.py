@@ -1,4 +1,4 @@
-"""Each benchmark of ranking runs through at a small size; what it times is its own affair."""
+"""The benchmarks of ranking run at a small size; their timings are not checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(name: str, *arguments: str) -> str:
 
 
 def cells(output: str, start: str) -> list[str]:
-    """The cells of the table row whose first one begins so."""
+    """Return the cells of the table row that begins with `start`."""
     rows = [line for line in output.splitlines() if line.startswith(f"| {start}")]
     assert len(rows) == 1, output
     return [cell.strip() for cell in rows[0].strip("|").split("|")]
@@ -52,11 +52,11 @@ def test_ranking_of_saved_features_agrees_with_a_competitor(tmp_path: Path) -> N
     (tmp_path / "fastreid" / "evaluation").mkdir(parents=True)
     (tmp_path / "fastreid" / "evaluation" / "rank.py").write_text(RANK, encoding="utf-8")
     identities = np.arange(40) % 9 + 1, np.arange(600) % 12 - 1
-    for side, people in zip(("query", "gallery"), identities, strict=True):
-        values = rng.normal(size=(len(people), 16)) + 0.3 * people[:, None]
+    for side, labels in zip(("query", "gallery"), identities, strict=True):
+        values = rng.normal(size=(len(labels), 16)) + 0.3 * labels[:, None]
         np.save(tmp_path / f"{side}.npy", values.astype(np.float32))
-        np.save(tmp_path / f"{side}_ids.npy", people)
-        np.save(tmp_path / f"{side}_cameras.npy", rng.integers(1, 4, len(people)))
+        np.save(tmp_path / f"{side}_ids.npy", labels)
+        np.save(tmp_path / f"{side}_cameras.npy", rng.integers(1, 4, len(labels)))
     output = run("ranking", f"--features={tmp_path}", "--rounds=1", f"--fastreid={tmp_path}")
     assert "40 x 550 x 16 and 50 junk rows" in output
     plain, integers, competitor = (

@@ -1,4 +1,4 @@
-"""Index and search from the command line, with a small network, and what they say to bad input."""
+"""Indexing and searching from the command line with a small network, and messages for invalid input."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ def answers(path: Path) -> list[list[dict[str, Any]]]:
     return [query["answers"] for query in json.loads(path.read_text())["queries"]]
 
 
-def test_search_finds_what_plain_distances_say(
-    tool: Tool, index: Path, crops: Path, tmp_path: Path, weights: Path
-) -> None:
+def test_search_equals_plain_distances(tool: Tool, index: Path, crops: Path, tmp_path: Path, weights: Path) -> None:
     paths = sorted(crops.rglob("*.png"))
     values = Embedder.load(weights, device="cpu").embed(paths).astype(np.float64)
     ended = tool("search", paths[3], paths[8], "--index", index, "--top", 5, "--json", tmp_path / "a.json")
@@ -79,7 +77,7 @@ def test_search_finds_what_plain_distances_say(
     for query, found in zip((3, 8), answers(tmp_path / "a.json"), strict=True):
         distances = np.sqrt(((values[query] - values) ** 2).sum(axis=1))
         order = np.argsort(distances, kind="stable")[:5]
-        assert [Path(answer["file"]) for answer in found] == [paths[place] for place in order]
+        assert [Path(answer["file"]) for answer in found] == [paths[i] for i in order]
         np.testing.assert_allclose([answer["distance"] for answer in found], distances[order], atol=1e-5)
         assert all(answer["probability"] is None for answer in found)
     assert "not calibrated" in ended.out and "0000/c2_3.png" in ended.out
@@ -88,20 +86,20 @@ def test_search_finds_what_plain_distances_say(
 
 def test_filters_own_file_and_mean(tool: Tool, index: Path, crops: Path, tmp_path: Path, weights: Path) -> None:
     one, other = sorted(crops.rglob("*.png"))[:2]
-    told = ("--index", index, "--json", tmp_path / "a.json", "--top", "12")
-    assert tool("search", one, *told, "--camera", "2", "--time", "4..9").code == 0
+    options = ("--index", index, "--json", tmp_path / "a.json", "--top", "12")
+    assert tool("search", one, *options, "--camera", "2", "--time", "4..9").code == 0
     (found,) = answers(tmp_path / "a.json")
     assert {a["path"] for a in found} == {"0001/c2_5.png", "0001/c2_7.png", "0002/c2_9.png"}
-    assert tool("search", one, *told, "--exclude-same-file").code == 0
+    assert tool("search", one, *options, "--exclude-same-file").code == 0
     (found,) = answers(tmp_path / "a.json")
     assert len(found) == 11 and one.name not in {Path(a["file"]).name for a in found}
-    assert tool("search", one, other, *told, "--mean").code == 0
+    assert tool("search", one, other, *options, "--mean").code == 0
     (found,) = answers(tmp_path / "a.json")
     paths = sorted(crops.rglob("*.png"))
     values = Embedder.load(weights, device="cpu").embed(paths).astype(np.float64)
     mean = values[0] + values[1]
     distances = np.sqrt(((values - mean / np.linalg.norm(mean)) ** 2).sum(axis=1))
-    assert [Path(a["file"]) for a in found] == [paths[place] for place in np.argsort(distances, kind="stable")]
+    assert [Path(a["file"]) for a in found] == [paths[i] for i in np.argsort(distances, kind="stable")]
     np.testing.assert_allclose([a["distance"] for a in found], np.sort(distances), atol=1e-5)
     for option, message in (
         (("--camera", "9"), "no image of camera 9; known are 1, 2"),
@@ -110,14 +108,14 @@ def test_filters_own_file_and_mean(tool: Tool, index: Path, crops: Path, tmp_pat
         (("--prior", "0.1"), "needs a calibrated model"),
         (("--faiss-beyond", "1"), "has no FAISS index"),
     ):
-        ended = tool("search", one, *told, *option)
+        ended = tool("search", one, *options, *option)
         assert ended.code == 2 and re.search(message, ended.err), ended.err
         assert ended.err.count("\n") == 1
 
 
 def test_the_page_holds_its_pictures(tool: Tool, index: Path, crops: Path, tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
-    (crops / "0000" / "c2_1.png").write_bytes(b"gone bad meanwhile")
+    (crops / "0000" / "c2_1.png").write_bytes(b"corrupted")
     query = next(crops.rglob("c1_4.png"))
     ended = tool("search", query, "--index", index, "--top", "12", "--output", tmp_path / "page.html")
     assert ended.code == 0, ended.err
@@ -142,22 +140,20 @@ def test_probabilities_are_shown(tool: Tool, index: Path, crops: Path, tmp_path:
     )  # fmt: skip
     save_checkpoint(copy, {**content, "calibration": calibration.to_plain()})
     query = next(crops.rglob("*.png"))
-    told = ("--index", index, "--json", tmp_path / "a.json")
-    ended = tool("search", query, *told, "--weights", copy)
+    options = ("--index", index, "--json", tmp_path / "a.json")
+    ended = tool("search", query, *options, "--weights", copy)
     assert ended.code == 0, ended.err
     (found,) = answers(tmp_path / "a.json")
     for answer in found:
         assert answer["probability"] == pytest.approx(1 / (1 + np.exp(10 * answer["distance"] - 5)))
     assert "calibrated on drawn" in ended.out and "up to 0.500: 0.01" in ended.out and "probability" in ended.out
     assert "a share 0.1 of the pairs" in ended.out
-    assert tool("search", query, *told, "--weights", copy, "--prior", "0.5").code == 0
+    assert tool("search", query, *options, "--weights", copy, "--prior", "0.5").code == 0
     odds = found[1]["probability"] / (1 - found[1]["probability"]) * 9
     assert answers(tmp_path / "a.json")[0][1]["probability"] == pytest.approx(odds / (1 + odds))
 
 
-def test_again_it_remembers_how_it_was_made(
-    tool: Tool, index: Path, crops: Path, tmp_path: Path, weights: Path
-) -> None:
+def test_a_second_run_reuses_the_settings(tool: Tool, index: Path, crops: Path, tmp_path: Path, weights: Path) -> None:
     (crops / "0002" / "c2_99.png").write_bytes((crops / "0000" / "c1_0.png").read_bytes())
     (crops / "0002" / "odd.png").write_bytes(b"no image")
     ended = tool("index", crops, "--index", index)
@@ -165,7 +161,7 @@ def test_again_it_remembers_how_it_was_made(
     assert re.search(r"13 images \(1 new, 12 unchanged, 1 unreadable\); 0 embedded", ended.out), ended.out
     assert "unreadable: 0002/odd.png: " in ended.out
     assert tool("index", crops, "--index", index, "--broken", "error").code == 2
-    # Another model, by the digest of what a vector depends on.
+    # Another model, recognized by its id.
     ended = tool("index", crops, "--index", index, "--weights", checkpoint(tmp_path / "other.pth", seed=1))
     ids = [Embedder.load(path, device="cpu").model_id for path in (weights, tmp_path / "other.pth")]
     assert ended.code == 2 and all(model_id in ended.err for model_id in ids)
@@ -206,33 +202,35 @@ def test_faiss_beyond_a_size(tool: Tool, index: Path, crops: Path, tmp_path: Pat
     ended = tool("index", crops, "--index", index, "--faiss-beyond", "5")
     assert ended.code == 0 and re.search(r"recall@10 1\.0000 on 12 rows; built in", ended.out), ended.out
     query = next(crops.rglob("*.png"))
-    told = ("--index", index, "--json", tmp_path / "a.json")
-    assert "recall@10 1.0000" in tool("search", query, *told).out
+    options = ("--index", index, "--json", tmp_path / "a.json")
+    assert "recall@10 1.0000" in tool("search", query, *options).out
     with_faiss = answers(tmp_path / "a.json")
-    assert "searched, exact" in tool("search", query, *told, "--faiss-beyond", "12").out
+    assert "searched, exact" in tool("search", query, *options, "--faiss-beyond", "12").out
     assert answers(tmp_path / "a.json") == with_faiss
-    # Stale: told, and answered exactly; built anew by the next indexing.
+    # Outdated: reported, searched exactly, and rebuilt by the next indexing.
     with Gallery.open(index) as gallery:
         gallery.set_removed(["0001/c1_4.png"], removed=True)
-    ended = tool("search", query, *told)
+    ended = tool("search", query, *options)
     assert ended.code == 0 and "outdated" in ended.out and "searched, exact" in ended.out
-    ended = tool("search", query, *told, "--faiss-beyond", "2")
+    ended = tool("search", query, *options, "--faiss-beyond", "2")
     assert ended.code == 2 and "outdated" in ended.err
     with Gallery.open(index) as gallery:
         gallery.set_metadata(faiss_beyond=3)
     assert "recall@10" in tool("index", crops, "--index", index).out
-    assert "recall@10" in tool("search", query, *told).out
+    assert "recall@10" in tool("search", query, *options).out
 
 
-def test_bad_places(tool: Tool, crops: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_folders(
+    tool: Tool, crops: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "empty").mkdir()
-    told = ("--weights", weights, "--index", tmp_path / "i")
+    options = ("--weights", weights, "--index", tmp_path / "i")
     for folder, message in (
         (tmp_path / "empty", "no image (.jpg, .jpeg, .png) in this folder"),
         (tmp_path / "missing", "no such folder of crops"),
         (weights, "a file, not a folder of crops"),
     ):
-        ended = tool("index", folder, *told)
+        ended = tool("index", folder, *options)
         assert ended.code == 2 and message in ended.err and ended.err.count("\n") == 1
         assert not (tmp_path / "i").exists()
     assert "a new index needs --weights" in tool("index", crops, "--index", tmp_path / "i").err
@@ -247,26 +245,26 @@ def test_bad_places(tool: Tool, crops: Path, tmp_path: Path, weights: Path, monk
 
     with monkeypatch.context() as patched:
         patched.setattr(shard_files.os, "fsync", full)
-        ended = tool("index", crops, *told)
+        ended = tool("index", crops, *options)
     assert ended.code == 2 and ended.err.startswith("error: the disk is full: ") and ended.err.count("\n") == 1
-    assert tool("index", crops, *told).code == 0
+    assert tool("index", crops, *options).code == 0
     assert len(read_snapshot(tmp_path / "i").crops) == 12
 
 
-def test_ctrl_c_keeps_what_is_done(
+def test_ctrl_c_keeps_what_is_embedded(
     tool: Tool, crops: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reid.search.gallery.update._BATCH_SIZE", 3)
     embed, calls = Embedder.embed, 0
 
-    def stopped(self: Embedder, paths: Any) -> np.ndarray:
+    def interrupted(self: Embedder, paths: Any) -> np.ndarray:
         nonlocal calls
         calls += 1
         if calls == 3:
             os.kill(os.getpid(), signal.SIGINT)
         return embed(self, paths)
 
-    monkeypatch.setattr(Embedder, "embed", stopped)
+    monkeypatch.setattr(Embedder, "embed", interrupted)
     ended = tool("index", crops, "--index", tmp_path / "i", "--weights", weights)
     assert ended.code == 130 and f"tools/index.py {crops} --index" in ended.err
     assert len(read_snapshot(tmp_path / "i").crops) == 6

@@ -1,4 +1,4 @@
-"""tools/serve.py as a user calls it: from the first line to Ctrl-C, and mistakes in one line."""
+"""tools/serve.py as a user runs it: from start to Ctrl-C, and errors in one line."""
 
 from __future__ import annotations
 

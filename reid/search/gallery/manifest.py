@@ -203,7 +203,7 @@ def store_metadata(connection: sqlite3.Connection, entries: Mapping[str, Any]) -
 
 
 def increment_version(connection: sqlite3.Connection) -> None:
-    """Increment the version, which tells what was built from an earlier state.
+    """Increment the version, by which a FAISS index of an earlier state is detected.
 
     Args:
         connection: A connection inside `write_transaction`.

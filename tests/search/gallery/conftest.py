@@ -1,4 +1,4 @@
-"""Folders of small files that stand for crops, and an embedder that makes vectors out of their bytes."""
+"""Folders of small files in place of crops, and an embedding function that maps their bytes to vectors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIM = 16
 
 
 def vector(content: bytes) -> np.ndarray:
-    """(DIM,) float32 of length 1, by the content alone."""
+    """Map a content to a (DIM,) float32 unit vector."""
     seed = int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
     row = np.random.default_rng(seed).normal(size=DIM)
     return (row / np.linalg.norm(row)).astype(np.float32)
@@ -24,7 +24,7 @@ def vector(content: bytes) -> np.ndarray:
 
 @dataclass
 class FakeEmbed:
-    """Counts what it embeds; `broken` in a file makes it unreadable, `zero` gives it no feature."""
+    """Records what it embeds; files that start with `broken` are unreadable, those with `zero` have a zero feature."""
 
     seen: list[str] = field(default_factory=list)
 
@@ -44,13 +44,13 @@ def embed() -> FakeEmbed:
 
 @pytest.fixture
 def crops(tmp_path: Path) -> Path:
-    """Twelve files of three people and two cameras, named 0001/c1_100.jpg and so on."""
-    for person in (1, 2, 3):
+    """Twelve files of three identities and two cameras, named 0001/c1_100.jpg and so on."""
+    for identity in (1, 2, 3):
         for camera in (1, 2):
             for time in (100, 200):
-                path = tmp_path / "crops" / f"{person:04d}" / f"c{camera}_{time}.jpg"
+                path = tmp_path / "crops" / f"{identity:04d}" / f"c{camera}_{time}.jpg"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(f"{person} {camera} {time}".encode())
+                path.write_bytes(f"{identity} {camera} {time}".encode())
     return tmp_path / "crops"
 
 

@@ -1,4 +1,4 @@
-"""What the names of crops tell."""
+"""Labels in the names of crops."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_junk_keeps_its_sign(tmp_path: Path) -> None:
     assert list_crops(tmp_path, "market1501").crops[0].labels.identity == "-1"
 
 
-def test_what_does_not_fit_has_no_labels(tmp_path: Path) -> None:
+def test_unmatched_names_have_no_labels(tmp_path: Path) -> None:
     for name in ("a_1.jpg", "a_noon.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"x")
     names = list_crops(tmp_path, "{camera}_{time}")
@@ -41,9 +41,9 @@ def test_what_does_not_fit_has_no_labels(tmp_path: Path) -> None:
     assert [crop.labels.camera for crop in names.crops] == ["a", "", ""]
 
 
-@pytest.mark.parametrize("pattern, told", [("{place}_*", "--pattern .* a field is"), ("*", "no field in braces")])
-def test_wrong_patterns(tmp_path: Path, pattern: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+@pytest.mark.parametrize("pattern, message", [("{place}_*", "--pattern .* a field is"), ("*", "no field in braces")])
+def test_wrong_patterns(tmp_path: Path, pattern: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         list_crops(tmp_path, pattern)
 
 

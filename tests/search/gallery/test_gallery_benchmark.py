@@ -1,4 +1,4 @@
-"""The benchmark of the index runs through at a small size; what it times is its own affair."""
+"""The benchmark of the index runs at a small size; its timings are not checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of a search against plain loops, with filters, twins and a FAISS index, current and not."""
+"""Search results compared with plain loops, with filters, duplicates and current and outdated FAISS indexes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def index(crops: Path, tmp_path: Path, embed: Any) -> Path:
     for number in range(150):
         path = crops / "0009" / f"c{number % 3 + 1}_{number}.jpg"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"%d" % (number // 2))  # twins
+        path.write_bytes(b"%d" % (number // 2))  # duplicates
     for day in ("2026-01-30", "2026-01-31_12-00"):
         (crops / "0010").mkdir(exist_ok=True)
         (crops / "0010" / f"c7_{day}.jpg").write_bytes(day.encode())
@@ -41,28 +41,28 @@ def index(crops: Path, tmp_path: Path, embed: Any) -> Path:
     return tmp_path / "i"
 
 
-def plainly(snapshot: Snapshot, query: np.ndarray, among: np.ndarray) -> list[tuple[str, float]]:
-    found = []
-    for crop, row, chosen in zip(snapshot.crops, snapshot.features(), among, strict=True):
-        if chosen:
-            found.append((float(np.sqrt(((query.astype(np.float64) - row) ** 2).sum())), crop.path))
-    return [(path, distance) for distance, path in sorted(found)]
+def brute_force(snapshot: Snapshot, query: np.ndarray, mask: np.ndarray) -> list[tuple[str, float]]:
+    results = []
+    for crop, row, selected in zip(snapshot.crops, snapshot.features(), mask, strict=True):
+        if selected:
+            results.append((float(np.sqrt(((query.astype(np.float64) - row) ** 2).sum())), crop.path))
+    return [(path, distance) for distance, path in sorted(results)]
 
 
 @pytest.mark.parametrize("cameras, period", [((), None), (("1", "3"), None), ((), (20.0, 60.0)), (("7",), None)])
-def test_answers_are_those_of_a_plain_loop(
+def test_results_equal_a_plain_loop(
     index: Path, make_vector: Vector, cameras: tuple[str, ...], period: tuple[float, float] | None
 ) -> None:
     snapshot = read_snapshot(index)
-    among = snapshot.filter_mask(cameras, period)
-    assert among.any()
-    queries = np.stack([make_vector(b"7"), make_vector(b"somebody")])
-    for query, answers in zip(queries, search_index(snapshot, queries, 300, mask=among), strict=True):
-        expected = plainly(snapshot, query, among)
-        assert [a.path for a in answers] == [path for path, _ in expected]
-        np.testing.assert_allclose([a.distance for a in answers], [d for _, d in expected], atol=1e-7)
-        assert [a.rank for a in answers] == list(range(1, len(expected) + 1))
-        assert all(not cameras or a.camera in cameras for a in answers)
+    mask = snapshot.filter_mask(cameras, period)
+    assert mask.any()
+    queries = np.stack([make_vector(b"7"), make_vector(b"unknown")])
+    for query, results in zip(queries, search_index(snapshot, queries, 300, mask=mask), strict=True):
+        expected = brute_force(snapshot, query, mask)
+        assert [a.path for a in results] == [path for path, _ in expected]
+        np.testing.assert_allclose([a.distance for a in results], [d for _, d in expected], atol=1e-7)
+        assert [a.rank for a in results] == list(range(1, len(expected) + 1))
+        assert all(not cameras or a.camera in cameras for a in results)
     first = search_index(snapshot, queries, 3)[0]
     assert [a.path for a in first[:2]] == ["0009/c3_14.jpg", "0009/c1_15.jpg"][::-1] and first[0].distance == 0
 
@@ -81,7 +81,7 @@ def test_faiss_finds_what_exact_search_finds(index: Path, make_vector: Vector) -
     pytest.importorskip("faiss")
     with Gallery.open(index) as gallery:
         note = build_faiss_index(gallery, kind="flat")
-    # 12, 75 with twins, and 2: of the two removed ones the twins stay.
+    # 12, 75 with duplicates, and 2: the duplicates of the two removed images stay.
     assert note["recall"] == 1.0 and note["k"] == 10 and note["rows"] == 89
     snapshot = read_snapshot(index)
     assert has_current_faiss_index(snapshot) and snapshot.metadata["faiss"]["recall"] == 1.0
@@ -89,22 +89,22 @@ def test_faiss_finds_what_exact_search_finds(index: Path, make_vector: Vector) -
     assert search_index(snapshot, queries, 7, neighbor_search=load_faiss_index(snapshot)) == search_index(
         snapshot, queries, 7
     )
-    among = snapshot.filter_mask(["2"])
-    expected = search_index(snapshot, queries, 7, mask=among)
-    assert search_index(snapshot, queries, 7, mask=among, neighbor_search=load_faiss_index(snapshot)) == expected
+    mask = snapshot.filter_mask(["2"])
+    expected = search_index(snapshot, queries, 7, mask=mask)
+    assert search_index(snapshot, queries, 7, mask=mask, neighbor_search=load_faiss_index(snapshot)) == expected
 
 
-def test_a_stale_or_broken_faiss_index_is_noticed(index: Path) -> None:
+def test_outdated_or_corrupt_faiss_index(index: Path) -> None:
     pytest.importorskip("faiss")
     with pytest.raises(InputError, match="has no FAISS index"):
         load_faiss_index(read_snapshot(index))
     with Gallery.open(index) as gallery:
         build_faiss_index(gallery)
         gallery.set_removed(["0009/c2_1.jpg"], removed=True)
-        stale = read_snapshot(index)
-        assert not has_current_faiss_index(stale)
+        outdated = read_snapshot(index)
+        assert not has_current_faiss_index(outdated)
         with pytest.raises(InputError, match="is outdated"):
-            load_faiss_index(stale)
+            load_faiss_index(outdated)
         build_faiss_index(gallery)
     (file,) = index.glob("faiss-*.index")
     file.write_bytes(file.read_bytes()[:100])
@@ -112,7 +112,7 @@ def test_a_stale_or_broken_faiss_index_is_noticed(index: Path) -> None:
         load_faiss_index(read_snapshot(index))
 
 
-def test_what_cannot_be_asked(index: Path, make_vector: Vector) -> None:
+def test_invalid_searches(index: Path, make_vector: Vector) -> None:
     snapshot = read_snapshot(index)
     with pytest.raises(InputError, match="no image of camera 5; known are 1, 2, 3, 7"):
         snapshot.filter_mask(["5"])
@@ -124,8 +124,8 @@ def test_what_cannot_be_asked(index: Path, make_vector: Vector) -> None:
 
 def test_dates_are_times(index: Path) -> None:
     snapshot = read_snapshot(index)
-    among = snapshot.filter_mask((), (1769731200.0, 1769817600.0))  # 2026-01-30 and the midnight after it, UTC
-    assert [crop.path for crop, chosen in zip(snapshot.crops, among, strict=True) if chosen] == [
+    mask = snapshot.filter_mask((), (1769731200.0, 1769817600.0))  # 2026-01-30 and the midnight after it, UTC
+    assert [crop.path for crop, selected in zip(snapshot.crops, mask, strict=True) if selected] == [
         "0010/c7_2026-01-30.jpg"
     ]
 

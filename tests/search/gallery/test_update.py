@@ -1,4 +1,4 @@
-"""An index follows its folder: what is new, changed, moved or gone, and what cannot be read."""
+"""Updates of an index: new, changed, moved, deleted and unreadable images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def index(path: Path, crops: Path, embed: Any, pattern: str = PATTERN, **options
 
 
 def check(path: Path, crops: Path, vector: Vector) -> None:
-    """Every image of the folder once, each with the features of its own bytes; every row right by its checksum."""
+    """Check that every image is indexed once, with the features of its content, and that all checksums match."""
     snapshot = read_snapshot(path)
     files = sorted(p.relative_to(crops).as_posix() for p in crops.rglob("*.jpg"))
     assert [crop.path for crop in snapshot.crops] == files
@@ -34,8 +34,8 @@ def check(path: Path, crops: Path, vector: Vector) -> None:
 
 
 def test_a_folder_becomes_an_index(crops: Path, tmp_path: Path, embed: Any, make_vector: Vector) -> None:
-    done = index(tmp_path / "i", crops, embed)
-    assert (done.added, done.embedded, done.unchanged) == (12, 12, 0)
+    summary = index(tmp_path / "i", crops, embed)
+    assert (summary.added, summary.embedded, summary.unchanged) == (12, 12, 0)
     check(tmp_path / "i", crops, make_vector)
     labels = {crop.path: crop.labels for crop in read_snapshot(tmp_path / "i").crops}["0002/c1_200.jpg"]
     assert (labels.identity, labels.camera, labels.time) == ("2", "1", "200")
@@ -53,8 +53,8 @@ def test_only_what_is_new_or_changed_is_embedded(crops: Path, tmp_path: Path, em
     (crops / "0004").mkdir()
     (crops / "0004" / "c1_100.jpg").write_bytes(b"4 1 100")
     (crops / "0003" / "c2_200.jpg").unlink()
-    done = index(tmp_path / "i", crops, embed)
-    assert (done.added, done.changed, done.deleted, done.unchanged, done.embedded) == (1, 1, 1, 10, 2)
+    summary = index(tmp_path / "i", crops, embed)
+    assert (summary.added, summary.changed, summary.deleted, summary.unchanged, summary.embedded) == (1, 1, 1, 10, 2)
     assert [Path(path).relative_to(crops).as_posix() for path in embed.seen] == ["0001/c1_100.jpg", "0004/c1_100.jpg"]
     check(tmp_path / "i", crops, make_vector)
 
@@ -76,8 +76,8 @@ def test_known_content_under_another_name_is_not_embedded(
     assert index(tmp_path / "i", crops, embed, "").embedded == 12
     embed.seen.clear()
     crops.joinpath("0001").rename(crops / "0009")
-    done = index(tmp_path / "i", crops, embed, "")
-    assert (done.added, done.deleted, done.embedded, embed.seen) == (5, 5, 0, [])
+    summary = index(tmp_path / "i", crops, embed, "")
+    assert (summary.added, summary.deleted, summary.embedded, embed.seen) == (5, 5, 0, [])
     check(tmp_path / "i", crops, make_vector)
 
 
@@ -85,23 +85,23 @@ def test_another_pattern_relabels_without_reading(crops: Path, tmp_path: Path, e
     index(tmp_path / "i", crops, embed, "")
     (crops / "0001" / "odd.jpg").write_bytes(b"odd")
     embed.seen.clear()
-    done = index(tmp_path / "i", crops, embed)
-    assert (done.relabeled, done.added, len(embed.seen), done.unmatched) == (12, 1, 1, ("0001/odd.jpg",))
+    summary = index(tmp_path / "i", crops, embed)
+    assert (summary.relabeled, summary.added, len(embed.seen), summary.unmatched) == (12, 1, 1, ("0001/odd.jpg",))
     labels = {crop.path: crop.labels.camera for crop in read_snapshot(tmp_path / "i").crops}
     assert labels["0001/odd.jpg"] == "" and labels["0003/c2_100.jpg"] == "2"
 
 
-@pytest.mark.parametrize("content, why", [(b"broken", "no whole image"), (b"zero", "its feature is zero")])
-def test_broken_images_are_named_and_left_out(
-    crops: Path, tmp_path: Path, embed: Any, make_vector: Vector, content: bytes, why: str
+@pytest.mark.parametrize("content, reason", [(b"broken", "no whole image"), (b"zero", "its feature is zero")])
+def test_unreadable_images_are_reported_and_skipped(
+    crops: Path, tmp_path: Path, embed: Any, make_vector: Vector, content: bytes, reason: str
 ) -> None:
     bad = crops / "0002" / "c1_100.jpg"
     index(tmp_path / "i", crops, embed)
     for path in (bad, crops / "0002" / "same.jpg"):
         path.write_bytes(content)
-    done = index(tmp_path / "i", crops, embed)
-    assert done.unreadable == {"0002/c1_100.jpg": why, "0002/same.jpg": why}
-    # What the path held before is not found under it any more.
+    summary = index(tmp_path / "i", crops, embed)
+    assert summary.unreadable == {"0002/c1_100.jpg": reason, "0002/same.jpg": reason}
+    # The former content of the path can no longer be found.
     assert "0002/c1_100.jpg" not in [crop.path for crop in read_snapshot(tmp_path / "i").crops]
     bad.write_bytes(b"mended")
     (crops / "0002" / "same.jpg").unlink()
@@ -109,7 +109,7 @@ def test_broken_images_are_named_and_left_out(
     check(tmp_path / "i", crops, make_vector)
 
 
-def test_a_broken_image_can_be_an_error_that_loses_nothing(crops: Path, tmp_path: Path, embed: Any) -> None:
+def test_an_unreadable_image_as_an_error_keeps_the_others(crops: Path, tmp_path: Path, embed: Any) -> None:
     (crops / "0002" / "c1_100.jpg").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"0002/c1_100.jpg: no whole image; use --broken skip"):
         index(tmp_path / "i", crops, embed, skip_unreadable=False)
@@ -121,24 +121,24 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_time(
 ) -> None:
     changing = crops / "0002" / "c1_100.jpg"
 
-    def meddling(paths: Sequence[str]) -> np.ndarray:
+    def embed_and_modify(paths: Sequence[str]) -> np.ndarray:
         rows = embed(paths)
         changing.write_bytes(b"written while it was embedded")
         return rows
 
-    done = index(tmp_path / "i", crops, meddling)
-    assert done.modified == ["0002/c1_100.jpg"] and done.added == 11
+    summary = index(tmp_path / "i", crops, embed_and_modify)
+    assert summary.modified == ["0002/c1_100.jpg"] and summary.added == 11
     assert index(tmp_path / "i", crops, embed).added == 1
     check(tmp_path / "i", crops, make_vector)
 
 
-def test_a_stop_keeps_what_is_embedded(
+def test_an_interrupt_keeps_what_is_embedded(
     crops: Path, tmp_path: Path, embed: Any, make_vector: Vector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reid.search.gallery.update._BATCH_SIZE", 2)
     calls = 0
 
-    def stopped(paths: Sequence[str]) -> np.ndarray:
+    def interrupted(paths: Sequence[str]) -> np.ndarray:
         nonlocal calls
         calls += 1
         if calls == 4:
@@ -146,27 +146,27 @@ def test_a_stop_keeps_what_is_embedded(
         return embed(paths)
 
     with pytest.raises(KeyboardInterrupt):
-        index(tmp_path / "i", crops, stopped)
+        index(tmp_path / "i", crops, interrupted)
     assert len(read_snapshot(tmp_path / "i").crops) == 6
-    done = index(tmp_path / "i", crops, embed)
-    assert (done.unchanged, done.embedded) == (6, 6)
+    summary = index(tmp_path / "i", crops, embed)
+    assert (summary.unchanged, summary.embedded) == (6, 6)
     check(tmp_path / "i", crops, make_vector)
 
 
-def test_an_empty_or_missing_folder_is_told_and_forgets_nothing(crops: Path, tmp_path: Path, embed: Any) -> None:
+def test_an_empty_or_missing_folder_keeps_the_index(crops: Path, tmp_path: Path, embed: Any) -> None:
     index(tmp_path / "i", crops, embed)
     crops.rename(tmp_path / "away")
     with pytest.raises(InputError, match="no such folder of crops"):
         list_crops(crops)
     crops.mkdir()
-    with pytest.raises(InputError, match="no image .* in this folder"):
+    with pytest.raises(InputError, match=r"no image .* in this folder"):
         list_crops(crops)
     with pytest.raises(InputError, match="a file, not a folder of crops"):
         list_crops(tmp_path / "away" / "0001" / "c1_100.jpg")
     assert len(read_snapshot(tmp_path / "i").crops) == 12
 
 
-def test_a_name_that_is_no_text_is_told(crops: Path, tmp_path: Path, embed: Any) -> None:
+def test_a_name_that_is_not_utf8(crops: Path, tmp_path: Path, embed: Any) -> None:
     try:
         (crops / os.fsdecode(b"\xff.jpg")).write_bytes(b"x")
     except OSError:

@@ -1,4 +1,4 @@
-"""What a writer promises: all or nothing, one at a time, of one model, and nothing lost by compacting."""
+"""Guarantees of the writer: atomic commits, one writer, one model, and lossless compaction."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def filled(path: Path, vector: Vector, count: int = 12, shard: int = 5) -> Galle
     return gallery
 
 
-def held(path: Path) -> dict[str, bytes]:
+def stored_rows(path: Path) -> dict[str, bytes]:
     snapshot = read_snapshot(path)
     return {c.path: row.tobytes() for c, row in zip(snapshot.crops, snapshot.features(), strict=True)}
 
@@ -43,18 +43,18 @@ def test_two_writers_at_once(tmp_path: Path, make_vector: Vector) -> None:
     Gallery.open(tmp_path / "i").close()
 
 
-def test_another_model_is_refused_saying_both(tmp_path: Path, make_vector: Vector) -> None:
+def test_another_model_is_rejected_with_both_ids(tmp_path: Path, make_vector: Vector) -> None:
     filled(tmp_path / "i", make_vector).close()
     for opened in (Gallery.open, read_snapshot):
         with pytest.raises(InputError, match="built with the model m, not other"):
             opened(tmp_path / "i", model_id="other")  # type: ignore[operator]
         with pytest.raises(InputError, match="features of dimension 16, but the model outputs 8"):
             opened(tmp_path / "i", model_id="m", dim=8)  # type: ignore[operator]
-    # A refused writer leaves the index to others.
+    # A rejected writer releases the lock.
     Gallery.open(tmp_path / "i", model_id="m", dim=16).close()
 
 
-def test_what_is_no_index_is_told(tmp_path: Path) -> None:
+def test_folders_without_an_index(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such index"):
         read_snapshot(tmp_path / "i")
     (tmp_path / "other").mkdir()
@@ -71,24 +71,24 @@ def test_what_is_no_index_is_told(tmp_path: Path) -> None:
         read_snapshot(tmp_path / "broken")
 
 
-def test_a_half_made_index_is_made_anew(tmp_path: Path, make_vector: Vector) -> None:
+def test_an_incomplete_index_is_created_again(tmp_path: Path, make_vector: Vector) -> None:
     (tmp_path / "i" / "features").mkdir(parents=True)
     (tmp_path / "i" / "manifest.sqlite").write_bytes(b"")
     filled(tmp_path / "i", make_vector).close()
-    assert len(held(tmp_path / "i")) == 12
+    assert len(stored_rows(tmp_path / "i")) == 12
 
 
-def test_rows_of_another_length_or_width_are_refused(tmp_path: Path, make_vector: Vector) -> None:
+def test_rows_of_another_length_or_dimension_are_rejected(tmp_path: Path, make_vector: Vector) -> None:
     with filled(tmp_path / "i", make_vector) as gallery:
         entry = crop("new", b"new")
-        for row, told in (
+        for row, message in (
             (2 * make_vector(b"x"), "not of unit length, the first has length 2"),
             (np.full(16, np.nan), "not of unit length"),
             (make_vector(b"x")[:8], "dimension 8 do not fit an index of dimension 16"),
         ):
-            with pytest.raises(InputError, match=told):
+            with pytest.raises(InputError, match=message):
                 gallery.commit([entry], {entry[1]: row})
-    assert len(held(tmp_path / "i")) == 12
+    assert len(stored_rows(tmp_path / "i")) == 12
 
 
 @pytest.mark.parametrize("moment", ["rows", "manifest"])
@@ -96,7 +96,7 @@ def test_a_full_disk_changes_nothing(
     tmp_path: Path, make_vector: Vector, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     gallery = filled(tmp_path / "i", make_vector)
-    before = held(tmp_path / "i")
+    before = stored_rows(tmp_path / "i")
     entry = crop("new", b"new")
     with monkeypatch.context() as patched:
         if moment == "rows":
@@ -106,36 +106,36 @@ def test_a_full_disk_changes_nothing(
 
             patched.setattr(shard_files.os, "fsync", full)
         else:
-            # SQLite may use no page more than it has.
+            # SQLite may not use more pages than it has.
             pages = gallery._connection.execute("PRAGMA page_count").fetchone()[0]
             gallery._connection.execute(f"PRAGMA max_page_count = {pages}")
         many = [entry, *(crop(f"more{n}", b"more%d" % n) for n in range(2000))]
         with pytest.raises(OSError) as raised:
             gallery.commit(many, {digest: make_vector(digest) for _, digest in many})
         assert raised.value.errno == errno.ENOSPC and raised.value.filename
-    assert held(tmp_path / "i") == before
+    assert stored_rows(tmp_path / "i") == before
     gallery._connection.execute("PRAGMA max_page_count = 1000000")
     gallery.commit([entry], {entry[1]: make_vector(entry[1])})
     gallery.close()
-    assert held(tmp_path / "i") == before | {"new.jpg": make_vector(entry[1]).tobytes()}
+    assert stored_rows(tmp_path / "i") == before | {"new.jpg": make_vector(entry[1]).tobytes()}
     with Gallery.open(tmp_path / "i") as again:
         assert again.find_corrupt() == []
 
 
-def test_rows_without_a_name_are_overwritten(tmp_path: Path, make_vector: Vector) -> None:
+def test_unreferenced_rows_are_overwritten(tmp_path: Path, make_vector: Vector) -> None:
     with filled(tmp_path / "i", make_vector) as gallery:
         gallery._writer.append(np.stack([make_vector(b"lost")] * 9))
     stray = tmp_path / "i" / "features" / "000001-000000.npy"
-    stray.write_bytes(b"of a compaction that was killed")
-    before = held(tmp_path / "i")
+    stray.write_bytes(b"left by a killed compaction")
+    before = stored_rows(tmp_path / "i")
     assert len(before) == 12
     with Gallery.open(tmp_path / "i") as gallery:
         assert not stray.exists()
         assert sorted(p.name for p in (tmp_path / "i" / "features").iterdir())[-1] == "000000-000002.npy"
         entry = crop("new", b"new")
         gallery.commit([entry], {entry[1]: make_vector(entry[1])})
-    assert held(tmp_path / "i") == before | {"new.jpg": make_vector(entry[1]).tobytes()}
-    # The row after the last is cut off too.
+    assert stored_rows(tmp_path / "i") == before | {"new.jpg": make_vector(entry[1]).tobytes()}
+    # The file ends after the last row.
     last = tmp_path / "i" / "features" / "000000-000002.npy"
     assert last.stat().st_size == 128 + 3 * 16 * 4
 
@@ -146,26 +146,26 @@ def test_removing_compacting_and_restoring(crops: Path, tmp_path: Path, embed: A
             update_index(gallery, list_crops(crops), embed, progress=False)
 
     again()
-    before = held(tmp_path / "i")
+    before = stored_rows(tmp_path / "i")
     gone = [path for path in before if path.startswith("0001/")]
     with Gallery.open(tmp_path / "i") as gallery:
         gallery.set_removed(gone, removed=True)
     again()
     kept = {path: row for path, row in before.items() if path not in gone}
-    assert held(tmp_path / "i") == kept
+    assert stored_rows(tmp_path / "i") == kept
     open_snapshot = read_snapshot(tmp_path / "i")
     with Gallery.open(tmp_path / "i") as gallery:
         assert gallery.compact() == 4 and gallery.compact() == 0
         assert gallery.find_corrupt() == []
     assert sorted(p.name for p in (tmp_path / "i" / "features").iterdir()) == ["000001-000000.npy", "000001-000001.npy"]
-    assert held(tmp_path / "i") == kept
-    # Who had it open goes on with what there was.
+    assert stored_rows(tmp_path / "i") == kept
+    # An open snapshot keeps its state.
     assert {c.path: row.tobytes() for c, row in zip(open_snapshot.crops, open_snapshot.features(), strict=True)} == kept
     embed.seen.clear()
     with Gallery.open(tmp_path / "i") as gallery:
         gallery.set_removed(gone, removed=False)
     again()
-    assert held(tmp_path / "i") == before and len(embed.seen) == 4
+    assert stored_rows(tmp_path / "i") == before and len(embed.seen) == 4
 
 
 def test_removed_content_comes_back_without_embedding(crops: Path, tmp_path: Path, embed: Any) -> None:
@@ -173,10 +173,10 @@ def test_removed_content_comes_back_without_embedding(crops: Path, tmp_path: Pat
         update_index(gallery, list_crops(crops), embed, progress=False)
         gallery.set_removed(["0001/c1_100.jpg"], removed=True)
         gallery.set_removed(["0001/c1_100.jpg"], removed=False)
-    assert len(held(tmp_path / "i")) == 12 and len(embed.seen) == 12
+    assert len(stored_rows(tmp_path / "i")) == 12 and len(embed.seen) == 12
 
 
-def test_damage_is_found(tmp_path: Path, make_vector: Vector) -> None:
+def test_corrupt_features_are_found(tmp_path: Path, make_vector: Vector) -> None:
     filled(tmp_path / "i", make_vector).close()
     path = tmp_path / "i" / "features" / "000000-000001.npy"
     data = bytearray(path.read_bytes())
@@ -192,7 +192,7 @@ def test_damage_is_found(tmp_path: Path, make_vector: Vector) -> None:
         read_snapshot(tmp_path / "i")
 
 
-def test_readers_see_one_moment(tmp_path: Path, make_vector: Vector) -> None:
+def test_readers_see_one_state(tmp_path: Path, make_vector: Vector) -> None:
     with filled(tmp_path / "i", make_vector) as gallery:
         before = read_snapshot(tmp_path / "i")
         entry = crop("00", b"changed")
@@ -204,26 +204,26 @@ def test_readers_see_one_moment(tmp_path: Path, make_vector: Vector) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_is_only_read_is_searched_and_not_written(tmp_path: Path, make_vector: Vector) -> None:
+def test_a_read_only_folder_can_be_searched(tmp_path: Path, make_vector: Vector) -> None:
     filled(tmp_path / "i", make_vector).close()
     for path in (tmp_path / "i", *tmp_path.joinpath("i").iterdir()):
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
-        assert len(held(tmp_path / "i")) == 12
+        assert len(stored_rows(tmp_path / "i")) == 12
         with pytest.raises((InputError, PermissionError)):
             Gallery.open(tmp_path / "i")
     finally:
         (tmp_path / "i").chmod(0o755)
 
 
-def test_no_right_to_write_is_told(tmp_path: Path, make_vector: Vector) -> None:
+def test_no_permission_to_write(tmp_path: Path, make_vector: Vector) -> None:
     with filled(tmp_path / "i", make_vector) as gallery:
         gallery._connection.execute("PRAGMA query_only = 1")
         with pytest.raises(InputError, match="no permission to write"):
             gallery.set_metadata(pattern="")
 
 
-def test_another_shard_size_is_refused(tmp_path: Path, make_vector: Vector) -> None:
+def test_another_shard_size_is_rejected(tmp_path: Path, make_vector: Vector) -> None:
     filled(tmp_path / "i", make_vector).close()
     with pytest.raises(InputError, match="5 rows per shard"):
         Gallery.open_or_create(tmp_path / "i", model_id="m", dim=16, shard_size=6)

@@ -1,4 +1,4 @@
-"""A sample index, and a client that asks the page of it as a browser of this machine does."""
+"""A sample index, and a client that sends requests as a browser on this machine does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import served
 pytest.importorskip("fastapi", reason="needs the extra serve")
 pytest.importorskip("httpx", reason="needs httpx")
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Starlette would like another client
+    warnings.simplefilter("ignore")  # Starlette recommends another client
     from fastapi.testclient import TestClient
 
 Client = Callable[..., Any]
@@ -21,21 +21,21 @@ Client = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> served.SampleIndex:
-    """12 images: 4 people before 3 cameras. Nobody may change it."""
+    """12 images of 4 identities and 3 cameras; must not be changed."""
     return served.build_sample_index(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> served.SampleIndex:
-    """A smaller index, 2 people before 2 cameras, to be changed."""
+    """A smaller index of 2 identities and 2 cameras, which a test may change."""
     return served.build_sample_index(tmp_path, identities=2, cameras=2)
 
 
 @pytest.fixture
 def client() -> Client:
-    """`client(sample, **options of make_app)`; its requests are of the page http://127.0.0.1:8000.
+    """`client(sample, **options of make_app)`; its requests come from the page http://127.0.0.1:8000.
 
-    quiet: a fault of the app is an answer, as it is for a browser, and no error of the test.
+    quiet: an exception in the app becomes a response, as for a browser, and does not fail the test.
     """
     from reid.search.serve.app import make_app
 

@@ -1,4 +1,4 @@
-"""An index that changes while it is served, and files that are no longer what was indexed."""
+"""An index that changes while it is served, and files that differ from the indexed ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def paths(reply: Any) -> set[str]:
     return {answer["path"] for answer in reply.json()["answers"]}
 
 
-def test_what_a_writer_adds_and_removes_shows_at_once(client: Client, own: served.SampleIndex) -> None:
+def test_changes_of_a_writer_show_at_once(client: Client, own: served.SampleIndex) -> None:
     page = client(own)
     before = search(page)
     assert len(paths(before)) == 4
@@ -36,7 +36,7 @@ def test_what_a_writer_adds_and_removes_shows_at_once(client: Client, own: serve
     served.reindex(own)
     after = search(page)
     assert paths(after) - paths(before) == {new} and after.json()["about"]["cameras"] == ["1", "2", "7"]
-    # What was answered before is still called the same.
+    # Images keep their ids.
     assert {a["path"]: a["id"] for a in before.json()["answers"]}.items() <= {
         a["path"]: a["id"] for a in after.json()["answers"]
     }.items()
@@ -52,19 +52,19 @@ def test_what_a_writer_adds_and_removes_shows_at_once(client: Client, own: serve
     assert paths(search(page, new)) == paths(after) - {FIRST}
 
 
-def test_after_compacting_old_names_mean_nothing(client: Client, own: served.SampleIndex) -> None:
+def test_compacting_invalidates_ids(client: Client, own: served.SampleIndex) -> None:
     page = client(own)
     ids = {answer["id"] for answer in search(page).json()["answers"]}
     assert all(page.get(f"/image/{id}").status_code == 200 for id in ids)
     (own.crops / FIRST).unlink()
     served.reindex(own, compact=True)
-    # The rows have moved, so that an old id could be another's.
+    # The rows have moved, so an old id could refer to another image.
     assert [page.get(f"/image/{id}").status_code for id in ids] == [404] * 4
     new = {answer["id"] for answer in search(page, "0002_c1s1_000102_00.png").json()["answers"]}
     assert len(new) == 3 and not new & ids and all(page.get(f"/image/{id}").status_code == 200 for id in new)
 
 
-def test_an_index_is_read_once_for_each_state(own: served.SampleIndex) -> None:
+def test_an_index_is_read_once_per_state(own: served.SampleIndex) -> None:
     index = LiveIndex(own.index, own.embedder.model_id, own.embedder.dim)
     first = index.view()
     assert index.view() is first
@@ -72,7 +72,7 @@ def test_an_index_is_read_once_for_each_state(own: served.SampleIndex) -> None:
     served.reindex(own)
     second = index.view()
     assert second is not first and len(second.snapshot.crops) == 5 and len(first.snapshot.crops) == 4
-    # Made anew at the same place, it may have the same counts.
+    # A new index in the same folder may have the same version.
     shutil.rmtree(own.index)
     served.reindex(own)
     assert index.view() is not second
@@ -101,7 +101,7 @@ def test_an_empty_index_is_served_and_says_so(client: Client, own: served.Sample
     assert reply.status_code == 409 and reply.json()["error"].startswith("the index is empty")
 
 
-def test_an_index_that_goes_away_is_told_to_the_terminal(
+def test_a_deleted_index_is_reported_in_the_terminal(
     client: Client, own: served.SampleIndex, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = client(own)
@@ -109,21 +109,21 @@ def test_an_index_that_goes_away_is_told_to_the_terminal(
     for reply in (search(page), page.get("/"), page.get("/image/0")):
         assert reply.status_code == 503 and str(own.index) not in reply.text
         assert reply.json()["error"].startswith("the index cannot be searched now")
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 3 and all(f"{own.index}: no such index" in line for line in told)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and all(f"{own.index}: no such index" in line for line in lines)
     with pytest.raises(InputError, match="no such index"):
         client(own)
 
 
-def test_another_models_index_is_refused(own: served.SampleIndex) -> None:
+def test_an_index_of_another_model_is_rejected(own: served.SampleIndex) -> None:
     with pytest.raises(InputError, match="was built with the model"):
         LiveIndex(own.index, "0" * 64, own.embedder.dim).view()
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "reason"),
     [
-        ("gone", "can no longer be read"),
+        ("deleted", "can no longer be read"),
         ("folder", "can no longer be read"),
         ("pipe", "has changed since it was indexed"),
         ("other", "has changed since it was indexed"),
@@ -132,8 +132,8 @@ def test_another_models_index_is_refused(own: served.SampleIndex) -> None:
         ("outside folder", "lies outside the indexed folder"),
     ],
 )
-def test_only_what_was_indexed_is_shown(
-    client: Client, own: served.SampleIndex, tmp_path: Path, change: str, why: str
+def test_only_indexed_content_is_shown(
+    client: Client, own: served.SampleIndex, tmp_path: Path, change: str, reason: str
 ) -> None:
     page = client(own)
     query, file = search(page).json()["query"], own.crops / FIRST
@@ -141,7 +141,7 @@ def test_only_what_was_indexed_is_shown(
     secret.parent.mkdir()
     file.unlink()
     if change == "other":
-        # The same size, another picture.
+        # The same size, other content.
         file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif change == "longer":
         file.write_bytes(content + b"more")
@@ -160,16 +160,14 @@ def test_only_what_was_indexed_is_shown(
         (tmp_path / "elsewhere" / FIRST).symlink_to(secret)
     reply = page.get(f"/image/{query}")
     assert reply.status_code == 404 and str(tmp_path) not in reply.text
-    assert reply.json()["error"] == f"{FIRST}: {why}"
+    assert reply.json()["error"] == f"{FIRST}: {reason}"
     # It can still be searched for: its features are in the index.
     assert len(paths(search(page))) == 4
 
 
 @pytest.mark.parametrize("path", ["../secret.png", "{root}/secret.png"])
-def test_an_index_that_names_files_outside_shows_none_of_them(
-    client: Client, own: served.SampleIndex, path: str
-) -> None:
-    """Somebody else's index may name any file of this machine."""
+def test_an_index_with_paths_outside_its_folder(client: Client, own: served.SampleIndex, path: str) -> None:
+    """An untrusted index may contain the path of any file."""
     secret = own.crops.parent / "secret.png"
     secret.write_bytes((own.crops / FIRST).read_bytes())
     path = path.format(root=own.crops.parent)

@@ -1,4 +1,4 @@
-"""Requests that mean harm: of other pages and other hosts, without the token, and bodies of every wrong kind."""
+"""Malicious requests: from other pages and hosts, without the token, and with invalid bodies."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_names_of_this_machine(page: Any, host: str) -> None:
     "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "192.168.1.7",
              "0.0.0.0", "[::2]", "", "a b", "localhost:8000@evil.example", "localhost/..", "2130706433"]
 )  # fmt: skip
-def test_another_hosts_name_is_refused(page: Any, host: str) -> None:
+def test_other_host_names_are_rejected(page: Any, host: str) -> None:
     for reply in (page.get("/", headers={"host": host}), page.post("/search", files=[FIRST], headers={"host": host})):
         assert reply.status_code in (400, 421) and "answers" not in reply.json()
 
 
-def test_two_hosts_are_none(page: Any) -> None:
+def test_two_host_headers_are_rejected(page: Any) -> None:
     assert page.get("/", headers=[("host", "localhost"), ("host", "evil.example")]).status_code == 400
 
 
@@ -64,23 +64,23 @@ def test_two_hosts_are_none(page: Any) -> None:
         {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"},
     ],
 )
-def test_other_sites_pages_are_refused(page: Any, headers: dict[str, str]) -> None:
+def test_pages_of_other_sites_are_rejected(page: Any, headers: dict[str, str]) -> None:
     reply = page.post("/search", files=[FIRST], headers=headers)
     assert reply.status_code == 403 and "page of another site" in reply.json()["error"]
     assert page.get("/image/0", headers=headers).status_code == 403
 
 
-def test_our_own_page_and_what_is_no_browser_pass(page: Any) -> None:
+def test_our_own_page_and_other_clients_are_accepted(page: Any) -> None:
     ours = {"origin": "http://127.0.0.1:8000", "sec-fetch-site": "same-origin"}
     assert page.post("/search", files=[FIRST], headers=ours).status_code == 200
     assert page.post("/search", files=[FIRST]).status_code == 200
-    # A link on another page may be followed to the page, but the page may not stand in a frame.
+    # A link on another page may lead to the page, but the page must not be framed.
     link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
     assert page.get("/", headers=link).status_code == 200
     assert page.get("/", headers={**link, "sec-fetch-dest": "iframe"}).status_code == 403
 
 
-def test_every_answer_has_safe_headers(page: Any, locked: Any) -> None:
+def test_every_response_has_security_headers(page: Any, locked: Any) -> None:
     for reply in (
         page.get("/"), page.get("/image/99"), page.get("/nowhere"), page.post("/search"), page.get("/health"),
         page.get("/", headers={"host": "evil.example"}), page.options("/search"), locked.get("/"),
@@ -115,7 +115,7 @@ def test_a_search_by_path_is_by_that_of_an_indexed_image(page: Any, path: str) -
 
 
 def png(width: int, height: int) -> bytes:
-    """Claims that size and holds nothing of it."""
+    """A PNG file that claims a size but holds few pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -145,18 +145,18 @@ WHOLE = served.encode_image(served.person(0, 1), "JPEG")
         (b"", "the image is an empty file"),
     ],
 )
-def test_an_upload_that_is_no_fit_image(page: Any, data: bytes, line: str) -> None:
+def test_unsuitable_uploads(page: Any, data: bytes, line: str) -> None:
     start = time.process_time()
     reply = page.post("/search", files={"image": ("a.jpg", data)})
     assert reply.status_code == 422 and reply.json()["error"].startswith(line)
     assert "0x" not in reply.json()["error"] and "\n" not in reply.json()["error"]
-    assert time.process_time() - start < 20  # seconds: a bomb would take far longer, or all memory
+    assert time.process_time() - start < 20  # seconds; decoding a bomb would take far longer, or all memory
 
 
-def test_uploads_are_bounded_and_never_on_the_disk(
+def test_uploads_are_bounded_and_never_written_to_disk(
     client: Client, sample: served.SampleIndex, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))  # a file there would be an error
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))  # writing a file would fail
     page = client(sample, limits=Limits(upload_bytes=3_000_000))
     padded = GOOD + bytes(2_900_000 - len(GOOD))
     assert page.post("/search", files={"image": ("a.png", padded)}).status_code == 200
@@ -171,24 +171,24 @@ KIND = {"content-type": "multipart/form-data; boundary=x"}
 
 def test_a_body_without_a_length_is_cut_off(client: Client, sample: served.SampleIndex) -> None:
     page = client(sample, limits=Limits(upload_bytes=100_000))
-    # The client of the tests hands over whole bodies, so a real server is asked.
+    # The test client sends whole bodies, so this needs a real server.
     with served.serving(page.app) as address:
         port = urlsplit(address).port
         assert port
         head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
-        piece = b"10000\r\n" + bytes(65_536) + b"\r\n"
+        chunk = b"10000\r\n" + bytes(65_536) + b"\r\n"
         start = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % len(HEAD) + HEAD + b"\r\n"
-        found = served.talk(port, start + 3 * piece)
-        assert b" 413 " in found.partition(b"\r\n")[0] and b"connection: close" in found.lower()
-        # A length that is told is believed before anything is read.
-        found = served.talk(port, head + b"Content-Length: 9000000\r\n\r\n")
-        assert b" 413 " in found.partition(b"\r\n")[0]
+        received = served.talk(port, start + 3 * chunk)
+        assert b" 413 " in received.partition(b"\r\n")[0] and b"connection: close" in received.lower()
+        # A claimed length is checked before anything is read.
+        received = served.talk(port, head + b"Content-Length: 9000000\r\n\r\n")
+        assert b" 413 " in received.partition(b"\r\n")[0]
         for length in (b"-1", b"1_0", b"9" * 400, b"\xb2"):
-            found = served.talk(port, head + b"Content-Length: " + length + b"\r\n\r\n")
-            assert re.match(rb"HTTP/1\.1 4\d\d ", found), (length, found[:50])
-        # One that is too small ends the body there, and what follows is no request of ours.
-        found = served.talk(port, head + b"Content-Length: %d\r\n\r\n" % len(HEAD) + HEAD + bytes(100_000))
-        assert b" 200 " not in found.partition(b"\r\n")[0]
+            received = served.talk(port, head + b"Content-Length: " + length + b"\r\n\r\n")
+            assert re.match(rb"HTTP/1\.1 4\d\d ", received), (length, received[:50])
+        # A length that is too small ends the body there; the rest must not count as a request.
+        received = served.talk(port, head + b"Content-Length: %d\r\n\r\n" % len(HEAD) + HEAD + bytes(100_000))
+        assert b" 200 " not in received.partition(b"\r\n")[0]
 
 
 def test_a_slow_sender_is_dropped(client: Client, sample: served.SampleIndex) -> None:
@@ -197,8 +197,8 @@ def test_a_slow_sender_is_dropped(client: Client, sample: served.SampleIndex) ->
         port = urlsplit(address).port
         assert port
         head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
-        found = served.talk(port, head + b"Content-Length: 5000\r\n\r\n" + HEAD)
-        assert b" 408 " in found.partition(b"\r\n")[0] and b"not received within 0.2 seconds" in found
+        received = served.talk(port, head + b"Content-Length: 5000\r\n\r\n" + HEAD)
+        assert b" 408 " in received.partition(b"\r\n")[0] and b"not received within 0.2 seconds" in received
 
 
 @pytest.mark.parametrize(
@@ -218,12 +218,12 @@ def test_a_slow_sender_is_dropped(client: Client, sample: served.SampleIndex) ->
         (b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nno file\r\n--x--\r\n', KIND, 400),
     ],
 )
-def test_forms_that_make_no_sense(page: Any, content: bytes, headers: dict[str, str], status: int) -> None:
+def test_invalid_forms(page: Any, content: bytes, headers: dict[str, str], status: int) -> None:
     reply = page.post("/search", content=content, headers=headers)
     assert reply.status_code == status and list(reply.json()) == ["error"] and "\n" not in reply.json()["error"]
 
 
-def test_nothing_without_the_token(locked: Any) -> None:
+def test_the_token_is_required(locked: Any) -> None:
     asked = locked.get("/")
     assert asked.status_code == 401 and '<label for="token">' in asked.text and 'id="data"' not in asked.text
     for headers in ({}, {"authorization": "Bearer wrong"}, {"cookie": "reid_session=wrong"}, {"authorization": TOKEN},
@@ -266,7 +266,7 @@ def test_the_token_once_and_then_a_cookie(locked: Any, way: str) -> None:
     assert locked.post("/search", files=[FIRST]).status_code == 200
 
 
-def test_the_form_of_the_token_is_guarded_too(locked: Any) -> None:
+def test_the_login_form_is_protected_too(locked: Any) -> None:
     away = {"origin": "http://evil.example"}
     assert locked.post("/login", data={"token": TOKEN}, headers=away).status_code == 403
     assert locked.post("/login", content=bytes(5000)).status_code == 413
@@ -274,7 +274,7 @@ def test_the_form_of_the_token_is_guarded_too(locked: Any) -> None:
     assert locked.post("/login", content=b"&".join([b"a=1"] * 900)).status_code == 403
 
 
-def test_what_others_can_reach_needs_a_token(client: Client, sample: served.SampleIndex) -> None:
+def test_a_page_for_other_machines_needs_a_token(client: Client, sample: served.SampleIndex) -> None:
     with pytest.raises(InputError, match="needs a token"):
         client(sample, loopback=False)
     for weak in (
@@ -288,13 +288,13 @@ def test_what_others_can_reach_needs_a_token(client: Client, sample: served.Samp
             client(sample, token=weak)
 
 
-def test_with_a_token_any_name_of_the_machine_will_do(locked: Any) -> None:
+def test_any_host_name_is_accepted_with_a_token(locked: Any) -> None:
     headers = {"host": "gpu-box.lan:8000", "authorization": f"Bearer {TOKEN}"}
     assert locked.get("/", headers=headers).status_code == 200
     assert locked.get("/", headers={**headers, "host": "a b"}).status_code == 400
 
 
-def test_a_fault_of_ours_tells_nothing(
+def test_internal_errors_reveal_nothing(
     client: Client, sample: served.SampleIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = client(sample, quiet=True)

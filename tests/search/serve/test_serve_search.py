@@ -1,4 +1,4 @@
-"""What the page's server answers: the same as a search in the terminal, and clear lines where there is nothing."""
+"""Responses of the server: the same results as a search in the terminal, and clear error messages."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def ask(client: Any, image: Image.Image, **fields: Any) -> Any:
 
 
 def ask_index(client: Any, **fields: Any) -> Any:
-    """A search by an image of the index; fields may be lists."""
+    """Search by an image of the index; fields may be lists."""
     parts = [(name, (None, str(one))) for name, value in fields.items() for one in np.atleast_1d(value)]
     return client.post("/search", files=parts)
 
 
-def test_answers_are_those_of_the_gallery(client: Client, sample: served.SampleIndex) -> None:
+def test_results_equal_those_of_the_gallery(client: Client, sample: served.SampleIndex) -> None:
     query = served.person(2, seed=50)
     reply = ask(client(sample), query, top="7").json()
     rows = sample.embedder.embed([query])
-    [wanted] = gallery.search_index(gallery.read_snapshot(sample.index), rows, 7)
-    assert [answer["path"] for answer in reply["answers"]] == [answer.path for answer in wanted]
-    assert [answer["distance"] for answer in reply["answers"]] == [answer.distance for answer in wanted]
+    [expected] = gallery.search_index(gallery.read_snapshot(sample.index), rows, 7)
+    assert [answer["path"] for answer in reply["answers"]] == [answer.path for answer in expected]
+    assert [answer["distance"] for answer in reply["answers"]] == [answer.distance for answer in expected]
     assert [answer["rank"] for answer in reply["answers"]] == list(range(1, 8))
     assert {answer["identity"] for answer in reply["answers"][:3]} == {"3"}
     assert reply["images"] == 12 and reply["query"] is None
@@ -61,7 +61,7 @@ def test_kinds_of_images(client: Client, sample: served.SampleIndex, kind: str, 
     assert reply.status_code == 200 and len(reply.json()["answers"]) == 12
 
 
-def test_probabilities_are_the_calibration_s(client: Client, sample: served.SampleIndex) -> None:
+def test_probabilities_equal_those_of_the_calibration(client: Client, sample: served.SampleIndex) -> None:
     plain = ask(client(sample), served.person(1, 9)).json()
     assert all(answer["probability"] is None for answer in plain["answers"])
     assert plain["about"]["meaning"][0].startswith("not calibrated") and not plain["about"]["calibrated"]
@@ -84,7 +84,7 @@ def test_probabilities_are_the_calibration_s(client: Client, sample: served.Samp
 def test_by_an_image_of_the_index(client: Client, sample: served.SampleIndex) -> None:
     page = client(sample)
     by_path = ask_index(page, path="0002_c3s1_000302_00.png").json()
-    # Its own content is left out only when asked.
+    # Its own content is left out on request only.
     assert by_path["answers"][0]["path"] == "0002_c3s1_000302_00.png"
     assert by_path["answers"][0]["id"] == by_path["query"]
     by_id = ask_index(page, id=by_path["query"], exclude_same="1").json()
@@ -120,7 +120,7 @@ def test_filters(client: Client, sample: served.SampleIndex) -> None:
         ({"id": "1"}, 400, "a search needs exactly one of: image, a file; id or path of an image of the index"),
     ],
 )
-def test_what_cannot_be_searched_for(
+def test_invalid_searches(
     client: Client, sample: served.SampleIndex, fields: dict[str, str], status: int, line: str
 ) -> None:
     reply = ask_index(client(sample), path="0001_c1s1_000101_00.png", **fields)
@@ -137,7 +137,7 @@ def test_the_page(client: Client, sample: served.SampleIndex) -> None:
     assert policy["script-src"] == f"'nonce-{nonce}'" and policy["style-src"] == f"'nonce-{nonce}'"
     assert f'<style nonce="{nonce}">' in reply.text and nonce not in client(sample).get("/").text
     assert "unsafe" not in reply.headers["content-security-policy"]
-    # Nothing from outside, no handler or style in an attribute, which the policy would refuse.
+    # Nothing from other sites, and no handlers or styles in attributes, which the policy would block.
     assert not re.findall(r"(?:src|href)=\"(?!data:)[^\"]+\"", reply.text)
     assert not re.findall(r"<[^>]+\s(?:on\w+|style)=", reply.text.partition("<script nonce")[0])
     about = json.loads(re.findall(r'id="data">(.*?)</script>', reply.text, re.DOTALL)[0])
@@ -145,10 +145,10 @@ def test_the_page(client: Client, sample: served.SampleIndex) -> None:
 
 
 def test_pictures_are_small_jpegs_of_the_pixels_alone(client: Client, own: served.SampleIndex) -> None:
-    told = Image.Exif()
-    told[0x010E] = "where I live"
+    exif = Image.Exif()
+    exif[0x010E] = "where I live"
     large = served.person(0, 7, (300, 900))
-    large.save(own.crops / "0009_c1s1_000900_00.jpg", exif=told, quality=95)
+    large.save(own.crops / "0009_c1s1_000900_00.jpg", exif=exif, quality=95)
     served.reindex(own)
     page = client(own)
     query = ask_index(page, path="0009_c1s1_000900_00.jpg").json()["query"]
@@ -156,28 +156,28 @@ def test_pictures_are_small_jpegs_of_the_pixels_alone(client: Client, own: serve
     assert reply.status_code == 200 and reply.headers["content-type"] == "image/jpeg"
     picture = Image.open(io.BytesIO(reply.content))
     assert (picture.format, picture.size) == ("JPEG", (85, 256)) and b"where I live" not in reply.content
-    wanted = np.asarray(large.resize(picture.size), dtype=float)
-    assert np.abs(np.asarray(picture, dtype=float) - wanted).mean() < 6
+    expected = np.asarray(large.resize(picture.size), dtype=float)
+    assert np.abs(np.asarray(picture, dtype=float) - expected).mean() < 6
 
 
-def test_a_feature_of_zero_is_told(client: Client, sample: served.SampleIndex) -> None:
-    class Blind:
+def test_a_zero_feature_is_an_error(client: Client, sample: served.SampleIndex) -> None:
+    class ZeroEmbedder:
         model_id, dim, calibration = sample.embedder.model_id, sample.embedder.dim, None
 
         def embed(self, images: list[Any]) -> np.ndarray:
             return np.zeros((len(images), self.dim), dtype=np.float32)
 
-    reply = ask(client(sample, Blind()), served.person(0, 1))
+    reply = ask(client(sample, ZeroEmbedder()), served.person(0, 1))
     assert reply.status_code == 422 and "its feature is zero" in reply.json()["error"]
 
 
-def test_one_at_a_time_and_a_queue_that_ends() -> None:
-    running, most, done = 0, 0, []
+def test_one_at_a_time_with_a_bounded_queue() -> None:
+    running, peak, done = 0, 0, []
 
     def work(number: int) -> int:
-        nonlocal running, most
+        nonlocal running, peak
         running += 1
-        most = max(most, running)
+        peak = max(peak, running)
         done.append(hashlib.sha256(bytes(10**6)).digest())
         running -= 1
         return number
@@ -195,12 +195,12 @@ def test_one_at_a_time_and_a_queue_that_ends() -> None:
         first = await asyncio.gather(*(one(queue, number) for number in range(6)))
         return [*first, await one(queue, 6)]
 
-    # In a thread of its own, as a browser's tests leave a loop running in this one.
+    # In another thread, because the browser tests leave an event loop running in this one.
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(asyncio.run, all_at_once()).result() == [0, 1, 2, 3, 503, 503, 6]
-    assert most == 1 and len(done) == 5
+    assert peak == 1 and len(done) == 5
 
 
-def test_a_full_queue_is_told(client: Client, sample: served.SampleIndex) -> None:
+def test_a_full_queue_is_an_error(client: Client, sample: served.SampleIndex) -> None:
     reply = ask(client(sample, limits=Limits(max_queued=-1)), served.person(0, 1))
     assert reply.status_code == 503 and reply.json()["error"].startswith("busy: ") and reply.headers["retry-after"]
