@@ -1,4 +1,4 @@
-# `make` lists the targets. Every one of them makes the virtual environment it needs; `demo` and `test` share it.
+# `make` lists the targets. Each creates the virtual environment if necessary; all share it.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,26 +14,26 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
-setup: .venv/ready  ## make the virtual environment .venv
+setup: .venv/ready  ## create the virtual environment .venv
 
 .venv/ready: setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ...")'
-	@echo "setting up .venv: PyTorch and what else is needed, some minutes and some GB the first time"
-	@$(PYTHON) -m venv .venv || { echo "no virtual environment: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required; choose one: make PYTHON=python3.12 ...")'
+	@echo "installing PyTorch and other dependencies into .venv: some minutes and some GB the first time"
+	@$(PYTHON) -m venv .venv || { echo "cannot create a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools
 	@$(BIN)/python -m pip install -qq --editable '.[dev]'
 	@touch $@
 
-demo: .venv/ready  ## train SVDNet from scratch on pedestrians that the project draws itself
-	@if [ -f $(DEMO_DIR)/config.yaml ]; then echo "removing the run of an earlier demo, $(DEMO_DIR)"; rm -rf $(DEMO_DIR); fi
+demo: .venv/ready  ## train SVDNet from scratch on synthetic pedestrians
+	@if [ -f $(DEMO_DIR)/config.yaml ]; then echo "removing the run of an earlier demo: $(DEMO_DIR)"; rm -rf $(DEMO_DIR); fi
 	$(BIN)/python tools/train_svdnet.py --config-file configs/demo_synthetic.yaml OUTPUT_DIR $(DEMO_DIR)
 
-model: .venv/ready  ## train the model in the box, Embedder.load("demo"), anew on drawn pedestrians
+model: .venv/ready  ## train the bundled model, Embedder.load("demo"), again
 	rm -rf runs/model_demo
 	$(BIN)/python tools/train_svdnet.py --config-file configs/model_demo.yaml
 	$(BIN)/python tools/pack.py runs/model_demo/checkpoints/rri_last.pth reid/assets/demo.safetensors --no-classifier --force
 
-test: .venv/ready  ## run the tests, on JOBS processors (all)
+test: .venv/ready  ## run the tests in JOBS processes (default: one per core)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
 
 lint: .venv/ready  ## ruff and mypy
@@ -44,19 +44,19 @@ lint: .venv/ready  ## ruff and mypy
 docs: .venv/ready  ## write the tables of docs/configuration.md
 	$(BIN)/python -m reid.config.table
 
-bench: .venv/ready  ## measure ranking, decorrelation and drawing on this machine
+bench: .venv/ready  ## time ranking, decorrelation and dataset generation on this machine
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/decorrelation.py
 	$(BIN)/python benchmarks/synthetic.py
 
-profile: .venv/ready  ## tell where the time of a training step goes; CONFIG=configs/NAME.yaml
+profile: .venv/ready  ## profile a training step; CONFIG=configs/NAME.yaml
 	$(BIN)/python tools/profile_step.py --config-file $(CONFIG)
 
-fault: .venv/ready fuzz  ## kill 200 small trainings and 100 indexings, let them go on, compare with unkilled ones; KILLS=, JOBS=, INDEX_KILLS=
+fault: .venv/ready fuzz  ## kill and resume 200 small trainings and 100 indexings, compare with uninterrupted ones; KILLS=, JOBS=, INDEX_KILLS=
 	PYTHONPATH=tests $(BIN)/python tests/fault/kills.py --kills $(KILLS) --jobs $(JOBS)
 	PYTHONPATH=tests $(BIN)/python tests/fault/index_kills.py --kills $(INDEX_KILLS)
 
-fuzz: .venv/ready  ## read 10,000 hostile files; INPUTS= of each kind
+fuzz: .venv/ready  ## read 10,000 malicious files; INPUTS= per kind
 	FUZZ_INPUTS=$(INPUTS) $(BIN)/python -m pytest tests/fuzz
 
 clean:  ## remove the virtual environment and caches, not runs/
