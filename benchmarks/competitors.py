@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawn import load
 from measuring import Peak, in_process, matrix_product
+from synthetic_features import load
 
 from reid.errors import InputError
 
@@ -73,7 +73,7 @@ def build(rank: Path, folder: Path) -> Path | None:
 def cost(rank: Path, built: Path | None, features: Path, rounds: int) -> Cost:
     """Time the product, the distances and the ranking of a competitor, alternating, with scores.
 
-    built: None for its evaluation in Python. features: a folder written by `drawn.save`.
+    built: None for its evaluation in Python. features: a folder written by `synthetic_features.save`.
     """
     query, gallery = load(features)
     evaluate = _compiled(built) if built else _python(rank)

@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drawn import People, clustered, load, save
 from measuring import BLOCK, Peak, in_process, limit_threads, median_ratio
 from ranking import FIRST_PASSES, warm_up
+from synthetic_features import FeatureModel, clustered, load, save
 from tqdm import tqdm
 
 if TYPE_CHECKING:
@@ -75,11 +75,11 @@ def generate(folder: Path, queries: int, gallery: int, width: int) -> None:
     labels = np.zeros((2, gallery), dtype=np.int64)
     labels[:, : len(first.values)] = first.identities, first.cameras
     rng = np.random.default_rng(0)
-    people = People.drawn(width, rng)  # the same as above, from the same seed
+    model = FeatureModel.sample(width, rng)  # the same as above, from the same seed
     rng = np.random.default_rng(1)
     for start in tqdm(range(len(first.values), gallery, _ROWS_PER_STEP), desc="generating", leave=False):
         rows = slice(start, min(start + _ROWS_PER_STEP, gallery))
-        images = people.images(np.zeros(rows.stop - start, dtype=np.int64), rng)
+        images = model.images(np.zeros(rows.stop - start, dtype=np.int64), rng)
         values[rows], labels[1, rows] = images.values, images.cameras
     values.flush()
     np.save(folder / "gallery_labels.npy", labels)

@@ -73,7 +73,7 @@ def _time_large_search(arguments: argparse.Namespace) -> None:
     import importlib.util
 
     import numpy as np
-    from drawn import clustered
+    from synthetic_features import clustered
 
     from reid.ranking import normalize_rows
     from reid.ranking.faiss_index import IndexOptions, build_index, search_index

@@ -1,15 +1,16 @@
-"""Images a second from 128 x 64 JPEGs to augmented, normalized 256 x 128 tensors, on one thread.
+"""Images per second from 128 x 64 JPEGs to augmented, normalized 256 x 128 tensors, on one thread.
 
     python benchmarks/input.py [--torchreid CLONE] [--images FOLDER] [--count 2000] [--rounds 5] [--steps] [--gpu]
 
-Measured from the decoded cache and decoding each image, with flip, pad-crop and random erasing; every turn is an epoch
-of the training loader. `--torchreid` points at a clone of torchreid, whose transforms of the same names are measured in
-a torch DataLoader of two workers, in turns with ours; only its transforms.py is loaded. A ratio is the median over
-turns of its seconds for one of ours in the same turn. `--images` takes JPEGs from a folder instead of drawing some.
+Measures reading from the decoded cache and decoding each image, with flip, pad-crop and random erasing. Each round is
+an epoch of the training loader. `--torchreid` is a clone of torchreid, whose transforms of the same names are measured
+in a torch DataLoader with two workers, alternating with ours; only its transforms.py is imported. The ratio is the
+median over rounds of its time divided by ours in the same round. `--images` is a folder of JPEGs; without it, images
+are generated.
 
-Ours is held to one processor where the system can do that, its threads included; torchreid's two workers and the
-process that collects their batches have all of them. `--steps` says where the time of ours goes. `--gpu` keeps the
-decoded set on the GPU and augments there.
+Ours is restricted to one processor, including its threads, if the system supports that; torchreid's two workers and the
+process that collects their batches may use all of them. `--steps` also measures each step of ours. `--gpu` keeps the
+decoded images on the GPU and augments there.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def main() -> None:
             device = torch.device("cuda")
             epochs["on the GPU"] = _epoch(loader(move_to_device(DecodedImages(decoded), device, "on"), device))
         if arguments.torchreid:
-            epochs["torchreid, 2 workers"] = rival(arguments.torchreid, files)
+            epochs["torchreid, 2 workers"] = baseline(arguments.torchreid, files)
         for warm_up in epochs.values():
             warm_up()
         report(in_rounds(epochs, arguments.rounds), len(files) // BATCH * BATCH)
@@ -80,22 +81,22 @@ def main() -> None:
             steps(files[:BATCH], decoded[:BATCH])
 
 
-def jpegs(given: Path | None, count: int, folder: Path) -> list[str]:
-    """`count` JPEGs out of a folder, or drawn into one. Raises InputError where there are too few for a batch."""
-    if given is not None:
-        files = sorted(map(str, given.rglob("*.jpg")))[:count]
+def jpegs(source: Path | None, count: int, folder: Path) -> list[str]:
+    """Return `count` JPEGs of a folder or generate them. Raises InputError if they do not fill a batch."""
+    if source is not None:
+        files = sorted(map(str, source.rglob("*.jpg")))[:count]
     else:
         renderer, files = Renderer(0), []
         for number, spec in enumerate(plan_images("demo", "market", 0)[:count]):
             files.append(str(folder / f"{number:06d}.jpg"))
             Path(files[-1]).write_bytes(renderer.jpeg(spec))
     if len(files) < BATCH:
-        raise InputError(f"{len(files)} JPEGs are less than a batch of {BATCH}: raise --count, or give more --images")
+        raise InputError(f"{len(files)} JPEGs do not fill a batch of {BATCH}: raise --count or pass more --images")
     return files
 
 
 def loader(images: Images, device: torch.device | str = "cpu") -> TrainLoader:
-    """The recipe that both are measured with."""
+    """Create a loader with the augmentation that both are measured with."""
     labels = np.arange(len(images), dtype=np.int64)
     return TrainLoader(
         images, labels, BATCH, Augmentation(IMAGENET_MEAN, IMAGENET_STD, flip=0.5, pad=10, erasing=0.5), device
@@ -115,7 +116,7 @@ def _epoch(ours: TrainLoader) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def one_processor() -> Iterator[None]:
-    """This thread, and those it starts, on one processor; elsewhere than on Linux nothing happens."""
+    """Restrict this thread and those it starts to one processor, on Linux only."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -128,7 +129,7 @@ def one_processor() -> Iterator[None]:
 
 
 class Files(torch.utils.data.Dataset[torch.Tensor]):
-    """Images as torchreid reads them: opened, converted and transformed one by one."""
+    """Images read like in torchreid: opened, converted and transformed one by one."""
 
     def __init__(self, files: list[str], transform: Any) -> None:
         self.files, self.transform = files, transform
@@ -140,11 +141,11 @@ class Files(torch.utils.data.Dataset[torch.Tensor]):
         return self.transform(Image.open(self.files[number]).convert("RGB"))
 
 
-def rival(clone: Path, files: list[str]) -> Callable[[], None]:
-    """An epoch of torchreid's transforms in a DataLoader of two workers that stay from one epoch to the next."""
+def baseline(clone: Path, files: list[str]) -> Callable[[], None]:
+    """Return an epoch of torchreid's transforms in a DataLoader with two persistent workers."""
     path = next((clone / name for name in TRANSFORMS if (clone / name).is_file()), None)
     if path is None:
-        raise InputError(f"{clone}: no clone of torchreid, which has {' or '.join(TRANSFORMS)}")
+        raise InputError(f"{clone}: not a clone of torchreid, which contains {' or '.join(TRANSFORMS)}")
     spec = importlib.util.spec_from_file_location("torchreid_transforms", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -165,10 +166,10 @@ def rival(clone: Path, files: list[str]) -> Callable[[], None]:
 
 
 def report(seconds: dict[str, list[float]], images: int) -> None:
-    """A table of images a second and ratios."""
+    """Print a table of images per second and ratios."""
     theirs = seconds.get("torchreid, 2 workers")
     print(
-        f"{images} images of {SIZE[0]} x {SIZE[1]} an epoch, batch {BATCH}, {len(next(iter(seconds.values())))} turns\n"
+        f"{images} images of {SIZE[0]} x {SIZE[1]} per epoch, batch {BATCH}, {len(next(iter(seconds.values())))} rounds\n"
     )
     print("| input | images/s, median | best | times torchreid |\n|---|---|---|---|")
     for name, taken in seconds.items():
@@ -177,7 +178,7 @@ def report(seconds: dict[str, list[float]], images: int) -> None:
 
 
 def steps(files: list[str], decoded: np.ndarray) -> None:
-    """Microseconds an image of every step, one batch at a time."""
+    """Print the microseconds per image of each step, one batch at a time."""
     batch = torch.from_numpy(np.array(decoded))
     table = random_numbers.random_table(0, range(BATCH), [0] * BATCH)
     corners = (table[:, random_numbers.CROP] * 21).astype(np.int64)
@@ -185,17 +186,17 @@ def steps(files: list[str], decoded: np.ndarray) -> None:
     parts: dict[str, Callable[[], object]] = {
         "opening and decoding": lambda: [decode_image(file, (128, 64)) for file in files],
         "the same, and resizing to 256 x 128": lambda: [decode_image(file, SIZE) for file in files],
-        "picking from the cache": lambda: decoded[np.arange(BATCH)],
-        "drawing the random numbers": lambda: random_numbers.random_table(0, range(BATCH), [0] * BATCH),
+        "reading from the cache": lambda: decoded[np.arange(BATCH)],
+        "generating random numbers": lambda: random_numbers.random_table(0, range(BATCH), [0] * BATCH),
         "flip and pad-crop": lambda: flip_and_crop(batch, table[:, random_numbers.FLIP] < 0.5, corners, 10),
-        "normalising": lambda: normalize(batch, IMAGENET_MEAN, IMAGENET_STD),
-        "choosing what is erased": lambda: erasing_boxes(table, SIZE, 0.5),
+        "normalizing": lambda: normalize(batch, IMAGENET_MEAN, IMAGENET_STD),
+        "choosing rectangles to erase": lambda: erasing_boxes(table, SIZE, 0.5),
         "erasing": lambda: erase(values, rectangles),
         "color jitter without hue": lambda: jitter_colors(batch, Jitter(0.2, 0.2, 0.2), table),
         "color jitter with hue": lambda: jitter_colors(batch, Jitter(0.2, 0.2, 0.2, 0.1), table),
         **{name: lambda name=name: apply_policy(batch, name, table[:, random_numbers.POLICY]) for name in POLICIES},  # type: ignore[misc]
     }
-    print("\n| step | microseconds an image |\n|---|---|")
+    print("\n| step | microseconds per image |\n|---|---|")
     with one_processor():
         for name, taken in in_rounds(parts, 6).items():
             print(f"| {name} | {min(taken) / BATCH * 1e6:.1f} |")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from drawn import clustered
 from measuring import limit_threads
+from synthetic_features import clustered
 
 
 def main() -> None:

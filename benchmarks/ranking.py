@@ -22,8 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drawn import clustered, load, save, without_junk
 from measuring import BLOCK, Peak, in_process, in_rounds, limit_threads, matrix_product, median_ratio
+from synthetic_features import clustered, load, save, without_junk
 
 if TYPE_CHECKING:
     from competitors import Cost

@@ -26,8 +26,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drawn import clustered, load, save
 from measuring import matrix_product
+from synthetic_features import clustered, load, save
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,4 +1,4 @@
-"""How fast the synthetic dataset is drawn on one core: images a second, JPEG encoding included, writing excluded.
+"""Speed of generating the synthetic dataset on one core, including JPEG encoding but not writing.
 
 OMP_NUM_THREADS=1 python benchmarks/synthetic.py
 """
@@ -16,8 +16,8 @@ from reid.data.synthetic.rendering import Renderer
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1000, help="images drawn in each repetition (1000)")
-    parser.add_argument("--repeat", type=int, default=3, help="repetitions, of which the best counts (3)")
+    parser.add_argument("--images", type=int, default=1000, help="images per repetition (1000)")
+    parser.add_argument("--repeat", type=int, default=3, help="repetitions, the best of which is reported (3)")
     arguments = parser.parse_args()
     specs = plan_images("demo", "market", 0)
     specs = specs[:: max(1, len(specs) // arguments.images)][: arguments.images]

@@ -68,7 +68,7 @@ def test_ranking_of_saved_features_agrees_with_a_competitor(tmp_path: Path) -> N
 
 def test_distractors_make_it_harder_and_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
-    from drawn import clustered
+    from synthetic_features import clustered
 
     output = run("distractors", "--queries=50", "--width=16", "--rounds=1", "--gallery=40000", f"--folder={tmp_path}")
     plain, integers = (cells(output, f"evaluate, {name}") for name in ("float32", "integers"))

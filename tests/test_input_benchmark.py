@@ -1,4 +1,4 @@
-"""The benchmark of the input runs through at a small size, with and without a rival."""
+"""The input benchmark runs at a small size, with and without a baseline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "input.py"
 
-# What a rival's transforms.py looks like from outside.
+# The interface of the baseline's transforms.py.
 TRANSFORMS = """
 import torch
 from torchvision.transforms import PILToTensor
@@ -28,7 +28,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
-def test_input_beside_a_rival(tmp_path: Path) -> None:
+def test_input_with_a_baseline(tmp_path: Path) -> None:
     (tmp_path / "torchreid" / "data").mkdir(parents=True)
     (tmp_path / "torchreid" / "data" / "transforms.py").write_text(TRANSFORMS, encoding="utf-8")
     done = run(f"--torchreid={tmp_path}")
@@ -40,7 +40,7 @@ def test_input_beside_a_rival(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["torchreid", "images"])
-def test_a_folder_without_what_is_needed_is_told(tmp_path: Path, key: str) -> None:
+def test_an_unsuitable_folder_is_reported(tmp_path: Path, key: str) -> None:
     done = run(f"--{key}={tmp_path}")
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
-    assert {"torchreid": "no clone of torchreid", "images": "0 JPEGs are less than a batch"}[key] in done.stderr
+    assert {"torchreid": "not a clone of torchreid", "images": "0 JPEGs do not fill a batch"}[key] in done.stderr

@@ -1,4 +1,4 @@
-"""Generate the synthetic dataset in the layout of Market-1501 or DukeMTMC-reID, or landmarks in that of revisited Oxford."""
+"""Generate synthetic pedestrians (layout of Market-1501 or DukeMTMC-reID) or landmarks (layout of revisited Oxford)."""
 
 from __future__ import annotations
 

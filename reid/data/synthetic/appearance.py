@@ -27,7 +27,7 @@ HAT_SHARES = (("none", 0.86), ("cap", 0.09), ("beanie", 0.05))
 PALETTE: dict[str, Color] = {
     "black": (30, 30, 34),
     "charcoal": (66, 66, 72),
-    "grey": (132, 133, 136),
+    "gray": (132, 133, 136),
     "white": (228, 227, 222),
     "navy": (34, 42, 78),
     "blue": (62, 96, 158),
@@ -47,20 +47,20 @@ PALETTE: dict[str, Color] = {
     "beige": (206, 190, 162),
 }
 TOP_SHARES = (
-    ("black", 0.22), ("white", 0.16), ("grey", 0.10), ("navy", 0.08), ("blue", 0.08), ("charcoal", 0.06),
+    ("black", 0.22), ("white", 0.16), ("gray", 0.10), ("navy", 0.08), ("blue", 0.08), ("charcoal", 0.06),
     ("sky", 0.04), ("red", 0.05), ("wine", 0.02), ("pink", 0.03), ("orange", 0.02), ("yellow", 0.02), ("olive", 0.02),
     ("green", 0.03), ("purple", 0.02), ("teal", 0.01), ("beige", 0.02), ("khaki", 0.01), ("brown", 0.01),
 )  # fmt: skip
 BOTTOM_SHARES = (
-    ("black", 0.30), ("navy", 0.13), ("denim", 0.22), ("charcoal", 0.09), ("grey", 0.08), ("blue", 0.05),
+    ("black", 0.30), ("navy", 0.13), ("denim", 0.22), ("charcoal", 0.09), ("gray", 0.08), ("blue", 0.05),
     ("khaki", 0.05), ("white", 0.03), ("beige", 0.02), ("brown", 0.02), ("red", 0.01),
 )  # fmt: skip
 SHOE_SHARES = (
-    ("black", 0.40), ("white", 0.24), ("charcoal", 0.08), ("grey", 0.08), ("brown", 0.08), ("red", 0.04),
+    ("black", 0.40), ("white", 0.24), ("charcoal", 0.08), ("gray", 0.08), ("brown", 0.08), ("red", 0.04),
     ("blue", 0.04), ("pink", 0.02), ("beige", 0.02),
 )  # fmt: skip
 BAG_COLOR_SHARES = (
-    ("black", 0.40), ("navy", 0.12), ("grey", 0.10), ("brown", 0.08), ("red", 0.07), ("blue", 0.06), ("beige", 0.05),
+    ("black", 0.40), ("navy", 0.12), ("gray", 0.10), ("brown", 0.08), ("red", 0.07), ("blue", 0.06), ("beige", 0.05),
     ("olive", 0.04), ("pink", 0.03), ("green", 0.02), ("white", 0.03),
 )  # fmt: skip
 SKINS: tuple[Color, ...] = ((232, 196, 170), (218, 176, 146), (196, 150, 118), (160, 114, 84), (112, 78, 58))
@@ -235,7 +235,7 @@ def _top(rng: np.random.Generator, name: str) -> Garment:
     pattern = pick(rng, PATTERN_SHARES)
     dark = sum(PALETTE[name]) < 330
     contrast = (
-        (("white", 0.5), ("grey", 0.2), ("red", 0.1), ("yellow", 0.1), ("sky", 0.1))
+        (("white", 0.5), ("gray", 0.2), ("red", 0.1), ("yellow", 0.1), ("sky", 0.1))
         if dark
         else (("black", 0.3), ("navy", 0.2), ("red", 0.2), ("blue", 0.2), ("green", 0.1))
     )

@@ -1,4 +1,4 @@
-"""Features as they might come from a trained network, drawn; and files to hand them to other processes.
+"""Synthetic features similar to those of a trained network, and files to pass them to other processes.
 
 NumPy is imported late: see `measuring.limit_threads`.
 """
@@ -32,7 +32,7 @@ def save(folder: Path, query: Features, gallery: Features) -> None:
 
 
 def load(folder: Path, *, mapped: bool = False) -> tuple[Features, Features]:
-    """What `save` has written. mapped: leave the gallery on the disk."""
+    """Load the arrays of `save`, with the gallery memory-mapped if `mapped`."""
     import numpy as np
 
     from reid.records import Features
@@ -43,49 +43,50 @@ def load(folder: Path, *, mapped: bool = False) -> tuple[Features, Features]:
 
 
 @dataclass(frozen=True)
-class People:
-    """Who can be drawn: kinds (75, 40), people (751, 40), directions (40, width) float32, noise a dimension."""
+class FeatureModel:
+    """Distribution of features: kinds (75, 40), identities (751, 40), directions (40, width), noise per dimension."""
 
     kinds: np.ndarray
-    people: np.ndarray
+    identities: np.ndarray
     directions: np.ndarray
     noise: np.float32
 
     @classmethod
-    def drawn(cls, width: int, rng: np.random.Generator) -> People:
+    def sample(cls, width: int, rng: np.random.Generator) -> FeatureModel:
+        """Sample the parameters of the distribution."""
         import numpy as np
 
         weight = np.arange(1, 41) ** -0.3
         kinds = rng.normal(size=(75, 40))
-        people = kinds[rng.integers(0, 75, 751)] + 0.3 * rng.normal(size=(751, 40))
+        identities = kinds[rng.integers(0, 75, 751)] + 0.3 * rng.normal(size=(751, 40))
         directions = (weight[:, None] * rng.normal(size=(40, width))).astype(np.float32)
-        return cls(kinds, people, directions, np.float32(0.25 * np.sqrt((weight**2).sum())))
+        return cls(kinds, identities, directions, np.float32(0.25 * np.sqrt((weight**2).sum())))
 
     def images(self, identities: np.ndarray, rng: np.random.Generator) -> Features:
-        """One image each; identity 0 is a person of its own every time."""
+        """Sample one feature per entry; each entry with identity 0 is a different person."""
         import numpy as np
 
         from reid.records import Features
 
-        place = self.people[identities]
+        position = self.identities[identities]
         alone = np.flatnonzero(identities == 0)
-        place[alone] = self.kinds[rng.integers(0, 75, len(alone))] + 0.3 * rng.normal(size=(len(alone), 40))
-        strays = 0.25 * np.exp(0.6 * rng.normal(size=(len(place), 1)))
-        values = (place + strays * rng.normal(size=place.shape)).astype(np.float32) @ self.directions
+        position[alone] = self.kinds[rng.integers(0, 75, len(alone))] + 0.3 * rng.normal(size=(len(alone), 40))
+        strays = 0.25 * np.exp(0.6 * rng.normal(size=(len(position), 1)))
+        values = (position + strays * rng.normal(size=position.shape)).astype(np.float32) @ self.directions
         values += self.noise * rng.normal(size=values.shape).astype(np.float32)
         return Features(values, identities, rng.integers(1, 7, len(identities)))
 
 
 def clustered(queries: int, gallery: int, width: int) -> tuple[Features, Features]:
-    """Features of 750 identities on six cameras, as hard as a trained network's (mAP 0.70, some answers far down).
+    """Sample features of 750 identities on six cameras, as difficult as those of a trained network (mAP 0.70).
 
-    People come in kinds that look alike, and images differ in how far they stray from their person; both happen in 40
-    directions of unequal weight, to which every dimension adds noise of its own.
+    Identities come in similar-looking kinds, and images differ in their distance from their identity; both happen in 40
+    directions of unequal weight, and noise is added to every dimension.
     """
     import numpy as np
 
     rng = np.random.default_rng(0)
-    people = People.drawn(width, rng)
+    model = FeatureModel.sample(width, rng)
     distractor = rng.random(gallery) < 0.18
-    query = people.images(rng.integers(1, 751, queries), rng)
-    return query, people.images(np.where(distractor, 0, rng.integers(1, 751, gallery)), rng)
+    query = model.images(rng.integers(1, 751, queries), rng)
+    return query, model.images(np.where(distractor, 0, rng.integers(1, 751, gallery)), rng)
