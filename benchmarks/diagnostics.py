@@ -16,7 +16,7 @@ import torch
 import torchvision
 
 from reid.diagnostics.survey import find_layers, survey
-from reid.diagnostics.weights import Layer, diagnose
+from reid.diagnostics.weights import Layer, diagnose_layer
 
 Result = TypeVar("Result")
 
@@ -37,7 +37,7 @@ def main() -> None:
     print(f"survey of ResNet-50, {len(layers)} weights: {seconds:6.1f} s")
     _, seconds = timed(lambda: survey([large]))
     print(f"survey of one {d_in} x {k}:           {seconds:6.1f} s")
-    _, seconds = timed(lambda: diagnose(large))
+    _, seconds = timed(lambda: diagnose_layer(large))
     print(f"close look at one {d_in} x {k}:       {seconds:6.1f} s")
 
 

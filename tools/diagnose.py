@@ -15,7 +15,7 @@ from reid.data import banner
 from reid.diagnostics.dataset import DatasetDiagnosisOptions, diagnose_dataset
 from reid.diagnostics.identities import classifier_name, identity_images, similar_identities
 from reid.diagnostics.survey import find_layer, find_layers, network_groups, survey
-from reid.diagnostics.weights import Layer, diagnose
+from reid.diagnostics.weights import Layer, diagnose_layer
 from reid.errors import InputError, run_command
 from reid.io.atomic import write_json
 from reid.io.state_dicts import read_state_dict
@@ -67,7 +67,7 @@ def main() -> None:
     if not arguments.layer:
         diagnosis["survey"] = survey(layers)
         chosen = _final_layers(weights, layers, diagnosis["survey"])
-    diagnosis["layers"] = [diagnose(layer, seed=arguments.seed) for layer in chosen]
+    diagnosis["layers"] = [diagnose_layer(layer, seed=arguments.seed) for layer in chosen]
     images = _add_identities(diagnosis["layers"], weights, dataset)
     if weights.model and dataset:
         diagnosis["dataset"] = _diagnose_dataset(weights.model, dataset)
@@ -91,7 +91,7 @@ def _read_weights(arguments: argparse.Namespace) -> _Weights:
 def _find_layers(weights: _Weights, arguments: argparse.Namespace) -> list[Layer]:
     groups = dict(_parse_groups(entry) for entry in arguments.groups)
     network = network_groups(weights.model) if weights.model else None
-    return find_layers(weights.tensors, network=network, given=groups, source=weights.source)
+    return find_layers(weights.tensors, network=network, groups=groups, source=weights.source)
 
 
 def _load_dataset(weights: _Weights, arguments: argparse.Namespace) -> _Dataset | None:

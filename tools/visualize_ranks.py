@@ -7,9 +7,9 @@ from pathlib import Path
 
 from reid.config import build
 from reid.data import banner
-from reid.diagnostics.comparison import is_gain_of_rri, side_names
-from reid.diagnostics.embedding_map import METHODS, check_map
-from reid.diagnostics.retrieval import Embedded, check_sizes, describe_retrieval
+from reid.diagnostics.comparison import distinct_names, is_gain_of_rri
+from reid.diagnostics.embedding_map import METHODS, check_method
+from reid.diagnostics.retrieval import CheckpointFeatures, check_sizes, describe_retrieval
 from reid.errors import InputError, run_command
 from reid.evaluation.retrieval import network_features, unit_rows
 from reid.io.atomic import write_json
@@ -38,9 +38,9 @@ def main() -> None:
     check_sizes(arguments.queries, arguments.top)
     check_available()
     if arguments.map != "none":
-        check_map(arguments.map)
+        check_method(arguments.map)
     paths = [path for path in (arguments.weights or arguments.features, arguments.against) if path]
-    names, gain = side_names(paths), (False, "two sets of features")
+    names, gain = distinct_names(paths), (False, "two sets of features")
     if arguments.features:
         dataset, sides = arguments.features.name, [_read(path, name) for path, name in zip(paths, names, strict=True)]
     else:
@@ -63,12 +63,12 @@ def main() -> None:
     print(f"written: {output / 'ranked_lists.json'}, {page} ({page.stat().st_size / 2**20:.1f} MiB)")
 
 
-def _read(path: Path, name: str) -> Embedded:
+def _read(path: Path, name: str) -> CheckpointFeatures:
     query, gallery, feature = load_npz(path)
-    return Embedded(name, query, gallery, feature)
+    return CheckpointFeatures(name, query, gallery, feature)
 
 
-def _embed(path: Path, name: str, arguments: argparse.Namespace) -> tuple[str, Embedded]:
+def _embed(path: Path, name: str, arguments: argparse.Namespace) -> tuple[str, CheckpointFeatures]:
     """The dataset and the features that `TEST` names."""
     model, trained = build.load_network(path)
     config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
@@ -81,7 +81,7 @@ def _embed(path: Path, name: str, arguments: argparse.Namespace) -> tuple[str, E
     pair = features[test.FEATURE, test.FLIP]
     if test.NORMALIZED:
         pair = unit_rows(pair[0]), unit_rows(pair[1])
-    return split.name, Embedded(name, *pair, test.FEATURE, test.NORMALIZED, test.FLIP)
+    return split.name, CheckpointFeatures(name, *pair, test.FEATURE, test.NORMALIZED, test.FLIP)
 
 
 if __name__ == "__main__":

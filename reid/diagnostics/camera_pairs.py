@@ -1,4 +1,4 @@
-"""Accuracy from one camera to another: which views are hard to match."""
+"""Retrieval accuracy by pair of query camera and gallery camera."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from reid.records import JUNK, Features
 
 @dataclass(frozen=True)
 class CameraPairs:
-    """Scores of A query cameras against B gallery cameras.
+    """Scores for A query cameras and B gallery cameras.
 
-    query_cameras: (A,) and gallery_cameras: (B,) int64, ascending. rank1, mAP: (A, B) float64 in [0, 1]; NaN where no
-    query counts, as for a camera against itself. queries, left_out: (A, B) int64, queries that count and queries
-    without a true match there; both 0 for a camera against itself. images: (B,) int64, gallery images by each camera.
+    Attributes:
+        query_cameras: (A,) int64, ascending.
+        gallery_cameras: (B,) int64, ascending.
+        rank1: (A, B) float64 in [0, 1]; NaN where there is no valid query.
+        mAP: (A, B) float64 in [0, 1]; NaN where there is no valid query.
+        queries: (A, B) int64 number of valid queries; 0 for a camera against itself.
+        left_out: (A, B) int64 number of queries without a true match; 0 for a camera against itself.
+        images: (B,) int64 number of gallery images by camera.
     """
 
     query_cameras: np.ndarray
@@ -30,20 +35,31 @@ class CameraPairs:
     images: np.ndarray
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists, None for NaN."""
-        found: dict[str, Any] = {field.name: getattr(self, field.name).tolist() for field in dataclasses.fields(self)}
+        """Convert to plain values.
+
+        Returns:
+            Nested lists by name, with None for NaN.
+        """
+        plain: dict[str, Any] = {field.name: getattr(self, field.name).tolist() for field in dataclasses.fields(self)}
         for name in ("rank1", "mAP"):
-            found[name] = [[None if np.isnan(value) else value for value in row] for row in found[name]]
-        return found
+            plain[name] = [[None if np.isnan(value) else value for value in row] for row in plain[name]]
+        return plain
 
 
-def camera_pairs(query: Features, gallery: Features) -> CameraPairs:
-    """Rank-1 and mAP of the queries by camera a when the gallery holds the images by camera b alone, for all a != b.
+def score_camera_pairs(query: Features, gallery: Features) -> CameraPairs:
+    """Compute rank-1 and mAP for each query camera a and gallery camera b, a != b.
 
-    The gallery of a cell: all images by camera b but those of identity -1 (junk). Distractors (identity 0) stay and
-    are wrong answers. As a != b, no image is junk for having been taken by the query's own camera; a cell with a = b
-    would hold no true match at all and is empty. A query without an image of its identity by camera b is left out of
-    that cell and counted. Distances, ties and AP (rectangle form) are those of `reid.ranking.rank_matches`.
+    The gallery of a cell holds the images by camera b without junk; distractors remain and are wrong results. As a
+    differs from b, no image is excluded for having been taken by the query's own camera. A query without an image of
+    its identity by camera b is left out of that cell and counted. Distances, ties and AP (rectangle form) are those of
+    `reid.ranking.rank_matches`.
+
+    Args:
+        query: Labeled features.
+        gallery: Labeled features.
+
+    Returns:
+        The scores of all cells.
     """
     query_cameras = np.unique(query.cameras)
     kept = gallery.identities != JUNK
@@ -53,26 +69,26 @@ def camera_pairs(query: Features, gallery: Features) -> CameraPairs:
     queries, left_out = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     images = np.zeros(len(gallery_cameras), dtype=np.int64)
     for b, camera in enumerate(gallery_cameras):
-        answers = _rows(gallery, kept & (gallery.cameras == camera))
-        images[b] = len(answers.values)
-        findable = (query.cameras != camera) & np.isin(query.identities, answers.identities)
+        cell_gallery = _rows(gallery, kept & (gallery.cameras == camera))
+        images[b] = len(cell_gallery.values)
+        findable = (query.cameras != camera) & np.isin(query.identities, cell_gallery.identities)
         if findable.any():
-            asked = _rows(query, findable)
-            ranking = rank_matches(asked, answers)
+            cell_query = _rows(query, findable)
+            ranking = rank_matches(cell_query, cell_gallery)
             first, average_precision = ranking.first_hit, ranking.average_precision
-        for a, own in enumerate(query_cameras):
-            if own == camera:
+        for a, query_camera in enumerate(query_cameras):
+            if query_camera == camera:
                 continue
-            here = query.cameras == own
+            here = query.cameras == query_camera
             queries[a, b] = np.count_nonzero(here & findable)
             left_out[a, b] = np.count_nonzero(here & ~findable)
             if queries[a, b]:
-                chosen = asked.cameras == own
+                chosen = cell_query.cameras == query_camera
                 rank1[a, b] = np.mean(first[chosen] == 1)
                 mean_ap[a, b] = np.mean(average_precision[chosen])
     return CameraPairs(query_cameras, gallery_cameras, rank1, mean_ap, queries, left_out, images)
 
 
 def _rows(features: Features, chosen: np.ndarray) -> Features:
-    """Some rows, by a (N,) bool, without their paths."""
+    """The rows where the (N,) bool mask `chosen` is set, without paths."""
     return Features(features.values[chosen], features.identities[chosen], features.cameras[chosen])

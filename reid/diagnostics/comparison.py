@@ -1,4 +1,4 @@
-"""Two checkpoints on the same queries: what one of them repaired, what it broke, and what the difference is called."""
+"""Comparison of two checkpoints on the same queries."""
 
 from __future__ import annotations
 
@@ -16,115 +16,177 @@ from reid.records import Features
 
 
 @dataclass(frozen=True)
-class Change:
-    """From one ranking to another of the same Q queries.
+class RankingChange:
+    """Difference between two rankings of the same Q queries.
 
-    difference: (Q,) float64, AP after - before; NaN for a query without a true match. repaired, broken: (Q,) bool, the
-    first answer turned from wrong to right, or from right to wrong. The repaired less the broken are thus what rank-1
-    gained, in queries.
+    The number of repaired queries minus that of broken ones is the gain in rank-1, in queries.
+
+    Attributes:
+        difference: (Q,) float64 AP after - before; NaN for a query without a true match.
+        repaired: (Q,) bool, the result at rank 1 changed from wrong to right.
+        broken: (Q,) bool, the result at rank 1 changed from right to wrong.
     """
 
     difference: np.ndarray
     repaired: np.ndarray
     broken: np.ndarray
 
-    def largest_first(self, count: int) -> np.ndarray:
-        """(min(count, valid queries),) int64: the queries whose AP changed most, either way, equal ones by row."""
+    def largest_changes(self, count: int) -> np.ndarray:
+        """Find the queries whose AP changed most in either direction.
+
+        Args:
+            count: Maximum number of queries.
+
+        Returns:
+            (min(count, valid queries),) int64 query rows, largest change first, ties by row.
+        """
         valid = np.flatnonzero(~np.isnan(self.difference))
         return valid[np.argsort(-np.abs(self.difference[valid]), kind="stable")[: max(count, 0)]]
 
-    def of(self, query: int) -> str:
-        """ "repaired", "broken" or "kept" (the first answer is as right or wrong as before)."""
+    def label(self, query: int) -> str:
+        """Describe the change of one query.
+
+        Args:
+            query: Query row.
+
+        Returns:
+            "repaired", "broken", or "kept" if the result at rank 1 is as right or wrong as before.
+        """
         return "repaired" if self.repaired[query] else "broken" if self.broken[query] else "kept"
 
 
-def change(before: Ranking, after: Ranking) -> Change:
-    """Compare two rankings query by query; the queries and the gallery must be the same, in the same order."""
+def compare_rankings(before: Ranking, after: Ranking) -> RankingChange:
+    """Compare two rankings query by query.
+
+    Args:
+        before: Ranking of the reference.
+        after: Ranking of the same queries and gallery, in the same order.
+
+    Returns:
+        The change from `before` to `after`.
+
+    Raises:
+        ValueError: The rankings have different queries or galleries.
+    """
     if (before.matches != after.matches).any():
         raise ValueError("the two rankings are not of the same queries and gallery")
-    was, now = before.first_hit == 1, after.first_hit == 1
-    return Change(after.average_precision - before.average_precision, ~was & now, was & ~now)
+    right_before, right_after = before.first_hit == 1, after.first_hit == 1
+    difference = after.average_precision - before.average_precision
+    return RankingChange(difference, ~right_before & right_after, right_before & ~right_after)
 
 
-def align(features: Features, like: Features, *, part: str) -> Features:
-    """The rows of `features` in the order of `like`, which must hold the same images: same file, identity, camera.
+def align(features: Features, reference: Features, *, part: str) -> Features:
+    """Reorder features to the image order of other features.
 
-    Files are told apart by name alone, so that the dataset may lie elsewhere, or by their whole path where names
-    repeat. Without paths on a side the rows must agree in their labels as they stand. part: "query" or "gallery", for
-    the error. Raises InputError for an image that only one side has and for one whose labels differ.
+    Images are matched by file name, so that the dataset may be in another folder, or by the whole path if file names
+    repeat. If either side has no paths, the rows must agree in number and labels as they are.
+
+    Args:
+        features: Features to reorder.
+        reference: Features of the same images.
+        part: "query" or "gallery", for error messages.
+
+    Returns:
+        The rows of `features` in the order of `reference`.
+
+    Raises:
+        InputError: An image is on one side only, or its labels differ.
     """
-    if not (features.paths and like.paths):
+    if not (features.paths and reference.paths):
         order = np.arange(len(features.values))
-        if len(features.values) != len(like.values):
-            raise InputError(f"{len(like.values)} {part} images on one side, {len(features.values)} on the other")
+        if len(features.values) != len(reference.values):
+            raise InputError(f"{len(reference.values)} {part} images on one side, {len(features.values)} on the other")
     else:
-        names, wanted = _names(features.paths), _names(like.paths)
-        if None in (names, wanted):
-            names, wanted = list(features.paths), list(like.paths)
-        assert names is not None and wanted is not None
-        places = {name: place for place, name in enumerate(names)}
-        missing = [name for name in wanted if name not in places]
-        extra = set(places) - set(wanted)
-        if missing or extra:
-            one = missing[0] if missing else min(extra)
-            raise InputError(
-                f"{part} image {one} is on one side only ({len(missing) + len(extra)} such, of {len(wanted)} and "
-                f"{len(names)}); compare checkpoints on one dataset, with --config-file or DATASETS.NAME"
-            )
-        if len(places) < len(names) or len(names) != len(wanted):
-            raise InputError(f"the {part} holds an image twice, so the two sides cannot be told to be the same")
-        order = np.array([places[name] for name in wanted], dtype=np.int64)
-    same = (features.identities[order] == like.identities) & (features.cameras[order] == like.cameras)
+        order = _matching_order(features.paths, reference.paths, part)
+    same = (features.identities[order] == reference.identities) & (features.cameras[order] == reference.cameras)
     if not same.all():
         row = int(np.flatnonzero(~same)[0])
-        name = f" ({like.paths[row]})" if like.paths else ""
+        name = f" ({reference.paths[row]})" if reference.paths else ""
         raise InputError(
-            f"{part} row {row}{name} is identity {like.identities[row]}, camera {like.cameras[row]} on one side and "
-            f"{features.identities[order[row]]}, {features.cameras[order[row]]} on the other"
+            f"{part} row {row}{name} is identity {reference.identities[row]}, camera {reference.cameras[row]} on one "
+            f"side and {features.identities[order[row]]}, {features.cameras[order[row]]} on the other"
         )
-    paths = like.paths or tuple(features.paths[place] for place in order.tolist() if features.paths)
+    paths = reference.paths or tuple(features.paths[index] for index in order.tolist() if features.paths)
     return dataclasses.replace(
-        features, values=features.values[order], identities=like.identities, cameras=like.cameras, paths=paths
+        features, values=features.values[order], identities=reference.identities, cameras=reference.cameras, paths=paths
     )
+
+
+def _matching_order(paths: tuple[str, ...], reference: tuple[str, ...], part: str) -> np.ndarray:
+    """Indices into `paths` of the images of `reference`."""
+    names, wanted = _file_names(paths), _file_names(reference)
+    if names is None or wanted is None:
+        names, wanted = list(paths), list(reference)
+    index_of = {name: index for index, name in enumerate(names)}
+    missing = [name for name in wanted if name not in index_of]
+    extra = set(index_of) - set(wanted)
+    if missing or extra:
+        example = missing[0] if missing else min(extra)
+        raise InputError(
+            f"{part} image {example} is on one side only ({len(missing) + len(extra)} such, of {len(wanted)} and "
+            f"{len(names)}); compare checkpoints on one dataset, with --config-file or DATASETS.NAME"
+        )
+    if len(index_of) < len(names) or len(names) != len(wanted):
+        raise InputError(f"the {part} contains an image twice, so the two sides cannot be matched")
+    return np.array([index_of[name] for name in wanted], dtype=np.int64)
+
+
+def _file_names(paths: tuple[str, ...]) -> list[str] | None:
+    """The file names, or None if one repeats."""
+    names = [path.replace("\\", "/").rpartition("/")[2] for path in paths]
+    return names if len(set(names)) == len(names) else None
 
 
 def is_gain_of_rri(
     weights: Path, content: Mapping[str, Any], against: Path, other: Mapping[str, Any]
 ) -> tuple[bool, str]:
-    """Whether `weights` less `against` is what RRI gained over its control, and the reason in words.
+    """Decide whether the difference between two checkpoints is the gain of RRI over its control.
 
-    weights, against: files; content, other: what `reid.io.checkpoint.load_checkpoint` read from them. It is one only where
-    the first is of an RRI run and the second of its control, in one run folder, after the same stages and epochs.
+    It is one only if the first checkpoint is of an RRI run and the second of its control, in the same run folder, after
+    the same stages and epochs.
+
+    Args:
+        weights: Path of the checkpoint.
+        content: Its content, as `reid.io.checkpoint.load_checkpoint` returns it.
+        against: Path of the checkpoint it is compared with.
+        other: Content of that one.
+
+    Returns:
+        The decision, and the reason in words.
     """
     runs = [str((c.get("position") or {}).get("run", "")) for c in (content, other)]
     if runs != ["rri", "control"] or not (weights.name.startswith("rri_") and against.name.startswith("control_")):
-        return False, "not a checkpoint of an RRI run against one of its control"
+        return False, "not a checkpoint of an RRI run and one of its control"
     if weights.resolve().parent != against.resolve().parent:
-        return False, "an RRI checkpoint and a control of another run"
-    epochs = [_epochs(c) for c in (content, other)]
+        return False, "an RRI checkpoint and the control of a different run"
+    epochs = [_epochs_by_stage(c) for c in (content, other)]
     if epochs[0] != epochs[1]:
-        totals = [sum(course.values()) for course in epochs]
-        return False, f"RRI after {totals[0]} epochs and the control after {totals[1]}, not the same course"
+        totals = [sum(stages.values()) for stages in epochs]
+        return False, f"RRI after {totals[0]} epochs and the control after {totals[1]}, with different schedules"
     return True, f"RRI and its control, each after {sum(epochs[0].values())} epochs"
 
 
-def _epochs(content: Mapping[str, Any]) -> dict[tuple[str, int], int]:
-    """Epochs of each stage that a checkpoint has behind it, the unfinished one too."""
-    course = {(row["stage"], row["round"]): row["epochs"] for row in content.get("rows", ())}
+def _epochs_by_stage(content: Mapping[str, Any]) -> dict[tuple[str, int], int]:
+    """Epochs trained in each stage up to a checkpoint, including the unfinished stage."""
+    epochs = {(row["stage"], row["round"]): row["epochs"] for row in content.get("rows", ())}
     position = content["position"]
     if position.get("epoch"):
-        course[position["stage"], position["round"]] = position["epoch"]
-    return course
+        epochs[position["stage"], position["round"]] = position["epoch"]
+    return epochs
 
 
-def _names(paths: tuple[str, ...]) -> list[str] | None:
-    """The file names, or None where one comes twice."""
-    names = [path.replace("\\", "/").rpartition("/")[2] for path in paths]
-    return names if len(set(names)) == len(names) else None
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Shorten paths to names that still differ.
 
+    Args:
+        paths: Paths to name.
 
-def side_names(paths: Sequence[Path]) -> list[str]:
-    """What to call each file: its name, with as many folders before it as it takes to tell them apart."""
+    Returns:
+        The file names, preceded by as many folders as are needed to distinguish them.
+
+    Raises:
+        InputError: Two paths are the same file.
+    """
     resolved = [path.resolve().parts for path in paths]
     for length in range(1, max(map(len, resolved)) + 1):
         names = ["/".join(parts[-length:]) for parts in resolved]

@@ -1,8 +1,8 @@
-"""What SVDNet is not: truncated SVD, which makes the weight smaller, and a PCA of the features, which learns nothing.
+"""Compression of the Eigenlayer for comparison with SVDNet: truncated SVD of its weight, and PCA of its input.
 
-SVDNet replaces a learned weight by one of its own size and rank. Its foils keep less: truncated SVD the best
-approximation of W by a product of two thin matrices, PCA the directions of largest variance of the Eigenlayer's input,
-found without identities and without whitening, as the filters of PCANet (Chan et al. 2015) are.
+SVDNet replaces a learned weight by one of the same size and rank. Truncated SVD instead keeps the best approximation of
+W by a product of two thin matrices. PCA keeps the directions of largest variance of the Eigenlayer's input, found
+without labels and without whitening, like the filters of PCANet (Chan et al. 2015).
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ from reid.records import Features
 
 
 def ranks_up_to(full: int) -> list[int]:
-    """8, 16, 32, ... and `full`; from 1 on where `full` is no more than 8."""
+    """List the ranks to evaluate.
+
+    Args:
+        full: The full rank.
+
+    Returns:
+        8, 16, 32, ... and `full`; starting at 1 if `full` is at most 8.
+    """
     return doubling(8 if full > 8 else 1, full)
 
 
@@ -36,30 +43,41 @@ def truncated_rows(
     ranks: Sequence[int],
     label_smoothing: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """W_r = U_r S_r V_r^T in the place of W without retraining, a row for each of `ranks`.
+    """Evaluate W_r = U_r S_r V_r^T in place of W without retraining; it is the nearest matrix of rank r to W.
 
-    Of all matrices of rank r it is the nearest to W (Eckart and Young 1936). query, gallery, train: the Eigenlayer's
-    input; the identities of `train` are classes, None: no loss is measured.
-    parameters: of the two factors, r (D_in + K), against D_in K of the whole weight. dimensions: numbers to store an
-    image; r, since U_r S_r gives the distances of W_r, but K where a bias or a ReLU follows. energy: share of the sum
-    of squared singular values that is kept. correlation: S(W_r). train_loss: with the classifier as it is. scores:
-    SCOREs of the output, raw and L2-normalized.
-    Raises InputError for a rank outside [1, min(D_in, K)].
+    The approximation theorem is that of Eckart and Young 1936.
+
+    Args:
+        head: The Eigenlayer and the classifier.
+        query: The Eigenlayer's input.
+        gallery: The Eigenlayer's input.
+        train: The Eigenlayer's input with classes as identities; None to measure no loss.
+        ranks: Ranks r.
+        label_smoothing: Of the loss.
+
+    Returns:
+        A row per rank. "parameters": of the two factors, r (D_in + K). "dimensions": numbers to store per image, r,
+        since U_r S_r gives the distances of W_r, but K if a bias or a ReLU follows. "energy": kept share of the sum of
+        squared singular values. "correlation": S(W_r). "train_loss": with the classifier unchanged. "scores": SCOREs
+        of the output, raw and L2-normalized.
+
+    Raises:
+        InputError: A rank is outside [1, min(D_in, K)].
     """
     d_in, k = head.weight.shape
-    plain = head.bias is None and not head.relu
+    linear = head.bias is None and not head.relu
     left, values, right = np.linalg.svd(head.weight, full_matrices=False)
     rows = []
     for rank in tqdm(ranks, desc="truncated SVD", unit="rank", leave=False):
         _check_rank(rank, min(d_in, k))
         thin = left[:, :rank] * values[:rank]
         compressed = dataclasses.replace(head, weight=thin @ right[:rank])
-        # V_r has orthonormal columns: the thin factor's output has the distances and lengths of the whole product.
-        scored = Head(thin, None, relu=False, classifier=None) if plain else compressed
+        # V_r has orthonormal columns, so the output of the thin factor has the distances and norms of the product.
+        scored = Head(thin, None, relu=False, classifier=None) if linear else compressed
         rows.append(
             {
                 "rank": rank,
-                "dimensions": rank if plain else k,
+                "dimensions": rank if linear else k,
                 "parameters": rank * (d_in + k),
                 "energy": float((values[:rank] ** 2).sum() / (values**2).sum()),
                 "correlation": correlation_metric(torch.from_numpy(compressed.weight)),
@@ -71,9 +89,16 @@ def truncated_rows(
 
 
 def principal_components(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean (D,), components (D, D) in columns, and their variances (D,), descending, of rows (N, D); all float64.
+    """Compute the principal components of features, each with its entry of largest absolute value positive.
 
-    Each component has its entry of largest absolute value positive. Raises InputError as `covariance` does.
+    Args:
+        values: (N, D) floating.
+
+    Returns:
+        Mean (D,), components (D, D) in columns, and their variances (D,), descending; all float64.
+
+    Raises:
+        InputError: As `covariance` does.
     """
     variances, components = np.linalg.eigh(covariance(values))
     components = components[:, ::-1]
@@ -82,18 +107,26 @@ def principal_components(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 
 
 def pca_rows(query: Features, gallery: Features, train: Features, *, ranks: Sequence[int]) -> list[dict[str, Any]]:
-    """The Eigenlayer's input on its first r principal components, a row for each of `ranks`.
+    """Evaluate the Eigenlayer's input projected on its first r principal components; W is not used.
 
-    Mean and components are those of `train`; the mean is taken off, nothing is whitened, and W plays no part.
-    parameters: r D_in of the components and D_in of the mean. dimensions: r. variance: share of the training features'
-    variance that is kept. scores: SCOREs, raw and L2-normalized, named "pca" as a feature.
-    Raises InputError for a rank outside [1, D_in].
+    Args:
+        query: The Eigenlayer's input.
+        gallery: The Eigenlayer's input.
+        train: The Eigenlayer's input, from which mean and components are computed.
+        ranks: Ranks r.
+
+    Returns:
+        A row per rank. "parameters": r D_in of the components and D_in of the mean. "dimensions": r. "variance": kept
+        share of the training features' variance. "scores": SCOREs, raw and L2-normalized, with the feature name "pca".
+
+    Raises:
+        InputError: A rank is outside [1, D_in].
     """
     mean, components, variances = principal_components(train.values)
     rows = []
     for rank in tqdm(ranks, desc="PCA", unit="rank", leave=False):
         _check_rank(rank, len(mean))
-        # A PCA is a linear layer of its own: the projection, with minus the projected mean as its bias.
+        # PCA is a linear layer whose bias is minus the projected mean.
         projection = components[:, :rank]
         layer = Head(projection, -mean @ projection, relu=False, classifier=None)
         rows.append(

@@ -12,8 +12,8 @@ import torch
 from reid.config.build import Loaders
 from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.diagnostics.compression import pca_rows, ranks_up_to, truncated_rows
-from reid.diagnostics.feature_statistics import describe
-from reid.diagnostics.replacements import Head, embed, equalities, replacement_rows
+from reid.diagnostics.feature_statistics import describe_features
+from reid.diagnostics.replacements import Head, equalities, output_features, replacement_rows
 from reid.evaluation.features import extract
 from reid.evaluation.retrieval import score
 from reid.model.network import ReidNetwork
@@ -68,11 +68,11 @@ def diagnose_dataset(
         options: See `DatasetDiagnosisOptions`.
 
     Returns:
-        The entry "dataset" of `diagnosis.json`, plain values: "features" holds `feature_statistics.describe` of the
-        Eigenlayer's "input" and "output", over "retrieval" (query and gallery without junk) and "train" (not
-        augmented); "input_scores" the SCOREs of the input, which no replacement changes; "replacements",
-        "equalities", "truncated_svd" and "pca" are documented at the functions that compute them. If the classes of
-        the network are not those of the dataset, "loss_images" is 0 and losses are None.
+        The entry "dataset" of `diagnosis.json`, plain values: "features" holds the result of `describe_features` for
+        the Eigenlayer's "input" and "output", over "retrieval" (query and gallery without junk) and "train" (not
+        augmented); "input_scores" the SCOREs of the input, which no replacement changes; "replacements", "equalities",
+        "truncated_svd" and "pca" are documented at the functions that compute them. If the classes of the network are
+        not those of the dataset, "loss_images" is 0 and losses are None.
 
     Raises:
         InputError: Features are constant or not finite.
@@ -80,7 +80,7 @@ def diagnose_dataset(
     model.to(device)
     inputs = _extract(model, loaders, options.dtype)
     query, gallery, train = inputs.query, inputs.gallery, inputs.train
-    head, classes = Head.of(model), len(np.unique(train.identities))
+    head, classes = Head.from_model(model), len(np.unique(train.identities))
     index = loaders.train.sample_index(options.loss_images, _loss_seed(options.seed)).numpy()
     loss_inputs = _rows(train, index) if head.classes == classes else None
     smoothing, order = options.label_smoothing, options.order
@@ -155,8 +155,10 @@ def _statistics(head: Head, inputs: _Inputs) -> dict[str, Any]:
     gallery = _rows(inputs.gallery, np.flatnonzero(inputs.gallery.identities != JUNK))
     statistics: dict[str, Any] = {"input": {}, "output": {}}
     for part, features in (("retrieval", (inputs.query, gallery)), ("train", (inputs.train,))):
-        statistics["input"][part] = describe(np.concatenate([f.values for f in features]))
-        statistics["output"][part] = describe(np.concatenate([embed(head, f).values for f in features]))
+        statistics["input"][part] = describe_features(np.concatenate([f.values for f in features]))
+        statistics["output"][part] = describe_features(
+            np.concatenate([output_features(head, f).values for f in features])
+        )
     return statistics
 
 

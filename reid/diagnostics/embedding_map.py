@@ -1,4 +1,4 @@
-"""The embedding of some identities drawn flat, and how much of its neighborhoods the drawing keeps."""
+"""Two-dimensional map of the embeddings of some identities, and how well it preserves neighborhoods."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from reid.errors import InputError, unknown_name
 from reid.records import DISTRACTOR, Features
 
 METHODS = ("tsne", "pca")
-REDUCED = 50  # dimensions that t-SNE is given, as its authors did
+REDUCED = 50  # input dimensions of t-SNE, as in van der Maaten and Hinton 2008
 MAX_POINTS = 2000
+_MIN_POINTS = 5
 
 
 @dataclass(frozen=True)
 class SameIdentity:
-    """Share in [0, 1] of the points whose nearest other point (Euclidean; the first of equal ones) has their identity.
+    """Share in [0, 1] of points whose nearest other point (Euclidean, the first of equal ones) has their identity.
 
-    any_camera: the nearest of all. other_camera: the nearest by another camera, as retrieval asks; over the points that
-    can find their identity so; None where there is no such point.
+    Attributes:
+        any_camera: Over all neighbors.
+        other_camera: Over neighbors by other cameras only, for the points whose identity another camera has seen; None
+            if there is no such point.
     """
 
     any_camera: float
@@ -31,41 +34,58 @@ class SameIdentity:
 
 @dataclass(frozen=True)
 class EmbeddingMap:
-    """N points of a plane.
+    """N points in the plane.
 
-    places: (N, 2) float64, without unit. identities, cameras: (N,) int64. from_query: (N,) bool, else from the gallery.
-    in_map, in_space: the share of points whose neighbor is of their own identity, in the plane and in the space of the
-    features. by_chance: that share where any other point is the neighbor with equal chance.
+    Attributes:
+        method: One of `METHODS`.
+        positions: (N, 2) float64, without unit.
+        identities: (N,) int64.
+        cameras: (N,) int64.
+        from_query: (N,) bool, whether the image is from the query rather than the gallery.
+        in_map: Neighbors of the same identity in the plane.
+        in_space: Neighbors of the same identity in the feature space.
+        chance: Share of neighbors of the same identity if every other point were equally likely.
     """
 
     method: str
-    places: np.ndarray
+    positions: np.ndarray
     identities: np.ndarray
     cameras: np.ndarray
     from_query: np.ndarray
     in_map: SameIdentity
     in_space: SameIdentity
-    by_chance: float
+    chance: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; places to 5 digits, which no drawing shows."""
+        """Convert to plain values.
+
+        Returns:
+            The entry "map" of a side in `ranked_lists.json`; positions are rounded to 5 significant digits.
+        """
         labels = zip(self.identities.tolist(), self.cameras.tolist(), self.from_query.tolist(), strict=True)
         return {
             "method": self.method,
             "points": [
                 {"x": float(f"{x:.5g}"), "y": float(f"{y:.5g}"), "identity": identity, "camera": camera, "query": query}
-                for (x, y), (identity, camera, query) in zip(self.places.tolist(), labels, strict=True)
+                for (x, y), (identity, camera, query) in zip(self.positions.tolist(), labels, strict=True)
             ],
             "same_identity": {
                 "map": dataclasses.asdict(self.in_map),
                 "space": dataclasses.asdict(self.in_space),
-                "chance": self.by_chance,
+                "chance": self.chance,
             },
         }
 
 
-def check_map(method: str) -> None:
-    """Raise InputError for an unknown method; asked before long work."""
+def check_method(method: str) -> None:
+    """Check the name of a method, before expensive work.
+
+    Args:
+        method: Name to check.
+
+    Raises:
+        InputError: The name is unknown.
+    """
     if method not in METHODS:
         raise unknown_name("map", method, (*METHODS, "none"))
 
@@ -73,56 +93,69 @@ def check_map(method: str) -> None:
 def embedding_map(
     query: Features, gallery: Features, *, method: str = "pca", identities: int = 16, images: int = 20, seed: int = 0
 ) -> EmbeddingMap | None:
-    """Map up to `images` images each of up to `identities` people, drawn by `seed` among those of the query.
+    """Map images of randomly chosen query identities to the plane.
 
-    Only identities with two images or more in query and gallery together are drawn, junk and distractors never. The
-    choice depends on the labels and the seed alone, so two checkpoints are mapped on the same images. method: `pca`,
-    the two directions of greatest variance, or `tsne` (van der Maaten and Hinton 2008) with a perplexity of 30 or of a
-    third of the points, after a PCA to 50 dimensions and begun from the first two of them.
-    Returns None where fewer than 5 images can be drawn. Raises InputError for an unknown method and counts outside
-    1 .. 2000 points.
+    Identities with at least two images in query and gallery together are candidates, junk and distractors are not. The
+    choice depends on the labels and the seed only, so that two checkpoints are mapped on the same images.
+
+    Args:
+        query: Labeled features.
+        gallery: Labeled features.
+        method: "pca", the two directions of greatest variance, or "tsne" (van der Maaten and Hinton 2008) with
+            perplexity 30 or a third of the points, after PCA to 50 dimensions and initialized with the first two.
+        identities: Maximum number of identities.
+        images: Maximum number of images per identity.
+        seed: Seed of the choice and of t-SNE.
+
+    Returns:
+        The map, or None if fewer than 5 images are available.
+
+    Raises:
+        InputError: The method is unknown, or `identities` * `images` is outside [1, 2000].
     """
-    check_map(method)
+    check_method(method)
     if min(identities, images) < 1 or identities * images > MAX_POINTS:
-        raise InputError(f"a map of {identities} identities with {images} images each: 1 to {MAX_POINTS} points fit in")
+        raise InputError(
+            f"a map of {identities} identities with {images} images each: it must have 1 to {MAX_POINTS} points"
+        )
     labels = np.concatenate([query.identities, gallery.identities])
     rows = _choose(query.identities, labels, identities, images, np.random.default_rng(seed))
-    if len(rows) < 5:
+    if len(rows) < _MIN_POINTS:
         return None
     first = len(query.values)
     chosen = [query.values[rows[rows < first]], gallery.values[rows[rows >= first] - first]]
     values = np.concatenate(chosen).astype(np.float64)
-    people, cameras = labels[rows], np.concatenate([query.cameras, gallery.cameras])[rows]
-    places = _flat(values, method, seed)
+    chosen_identities, cameras = labels[rows], np.concatenate([query.cameras, gallery.cameras])[rows]
+    positions = _project(values, method, seed)
     return EmbeddingMap(
         method=method,
-        places=places,
-        identities=people,
+        positions=positions,
+        identities=chosen_identities,
         cameras=cameras,
         from_query=rows < first,
-        in_map=_same_identity(places, people, cameras),
-        in_space=_same_identity(values, people, cameras),
-        by_chance=_by_chance(people),
+        in_map=_same_identity(positions, chosen_identities, cameras),
+        in_space=_same_identity(values, chosen_identities, cameras),
+        chance=_chance(chosen_identities),
     )
 
 
 def _choose(
-    asked: np.ndarray, labels: np.ndarray, identities: int, images: int, random: np.random.Generator
+    query_identities: np.ndarray, labels: np.ndarray, identities: int, images: int, random: np.random.Generator
 ) -> np.ndarray:
     """Rows of `labels` (query, then gallery), ascending."""
     present, counts = np.unique(labels, return_counts=True)
-    known = present[(counts >= 2) & (present > DISTRACTOR) & np.isin(present, asked)]
-    people = random.permutation(known)[:identities]
-    rows = [random.permutation(np.flatnonzero(labels == person))[:images] for person in people]
+    candidates = present[(counts >= 2) & (present > DISTRACTOR) & np.isin(present, query_identities)]
+    chosen = random.permutation(candidates)[:identities]
+    rows = [random.permutation(np.flatnonzero(labels == identity))[:images] for identity in chosen]
     return np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
 
 
-def _flat(values: np.ndarray, method: str, seed: int) -> np.ndarray:
+def _project(values: np.ndarray, method: str, seed: int) -> np.ndarray:
     """(N, D) float64 -> (N, 2) float64."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    if np.ptp(values, axis=0).max() == 0:  # all in one point: no direction to draw along
+    if np.ptp(values, axis=0).max() == 0:  # all points are equal
         return np.zeros((len(values), 2))
     dimensions = min(2 if method == "pca" else REDUCED, *values.shape)
     reduced = PCA(dimensions, svd_solver="full").fit_transform(values)
@@ -134,17 +167,17 @@ def _flat(values: np.ndarray, method: str, seed: int) -> np.ndarray:
     return TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(reduced).astype(np.float64)
 
 
-def _same_identity(points: np.ndarray, people: np.ndarray, cameras: np.ndarray) -> SameIdentity:
-    apart = cdist(points, points)
-    np.fill_diagonal(apart, np.inf)
-    own_camera = cameras[:, None] == cameras
-    findable = ((people[:, None] == people) & ~own_camera).any(axis=1)
-    any_camera = people[apart.argmin(axis=1)] == people
-    apart[own_camera] = np.inf
-    other_camera = people[apart.argmin(axis=1)] == people
+def _same_identity(points: np.ndarray, identities: np.ndarray, cameras: np.ndarray) -> SameIdentity:
+    distances = cdist(points, points)
+    np.fill_diagonal(distances, np.inf)
+    same_camera = cameras[:, None] == cameras
+    findable = ((identities[:, None] == identities) & ~same_camera).any(axis=1)
+    any_camera = identities[distances.argmin(axis=1)] == identities
+    distances[same_camera] = np.inf
+    other_camera = identities[distances.argmin(axis=1)] == identities
     return SameIdentity(float(any_camera.mean()), float(other_camera[findable].mean()) if findable.any() else None)
 
 
-def _by_chance(people: np.ndarray) -> float:
-    _, counts = np.unique(people, return_counts=True)
-    return float((counts * (counts - 1)).sum() / (len(people) * (len(people) - 1)))
+def _chance(identities: np.ndarray) -> float:
+    _, counts = np.unique(identities, return_counts=True)
+    return float((counts * (counts - 1)).sum() / (len(identities) * (len(identities) - 1)))

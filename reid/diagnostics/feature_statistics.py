@@ -1,4 +1,4 @@
-"""How an embedding spreads over its dimensions: spectrum, correlation and effective rank of its covariance."""
+"""Statistics of an embedding: spectrum, correlation and effective rank of its covariance."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ import numpy as np
 
 from reid.errors import InputError
 
-# Rows converted to float64 at once, so that no float64 copy of all features is made.
-_ROWS = 4096
+# Rows converted to float64 at a time, to avoid a float64 copy of all features.
+_BLOCK_ROWS = 4096
 
 
 def covariance(values: np.ndarray) -> np.ndarray:
-    """The sample covariance C, (D, D) float64, of rows (N, D) floating: sum of (x - mean)(x - mean)^T over N - 1.
+    """Compute the sample covariance C: the sum of (x - mean)(x - mean)^T over N - 1.
 
-    A dimension in which all rows are equal has exact zeros in C. Raises InputError for fewer than two rows, for rows
-    that are not finite, and where all rows are equal.
+    Args:
+        values: (N, D) floating.
+
+    Returns:
+        (D, D) float64; exactly zero for a dimension in which all rows are equal.
+
+    Raises:
+        InputError: There are fewer than two rows, rows are not finite, or all rows are equal.
     """
     if values.ndim != 2 or len(values) < 2 or values.shape[1] == 0:
         raise InputError(f"a covariance needs at least two feature rows, (N, D), not {values.shape}")
@@ -30,34 +36,45 @@ def covariance(values: np.ndarray) -> np.ndarray:
             f"all {len(values)} feature rows are equal, so they have no covariance; has the network collapsed?"
         )
     total = np.zeros((values.shape[1], values.shape[1]))
-    for start in range(0, len(values), _ROWS):
-        centered = values[start : start + _ROWS].astype(np.float64) - mean
-        # The mean of equal numbers may round to another number, which would leave a variance.
+    for start in range(0, len(values), _BLOCK_ROWS):
+        centered = values[start : start + _BLOCK_ROWS].astype(np.float64) - mean
+        # The mean of equal numbers may be rounded, which would leave a nonzero variance.
         centered[:, constant] = 0.0
         total += centered.T @ centered
     return total / (len(values) - 1)
 
 
-def describe(values: np.ndarray) -> dict[str, Any]:
-    """What the rows (N, D) floating look like, all from their covariance C in float64; errors as in `covariance`.
+def describe_features(values: np.ndarray) -> dict[str, Any]:
+    """Describe features by statistics of their covariance C, computed in float64.
 
-    images, dimensions: N and D. dead: dimensions of zero variance. total_variance: trace of C.
-    spectrum: D eigenvalues of C, descending, none below zero.
-    correlation: S(C) = sum_i c_ii / sum_ij |c_ij| in [1/D, 1], the form of S(W) with C in the place of the Gram matrix;
-        1 where no two dimensions correlate.
-    mean_absolute_correlation: mean of |c_ij| / sqrt(c_ii c_jj) over pairs i < j of dimensions that are not dead, in
-        [0, 1]; None where fewer than two are left. by_chance: what N independent Gaussian rows with independent
-        dimensions would give, sqrt(2 / (pi (N - 1))).
-    effective_rank: exp of the entropy of the eigenvalues over their sum, in [1, D] (Roy and Vetterli 2007, there of
-        singular values).
-    variance: for k = 1, 2, 4, ..., D the share of the total variance that the first k dimensions as they come, and the
-        first k principal components, carry: {"k", "dimensions", "components"}.
+    Args:
+        values: (N, D) floating.
+
+    Returns:
+        Plain values:
+
+        - images, dimensions: N and D.
+        - dead: number of dimensions with zero variance.
+        - total_variance: trace of C.
+        - spectrum: D eigenvalues of C, descending, none below zero.
+        - correlation: S(C) = sum_i c_ii / sum_ij |c_ij| in [1/D, 1], the form of S(W) with C in place of the Gram
+          matrix; 1 if no two dimensions correlate.
+        - mean_absolute_correlation: mean of |c_ij| / sqrt(c_ii c_jj) over pairs i < j of dimensions that are not dead,
+          in [0, 1]; None if fewer than two are left.
+        - by_chance: its value for N independent Gaussian rows with independent dimensions, sqrt(2 / (pi (N - 1))).
+        - effective_rank: exp of the entropy of the normalized eigenvalues, in [1, D] (Roy and Vetterli 2007, who use
+          singular values).
+        - variance: for k = 1, 2, 4, ..., D the share of the total variance in the first k dimensions and in the first
+          k principal components: {"k", "dimensions", "components"}.
+
+    Raises:
+        InputError: As `covariance` does.
     """
     c = covariance(values)
     diagonal = c.diagonal()
     eigenvalues = np.maximum(np.linalg.eigvalsh(c)[::-1], 0.0)
     shares = eigenvalues / eigenvalues.sum()
-    in_order, sorted_out = (np.cumsum(v) / np.sum(v) for v in (diagonal, eigenvalues))
+    by_dimension, by_component = (np.cumsum(v) / np.sum(v) for v in (diagonal, eigenvalues))
     return {
         "images": len(values),
         "dimensions": len(c),
@@ -69,19 +86,27 @@ def describe(values: np.ndarray) -> dict[str, Any]:
         "by_chance": math.sqrt(2.0 / (math.pi * (len(values) - 1))),
         "effective_rank": float(np.exp(-(shares * np.log(np.where(shares > 0, shares, 1.0))).sum())),
         "variance": [
-            {"k": k, "dimensions": float(in_order[k - 1]), "components": float(sorted_out[k - 1])}
+            {"k": k, "dimensions": float(by_dimension[k - 1]), "components": float(by_component[k - 1])}
             for k in doubling(1, len(c))
         ],
     }
 
 
 def doubling(first: int, last: int) -> list[int]:
-    """`first`, twice and four times it and so on below `last`, then `last` itself."""
-    found = []
+    """List `first`, 2 `first`, 4 `first`, ... below `last`, and `last` itself.
+
+    Args:
+        first: First number.
+        last: Last number.
+
+    Returns:
+        The ascending numbers.
+    """
+    numbers = []
     while first < last:
-        found.append(first)
+        numbers.append(first)
         first *= 2
-    return [*found, last]
+    return [*numbers, last]
 
 
 def _mean_absolute_correlation(c: np.ndarray) -> float | None:

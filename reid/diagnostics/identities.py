@@ -1,7 +1,7 @@
-"""The people behind a classifier's weight vectors: whose vectors are alike, and what these people look like.
+"""Identities whose classifier weight vectors are similar, and images of them.
 
-The weight vector of an identity is its template in the embedding. Sun et al. 2017 argue from it (figure 1): people who
-look alike get vectors that point the same way, and distances between features then count the shared direction twice.
+The weight vector of an identity is its template in the embedding. Sun et al. 2017 (figure 1) argue that identities that
+look alike get vectors of similar direction, so that distances between features count the shared direction twice.
 """
 
 from __future__ import annotations
@@ -21,36 +21,59 @@ PAIRS = 20
 
 
 def classifier_name(model: ReidNetwork) -> str:
-    """The weight whose rows are the identities: the classifier's, or the Eigenlayer's where that is the last layer."""
+    """Get the name of the weight whose rows are identities.
+
+    Args:
+        model: The network.
+
+    Returns:
+        Name of the classifier's weight, or of the Eigenlayer's if that is the last layer.
+    """
     return "eigenlayer.weight" if model.classifier is None else "classifier.weight"
 
 
 def similar_identities(weight: Tensor, split: Split | None, count: int = PAIRS) -> dict[str, Any]:
-    """The entry "identities" of a classifier in `diagnosis.json`: pairs, as `identity_pairs` gives them, and dataset.
+    """Build the entry "identities" of a classifier in `diagnosis.json`.
 
-    split: what the classifier was trained on, None where that is not known; its name is the dataset then.
+    Args:
+        weight: (classes, K) of the classifier.
+        split: The dataset on which the classifier was trained, None if unknown.
+        count: Maximum number of pairs.
+
+    Returns:
+        "dataset", the name or None, and "pairs" as `identity_pairs` returns them.
+
+    Raises:
+        InputError: As `identity_pairs` does.
     """
     labels = split.train_labels() if split else None
     return {"dataset": split.name if split else None, "pairs": identity_pairs(weight, labels, count)}
 
 
 def identity_pairs(weight: Tensor, labels: Mapping[int, int] | None = None, count: int = PAIRS) -> list[dict[str, Any]]:
-    """The `count` pairs of identities with the most similar weight vectors, most similar first.
+    """Find the pairs of identities with the most similar weight vectors.
 
-    weight: (classes, K) of the classifier, a row an identity. labels: identity -> row (`Split.train_labels`), None
-    where no dataset tells: the identities are then called by their rows. Unlike `weights.diagnose`, which asks how
-    correlated vectors are and takes |cos|, this asks who looks alike, so a negative cosine is no likeness.
-    An entry holds cos, first and second (identities), first_row and second_row.
-    Raises InputError where the classifier has another number of rows than there are identities, or is not finite.
+    Unlike `weights.diagnose_layer`, which uses |cos|, negative cosines do not count as similarity here.
+
+    Args:
+        weight: (classes, K) of the classifier, a row per identity.
+        labels: Identity to row, as `Split.train_labels` returns it; None to name identities by their row.
+        count: Maximum number of pairs.
+
+    Returns:
+        Pairs with "cos", "first", "second" (identities), "first_row" and "second_row"; most similar first.
+
+    Raises:
+        InputError: The number of rows is not the number of identities, or the weight is not a finite matrix.
     """
     if weight.ndim != 2 or not bool(torch.isfinite(weight).all()):
-        raise InputError(f"a classifier is a finite (classes, K) matrix; this one, {tuple(weight.shape)}, is not")
+        raise InputError(f"a classifier must be a finite (classes, K) matrix; this one has shape {tuple(weight.shape)}")
     names = list(range(len(weight)))
     if labels is not None:
         if sorted(labels.values()) != names:
             raise InputError(
-                f"the classifier tells {len(weight)} identities apart and the dataset trains on {len(labels)}: give "
-                "the dataset that the network was trained on"
+                f"the classifier has {len(weight)} identities and the dataset trains on {len(labels)}: give the "
+                "dataset on which the network was trained"
             )
         names = [identity for identity, _ in sorted(labels.items(), key=lambda entry: entry[1])]
     pairs = most_correlated(cosines(weight.detach().to(torch.float64).T[None]), count, signed=True)
@@ -67,23 +90,33 @@ def identity_pairs(weight: Tensor, labels: Mapping[int, int] | None = None, coun
 
 
 def identity_images(
-    split: Split, pairs: Sequence[Mapping[str, Any]], *, people: int = 40, each: int = 2
+    split: Split, pairs: Sequence[Mapping[str, Any]], *, max_identities: int = 40, images_per_identity: int = 2
 ) -> dict[int, list[ImageRecord]]:
-    """Training images of the identities in `pairs`, `people` of them at most: `each`, by different cameras first."""
-    wanted = list(dict.fromkeys(pair[side] for pair in pairs for side in ("first", "second")))[:people]
-    found: dict[int, list[ImageRecord]] = {identity: [] for identity in wanted}
+    """Choose training images of the identities in `pairs`, from different cameras first.
+
+    Args:
+        split: The dataset.
+        pairs: As `identity_pairs` returns them.
+        max_identities: Maximum number of identities.
+        images_per_identity: Maximum number of images each.
+
+    Returns:
+        Images by identity.
+    """
+    chosen = list(dict.fromkeys(pair[side] for pair in pairs for side in ("first", "second")))[:max_identities]
+    images: dict[int, list[ImageRecord]] = {identity: [] for identity in chosen}
     for image in split.train:
-        if image.identity in found:
-            found[image.identity].append(image)
-    return {identity: _by_cameras(images)[:each] for identity, images in found.items()}
+        if image.identity in images:
+            images[image.identity].append(image)
+    return {identity: _alternate_cameras(own)[:images_per_identity] for identity, own in images.items()}
 
 
-def _by_cameras(images: list[ImageRecord]) -> list[ImageRecord]:
-    """The first image by every camera, then the second by every camera, and so on."""
-    seen: dict[int, int] = {}
-    turns = []
+def _alternate_cameras(images: list[ImageRecord]) -> list[ImageRecord]:
+    """Order images: the first of each camera, then the second of each camera, and so on."""
+    counts: dict[int, int] = {}
+    number_in_camera = []
     for image in images:
-        turns.append(seen.get(image.camera, 0))
-        seen[image.camera] = turns[-1] + 1
-    order = sorted(range(len(images)), key=lambda place: (turns[place], images[place].camera))
-    return [images[place] for place in order]
+        number_in_camera.append(counts.get(image.camera, 0))
+        counts[image.camera] = number_in_camera[-1] + 1
+    order = sorted(range(len(images)), key=lambda index: (number_in_camera[index], images[index].camera))
+    return [images[index] for index in order]

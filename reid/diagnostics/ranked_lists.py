@@ -1,4 +1,4 @@
-"""The first answers to every query, junk left out: who was found, who was taken for whom."""
+"""The top results of every query, without junk."""
 
 from __future__ import annotations
 
@@ -17,32 +17,44 @@ MAX_TOP = 50
 
 @dataclass(frozen=True)
 class RankedLists:
-    """The first k answers to each of Q queries, and where all of its true matches stand.
+    """The top k results of Q queries.
 
-    gallery: (Q, k) int64, gallery row of the answer at rank 1, 2, ...; -1 where the gallery without junk is shorter.
-    distances: (Q, k) float64, Euclidean (not squared), NaN there. right: (Q, k) bool, whether it is a true match.
-    ranking: the ranks of all true matches, not only of those among the first k.
+    Attributes:
+        gallery: (Q, k) int64 gallery rows by rank; -1 where the gallery without junk is shorter.
+        distances: (Q, k) float64 Euclidean distances (not squared); NaN where the gallery is shorter.
+        correct: (Q, k) bool, whether the result is a true match.
+        ranking: Ranks of all true matches, not only those in the top k.
     """
 
     gallery: np.ndarray
     distances: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
     ranking: Ranking
 
 
 def ranked_lists(query: Features, gallery: Features, *, top: int = 10) -> RankedLists:
-    """Rank the gallery for every query by Euclidean distance, equal ones by gallery row, and keep the first `top`.
+    """Rank the gallery for every query by Euclidean distance, ties by gallery row.
 
-    Matches and junk are those of `reid.ranking`. Float32 distances, held for one block of queries at a time, name the
-    answers that may be among the first; the float64 distances that `rank_matches` goes by put these in order.
-    Raises InputError for `top` outside 1 .. 50 and where `reid.ranking.rank_matches` does.
+    Matches and junk are those of `reid.ranking`. Float32 distances, computed for one block of queries at a time, select
+    candidates; the candidates are ordered by the float64 distances that `rank_matches` uses.
+
+    Args:
+        query: Labeled features.
+        gallery: Labeled features.
+        top: Results per query, k.
+
+    Returns:
+        The ranked lists.
+
+    Raises:
+        InputError: `top` is outside [1, 50], or `reid.ranking.rank_matches` rejects the features.
     """
     if not 1 <= top <= MAX_TOP:
-        raise InputError(f"a ranked list shows 1 to {MAX_TOP} answers, not {top}")
+        raise InputError(f"a ranked list shows 1 to {MAX_TOP} results, not {top}")
     ranking = rank_matches(query, gallery)
     shape = (len(query.values), top)
-    rows, distances, right = np.full(shape, -1, dtype=np.int64), np.full(shape, np.nan), np.zeros(shape, dtype=bool)
-    slack, width = _rounding(query.values, gallery.values), query.values.shape[1]
+    rows, distances, correct = np.full(shape, -1, dtype=np.int64), np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    slack, width = _rounding_error(query.values, gallery.values), query.values.shape[1]
     for start, block in distance_blocks(query.values, gallery.values):
         for i, row in enumerate(block, start):
             labels = int(query.identities[i]), int(query.cameras[i])
@@ -53,47 +65,62 @@ def ranked_lists(query: Features, gallery: Features, *, top: int = 10) -> Ranked
             order = np.argsort(squared, kind="stable")[:top]
             rows[i, : len(order)] = near[order]
             distances[i, : len(order)] = np.sqrt(squared[order])
-            right[i, : len(order)] = np.isin(near[order], matches)
-    return RankedLists(rows, distances, right, ranking)
+            correct[i, : len(order)] = np.isin(near[order], matches)
+    return RankedLists(rows, distances, correct, ranking)
 
 
-def worst_first(lists: RankedLists, count: int) -> np.ndarray:
-    """(min(count, valid queries),) int64: the queries of the lowest AP, ascending, equal ones by query row.
+def lowest_ap_first(lists: RankedLists, count: int) -> np.ndarray:
+    """Find the queries with the lowest AP.
 
-    Queries without a true match have no AP and are left out.
+    Args:
+        lists: Ranked lists.
+        count: Maximum number of queries.
+
+    Returns:
+        (min(count, valid queries),) int64 query rows, lowest AP first, ties by row. Queries without a true match have
+        no AP and are omitted.
     """
     valid = np.flatnonzero(lists.ranking.valid)
     return valid[np.argsort(lists.ranking.average_precision[valid], kind="stable")[: max(count, 0)]]
 
 
-def answers(lists: RankedLists, gallery: Features, query: int) -> list[dict[str, Any]]:
-    """The list of one query as plain values: rank (from 1), path, identity, camera, distance and right of each."""
-    row = lists.gallery[query]
+def result_entries(lists: RankedLists, gallery: Features, query: int) -> list[dict[str, Any]]:
+    """Describe the results of one query as plain values.
+
+    Args:
+        lists: Ranked lists.
+        gallery: The gallery that was ranked.
+        query: Query row.
+
+    Returns:
+        Entries with "rank" (from 1), "path", "identity", "camera", "distance" and "right".
+    """
+    rows = lists.gallery[query]
     return [
         {
             "rank": rank,
-            "path": gallery.paths[place] if gallery.paths else "",
-            "identity": int(gallery.identities[place]),
-            "camera": int(gallery.cameras[place]),
+            "path": gallery.paths[row] if gallery.paths else "",
+            "identity": int(gallery.identities[row]),
+            "camera": int(gallery.cameras[row]),
             "distance": float(lists.distances[query, rank - 1]),
-            "right": bool(lists.right[query, rank - 1]),
+            "right": bool(lists.correct[query, rank - 1]),
         }
-        for rank, place in enumerate(row[row >= 0].tolist(), start=1)
+        for rank, row in enumerate(rows[rows >= 0].tolist(), start=1)
     ]
 
 
-def _rounding(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """(Q,) float64: how far two float32 squared distances of a query may be from their exact difference.
+def _rounding_error(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """(Q,) float64 bound on the error of the difference of two float32 squared distances of a query.
 
-    Each is a sum of D products and two squared norms, so its error stays below D + 4 roundings of |q|^2 + |g|^2.
+    Each is a sum of D products and two squared norms, so its error is below D + 4 roundings of |q|^2 + |g|^2.
     """
-    lengths = [np.einsum("ij,ij->i", side, side, dtype=np.float64) for side in (query, gallery)]
+    squared_norms = [np.einsum("ij,ij->i", side, side, dtype=np.float64) for side in (query, gallery)]
     roundings = 2 * (query.shape[1] + 4) * np.finfo(np.float32).eps
-    return roundings * (lengths[0] + lengths[1].max())
+    return roundings * (squared_norms[0] + squared_norms[1].max())
 
 
 def _nearest(row: np.ndarray, count: int, slack: float) -> np.ndarray:
-    """The places whose values come within `slack` of the `count`-th smallest of a row (G,), ascending by place."""
+    """The indices, ascending, of the values (G,) within `slack` of the `count`-th smallest."""
     if count < 1:
         return np.empty(0, dtype=np.int64)
     return np.flatnonzero(row <= np.partition(row, count - 1)[count - 1] + slack)

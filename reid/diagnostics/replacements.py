@@ -1,7 +1,7 @@
-"""What replacing the Eigenlayer's weight does without retraining: the comparison of Sun et al. 2017.
+"""Effect of replacing the Eigenlayer's weight without retraining, as compared in Sun et al. 2017.
 
-The Eigenlayer's input doesn't depend on its weight, so it is extracted once, and what the network would give with any
-other weight is a product in float64.
+The Eigenlayer's input does not depend on its weight, so it is extracted once, and the output for any other weight is a
+float64 product.
 """
 
 from __future__ import annotations
@@ -26,19 +26,23 @@ from reid.model.network import ReidNetwork
 from reid.records import Features, score_list
 
 VARIANTS = {"Orig": "none", "US": "US", "U": "U", "UVt": "UVt", "QD": "QD"}
-# W W^T decides the distances: (US)(US)^T = W W^T, and U U^T = (U V^T)(U V^T)^T; nothing makes the others agree.
+# W W^T determines the distances: (US)(US)^T = W W^T, and U U^T = (U V^T)(U V^T)^T. The other pairs need not agree.
 EQUAL = (("Orig", "US"), ("U", "UVt"))
 COMPARED = (*EQUAL, ("Orig", "U"), ("Orig", "QD"))
-BAR = 1e-6
-_ROWS = 4096
+EQUALITY_TOLERANCE = 1e-6
+_BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True)
 class Head:
-    """What follows the Eigenlayer's input, float64 NumPy arrays.
+    """The layers after the Eigenlayer's input, in float64.
 
-    weight: W, (D_in, K). bias: (K,) or None. classifier: a float64 layer in evaluation mode, or None where the
-    Eigenlayer is the last layer, so that its output is the logits.
+    Attributes:
+        weight: W, (D_in, K) float64.
+        bias: (K,) float64 or None.
+        relu: Whether a ReLU follows the Eigenlayer.
+        classifier: A float64 layer in evaluation mode, or None if the Eigenlayer is the last layer, so that its output
+            is the logits.
     """
 
     weight: np.ndarray
@@ -47,8 +51,15 @@ class Head:
     classifier: nn.Linear | None
 
     @classmethod
-    def of(cls, model: ReidNetwork) -> Head:
-        """The head of a network, copied."""
+    def from_model(cls, model: ReidNetwork) -> Head:
+        """Copy the head of a network.
+
+        Args:
+            model: The network.
+
+        Returns:
+            The head.
+        """
         layer, last = model.eigenlayer, model.classifier
         return cls(
             weight=_array(layer.vectors),
@@ -59,18 +70,32 @@ class Head:
 
     @property
     def classes(self) -> int:
-        """How many identities the logits tell apart."""
+        """Number of identities that the logits distinguish."""
         return self.weight.shape[1] if self.classifier is None else self.classifier.out_features
 
     def output(self, values: np.ndarray) -> np.ndarray:
-        """The Eigenlayer's output, (N, K) float64, of its input (N, D_in) floating."""
+        """Compute the Eigenlayer's output.
+
+        Args:
+            values: (N, D_in) floating, the Eigenlayer's input.
+
+        Returns:
+            (N, K) float64.
+        """
         product = values.astype(np.float64) @ self.weight
         if self.bias is not None:
             product += self.bias
         return np.maximum(product, 0.0) if self.relu else product
 
     def logits(self, values: np.ndarray) -> np.ndarray:
-        """What the loss sees in evaluation mode, (N, classes) float64, of the Eigenlayer's input (N, D_in)."""
+        """Compute the logits in evaluation mode.
+
+        Args:
+            values: (N, D_in) floating, the Eigenlayer's input.
+
+        Returns:
+            (N, classes) float64.
+        """
         output = self.output(values)
         if self.classifier is None:
             return output
@@ -79,17 +104,30 @@ class Head:
         return logits
 
 
-def embed(head: Head, features: Features) -> Features:
-    """The Eigenlayer's output, (N, K), multiplied in float64 and rounded to float32, as the ranking takes it."""
+def output_features(head: Head, features: Features) -> Features:
+    """Compute the Eigenlayer's output for features of its input.
+
+    Args:
+        head: The head.
+        features: The Eigenlayer's input.
+
+    Returns:
+        (N, K) features, multiplied in float64 and rounded to float32 for the ranking.
+    """
     parts = [head.output(rows).astype(np.float32) for rows in _blocks(features.values)]
     return dataclasses.replace(features, values=np.concatenate(parts))
 
 
 def training_loss(head: Head, train: Features | None, *, label_smoothing: float) -> float | None:
-    """Mean identity loss in nats, evaluation mode; the identities of `train`, the Eigenlayer's input, are classes.
+    """Compute the mean identity loss in evaluation mode.
 
-    None where `train` is None: the network tells other identities apart than the dataset has; and where the loss is no
-    number, as with a classifier that holds NaN or infinity.
+    Args:
+        head: The head.
+        train: The Eigenlayer's input, with classes as identities; None if the network was trained on other identities.
+        label_smoothing: Of the loss.
+
+    Returns:
+        The loss in nats, or None if `train` is None or the loss is not finite.
     """
     if train is None:
         return None
@@ -111,11 +149,20 @@ def replacement_rows(
     label_smoothing: float = 0.0,
     order: str = "assignment",
 ) -> list[dict[str, Any]]:
-    """A row for each of `VARIANTS`: its name, S(W), the training loss before and after, and the scores.
+    """Evaluate each of `VARIANTS` in place of the Eigenlayer's weight.
 
-    query, gallery, train: the Eigenlayer's input; the identities of `train` are classes, None: no loss is measured.
-    The classifier stays as it is. "scores" are SCOREs of the output, raw and L2-normalized. Where a variant does not
-    exist, as QD of a weight without full rank, "left_out" says why; loss and S(W) are None and there is no score.
+    Args:
+        head: The original head; the classifier is not changed.
+        query: The Eigenlayer's input.
+        gallery: The Eigenlayer's input.
+        train: The Eigenlayer's input, with classes as identities; None to measure no loss.
+        label_smoothing: Of the loss.
+        order: Order of the columns in US and U.
+
+    Returns:
+        A row per variant with "variant", "correlation" (S(W)), "train_loss_before", "train_loss_after" and "scores"
+        (SCOREs of the output, raw and L2-normalized). For a variant that does not exist, such as QD of a weight without
+        full rank, "left_out" states why, loss and S(W) are None, and "scores" is empty.
     """
     before = training_loss(head, train, label_smoothing=label_smoothing)
     rows = []
@@ -133,14 +180,35 @@ def replacement_rows(
 
 
 def replaced_head(head: Head, name: str, *, order: str = "assignment") -> Head:
-    """The head with another of `VARIANTS` as its weight; bias and classifier stay. Raises as `replace_weight` does."""
+    """Replace the weight of a head.
+
+    Args:
+        head: The head.
+        name: One of `VARIANTS`.
+        order: Order of the columns in US and U.
+
+    Returns:
+        The head with the new weight, and the same bias and classifier.
+
+    Raises:
+        InputError: The variant does not exist for this weight, see `replace_weight`.
+    """
     replacement = replace_weight(torch.from_numpy(head.weight), variant=VARIANTS[name], order=order)
     return dataclasses.replace(head, weight=replacement.weight.numpy())
 
 
 def output_scores(head: Head, query: Features, gallery: Features) -> list[dict[str, Any]]:
-    """SCOREs of the output, raw and L2-normalized; query and gallery are the Eigenlayer's input."""
-    return score_list(score({("output", False): (embed(head, query), embed(head, gallery))}))
+    """Score the retrieval with the Eigenlayer's output.
+
+    Args:
+        head: The head.
+        query: The Eigenlayer's input.
+        gallery: The Eigenlayer's input.
+
+    Returns:
+        SCOREs, raw and L2-normalized.
+    """
+    return score_list(score({("output", False): (output_features(head, query), output_features(head, gallery))}))
 
 
 def equalities(
@@ -153,24 +221,34 @@ def equalities(
     seed: int,
     order: str = "assignment",
 ) -> dict[str, Any]:
-    """Which variants agree, over random pairs of a query and a gallery image, drawn from `seed` with repetition.
+    """Compare the distances and scores of variants over random pairs of a query and a gallery image.
 
-    rows: what `replacement_rows` gave. Of each of `COMPARED`: max_relative_deviation, the largest |a - b| / max(a, b)
-    of the squared distances a and b of a pair in float64 (0 where both are 0), or None where a variant was left out;
-    largest_score_difference, raw and normalized, over rank-1, rank-5, mAP and mINP; and whether theory demands the
-    distances (not after a ReLU) and the L2-normalized distances (not with a bias either) to agree. `equal` is whether
-    the deviation is at most `BAR`.
+    Args:
+        head: The original head.
+        query: The Eigenlayer's input.
+        gallery: The Eigenlayer's input.
+        rows: As `replacement_rows` returns them.
+        pairs: Number of pairs, drawn with replacement.
+        seed: Seed of the pairs.
+        order: Order of the columns in US and U.
+
+    Returns:
+        "pairs", "bar" (`EQUALITY_TOLERANCE`) and "rows", one for each of `COMPARED`: "variants"; "demanded" and
+        "demanded_normalized", whether theory requires equal distances (not after a ReLU) and equal L2-normalized
+        distances (not with a bias either); "max_relative_deviation", the largest |a - b| / max(a, b) of squared
+        distances in float64 (0 if both are 0), None if a variant does not exist; "equal", whether that is at most
+        `EQUALITY_TOLERANCE`; "largest_score_difference_raw" and "..._normalized" over rank-1, rank-5, mAP and mINP.
     """
     random = np.random.default_rng(seed)
-    places = random.integers(len(query.values), size=pairs), random.integers(len(gallery.values), size=pairs)
-    first, second = query.values[places[0]], gallery.values[places[1]]
+    indices = random.integers(len(query.values), size=pairs), random.integers(len(gallery.values), size=pairs)
+    first, second = query.values[indices[0]], gallery.values[indices[1]]
     by_name = {row["variant"]: row for row in rows}
     distances = {}
     for name, row in by_name.items():
         if "left_out" not in row:
             variant = replaced_head(head, name, order=order)
             distances[name] = _squared_distances(variant, first, second)
-    found = []
+    compared = []
     for a, b in COMPARED:
         demanded = (a, b) in EQUAL and not head.relu
         entry: dict[str, Any] = {
@@ -182,11 +260,11 @@ def equalities(
         }
         if a in distances and b in distances:
             entry["max_relative_deviation"] = deviation = _relative_deviation(distances[a], distances[b])
-            entry["equal"] = deviation <= BAR
+            entry["equal"] = deviation <= EQUALITY_TOLERANCE
         for normalized, key in ((False, "raw"), (True, "normalized")):
             entry[f"largest_score_difference_{key}"] = _score_difference(by_name[a], by_name[b], normalized)
-        found.append(entry)
-    return {"pairs": pairs, "bar": BAR, "rows": found}
+        compared.append(entry)
+    return {"pairs": pairs, "bar": EQUALITY_TOLERANCE, "rows": compared}
 
 
 def _squared_distances(head: Head, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -208,8 +286,8 @@ def _score_difference(a: dict[str, Any], b: dict[str, Any], normalized: bool) ->
 
 
 def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(values), _ROWS):
-        yield values[start : start + _ROWS]
+    for start in range(0, len(values), _BLOCK_ROWS):
+        yield values[start : start + _BLOCK_ROWS]
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Every linear and convolution weight of a network: which they are, and how correlated each one is."""
+"""Survey of the linear and convolution weights of a network, and how correlated each one is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from reid.decorrelation import gaussian_correlation
-from reid.diagnostics.weights import Layer, describe, measure
+from reid.diagnostics.weights import Layer, describe_layer, measure_correlation
 from reid.errors import InputError
 
 _EMBEDDING = re.compile(r"embed|^(wte|wpe)$")
@@ -24,63 +24,104 @@ def find_layers(
     tensors: Mapping[str, Tensor],
     *,
     network: Mapping[str, int] | None = None,
-    given: Mapping[str, int] | None = None,
+    groups: Mapping[str, int] | None = None,
     source: str = "the weights",
 ) -> list[Layer]:
-    """The weights of linear and convolution layers in a state dict, in its order.
+    """Find the weights of linear and convolution layers in a state dict.
 
-    A state dict says names and shapes alone, so what is a weight is a guess: a floating tensor of two to five axes
-    whose last name has "weight" in it. Left out are the parts whose parent is named as a normalization, and, with two
-    axes and without a bias beside it, as an embedding (a table that is looked up, not a layer). A tensor that the guess
-    misses is still there for `find_layer`. The first axis is taken for the outputs, so a transposed convolution or
-    GPT-2's transposed linear layers, which lie the other way round, are read as if they were not.
+    A state dict contains only names and shapes, so weights are recognized heuristically: floating tensors of two to
+    five dimensions whose last name contains "weight", unless the parent is named like a normalization or, for two
+    dimensions without a bias, like an embedding table. A tensor that the heuristic misses is still found by
+    `find_layer`. The first dimension is taken as the outputs, so transposed convolutions and GPT-2's transposed linear
+    layers are misread.
 
-    Groups: as `given` by name; else as the `network` says (see `network_groups`), where that is known; else guessed
-    from shapes. A convolution (K, c, ...) after a weight of P outputs, in the order of the file, is
-        depthwise, K groups of one     where c = 1 and P = K, or c = 1, P > 1 and the kernel is larger than 1×1
-        P / c groups                   where P = K, c divides P, c < P and the kernel is larger than 1×1
-        ordinary                       anywhere else
-    The file's order isn't always the order of the data: where branches run side by side (SqueezeNet), or grouped layers
-    change the width (ResNeSt), the guess can be wrong; each layer says where its groups come from.
-    source: what an error calls the weights, best their path. Raises InputError for a name in `given` that is none here,
-    or groups that don't divide the kernels.
+    Groups are those given in `groups`, else those of `network`, else guessed from shapes. A convolution (K, c, ...)
+    after a weight of P outputs, in the order of the file, is guessed to be
+
+    - depthwise (K groups) if c = 1 and P = K, or c = 1, P > 1 and the kernel is larger than 1x1,
+    - of P / c groups if P = K, c divides P, c < P and the kernel is larger than 1x1,
+    - ordinary otherwise.
+
+    The order of the file is not always that of the data: with parallel branches (SqueezeNet), or grouped layers that
+    change the width (ResNeSt), the guess can be wrong. `Layer.groups_from` states where the groups come from.
+
+    Args:
+        tensors: The state dict.
+        network: Groups by tensor name, as `network_groups` returns them.
+        groups: Groups by layer name, with or without ".weight", as the user gives them.
+        source: What error messages call the state dict, such as its path.
+
+    Returns:
+        The layers in the order of the state dict.
+
+    Raises:
+        InputError: A name in `groups` is unknown, or its groups do not divide the kernels.
     """
-    found: list[Layer] = []
-    wanted = {find_tensor(tensors, name, source): groups for name, groups in (given or {}).items()}
+    layers: list[Layer] = []
+    user_groups = {find_tensor(tensors, name, source): number for name, number in (groups or {}).items()}
     outputs: int | None = None
     for name, tensor in tensors.items():
         if not _is_weight(name, tensors):
             continue
-        found.append(_layer(name, tensor, outputs, network or {}, wanted))
+        layers.append(_layer(name, tensor, outputs, network or {}, user_groups))
         outputs = len(tensor)
-    return found
+    return layers
 
 
 def find_layer(tensors: Mapping[str, Tensor], layers: Sequence[Layer], name: str, source: str = "the weights") -> Layer:
-    """The layer of a tensor's name, with or without its ".weight"; one outside `layers` is taken without groups.
+    """Find a layer by name.
 
-    Raises InputError offering near names where there is none, or where the tensor is no matrix.
+    Args:
+        tensors: The state dict.
+        layers: Layers found in it; a tensor that is not among them becomes a layer without groups.
+        name: Name of the tensor, with or without ".weight".
+        source: What error messages call the state dict.
+
+    Returns:
+        The layer.
+
+    Raises:
+        InputError: The name is unknown (similar names are suggested), or the tensor is not a matrix.
     """
     full = find_tensor(tensors, name, source)
     return next((layer for layer in layers if layer.name == full), None) or Layer(full, tensors[full])
 
 
 def find_tensor(tensors: Mapping[str, Tensor], name: str, source: str = "the weights") -> str:
-    """The full name of a tensor, given with or without its ".weight"; InputError with near names for an unknown one."""
+    """Find the full name of a tensor.
+
+    Args:
+        tensors: The state dict.
+        name: Name of the tensor, with or without ".weight".
+        source: What error messages call the state dict.
+
+    Returns:
+        The name in `tensors`.
+
+    Raises:
+        InputError: The name is unknown; similar names are suggested.
+    """
     for full in (name, f"{name}.weight"):
         if full in tensors:
             return full
     weights = [other for other in tensors if _is_weight(other, tensors)] or list(tensors)
     near = difflib.get_close_matches(name, [*weights, *(w.removesuffix(".weight") for w in weights)], n=6, cutoff=0.5)
-    whole = [other if other in tensors else f"{other}.weight" for other in near]
-    whole += [other for other in weights if name and name in other]
-    offered = list(dict.fromkeys(whole))[:3]
-    guess = f"did you mean {' or '.join(offered)}? " if offered else ""
-    raise InputError(f"{source}: no layer {name!r}; {guess}without --layer all {len(weights)} weights are listed")
+    candidates = [other if other in tensors else f"{other}.weight" for other in near]
+    candidates += [other for other in weights if name and name in other]
+    suggested = list(dict.fromkeys(candidates))[:3]
+    hint = f"did you mean {' or '.join(suggested)}? " if suggested else ""
+    raise InputError(f"{source}: no layer {name!r}; {hint}without --layer all {len(weights)} weights are listed")
 
 
 def network_groups(model: nn.Module) -> dict[str, int]:
-    """The groups of every linear and convolution weight of a network, by the names of its state dict."""
+    """List the groups of every linear and convolution weight of a network.
+
+    Args:
+        model: The network.
+
+    Returns:
+        Groups by the names of its state dict.
+    """
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     return {
         f"{name}.weight": module.groups if isinstance(module, convolutions) else 1
@@ -90,20 +131,24 @@ def network_groups(model: nn.Module) -> dict[str, int]:
 
 
 def survey(layers: Sequence[Layer]) -> list[dict[str, Any]]:
-    """One row for each layer, the most correlated first; plain values.
+    """Measure the correlation of every layer.
 
-    A row is `weights.describe` and `weights.measure`, and
-        gaussian  S(W) to expect of Gaussian vectors, as many and as long: `gaussian_correlation` of a group
-        ratio     S(W) over it: 1 for vectors as independent as chance makes them, below 1 for more correlated ones
-        broken    why there are no numbers (NaN, all zero, too many vectors), or None
-    Rows are sorted by `ratio`, smallest first, since S(W) itself also falls with every vector that a layer has more,
-    and so compares no two shapes. Layers without pairs of vectors (depthwise) come after, broken ones last.
+    Args:
+        layers: As `find_layers` returns them.
+
+    Returns:
+        A row per layer, plain values: those of `weights.describe_layer` and `weights.measure_correlation`; "gaussian",
+        the expected S(W) of as many Gaussian vectors of the same length; "ratio", S(W) over that value, 1 for
+        independent vectors and below 1 for more correlated ones; "broken", why there are no numbers (NaN, all zero, too
+        many vectors), or None. Rows are sorted by "ratio", smallest first, since S(W) itself decreases with the number
+        of vectors and cannot be compared across shapes. Layers without pairs of vectors (depthwise) follow, then those
+        without numbers.
     """
     rows = []
     for layer in tqdm(layers, desc="survey", unit="weight", leave=False):
-        row: dict[str, Any] = {**describe(layer), "gaussian": None, "ratio": None, "broken": None}
+        row: dict[str, Any] = {**describe_layer(layer), "gaussian": None, "ratio": None, "broken": None}
         try:
-            row |= measure(layer.matrices())
+            row |= measure_correlation(layer.matrices())
         except InputError as error:
             row["broken"] = str(error).removeprefix(f"{layer.name}: ")
         if row.get("correlation") is not None:
@@ -114,10 +159,10 @@ def survey(layers: Sequence[Layer]) -> list[dict[str, Any]]:
 
 
 def _layer(
-    name: str, tensor: Tensor, outputs: int | None, network: Mapping[str, int], given: Mapping[str, int]
+    name: str, tensor: Tensor, outputs: int | None, network: Mapping[str, int], user_groups: Mapping[str, int]
 ) -> Layer:
-    if name in given:
-        return Layer(name, tensor, given[name], "given")
+    if name in user_groups:
+        return Layer(name, tensor, user_groups[name], "given")
     if name in network:
         return Layer(name, tensor, network[name], "network")
     k, c = tensor.shape[:2]
@@ -138,6 +183,5 @@ def _is_weight(name: str, tensors: Mapping[str, Tensor]) -> bool:
     *_, parent, last = ["", *name.split(".")]
     if "weight" not in last or _NORM.search(parent):
         return False
-    bias = last.replace("weight", "bias")
-    beside = f"{name.removesuffix(last)}{bias}"
-    return not (tensor.ndim == 2 and _EMBEDDING.search(parent) and beside not in tensors)
+    bias = f"{name.removesuffix(last)}{last.replace('weight', 'bias')}"
+    return not (tensor.ndim == 2 and _EMBEDDING.search(parent) and bias not in tensors)

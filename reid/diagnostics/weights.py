@@ -1,4 +1,4 @@
-"""How correlated the weight vectors of one layer are: the numbers of the survey, and all that a closer look adds."""
+"""Correlation of the weight vectors of one layer: a summary, and a detailed diagnosis."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from torch import Tensor
 
 from reid.decorrelation import correlation_metric, gaussian_correlation, spectrum
 from reid.diagnostics import gaussian
-from reid.diagnostics.gram import cosine_histogram, cosine_picture, cosines, most_correlated
+from reid.diagnostics.gram import cosine_histogram, cosine_image, cosines, most_correlated
 from reid.errors import InputError
 
-# Beyond it the Gram matrix of float64 takes more than 2 GiB, and the arithmetic minutes.
+# More vectors would need a float64 Gram matrix of over 2 GiB and minutes of computation.
 MAX_VECTORS = 16_384
 PAIRS = 20
-# Squares of entries and their sums stay within the range of float64; float32 and its like never come near.
-LARGEST = 1e140
+# Squares of entries up to this value, and their sums, fit into float64.
+MAX_MAGNITUDE = 1e140
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The weight of a linear or convolution layer as it lies in a state dict, its first axis the K outputs.
+    """The weight of a linear or convolution layer as stored in a state dict.
 
-    tensor: (K, D) of a linear layer or (K, C_in / groups, *kernel) of a convolution, floating. groups: the weight
-    vectors of one group see the same input, those of two groups never do. groups_from: "given" by the caller, the
-    "network" itself, or guessed from the "shapes".
+    Attributes:
+        name: Name in the state dict.
+        tensor: (K, D) of a linear layer or (K, C_in / groups, *kernel) of a convolution, floating; K outputs.
+        groups: Number of groups; weight vectors of different groups see different inputs.
+        groups_from: Where `groups` comes from: "given" by the user, the "network", or guessed from "shapes".
     """
 
     name: str
@@ -38,7 +40,7 @@ class Layer:
     def __post_init__(self) -> None:
         if self.tensor.ndim < 2 or not self.tensor.numel() or not self.tensor.is_floating_point():
             raise InputError(
-                f"{self.name}: a {self.tensor.dtype} tensor of shape {tuple(self.tensor.shape)} is no weight of a "
+                f"{self.name}: a {self.tensor.dtype} tensor of shape {tuple(self.tensor.shape)} is not a weight of a "
                 "linear or convolution layer"
             )
         if self.groups < 1 or len(self.tensor) % self.groups:
@@ -46,17 +48,17 @@ class Layer:
 
     @property
     def d_in(self) -> int:
-        """D, the entries of a weight vector: inputs, or C_in / groups * kernel height * width."""
+        """D, the number of entries of a weight vector: inputs, or C_in / groups * kernel height * width."""
         return self.tensor[0].numel()
 
     @property
     def vectors(self) -> int:
-        """K, the weight vectors of all groups."""
+        """K, the number of weight vectors of all groups."""
         return len(self.tensor)
 
     @property
     def kind(self) -> str:
-        """linear, or convolution with its kernel, grouped or depthwise."""
+        """Type of the layer in words: linear, or (grouped, depthwise) convolution with its kernel size."""
         if self.tensor.ndim == 2:
             return "linear"
         kernel = "×".join(map(str, self.tensor.shape[2:]))
@@ -64,10 +66,14 @@ class Layer:
         return f"{grouped}convolution {kernel}"
 
     def matrices(self) -> Tensor:
-        """W of every group, (groups, D, K / groups) float64: the columns are weight vectors.
+        """Convert the weight to a matrix per group.
 
-        Raises InputError where some entries are NaN or infinite, saying how many and which, where all are zero or their
-        squares leave the range of float64, and where there are more than `MAX_VECTORS` weight vectors to compare.
+        Returns:
+            (groups, D, K / groups) float64; the columns are weight vectors.
+
+        Raises:
+            InputError: Entries are NaN or infinite, all are zero, their squares exceed the range of float64, or there
+                are more than `MAX_VECTORS` weight vectors to compare.
         """
         if self.vectors > max(MAX_VECTORS, self.groups):
             raise InputError(
@@ -76,21 +82,28 @@ class Layer:
         flat = self.tensor.detach().to(torch.float64)
         bad = torch.nonzero(~torch.isfinite(flat))
         if len(bad):
-            places = ", ".join(str(place) for place in bad[:5].tolist())
+            examples = ", ".join(str(index) for index in bad[:5].tolist())
             raise InputError(
-                f"{self.name}: {len(bad):,} of {flat.numel():,} entries are NaN or infinite, at {places}"
+                f"{self.name}: {len(bad):,} of {flat.numel():,} entries are NaN or infinite, at {examples}"
                 f"{', ...' if len(bad) > 5 else ''}; has the training diverged?"
             )
         largest = float(flat.abs().max())
         if largest == 0.0:
             raise InputError(f"{self.name}: all {flat.numel():,} entries are zero")
-        if not 1 / LARGEST <= largest <= LARGEST:
+        if not 1 / MAX_MAGNITUDE <= largest <= MAX_MAGNITUDE:
             raise InputError(f"{self.name}: the square of its largest entry, {largest:.3g}, is out of float64's range")
         return flat.reshape(self.groups, self.vectors // self.groups, -1).transpose(1, 2)
 
 
-def describe(layer: Layer) -> dict[str, Any]:
-    """What the layer is called and how large it is, nothing of which needs its values."""
+def describe_layer(layer: Layer) -> dict[str, Any]:
+    """Describe name, type and size of a layer.
+
+    Args:
+        layer: The layer; its values are not used.
+
+    Returns:
+        Plain values: "name", "kind", "d_in" (D), "k" (K), "groups", "groups_from" and "parameters".
+    """
     return {
         "name": layer.name,
         "kind": layer.kind,
@@ -102,63 +115,85 @@ def describe(layer: Layer) -> dict[str, Any]:
     }
 
 
-def measure(matrices: Tensor) -> dict[str, Any]:
-    """The correlation of weight vectors (groups, D, K / groups) float64, as plain numbers.
+def measure_correlation(matrices: Tensor) -> dict[str, Any]:
+    """Measure the correlation of weight vectors.
 
-    G is block diagonal with a block W^T W for each group: vectors of two groups never see the same input, so they make
-    no pair. A layer is thus one matrix of K columns, and where a group has one vector (depthwise) there is no pair and
-    all but the norms is None.
+    G is block diagonal with a block W^T W per group: vectors of different groups see different inputs and form no
+    pairs. A layer is thus one matrix of K columns. If a group has only one vector (depthwise), there are no pairs, and
+    all values except those of the norms are None.
 
-    correlation: S(W) = sum_i g_ii / sum_ij |g_ij|. severest_pair: min eig(G) / min diag(G). condition_number: largest
-    over smallest of all min(D, K / groups) singular values of each group, None where the smallest is zero to rounding.
-    effective_rank: exp of the entropy of the eigenvalues of G over their sum (Roy and Vetterli 2007). stable_rank: the
-    sum of the eigenvalues over the largest. largest_cosine, mean_cosine: of |cos| over all pairs, 0 with a zero vector.
-    norm_ratio: largest over smallest length, None where one is zero. zero_vectors: how many have length zero.
-    The matrices are finite and not all zero, as `Layer.matrices` gives them.
+    Args:
+        matrices: (groups, D, K / groups) float64, finite and not all zero, as `Layer.matrices` returns them.
+
+    Returns:
+        Plain numbers:
+
+        - correlation: S(W) = sum_i g_ii / sum_ij |g_ij|.
+        - severest_pair: min eig(G) / min diag(G).
+        - condition_number: largest over smallest of the min(D, K / groups) singular values of all groups; None if the
+          smallest is zero up to rounding.
+        - effective_rank: exp of the entropy of the normalized eigenvalues of G (Roy and Vetterli 2007).
+        - stable_rank: sum of the eigenvalues over the largest.
+        - largest_cosine, mean_cosine: of |cos| over all pairs, 0 with a zero vector.
+        - norm_ratio: largest over smallest norm, None if one is zero.
+        - zero_vectors: number of vectors of norm zero.
     """
     return _measured(matrices, _spectra(matrices), cosines(matrices) if matrices.shape[2] > 1 else None)
 
 
-def diagnose(layer: Layer, *, seed: int = 0) -> dict[str, Any]:
-    """Everything about one layer, each number beside what a Gaussian matrix of its shape gives; plain values.
+def diagnose_layer(layer: Layer, *, seed: int = 0) -> dict[str, Any]:
+    """Diagnose one layer in detail, with the values of a Gaussian matrix of its shape as reference.
 
-    `describe`; measured: what `measure` says; formula and simulation: what `gaussian.expected` and `gaussian.simulated`
-    say of the same numbers; ratio: S(W) over that of the formula; spectrum and spectrum_expected: all singular values,
-    descending, and those of a Gaussian matrix with the same sum of squares; norms: (K,) lengths in the file's order;
-    norms_expected: those of Gaussian vectors with the same sum of squares, descending; histogram, pairs and gram: see
-    `reid.diagnostics.gram`. Without pairs of vectors those that need one are None or empty.
-    Raises InputError as `Layer.matrices` does.
+    Args:
+        layer: The layer.
+        seed: Seed of the simulated Gaussian matrices.
+
+    Returns:
+        Plain values, in addition to those of `describe_layer` (those that need pairs of vectors are None or empty
+        without any):
+
+        - measured: as `measure_correlation` returns it.
+        - formula, simulation: the same numbers by `gaussian.expected_values` and `gaussian.simulate`.
+        - ratio: S(W) over that of the formula.
+        - spectrum, spectrum_expected: all singular values, descending, and those of a Gaussian matrix with the same sum
+          of squares.
+        - norms: K norms in the order of the file.
+        - norms_expected: norms of Gaussian vectors with the same sum of squares, descending.
+        - histogram, pairs, gram: see `reid.diagnostics.gram`.
+
+    Raises:
+        InputError: As `Layer.matrices` does.
     """
     matrices = layer.matrices()
     groups, d_in, k = matrices.shape
     values = _spectra(matrices)
     norms = torch.linalg.vector_norm(matrices, dim=1).flatten()
-    told: dict[str, Any] = {
-        **describe(layer),
+    result: dict[str, Any] = {
+        **describe_layer(layer),
         "norms": norms.tolist(),
-        "norms_expected": gaussian.norms(d_in, groups * k, float((norms**2).sum())),
+        "norms_expected": gaussian.expected_norms(d_in, groups * k, float((norms**2).sum())),
         "spectrum": values.tolist(),
-        "spectrum_expected": gaussian.spectrum(d_in, k, groups, float((values**2).sum())),
+        "spectrum_expected": gaussian.expected_spectrum(d_in, k, groups, float((values**2).sum())),
     }
     if k == 1:
-        none: dict[str, Any] = {"ratio": None, "formula": None, "simulation": None, "histogram": None, "gram": None}
-        return {**told, "measured": _measured(matrices, values, None), **none, "pairs": []}
+        missing: dict[str, Any] = {"ratio": None, "formula": None, "simulation": None, "histogram": None, "gram": None}
+        return {**result, "measured": _measured(matrices, values, None), **missing, "pairs": []}
     cosine = cosines(matrices)
-    measured, formula = _measured(matrices, values, cosine), gaussian.expected(d_in, k, groups)
+    measured, formula = _measured(matrices, values, cosine), gaussian.expected_values(d_in, k, groups)
     return {
-        **told,
+        **result,
         "measured": measured,
         "formula": formula,
         "ratio": measured["correlation"] / gaussian_correlation(d_in, k),
-        "simulation": gaussian.simulated(d_in, k, groups, measure=measure, seed=seed),
+        "simulation": gaussian.simulate(d_in, k, groups, measure=measure_correlation, seed=seed),
         "histogram": cosine_histogram(cosine, d_in),
         "pairs": most_correlated(cosine, PAIRS),
-        "gram": cosine_picture(cosine),
+        "gram": cosine_image(cosine),
     }
 
 
 def _spectra(matrices: Tensor) -> Tensor:
-    """The singular values of all groups, descending."""
+    """The singular values of all groups together, descending."""
     if matrices.shape[2] == 1:
         return torch.linalg.vector_norm(matrices, dim=1).flatten().sort(descending=True).values
     return torch.cat([spectrum(matrix) for matrix in matrices]).sort(descending=True).values
@@ -168,7 +203,7 @@ def _measured(matrices: Tensor, values: Tensor, cosine: Tensor | None) -> dict[s
     _, d_in, k = matrices.shape
     norms = torch.linalg.vector_norm(matrices, dim=1).flatten()
     shortest, longest = float(norms.min()), float(norms.max())
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "correlation": None,
         "severest_pair": None,
         "condition_number": None,
@@ -180,14 +215,14 @@ def _measured(matrices: Tensor, values: Tensor, cosine: Tensor | None) -> dict[s
         "zero_vectors": int((norms == 0).sum()),
     }
     if cosine is None:
-        return told
+        return result
     largest, smallest = float(values[0]), float(values[-1])
     rounding = max(d_in, k) * torch.finfo(values.dtype).eps * largest
     independent = k <= d_in and shortest > 0
     share = values**2 / (values**2).sum()
     share = share[share > 0]
     return {
-        **told,
+        **result,
         "correlation": _correlation(matrices),
         "severest_pair": min(1.0, (smallest / shortest) ** 2) if independent else 0.0,
         "condition_number": largest / smallest if smallest > rounding else None,
@@ -199,8 +234,8 @@ def _measured(matrices: Tensor, values: Tensor, cosine: Tensor | None) -> dict[s
 
 
 def _correlation(matrices: Tensor) -> float:
-    """S(W) of the block-diagonal Gram matrix, out of the S(W) of its blocks: sum tr G_b / sum (tr G_b / S_b)."""
-    filled = [matrix for matrix in matrices if bool(matrix.any())]
-    traces = [float((matrix**2).sum()) for matrix in filled]
-    sums = [trace / correlation_metric(matrix) for trace, matrix in zip(traces, filled, strict=True)]
+    """S(W) of the block-diagonal Gram matrix, from the S(W) of its blocks: sum tr G_b / sum (tr G_b / S_b)."""
+    nonzero = [matrix for matrix in matrices if bool(matrix.any())]
+    traces = [float((matrix**2).sum()) for matrix in nonzero]
+    sums = [trace / correlation_metric(matrix) for trace, matrix in zip(traces, nonzero, strict=True)]
     return sum(traces) / sum(sums)

@@ -11,7 +11,7 @@ import torch
 
 from reid.diagnostics.identities import similar_identities
 from reid.diagnostics.survey import find_layers, survey
-from reid.diagnostics.weights import diagnose
+from reid.diagnostics.weights import diagnose_layer
 from reid.report.diagnosis import write_diagnosis
 from reid.training.provenance import provenance
 
@@ -29,7 +29,7 @@ def page(tmp_path: Path) -> Path:
     }
     layers = find_layers(tensors)
     content = {"weights": "<b>a</b>.pth", "tensors": 4, "config": "SEED: 0", "provenance": provenance()}
-    content |= {"survey": survey(layers), "layers": [diagnose(layer) for layer in layers[:3]]}
+    content |= {"survey": survey(layers), "layers": [diagnose_layer(layer) for layer in layers[:3]]}
     content["layers"][1]["identities"] = similar_identities(tensors["b.fc.weight"], None)
     return write_diagnosis(tmp_path, content)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid.diagnostics.retrieval import Embedded, describe_retrieval
+from reid.diagnostics.retrieval import CheckpointFeatures, describe_retrieval
 from reid.records import Features
 from reid.report.ranked_lists import write_page
 
@@ -33,7 +33,10 @@ def page_and_content(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
 
     query, gallery = part("query", 30, 1), part("gallery", 60, -1)
     other = dataclasses.replace(query, values=query.values + random.normal(size=(30, 6)).astype(np.float32))
-    sides = [Embedded("rri_last.pth", query, gallery, "input"), Embedded("control_last.pth", other, gallery, "input")]
+    sides = [
+        CheckpointFeatures("rri_last.pth", query, gallery, "input"),
+        CheckpointFeatures("control_last.pth", other, gallery, "input"),
+    ]
     content = describe_retrieval("drawn", sides, queries=20)
     return write_page(folder / "page.html", content), content
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from reid.diagnostics.camera_pairs import camera_pairs
+from reid.diagnostics.camera_pairs import score_camera_pairs
 from reid.ranking import rank_matches
 from reid.records import Features
 
@@ -44,7 +44,7 @@ def naive_cell(query: Features, gallery: Features, own: int, other: int) -> tupl
 @pytest.mark.parametrize("seed", range(3))
 def test_every_cell_is_that_of_plain_loops(seed: int) -> None:
     query, gallery = drawn(seed)
-    found = camera_pairs(query, gallery)
+    found = score_camera_pairs(query, gallery)
     assert found.query_cameras.tolist() == [1, 2, 5] and found.gallery_cameras.tolist() == [1, 2, 3]
     for a, own in enumerate(found.query_cameras):
         for b, other in enumerate(found.gallery_cameras):
@@ -67,7 +67,7 @@ def test_two_cameras_give_the_protocol_itself() -> None:
     query = Features(query.values[only], query.identities[only], query.cameras[only])
     only = gallery.cameras == 2
     gallery = Features(gallery.values[only], gallery.identities[only], gallery.cameras[only])
-    found, scores = camera_pairs(query, gallery), rank_matches(query, gallery).scores()
+    found, scores = score_camera_pairs(query, gallery), rank_matches(query, gallery).scores()
     assert found.rank1.tolist() == [[scores.rank1]] and found.mAP.tolist() == [[pytest.approx(scores.mAP)]]
     assert found.queries.tolist() == [[scores.queries]] and found.left_out.tolist() == [[scores.dropped_queries]]
 
@@ -75,7 +75,7 @@ def test_two_cameras_give_the_protocol_itself() -> None:
 def test_a_pair_without_a_match_is_empty() -> None:
     query = Features(np.ones((1, 2), np.float32), np.array([1]), np.array([1]))
     gallery = Features(np.ones((3, 2), np.float32), np.array([1, 2, -1]), np.array([2, 3, 4]))
-    found = camera_pairs(query, gallery)
+    found = score_camera_pairs(query, gallery)
     assert found.gallery_cameras.tolist() == [2, 3], "camera 4 has junk alone"
     plain = found.to_json()
     assert plain["rank1"] == [[1.0, None]] and plain["queries"] == [[1, 0]] and plain["left_out"] == [[0, 1]]

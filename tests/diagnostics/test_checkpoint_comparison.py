@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reid.diagnostics.comparison import align, change, is_gain_of_rri, side_names
-from reid.diagnostics.retrieval import Embedded, describe_retrieval
+from reid.diagnostics.comparison import align, compare_rankings, distinct_names, is_gain_of_rri
+from reid.diagnostics.retrieval import CheckpointFeatures, describe_retrieval
 from reid.errors import InputError
 from reid.ranking import evaluate, rank_matches
 from reid.records import Features
@@ -51,23 +51,23 @@ def test_change_is_counted_by_hand() -> None:
     query.identities[3] = 77  # nothing to find
     before = rank_matches(query, gallery)
     after = rank_matches(retrained(query, 1), retrained(gallery, 2))
-    found = change(before, after)
+    found = compare_rankings(before, after)
     for i in range(len(query.values)):
         if i == 3:
-            assert np.isnan(found.difference[i]) and found.of(i) == "kept"
+            assert np.isnan(found.difference[i]) and found.label(i) == "kept"
             continue
         was, now = before.hits(i)[0] == 1, after.hits(i)[0] == 1
-        assert found.of(i) == ("repaired" if now and not was else "broken" if was and not now else "kept")
+        assert found.label(i) == ("repaired" if now and not was else "broken" if was and not now else "kept")
         ap = [np.mean([(j + 1) / r for j, r in enumerate(ranking.hits(i))]) for ranking in (before, after)]
         assert found.difference[i] == pytest.approx(ap[1] - ap[0], abs=1e-12)
     assert found.repaired.any() and found.broken.any()
     gained = (after.scores().rank1 - before.scores().rank1) * 39
     assert found.repaired.sum() - found.broken.sum() == pytest.approx(gained)
-    order = found.largest_first(100)
+    order = found.largest_changes(100)
     assert len(order) == 39 and 3 not in order
     assert (np.diff(np.abs(found.difference[order])) <= 0).all()
     with pytest.raises(ValueError, match="same queries"):
-        change(before, rank_matches(*drawn(5)))
+        compare_rankings(before, rank_matches(*drawn(5)))
 
 
 def test_rows_are_aligned_by_file_name() -> None:
@@ -99,7 +99,7 @@ def test_images_on_one_side_only_are_told() -> None:
     with pytest.raises(InputError, match="40 query images on one side, 39 on the other"):
         align(bare, query, part="query")
     twice = dataclasses.replace(gallery, paths=(gallery.paths[0], gallery.paths[0], *gallery.paths[2:]))
-    with pytest.raises(InputError, match="the gallery holds an image twice"):
+    with pytest.raises(InputError, match="the gallery contains an image twice"):
         align(twice, twice, part="gallery")
 
 
@@ -115,14 +115,14 @@ def test_a_gain_needs_the_control_of_the_same_run(tmp_path: Path) -> None:
     half = {"stage": "relaxation", "epoch": 1}
     assert is_gain_of_rri(a, content("rri", **half), b, content("control", **half))[0]
     refused = [
-        ((b, control, a, rri), "not a checkpoint of an RRI run against"),
-        ((a, rri, tmp_path / "rri_r01_restraint.pth", rri), "not a checkpoint of an RRI run against"),
-        ((tmp_path / "mine.pth", rri, b, control), "not a checkpoint of an RRI run against"),
-        ((a, {}, b, {}), "not a checkpoint of an RRI run against"),
-        ((a, rri, tmp_path / "other" / b.name, control), "control of another run"),
+        ((b, control, a, rri), "not a checkpoint of an RRI run and one of its control"),
+        ((a, rri, tmp_path / "rri_r01_restraint.pth", rri), "not a checkpoint of an RRI run and one of its control"),
+        ((tmp_path / "mine.pth", rri, b, control), "not a checkpoint of an RRI run and one of its control"),
+        ((a, {}, b, {}), "not a checkpoint of an RRI run and one of its control"),
+        ((a, rri, tmp_path / "other" / b.name, control), "control of a different run"),
         ((a, rri, b, content("control", ROWS[:2])), "RRI after 8 epochs and the control after 5"),
         ((a, content("rri", **half), b, control), "RRI after 9 epochs and the control after 8"),
-        ((a, content("rri", ROWS[:1]), b, content("control", ROWS[:2])), "not the same course"),
+        ((a, content("rri", ROWS[:1]), b, content("control", ROWS[:2])), "with different schedules"),
     ]
     for arguments, reason in refused:
         is_gain, told = is_gain_of_rri(*arguments)
@@ -130,11 +130,11 @@ def test_a_gain_needs_the_control_of_the_same_run(tmp_path: Path) -> None:
 
 
 def test_sides_are_named_by_as_little_as_it_takes(tmp_path: Path) -> None:
-    assert side_names([tmp_path / "a.pth"]) == ["a.pth"]
-    assert side_names([tmp_path / "a.pth", tmp_path / "b.pth"]) == ["a.pth", "b.pth"]
-    assert side_names([tmp_path / "x" / "a.pth", tmp_path / "y" / "a.pth"]) == ["x/a.pth", "y/a.pth"]
+    assert distinct_names([tmp_path / "a.pth"]) == ["a.pth"]
+    assert distinct_names([tmp_path / "a.pth", tmp_path / "b.pth"]) == ["a.pth", "b.pth"]
+    assert distinct_names([tmp_path / "x" / "a.pth", tmp_path / "y" / "a.pth"]) == ["x/a.pth", "y/a.pth"]
     with pytest.raises(InputError, match="compared with itself"):
-        side_names([tmp_path / "a.pth", tmp_path / "." / "a.pth"])
+        distinct_names([tmp_path / "a.pth", tmp_path / "." / "a.pth"])
 
 
 def test_the_content_of_a_comparison() -> None:
@@ -142,8 +142,8 @@ def test_the_content_of_a_comparison() -> None:
     query.identities[3] = 77
     other = retrained(query, 1), retrained(gallery, 2)
     sides = [
-        Embedded("rri.pth", query, gallery, "input"),
-        Embedded("control.pth", shuffled(other[0]), shuffled(other[1]), "input"),
+        CheckpointFeatures("rri.pth", query, gallery, "input"),
+        CheckpointFeatures("control.pth", shuffled(other[0]), shuffled(other[1]), "input"),
     ]
     found = describe_retrieval("drawn", sides, queries=7, top=4, method=None, gain=(True, "why"))
     json.dumps(found, allow_nan=False)
@@ -175,7 +175,9 @@ def test_the_content_of_a_comparison() -> None:
 
 
 def test_the_content_of_one_checkpoint() -> None:
-    found = describe_retrieval("drawn", [Embedded("a.pth", *drawn(), "output", True)], queries=5, method="pca")
+    found = describe_retrieval(
+        "drawn", [CheckpointFeatures("a.pth", *drawn(), "output", True)], queries=5, method="pca"
+    )
     assert found["comparison"] is None and found["listed"]["rule"] == "lowest AP"
     ap = found["queries"]["average_precision"][0]
     assert [entry["sides"][0]["average_precision"] for entry in found["lists"]] == sorted(ap)[:5]
@@ -188,4 +190,4 @@ def test_the_content_of_one_checkpoint() -> None:
 @pytest.mark.parametrize(("queries", "top", "told"), [(501, 10, "0 to 500 queries"), (-1, 10, "-1"), (5, 0, "not 0")])
 def test_sizes_out_of_range_are_told(queries: int, top: int, told: str) -> None:
     with pytest.raises(InputError, match=told):
-        describe_retrieval("drawn", [Embedded("a.pth", *drawn(), "input")], queries=queries, top=top)
+        describe_retrieval("drawn", [CheckpointFeatures("a.pth", *drawn(), "input")], queries=queries, top=top)

@@ -18,7 +18,7 @@ from reid.data.augmentation.augment import Augmentation
 from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.decorrelation import correlation_metric, replace_weight
 from reid.diagnostics.dataset import DatasetDiagnosisOptions, diagnose_dataset
-from reid.diagnostics.feature_statistics import describe
+from reid.diagnostics.feature_statistics import describe_features
 from reid.evaluation.features import extract
 from reid.evaluation.retrieval import score
 from reid.losses.objective import LossWeights, Objective
@@ -136,7 +136,7 @@ def test_statistics_are_over_what_retrieval_compares_and_the_plain_training_imag
         train = torch.cat([getattr(part, feature) for part in plain]).numpy()
         assert len(real) == 12 + 42
         for part, values in (("retrieval", real), ("train", train)):
-            expected = describe(values)
+            expected = describe_features(values)
             for key, value in expected.items():
                 if key == "variance":
                     value = [share for entry in value for share in entry.values()]

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from reid.diagnostics.embedding_map import EmbeddingMap, check_map, embedding_map
+from reid.diagnostics.embedding_map import EmbeddingMap, check_method, embedding_map
 from reid.errors import InputError
 from reid.records import Features
 
@@ -40,8 +40,8 @@ def naive_shares(points: np.ndarray, found: EmbeddingMap) -> tuple[float, float]
 def test_neighbors_are_counted_a_second_way(method: str) -> None:
     query, gallery = drawn()
     found = embedding_map(query, gallery, method=method, identities=8, images=6)
-    assert found is not None and found.places.shape == (len(found.identities), 2)
-    any_camera, other_camera = naive_shares(found.places, found)
+    assert found is not None and found.positions.shape == (len(found.identities), 2)
+    any_camera, other_camera = naive_shares(found.positions, found)
     assert (found.in_map.any_camera, found.in_map.other_camera) == (
         pytest.approx(any_camera),
         pytest.approx(other_camera),
@@ -50,7 +50,7 @@ def test_neighbors_are_counted_a_second_way(method: str) -> None:
     assert len(people) == 8 and people.min() >= 1 and 12 not in people
     assert (np.unique(found.identities, return_counts=True)[1] <= 6).all()
     pairs = [a == b for i, a in enumerate(found.identities) for j, b in enumerate(found.identities) if i != j]
-    assert found.by_chance == pytest.approx(np.mean(pairs))
+    assert found.chance == pytest.approx(np.mean(pairs))
     assert found.from_query.any() and not found.from_query.all()
 
 
@@ -69,7 +69,7 @@ def test_the_full_space_and_the_plane_of_greatest_variance() -> None:
     assert found.in_space.any_camera == pytest.approx(any_camera)
     assert found.in_space.other_camera == pytest.approx(other_camera)
     u, s, _ = np.linalg.svd(values - values.mean(0), full_matrices=False)
-    np.testing.assert_allclose(np.abs(found.places), np.abs(u[:, :2] * s[:2]), atol=1e-8)
+    np.testing.assert_allclose(np.abs(found.positions), np.abs(u[:, :2] * s[:2]), atol=1e-8)
 
 
 def test_the_choice_hangs_on_labels_and_seed_alone() -> None:
@@ -78,10 +78,10 @@ def test_the_choice_hangs_on_labels_and_seed_alone() -> None:
     one, same = embedding_map(query, gallery, identities=4), embedding_map(*other, identities=4)
     again, elsewhere = embedding_map(query, gallery, identities=4), embedding_map(query, gallery, identities=4, seed=1)
     assert one and same and again and elsewhere
-    assert np.array_equal(one.identities, same.identities) and np.array_equal(one.places, again.places)
+    assert np.array_equal(one.identities, same.identities) and np.array_equal(one.positions, again.positions)
     assert set(one.identities) != set(elsewhere.identities)
     t_sne = [embedding_map(query, gallery, method="tsne", identities=4) for _ in range(2)]
-    assert t_sne[0] and t_sne[1] and np.array_equal(t_sne[0].places, t_sne[1].places)
+    assert t_sne[0] and t_sne[1] and np.array_equal(t_sne[0].positions, t_sne[1].positions)
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
@@ -89,10 +89,10 @@ def test_the_choice_hangs_on_labels_and_seed_alone() -> None:
 def test_few_dimensions_and_equal_rows(method: str, width: int) -> None:
     query, gallery = drawn(width=width)
     found = embedding_map(query, gallery, method=method, identities=3, images=4)
-    assert found and found.places.shape[1] == 2 and np.isfinite(found.places).all()
+    assert found and found.positions.shape[1] == 2 and np.isfinite(found.positions).all()
     flat = [Features(np.ones_like(f.values), f.identities, f.cameras) for f in (query, gallery)]
     found = embedding_map(*flat, method=method, identities=3)
-    assert found and not found.places.any()
+    assert found and not found.positions.any()
     json.dumps(found.to_json(), allow_nan=False)
 
 
@@ -106,13 +106,13 @@ def test_plain_values() -> None:
     assert found
     plain = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert [p["identity"] for p in plain["points"]] == found.identities.tolist()
-    np.testing.assert_allclose([p["x"] for p in plain["points"]], found.places[:, 0], rtol=1e-4)
+    np.testing.assert_allclose([p["x"] for p in plain["points"]], found.positions[:, 0], rtol=1e-4)
     assert plain["same_identity"]["map"]["any_camera"] == found.in_map.any_camera
-    assert plain["same_identity"]["chance"] == found.by_chance
+    assert plain["same_identity"]["chance"] == found.chance
 
 
 def test_what_cannot_be_drawn_is_told() -> None:
     with pytest.raises(InputError, match="did you mean tsne"):
-        check_map("t-sne")
+        check_method("t-sne")
     with pytest.raises(InputError, match="1 to 2000 points"):
         embedding_map(*drawn(), identities=100, images=100)

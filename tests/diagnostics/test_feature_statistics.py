@@ -10,7 +10,7 @@ import torch
 
 from reid.decorrelation import correlation_metric
 from reid.diagnostics import feature_statistics
-from reid.diagnostics.feature_statistics import covariance, describe, doubling
+from reid.diagnostics.feature_statistics import covariance, describe_features, doubling
 from reid.errors import InputError
 
 
@@ -22,7 +22,7 @@ def embedding(rows: int = 60, columns: int = 7, seed: int = 0) -> np.ndarray:
 
 
 def test_covariance_in_blocks_is_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feature_statistics, "_ROWS", 7)
+    monkeypatch.setattr(feature_statistics, "_BLOCK_ROWS", 7)
     values = embedding()
     np.testing.assert_allclose(covariance(values), np.cov(values.astype(np.float64), rowvar=False), rtol=1e-12)
 
@@ -30,7 +30,7 @@ def test_covariance_in_blocks_is_numpys(monkeypatch: pytest.MonkeyPatch) -> None
 def test_every_number_from_the_data_alone() -> None:
     values = embedding().astype(np.float64)
     c = np.cov(values, rowvar=False)
-    found = describe(values)
+    found = describe_features(values)
     assert (found["images"], found["dimensions"], found["dead"]) == (60, 7, 0)
     assert found["total_variance"] == pytest.approx(sum(values.var(axis=0, ddof=1)))
     centered = values - values.mean(axis=0)
@@ -60,7 +60,7 @@ def test_every_number_from_the_data_alone() -> None:
 def test_a_constant_dimension_is_dead_whatever_its_mean_rounds_to() -> None:
     values = embedding()
     values[:, 2], values[:, 5] = np.float32(0.1), 0.0
-    found = describe(values)
+    found = describe_features(values)
     assert found["dead"] == 2
     assert found["spectrum"][-2:] == pytest.approx([0.0, 0.0], abs=1e-9)
     alive = np.corrcoef(values[:, [0, 1, 3, 4, 6]].astype(np.float64), rowvar=False)
@@ -71,7 +71,7 @@ def test_a_constant_dimension_is_dead_whatever_its_mean_rounds_to() -> None:
 def test_one_dimension_alive_has_nothing_to_correlate_with() -> None:
     values = np.zeros((10, 3))
     values[:, 1] = range(10)
-    found = describe(values)
+    found = describe_features(values)
     assert (found["dead"], found["mean_absolute_correlation"]) == (2, None)
     assert (found["effective_rank"], found["correlation"]) == pytest.approx((1.0, 1.0))
 
@@ -80,19 +80,19 @@ def test_effective_rank_and_correlation_by_hand() -> None:
     # The corners of a rectangle: variances 3 : 1 and no correlation.
     corners = np.array([[math.sqrt(3), 1], [math.sqrt(3), -1], [-math.sqrt(3), 1], [-math.sqrt(3), -1]])
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    found = describe(corners)
+    found = describe_features(corners)
     assert found["effective_rank"] == pytest.approx(math.exp(entropy))
     assert (found["correlation"], found["mean_absolute_correlation"]) == pytest.approx((1.0, 0.0))
     assert found["variance"][0] == pytest.approx({"k": 1, "dimensions": 0.75, "components": 0.75})
     # Twice the same column: C has four equal entries.
-    twice = describe(corners[:, [0, 0]])
+    twice = describe_features(corners[:, [0, 0]])
     assert (twice["correlation"], twice["mean_absolute_correlation"], twice["effective_rank"]) == pytest.approx(
         (0.5, 1.0, 1.0)
     )
 
 
 def test_what_chance_gives() -> None:
-    found = describe(np.random.default_rng(1).normal(size=(400, 60)))
+    found = describe_features(np.random.default_rng(1).normal(size=(400, 60)))
     assert found["mean_absolute_correlation"] == pytest.approx(found["by_chance"], rel=0.05)
 
 
@@ -107,7 +107,7 @@ def test_what_chance_gives() -> None:
 )
 def test_what_has_no_covariance(values: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        describe(values)
+        describe_features(values)
 
 
 def test_doubling() -> None:

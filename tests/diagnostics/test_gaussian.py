@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from reid.diagnostics.gaussian import expected, norms, simulated, spectrum
-from reid.diagnostics.weights import measure
+from reid.diagnostics.gaussian import expected_norms, expected_spectrum, expected_values, simulate
+from reid.diagnostics.weights import measure_correlation
 
 
 def drawn(d_in: int, k: int, groups: int, draws: int) -> dict[str, np.ndarray]:
@@ -43,7 +43,7 @@ def drawn(d_in: int, k: int, groups: int, draws: int) -> dict[str, np.ndarray]:
     ids=["tall", "wide", "thin", "grouped"],
 )
 def test_formulas_agree_with_draws(d_in: int, k: int, groups: int) -> None:
-    formula, found = expected(d_in, k, groups), drawn(d_in, k, groups, 12)
+    formula, found = expected_values(d_in, k, groups), drawn(d_in, k, groups, 12)
     tolerance = {"correlation": 0.02, "mean_cosine": 0.02, "effective_rank": 0.02, "norm_ratio": 0.06}
     for name, values in found.items():
         value = formula[name]
@@ -54,15 +54,15 @@ def test_formulas_agree_with_draws(d_in: int, k: int, groups: int) -> None:
 
 def test_square_matrices_follow_edelman() -> None:
     found = drawn(40, 40, 1, 300)["condition_number"]
-    assert math.log(expected(40, 40)["condition_number"] or 0) == pytest.approx(np.log(found).mean(), abs=0.25)
-    assert expected(40, 40, 4)["condition_number"] is None
+    assert math.log(expected_values(40, 40)["condition_number"] or 0) == pytest.approx(np.log(found).mean(), abs=0.25)
+    assert expected_values(40, 40, 4)["condition_number"] is None
 
 
 @pytest.mark.parametrize(("d_in", "k"), [(200, 80), (80, 200), (120, 120), (7, 1), (1, 9)])
 def test_expected_spectrum(d_in: int, k: int) -> None:
     random = np.random.default_rng(0)
     values = np.linalg.svd(random.normal(size=(20, d_in, k)), compute_uv=False).mean(axis=0)
-    told = np.array(spectrum(d_in, k, 1, float((values**2).sum())))
+    told = np.array(expected_spectrum(d_in, k, 1, float((values**2).sum())))
     assert told.shape == values.shape
     assert (told**2).sum() == pytest.approx((values**2).sum())
     np.testing.assert_allclose(told, values, atol=0.03 * values[0])
@@ -71,21 +71,23 @@ def test_expected_spectrum(d_in: int, k: int) -> None:
 def test_expected_norms() -> None:
     random = np.random.default_rng(0)
     values = np.sort(np.linalg.norm(random.normal(size=(200, 50, 30)), axis=2), axis=1)[:, ::-1].mean(axis=0)
-    np.testing.assert_allclose(norms(30, 50, float((values**2).sum())), values, rtol=0.02)
+    np.testing.assert_allclose(expected_norms(30, 50, float((values**2).sum())), values, rtol=0.02)
 
 
 def test_simulation_says_mean_and_range() -> None:
-    told = simulated(30, 10, 2, measure=measure, seed=0)
+    told = simulate(30, 10, 2, measure=measure_correlation, seed=0)
     assert told.pop("draws") == 20
-    assert told.keys() == expected(30, 10, 2).keys()
+    assert told.keys() == expected_values(30, 10, 2).keys()
     for name, entry in told.items():
         assert entry["min"] < entry["mean"] < entry["max"], name
-    assert told["correlation"]["mean"] == pytest.approx(expected(30, 10)["correlation"], rel=0.03)
-    assert simulated(4096, 2048, measure=lambda matrices: dict.fromkeys(expected(2, 2), 1.0), seed=0)["draws"] == 1
+    assert told["correlation"]["mean"] == pytest.approx(expected_values(30, 10)["correlation"], rel=0.03)
+    assert (
+        simulate(4096, 2048, measure=lambda matrices: dict.fromkeys(expected_values(2, 2), 1.0), seed=0)["draws"] == 1
+    )
 
 
 def test_a_number_that_some_draw_lacks_is_left_out() -> None:
     def lacking(matrices: torch.Tensor) -> dict[str, float | None]:
-        return {**dict.fromkeys(expected(2, 2), 1.0), "condition_number": None}
+        return {**dict.fromkeys(expected_values(2, 2), 1.0), "condition_number": None}
 
-    assert "condition_number" not in simulated(5, 5, measure=lacking, seed=0)
+    assert "condition_number" not in simulate(5, 5, measure=lacking, seed=0)

@@ -48,7 +48,7 @@ def test_pairs_against_loops() -> None:
 
 
 def test_the_dataset_must_fit_the_classifier() -> None:
-    with pytest.raises(InputError, match="tells 3 identities apart and the dataset trains on 5"):
+    with pytest.raises(InputError, match="has 3 identities and the dataset trains on 5"):
         identity_pairs(torch.randn(3, 4), drawn_split().train_labels())
     with pytest.raises(InputError, match="finite"):
         identity_pairs(torch.full((3, 4), torch.nan))
@@ -63,7 +63,7 @@ def test_entry_of_the_diagnosis() -> None:
 
 def test_pictures_come_from_different_cameras_and_are_bounded() -> None:
     pairs = [{"first": 31, "second": 7}, {"first": 7, "second": 4}]
-    found = identity_images(drawn_split(), pairs, people=2, each=3)
+    found = identity_images(drawn_split(), pairs, max_identities=2, images_per_identity=3)
     assert {identity: [image.path for image in images] for identity, images in found.items()} == {
         31: ["31_c1_0.jpg", "31_c2_0.jpg", "31_c1_1.jpg"],
         7: ["7_c1_0.jpg", "7_c2_0.jpg", "7_c1_1.jpg"],

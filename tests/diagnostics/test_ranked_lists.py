@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reid.diagnostics.ranked_lists import answers, ranked_lists, worst_first
+from reid.diagnostics.ranked_lists import lowest_ap_first, ranked_lists, result_entries
 from reid.diagnostics.retrieval import check_sizes
 from reid.errors import InputError
 from reid.ranking import evaluate
@@ -53,7 +53,7 @@ def test_lists_are_those_of_a_plain_sort(seed: int, top: int) -> None:
     for i in range(len(query.values)):
         wanted = naive_list(query, gallery, i)
         assert lists.gallery[i].tolist() == [j for j, _, _ in wanted[:top]]
-        assert lists.right[i].tolist() == [same for _, _, same in wanted[:top]]
+        assert lists.correct[i].tolist() == [same for _, _, same in wanted[:top]]
         np.testing.assert_allclose(lists.distances[i], [distance for _, distance, _ in wanted[:top]], rtol=1e-12)
         right = [same for _, _, same in wanted]
         assert lists.ranking.first_hit[i] == (right.index(True) + 1 if any(right) else 0)
@@ -70,7 +70,7 @@ def test_rounding_of_float32_does_not_change_the_order() -> None:
     for i in range(len(query.values)):
         assert lists.gallery[i].tolist() == [j for j, _, _ in naive_list(query, gallery, i)[:10]]
         hits = lists.ranking.hits(i)
-        assert (np.flatnonzero(lists.right[i]) + 1).tolist() == hits[hits <= 10].tolist()
+        assert (np.flatnonzero(lists.correct[i]) + 1).tolist() == hits[hits <= 10].tolist()
 
 
 def test_a_list_ends_where_the_gallery_does() -> None:
@@ -79,12 +79,12 @@ def test_a_list_ends_where_the_gallery_does() -> None:
     lists = ranked_lists(query, Features(np.float32([[3, 4], [0, 0], [0, 0], [6, 8]]), *labels), top=5)
     assert lists.gallery.tolist() == [[0, 3, -1, -1, -1]]
     assert lists.distances[0, :2].tolist() == [5, 10] and np.isnan(lists.distances[0, 2:]).all()
-    assert lists.right.tolist() == [[True, False, False, False, False]]
+    assert lists.correct.tolist() == [[True, False, False, False, False]]
 
 
 def test_plain_values_of_a_list() -> None:
     query, gallery = drawn(1)
-    found = answers(ranked_lists(query, gallery, top=3), gallery, 2)
+    found = result_entries(ranked_lists(query, gallery, top=3), gallery, 2)
     for rank, (answer, (j, distance, same)) in enumerate(zip(found, naive_list(query, gallery, 2), strict=False), 1):
         assert answer == {
             "rank": rank,
@@ -102,16 +102,16 @@ def test_worst_first_leaves_out_what_cannot_be_found() -> None:
     query.identities[[0, 5]] = 99
     lists = ranked_lists(query, gallery)
     ap = lists.ranking.average_precision
-    order = worst_first(lists, 100)
+    order = lowest_ap_first(lists, 100)
     assert set(order.tolist()) == set(range(len(ap))) - {0, 5}
     assert order.tolist() == sorted(order.tolist(), key=lambda i: (ap[i], i))
-    assert worst_first(lists, 4).tolist() == order[:4].tolist()
-    assert worst_first(lists, 0).tolist() == []
+    assert lowest_ap_first(lists, 4).tolist() == order[:4].tolist()
+    assert lowest_ap_first(lists, 0).tolist() == []
 
 
 @pytest.mark.parametrize("top", [0, 51])
 def test_a_length_out_of_range_is_told(top: int) -> None:
-    with pytest.raises(InputError, match=f"1 to 50 answers, not {top}"):
+    with pytest.raises(InputError, match=f"1 to 50 results, not {top}"):
         ranked_lists(*drawn(0), top=top)
-    with pytest.raises(InputError, match=f"1 to 50 answers, not {top}"):
+    with pytest.raises(InputError, match=f"1 to 50 results, not {top}"):
         check_sizes(10, top)

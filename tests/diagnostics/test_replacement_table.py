@@ -15,8 +15,8 @@ from reid.diagnostics import replacements
 from reid.diagnostics.replacements import (
     VARIANTS,
     Head,
-    embed,
     equalities,
+    output_features,
     output_scores,
     replaced_head,
     replacement_rows,
@@ -68,25 +68,25 @@ def replaced(weight: np.ndarray) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("relu", [False, True])
 def test_output_is_that_of_the_layer(bias: bool, relu: bool) -> None:
-    given = head(bias=bias, relu=relu)
+    original = head(bias=bias, relu=relu)
     layer = Eigenlayer(D_IN, K, bias=bias, relu=relu).double()
     with torch.no_grad():
-        layer.vectors.copy_(torch.from_numpy(given.weight))
-        if given.bias is not None:
-            layer.bias.copy_(torch.from_numpy(given.bias))
+        layer.vectors.copy_(torch.from_numpy(original.weight))
+        if original.bias is not None:
+            layer.bias.copy_(torch.from_numpy(original.bias))
     expected = layer(torch.from_numpy(QUERY.values).double()).detach().numpy()
-    np.testing.assert_allclose(given.output(QUERY.values), expected, rtol=1e-13)
-    assert embed(given, QUERY).values.dtype == np.float32
-    np.testing.assert_array_equal(embed(given, QUERY).values, expected.astype(np.float32))
+    np.testing.assert_allclose(original.output(QUERY.values), expected, rtol=1e-13)
+    assert output_features(original, QUERY).values.dtype == np.float32
+    np.testing.assert_array_equal(output_features(original, QUERY).values, expected.astype(np.float32))
 
 
 def test_the_table_without_bias_and_relu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replacements, "_ROWS", 8)  # several blocks
-    given = head()
-    rows = replacement_rows(given, QUERY, GALLERY, TRAIN, label_smoothing=0.1)
+    monkeypatch.setattr(replacements, "_BLOCK_ROWS", 8)  # several blocks
+    original = head()
+    rows = replacement_rows(original, QUERY, GALLERY, TRAIN, label_smoothing=0.1)
     assert [row["variant"] for row in rows] == list(VARIANTS)
     for row in rows:
-        weight = replaced(given.weight)[row["variant"]]
+        weight = replaced(original.weight)[row["variant"]]
         query, gallery = QUERY.values @ weight, GALLERY.values @ weight
         raw, unit = row["scores"]
         assert (raw["feature"], raw["normalized"], unit["normalized"]) == ("output", False, True)
@@ -106,30 +106,30 @@ def test_the_table_without_bias_and_relu(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("last", [False, True])
 def test_loss_by_hand(last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replacements, "_ROWS", 8)
-    given = head(bias=True, relu=True, last=last)
+    monkeypatch.setattr(replacements, "_BLOCK_ROWS", 8)
+    original = head(bias=True, relu=True, last=last)
     losses = []
     for row, label in zip(TRAIN.values.astype(np.float64), TRAIN.identities, strict=True):
-        logits = np.maximum(row @ given.weight + given.bias, 0)
-        if given.classifier is not None:
-            logits = given.classifier.weight.detach().numpy() @ logits + given.classifier.bias.detach().numpy()
+        logits = np.maximum(row @ original.weight + original.bias, 0)
+        if original.classifier is not None:
+            logits = original.classifier.weight.detach().numpy() @ logits + original.classifier.bias.detach().numpy()
         target = np.full(len(logits), 0.2 / len(logits))
         target[label] += 0.8
         losses.append(sum(t * (math.log(np.exp(logits).sum()) - x) for t, x in zip(target, logits, strict=True)))
-    assert training_loss(given, TRAIN, label_smoothing=0.2) == pytest.approx(sum(losses) / len(losses), rel=1e-6)
-    assert given.classes == (K if last else CLASSES)
+    assert training_loss(original, TRAIN, label_smoothing=0.2) == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+    assert original.classes == (K if last else CLASSES)
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 def test_a_loss_that_is_no_number_is_none(broken: float) -> None:
-    given = head(last=True)
-    given.weight[1, 2] = broken
-    assert training_loss(given, TRAIN, label_smoothing=0.2) is None
+    original = head(last=True)
+    original.weight[1, 2] = broken
+    assert training_loss(original, TRAIN, label_smoothing=0.2) is None
 
 
-def compared(given: Head, pairs: int = 500) -> dict[tuple[str, str], dict[str, Any]]:
-    rows = replacement_rows(given, QUERY, GALLERY, None)
-    found = equalities(given, QUERY, GALLERY, rows, pairs=pairs, seed=7)
+def compared(original: Head, pairs: int = 500) -> dict[tuple[str, str], dict[str, Any]]:
+    rows = replacement_rows(original, QUERY, GALLERY, None)
+    found = equalities(original, QUERY, GALLERY, rows, pairs=pairs, seed=7)
     assert (found["pairs"], found["bar"]) == (pairs, 1e-6)
     return {tuple(entry["variants"]): entry for entry in found["rows"]}
 
@@ -147,17 +147,17 @@ def test_equal_where_theory_demands_it_and_nowhere_else() -> None:
 
 
 def test_deviation_and_score_difference_by_loops() -> None:
-    given = head()
-    entry = compared(given)["Orig", "QD"]
+    original = head()
+    entry = compared(original)["Orig", "QD"]
     random = np.random.default_rng(7)
     a, b = random.integers(len(QUERY.values), size=500), random.integers(len(GALLERY.values), size=500)
-    weights, worst = replaced(given.weight), 0.0
+    weights, worst = replaced(original.weight), 0.0
     for i, j in zip(a, b, strict=True):
         h = QUERY.values[i].astype(np.float64) - GALLERY.values[j]
         first, second = (float(((h @ weights[name]) ** 2).sum()) for name in ("Orig", "QD"))
         worst = max(worst, abs(first - second) / max(first, second))
     assert entry["max_relative_deviation"] == pytest.approx(worst, rel=1e-9)
-    scores = [output_scores(replaced_head(given, name), QUERY, GALLERY) for name in ("Orig", "QD")]
+    scores = [output_scores(replaced_head(original, name), QUERY, GALLERY) for name in ("Orig", "QD")]
     for i, key in enumerate(("raw", "normalized")):
         gaps = [abs(scores[0][i][name] - scores[1][i][name]) for name in ("rank1", "rank5", "mAP", "mINP")]
         assert entry[f"largest_score_difference_{key}"] == max(gaps)
@@ -166,8 +166,8 @@ def test_deviation_and_score_difference_by_loops() -> None:
 def test_a_wrong_replacement_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = replacements.replaced_head
 
-    def slightly_off(given: Head, name: str, **options: Any) -> Head:
-        found = right(given, name, **options)
+    def slightly_off(original: Head, name: str, **options: Any) -> Head:
+        found = right(original, name, **options)
         return dataclasses.replace(found, weight=found.weight * (1 + 1e-5)) if name == "US" else found
 
     monkeypatch.setattr(replacements, "replaced_head", slightly_off)
@@ -199,15 +199,15 @@ def test_identical_images_have_no_relative_deviation() -> None:
 
 
 def test_without_full_rank_qd_is_left_out_and_the_rest_stands() -> None:
-    given = head()
-    weight = given.weight.copy()
+    original = head()
+    weight = original.weight.copy()
     weight[:, 3] = weight[:, 1] - weight[:, 0]
-    given = dataclasses.replace(given, weight=weight)
-    rows = replacement_rows(given, QUERY, GALLERY, TRAIN)
+    original = dataclasses.replace(original, weight=weight)
+    rows = replacement_rows(original, QUERY, GALLERY, TRAIN)
     assert "QD needs linearly independent" in rows[-1]["left_out"]
     assert (rows[-1]["correlation"], rows[-1]["train_loss_after"], rows[-1]["scores"]) == (None, None, [])
     assert all(row["scores"] for row in rows[:-1])
-    found = {tuple(e["variants"]): e for e in equalities(given, QUERY, GALLERY, rows, pairs=99, seed=0)["rows"]}
+    found = {tuple(e["variants"]): e for e in equalities(original, QUERY, GALLERY, rows, pairs=99, seed=0)["rows"]}
     assert found["Orig", "US"]["equal"]
     assert found["Orig", "QD"]["equal"] is None
     assert found["Orig", "QD"]["largest_score_difference_raw"] is None

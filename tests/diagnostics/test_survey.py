@@ -66,12 +66,12 @@ def test_what_is_a_weight() -> None:
 def test_groups_given_by_the_caller_win() -> None:
     tensors = {"a.weight": torch.randn(8, 4, 3, 3), "b.weight": torch.randn(8, 4, 3, 3)}
     assert [layer.groups for layer in find_layers(tensors)] == [1, 2]
-    layers = find_layers(tensors, network={"b.weight": 2}, given={"b": 1, "a.weight": 4})
+    layers = find_layers(tensors, network={"b.weight": 2}, groups={"b": 1, "a.weight": 4})
     assert [(layer.groups, layer.groups_from) for layer in layers] == [(4, "given"), (1, "given")]
     with pytest.raises(InputError, match=r"b\.weight: 8 kernels cannot be in 3 groups"):
-        find_layers(tensors, given={"b": 3})
+        find_layers(tensors, groups={"b": 3})
     with pytest.raises(InputError, match=r"x\.pth: no layer 'bb'; did you mean b\.weight"):
-        find_layers(tensors, given={"bb": 2}, source="x.pth")
+        find_layers(tensors, groups={"bb": 2}, source="x.pth")
 
 
 def test_unknown_layers_get_near_names() -> None:
@@ -85,7 +85,7 @@ def test_unknown_layers_get_near_names() -> None:
         assert "\n" not in str(told.value)
     with pytest.raises(InputError, match=r"no layer 'zzz'; without"):
         find_layer(tensors, layers, "zzz")
-    with pytest.raises(InputError, match=r"bn1\.weight: a torch\.float32 tensor of shape \(64,\) is no weight"):
+    with pytest.raises(InputError, match=r"bn1\.weight: a torch\.float32 tensor of shape \(64,\) is not a weight"):
         find_layer(tensors, layers, "bn1")
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from reid.diagnostics.identities import identity_images, similar_identities
 from reid.diagnostics.survey import find_layers, survey
-from reid.diagnostics.weights import diagnose
+from reid.diagnostics.weights import diagnose_layer
 from reid.records import ImageRecord, Split
 from reid.report.diagnosis import render, write_diagnosis
 from reid.report.diagnosis_figures import colored
@@ -45,7 +45,7 @@ def generated(**names: str) -> dict[str, Any]:
         "config": "SEED: 0\n",
         "provenance": provenance(),
         "survey": survey(layers),
-        "layers": [diagnose(layer) for layer in layers[:3]],
+        "layers": [diagnose_layer(layer) for layer in layers[:3]],
     }
     content["layers"][1]["identities"] = similar_identities(tensors[layers[1].name], None)
     return json.loads(json.dumps(content, allow_nan=False))

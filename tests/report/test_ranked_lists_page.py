@@ -16,7 +16,7 @@ from html_page import Page
 from markupsafe import escape
 from PIL import Image
 
-from reid.diagnostics.retrieval import Embedded, describe_retrieval
+from reid.diagnostics.retrieval import CheckpointFeatures, describe_retrieval
 from reid.records import Features
 from reid.report import thumbnails as thumbnails_module
 from reid.report.ranked_lists import render, write_page
@@ -41,7 +41,10 @@ def content(tmp_path: Path) -> dict[str, Any]:
 
     query, gallery = part("query", 20, 1), part("gallery", 40, -1)
     other = dataclasses.replace(query, values=query.values[::-1].copy())
-    sides = [Embedded("rri_last.pth", query, gallery, "input"), Embedded("control_last.pth", other, gallery, "input")]
+    sides = [
+        CheckpointFeatures("rri_last.pth", query, gallery, "input"),
+        CheckpointFeatures("control_last.pth", other, gallery, "input"),
+    ]
     return describe_retrieval("drawn", sides, queries=8, top=5, gain=(False, "for a test"))
 
 

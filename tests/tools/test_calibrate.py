@@ -121,7 +121,7 @@ def test_bad_input(tool: Tool, tmp_path: Path) -> None:
     alone = [Features(s.values, np.ones_like(s.identities), s.cameras) for s in (query, gallery)]
     save_features(tmp_path / "alone.npz", *alone, feature="output")
     ended = tool("calibrate", "--features", tmp_path / "alone.npz", *QUICK)
-    assert ended.code == 2 and "without pairs of different people" in ended.err
+    assert ended.code == 2 and "without pairs of different identities" in ended.err
     save_features(tmp_path / "f.npz", query, gallery, feature="output")
     ended = tool("calibrate", "--features", tmp_path / "f.npz", *QUICK, "--rates", "0.0001")
     assert ended.code == 2 and "cannot support a false-match rate of 0.0001" in ended.err

@@ -1,4 +1,4 @@
-"""From distances to decisions: thresholds for wanted false-match rates, and the probability that two are one person."""
+"""Calibration of distances: thresholds for false-match rates, and the probability that two images match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labeled features in, a `Calibration` out."""
+"""Calibration from labeled features."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reid.errors import InputError
 from reid.inference.calibration.pair_sampling import collect_pairs
 from reid.inference.calibration.probability import fit_curve
 from reid.inference.calibration.record import Calibration
-from reid.inference.calibration.thresholds import LEAST_ERRORS, camera_pairs, supported, thresholds
+from reid.inference.calibration.thresholds import MIN_FALSE_MATCHES, camera_pair_thresholds, is_supported, thresholds
 from reid.records import JUNK, Features
 
 RATES = (1e-2, 1e-3, 1e-4)
@@ -28,57 +28,71 @@ def calibrate(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Calibration:
-    """Thresholds for the false-match rates that the data support, with intervals, and the probability by distance.
+    """Compute thresholds for false-match rates with confidence intervals, and the match probability by distance.
 
-    query, gallery: labeled features of one model; rows are divided by their length here. prior: share of pairs of one
-    person at which the probability is to hold, None for that of these pairs. replicates: of the bootstrap.
+    Rates that the data cannot support are listed in `Calibration.refused`.
 
-    Raises InputError for labels with one identity or one camera, no pair of one person or none of different people, too
-    few pairs for any of `rates`, a rate or prior outside 0 .. 1, and features as `reid.ranking.evaluate` does.
+    Args:
+        query: Labeled features of one model; they are L2-normalized here.
+        gallery: Labeled features of the same model.
+        model_id: Identifier of the model to store.
+        dataset: Name of the data to store.
+        rates: False-match rates in (0, 1).
+        prior: Share of matches among the pairs to which the probability will be applied, in (0, 1); None for that of
+            these pairs.
+        replicates: Bootstrap replicates.
+        seed: Seed of the pair sampling, the bootstrap and the cross-validation.
+
+    Returns:
+        The calibration.
+
+    Raises:
+        InputError: An option is out of range, the labels have only one identity or one camera, there are no matches, or
+            the data support none of the rates.
     """
-    wrong = [rate for rate in rates if not 0 < rate < 1]
-    if wrong or not rates:
-        raise InputError(f"false-match rates lie between 0 and 1, such as 0.001, not {wrong or 'none at all'}")
+    invalid = [rate for rate in rates if not 0 < rate < 1]
+    if invalid or not rates:
+        raise InputError(f"false-match rates must be between 0 and 1, such as 0.001, not {invalid or 'an empty list'}")
     if prior is not None and not 0 < prior < 1:
         raise InputError(f"a prior is a share of pairs between 0 and 1, not {prior}")
     if replicates < 1:
-        raise InputError(f"a bootstrap of {replicates} replicates gives no interval: at least 1, better {REPLICATES}")
+        raise InputError(f"{replicates} bootstrap replicates give no interval: use at least 1, better {REPLICATES}")
     _check_labels(query, gallery)
-    wanted = sorted(set(rates), reverse=True)
-    pairs = collect_pairs(query, gallery, largest_rate=wanted[0], seed=seed)
-    others = pairs.num_negatives()
-    possible = [rate for rate in wanted if supported(others, rate)]
-    if not possible:
+    rates = sorted(set(rates), reverse=True)
+    pairs = collect_pairs(query, gallery, largest_rate=rates[0], seed=seed)
+    negatives = pairs.num_negatives()
+    supported = [rate for rate in rates if is_supported(negatives, rate)]
+    if not supported:
         raise InputError(
-            f"{others:,.0f} pairs of different people cannot support a false-match rate of {wanted[0]:g} or below: "
-            f"that would be {others * wanted[0]:.1f} false matches, and at least {LEAST_ERRORS} are needed; give more "
-            "images, or a larger rate by --rates"
+            f"{negatives:,.0f} pairs of different identities cannot support a false-match rate of {rates[0]:g} or "
+            f"below: that would be {negatives * rates[0]:.1f} false matches, and at least {MIN_FALSE_MATCHES} are "
+            "needed; use more images, or a larger rate with --rates"
         )
     return Calibration(
         model_id=model_id,
         dataset=dataset,
         matches=len(pairs.match_distances),
-        others=round(others),
+        others=round(negatives),
         identities=pairs.identities,
-        thresholds=thresholds(pairs, possible, replicates=replicates, seed=seed),
-        refused=tuple(rate for rate in wanted if rate not in possible),
-        camera_pairs=camera_pairs(pairs, possible, replicates=replicates, seed=seed),
+        thresholds=thresholds(pairs, supported, replicates=replicates, seed=seed),
+        refused=tuple(rate for rate in rates if rate not in supported),
+        camera_pairs=camera_pair_thresholds(pairs, supported, replicates=replicates, seed=seed),
         curve=fit_curve(pairs, prior=prior, seed=seed),
     )
 
 
 def _check_labels(query: Features, gallery: Features) -> None:
     labeled = gallery.identities != JUNK
-    people = np.unique(np.concatenate([query.identities, gallery.identities[labeled]]))
-    if len(people) == 1:
+    identities = np.unique(np.concatenate([query.identities, gallery.identities[labeled]]))
+    if len(identities) == 1:
         raise InputError(
-            f"all {len(query.identities) + int(labeled.sum()):,} images are of identity {people[0]}: without pairs of "
-            "different people there is no false match to count"
+            f"all {len(query.identities) + int(labeled.sum()):,} images are of identity {identities[0]}: without pairs "
+            "of different identities there are no false matches to count"
         )
     cameras = np.unique(np.concatenate([query.cameras, gallery.cameras[labeled]]))
     if len(cameras) == 1:
         raise InputError(
-            f"all images are of camera {cameras[0]}, and a pair of one person counts between two cameras only (two "
-            "crops of one walk past one camera are nearly the same picture, which would make every threshold too "
-            "strict); label the cameras, or let query and gallery be of different ones"
+            f"all images are of camera {cameras[0]}, and matches count between different cameras only (consecutive "
+            "crops by one camera are nearly identical, which would make every threshold too strict); label the "
+            "cameras, or use query and gallery images by different ones"
         )

@@ -1,7 +1,7 @@
 """Pairs of images to calibrate on: all matches, the nearest negatives, and a random sample of negatives.
 
-A match is a pair of images of one identity, a negative a pair of two identities. Pairs follow the retrieval protocol, as
-in `reid.ranking.protocols.verification`: every query with every gallery image that is not junk for it. Distances are
+A match is a pair of images of one identity, a negative a pair of two identities. Pairs follow the retrieval protocol,
+as in `reid.ranking.protocols.verification`: every query with every gallery image that is not junk for it. Distances are
 Euclidean between L2-normalized rows, in [0, 2].
 """
 
@@ -28,8 +28,8 @@ class Pairs:
     """Pairs of a query and a gallery image.
 
     Images are grouped in U units, which a bootstrap draws as a whole: an identity, or a single distractor, whose
-    identity is unknown. A cell is an unordered pair of cameras: first * C + second with first <= second, where first and
-    second index the C `cameras`.
+    identity is unknown. A cell is an unordered pair of cameras: first * C + second with first <= second, where first
+    and second index the C `cameras`.
 
     Attributes:
         cameras: (C,) int64 camera ids, ascending.

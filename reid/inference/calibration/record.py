@@ -1,4 +1,4 @@
-"""What a calibration holds, as a record that checks itself and as plain values for a checkpoint."""
+"""The calibration record, its validation, and its conversion to plain values for a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ METHODS = ("logistic", "isotonic")
 
 @dataclass(frozen=True)
 class Threshold:
-    """The distance for one wanted false-match rate.
+    """The distance threshold for one false-match rate; intervals are 95 %, by bootstrap over identities.
 
-    rate: wanted share of pairs of different people accepted. distance: pairs at most so far apart are accepted; low,
-    high: its interval. true_match_rate: share of the pairs of one person accepted then, NaN without such pairs;
-    true_match_low, true_match_high: its interval. Intervals cover 95 %, by bootstrap over identities.
+    Attributes:
+        rate: Share of negatives (pairs of different identities) to accept at most, in (0, 1).
+        distance: Pairs up to this distance are accepted.
+        low: Lower bound of the distance.
+        high: Upper bound of the distance.
+        true_match_rate: Share of matches accepted at this distance, NaN if there are none.
+        true_match_low: Lower bound of that share.
+        true_match_high: Upper bound of that share.
     """
 
     rate: float
@@ -35,12 +40,20 @@ class Threshold:
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1 or not 0 <= self.low <= self.high or not math.isfinite(self.high + self.distance):
-            raise InputError(f"a threshold for the false-match rate {self.rate} of {self.distance} is none")
+            raise InputError(f"the threshold {self.distance} for the false-match rate {self.rate} is not valid")
 
 
 @dataclass(frozen=True)
 class CameraPair:
-    """Thresholds between two cameras, either way round; first <= second. matches, others: pairs they stand on."""
+    """Thresholds between two cameras, regardless of which one took the query.
+
+    Attributes:
+        first: Camera id, at most `second`.
+        second: Camera id.
+        matches: Number of pairs of one identity.
+        others: Number of pairs of different identities.
+        thresholds: By descending rate.
+    """
 
     first: int
     second: int
@@ -51,13 +64,17 @@ class CameraPair:
 
 @dataclass(frozen=True)
 class Curve:
-    """The probability that a pair is one person, by distance, for pairs of which the share `prior` is.
+    """The probability that a pair is a match, by distance.
 
-    method "logistic": 1 / (1 + exp(slope * distance + intercept)), parameters (slope, intercept), slope above 0.
-    "isotonic": linear between the points (distances, probabilities), which never rise; parameters are the distances,
-    ascending, and then as many probabilities. brier: (logistic, isotonic) mean squared errors of the probability on
-    identities left out of the fit, at that prior; no_skill: of always saying the prior. reliability: rows (mean
-    probability, observed share, share of pairs) in bins of the probability, on identities left out.
+    Attributes:
+        method: "logistic": 1 / (1 + exp(slope * distance + intercept)). "isotonic": linear interpolation between points
+            (distance, probability) of non-increasing probability.
+        parameters: (slope, intercept) with slope > 0; or the distances, ascending, followed by as many probabilities.
+        prior: Share of matches among the pairs, in (0, 1).
+        brier: Brier scores of (logistic, isotonic) on held-out identities, at that prior.
+        no_skill: Brier score of always predicting the prior.
+        reliability: Rows (mean probability, observed share, share of pairs) for bins of the probability, on held-out
+            identities.
     """
 
     method: str
@@ -70,43 +87,61 @@ class Curve:
     def __post_init__(self) -> None:
         values = np.array(self.parameters, dtype=np.float64)
         if self.method not in METHODS or not 0 < self.prior < 1 or not np.isfinite(values).all():
-            raise InputError(f"a probability by {self.method!r} at the prior {self.prior} is none")
+            raise InputError(f"the method {self.method!r} or the prior {self.prior} is not valid")
         half = len(values) // 2
-        falling = len(values) >= 2 and len(values) % 2 == 0
+        valid = len(values) >= 2 and len(values) % 2 == 0
         if self.method == "logistic":
-            falling = len(values) == 2 and values[0] > 0
-        elif falling:
+            valid = len(values) == 2 and values[0] > 0
+        elif valid:
             x, y = values[:half], values[half:]
-            falling = bool((np.diff(x) >= 0).all() and (np.diff(y) <= 0).all() and y.min() > 0 and y.max() < 1)
-        if not falling:
-            raise InputError("a probability of being one person must fall with the distance and stay between 0 and 1")
+            valid = bool((np.diff(x) >= 0).all() and (np.diff(y) <= 0).all() and y.min() > 0 and y.max() < 1)
+        if not valid:
+            raise InputError("a match probability must fall with the distance and stay between 0 and 1")
 
     def probability(self, distances: Any, prior: float | None = None) -> np.ndarray:
-        """See `Calibration.probability`."""
+        """Compute match probabilities, see `Calibration.probability`.
+
+        Args:
+            distances: Distances of any shape, in [0, 2].
+            prior: Share of matches among the pairs, None for `self.prior`.
+
+        Returns:
+            float64 probabilities of the same shape.
+
+        Raises:
+            InputError: The prior is outside (0, 1).
+        """
         at = np.asarray(distances, dtype=np.float64)
         values = np.array(self.parameters, dtype=np.float64)
         if self.method == "logistic":
-            odds = -(values[0] * at + values[1])
+            log_odds = -(values[0] * at + values[1])
         else:
             half = len(values) // 2
-            found = np.interp(at, values[:half], values[half:])
-            odds = np.log(found) - np.log1p(-found)
+            p = np.interp(at, values[:half], values[half:])
+            log_odds = np.log(p) - np.log1p(-p)
         if prior is not None:
             if not 0 < prior < 1:
                 raise InputError(f"a prior is a share of pairs between 0 and 1, not {prior}")
-            odds = odds + math.log(prior / (1 - prior)) - math.log(self.prior / (1 - self.prior))
-        # exp of the negative size only, which cannot overflow.
-        small = np.exp(-np.abs(odds))
-        return np.where(odds >= 0, 1 / (1 + small), small / (1 + small))
+            log_odds = log_odds + math.log(prior / (1 - prior)) - math.log(self.prior / (1 - self.prior))
+        # The exponent is never positive, so exp cannot overflow.
+        exp = np.exp(-np.abs(log_odds))
+        return np.where(log_odds >= 0, 1 / (1 + exp), exp / (1 + exp))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What distances of one model mean.
+    """Meaning of the distances of one model: Euclidean, between L2-normalized rows, in [0, 2].
 
-    Distances are Euclidean between rows of length 1, 0 .. 2. model_id: of the model, "" where unknown. dataset: what it
-    was made on. matches, others, identities: pairs of one person, pairs of different people, and people. thresholds:
-    by descending rate; refused: wanted rates that `others` cannot support. camera_pairs: where the data allow.
+    Attributes:
+        model_id: Identifier of the model, "" if unknown.
+        dataset: Name of the data it was computed on.
+        matches: Number of pairs of one identity.
+        others: Number of pairs of different identities.
+        identities: Number of identities.
+        thresholds: By descending rate.
+        refused: Requested rates that the data cannot support.
+        camera_pairs: Thresholds of camera pairs with enough data.
+        curve: The match probability.
     """
 
     model_id: str
@@ -120,24 +155,48 @@ class Calibration:
     curve: Curve
 
     def probability(self, distances: Any, prior: float | None = None) -> np.ndarray:
-        """Distances of any shape, 0 .. 2 -> float64 probabilities of being one person.
+        """Compute the probability that pairs are matches.
 
-        They hold where the share `curve.prior` of the pairs asked about is of one person; `prior` moves them to pairs
-        of another share by Bayes' rule, odds times the ratio of the prior odds. Raises InputError for a prior outside
-        0 .. 1.
+        Probabilities hold if the share `curve.prior` of the pairs are matches; `prior` converts them to another share
+        by Bayes' rule: odds times the ratio of the prior odds.
+
+        Args:
+            distances: Distances of any shape, in [0, 2].
+            prior: Share of matches among the pairs, None for `curve.prior`.
+
+        Returns:
+            float64 probabilities of the same shape.
+
+        Raises:
+            InputError: The prior is outside (0, 1).
         """
         return self.curve.probability(distances, prior)
 
     def to_plain(self) -> dict[str, Any]:
-        """Numbers, strings, lists and dicts, for a checkpoint or JSON."""
+        """Convert to plain values for a checkpoint or JSON.
+
+        Returns:
+            Numbers, strings, lists and dicts.
+        """
         return {"format": FORMAT, **_plain(dataclasses.asdict(self))}
 
     @classmethod
     def from_plain(cls, plain: Any, source: str = "calibration") -> Calibration:
-        """What `to_plain` gave. source: what the error names. Raises InputError for anything else."""
+        """Restore a calibration from plain values.
+
+        Args:
+            plain: As `to_plain` returns it.
+            source: What error messages call it.
+
+        Returns:
+            The calibration.
+
+        Raises:
+            InputError: The values are not a valid calibration.
+        """
         try:
             if plain["format"] != FORMAT:
-                raise InputError(f"the format {plain['format']} is not known, only {FORMAT}")
+                raise InputError(f"unknown format {plain['format']}, expected {FORMAT}")
             rest = {key: plain[key] for key in plain if key != "format"}
             return cls(
                 **{
@@ -163,8 +222,8 @@ class Calibration:
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            told = " ".join(str(error).split())
-            raise InputError(f"{source}: no calibration of this project ({type(error).__name__}: {told})") from None
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise InputError(f"{source}: not a calibration of this project ({reason})") from None
 
 
 def _thresholds(entries: Sequence[Mapping[str, Any]]) -> tuple[Threshold, ...]:
@@ -188,7 +247,7 @@ def _number(value: float | None) -> float:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists and NaN, which JSON lacks, as None."""
+    """Convert tuples to lists and NaN, which JSON lacks, to None."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

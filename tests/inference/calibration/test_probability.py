@@ -74,16 +74,16 @@ def test_the_record_goes_through_json_and_checks_itself() -> None:
     np.testing.assert_array_equal(found.probability([0.3, 1.1]), found.curve.probability([0.3, 1.1]))
     for change, told in (
         ({"format": 2}, "format 2"),
-        ({"curve": {}}, "no calibration of this project"),
-        ({"thresholds": [{"rate": 2}]}, "no calibration of this project"),
-        ({"surplus": 1}, "no calibration of this project"),
+        ({"curve": {}}, "not a calibration of this project"),
+        ({"thresholds": [{"rate": 2}]}, "not a calibration of this project"),
+        ({"surplus": 1}, "not a calibration of this project"),
         ({"curve": {**plain["curve"], "parameters": [-1.0, 0.0], "method": "logistic"}}, "must fall"),
         ({"curve": {**plain["curve"], "method": "guess"}}, "'guess'"),
     ):
         with pytest.raises(InputError, match=told):
             Calibration.from_plain({**plain, **change}, "file")
     for wrong in (None, [], "text"):
-        with pytest.raises(InputError, match="no calibration"):
+        with pytest.raises(InputError, match="not a calibration"):
             Calibration.from_plain(wrong)
 
 

@@ -13,19 +13,19 @@ from reid.evaluation.retrieval import unit_rows
 from reid.inference.calibration import calibrate
 from reid.inference.calibration import pair_sampling as pairs_module
 from reid.inference.calibration.pair_sampling import Pairs, collect_pairs
-from reid.inference.calibration.thresholds import camera_pairs, supported, thresholds
+from reid.inference.calibration.thresholds import camera_pair_thresholds, is_supported, thresholds
 from reid.ranking.protocols.verification import verify
 from reid.records import Features
 
 
 def drawn(seed: int, people: int = 30, noise: float = 0.5, gallery: int = 6) -> tuple[Features, Features]:
     random = np.random.default_rng(seed)
-    centres = random.normal(size=(people + 1, 12))
+    centers = random.normal(size=(people + 1, 12))
 
     def side(each: int, junk: int, distractors: int) -> Features:
         identities = np.concatenate([np.repeat(np.arange(1, people + 1), each), [-1] * junk, [0] * distractors])
         identities = identities.astype(np.int64)
-        values = centres[np.maximum(identities, 0)] + noise * random.normal(size=(len(identities), 12))
+        values = centers[np.maximum(identities, 0)] + noise * random.normal(size=(len(identities), 12))
         return Features(values.astype(np.float32), identities, random.integers(1, 4, len(identities)))
 
     return side(2, 0, 0), side(gallery, 5, 9)
@@ -214,7 +214,7 @@ def test_wider_where_images_share_people() -> None:
 
 def test_by_camera_pair() -> None:
     query, gallery = drawn(2, people=40)
-    found = camera_pairs(collect_pairs(query, gallery, largest_rate=0.05), [0.05], replicates=1)
+    found = camera_pair_thresholds(collect_pairs(query, gallery, largest_rate=0.05), [0.05], replicates=1)
     assert [(pair.first, pair.second) for pair in found] == [(1, 2), (1, 3), (2, 3)]
     for pair in found:
         same, other = [], 0
@@ -235,7 +235,7 @@ def test_by_camera_pair() -> None:
 
 
 def test_rates_that_the_data_cannot_support_are_refused() -> None:
-    assert supported(3000, 0.01) and not supported(2999, 0.01)
+    assert is_supported(3000, 0.01) and not is_supported(2999, 0.01)
     query, gallery = drawn(3)
     found = calibrate(query, gallery, replicates=5)
     assert found.others == 10_980 and [t.rate for t in found.thresholds] == [0.01] and found.refused == (1e-3, 1e-4)
@@ -247,10 +247,12 @@ def test_bad_input() -> None:
     query, gallery = drawn(0)
     one = gallery.identities == 1
     alone = Features(gallery.values[one], gallery.identities[one], gallery.cameras[one])
-    with pytest.raises(InputError, match="all 12 images are of identity 1: without pairs of different people"):
+    with pytest.raises(InputError, match="all 12 images are of identity 1: without pairs of different identities"):
         calibrate(alone, alone)
     still = [Features(side.values, side.identities, np.full(len(side.cameras), 2)) for side in (query, gallery)]
-    with pytest.raises(InputError, match="all images are of camera 2, and a pair of one person counts between two"):
+    with pytest.raises(
+        InputError, match="all images are of camera 2, and matches count between different cameras only"
+    ):
         calibrate(*still)
     # Different people on either side alone.
     split = Features(query.values[:2], np.array([1, 2]), np.array([1, 1]))
@@ -259,7 +261,7 @@ def test_bad_input() -> None:
         calibrate(split, other)
     for options, told in (
         ({"rates": [0.0]}, "between 0 and 1"),
-        ({"rates": []}, "none at all"),
+        ({"rates": []}, "an empty list"),
         ({"prior": 1.0}, "a prior is a share"),
         ({"replicates": 0}, "at least 1"),
     ):
