@@ -1,6 +1,6 @@
-"""Networks of other codebases in small, written from what they publish: torchvision's ResNets, or plain functions.
+"""Small networks of other codebases, written from their publications: torchvision's ResNets, or plain functions.
 
-Each is a state dict under its family's own names, with weights drawn at random, and a function from normalized images
+Each is a state dict under its family's own names, with random weights, and a function from normalized images
 (B, 3, H, W) to what its family compares, (B, D).
 """
 
@@ -38,8 +38,8 @@ class Halves(nn.Module):
         return torch.cat((self.IN(maps[:, : self.half]), self.BN(maps[:, self.half :])), 1)
 
 
-def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
-    """With statistics, scales and shifts that a training might have left, in evaluation mode."""
+def randomize_norms(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Give its normalizations random statistics, scales and shifts, and set evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     for part in module.modules():
         for name, tensor in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
@@ -59,7 +59,7 @@ def resnet(depth: str, *, last_stride: int, ibn: bool = False, seed: int = 0) ->
     if ibn:
         for block in (*network.layer1, *network.layer2, *network.layer3):
             block.bn1 = Halves(block.bn1.num_features)
-    return drawn(network, seed)
+    return randomize_norms(network, seed)
 
 
 def trunk(network: nn.Module, *, relu: bool = True, ceil: bool = False) -> Callable[[Tensor], Tensor]:
@@ -73,7 +73,7 @@ def trunk(network: nn.Module, *, relu: bool = True, ceil: bool = False) -> Calla
 
 
 def named(prefix: str, module: nn.Module) -> State:
-    """Its tensors, but for torchvision's fc."""
+    """Its tensors except those of torchvision's fc."""
     return {f"{prefix}{name}": value for name, value in module.state_dict().items() if not name.startswith("fc.")}
 
 
@@ -84,7 +84,11 @@ def linear(d_in: int, d_out: int, bias: bool = True) -> nn.Linear:
 def torchreid_resnet(depth: str = "resnet18", *, fc512: bool = False, ibn: bool = False) -> Foreign:
     network = resnet(depth, last_stride=1 if fc512 else 2, ibn=ibn)
     maps, width = trunk(network), network.fc.in_features
-    fc = drawn(nn.Sequential(nn.Linear(width, 512), nn.BatchNorm1d(512), nn.ReLU())) if fc512 else nn.Identity()
+    fc = (
+        randomize_norms(nn.Sequential(nn.Linear(width, 512), nn.BatchNorm1d(512), nn.ReLU()))
+        if fc512
+        else nn.Identity()
+    )
     classifier = linear(512 if fc512 else width, 7)
     state = named("", network) | named("fc.", fc) | {f"classifier.{k}": v for k, v in classifier.state_dict().items()}
     state |= {f"fc.{name}": value for name, value in fc.state_dict().items()}
@@ -92,7 +96,7 @@ def torchreid_resnet(depth: str = "resnet18", *, fc512: bool = False, ibn: bool 
 
 
 def osnet(width: float = 0.25, classes: int = 7) -> Foreign:
-    """Drawn by names and shapes, and computed by functions on them."""
+    """Random tensors by names and shapes, and functions that compute with them."""
     generator = torch.Generator().manual_seed(1)
     c1, c2, c3, c4 = (int(channels * width) for channels in (64, 256, 384, 512))
     state: State = {}
@@ -121,9 +125,9 @@ def osnet(width: float = 0.25, classes: int = 7) -> Foreign:
         middle = d_out // 4
         layer(f"{name}.conv1", d_in, middle)
         light(f"{name}.conv2a", middle)
-        for letter, count in (("b", 2), ("c", 3), ("d", 4)):
+        for suffix, count in (("b", 2), ("c", 3), ("d", 4)):
             for number in range(count):
-                light(f"{name}.conv2{letter}.{number}", middle)
+                light(f"{name}.conv2{suffix}.{number}", middle)
         convolution(f"{name}.gate.fc1", middle, middle // 16, bias=True)
         convolution(f"{name}.gate.fc2", middle // 16, middle, bias=True)
         layer(f"{name}.conv3", middle, d_out)
@@ -167,10 +171,10 @@ def osnet_forward(s: State, images: Tensor) -> Tensor:
     def block(name: str, maps: Tensor) -> Tensor:
         first = layer(f"{name}.conv1", maps).relu()
         total = gated(f"{name}.gate", light(f"{name}.conv2a", first))
-        for letter, count in (("b", 2), ("c", 3), ("d", 4)):
+        for suffix, count in (("b", 2), ("c", 3), ("d", 4)):
             stream = first
             for number in range(count):
-                stream = light(f"{name}.conv2{letter}.{number}", stream)
+                stream = light(f"{name}.conv2{suffix}.{number}", stream)
             total = total + gated(f"{name}.gate", stream)
         beside = layer(f"{name}.downsample", maps) if f"{name}.downsample.conv.weight" in s else maps
         return (layer(f"{name}.conv3", total) + beside).relu()
@@ -194,7 +198,7 @@ def fastreid(
     pixels: bool = True,
     classifier: str = "weight",
 ) -> Foreign:
-    """neck: where its batch normalization stands, "" for none. reduced: outputs of a 1 x 1 convolution before it."""
+    """neck: name of its batch normalization, "" for none. reduced: outputs of a 1 x 1 convolution before it."""
     network = resnet(depth, last_stride=1, ibn=ibn)
     maps, width = trunk(network, ceil=True), network.fc.in_features
     state = named("backbone.", network)
@@ -203,7 +207,7 @@ def fastreid(
         state["heads.pool_layer.p"] = p
     reduce = nn.Conv2d(width, reduced, 1, bias=False) if reduced else nn.Identity()
     out = reduced or width
-    norm = drawn(nn.BatchNorm2d(out)) if neck else nn.Identity()
+    norm = randomize_norms(nn.BatchNorm2d(out)) if neck else nn.Identity()
     if neck:
         norm.bias.data.zero_()  # frozen at zero in its training
     if reduced:
@@ -228,7 +232,7 @@ def fastreid(
 def strong_baseline(depth: str = "resnet18", *, ibn: bool = False, neck: bool = True) -> Foreign:
     network = resnet(depth, last_stride=1, ibn=ibn)
     maps, width = trunk(network, relu=ibn), network.fc.in_features
-    norm = drawn(nn.BatchNorm1d(width)) if neck else nn.Identity()
+    norm = randomize_norms(nn.BatchNorm1d(width)) if neck else nn.Identity()
     if neck:
         norm.bias.data.zero_()
     classifier = linear(width, 7, bias=not neck)
@@ -242,7 +246,7 @@ def layumi(depth: str = "resnet18", *, bottleneck: int = 512, stride: int = 2) -
     network = resnet(depth, last_stride=stride)
     maps, width = trunk(network), network.fc.in_features
     parts: list[nn.Module] = [nn.Linear(width, bottleneck)] if bottleneck else []
-    block = drawn(nn.Sequential(*parts, nn.BatchNorm1d(bottleneck or width), nn.Dropout(0.5)))
+    block = randomize_norms(nn.Sequential(*parts, nn.BatchNorm1d(bottleneck or width), nn.Dropout(0.5)))
     state = {f"model.{name}": value for name, value in network.state_dict().items()}
     state |= named("classifier.add_block.", block)
     state |= named("classifier.classifier.0.", linear(bottleneck or width, 7))

@@ -1,3 +1,5 @@
+"""The measures of correlation: values computed by hand, limits, and invalid matrices."""
+
 from __future__ import annotations
 
 import math
@@ -96,8 +98,8 @@ def test_low_precision_weights_are_measured_in_float64(dtype: torch.dtype) -> No
 
 @pytest.mark.parametrize(("d_in", "k"), [(512, 256), (300, 300)])
 def test_the_gaussian_formula_against_a_simulation(d_in: int, k: int) -> None:
-    drawn = [correlation_metric(gaussian(d_in, k, seed)) for seed in range(3)]
-    assert gaussian_correlation(d_in, k) == pytest.approx(sum(drawn) / 3, rel=0.01)
+    samples = [correlation_metric(gaussian(d_in, k, seed)) for seed in range(3)]
+    assert gaussian_correlation(d_in, k) == pytest.approx(sum(samples) / 3, rel=0.01)
 
 
 def test_the_gaussian_formula_at_the_size_of_the_paper() -> None:

@@ -1,3 +1,5 @@
+"""The replacement of a weight matrix: every variant and order, the classifier, and invalid matrices."""
+
 from __future__ import annotations
 
 import itertools
@@ -26,7 +28,7 @@ def distances(weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def cosines(weight: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """Between each old column and the one now in its place."""
+    """Between each old column and the one that replaced it."""
     return torch.nn.functional.cosine_similarity(weight, new, dim=0)
 
 
@@ -52,8 +54,8 @@ def test_the_turned_classifier_keeps_the_logits(variant: str, order: str) -> Non
     weight, h = correlated(20, 8), inputs(20)
     classifier = torch.randn(5, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     result = replace_weight(weight, variant=variant, order=order)
-    turned = transform_classifier(classifier, result.classifier_transform)
-    torch.testing.assert_close(h @ result.weight @ turned.T, h @ weight @ classifier.T, rtol=1e-10, atol=1e-10)
+    transformed = transform_classifier(classifier, result.classifier_transform)
+    torch.testing.assert_close(h @ result.weight @ transformed.T, h @ weight @ classifier.T, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize(("variant", "order"), [pair for pair in ALL if pair[0] != "none"])

@@ -36,7 +36,7 @@ def checkpoint(path: Path, *pairs: str, classes: int = 5, seed: int = 0) -> Path
     """A network with statistics as after a training."""
     torch.manual_seed(seed)
     config = parse_config("", [*PAIRS, *pairs])
-    network = foreign_models.drawn(build.network(config, num_classes=classes))
+    network = foreign_models.randomize_norms(build.network(config, num_classes=classes))
     content = {"model": dict(network.state_dict()), "config": config.dump(), "num_classes": classes}
     save_checkpoint(path, content)
     return path
@@ -364,7 +364,7 @@ def test_what_cannot_be_loaded(tmp_path: Path, weights: Path, monkeypatch: pytes
 def test_folding_changes_nothing_but_rounding(pairs: tuple[str, ...]) -> None:
     torch.manual_seed(0)
     config = parse_config("", ["MODEL.WEIGHTS", "none", *pairs])
-    trunk = foreign_models.drawn(build.network(config, num_classes=3).backbone)
+    trunk = foreign_models.randomize_norms(build.network(config, num_classes=3).backbone)
     folded = fold_norms(trunk)
     images = torch.randn(3, 3, 128, 64)
     with torch.inference_mode():

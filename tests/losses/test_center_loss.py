@@ -1,3 +1,5 @@
+"""The center loss: its value, the movement of the centers, and its state."""
+
 from __future__ import annotations
 
 import pytest

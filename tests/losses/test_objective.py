@@ -1,3 +1,5 @@
+"""The training objective: its terms, the steps of a penalty, and its state."""
+
 from __future__ import annotations
 
 import dataclasses

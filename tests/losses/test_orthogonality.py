@@ -11,7 +11,7 @@ from reid.losses.orthogonality import PENALTIES, dso, so, srip, svmo
 SHAPES = [(12, 5), (8, 8), (30, 4)]
 
 
-def drawn(shape: tuple[int, int], seed: int = 0) -> Tensor:
+def sample(shape: tuple[int, int], seed: int = 0) -> Tensor:
     """Singular values well apart, as a power iteration of few steps wants them."""
     generator = torch.Generator().manual_seed(seed)
     u, _, vt = torch.linalg.svd(torch.randn(shape, generator=generator, dtype=torch.float64), full_matrices=False)
@@ -23,7 +23,7 @@ def drawn(shape: tuple[int, int], seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_values_follow_from_the_singular_values(shape: tuple[int, int]) -> None:
-    w = drawn(shape)
+    w = sample(shape)
     squares = torch.linalg.svdvals(w).square()
     soft = (squares - 1).square().sum().item()
     missing = shape[0] - shape[1]  # WWᵀ has so many eigenvalues 0, each 1 away from I
@@ -75,7 +75,7 @@ def test_gradients_are_those_of_the_exact_values(name: str, shape: tuple[int, in
             "svmo": (squares.max() - squares.min()).square().item(),
         }[name]
 
-    w = drawn(shape, seed=2)
+    w = sample(shape, seed=2)
     direction = torch.randn(shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     step = 1e-5
     expected = (exact(w + step * direction) - exact(w - step * direction)) / (2 * step)

@@ -15,7 +15,7 @@ from reid.losses import pairwise as pairs
 from reid.losses.pairwise import circle_loss, contrastive_loss, triplet_loss
 
 
-def drawn(count: int = 12, width: int = 5, identities: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
+def sample(count: int = 12, width: int = 5, identities: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(count, width, generator=generator, dtype=torch.float64)
     return features, torch.arange(count) // 2 % identities
@@ -30,7 +30,7 @@ def one_pair(first: Tensor, second: Tensor, match: bool, tau: float) -> float:
 @pytest.mark.parametrize("tau", [0.7, 1.3, 2.0])
 @pytest.mark.parametrize("group", [0, 3, 4])
 def test_contrastive_is_the_mean_over_its_pairs(tau: float, group: int) -> None:
-    features, labels = drawn(identities=6)
+    features, labels = sample(identities=6)
     if group:
         chosen = [(i - i % group, i) for i in range(12) if i % group]
     else:
@@ -49,7 +49,7 @@ def test_the_hinge_of_the_contrastive_loss_is_squared() -> None:
         loss.backward()
         d = 2 * math.sin(angle / 2)
         assert loss.item() == pytest.approx(0.5 * (1 - d) ** 2, rel=1e-4)
-        # d = 2 sin(angle / 2), so ∂loss/∂angle = -(tau - d) cos(angle / 2); the second feature turns along its tangent.
+        # d = 2 sin(angle / 2), so ∂loss/∂angle = -(tau - d) cos(angle / 2); the second feature moves along its tangent.
         tangent = torch.tensor([-math.sin(angle), math.cos(angle)])
         assert (features.grad[1] @ tangent).item() == pytest.approx(-(1 - d) * math.cos(angle / 2), rel=1e-4)
 
@@ -63,12 +63,12 @@ def test_equal_features_have_a_finite_gradient() -> None:
 
 def test_a_batch_that_is_no_tuples_is_refused() -> None:
     with pytest.raises(InputError, match="12 images cannot be split into tuples of 5"):
-        contrastive_loss(*drawn(), tuple_size=5)
+        contrastive_loss(*sample(), tuple_size=5)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.3, 2.0])
 def test_triplet_takes_the_hardest_of_each_anchor(margin: float) -> None:
-    features, labels = drawn(identities=3)
+    features, labels = sample(identities=3)
     losses = []
     for i in range(12):
         d = (features[i] - features).norm(dim=1).tolist()
@@ -80,7 +80,7 @@ def test_triplet_takes_the_hardest_of_each_anchor(margin: float) -> None:
 
 
 def test_triplet_agrees_with_a_library() -> None:
-    features, labels = drawn(16, 8, 4, seed=3)
+    features, labels = sample(16, 8, 4, seed=3)
     features = features.float()
     from pytorch_metric_learning.distances import LpDistance
     from pytorch_metric_learning.reducers import MeanReducer
@@ -102,7 +102,7 @@ def test_anchors_without_a_partner_are_left_out() -> None:
 
 
 def test_circle_is_the_papers_formula() -> None:
-    features, labels = drawn(8, 4, 4, seed=5)
+    features, labels = sample(8, 4, 4, seed=5)
     unit = features / features.norm(dim=1, keepdim=True)
     cosines, m, gamma = unit @ unit.T, 0.25, 16.0
     losses = []
@@ -119,4 +119,4 @@ def test_circle_is_the_papers_formula() -> None:
 def test_a_missing_library_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'reid\[losses\]'"):
-        circle_loss(*drawn())
+        circle_loss(*sample())

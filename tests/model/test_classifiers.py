@@ -1,3 +1,5 @@
+"""Classifiers with a margin, compared with the formulas and with pytorch-metric-learning."""
+
 from __future__ import annotations
 
 import math
@@ -36,8 +38,8 @@ def test_logits_are_the_formula(name: str) -> None:
 @pytest.mark.parametrize("name", ["arcface", "cosface"])
 def test_the_loss_is_the_librarys_with_the_same_weights(name: str) -> None:
     head = layer(name)
-    kind, given = (ArcFaceLoss, math.degrees(0.4)) if name == "arcface" else (CosFaceLoss, 0.4)
-    library = kind(num_classes=5, embedding_size=6, margin=given, scale=8.0)
+    kind, argument = (ArcFaceLoss, math.degrees(0.4)) if name == "arcface" else (CosFaceLoss, 0.4)
+    library = kind(num_classes=5, embedding_size=6, margin=argument, scale=8.0)
     with torch.no_grad():
         library.W.copy_(head.weight.T)
     found = functional.cross_entropy(head(FEATURES, LABELS), LABELS)

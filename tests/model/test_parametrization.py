@@ -1,3 +1,5 @@
+"""Parametrized Eigenlayers: orthogonal while training, and their state dicts."""
+
 from __future__ import annotations
 
 import copy
@@ -21,13 +23,13 @@ def layer(name: str, map: str = "matrix_exp", d_in: int = 9, k: int = 5) -> Eige
 
 def trained(made: Eigenlayer, steps: int = 30) -> Eigenlayer:
     generator = torch.Generator().manual_seed(1)
-    inputs, wanted = torch.randn(40, 9, generator=generator), torch.randn(40, 5, generator=generator)
+    inputs, targets = torch.randn(40, 9, generator=generator), torch.randn(40, 5, generator=generator)
     optimizer = make_optimizer(made, Solver(optimizer="adamw", weight_decay=0.1), 0.05)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"]
     for _ in range(steps):
         optimizer.zero_grad()
-        (made(inputs) - wanted).square().mean().backward()
+        (made(inputs) - targets).square().mean().backward()
         optimizer.step()
     return made
 
@@ -77,7 +79,7 @@ def test_the_plain_state_holds_weights_and_not_what_they_are_computed_from() -> 
     assert set(plain_state(layer("orthogonal"))) == {"weight"}
 
 
-def test_unknown_names_are_told() -> None:
+def test_unknown_names_are_errors() -> None:
     with pytest.raises(InputError, match="did you mean orthogonal"):
         layer("orthogonl")
     with pytest.raises(InputError, match="did you mean cayley"):

@@ -47,10 +47,10 @@ def test_a_relative_path_is_looked_for_here_then_under_the_roots(
     here.mkdir()
     root.mkdir()
     monkeypatch.chdir(here)
-    torch.save({"place": torch.tensor(2)}, root / "w.pth")
-    assert dict(load_pretrained("resnet50", "w.pth", roots=[tmp_path / "empty", root]) or {}) == {"place": 2}
-    torch.save({"place": torch.tensor(1)}, here / "w.pth")
-    assert dict(load_pretrained("resnet50", "w.pth", roots=[root]) or {}) == {"place": 1}
+    torch.save({"marker": torch.tensor(2)}, root / "w.pth")
+    assert dict(load_pretrained("resnet50", "w.pth", roots=[tmp_path / "empty", root]) or {}) == {"marker": 2}
+    torch.save({"marker": torch.tensor(1)}, here / "w.pth")
+    assert dict(load_pretrained("resnet50", "w.pth", roots=[root]) or {}) == {"marker": 1}
     with pytest.raises(InputError, match=r"no weights file at gone\.pth or .*root/gone\.pth"):
         load_pretrained("resnet50", "gone.pth", roots=[root])
 
@@ -92,7 +92,7 @@ def test_a_broken_file_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ([1, 2], "holds a list"),
         ({}, "contains no tensors"),
@@ -101,9 +101,9 @@ def test_a_broken_file_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
         ({0: torch.ones(1)}, "0 is a Tensor"),
     ],
 )
-def test_what_is_no_state_dict(content: object, told: str, tmp_path: Path) -> None:
+def test_what_is_no_state_dict(content: object, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         load_pretrained("resnet50", str(tmp_path / "w.pth"))
 
 
@@ -142,10 +142,10 @@ def test_every_kind_of_difference_is_named_and_nothing_is_copied() -> None:
     module = torch.nn.Linear(3, 2)
     before = module.bias.detach().clone()
     weights = {"weight": torch.zeros(3, 2), "bias": torch.zeros(2), "scale": torch.zeros(1)}
-    told = (
+    message = (
         r"f\.pth: not the weights of net.*1 unexpected \(scale\); 1 of another shape \(weight \(3, 2\) for \(2, 3\)\)"
     )
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         load_state_dict(module, weights, network="net", source="f.pth")
     with pytest.raises(InputError, match=r"2 missing \(weight, bias\)"):
         load_state_dict(module, {}, network="net", source="f.pth")

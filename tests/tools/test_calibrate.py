@@ -36,7 +36,7 @@ QUICK = ("--replicates", "5")
 def weights(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     config = parse_config("", PAIRS)
-    network = foreign_models.drawn(build.network(config, num_classes=3))
+    network = foreign_models.randomize_norms(build.network(config, num_classes=3))
     content = {"model": dict(network.state_dict()), "config": config.dump(), "num_classes": 3}
     save_checkpoint(tmp_path / "model.pth", {**content, "history": [1, 2]})
     return tmp_path / "model.pth"

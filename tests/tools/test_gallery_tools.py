@@ -35,7 +35,7 @@ PAIRS = [
 def checkpoint(path: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     config = parse_config("", PAIRS)
-    network = foreign_models.drawn(build.network(config, num_classes=3))
+    network = foreign_models.randomize_norms(build.network(config, num_classes=3))
     save_checkpoint(path, {"model": dict(network.state_dict()), "config": config.dump(), "num_classes": 3})
     return path
 

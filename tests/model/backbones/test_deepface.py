@@ -14,7 +14,7 @@ from reid.model.necks import NECKS
 
 # Figure 2 of Taigman et al. 2014: maps and their size after each layer.
 SIZES = {"c1": (32, 142), "m2": (32, 71), "c3": (16, 63), "l4": (16, 55), "l5": (16, 25), "l6": (16, 21)}
-# A bias for each place of a local layer.
+# One bias per position of a local layer.
 PARAMETERS = {
     "c1": 32 * (3 * 11**2 + 1),
     "c3": 16 * (32 * 9**2 + 1),

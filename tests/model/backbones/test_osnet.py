@@ -73,7 +73,7 @@ def test_block_is_the_paper_s(d_in: int, d_out: int) -> None:
     maps = torch.rand(2, d_in, 7, 5, dtype=torch.float64) - 0.5
     with torch.no_grad():
         expected = block_by_hand(dict(block.state_dict()), maps)
-        # The block may work in place, but not on what it was given.
+        # The block may work in place, but not on its input.
         given = maps.clone()
         assert torch.allclose(block(given), expected, rtol=1e-9)
         assert torch.equal(given, maps)

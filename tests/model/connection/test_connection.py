@@ -28,7 +28,7 @@ def randomize(layer: nn.Module, seed: int = 0) -> None:
 
 
 def by_loops(maps: Tensor, layer: LocallyConnected2d | TiledConv2d, periods: Pair) -> Tensor:
-    """The formula place by place; kernel (o, x, y, c) of place (j mod, k mod)."""
+    """The formula position by position; kernel (o, x, y, c) of position (j mod, k mod)."""
     (kh, kw), (down, right), (top, left) = layer.kernel_size, layer.stride, layer.padding
     batch, _, height, width = maps.shape
     rows, columns = (height + 2 * top - kh) // down + 1, (width + 2 * left - kw) // right + 1
@@ -182,7 +182,7 @@ def test_costs_are_those_of_the_layers(bias: bool) -> None:
 def test_the_table_of_the_documents_is_computed() -> None:
     text = DOCS.read_text(encoding="utf-8").split("## Connection")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (full|local|tiled|convolution)[^|]*\| ([\d,]+) \| ([\d,]+) \|", text, flags=re.M)
-    told = [(name, int(a.replace(",", "")), int(b.replace(",", ""))) for name, a, b in rows]
+    documented = [(name, int(a.replace(",", "")), int(b.replace(",", ""))) for name, a, b in rows]
     costs = connection_costs(32, 32, 3, input_size=(16, 8), padding=1, tile=2, bias=False)
-    assert told == [(cost.pattern, cost.parameters, cost.multiply_adds) for cost in costs]
+    assert documented == [(cost.pattern, cost.parameters, cost.multiply_adds) for cost in costs]
     assert count(FullConnection(32, (16, 8))) == costs[0].parameters

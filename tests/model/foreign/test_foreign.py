@@ -196,11 +196,11 @@ def test_a_training_starts_from_it(images: Tensor, tmp_path: Path) -> None:
             build.network(bare, num_classes=3, weights=build.pretrained(bare))
 
 
-def test_an_unknown_family_is_told_what_was_seen_and_what_is_known() -> None:
+def test_the_error_for_an_unknown_family_lists_tensors_and_families() -> None:
     state = {"visual.blocks.0.weight": torch.ones(3, 4), "visual.norm.bias": torch.ones(3)}
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         convert(state, source="vit.pth")
-    message = str(told.value)
+    message = str(raised.value)
     assert "vit.pth" in message and "visual.blocks.0.weight (3, 4)" in message and "\n" not in message
     for name in FAMILIES:
         assert name in message
@@ -239,7 +239,7 @@ def test_what_is_missing_or_misshapen_is_one_line(family: str) -> None:
             assert found.family == family
 
 
-def test_another_depth_is_told(images: Tensor) -> None:
+def test_another_depth_is_an_error(images: Tensor) -> None:
     state = models.torchreid_resnet().state
     with pytest.raises(InputError, match=r"\(1, 2, 2, 2\) basic blocks .* resnet50"):
         convert({name: value for name, value in state.items() if "layer1.1" not in name}, source="f")
@@ -267,7 +267,7 @@ def loaded(name: str, path: Path, package: str = "") -> Any:
 
 
 def check_clone(network: torch.nn.Module, embed: Callable[[Tensor], Tensor], images: Tensor, path: Path) -> None:
-    models.drawn(network)
+    models.randomize_norms(network)
     torch.save({"state_dict": network.state_dict(), "epoch": 3}, path)
     content = load_any(path)
     ours, config = build.network_from_checkpoint(content, source="converted")
@@ -293,7 +293,7 @@ def test_a_clone_of_fastreid(ibn: bool, pool: str, images: Tensor, tmp_path: Pat
     norms = loaded("norms", clone / "layers" / "batch_norm.py")
     pooling = loaded("pooling", clone / "layers" / "pooling.py")
     source = (clone / "modeling" / "backbones" / "resnet.py").read_text(encoding="utf-8")
-    # Without its package: the classes stand between its imports and the functions that read its configuration.
+    # Without its package: the classes are between its imports and the functions that read its configuration.
     body = source[source.index("class BasicBlock") : source.index("def init_pretrained_weights")]
     theirs = types.ModuleType("theirs")
     identity = torch.nn.Identity
@@ -308,7 +308,7 @@ def test_a_clone_of_fastreid(ibn: bool, pool: str, images: Tensor, tmp_path: Pat
     network.heads.bottleneck = torch.nn.Sequential(norms.get_norm("BN", 2048, bias_freeze=True))
     network.heads.weight = torch.nn.Parameter(torch.randn(9, 2048))
     network.eval()
-    models.drawn(network)
+    models.randomize_norms(network)
     network.heads.bottleneck[0].bias.data.zero_()
     path = tmp_path / "model_final.pth"
     torch.save({"model": network.state_dict()}, path)
@@ -326,7 +326,7 @@ def test_a_clone_of_strong_baseline(name: str, images: Tensor, tmp_path: Path) -
         sys.modules[package].__path__ = [str(folder)]
     module = loaded("baseline", clone / "baseline.py", "theirs")
     network = module.Baseline(9, 1, "", "bnneck", "after", name, "self").eval()
-    models.drawn(network)
+    models.randomize_norms(network)
     network.bottleneck.bias.data.zero_()
     path = tmp_path / "resnet50_model_120.pth"
     torch.save(network.state_dict(), path)
@@ -341,8 +341,8 @@ def test_a_clone_of_layumi(images: Tensor, tmp_path: Path) -> None:
     source = (clone / "model.py").read_text(encoding="utf-8")
     body = source[source.index("def weights_init_kaiming") : source.index("# Define the swin_base")]
     theirs = types.ModuleType("theirs")
-    drawn = types.SimpleNamespace(resnet50=lambda pretrained: models.torchvision.models.resnet50(weights=None))
-    theirs.__dict__.update(nn=torch.nn, torch=torch, init=torch.nn.init, models=drawn)
+    models_stub = types.SimpleNamespace(resnet50=lambda pretrained: models.torchvision.models.resnet50(weights=None))
+    theirs.__dict__.update(nn=torch.nn, torch=torch, init=torch.nn.init, models=models_stub)
     exec(compile(body, "model.py", "exec"), theirs.__dict__)
     network = theirs.ft_net(9).eval()
 

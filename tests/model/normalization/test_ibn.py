@@ -1,4 +1,4 @@
-"""IBN-Net: its formula, where it stands, and the names and weights as published."""
+"""IBN-Net: its formula, its position, and the names and weights as published."""
 
 from __future__ import annotations
 

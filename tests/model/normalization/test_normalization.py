@@ -59,7 +59,7 @@ def randomize(module: nn.Module, seed: int = 0) -> None:
 
 
 def normalized(name: str, channels: int = 6, groups: int = 3) -> nn.Module:
-    """The layer that stands where BatchNorm2d(channels) was, in float64 with scale and shift off 1 and 0."""
+    """The layer that replaced BatchNorm2d(channels), in float64 with scale and shift off 1 and 0."""
     trunk = nn.Sequential(nn.Conv2d(1, channels, 1), nn.BatchNorm2d(channels))
     layer = normalize(trunk, name, groups=groups, network="tiny", pretrained=False)[1].double()
     randomize(layer)
@@ -173,7 +173,7 @@ def test_cosine_convolution_by_loops(groups: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("norm", "told"),
+    ("norm", "logged"),
     [
         ("instance", "discards the pretrained statistics, scale and shift of 20 batch normalizations"),
         ("group", "discards the pretrained statistics, scale and shift of 20 batch normalizations"),
@@ -184,19 +184,19 @@ def test_cosine_convolution_by_loops(groups: int) -> None:
         ("sync_batch", ""),
     ],
 )
-def test_a_lost_fit_is_told(norm: str, told: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_fit_is_logged(norm: str, logged: str, caplog: pytest.LogCaptureFixture) -> None:
     weights = torchvision.models.resnet18(num_classes=10).state_dict()
     with caplog.at_level(logging.WARNING):
         net = compose("resnet18", 3, weights=weights, norm=norm)
         compose("resnet18", 3, norm=norm)  # from scratch nothing is lost
-    assert caplog.text.count("normalization ") == bool(told)
-    assert told in caplog.text
-    if not told:
+    assert caplog.text.count("normalization ") == bool(logged)
+    assert logged in caplog.text
+    if not logged:
         kept = net.backbone.state_dict()
         assert all(torch.equal(value, weights[name]) for name, value in kept.items())
 
 
-def test_what_cannot_be_replaced_is_refused() -> None:
+def test_what_cannot_be_replaced_is_an_error() -> None:
     with pytest.raises(
         InputError, match=r"osnet_x0_25: 32 groups do not divide the 16 channels of conv1\.bn; .* of 8,"
     ):
@@ -305,7 +305,7 @@ def test_mixed_precision_and_export(norm: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("variant", ["US", "none"])
-def test_a_turned_cosine_classifier_keeps_the_logits(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rotated_cosine_classifier_keeps_the_logits(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net = tiny_network(monkeypatch, classifier="cosine").eval()
     images = torch.randn(6, 3, 8, 6)
 

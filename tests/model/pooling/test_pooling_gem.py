@@ -52,7 +52,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def mean_by_hand(x: np.ndarray, weights: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """(sum of w x^p)^(1/p) place by place: (C, h, w), (h, w), (C,) -> (C,)."""
+    """(sum of w x^p)^(1/p) position by position: (C, h, w), (h, w), (C,) -> (C,)."""
     out = np.zeros(len(x))
     for c in range(len(x)):
         total = 0.0
@@ -153,11 +153,11 @@ def test_published_derivatives_of_gem() -> None:
     x = positive()[:1, :1].requires_grad_()
     f = pooling(x)
     f.backward()
-    value, p, places = x.detach().numpy().ravel(), 2.75, 8
+    value, p, positions = x.detach().numpy().ravel(), 2.75, 8
     total = float((value**p).sum())
-    mean = (total / places) ** (1 / p)
-    np.testing.assert_allclose(x.grad.numpy().ravel(), mean ** (1 - p) * value ** (p - 1) / places, rtol=1e-10)
-    slope = mean / p**2 * (math.log(places / total) + p * float((value**p * np.log(value)).sum()) / total)
+    mean = (total / positions) ** (1 / p)
+    np.testing.assert_allclose(x.grad.numpy().ravel(), mean ** (1 - p) * value ** (p - 1) / positions, rtol=1e-10)
+    slope = mean / p**2 * (math.log(positions / total) + p * float((value**p * np.log(value)).sum()) / total)
     assert pooling.p.grad is not None
     assert pooling.p.grad.item() == pytest.approx(slope, rel=1e-10)
 

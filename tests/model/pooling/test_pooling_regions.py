@@ -20,15 +20,15 @@ def test_crow_by_loops() -> None:
     maps = MAPS.clone()
     maps[0, 2] = 0  # a channel without a value weighs nothing
     for x, pooled in zip(maps.numpy(), CroW(4)(maps).numpy(), strict=True):
-        places = np.zeros((8, 4))
+        sums = np.zeros((8, 4))
         filled = np.zeros(4)
         for c in range(4):
             for i in range(8):
                 for j in range(4):
-                    places[i, j] += x[c, i, j]
+                    sums[i, j] += x[c, i, j]
                     filled[c] += (x[c, i, j] != 0) / 32
-        length = math.sqrt((places**2).sum())
-        spatial = np.sqrt(places / length)
+        length = math.sqrt((sums**2).sum())
+        spatial = np.sqrt(sums / length)
         for c in range(4):
             weight = math.log(filled.sum() / filled[c]) if filled[c] else 0.0
             # where all channels are 0 the weight is floored above 0, and the value under it is 0

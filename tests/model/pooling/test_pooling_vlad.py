@@ -38,8 +38,10 @@ def blobs(count: int = 40) -> np.ndarray:
     rng = np.random.default_rng(0)
     centres = np.concatenate([np.eye(CHANNELS), -np.ones((1, CHANNELS)) / 2])
     sizes = (count, count, count, count, count // 4)
-    drawn = np.concatenate([c + 0.1 * rng.standard_normal((n, CHANNELS)) for c, n in zip(centres, sizes, strict=True)])
-    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+    samples = np.concatenate(
+        [c + 0.1 * rng.standard_normal((n, CHANNELS)) for c, n in zip(centres, sizes, strict=True)]
+    )
+    return (samples / np.linalg.norm(samples, axis=1, keepdims=True)).astype(np.float32)
 
 
 def vlad_by_hand(x: np.ndarray, assigned: np.ndarray, centres: np.ndarray) -> np.ndarray:
@@ -71,9 +73,9 @@ def test_soft_vlad_by_loops(ghosts: int, init: str) -> None:
     assert (pooling.assignment.bias is None) == (init == "kmeans_v1")
     assert weight.shape == (CLUSTERS + ghosts, CHANNELS) and centres.shape == (CLUSTERS, CHANNELS)
     attention = pooling.attention(maps()).detach().numpy()
-    for x, pooled, drawn in zip(maps().flatten(2).numpy(), pooling(maps()).detach().numpy(), attention, strict=True):
+    for x, pooled, shown in zip(maps().flatten(2).numpy(), pooling(maps()).detach().numpy(), attention, strict=True):
         assigned = softmax_by_hand(x, weight, bias)
-        np.testing.assert_allclose(drawn.reshape(len(weight), -1), assigned, rtol=1e-10)
+        np.testing.assert_allclose(shown.reshape(len(weight), -1), assigned, rtol=1e-10)
         np.testing.assert_allclose(pooled, vlad_by_hand(x, assigned[:CLUSTERS], centres), rtol=1e-10, atol=1e-14)
 
 
