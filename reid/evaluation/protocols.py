@@ -19,7 +19,7 @@ from reid.io.atomic import write_bytes
 from reid.io.feature_files import read_matrix_folder, read_training_features
 from reid.ranking import evaluate, normalize_rows
 from reid.ranking.expansion import augment_gallery, expand_queries
-from reid.ranking.protocols.multi_query import POOLINGS, own_camera_images, pool_queries
+from reid.ranking.protocols.multi_query import QUERY_POOLINGS, own_camera_images, pool_queries
 from reid.ranking.protocols.revisited import evaluate_revisited
 from reid.ranking.protocols.single_shot import evaluate_single_shot
 from reid.ranking.protocols.verification import verify
@@ -227,7 +227,7 @@ def _multi_query(variant: Variant, pools: VariantFeatures | None) -> Iterable[di
     if (variant.normalized or variant.metric == "cosine") and not divided:
         images = unit_rows(images)
     source = "query and gallery" if pools is None else "images of their own"
-    for how in POOLINGS:
+    for how in QUERY_POOLINGS:
         pooled = pool_queries(variant.query, images, how)
         scores = evaluate(pooled.query, variant.gallery, metric=variant.metric)
         yield {

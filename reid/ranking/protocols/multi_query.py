@@ -12,7 +12,7 @@ from reid.errors import InputError, unknown_name
 from reid.ranking.arrays import all_rows, rows_of, to_numpy
 from reid.records import Features
 
-POOLINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+QUERY_POOLINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mean": lambda rows: rows.mean(axis=0, dtype=np.float64),
     "max": lambda rows: rows.max(axis=0),
 }
@@ -48,8 +48,8 @@ def pool_queries(query: Features, images: Features, how: str = "mean") -> Pooled
     Raises:
         InputError: For an unknown `how` and different widths.
     """
-    if how not in POOLINGS:
-        raise unknown_name("pooling of queries", how, tuple(POOLINGS))
+    if how not in QUERY_POOLINGS:
+        raise unknown_name("pooling of queries", how, tuple(QUERY_POOLINGS))
     if query.values.shape[1] != images.values.shape[1]:
         raise InputError(
             f"queries have {query.values.shape[1]} dimensions and the images to pool {images.values.shape[1]}; "
@@ -60,7 +60,7 @@ def pool_queries(query: Features, images: Features, how: str = "mean") -> Pooled
     unpooled = 0
     for i, key in enumerate(zip(query.identities.tolist(), query.cameras.tolist(), strict=True)):
         if key in groups:
-            values[i] = POOLINGS[how](to_numpy(rows_of(images.values, groups[key])))
+            values[i] = QUERY_POOLINGS[how](to_numpy(rows_of(images.values, groups[key])))
         else:
             unpooled += 1
     return PooledQueries(dataclasses.replace(query, values=values), unpooled)
