@@ -39,7 +39,7 @@ def main() -> None:
 def _time_index(folder: Path, arguments: argparse.Namespace) -> None:
     import numpy as np
 
-    from reid.search.gallery import Gallery, list_crops, read_snapshot, search_index, update_index
+    from reid.search.gallery import Gallery, list_crops, read_snapshot, search_snapshot, update_index
 
     random = np.random.default_rng(0)
 
@@ -64,8 +64,8 @@ def _time_index(folder: Path, arguments: argparse.Namespace) -> None:
     snapshot = read_snapshot(folder / "index")
     print(f"| open to search | {time.perf_counter() - start:.2f} s |")
     queries = embed([""] * arguments.queries)
-    search_index(snapshot, queries[:1], 10)  # loads the files into memory
-    seconds = [_time(lambda q=query: search_index(snapshot, q[None], 10)) for query in queries]  # type: ignore[misc]
+    search_snapshot(snapshot, queries[:1], 10)  # loads the files into memory
+    seconds = [_time(lambda q=query: search_snapshot(snapshot, q[None], 10)) for query in queries]  # type: ignore[misc]
     print(f"| one search, exact, median | {1e3 * statistics.median(seconds):.1f} ms |")
 
 

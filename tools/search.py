@@ -45,7 +45,7 @@ def main() -> None:
     if arguments.exclude_same_file:
         exclude = [{hashlib.sha256(Path(path).read_bytes()).digest() for path in paths} for paths in query_paths]
     neighbor_search, description = gallery.select_search(snapshot, arguments.faiss_beyond)
-    results = gallery.search_index(
+    results = gallery.search_snapshot(
         snapshot, rows, arguments.top, mask=mask, exclude=exclude, neighbor_search=neighbor_search
     )
     content = {

@@ -147,7 +147,7 @@ def test_probabilities_are_shown(tool: Tool, index: Path, crops: Path, tmp_path:
     for answer in found:
         assert answer["probability"] == pytest.approx(1 / (1 + np.exp(10 * answer["distance"] - 5)))
     assert "calibrated on drawn" in ended.out and "up to 0.500: 0.01" in ended.out and "probability" in ended.out
-    assert "a share 0.1 of the pairs" in ended.out
+    assert "a share of 0.1 of the compared pairs" in ended.out
     assert tool("search", query, *options, "--weights", copy, "--prior", "0.5").code == 0
     odds = found[1]["probability"] / (1 - found[1]["probability"]) * 9
     assert answers(tmp_path / "a.json")[0][1]["probability"] == pytest.approx(odds / (1 + odds))

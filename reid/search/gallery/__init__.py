@@ -23,7 +23,7 @@ from reid.search.gallery.crops import (
 from reid.search.gallery.faiss_file import build_faiss_index, has_current_faiss_index, load_faiss_index, select_search
 from reid.search.gallery.manifest import is_index
 from reid.search.gallery.results import describe_calibration, results_to_dicts
-from reid.search.gallery.search import NeighborSearch, SearchResult, mean_query, search_index
+from reid.search.gallery.search import NeighborSearch, SearchResult, mean_query, search_snapshot
 from reid.search.gallery.snapshot import Snapshot, read_metadata, read_snapshot
 from reid.search.gallery.update import EmbedFunction, UpdateSummary, update_index
 from reid.search.gallery.writer import Gallery
@@ -51,7 +51,7 @@ __all__ = [
     "read_metadata",
     "read_snapshot",
     "results_to_dicts",
-    "search_index",
+    "search_snapshot",
     "select_search",
     "update_index",
 ]

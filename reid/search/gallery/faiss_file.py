@@ -112,7 +112,7 @@ def select_search(snapshot: Snapshot, faiss_beyond: int | None = None) -> tuple[
 
 
 def load_faiss_index(snapshot: Snapshot) -> NeighborSearch:
-    """Load the FAISS index of a snapshot as the search for `search_index`.
+    """Load the FAISS index of a snapshot as the search for `search_snapshot`.
 
     Args:
         snapshot: The state of the index.

@@ -17,7 +17,7 @@ MANIFEST_NAME = "manifest.sqlite"
 FORMAT_VERSION = 1
 _TIMEOUT = 60.0  # seconds a reader waits for a commit, and a commit for readers
 
-# A content is the bytes of an image file. It has one feature row, whatever the number of paths that hold it. A content
+# A content is the bytes of an image file. It has one feature row, however many paths hold it. A content
 # without an image is a tombstone, which compacting drops. A path removed by the user keeps its entry with removed = 1,
 # so that it is not added again.
 _TABLES = """
@@ -175,7 +175,7 @@ def load_metadata(connection: sqlite3.Connection) -> dict[str, Any]:
         connection: A connection from `open_manifest`.
 
     Returns:
-        `model_id`, `dim`, `shard` (rows per file), `generation`, `version` and whatever else was stored.
+        `model_id`, `dim`, `shard` (rows per file), `generation`, `version` and other stored entries.
 
     Raises:
         InputError: If an entry is missing or corrupt.

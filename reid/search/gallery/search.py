@@ -38,7 +38,7 @@ class SearchResult:
     time: str
 
 
-def search_index(
+def search_snapshot(
     snapshot: Snapshot,
     queries: np.ndarray,
     top_k: int,

@@ -142,7 +142,7 @@ class ShardWriter:
         return first
 
     def _write(self, path: Path, offset: int, rows: np.ndarray) -> None:
-        # A shard without any row in use is rewritten, whatever it holds.
+        # A shard without any row in use is rewritten.
         new, header = offset == 0, self.layout.header
         try:
             with open(path, "wb" if new else "r+b") as file:

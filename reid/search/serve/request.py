@@ -48,7 +48,7 @@ class _InMemoryParser(MultiPartParser):
 
 
 async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
-    """Read the body of a request, whatever length its header claims.
+    """Read the body of a request up to a limit, regardless of the length in its header.
 
     Args:
         request: The request.

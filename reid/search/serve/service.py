@@ -14,7 +14,7 @@ from reid.errors import InputError
 from reid.inference.embedder import Embedder
 from reid.report.pages import encode
 from reid.report.search_page import describe_answer, meaning
-from reid.search.gallery import describe_calibration, results_to_dicts, search_index
+from reid.search.gallery import describe_calibration, results_to_dicts, search_snapshot
 from reid.search.serve.limits import Limits, RequestError
 from reid.search.serve.live_index import ImageUnavailable, IndexView, LiveIndex
 from reid.search.serve.request import SearchRequest
@@ -68,7 +68,7 @@ class SearchService:
             raise RequestError(422, str(error).removeprefix(f"{snapshot.folder}: ")) from None
         feature, digest, query_id = self._query(view, request)
         exclude = [{digest}] if request.exclude_same else []
-        [results] = search_index(
+        [results] = search_snapshot(
             snapshot, feature, request.top_k, mask=mask, exclude=exclude, neighbor_search=view.neighbor_search
         )
         answers = []

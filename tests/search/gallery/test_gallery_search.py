@@ -19,7 +19,7 @@ from reid.search.gallery import (
     load_faiss_index,
     mean_query,
     read_snapshot,
-    search_index,
+    search_snapshot,
     update_index,
 )
 
@@ -57,13 +57,13 @@ def test_results_equal_a_plain_loop(
     mask = snapshot.filter_mask(cameras, period)
     assert mask.any()
     queries = np.stack([make_vector(b"7"), make_vector(b"unknown")])
-    for query, results in zip(queries, search_index(snapshot, queries, 300, mask=mask), strict=True):
+    for query, results in zip(queries, search_snapshot(snapshot, queries, 300, mask=mask), strict=True):
         expected = brute_force(snapshot, query, mask)
         assert [a.path for a in results] == [path for path, _ in expected]
         np.testing.assert_allclose([a.distance for a in results], [d for _, d in expected], atol=1e-7)
         assert [a.rank for a in results] == list(range(1, len(expected) + 1))
         assert all(not cameras or a.camera in cameras for a in results)
-    first = search_index(snapshot, queries, 3)[0]
+    first = search_snapshot(snapshot, queries, 3)[0]
     assert [a.path for a in first[:2]] == ["0009/c3_14.jpg", "0009/c1_15.jpg"][::-1] and first[0].distance == 0
 
 
@@ -71,8 +71,8 @@ def test_the_queries_own_content_is_left_out(index: Path, make_vector: Vector) -
     snapshot = read_snapshot(index)
     digests = dict(zip((crop.path for crop in snapshot.crops), snapshot.digests, strict=True))
     queries = np.stack([make_vector(b"7"), make_vector(b"8")])
-    everything = search_index(snapshot, queries, 10)
-    without = search_index(snapshot, queries, 8, exclude=[{digests["0009/c3_14.jpg"]}, set()])
+    everything = search_snapshot(snapshot, queries, 10)
+    without = search_snapshot(snapshot, queries, 8, exclude=[{digests["0009/c3_14.jpg"]}, set()])
     assert [a.path for a in without[0]] == [a.path for a in everything[0][2:]]
     assert without[1] == everything[1][:8]
 
@@ -86,12 +86,12 @@ def test_faiss_finds_what_exact_search_finds(index: Path, make_vector: Vector) -
     snapshot = read_snapshot(index)
     assert has_current_faiss_index(snapshot) and snapshot.metadata["faiss"]["recall"] == 1.0
     queries = np.stack([make_vector(b"%d" % n) for n in range(20)])
-    assert search_index(snapshot, queries, 7, neighbor_search=load_faiss_index(snapshot)) == search_index(
+    assert search_snapshot(snapshot, queries, 7, neighbor_search=load_faiss_index(snapshot)) == search_snapshot(
         snapshot, queries, 7
     )
     mask = snapshot.filter_mask(["2"])
-    expected = search_index(snapshot, queries, 7, mask=mask)
-    assert search_index(snapshot, queries, 7, mask=mask, neighbor_search=load_faiss_index(snapshot)) == expected
+    expected = search_snapshot(snapshot, queries, 7, mask=mask)
+    assert search_snapshot(snapshot, queries, 7, mask=mask, neighbor_search=load_faiss_index(snapshot)) == expected
 
 
 def test_outdated_or_corrupt_faiss_index(index: Path) -> None:
@@ -117,9 +117,9 @@ def test_invalid_searches(index: Path, make_vector: Vector) -> None:
     with pytest.raises(InputError, match="no image of camera 5; known are 1, 2, 3, 7"):
         snapshot.filter_mask(["5"])
     with pytest.raises(InputError, match="must be at least 1"):
-        search_index(snapshot, make_vector(b"1")[None], 0)
+        search_snapshot(snapshot, make_vector(b"1")[None], 0)
     with pytest.raises(InputError, match="is it of another model"):
-        search_index(snapshot, np.ones((1, 4), dtype=np.float32), 1)
+        search_snapshot(snapshot, np.ones((1, 4), dtype=np.float32), 1)
 
 
 def test_dates_are_times(index: Path) -> None:

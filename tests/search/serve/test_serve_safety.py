@@ -132,11 +132,11 @@ WHOLE = served.encode_image(served.person(0, 1), "JPEG")
 @pytest.mark.parametrize(
     ("data", "line"),
     [
-        (b"no image at all", "the image: no JPEG, PNG, BMP or WebP image"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "the image: no JPEG"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "the image: no JPEG"),
-        (served.encode_image(served.person(0, 1), "GIF"), "the image: no JPEG"),
-        (served.encode_image(served.person(0, 1), "TIFF"), "the image: no JPEG"),
+        (b"no image at all", "the image: not a JPEG, PNG, BMP or WebP image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "the image: not a JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "the image: not a JPEG"),
+        (served.encode_image(served.person(0, 1), "GIF"), "the image: not a JPEG"),
+        (served.encode_image(served.person(0, 1), "TIFF"), "the image: not a JPEG"),
         (WHOLE[: len(WHOLE) // 2], "the image: unreadable or truncated image"),
         (GOOD[: len(GOOD) // 2], "the image: unreadable or truncated image"),
         (png(20_000, 10_000), "the image: "),
@@ -298,7 +298,7 @@ def test_internal_errors_reveal_nothing(
     client: Client, sample: served.SampleIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = client(sample, quiet=True)
-    monkeypatch.setattr("reid.search.serve.service.search_index", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("reid.search.serve.service.search_snapshot", lambda *_, **__: 1 / 0)
     reply = page.post("/search", files=[FIRST])
     assert reply.status_code == 500 and reply.json()["error"].startswith("internal server error")
     assert "ZeroDivision" not in reply.text and reply.headers["x-content-type-options"] == "nosniff"

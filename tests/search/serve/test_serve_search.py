@@ -38,7 +38,7 @@ def test_results_equal_those_of_the_gallery(client: Client, sample: served.Sampl
     query = served.person(2, seed=50)
     reply = ask(client(sample), query, top="7").json()
     rows = sample.embedder.embed([query])
-    [expected] = gallery.search_index(gallery.read_snapshot(sample.index), rows, 7)
+    [expected] = gallery.search_snapshot(gallery.read_snapshot(sample.index), rows, 7)
     assert [answer["path"] for answer in reply["answers"]] == [answer.path for answer in expected]
     assert [answer["distance"] for answer in reply["answers"]] == [answer.distance for answer in expected]
     assert [answer["rank"] for answer in reply["answers"]] == list(range(1, 8))
