@@ -1,4 +1,4 @@
-"""Small datasets the tests draw themselves."""
+"""Small generated datasets for the tests."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def make_folder() -> Callable[..., Path]:
 
 @pytest.fixture
 def make_zip() -> Callable[..., Path]:
-    """Pack a folder, its own name in front of every entry."""
+    """Zip a folder, with its name as prefix of every entry."""
 
     def make(archive: Path, folder: Path) -> Path:
         with zipfile.ZipFile(archive, "w") as file:

@@ -1,4 +1,4 @@
-"""Files of data sets that would have something run, leave their folder or fill the memory."""
+"""Malicious dataset files: they try to run code, to write outside their folder or to fill the memory."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from reid.report.thumbnails import thumbnails
 
 
 @pytest.mark.parametrize("kind", ["EPS", "GIF", "TIFF", "PPM", "PDF", "IM"])
-def test_only_few_kinds_of_images_are_read(tmp_path: Path, kind: str) -> None:
-    """Pillow hands an EPS file to another program, whatever its name says."""
+def test_only_a_few_image_formats_are_read(tmp_path: Path, kind: str) -> None:
+    """Pillow passes an EPS file to another program, whatever its file name."""
     path = tmp_path / "a.jpg"
     Image.new("RGB", (8, 8)).save(path, kind)
     with pytest.raises(InputError, match="unreadable"):
@@ -42,12 +42,12 @@ def refused(path: Path, words: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_packing_that_cannot_be_undone_piece_by_piece(tmp_path: Path, kind: int) -> None:
+def test_a_compression_that_cannot_be_undone_in_chunks(tmp_path: Path, kind: int) -> None:
     zipped(tmp_path / "a.zip", kind=kind)
     refused(tmp_path / "a.zip", "not packed by deflate")
 
 
-def test_an_entry_that_holds_more_than_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_larger_than_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = zipped(tmp_path / "a.zip", size=50 * 2**20)
     place = data.rfind(b"PK\x01\x02")
     struct.pack_into("<I", data, place + 24, 10)
@@ -64,14 +64,14 @@ def test_an_entry_that_holds_more_than_it_says(tmp_path: Path, monkeypatch: pyte
     assert max(pieces) <= 2**20
 
 
-def test_a_name_in_another_coding_than_it_says(tmp_path: Path) -> None:
+def test_a_name_in_another_encoding_than_declared(tmp_path: Path) -> None:
     data = zipped(tmp_path / "a.zip", "D/query/aaaa.jpg").replace(b"aaaa", b"\xff\xfe\xfd\xfc")
     struct.pack_into("<H", data, data.rfind(b"PK\x01\x02") + 8, 0x800)
     (tmp_path / "a.zip").write_bytes(data)
     refused(tmp_path / "a.zip", "not a readable zip")
 
 
-def test_a_link_in_the_place_of_the_unpacked_folder(tmp_path: Path) -> None:
+def test_a_link_instead_of_the_extracted_folder(tmp_path: Path) -> None:
     zipped(tmp_path / "a.zip")
     folder = extract_zip(tmp_path / "a.zip", parts=("query",), cache=tmp_path / "cache", progress=False)
     (folder / "query" / "a.jpg").rename(tmp_path / "kept.jpg")

@@ -1,4 +1,4 @@
-"""Threads that use one PyTorch thread each leave all others as they were."""
+"""Limiting a thread to one PyTorch thread does not affect other threads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def numbers(workers: int) -> list[int]:
         return list(pool.map(lambda _: torch.get_num_threads(), range(8 * workers)))
 
 
-def test_only_the_threads_that_ask_for_it() -> None:
+def test_only_the_threads_that_call_it_are_limited() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -41,7 +41,7 @@ def test_only_the_threads_that_ask_for_it() -> None:
         torch.set_num_threads(before)
 
 
-def test_a_main_thread_that_has_not_computed_yet_keeps_its_own() -> None:
+def test_a_main_thread_that_has_not_computed_yet_keeps_its_count() -> None:
     def asked(*arguments: str) -> int:
         command = [sys.executable, "-c", ASKED_AFTERWARDS, *arguments]
         environment = {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -25,7 +25,7 @@ _PARTS = ("train", "query", "gallery")
 def _layout(box: str, folder: str, train: int, gallery: int) -> Layout:
     return Layout(
         name=f"cuhk03np_{box}",
-        title=f"CUHK03-NP ({box})",
+        title=f"CUHK03-NP ({folder})",
         folders=(*(f"{outer}/{inner}" for outer in _OUTER for inner in (folder, folder.title())), folder),
         archive="",
         pattern=re.compile(r"(?P<identity>\d{1,9})_c(?P<camera>\d{1,4})_\d+.*"),

@@ -310,7 +310,7 @@ def banner(split: Split) -> str:
         counts = count_part(getattr(split, part))
         line = _row(part, counts)
         if part == "gallery":
-            line += f"   ({counts.junk:,} junk and {counts.distractors:,} distractor images included)"
+            line += f"   ({counts.junk:,} junk and {counts.distractors:,} distractor images among them)"
         lines.append(line)
         if part == "train" and len(split.sources) > 1:
             for name, images in train_by_source(split).items():

@@ -1,4 +1,4 @@
-"""Batch augmentation against the same thing done image by image, and on a device against on the CPU."""
+"""Batch augmentation compared with augmentation image by image, and on a GPU compared with the CPU."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def images() -> torch.Tensor:
 def test_normalize_is_the_formula_per_channel(images, dtype):
     # more than are normalized together
     many = images.repeat(3, 1, 4, 4).to(dtype)
-    wanted = (many.numpy().astype(np.float64) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+    expected = (many.numpy().astype(np.float64) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
     result = normalize(many, MEAN, STD)
     assert result.dtype == torch.float32
-    np.testing.assert_allclose(result.numpy(), wanted, atol=1e-6)
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-6)
 
 
 def test_nothing_is_normalized_to_nothing():
@@ -55,20 +55,20 @@ def test_nothing_is_normalized_to_nothing():
 
 
 @pytest.mark.parametrize("pad", [0, 3, 20])
-def test_move_mirrors_and_cuts_windows_out_of_the_padded_images(images, pad):
+def test_flip_and_crop_cuts_windows_out_of_the_padded_images(images, pad):
     before = images.clone()
     mirrored, places = np.arange(64) % 3 == 0, corners(64, pad)
     padded = np.pad(images.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)))
     padded[mirrored] = padded[mirrored, :, :, ::-1]
-    wanted = [
+    expected = [
         whole[:, top : top + 32, left : left + 16] for whole, (top, left) in zip(padded, places.tolist(), strict=True)
     ]
-    np.testing.assert_array_equal(flip_and_crop(images, mirrored, places, pad).numpy(), np.stack(wanted))
-    np.testing.assert_array_equal(_flip_and_crop_batch(images, mirrored, places - pad).numpy(), np.stack(wanted))
+    np.testing.assert_array_equal(flip_and_crop(images, mirrored, places, pad).numpy(), np.stack(expected))
+    np.testing.assert_array_equal(_flip_and_crop_batch(images, mirrored, places - pad).numpy(), np.stack(expected))
     assert torch.equal(images, before)
 
 
-def test_flips_and_corners_cover_what_they_may(images):
+def test_flips_and_corners_cover_their_range(images):
     plain = Augmentation(mean=(0.0,) * 3, std=(1 / 255,) * 3)
     flipped = augment(images, table(64), replace(plain, flip=0.5))
     mirrors = (flipped.round().to(torch.uint8) == images.flip(3)).flatten(1).all(1)
@@ -79,7 +79,7 @@ def test_flips_and_corners_cover_what_they_may(images):
     one[:, :, 4, 4] = 255
     cropped = augment(one, table(400), replace(plain, pad=2))[:, 0]
     rows, columns = np.divmod(cropped.flatten(1).argmax(1).numpy(), 9)
-    # every offset occurs in both directions, and they are drawn apart
+    # every offset occurs in both directions, independently of each other
     assert set(rows) == set(columns) == set(range(2, 7))
     assert abs(np.corrcoef(rows, columns)[0, 1]) < 0.2
 
@@ -116,7 +116,7 @@ def test_erase_sets_one_rectangle_per_chosen_image_to_zero():
     assert (top == 0).any() and (top + height == 128).any() and (left == 0).any() and (left + width == 64).any()
 
 
-def test_what_no_rectangle_fits_is_left_alone():
+def test_nothing_is_erased_if_no_rectangle_fits():
     assert not erasing_boxes(table(8), (16, 16), 1.0, area=(1.5, 2.0), aspect=(1.0, 1.0)).any()
     assert not erasing_boxes(table(8), (16, 16), 0.0).any()
 
@@ -136,13 +136,13 @@ def test_augment_chains_the_steps(images):
     moved = flip_and_crop(
         images, numbers[:, random_numbers.FLIP] < 0.5, (numbers[:, random_numbers.CROP] * 5).astype(np.int64), 2
     )
-    wanted = erase(normalize(jitter_colors(moved, jitter, numbers), MEAN, STD), erasing_boxes(numbers, (32, 16), 0.7))
+    expected = erase(normalize(jitter_colors(moved, jitter, numbers), MEAN, STD), erasing_boxes(numbers, (32, 16), 0.7))
     options = Augmentation(MEAN, STD, flip=0.5, pad=2, erasing=0.7, jitter=jitter)
-    assert torch.equal(augment(images, numbers, options), wanted) and torch.equal(images, before)
-    assert not torch.equal(augment(images, table(64, 6), options), wanted)
+    assert torch.equal(augment(images, numbers, options), expected) and torch.equal(images, before)
+    assert not torch.equal(augment(images, table(64, 6), options), expected)
 
 
-def test_an_image_is_augmented_alike_in_any_company(images):
+def test_augmentation_does_not_depend_on_the_batch(images):
     numbers = table(64, 5)
     options = replace(ALL_STEPS, policy="randaugment")
     whole = augment(images, numbers, options)

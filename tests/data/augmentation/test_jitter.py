@@ -1,4 +1,4 @@
-"""Color jitter of a batch against torchvision's functions, image by image."""
+"""Color jitter of a batch compared with torchvision's functions, image by image."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def images() -> torch.Tensor:
     "jitter",
     [Jitter(brightness=0.4), Jitter(contrast=2.0), Jitter(saturation=0.9), Jitter(hue=0.5), Jitter(0.4, 0.3, 0.5, 0.1)],
 )
-def test_each_image_is_what_the_library_makes_of_it(images, jitter):
+def test_each_image_equals_that_of_torchvision(images, jitter):
     numbers = random_table(7, range(48), [0] * 48)
     result = jitter_colors(images, jitter, numbers)
     orders = list(itertools.permutations(range(4)))
     strength = (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
     used = set()
     for image, mine, row in zip(images, result, numbers, strict=True):
-        wanted = image / 255
+        expected = image / 255
         order = orders[int(row[random_numbers.ORDER] * 24)]
         for step in order:
             low, high = (-strength[3], strength[3]) if step == 3 else (max(0, 1 - strength[step]), 1 + strength[step])
             if strength[step]:
                 factor = low + (high - low) * row[random_numbers.FACTORS][step]
-                wanted = STEPS[step](wanted, factor)
+                expected = STEPS[step](expected, factor)
         used.add(order)
-        torch.testing.assert_close(mine / 255, wanted, rtol=0, atol=2e-5)
+        torch.testing.assert_close(mine / 255, expected, rtol=0, atol=2e-5)
     assert len(used) > 15
     assert not torch.allclose(result, images.float(), atol=1)
 

@@ -1,4 +1,4 @@
-"""Policies are torchvision's, with choices that follow from a number of the image, and leave global states alone."""
+"""Policies equal those of torchvision, depend on one number per image and do not change global random states."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def images() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_an_image_is_what_the_library_makes_of_it_with_that_seed(images, name):
+def test_an_image_equals_that_of_torchvision_with_the_same_seed(images, name):
     numbers = np.random.default_rng(0).random(24)
     result = apply_policy(images, name, numbers)
     assert result.dtype == torch.uint8 and result.shape == images.shape
@@ -32,7 +32,7 @@ def test_an_image_is_what_the_library_makes_of_it_with_that_seed(images, name):
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_global_random_states_are_neither_read_nor_moved(images, name):
+def test_global_random_states_are_neither_used_nor_changed(images, name):
     numbers = np.random.default_rng(0).random(24)
     torch.manual_seed(1)
     first = apply_policy(images, name, numbers)
@@ -43,17 +43,17 @@ def test_global_random_states_are_neither_read_nor_moved(images, name):
     np.testing.assert_array_equal(np.random.get_state()[1], states[2])
 
 
-def test_draws_of_another_thread_are_its_own(images):
+def test_another_thread_keeps_its_random_numbers(images):
     torch.manual_seed(5)
-    wanted = [torch.rand(1) for _ in range(2000)]
+    expected = [torch.rand(1) for _ in range(2000)]
     torch.manual_seed(5)
     worker = threading.Thread(target=apply_policy, args=(images, "autoaugment", np.linspace(0, 0.9, 24)))
     worker.start()
     found = [torch.rand(1) for _ in range(2000)]
     worker.join()
-    assert found == wanted
+    assert found == expected
 
 
-def test_an_unknown_policy_is_told():
+def test_an_unknown_policy_is_an_error():
     with pytest.raises(InputError, match="randaugment"):
         apply_policy(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "rand", np.zeros(1))

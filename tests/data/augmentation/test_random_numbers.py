@@ -1,4 +1,4 @@
-"""The random numbers of an image follow from the seed and the image, and look random."""
+"""The random numbers of an image depend on the seed and the image only, and are uniform and uncorrelated."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 from reid.data.augmentation.random_numbers import COLUMNS, random_table, times_seen
 
 
-def test_an_image_has_its_numbers_in_any_company():
+def test_numbers_do_not_depend_on_the_batch():
     whole = random_table(3, range(50), [0] * 50)
     assert whole.shape == (50, COLUMNS)
     np.testing.assert_array_equal(random_table(3, [41, 7], [0, 0]), whole[[41, 7]])
     np.testing.assert_array_equal(random_table(3, [7, 7], [0, 1])[0], whole[7])
 
 
-def test_numbers_are_those_of_the_library_at_the_place_of_the_image():
+def test_numbers_are_those_of_philox_at_the_counter_of_the_image():
     bits = np.random.Philox(key=11, counter=[0, 2, 9, 0])
     np.testing.assert_array_equal(random_table(11, [9], [2])[0], np.random.Generator(bits).random(COLUMNS))
 
@@ -29,7 +29,7 @@ def test_seed_image_and_time_each_change_all_numbers():
             assert not np.isclose(one, other, atol=1e-9).any()
 
 
-def test_numbers_are_uniform_and_apart():
+def test_numbers_are_uniform_and_uncorrelated():
     numbers = random_table(0, range(4000), [0] * 4000)
     assert numbers.min() >= 0 and numbers.max() < 1
     # standard errors: 1/sqrt(12 * 4000) = 0.0046 of the mean, 1/sqrt(4000) = 0.016 of a correlation

@@ -36,7 +36,7 @@ def test_one_dataset_is_returned_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "target", "told"),
+    ("names", "target", "expected_name"),
     [
         (["a", "b"], "", "a+b -> a"),
         (["a", "b", "c"], "b", "a+b+c -> b"),
@@ -44,11 +44,11 @@ def test_one_dataset_is_returned_as_it_is() -> None:
         (["a"], "c", "a -> c"),
     ],
 )
-def test_no_number_is_of_two_datasets(names: list[str], target: str, told: str) -> None:
+def test_numbers_of_datasets_are_disjoint(names: list[str], target: str, expected_name: str) -> None:
     asked = []
     split = combine(names, target, lambda name: asked.append(name) or SPLITS[name])  # type: ignore[func-returns-value]
     tested = SPLITS[target or names[0]]
-    assert split.name == told and len(asked) == len(set(asked))
+    assert split.name == expected_name and len(asked) == len(set(asked))
     # What is tested on keeps its numbers, so that its own files still fit.
     assert (split.query, split.gallery) == (tested.query, tested.gallery)
     assert [image.path for image in split.train] == [image.path for name in names for image in SPLITS[name].train]
@@ -65,7 +65,7 @@ def test_no_number_is_of_two_datasets(names: list[str], target: str, told: str) 
     assert len(split.train_labels()) == sum(len(SPLITS[name].train_labels()) for name in names)
 
 
-def test_the_banner_tells_each_source_also_of_a_share() -> None:
+def test_the_banner_lists_each_source_also_of_a_subset() -> None:
     split = combine(["a", "b"], "c", SPLITS.__getitem__)
     rows = banner(split).splitlines()
     assert rows[0] == "a+b -> c"
@@ -79,15 +79,15 @@ def test_the_banner_tells_each_source_also_of_a_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "target", "said"),
+    ("names", "target", "message"),
     [
         (["a", "b", "a"], "", "a is listed twice"),
         (["market1501", "market1501_500k"], "", "market1501_500k contains the persons of market1501"),
         (["cuhk03np_labelled"], "cuhk03np_detected", "cuhk03np_detected contains the persons of cuhk03np_labelled"),
     ],
 )
-def test_the_same_persons_twice_are_refused_before_reading(names: list[str], target: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_the_same_persons_twice_are_refused_before_reading(names: list[str], target: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         combine(names, target, lambda name: pytest.fail(f"{name} was read"))
 
 
@@ -123,7 +123,7 @@ def test_the_configuration_names_sources_and_target(config: Path) -> None:
     assert {image.identity for image in across.train} == {3}
 
 
-def test_the_drawn_boxes_are_those_of_what_is_tested_on(config: Path) -> None:
+def test_hand_labeled_boxes_are_those_of_the_target(config: Path) -> None:
     across = load_config(config, ["DATASETS.TARGET", "market1501", "INPUT.SIZE", "[32, 16]", "MODEL.DEVICE", "cpu"])
     boxes = build.pool_loader(across, build.split(across))
     assert boxes is not None and [Path(path).name for path in boxes.paths] == ["0001_c1s1_001051_01.jpg"]
@@ -147,7 +147,7 @@ def test_evaluation_on_another_configuration_replaces_sources_and_target(config:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "said"),
+    ("pairs", "message"),
     [
         (["DATASETS.NAME", "market1501+cuhk1"], "DATASETS.NAME 'cuhk1' must be one of .*did you mean cuhk01"),
         (["DATASETS.NAME", "market1501+"], "DATASETS.NAME '' must be one of"),
@@ -156,6 +156,6 @@ def test_evaluation_on_another_configuration_replaces_sources_and_target(config:
         (["MODEL.BACKBONE", "resnet50+resnet18"], "MODEL.BACKBONE 'resnet50.resnet18' must be one of"),
     ],
 )
-def test_unknown_names_are_told(pairs: list[str], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_unknown_names_are_reported(pairs: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         parse_config("", pairs)

@@ -1,4 +1,4 @@
-"""CUHK01: names, the drawn halves, the official zip."""
+"""CUHK01: file names, the random halves, the official zip."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_the_zip_is_read_like_the_folder(tmp_path: Path, make_zip: Callable[...,
 
 
 @pytest.mark.parametrize("name", ["001001.png", "0001005.png", "0001000.png", "person.png", "00010011.png"])
-def test_a_name_that_does_not_parse_is_told(tmp_path: Path, name: str) -> None:
+def test_a_name_that_does_not_parse_is_reported(tmp_path: Path, name: str) -> None:
     (campus(tmp_path / "CUHK01", 2) / "campus" / name).touch()
     with pytest.raises(InputError, match=r"such as 0001001\.png \(1 of 9 images in campus") as caught:
         read_loosely(tmp_path)
     assert name in str(caught.value)
 
 
-def test_an_empty_and_a_missing_folder_are_told(tmp_path: Path) -> None:
+def test_an_empty_and_a_missing_folder_are_reported(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"CUHK01 not found; the folder is empty, but must contain CUHK01/ or CUHK01\.zip"
     ):

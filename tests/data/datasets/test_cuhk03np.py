@@ -35,13 +35,13 @@ def read(root: Path, box: str = "labelled", *, strict: bool = False) -> Split:
     return DATASETS[f"cuhk03np_{box}"](root, strict=strict, cache=root / "cache")
 
 
-def told(split: Split, part: str) -> list[tuple[str, int, int]]:
+def labels_of(split: Split, part: str) -> list[tuple[str, int, int]]:
     return [(Path(image.path).name, image.identity, image.camera) for image in getattr(split, part)]
 
 
 @pytest.fixture
 def protocol(tmp_path: Path) -> Callable[..., Path]:
-    """The `.mat` of the labeled boxes, parts of it exchanged, and empty images beside it."""
+    """Write the `.mat` of the labeled boxes, with some variables replaced, and empty images beside it."""
 
     def write(images: str = "cuhk03_labeled", **changes: Any) -> Path:
         folder = tmp_path / "cuhk03"
@@ -60,11 +60,11 @@ def test_the_three_folders_are_found_and_read(tmp_path: Path, make_folder: Calla
     make_folder(tmp_path / "root" / place, NAMES)
     split = read(tmp_path / "root")
     assert split.name == "cuhk03np_labelled"
-    assert told(split, "train") == [("0001_c1_1.png", 1, 1), ("0001_c2_6.png", 1, 2), ("0002_c2_11.png", 2, 2)]
-    assert told(split, "query") == [("0003_c1_22.png", 3, 1), ("0003_c2_27.png", 3, 2)]
+    assert labels_of(split, "train") == [("0001_c1_1.png", 1, 1), ("0001_c2_6.png", 1, 2), ("0002_c2_11.png", 2, 2)]
+    assert labels_of(split, "query") == [("0003_c1_22.png", 3, 1), ("0003_c2_27.png", 3, 2)]
 
 
-def test_labeled_and_detected_are_told_apart(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
+def test_labeled_and_detected_are_distinguished(tmp_path: Path, make_folder: Callable[..., Path]) -> None:
     for folder in ("labeled", "detected"):
         make_folder(tmp_path / "cuhk03-np" / folder, NAMES)
     for box, folder in (("labelled", "labeled"), ("detected", "detected")):
@@ -76,32 +76,37 @@ def test_labeled_and_detected_are_told_apart(tmp_path: Path, make_folder: Callab
 def test_the_protocol_is_read_with_its_images(protocol: Callable[..., Path], images: str, above: bool) -> None:
     folder = protocol(images)
     split = read(folder.parent if above else folder)
-    assert told(split, "train") == [("1_001_1_01.png", 1, 1), ("1_001_2_06.png", 1, 2)]
-    assert told(split, "query") == [("1_002_1_01.png", 2, 1), ("1_002_2_07.png", 2, 2)]
-    assert told(split, "gallery") == [("1_002_1_02.png", 2, 1), ("1_002_2_06.png", 2, 2)]
+    assert labels_of(split, "train") == [("1_001_1_01.png", 1, 1), ("1_001_2_06.png", 1, 2)]
+    assert labels_of(split, "query") == [("1_002_1_01.png", 2, 1), ("1_002_2_07.png", 2, 2)]
+    assert labels_of(split, "gallery") == [("1_002_1_02.png", 2, 1), ("1_002_2_06.png", 2, 2)]
     assert all(Path(image.path).parent == folder / images for image in split.gallery)
 
 
 @pytest.mark.parametrize(("box", "train", "gallery"), [("labelled", "7,368", "5,328"), ("detected", "7,365", "5,332")])
-def test_the_official_counts_are_demanded(
+def test_the_official_counts_are_required(
     tmp_path: Path, make_folder: Callable[..., Path], box: str, train: str, gallery: str
 ) -> None:
     make_folder(tmp_path / LAYOUTS[box].folders[0], NAMES)
     with pytest.raises(InputError) as caught:
         read(tmp_path, box, strict=True)
     message = str(caught.value)
-    for said in (f"train has 3 images, not {train}", "2 identities, not 767", "not 1,400", f"2 images, not {gallery}"):
-        assert said in message
+    for fragment in (
+        f"train has 3 images, not {train}",
+        "2 identities, not 767",
+        "not 1,400",
+        f"2 images, not {gallery}",
+    ):
+        assert fragment in message
     assert "\n" not in message
 
 
-def test_the_protocol_is_held_to_the_official_counts_too(protocol: Callable[..., Path]) -> None:
+def test_the_official_counts_are_required_of_the_protocol_too(protocol: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match=r"cuhk03 differs from .*CUHK03-NP \(labeled\): train has 2 images, not 7,368"):
         read(protocol(), strict=True)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "fragment"),
     [
         ({"query_idx": None}, r"labeled\.mat: query_idx missing"),
         ({"query_idx": np.array([[7]])}, "query_idx must contain numbers from 1 to 6"),
@@ -110,12 +115,14 @@ def test_the_protocol_is_held_to_the_official_counts_too(protocol: Callable[...,
         ({"query_idx": np.array([[2]])}, "identity 1 is in 'train' and in 'query'"),
     ],
 )
-def test_a_protocol_that_cannot_be_is_told(protocol: Callable[..., Path], changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_an_inconsistent_protocol_is_reported(
+    protocol: Callable[..., Path], changes: dict[str, Any], fragment: str
+) -> None:
+    with pytest.raises(InputError, match=fragment):
         read(protocol(**changes))
 
 
-def test_missing_images_of_the_protocol_are_told(protocol: Callable[..., Path]) -> None:
+def test_missing_images_of_the_protocol_are_reported(protocol: Callable[..., Path]) -> None:
     folder = protocol()
     (folder / "cuhk03_labeled" / LISTED[3]).unlink()
     with pytest.raises(
@@ -129,7 +136,7 @@ def test_missing_images_of_the_protocol_are_told(protocol: Callable[..., Path]) 
         read(folder)
 
 
-def test_a_broken_protocol_is_told(protocol: Callable[..., Path]) -> None:
+def test_a_corrupt_protocol_is_reported(protocol: Callable[..., Path]) -> None:
     folder = protocol()
     path = folder / "cuhk03_new_protocol_config_labeled.mat"
     path.write_bytes(path.read_bytes()[:300])
@@ -137,7 +144,7 @@ def test_a_broken_protocol_is_told(protocol: Callable[..., Path]) -> None:
         read(folder)
 
 
-def test_a_zip_is_to_be_unpacked_by_hand(tmp_path: Path) -> None:
+def test_a_zip_has_to_be_extracted_by_the_user(tmp_path: Path) -> None:
     (tmp_path / "cuhk03-np.zip").touch()
     with pytest.raises(InputError, match=r"cuhk03-np\.zip: .*extract it yourself"):
         read(tmp_path / "cuhk03-np.zip")

@@ -1,4 +1,4 @@
-"""DukeMTMC-reID: its names, and what is said where nobody holds a copy."""
+"""DukeMTMC-reID: file names, and the error for a missing copy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_official_counts_are_checked(tmp_path, make_folder):
         read_dukemtmcreid(tmp_path, cache=tmp_path / "cache")
 
 
-def test_a_missing_copy_says_that_nothing_fetches_it(tmp_path):
+def test_a_missing_copy_is_not_downloaded(tmp_path):
     with pytest.raises(InputError, match=r"withdrawn by its owners in 2019.*only an existing copy"):
         read_dukemtmcreid(tmp_path, cache=tmp_path / "cache")
 

@@ -25,7 +25,7 @@ def touch(root: Path, paths: Iterable[str]) -> Path:
     return root
 
 
-def told(root: Path, images: tuple[ImageRecord, ...]) -> list[tuple[str, int, int]]:
+def labels_of(root: Path, images: tuple[ImageRecord, ...]) -> list[tuple[str, int, int]]:
     return [(Path(image.path).relative_to(root).as_posix(), image.identity, image.camera) for image in images]
 
 
@@ -36,18 +36,18 @@ PARTS = (
 )
 
 
-def test_parts_are_read_and_texts_are_numbered(tmp_path: Path) -> None:
+def test_parts_are_read_and_strings_are_numbered(tmp_path: Path) -> None:
     root = touch(tmp_path / "shop", (*PARTS, "notes.txt", "train/anna/.hidden.jpg", "train/.cache/x/cam1_1.jpg"))
     split = read(root)
     assert split.name == "folder:shop"
     # Numbers first and as such, 9 before 010; then texts as sorted: Bo, anna, zoë.
-    assert told(root, split.train) == [
+    assert labels_of(root, split.train) == [
         ("train/Bo Ä <b>/cam1_1.JPEG", 3, 1),
         ("train/anna/cam01_1.jpg", 4, 1),
         ("train/anna/cam2_1.png", 4, 2),
     ]
-    assert told(root, split.query) == [("query/010/cam2_1.jpg", 2, 2), ("query/9/cam1_1.jpg", 1, 1)]
-    assert told(root, split.gallery) == [
+    assert labels_of(root, split.query) == [("query/010/cam2_1.jpg", 2, 2), ("query/9/cam1_1.jpg", 1, 1)]
+    assert labels_of(root, split.gallery) == [
         ("gallery/10/cam1_1.jpg", 2, 1),
         ("gallery/9/cam2_1.jpg", 1, 2),
         ("gallery/zoë/cam3_1.jpg", 5, 3),
@@ -67,7 +67,7 @@ def tree(root: Path) -> Path:
     return touch(root, [*both, *(f"q{person}/cam1_{image}.jpg" for person in range(5) for image in range(2))])
 
 
-def test_without_parts_a_share_of_the_persons_is_tested(tmp_path: Path) -> None:
+def test_without_parts_a_fraction_of_the_identities_is_tested(tmp_path: Path) -> None:
     split = read(tree(tmp_path), test=0.25)
     assert [len(part) for part in (split.train, split.query, split.gallery)] == [15 * 6 + 5 * 2, 5 * 2, 5 * 4]
     asked = Counter((image.identity, image.camera) for image in split.query)
@@ -78,10 +78,10 @@ def test_without_parts_a_share_of_the_persons_is_tested(tmp_path: Path) -> None:
     assert not {image.identity for image in split.train} & {image.identity for image in split.gallery}
 
 
-def test_the_split_follows_from_the_seed_wherever_the_tree_lies(tmp_path: Path) -> None:
+def test_the_split_depends_on_the_seed_and_not_on_the_root(tmp_path: Path) -> None:
     one, other = (tree(tmp_path / name) for name in "ab")
-    assert told(one, read(one).query) == told(other, read(other).query)
-    assert told(one, read(one).query) != told(one, read(one, seed=1).query)
+    assert labels_of(one, read(one).query) == labels_of(other, read(other).query)
+    assert labels_of(one, read(one).query) != labels_of(one, read(one, seed=1).query)
 
 
 def test_without_cameras_every_other_image_is_a_match(tmp_path: Path) -> None:
@@ -92,12 +92,12 @@ def test_without_cameras_every_other_image_is_a_match(tmp_path: Path) -> None:
     assert {image.camera for image in split.gallery} == {2}
 
 
-def test_a_wrong_pattern_is_told_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_wrong_pattern_is_reported_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no \{identity\}"):
         read(tmp_path / "missing", "cam{camera}_*")
 
 
-def test_images_that_do_not_fit_are_listed_or_passed_over(tmp_path: Path) -> None:
+def test_images_that_do_not_match_are_listed_or_ignored(tmp_path: Path) -> None:
     root = touch(tmp_path, (*PARTS, *(f"train/x{n}.jpg" for n in range(4)), "train/line\nbreak.jpg"))
     with pytest.raises(InputError) as caught:
         read(root)
@@ -109,13 +109,13 @@ def test_images_that_do_not_fit_are_listed_or_passed_over(tmp_path: Path) -> Non
     assert len(read(root, strict=False).train) == 3
 
 
-def test_a_pattern_that_fits_nothing_is_told_loosely_too(tmp_path: Path) -> None:
+def test_a_pattern_that_matches_nothing_is_reported_without_strict_too(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"3 of 3 images do not match DATASETS\.PATTERN '{identity}_c{camera}': Bo"):
         read(touch(tmp_path, PARTS), "{identity}_c{camera}", strict=False)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX alone")
-def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
     root = touch(tmp_path, PARTS)
     try:
         Path(os.fsdecode(bytes(root / "train" / "anna") + b"/cam1_\xff.jpg")).touch()
@@ -126,7 +126,7 @@ def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
     str(caught.value).encode()
 
 
-def test_mistakes_of_the_tree_are_told(tmp_path: Path) -> None:
+def test_errors_of_the_tree_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such folder of images; .*DATASETS\.FOLDER_ROOT"):
         read(tmp_path / "missing")
     with pytest.raises(InputError, match="contain an image"):
@@ -141,11 +141,11 @@ def test_mistakes_of_the_tree_are_told(tmp_path: Path) -> None:
         read(touch(tmp_path / "one", [path for path in PARTS if "cam1" in path or path.startswith("train")]))
 
 
-def test_nobody_to_ask_for_is_told(tmp_path: Path) -> None:
+def test_no_eligible_identity_is_reported(tmp_path: Path) -> None:
     root = touch(tmp_path, ["a/cam1_1.jpg", "a/cam1_2.jpg", "b/cam1_1.jpg"])
     with pytest.raises(
         InputError,
-        match=r"requires an identity with images from two cameras .*found 2 identities; without \{camera\} in the pattern",
+        match=r"requires an identity with images from two cameras .*found 2 identities; without \{camera\} in",
     ):
         read(root)
     assert len(read(root, "{identity}/*").query) == 1

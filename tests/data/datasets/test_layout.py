@@ -49,7 +49,7 @@ def test_the_zip_is_read_like_the_folder(tmp_path, make_folder, make_zip, given)
     assert Path(from_zip.train[0].path).is_relative_to(tmp_path / "cache")
 
 
-def test_other_files_are_passed_over(tmp_path, make_folder):
+def test_other_files_are_ignored(tmp_path, make_folder):
     folder = make_folder(tmp_path / OFFICIAL)
     for name in ("Thumbs.db", "._0002_c1s1_000451_03.jpg", "notes.txt"):
         (folder / "query" / name).write_bytes(b"x")
@@ -57,17 +57,17 @@ def test_other_files_are_passed_over(tmp_path, make_folder):
     assert len(read(tmp_path, tmp_path).query) == 2
 
 
-def test_a_wrong_an_empty_and_a_missing_folder_are_told_apart(tmp_path):
+def test_a_wrong_an_empty_and_a_missing_folder_are_distinguished(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "wrong" / "holiday").mkdir(parents=True)
     (tmp_path / "file.txt").write_text("x")
-    for name, said in (
+    for name, fragment in (
         ("empty", "is empty"),
         ("wrong", "contains holiday"),
         ("none", "no such folder"),
         ("file.txt", "neither a folder nor a zip"),
     ):
-        with pytest.raises(InputError, match=said) as caught:
+        with pytest.raises(InputError, match=fragment) as caught:
             read(tmp_path / name, tmp_path)
         assert str(tmp_path / name) in str(caught.value) and OFFICIAL in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -96,7 +96,7 @@ def test_a_name_that_does_not_parse_is_named_with_the_number_of_such(tmp_path, m
     assert str(folder / "query" / name) in str(caught.value) and LAYOUT.example in str(caught.value)
 
 
-def test_a_count_off_by_one_is_told_with_both_numbers(tmp_path, make_folder):
+def test_a_count_off_by_one_is_reported_with_both_numbers(tmp_path, make_folder):
     make_folder(tmp_path / OFFICIAL)
     with pytest.raises(InputError) as caught:
         read_market1501(tmp_path, cache=tmp_path / "cache")
@@ -107,7 +107,7 @@ def test_a_count_off_by_one_is_told_with_both_numbers(tmp_path, make_folder):
     assert "DATASETS.STRICT False" in message and "\n" not in message
 
 
-def test_one_camera_alone_leaves_nothing_to_find(tmp_path, make_folder):
+def test_a_single_camera_leaves_nothing_to_evaluate(tmp_path, make_folder):
     make_folder(
         tmp_path / OFFICIAL,
         {
@@ -135,7 +135,7 @@ def test_counts_leave_junk_and_distractors_out_of_the_identities():
     assert count_part(images) == PartCounts(images=4, identities=1, cameras=3, junk=1, distractors=1)
 
 
-def test_the_banner_tells_each_part(tmp_path, make_folder):
+def test_the_banner_lists_each_part(tmp_path, make_folder):
     rows = banner(read_folder(LAYOUT, make_folder(tmp_path / OFFICIAL))).splitlines()
     cells = [[cell.strip() for cell in row.split("|")] for row in rows[1:]]
     assert cells[0] == ["subset", "# ids", "# images", "# cameras"]

@@ -1,4 +1,4 @@
-"""The real Market-1501, where it is at hand."""
+"""The real Market-1501, if available."""
 
 from __future__ import annotations
 

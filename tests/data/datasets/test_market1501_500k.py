@@ -59,7 +59,7 @@ def test_beside_the_zip_of_market(root: Path, make_image: Callable[..., None], m
     assert len(split.gallery) == 5 + 3
 
 
-def test_the_official_number_is_demanded(
+def test_the_official_number_is_required(
     root: Path, make_image: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(root / "images", make_image)

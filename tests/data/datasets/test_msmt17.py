@@ -1,4 +1,4 @@
-"""MSMT17: list files, both versions, identities that count from 0 twice."""
+"""MSMT17: list files, both versions, identities that start at 0 twice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LISTS: dict[str, list[str]] = {
 
 
 def write(folder: Path, places: tuple[str, str] = ("train", "test"), **changes: list[str] | None) -> Path:
-    """The lists, some exchanged by name without its ending, and an empty file for each image of the unchanged ones."""
+    """Write the lists, some replaced by stem, and an empty file for each image of the original ones."""
     for place in places:
         (folder / place).mkdir(parents=True)
     for name, lines in LISTS.items():
@@ -51,7 +51,7 @@ def read_loosely(root: Path) -> Split:
         (".", ("train", "test"), "msmt17_v1"),
     ],
 )
-def test_both_versions_are_found_and_told(tmp_path: Path, place: str, places: tuple[str, str], name: str) -> None:
+def test_both_versions_are_found_and_named(tmp_path: Path, place: str, places: tuple[str, str], name: str) -> None:
     folder = write(tmp_path / place, places)
     split = read_loosely(tmp_path)
     assert split.name == name
@@ -74,14 +74,14 @@ def test_lists_of_windows_are_read(tmp_path: Path) -> None:
     assert len(read_loosely(folder).query) == 2
 
 
-def test_the_official_counts_are_demanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_official_counts_are_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path / "MSMT17_V1")
     with pytest.raises(InputError) as caught:
         read(folder, cache=tmp_path)
     message = str(caught.value)
     assert message.startswith(f"{folder} differs from the official MSMT17: train has 3 images, not 32,621")
-    for said in ("2 identities, not 1,041", "3 cameras, not 15", "2 images, not 11,659", "2 images, not 82,161"):
-        assert said in message
+    for fragment in ("2 identities, not 1,041", "3 cameras, not 15", "2 images, not 11,659", "2 images, not 82,161"):
+        assert fragment in message
     assert "2 identities, not 3,060" in message and "\n" not in message
     small = {"train": PartCounts(3, 2, 3), "query": PartCounts(2, 2, 2), "gallery": PartCounts(2, 2, 2)}
     monkeypatch.setattr(msmt17, "LAYOUT", dataclasses.replace(msmt17.LAYOUT, official=small))
@@ -89,7 +89,7 @@ def test_the_official_counts_are_demanded(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "fragment"),
     [
         ({"list_val": None}, r"list_val\.txt: no such list"),
         ({"list_query": []}, r"list_query\.txt lists no image"),
@@ -105,14 +105,14 @@ def test_the_official_counts_are_demanded(tmp_path: Path, monkeypatch: pytest.Mo
         ({"list_val": LISTS["list_train.txt"]}, r"list_train\.txt and list_val\.txt lists an image twice"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path: Path, changes: dict[str, list[str] | None], said: str) -> None:
+def test_errors_are_reported_in_one_line(tmp_path: Path, changes: dict[str, list[str] | None], fragment: str) -> None:
     folder = write(tmp_path / "MSMT17_V1", **changes)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=fragment) as caught:
         read_loosely(tmp_path)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_lists_without_images_and_an_archive_are_told(tmp_path: Path) -> None:
+def test_lists_without_images_and_an_archive_are_reported(tmp_path: Path) -> None:
     (tmp_path / "MSMT17_V1.tar.gz").touch()
     with pytest.raises(InputError, match=r"contains MSMT17_V1\.tar\.gz.*MSMT17_V1/.*extract its archive yourself"):
         read_loosely(tmp_path)
@@ -121,7 +121,7 @@ def test_lists_without_images_and_an_archive_are_told(tmp_path: Path) -> None:
         read_loosely(tmp_path)
 
 
-def test_a_list_that_is_no_text_is_told(tmp_path: Path) -> None:
+def test_a_list_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
     folder = write(tmp_path / "MSMT17_V1")
     (folder / "list_gallery.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"list_gallery\.txt: not a UTF-8 text file"):

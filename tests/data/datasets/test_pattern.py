@@ -1,4 +1,4 @@
-"""Patterns for where identity and camera stand: what they find, what is refused."""
+"""Patterns for identity and camera: matches, and patterns that are refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_fields_are_found(pattern: str, path: str, found: tuple[str, str]) -
         ("{identity}*_{camera}", "anna_b"),
     ],
 )
-def test_what_does_not_fit_is_not_found(pattern: str, path: str) -> None:
+def test_other_paths_do_not_match(pattern: str, path: str) -> None:
     assert compile_pattern(pattern).fullmatch(path) is None
 
 
@@ -54,7 +54,7 @@ def test_a_pattern_without_a_camera_has_no_such_group() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "said"),
+    ("pattern", "message"),
     [
         ("", "is empty"),
         ("c{camera}_*", "has no {identity}"),
@@ -74,10 +74,10 @@ def test_a_pattern_without_a_camera_has_no_such_group() -> None:
         ("**{identity}", "no text between"),
     ],
 )
-def test_a_wrong_pattern_is_told_in_one_line(pattern: str, said: str) -> None:
+def test_a_wrong_pattern_is_reported_in_one_line(pattern: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         compile_pattern(pattern)
-    assert said in str(caught.value) and repr(pattern) in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and repr(pattern) in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["a" * 4000, "a/" * 2000 + "a" * 200, "1" * 4000, "a1" * 2000])

@@ -94,7 +94,7 @@ class Touch:
 
 
 class Calls:
-    """Pickles as a call of whatever it is given."""
+    """Pickles as a call of the given function."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments
@@ -178,7 +178,7 @@ def test_content_of_another_shape(tmp_path: Path, change: Any, words: str) -> No
             read_revisited(path)
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_invalid_files_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such ground-truth file"):
         read_revisited(tmp_path / "gnd.pkl")
     (tmp_path / "gnd.mat").write_bytes(b"x")

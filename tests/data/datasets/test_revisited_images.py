@@ -27,7 +27,7 @@ def copied(generated: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def test_what_is_drawn_has_the_published_structure(generated: Path) -> None:
+def test_generated_landmarks_have_the_published_structure(generated: Path) -> None:
     content = pickle.loads((generated / "landmarks" / "gnd_landmarks.pkl").read_bytes())
     assert set(content) == {"imlist", "qimlist", "gnd"}
     names = [*content["imlist"], *content["qimlist"]]
@@ -40,7 +40,7 @@ def test_what_is_drawn_has_the_published_structure(generated: Path) -> None:
     assert len(sizes) > 1
 
 
-def test_it_is_read_as_it_was_drawn(generated: Path) -> None:
+def test_generated_landmarks_are_read_back(generated: Path) -> None:
     data = read_revisited_images(generated, "landmarks")
     size = SIZES["tiny"]
     assert len(data.query) == size.landmarks and len(data.gallery) == size.gallery
@@ -61,7 +61,7 @@ def test_it_is_read_as_it_was_drawn(generated: Path) -> None:
     assert (inside.query, inside.gallery) == (data.query, data.gallery)
 
 
-def test_the_same_seed_draws_the_same(generated: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_images(generated: Path, tmp_path: Path) -> None:
     again = generate_landmarks(tmp_path / "again", size="tiny", progress=False)
     other = generate_landmarks(tmp_path / "other", size="tiny", seed=1, progress=False)
     files = sorted(path.name for path in (generated / "landmarks" / "jpg").iterdir())
@@ -90,9 +90,9 @@ def test_missing_images_are_counted_and_named(copied: Path) -> None:
     for image in (data.query[2], *data.gallery[5:9]):
         Path(image.path).unlink()
     first = [Path(image.path).name for image in (data.query[2], *data.gallery[5:7])]
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         read_revisited_images(copied, "landmarks")
-    message = str(told.value)
+    message = str(caught.value)
     assert f"{folder}: 5 of the 78 images" in message and f"missing: {', '.join(first)}, ...;" in message
     assert "\n" not in message
 
@@ -107,7 +107,7 @@ def test_a_name_cannot_leave_the_folder(copied: Path) -> None:
         read_revisited_images(copied, "landmarks")
 
 
-def test_folders_that_are_none(copied: Path) -> None:
+def test_invalid_folders_are_reported(copied: Path) -> None:
     with pytest.raises(InputError, match=r"no such folder; it must contain roxford5k/gnd_roxford5k\.pkl"):
         read_revisited_images(copied / "nowhere", "roxford5k")
     with pytest.raises(InputError, match=r"unknown dataset in .* 'landmark'; did you mean landmarks"):

@@ -1,4 +1,4 @@
-"""Drawing persons and queries."""
+"""Choice of test identities and queries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_the_order_is_by_the_hash_of_seed_and_name() -> None:
     assert shuffled(reversed(names), 7) == order != shuffled(names, 8)
 
 
-def test_only_those_who_can_be_asked_for_are_tested() -> None:
+def test_only_eligible_identities_are_tested() -> None:
     images = {f"{n}": {"1": ["a"], "2": ["b"]} for n in range(10)} | {f"one{n}": {"1": ["a", "b"]} for n in range(10)}
     assert sorted(choose_test_identities(images, 1.0, 0)) == [f"{n}" for n in range(10)]
     assert len(choose_test_identities(images, 0.3, 0)) == 3
@@ -26,7 +26,7 @@ def test_only_those_who_can_be_asked_for_are_tested() -> None:
     assert sorted(choose_test_identities(unknown, 1.0, 0)) == ["a", "c"]
 
 
-def test_somebody_is_left_for_training() -> None:
+def test_an_identity_is_left_for_training() -> None:
     images = {name: {"1": ["a"], "2": ["b"]} for name in "ab"}
     assert len(choose_test_identities(images, 1.0, 0)) == 1
     assert choose_test_identities({"a": images["a"]}, 1.0, 0) == []
@@ -40,12 +40,12 @@ def test_somebody_is_left_for_training() -> None:
         ({"": ["a", "b"]}, (1,)),
     ],
 )
-def test_each_camera_that_keeps_an_image_asks_once(cameras: dict[str, list[str]], counts: tuple[int, ...]) -> None:
+def test_each_camera_with_two_images_gives_a_query(cameras: dict[str, list[str]], counts: tuple[int, ...]) -> None:
     for seed in range(5):
         queries = choose_queries(cameras, seed)
         assert tuple(len(queries & set(paths)) for paths in cameras.values()) == counts
 
 
-def test_single_images_ask_once_and_the_others_answer() -> None:
-    drawn = {frozenset(choose_queries({"1": ["a"], "2": ["b"], "3": ["c"]}, seed)) for seed in range(30)}
-    assert drawn == {frozenset("a"), frozenset("b"), frozenset("c")}
+def test_of_single_images_one_is_the_query() -> None:
+    chosen = {frozenset(choose_queries({"1": ["a"], "2": ["b"], "3": ["c"]}, seed)) for seed in range(30)}
+    assert chosen == {frozenset("a"), frozenset("b"), frozenset("c")}

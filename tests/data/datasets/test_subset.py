@@ -11,11 +11,11 @@ from reid.records import ImageRecord, Split
 
 def split(identities: int) -> Split:
     train = tuple(ImageRecord(f"{i}_{k}.jpg", 3 * i + 5, 1) for i in range(identities) for k in range(i % 3 + 1))
-    return Split("drawn", train, (ImageRecord("q.jpg", 1, 1),), (ImageRecord("g.jpg", 1, 2),))
+    return Split("synthetic", train, (ImageRecord("q.jpg", 1, 1),), (ImageRecord("g.jpg", 1, 2),))
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.5, 5), (0.31, 4), (0.99, 10), (0.2, 2)])
-def test_so_many_identities_evenly_spread_with_all_their_images(share: float, kept: int) -> None:
+def test_identities_are_evenly_spaced_and_keep_their_images(share: float, kept: int) -> None:
     whole, part = split(10), subset_identities(split(10), share)
     identities = sorted(part.train_labels())
     assert len(identities) == kept
@@ -26,7 +26,7 @@ def test_so_many_identities_evenly_spread_with_all_their_images(share: float, ke
     assert subset_identities(split(10), share) == part
 
 
-def test_the_whole_is_left_alone_and_too_little_is_told() -> None:
+def test_the_full_set_is_unchanged_and_too_few_are_reported() -> None:
     whole = split(4)
     assert subset_identities(whole, 1.0) is whole
     with pytest.raises(InputError, match=r"DATASETS.IDENTITIES 0.2 leaves 1 of 4"):

@@ -1,4 +1,4 @@
-"""Images are decoded once, exactly, and a file of them is never stale and never half-written."""
+"""Images are decoded once and exactly, and the cache file is never stale or incomplete."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_limit_counts_bytes(tmp_path, paths):
 
 
 @pytest.mark.parametrize("change", ["content", "time", "order", "size"])
-def test_a_changed_dataset_is_decoded_anew(tmp_path, paths, make_image, change):
+def test_a_changed_dataset_is_decoded_again(tmp_path, paths, make_image, change):
     before = np.array(decode(paths, tmp_path, in_memory_limit=0))
     options = {}
     if change == "content":
@@ -102,7 +102,7 @@ def test_a_truncated_image_is_named_and_leaves_nothing(tmp_path, paths, cut, lim
 
 
 @pytest.mark.parametrize("content", [b"", b"plain text", b"\xff\xd8\xff\xe0" + b"\0" * 30, b"\x89PNG\r\n\x1a\n\0\0"])
-def test_a_file_that_is_no_image_is_named(tmp_path, content):
+def test_a_file_that_is_not_an_image_is_named(tmp_path, content):
     path = tmp_path / "no.jpg"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"no\.jpg: unreadable or truncated"):
@@ -124,7 +124,7 @@ def test_a_giant_image_is_refused_by_its_header(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"plain text", None])
-def test_an_array_without_some_images_is_never_taken_for_the_whole(tmp_path, paths, monkeypatch, content):
+def test_an_incomplete_array_is_never_taken_for_a_complete_one(tmp_path, paths, monkeypatch, content):
     broken = Path(paths[100])
     broken.write_bytes(broken.read_bytes()[:-60] if content is None else content)
     found: dict[int, str] = {}
@@ -151,7 +151,7 @@ def _decode_in_a_process(paths: list[str], cache: str, barrier: Any, hashes: Any
     hashes.put(hashlib.sha256(np.array(images)).hexdigest())
 
 
-def test_processes_that_build_it_at_once_do_each_other_no_harm(tmp_path, paths):
+def test_processes_may_build_the_same_array_at_once(tmp_path, paths):
     context = multiprocessing.get_context("fork")
     barrier, hashes = context.Barrier(3), context.Queue()
     arguments = (paths, str(tmp_path / "cache"), barrier, hashes)
@@ -166,7 +166,7 @@ def test_processes_that_build_it_at_once_do_each_other_no_harm(tmp_path, paths):
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path, paths):
+def test_files_of_killed_processes_are_removed_and_those_of_running_ones_are_not(tmp_path, paths):
     decode(paths, tmp_path, in_memory_limit=0)
     (stored,) = (tmp_path / "cache").iterdir()
     stem = stored.stem
@@ -180,15 +180,15 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
 
 
 @pytest.mark.parametrize("size", [(64, 128), (50, 131), (200, 90), (31, 300)])
-def test_resizing_is_that_of_pillow_to_one_level(tmp_path, make_image, size):
+def test_resizing_equals_that_of_pillow_to_one_level(tmp_path, make_image, size):
     make_image(tmp_path / "image.jpg", 5, size)
     mine = decode([str(tmp_path / "image.jpg")], tmp_path, size=(256, 128))[0].transpose(1, 2, 0)
     with Image.open(tmp_path / "image.jpg") as image:
-        wanted = np.asarray(image.resize((128, 256), Image.Resampling.BILINEAR))
-    assert np.abs(mine.astype(int) - wanted).max() <= 1
+        expected = np.asarray(image.resize((128, 256), Image.Resampling.BILINEAR))
+    assert np.abs(mine.astype(int) - expected).max() <= 1
 
 
-def test_a_disk_that_fills_leaves_nothing(tmp_path, paths, monkeypatch):
+def test_a_full_disk_leaves_nothing(tmp_path, paths, monkeypatch):
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -198,7 +198,7 @@ def test_a_disk_that_fills_leaves_nothing(tmp_path, paths, monkeypatch):
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_room_is_checked_first(tmp_path, paths, monkeypatch):
+def test_free_space_is_checked_first(tmp_path, paths, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3 * 2**20))
     monkeypatch.setattr(cache_module, "decode_image", lambda *_: pytest.fail("decoded all the same"))
@@ -206,7 +206,7 @@ def test_room_is_checked_first(tmp_path, paths, monkeypatch):
         decode(paths, tmp_path, in_memory_limit=0)
 
 
-def test_a_damaged_cache_file_is_told(tmp_path, paths):
+def test_a_damaged_cache_file_is_reported(tmp_path, paths):
     decode(paths, tmp_path, in_memory_limit=0)
     (stored,) = (tmp_path / "cache").iterdir()
     stored.write_bytes(stored.read_bytes()[:1000])

@@ -46,7 +46,7 @@ def decode(paths: list[str], tmp_path: Path, broken: dict[int, str] | None = Non
 
 
 def everything(loader: TrainLoader) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two epochs and a sample, one behind the other."""
+    """Concatenate two epochs and a sample."""
     batches = [*loader.epoch(1), *loader.epoch(2), *loader.sample(20, 3)]
     return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
 
@@ -77,7 +77,7 @@ def test_test_images_are_the_same_too(tmp_path, paths):
     assert torch.equal(batches(move_to_device(decode(paths, tmp_path), torch.device("cpu"), "on")), decoded)
 
 
-def test_where_the_decoded_set_lives(tmp_path, paths, monkeypatch):
+def test_the_device_of_the_decoded_images(tmp_path, paths, monkeypatch):
     images, cpu, gpu = decode(paths, tmp_path), torch.device("cpu"), torch.device("cuda")
     assert move_to_device(images, cpu, "auto") is move_to_device(images, cpu, "off") is images
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images.pixels.nbytes, 0))
@@ -100,7 +100,7 @@ def cut(path: str) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_an_image_that_breaks_in_the_middle_of_training_is_named(paths, threads):
+def test_an_image_that_becomes_corrupt_during_training_is_named(paths, threads):
     epoch = train_loader(ImageFiles(paths, SIZE, threads), batch_size=4, sampler=Sampler()).epoch(0)
     next(epoch)
     for path in paths:
@@ -110,7 +110,7 @@ def test_an_image_that_breaks_in_the_middle_of_training_is_named(paths, threads)
 
 
 @pytest.mark.parametrize("limit", [0, 2**30])
-def test_left_out_images_are_counted_and_others_of_their_person_stand_in(tmp_path, paths, caplog, limit):
+def test_skipped_images_are_counted_and_replaced_by_others_of_their_identity(tmp_path, paths, caplog, limit):
     for number in (3, 11, 5):
         cut(paths[number])
     with pytest.raises(InputError, match=r"00[35]\.jpg"):
@@ -136,7 +136,7 @@ def test_left_out_images_are_counted_and_others_of_their_person_stand_in(tmp_pat
     assert not torch.equal(whole[4], whole[12])
 
 
-def test_a_person_without_any_readable_image_is_replaced_by_another_with_its_label(paths):
+def test_an_identity_without_readable_images_is_replaced_by_another_with_its_label(paths):
     for number in range(3, 30, 8):
         cut(paths[number])
     loader = train_loader(ImageFiles(paths, SIZE), on_corrupt="skip")
@@ -144,14 +144,14 @@ def test_a_person_without_any_readable_image_is_replaced_by_another_with_its_lab
     assert 3 not in labels and len(labels) == 30 and labels[3] == 4
 
 
-def test_nothing_readable_at_all_is_an_error(paths):
+def test_only_unreadable_images_are_an_error(paths):
     for path in paths:
         cut(path)
     with pytest.raises(InputError, match="all 30 training images are unreadable"):
         next(train_loader(ImageFiles(paths, SIZE), on_corrupt="skip").epoch(0))
 
 
-def test_a_missing_image_is_an_error_even_where_corrupt_ones_are_none(paths):
+def test_a_missing_image_is_an_error_even_if_corrupt_ones_are_skipped(paths):
     Path(paths[4]).unlink()
     with pytest.raises(InputError, match=r"004\.jpg: no such image"):
         list(train_loader(ImageFiles(paths, SIZE, 2), on_corrupt="skip").sample(30, 0))

@@ -1,4 +1,4 @@
-"""P×K batches and mined tuples, against what their definitions say of every batch."""
+"""P×K batches and mined tuples, compared with their definitions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reid.errors import InputError
 
 
 def labels_of(counts: list[int], seed: int = 0) -> Tensor:
-    """So many images of each identity, mixed."""
+    """Labels with the given counts, in random order."""
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
 
@@ -29,9 +29,9 @@ def batches(labels: Tensor, size: int, instances: int, seed: int = 0) -> list[Te
 @pytest.mark.parametrize("instances", [2, 4])
 def test_every_batch_has_p_identities_with_k_images(counts: list[int], instances: int) -> None:
     labels, people = labels_of(counts), 2
-    drawn = batches(labels, people * instances, instances)
-    assert len(drawn) == batch_count(Sampler("identity", instances=instances), labels, people * instances) > 0
-    for batch in drawn:
+    sampled = batches(labels, people * instances, instances)
+    assert len(sampled) == batch_count(Sampler("identity", instances=instances), labels, people * instances) > 0
+    for batch in sampled:
         groups = labels[batch].view(people, instances)
         assert (groups == groups[:, :1]).all()
         assert len(groups[:, 0].unique()) == people
@@ -39,8 +39,8 @@ def test_every_batch_has_p_identities_with_k_images(counts: list[int], instances
 
 @pytest.mark.parametrize("counts", [[4, 4, 4], [9, 2, 7, 1, 5], [30, 1, 1, 1], [8, 8, 1], [2, 2, 2, 2]], ids=str)
 @pytest.mark.parametrize("people", [2, 3])
-def test_there_are_as_many_batches_as_can_be(counts: list[int], people: int) -> None:
-    """Against a search over all ways to choose identities."""
+def test_there_are_as_many_batches_as_possible(counts: list[int], people: int) -> None:
+    """Compared with a search over all ways to choose identities."""
 
     def most(shares: tuple[int, ...]) -> int:
         present = [i for i, share in enumerate(shares) if share]
@@ -63,7 +63,7 @@ def test_there_are_as_many_batches_as_can_be(counts: list[int], people: int) -> 
     assert len(batches(labels_of(counts), 4 * people, 4)) == best(shares)
 
 
-def test_an_image_comes_again_only_where_its_identity_has_too_few() -> None:
+def test_an_image_is_repeated_only_if_its_identity_has_too_few() -> None:
     labels = labels_of([8, 8, 8, 3])
     seen = torch.cat(batches(labels, 8, 4))
     for identity, images in ((i, seen[labels[seen] == i].tolist()) for i in range(4)):
@@ -87,9 +87,9 @@ def tuples(labels: Tensor, descriptors: Tensor, seed: int = 0, size: int = 8, ne
 def test_tuples_are_an_anchor_a_match_and_the_nearest_of_the_other_identities() -> None:
     labels = labels_of([5, 4, 6, 1, 3, 2])
     descriptors = torch.randn(len(labels), 7, generator=torch.Generator().manual_seed(4))
-    drawn = tuples(labels, descriptors)
-    assert len(drawn) == 2 * (len(labels) // 8)
-    for anchor, match, *rest in drawn.tolist():
+    sampled = tuples(labels, descriptors)
+    assert len(sampled) == 2 * (len(labels) // 8)
+    for anchor, match, *rest in sampled.tolist():
         assert labels[anchor] == labels[match] and anchor != match
         nearest = {}
         for image in range(len(labels)):
@@ -125,8 +125,8 @@ def test_mining_follows_the_descriptors_and_the_seed() -> None:
 
 def test_anchors_are_only_images_that_have_a_match_each_as_often() -> None:
     labels = labels_of([1] * 30 + [2, 2])
-    drawn = tuples(labels, torch.randn(34, 3, generator=torch.Generator().manual_seed(0)))
-    anchors, times = drawn[:, 0].unique(return_counts=True)
+    sampled = tuples(labels, torch.randn(34, 3, generator=torch.Generator().manual_seed(0)))
+    anchors, times = sampled[:, 0].unique(return_counts=True)
     assert (labels[anchors] >= 30).all() and len(anchors) == 4 and times.max() == times.min() == 2
 
 
@@ -137,7 +137,7 @@ def loader(labels: Tensor, sampler: Sampler, size: int) -> TrainLoader:
     return TrainLoader(images, labels.numpy(), size, Augmentation(zeros, ones), "cpu", sampler)
 
 
-def test_the_loader_gives_what_its_sampler_says() -> None:
+def test_the_loader_follows_its_sampler() -> None:
     labels = labels_of([6] * 5)
     given = loader(labels, Sampler("identity", instances=3), 6)
     found = list(given.epoch(5))
@@ -158,16 +158,16 @@ def test_the_loader_gives_what_its_sampler_says() -> None:
     [
         (Sampler("identity", instances=4), 24, "6 identities with 4 images each cannot be filled: there are 5"),
         (Sampler("identity", instances=4), 10, "10 is not a multiple of SAMPLER.INSTANCES 4"),
-        (Sampler("mined", negatives=5), 14, "mining requires .* and 5 other identities; there are 5 training identities"),
+        (Sampler("mined", negatives=5), 14, "mining requires .* and 5 other identities; there are 5 training"),
         (Sampler("mined", negatives=1), 8, "8 is not a multiple of the tuple size 3"),
         (Sampler("mined", negatives=1), 33, "33 images in tuples of 3 cannot be filled: there are 30 training images"),
     ],
 )  # fmt: skip
-def test_what_the_data_cannot_fill_is_told_at_once(sampler: Sampler, size: int, message: str) -> None:
+def test_batches_that_cannot_be_filled_are_reported(sampler: Sampler, size: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         loader(labels_of([6] * 5), sampler, size)
 
 
-def test_mining_without_any_match_is_told() -> None:
+def test_mining_without_any_match_is_reported() -> None:
     with pytest.raises(InputError, match="0 of them with two images"):
         loader(labels_of([1] * 9), Sampler("mined", negatives=1), 3)

@@ -1,4 +1,4 @@
-"""Batches follow from the seed, carry the right labels, and leave no thread behind."""
+"""Batches depend on the seed, have the right labels, and leave no thread behind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALL_STEPS = Augmentation(
 
 
 def numbered(count: int = 23) -> np.ndarray:
-    """Image i is filled with i, so a batch tells which images it holds."""
+    """Image i is filled with i, so that the images of a batch can be identified."""
     return np.broadcast_to(np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1), (count, 3, 8, 4)).copy()
 
 
@@ -55,7 +55,7 @@ def test_an_epoch_shows_each_image_once_with_its_label():
     assert len(set(seen)) == 20 and seen != sorted(seen)
 
 
-def test_an_epoch_follows_from_its_seed_alone():
+def test_an_epoch_depends_on_its_seed_alone():
     images = np.random.default_rng(0).integers(0, 256, (40, 3, 16, 8), dtype=np.uint8)
     loader = train_loader(images, augmentation=replace(PLAIN, flip=0.5, pad=2, erasing=0.5))
 
@@ -77,7 +77,7 @@ def test_fewer_images_than_a_batch_make_one_batch():
     assert len(loader) == 1 and [len(labels) for _, labels in loader.epoch(0)] == [3]
 
 
-def test_a_mapped_array_serves_as_well(tmp_path):
+def test_a_mapped_array_gives_the_same(tmp_path):
     np.save(tmp_path / "images.npy", numbered())
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     for (images, labels), (others, _) in zip(train_loader(mapped).epoch(3), train_loader().epoch(3), strict=True):
@@ -107,7 +107,7 @@ def test_an_abandoned_epoch_ends_its_thread():
     assert not prefetch_threads()
 
 
-def test_the_thread_leaves_the_number_of_threads_elsewhere_alone():
+def test_the_thread_does_not_change_the_thread_count_of_others():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -164,7 +164,7 @@ def noise(count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["shuffled", "identity", "mined"])
 @pytest.mark.parametrize("world", [2, 3])
-def test_shares_of_all_processes_are_the_batches_of_one(name, world):
+def test_shards_of_all_processes_are_the_batches_of_one(name, world):
     labels = np.arange(40, dtype=np.int64) % 14  # some identities have 2 images, for shares of 4
     descriptors = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)) if name == "mined" else None
     sampler = Sampler(name, instances=4, negatives=2)
@@ -179,7 +179,7 @@ def test_shares_of_all_processes_are_the_batches_of_one(name, world):
         assert all(len(part) % sampler.group == 0 and len(part) for part, _ in parts)
 
 
-def test_an_image_is_augmented_alike_in_batches_of_any_size_and_order():
+def test_augmentation_does_not_depend_on_batch_size_and_order():
     small, large = ({}, {})
     for found, size in ((small, 4), (large, 20)):
         loader = train_loader(noise(40), batch_size=size, augmentation=ALL_STEPS)
@@ -189,14 +189,14 @@ def test_an_image_is_augmented_alike_in_batches_of_any_size_and_order():
     assert all(torch.equal(small[number], large[number]) for number in small)
 
 
-def test_an_image_shown_twice_is_not_shown_in_the_same_guise():
+def test_an_image_seen_twice_is_augmented_differently():
     loader = TrainLoader(noise(4), np.arange(4) // 2, 8, replace(ALL_STEPS, flip=0.0), "cpu", Sampler("identity"))
     ((images, _),) = loader.epoch(0)
     assert len({tuple(image.flatten().tolist()) for image in images}) == 8
 
 
 @pytest.mark.parametrize("name", ["shuffled", "identity"])
-def test_an_epoch_goes_on_from_any_batch(name):
+def test_an_epoch_can_be_resumed_at_any_batch(name):
     paths = [f"{number}.jpg" for number in range(30)]
     loader = TrainLoader(noise(30), np.arange(30) % 7, 8, ALL_STEPS, "cpu", Sampler(name), paths)
     whole = list(loader.epoch(3))
@@ -208,14 +208,14 @@ def test_an_epoch_goes_on_from_any_batch(name):
         assert loader.batch_paths(3, number, rank=0, world=2) + loader.batch_paths(3, number, rank=1, world=2) == files
 
 
-def test_more_processes_than_a_batch_has_parts_are_refused():
+def test_more_processes_than_groups_are_refused():
     with pytest.raises(InputError, match="a batch of 5 images in groups of 1 cannot be split among 6"):
         list(train_loader().epoch(0, rank=0, world=6))
     with pytest.raises(ValueError, match="no process 2 among 2"):
         list(train_loader().epoch(0, rank=2, world=2))
 
 
-def test_what_does_not_fit_together_is_refused():
+def test_inconsistent_arguments_are_refused():
     with pytest.raises(InputError, match="uint8"):
         train_loader(numbered().astype(np.float32))
     with pytest.raises(InputError, match="23 images need as many int64 labels, not int64"):

@@ -1,4 +1,4 @@
-"""Every image once, in full batches."""
+"""Shuffled batches and shards of a batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_order_follows_the_generator():
 
 
 @pytest.mark.parametrize(("count", "group", "world"), [(12, 1, 5), (12, 4, 3), (12, 4, 2), (10, 4, 3), (7, 1, 7)])
-def test_shares_are_the_batch_in_whole_groups_as_even_as_can_be(count, group, world):
+def test_shards_are_the_batch_in_whole_groups_as_evenly_as_possible(count, group, world):
     index = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:count]
     shares = [shard_batch(index, group, rank, world) for rank in range(world)]
     assert torch.equal(torch.cat(shares), index)

@@ -1,4 +1,4 @@
-"""Whole images and boxes of them: exact pixels, sizes, batches, and what is refused."""
+"""Whole images and boxes of them: exact pixels, sizes, batches and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
 def saved(path: Path, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A picture of noise, which shows every displacement, losslessly; (height, width, 3) uint8."""
+    """Write a lossless image of noise, which shows every displacement; (height, width, 3) uint8."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return pixels
@@ -32,7 +32,7 @@ def saved(path: Path, height: int, width: int, seed: int = 0) -> np.ndarray:
         ((59, 29, 60, 30), (29, 30), (59, 60)),
     ],
 )
-def test_a_box_holds_exactly_its_pixels(
+def test_a_box_contains_exactly_its_pixels(
     tmp_path: Path, box: Box, rows: tuple[int, int], columns: tuple[int, int]
 ) -> None:
     pixels = saved(tmp_path / "a.png", 30, 60)
@@ -53,9 +53,9 @@ def test_a_box_holds_exactly_its_pixels(
 )
 def test_a_box_of_another_image_is_refused(tmp_path: Path, box: Box, words: str) -> None:
     saved(tmp_path / "a.png", 30, 60)
-    with pytest.raises(InputError, match=words) as told:
+    with pytest.raises(InputError, match=words) as caught:
         read_whole_image(WholeImage(str(tmp_path / "a.png"), box))
-    assert "a.png" in str(told.value) and "\n" not in str(told.value)
+    assert "a.png" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_batches_of_neighbors_of_one_size(tmp_path: Path) -> None:
             np.testing.assert_allclose(found.numpy().transpose(1, 2, 0), expected, atol=2e-6)
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_images_are_reported(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     for name, words in (("none.jpg", "no such image"), ("cut.jpg", "unreadable or truncated")):
         with pytest.raises(InputError, match=words):

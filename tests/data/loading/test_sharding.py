@@ -1,4 +1,4 @@
-"""What each of several processes takes of images and batches: together everything, once, in order."""
+"""Shards of images and batches: together they are everything, once, in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def train_loader(batch: int, sampler: Sampler, count: int = 11) -> TrainLoader:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 9])
-def test_shares_of_a_gallery_are_its_batches(world: int) -> None:
+def test_shards_of_a_gallery_are_its_batches(world: int) -> None:
     numbers = np.arange(11)
     whole = TestLoader(
         images=PIXELS, identities=numbers, cameras=numbers, paths=[str(n) for n in numbers], batch_size=3, **LOOK
@@ -55,7 +55,7 @@ def test_parts_of_a_sample_are_its_batches(world: int) -> None:
         (train_loader(8, Sampler("mined", negatives=2)), 2, (4, 4)),
     ],
 )
-def test_shares_are_the_sizes_that_come(loader: TrainLoader, world: int, expected: tuple[int, ...]) -> None:
+def test_shard_sizes_are_those_of_the_batches(loader: TrainLoader, world: int, expected: tuple[int, ...]) -> None:
     assert loader.shard_sizes(world) == expected
     descriptors = torch.randn(11, 2) if loader.needs_descriptors else None
     for rank in range(world):
@@ -63,12 +63,12 @@ def test_shares_are_the_sizes_that_come(loader: TrainLoader, world: int, expecte
         assert sizes == {expected[rank]}
 
 
-def test_more_processes_than_belong_together() -> None:
+def test_more_processes_than_groups() -> None:
     with pytest.raises(InputError, match="a batch of 9 images in groups of 3 cannot be split among 4"):
         train_loader(9, Sampler("identity", instances=3)).shard_sizes(4)
 
 
-def test_what_is_broken_keeps_its_place() -> None:
+def test_corrupt_images_keep_their_position() -> None:
     part = slice_images(DecodedImages(PIXELS, {1: "a", 4: "b", 9: "c"}), 3, 9)
     assert isinstance(part, DecodedImages) and part.corrupt == {1: "b"} and len(part) == 6
     files = slice_images(ImageFiles(["a", "b", "c"], (4, 2)), 1, 3)
