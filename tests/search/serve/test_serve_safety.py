@@ -224,8 +224,8 @@ def test_invalid_forms(page: Any, content: bytes, headers: dict[str, str], statu
 
 
 def test_the_token_is_required(locked: Any) -> None:
-    asked = locked.get("/")
-    assert asked.status_code == 401 and '<label for="token">' in asked.text and 'id="data"' not in asked.text
+    reply = locked.get("/")
+    assert reply.status_code == 401 and '<label for="token">' in reply.text and 'id="data"' not in reply.text
     for headers in ({}, {"authorization": "Bearer wrong"}, {"cookie": "reid_session=wrong"}, {"authorization": TOKEN},
                     {"cookie": f"reid_session={TOKEN}"}, {"authorization": "Bearer "}, {"cookie": "reid_session="},
                     {"authorization": b"Bearer \xe9"}):  # fmt: skip
