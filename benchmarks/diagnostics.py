@@ -1,8 +1,9 @@
-"""Seconds that a diagnosis of weights takes: the survey of a ResNet-50 and one large layer.
+"""Time of a weight diagnosis: the survey of a ResNet-50, and one large layer.
 
     python benchmarks/diagnostics.py [--threads 2] [--size 4096 4096]
 
-The weights are random, in the shapes of torchvision's ResNet-50 and of one linear layer; the work is the same for any.
+The weights are random, with the shapes of torchvision's ResNet-50 and of one linear layer; the time does not depend on
+their values.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ def main() -> None:
     _, seconds = timed(lambda: survey([large]))
     print(f"survey of one {d_in} x {k}:           {seconds:6.1f} s")
     _, seconds = timed(lambda: diagnose_layer(large))
-    print(f"close look at one {d_in} x {k}:       {seconds:6.1f} s")
+    print(f"diagnosis of one {d_in} x {k}:        {seconds:6.1f} s")
 
 
 def timed(work: Callable[[], Result]) -> tuple[Result, float]:
-    """What `work` returns, and the seconds it took."""
+    """Return the result of `work` and the seconds it took."""
     start = time.perf_counter()
     return work(), time.perf_counter() - start
 

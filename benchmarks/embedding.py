@@ -1,14 +1,14 @@
-"""Images a second from JPEGs to embeddings: `reid.Embedder` beside torchreid's FeatureExtractor, on one CPU.
+"""Throughput from JPEGs to embeddings on a CPU: `reid.Embedder` and torchreid's FeatureExtractor.
 
     python benchmarks/embedding.py --torchreid CLONE --weights FILE [--images FOLDER] [--count 2000] [--rounds 3]
                                    [--threads N] [--steps]
 
-FILE: a checkpoint of OSNet-x0.25 in torchreid's names, such as its published ImageNet weights; both load it, and both
-resize to 256 x 128. `--images` takes JPEGs from a folder, such as Market-1501's bounding_box_test, instead of drawing
-some. Both have the same number of threads and, where the system can do that, are held to as many processors, by default
-all; they take turns, and the ratio is the median over turns. torchreid's is given its list in parts of 64, as it holds
-all images of a list in memory at once. What comes out is compared too. `--steps` says where our time goes. Of the clone
-only the extractor, what it loads weights by and the OSNet are loaded.
+FILE is a checkpoint of OSNet-x0.25 with torchreid's tensor names, such as its published ImageNet weights; both load it
+and resize to 256 x 128. `--images` reads JPEGs from a folder, such as Market-1501's bounding_box_test, instead of
+generating them. Both use the same number of threads and, where the system supports it, are restricted to as many
+processors (default: all). They run alternately, and the ratio is the median over rounds. torchreid receives its list in
+parts of 64, because it holds all images of a list in memory. The embeddings are compared as well. `--steps` measures
+the steps of `reid`. Of the clone, only the extractor, the loading of weights and OSNet are imported.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from reid.data.threads import available_cores
 from reid.errors import InputError, run_command
 
 BATCH = 64
-PLACES = ("torchreid", "torchreid/reid")
+PACKAGE_FOLDERS = ("torchreid", "torchreid/reid")
 
 
 def main() -> None:
@@ -49,38 +49,46 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     torch.set_num_threads(arguments.threads)
-    ours, theirs = Embedder.load(arguments.weights, device="cpu"), rival(arguments.torchreid, arguments.weights)
+    ours, competitor = (
+        Embedder.load(arguments.weights, device="cpu"),
+        load_competitor(arguments.torchreid, arguments.weights),
+    )
     with tempfile.TemporaryDirectory() as folder:
         files = jpegs(arguments.images, arguments.count, Path(folder))
-        found: dict[str, np.ndarray] = {}
+        embeddings: dict[str, np.ndarray] = {}
         runs = {
-            "torchreid": lambda: found.update(theirs=theirs(files)),
-            "reid": lambda: found.update(ours=ours.embed(files, batch_size=BATCH)),
+            "torchreid": lambda: embeddings.update(competitor=competitor(files)),
+            "reid": lambda: embeddings.update(ours=ours.embed(files, batch_size=BATCH)),
         }
         ours.embed(files[:BATCH])
-        theirs(files[:BATCH])
+        competitor(files[:BATCH])
         seconds = in_rounds(runs, arguments.rounds)
-        print(f"{len(files)} images, {arguments.threads} threads, {arguments.rounds} turns, OSNet-x0.25 at 256 x 128\n")
+        print(
+            f"{len(files)} images, {arguments.threads} threads, {arguments.rounds} rounds, OSNet-x0.25 at 256 x 128\n"
+        )
         print("| embedding | images/s, median | best |\n|---|---|---|")
         for name, taken in seconds.items():
             print(f"| {name} | {len(files) / float(np.median(taken)):.1f} | {len(files) / min(taken):.1f} |")
         print(f"\ntimes torchreid: {median_ratio(seconds['torchreid'], seconds['reid']):.2f}")
-        tell_difference(found["ours"], found["theirs"])
+        print_difference(embeddings["ours"], embeddings["competitor"])
         if arguments.steps:
             steps(ours, files[:BATCH])
 
 
-def rival(clone: Path, weights: Path) -> Callable[[list[str]], np.ndarray]:
-    """torchreid's FeatureExtractor on the same weights. Raises InputError where the clone has none."""
-    place = next((clone / place for place in PLACES if (clone / place / "utils/feature_extractor.py").is_file()), None)
-    if place is None:
-        raise InputError(f"{clone}: no clone of torchreid, which has {PLACES[0]}/utils/feature_extractor.py")
-    # Its packages without what they import on their own, which needs libraries that this does not.
+def load_competitor(clone: Path, weights: Path) -> Callable[[list[str]], np.ndarray]:
+    """torchreid's FeatureExtractor with the same weights; InputError if the clone does not contain it."""
+    folders = (clone / name for name in PACKAGE_FOLDERS)
+    package = next((folder for folder in folders if (folder / "utils/feature_extractor.py").is_file()), None)
+    if package is None:
+        raise InputError(
+            f"{clone}: not a clone of torchreid, which contains {PACKAGE_FOLDERS[0]}/utils/feature_extractor.py"
+        )
+    # Import submodules without running the packages' own imports, which need further libraries.
     packages: dict[str, Any] = {}
     for name, folder in (
-        ("torchreid", place),
-        ("torchreid.utils", place / "utils"),
-        ("torchreid.models", place / "models"),
+        ("torchreid", package),
+        ("torchreid.utils", package / "utils"),
+        ("torchreid.models", package / "models"),
     ):
         packages[name] = sys.modules[name] = types.ModuleType(name)
         packages[name].__path__ = [str(folder)]
@@ -104,24 +112,24 @@ def rival(clone: Path, weights: Path) -> Callable[[list[str]], np.ndarray]:
     return embed
 
 
-def tell_difference(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """How far apart what comes out is, in rows of unit length."""
+def print_difference(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Print the difference of the embeddings, with rows of unit length."""
     units = theirs / np.linalg.norm(theirs.astype(np.float64), axis=1, keepdims=True)
     cosines = (ours * units).sum(axis=1)
     print(
         f"largest difference of a component {np.abs(ours - units).max():.1e}; cosine of an image's two embeddings: "
-        f"mean {cosines.mean():.6f}, least {cosines.min():.6f}"
+        f"mean {cosines.mean():.6f}, minimum {cosines.min():.6f}"
     )
 
 
 def steps(embedder: Embedder, files: list[str]) -> None:
-    """Milliseconds a batch of its parts, one after the other; in use the first goes on beside the second."""
+    """Print the milliseconds per batch of decoding and of the network, which overlap in use."""
     batch = torch.rand(len(files), 3, *embedder.size)
     parts: dict[str, Callable[[], object]] = {
         "decoding and resizing, one thread": lambda: [decode_image(file, embedder.size) for file in files],
         "network": lambda: embedder.embed(batch),
     }
-    print(f"\n| step | ms of a batch of {len(files)} |\n|---|---|")
+    print(f"\n| step | ms per batch of {len(files)} |\n|---|---|")
     for name, taken in in_rounds(parts, 5).items():
         print(f"| {name} | {1000 * min(taken):.0f} |")
 

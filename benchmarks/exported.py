@@ -1,10 +1,11 @@
-"""Images a second of ONNX Runtime and of PyTorch on the CPU, and how far their embeddings are apart.
+"""Throughput of ONNX Runtime and of PyTorch on the CPU, and the difference of their embeddings.
 
     python benchmarks/exported.py [--weights CHECKPOINT] [--threads 1] [--rounds 7] [--batches 1 16 64] [--crops 64]
 
-OSNet-x0.25 from random weights, unless a checkpoint is given, at 256 x 128. Both take uint8 pixels and give embeddings
-of unit length, on as many threads. They take turns; a turn is the same images in batches of one size, and the ratio is
-the median over turns. Differences are those on Market-1501's query images where REID_DATA has them, else on drawn ones.
+The network is OSNet-x0.25 with random weights, unless a checkpoint is given, at 256 x 128. Both take uint8 pixels,
+return embeddings of unit length and use the same number of threads. They run alternately; a round embeds the same
+images in batches of one size, and the ratio is the median over rounds. Differences are measured on Market-1501's query
+images if REID_DATA contains them, else on synthetic ones.
 """
 
 from __future__ import annotations
@@ -54,22 +55,22 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     embedder = _embedder(arguments.weights)
-    name, given = embedder.config.MODEL.BACKBONE, build.preprocessing(embedder.config)
-    interface = ExportInterface(SIZE, given["mean"], given["std"], preprocessing="inside")
+    name, preprocessing = embedder.config.MODEL.BACKBONE, build.preprocessing(embedder.config)
+    interface = ExportInterface(SIZE, preprocessing["mean"], preprocessing["std"], preprocessing="inside")
     metadata = ModelMetadata(interface, embedder.dim, embedder.model_id, 1.0, "", name, "", "none")
-    pixels, what = crops(arguments.crops)
+    pixels, description = crops(arguments.crops)
     data, _ = export_network(embedder.network, metadata, pixels[:4], format="onnx")
     run = load_onnx(data)
     difference = max_relative_difference(run(pixels), embedder.embed(pixels))
-    print(f"{name}, {SIZE[0]} x {SIZE[1]}, {arguments.threads} thread(s), medians of {arguments.rounds} turns")
-    print(f"largest difference on {len(pixels)} {what}: {difference:.1e}\n")
-    print("| batch | PyTorch, images/s | ONNX Runtime, images/s | times as fast |\n|---|---|---|---|")
+    print(f"{name}, {SIZE[0]} x {SIZE[1]}, {arguments.threads} thread(s), medians of {arguments.rounds} rounds")
+    print(f"largest difference on {len(pixels)} {description}: {difference:.1e}\n")
+    print("| batch | PyTorch, images/s | ONNX Runtime, images/s | speedup |\n|---|---|---|---|")
     for batch in arguments.batches:
         parts = pixels[: max(batch, min(16, len(pixels)))].split(batch)
         images = sum(map(len, parts))
         steps = {
-            "torch": partial(_in_parts, partial(embedder.embed, batch_size=batch), parts),
-            "onnx": partial(_in_parts, run, parts),
+            "torch": partial(_run_batches, partial(embedder.embed, batch_size=batch), parts),
+            "onnx": partial(_run_batches, run, parts),
         }
         seconds = {
             step: taken[1:] for step, taken in in_rounds(steps, arguments.rounds + 1).items()
@@ -80,7 +81,7 @@ def main() -> None:
 
 
 def _embedder(weights: Path | None) -> Embedder:
-    """Of the checkpoint, at SIZE, or an OSNet-x0.25 from random weights."""
+    """The model of the checkpoint at SIZE, or an OSNet-x0.25 with random weights."""
     with tempfile.TemporaryDirectory() as folder:
         if weights is None:
             weights = Path(folder) / "random.pth"
@@ -94,19 +95,19 @@ def _embedder(weights: Path | None) -> Embedder:
     return dataclasses.replace(embedder, config=config)
 
 
-def _in_parts(run: Runner, parts: Sequence[Tensor]) -> None:
-    for part in parts:
-        run(part)
+def _run_batches(run: Runner, parts: Sequence[Tensor]) -> None:
+    for batch in parts:
+        run(batch)
 
 
 def crops(count: int) -> tuple[Tensor, str]:
-    """(count, 3, H, W) uint8, and what they are."""
+    """(count, 3, H, W) uint8 images, and a description of them."""
     archive_path = Path(os.environ.get("REID_DATA") or "datasets") / MARKET
     if not archive_path.is_file():
-        return synthetic_crops(SIZE, count=count), "drawn images"
+        return synthetic_crops(SIZE, count=count), "synthetic images"
     with zipfile.ZipFile(archive_path) as archive:
         names = sorted(name for name in archive.namelist() if "/query/" in name and name.endswith(".jpg"))
-        chosen = [names[place] for place in np.linspace(0, len(names) - 1, count).astype(int)]
+        chosen = [names[index] for index in np.linspace(0, len(names) - 1, count).astype(int)]
         found = ImageList([Image.open(io.BytesIO(archive.read(name))) for name in chosen], SIZE, threads=1)
         return torch.from_numpy(np.stack([found.decode(n) for n in range(len(found))])), "query images of Market-1501"
 

@@ -1,4 +1,4 @@
-"""Draw what a checkpoint's pooling looks at: the attention of a weighted pooling, the clusters of a VLAD."""
+"""Visualize a checkpoint's pooling: the attention of weighted pooling, the clusters of VLAD."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from reid.report.attention import draw_assignments, draw_attention
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", required=True, type=Path, help="a checkpoint of ours")
-    parser.add_argument("--output", type=Path, default=Path("attention"), help="folder (default attention)")
+    parser.add_argument("--weights", required=True, type=Path, help="a checkpoint of this project")
+    parser.add_argument("--output", type=Path, default=Path("attention"), help="folder (default: attention)")
     parser.add_argument("image", type=Path, nargs="+")
     arguments = parser.parse_args()
     model, config = build.load_network(arguments.weights)
@@ -27,9 +27,9 @@ def main() -> None:
     if config.MODEL.POOLING.NAME == "ghost_vlad":
         ghosts = config.MODEL.POOLING.GHOSTS
     names = [path.stem for path in arguments.image]
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double:
-        raise InputError(f"two images are called {double}: what is drawn of one would replace the other's")
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate:
+        raise InputError(f"two images are named {duplicate}: their output files would overwrite each other")
     for path in arguments.image:
         image = decode_image(str(path), (height, width), config.INPUT.RESIZE)
         pixels = normalize(torch.tensor(image)[None], config.INPUT.MEAN, config.INPUT.STD)

@@ -1,4 +1,4 @@
-"""Tell what distances of a model mean: thresholds for false-match rates, and the probability of being one person."""
+"""Calibrate the distances of a model: thresholds for false-match rates, and the match probability."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from reid.io.safetensors_files import save_safetensors
 from reid.records import Features, ImageRecord
 from reid.report.calibration import calibration_tables
 
-_COMPARED = 4  # images whose features are computed again
-_ALIKE = 0.999  # cosine of a feature and the same computed again
+_NUM_VERIFIED = 4  # images whose features are recomputed
+_MIN_COSINE = 0.999  # of a feature and the same one recomputed
 
 
 def main() -> None:
     arguments = _arguments()
     embedder = content = None
-    read = (0, 0, 0)
+    stamp = (0, 0, 0)
     if arguments.weights:
-        read = _stamp(arguments.weights) if arguments.weights.is_file() else read
+        stamp = _stamp(arguments.weights) if arguments.weights.is_file() else stamp
         content = load_checkpoint(arguments.weights)
         embedder = Embedder.load(
             arguments.weights, device=arguments.device, feature=arguments.feature, flip=arguments.flip
         )
     if arguments.features:
         if arguments.overrides or arguments.config_file:
-            raise InputError("--features takes no configuration: leave --config-file and KEY VALUE out")
+            raise InputError("--features takes no configuration: omit --config-file and KEY VALUE")
         dataset = arguments.features.name
         query, gallery, name = read_features(arguments.features)
         if embedder:
@@ -45,8 +45,10 @@ def main() -> None:
     elif embedder and content:
         dataset, query, gallery = _embed(embedder, content, arguments)
     else:
-        raise InputError("give --weights, --features, or both: features to calibrate on and the checkpoint they are of")
-    found = calibrate(
+        raise InputError(
+            "give --weights, --features, or both: features to calibrate on and the checkpoint that extracted them"
+        )
+    calibration = calibrate(
         query,
         gallery,
         model_id=embedder.model_id if embedder else "",
@@ -56,19 +58,19 @@ def main() -> None:
         replicates=arguments.replicates,
         seed=arguments.seed,
     )
-    print(calibration_tables(found.to_plain()))
+    print(calibration_tables(calibration.to_plain()))
     if arguments.output:
-        write_json(arguments.output, found.to_plain())
+        write_json(arguments.output, calibration.to_plain())
         print(f"written: {arguments.output}")
     if content is not None:
-        _store(arguments.weights, content, found, read)
-        print(f"stored in {arguments.weights}: tools/search.py shows it")
+        _store(arguments.weights, content, calibration, stamp)
+        print(f"stored in {arguments.weights}: tools/search.py uses it")
 
 
 def _embed(
     embedder: Embedder, content: dict[str, Any], arguments: argparse.Namespace
 ) -> tuple[str, Features, Features]:
-    """The dataset's name and its query and gallery as the model will be used: one image after the other, by path."""
+    """The dataset's name and the features of its query and gallery, embedded from files as in later use."""
     config = build.evaluation_config(embedder.config, arguments.config_file, arguments.overrides)
     split = build.split(config)
     print(banner(split), flush=True)
@@ -83,26 +85,26 @@ def _features(embedder: Embedder, images: tuple[ImageRecord, ...]) -> Features:
 
 
 def _check_origin(embedder: Embedder, sides: tuple[Features, Features], name: str, path: Path) -> None:
-    """Raise InputError for features that are not those of the model."""
+    """Raise InputError if the features were not extracted by the model."""
     width = sides[0].values.shape[1]
     if width != embedder.dim:
         raise InputError(
-            f"{path}: features of {width} numbers, and the {embedder.feature} of the model has {embedder.dim}"
+            f"{path}: features have {width} dimensions, and the {embedder.feature} of the model has {embedder.dim}"
         )
     if {name, embedder.feature} == {"input", "output"}:
-        raise InputError(f"{path}: features of the Eigenlayer's {name}; give --feature {name}")
-    there = [place for place, file in enumerate(sides[0].paths) if Path(file).is_file()][:_COMPARED]
-    if not there:
-        print(f"{path}: names no images that are here, so it is taken on trust that its features are of this model")
+        raise InputError(f"{path}: contains features of the Eigenlayer's {name}; give --feature {name}")
+    available = [index for index, file in enumerate(sides[0].paths) if Path(file).is_file()][:_NUM_VERIFIED]
+    if not available:
+        print(f"{path}: its images do not exist here, so it is not verified that this model extracted its features")
         return
-    held = np.asarray(sides[0].values[np.array(there)], dtype=np.float64)
-    held /= np.linalg.norm(held, axis=1, keepdims=True)
-    alike = (held * embedder.embed([sides[0].paths[place] for place in there])).sum(axis=1)
-    if alike.min() < _ALIKE:
-        file = sides[0].paths[there[int(alike.argmin())]]
+    stored = np.asarray(sides[0].values[np.array(available)], dtype=np.float64)
+    stored /= np.linalg.norm(stored, axis=1, keepdims=True)
+    cosine = (stored * embedder.embed([sides[0].paths[index] for index in available])).sum(axis=1)
+    if cosine.min() < _MIN_COSINE:
+        file = sides[0].paths[available[int(cosine.argmin())]]
         raise InputError(
-            f"{path}: features of another model than the checkpoint: for {file} the two have a cosine of "
-            f"{alike.min():.3f}"
+            f"{path}: the features were extracted by a different model: for {file} the cosine with the checkpoint's is "
+            f"{cosine.min():.3f}"
         )
 
 
@@ -111,34 +113,36 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _store(path: Path, content: dict[str, Any], found: Calibration, read: tuple[int, int, int]) -> None:
+def _store(path: Path, content: dict[str, Any], calibration: Calibration, stamp: tuple[int, int, int]) -> None:
     write = save_safetensors if path.suffix == ".safetensors" else save_checkpoint
-    if _stamp(path) != read:
-        raise InputError(f"{path}: has changed since it was read, as by a training that goes on; calibrate it again")
-    write(path, {**content, "calibration": found.to_plain()})
+    if _stamp(path) != stamp:
+        raise InputError(f"{path}: changed since it was read, for example by a running training; calibrate it again")
+    write(path, {**content, "calibration": calibration.to_plain()})
 
 
 def _rates(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"numbers with commas between are wanted, not {text!r}") from None
+        raise argparse.ArgumentTypeError(f"expected comma-separated numbers, not {text!r}") from None
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, help="a checkpoint of this project, into which the calibration goes")
+    parser.add_argument("--weights", type=Path, help="a checkpoint of this project, in which the calibration is stored")
     parser.add_argument("--features", type=Path, help="labeled features instead of the checkpoint's dataset")
-    parser.add_argument("--config-file", type=Path, help="take DATASETS of this file: data not trained on is best")
+    parser.add_argument("--config-file", type=Path, help="use DATASETS of this file, preferably not the training data")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--feature", choices=("input", "output"), help="of the Eigenlayer (default: the checkpoint's)")
-    parser.add_argument("--flip", action="store_true", help="mean of an image and its mirror image")
+    parser.add_argument("--flip", action="store_true", help="average the features of an image and its mirror image")
     parser.add_argument(
-        "--rates", type=_rates, default=list(RATES), help="wanted false-match rates (0.01,0.001,0.0001)"
+        "--rates", type=_rates, default=list(RATES), help="false-match rates (default: 0.01,0.001,0.0001)"
     )
-    parser.add_argument("--prior", type=float, metavar="P", help="share of pairs of one person (default: the data's)")
-    parser.add_argument("--replicates", type=int, default=REPLICATES, help=f"of the bootstrap ({REPLICATES})")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and the folds")
+    parser.add_argument("--prior", type=float, metavar="P", help="share of matching pairs (default: that of the data)")
+    parser.add_argument(
+        "--replicates", type=int, default=REPLICATES, help=f"bootstrap replicates (default: {REPLICATES})"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap and the folds")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the calibration as JSON")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as DATASETS.ROOT data")
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""Turn another codebase's checkpoint into one of this project, without executing code in it."""
+"""Convert another codebase's checkpoint to one of this project, without executing code in it."""
 
 from __future__ import annotations
 
@@ -15,28 +15,31 @@ from reid.model.foreign import FAMILIES
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", metavar="IN", type=Path, help="of torchreid, fast-reid, reid-strong-baseline, layumi")
-    parser.add_argument("target", metavar="OUT", type=Path, help="a new .pth or .safetensors")
-    parser.add_argument("--family", choices=FAMILIES, help="where the tensors should not decide")
+    parser.add_argument("target", metavar="OUT", type=Path, help="a new .pth or .safetensors file")
+    parser.add_argument("--family", choices=FAMILIES, help="default: recognized by the tensors")
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="what tensors do not tell, such as MODEL.LAST_STRIDE 1"
+        "overrides", nargs="*", metavar="KEY VALUE", help="what tensors do not determine, such as MODEL.LAST_STRIDE 1"
     )
     arguments = parser.parse_args()
     target = arguments.target
     if target.suffix not in (".pth", ".safetensors"):
-        raise InputError(f"{target}: a checkpoint is written as .pth or .safetensors")
+        raise InputError(f"{target}: a checkpoint must be a .pth or .safetensors file")
     if target.exists():
-        raise InputError(f"{target}: there already; nothing is overwritten, so give another path")
-    content, found = convert_checkpoint(arguments.source, family=arguments.family, overrides=arguments.overrides)
+        raise InputError(f"{target}: already exists and is not overwritten; give another path")
+    content, converted = convert_checkpoint(arguments.source, family=arguments.family, overrides=arguments.overrides)
     (save_safetensors if target.suffix == ".safetensors" else save_checkpoint)(target, content)
-    given = found.recognized
-    height, width = given.size
-    print(f"{arguments.source}: {found.architecture} of {found.family}, {found.num_classes} classes")
-    print(f"preprocessing: RGB, {height} x {width} {given.resize}, mean {given.mean}, std {given.std} of [0, 1]")
-    print(f"feature compared: the Eigenlayer's {found.feature}")
-    for difference in found.differences:
+    recognized = converted.recognized
+    height, width = recognized.size
+    print(f"{arguments.source}: {converted.architecture} of {converted.family}, {converted.num_classes} classes")
+    print(
+        f"preprocessing: RGB in [0, 1], {height} x {width} {recognized.resize}, mean {recognized.mean}, "
+        f"std {recognized.std}"
+    )
+    print(f"feature: the Eigenlayer's {converted.feature}")
+    for difference in converted.differences:
         print(f"- {difference}")
     if arguments.overrides:
-        print(f"- set otherwise: {' '.join(arguments.overrides)}")
+        print(f"- overridden: {' '.join(arguments.overrides)}")
     print(f"written: {target}")
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of any origin as checkpoints of ours."""
+"""Conversion of other codebases' checkpoints, and packing of checkpoints for distribution."""
 
 from __future__ import annotations
 
@@ -14,15 +14,25 @@ from reid.io.checkpoint import FORMAT, ForeignCheckpoint, load_checkpoint, load_
 from reid.io.state_dicts import read_state_dict
 from reid.model.foreign import Converted, convert
 
-# Where things lay on the machine that trained.
-_NO_PLACES = [
+# Replaces the paths of the machine on which the network was trained.
+_WITHOUT_PATHS = [
     *("OUTPUT_DIR", "runs/packed", "MODEL.WEIGHTS", "none"),
     *("DATASETS.ROOT", "", "DATASETS.FOLDER_ROOT", "", "DATASETS.CACHE", ""),
 ]
 
 
 def load_any(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of ours or, as `convert_checkpoint` makes it, of another codebase's."""
+    """Load a checkpoint of this project, or convert one of another codebase.
+
+    Args:
+        path: The checkpoint.
+
+    Returns:
+        The content of a checkpoint of this project.
+
+    Raises:
+        InputError: The file is missing, corrupt or of an unknown family.
+    """
     try:
         return load_checkpoint(path)
     except ForeignCheckpoint:
@@ -32,20 +42,28 @@ def load_any(path: Path) -> dict[str, Any]:
 def convert_checkpoint(
     path: Path, *, family: str | None = None, overrides: Sequence[str] = ()
 ) -> tuple[dict[str, Any], Converted]:
-    """Another codebase's checkpoint as the content of one of ours, for `save_checkpoint`, and how it was understood.
+    """Convert another codebase's checkpoint.
 
-    family: of `reid.model.foreign.FAMILIES`; None is by its tensors. overrides: KEY VALUE pairs for what tensors do not
-    tell, such as MODEL.LAST_STRIDE. "origin" of the content names the family and the differences.
-    Raises InputError for an unknown family and where tensors or overrides do not fit.
+    Args:
+        path: The checkpoint.
+        family: One of `reid.model.foreign.FAMILIES`; None to recognize it by its tensors.
+        overrides: KEY VALUE pairs for what the tensors do not determine, such as MODEL.LAST_STRIDE.
+
+    Returns:
+        The content of a checkpoint of this project, for `save_checkpoint`, whose "origin" names the family and the
+        differences; and the result of the recognition.
+
+    Raises:
+        InputError: The family is unknown, or tensors or overrides do not fit.
     """
     tensors, own = read_state_dict(path)
     if own is not None:
-        raise InputError(f"{path}: a checkpoint of this project already; there is nothing to convert")
+        raise InputError(f"{path}: already a checkpoint of this project; there is nothing to convert")
     found = convert(tensors, source=str(path), family=family)
     own_pairs = [text for key, value in _keys_of(found).items() for text in (key, str(value))]
     config = build.config_from_overrides([*own_pairs, *overrides], source=f"the conversion of {path}")
     model = build.network(config, num_classes=found.num_classes)
-    # An exponent that is asked for where theirs is no tensor.
+    # A pooling exponent may be a tensor here but a constant in the other codebase.
     filled = model.pooling.state_dict(prefix="pooling.") | found.tensors
     load_state_dict(model, filled, network=f"{found.family}'s {found.architecture} as configured", source=str(path))
     origin = {"family": found.family, "architecture": found.architecture, "differences": list(found.differences)}
@@ -53,21 +71,30 @@ def convert_checkpoint(
     return {"format": FORMAT, **content, "origin": origin}, found
 
 
-def packed(content: Mapping[str, Any], *, classifier: bool = True, source: str) -> dict[str, Any]:
-    """What of a checkpoint's content is worth handing on: the network, and nothing of the machine it was trained on.
+def pack_checkpoint(content: Mapping[str, Any], *, classifier: bool = True, source: str) -> dict[str, Any]:
+    """Reduce a checkpoint to the network and its configuration, without training state and paths.
 
-    classifier: False puts one class of zeros in its place. Raises InputError where the Eigenlayer is the classifier.
+    Args:
+        content: Content of a checkpoint.
+        classifier: False to replace the classifier by a single class of zeros.
+        source: What error messages call the checkpoint.
+
+    Returns:
+        The content of a smaller checkpoint.
+
+    Raises:
+        InputError: The classifier is to be removed but the Eigenlayer is the classifier.
     """
     _, config = build.network_from_checkpoint(content, source=source)
     kept = {key: content[key] for key in ("format", "num_classes", "calibration", "origin") if key in content}
     model = dict(content["model"])
     if not classifier:
         if config.MODEL.EIGENLAYER.LAST:
-            raise InputError(f"{source}: its Eigenlayer is the classifier, which cannot be left out")
+            raise InputError(f"{source}: the Eigenlayer is the classifier, which cannot be removed")
         kept["num_classes"] = 1
         names = [name for name in model if name.startswith("classifier.") and model[name].ndim]
         model |= {name: torch.zeros_like(model[name][:1]) for name in names}
-    return {**kept, "model": model, "config": build.evaluation_config(config, None, _NO_PLACES).dump()}
+    return {**kept, "model": model, "config": build.evaluation_config(config, None, _WITHOUT_PATHS).dump()}
 
 
 def _keys_of(found: Converted) -> dict[str, Any]:

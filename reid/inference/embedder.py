@@ -1,4 +1,4 @@
-"""A trained model and images of people in, embeddings out."""
+"""Embeddings of images of persons with a trained model."""
 
 from __future__ import annotations
 
@@ -30,18 +30,27 @@ from reid.ranking import normalize_rows
 
 DEMO = Path(__file__).parents[1] / "assets" / "demo.safetensors"
 
-# Images that go through a network together on a CPU: what a layer leaves stays in the cache.
-_TOGETHER = 16
+# Forward batch size on a CPU, small enough for activations to stay in the cache.
+_CPU_BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Embedder:
-    """`Embedder.load(FILE).embed(images)`: unit vectors whose Euclidean distance, 0 to 2, says how alike people look.
+    """A trained network that embeds images as unit vectors, to be compared by Euclidean distance in [0, 2].
 
-    feature: the Eigenlayer's "input" or "output". flip: whether the features of an image and its mirror image are
-    averaged. dim: D of the vectors. model_id: a digest, in hex, of all that a vector depends on; vectors of one id may
-    be compared. calibration: what distances of these vectors mean, where the checkpoint has one for this model_id.
-    config: what the checkpoint carries.
+    Example:
+        >>> Embedder.load("model.pth").embed(["a.jpg", "b.jpg"])
+
+    Attributes:
+        network: The network in evaluation mode, with batch normalization folded into the convolutions.
+        config: Configuration stored in the checkpoint.
+        device: Device of the network.
+        feature: The Eigenlayer's "input" or "output".
+        flip: Whether the features of an image and its mirror image are averaged.
+        dim: D of the embeddings.
+        model_id: Hexadecimal digest of everything that an embedding depends on; only embeddings with the same id may be
+            compared.
+        calibration: Thresholds and match probabilities, if the checkpoint has them for this `model_id`.
     """
 
     network: ReidNetwork
@@ -57,29 +66,38 @@ class Embedder:
     def load(
         cls, file: str | Path, *, device: str = "auto", feature: str | None = None, flip: bool = False
     ) -> Embedder:
-        """The model of a checkpoint of ours (.pth or .safetensors), of another codebase's, or "demo", that in the box.
+        """Load a model; no code in the file is executed.
 
-        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N". feature: None is the checkpoint's own,
-        TEST.FEATURE. No code in the file is executed. Raises InputError for a file that is missing, broken or of an
-        unknown family.
+        Args:
+            file: A checkpoint of this project (.pth or .safetensors) or of another supported codebase, or "demo" for
+                the model that comes with the package.
+            device: "auto" (CUDA if available), "cpu", "cuda" or "cuda:N".
+            feature: "input" or "output" of the Eigenlayer; None for the checkpoint's TEST.FEATURE.
+            flip: Average the features of an image and its mirror image.
+
+        Returns:
+            The embedder.
+
+        Raises:
+            InputError: The file is missing, corrupt or of an unknown family, or an option is unknown.
         """
         if feature is not None and feature not in FEATURES:
             raise unknown_name("feature", feature, FEATURES)
-        path = _path(file)
+        path = _checkpoint_path(file)
         content = load_any(path)
         network, config = build.network_from_checkpoint(content, source=str(path))
-        where = build.device(build.evaluation_config(config, None, ["MODEL.DEVICE", device]))
+        torch_device = build.device(build.evaluation_config(config, None, ["MODEL.DEVICE", device]))
         feature = feature or build.tested_feature(config)
         width = {"input": network.eigenlayer.in_features, "output": network.eigenlayer.out_features}
         model_id = _model_id(network, config, feature, flip)
-        kept = content.get("calibration")
-        calibration = None if kept is None else Calibration.from_plain(kept)
-        # What was computed with is not what was trained: the same vectors in half the time.
+        stored = content.get("calibration")
+        calibration = None if stored is None else Calibration.from_plain(stored)
+        # Folding happens after the digest: it halves the time and does not change what is computed.
         network.backbone = fold_norms(network.backbone)  # type: ignore[assignment]
         return cls(
-            network=network.to(where, memory_format=torch.channels_last).eval(),  # type: ignore[call-overload]
+            network=network.to(torch_device, memory_format=torch.channels_last).eval(),  # type: ignore[call-overload]
             config=config,
-            device=where,
+            device=torch_device,
             feature=feature,
             flip=flip,
             dim=width[feature],
@@ -89,7 +107,7 @@ class Embedder:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width that images are resized to."""
+        """Height and width to which images are resized."""
         height, width = build.preprocessing(self.config)["size"]
         return height, width
 
@@ -101,56 +119,67 @@ class Embedder:
         progress: bool = False,
         broken: dict[int, str] | None = None,
     ) -> np.ndarray:
-        """(N, dim) float32 in the order of the images, rows of unit length.
+        """Embed images.
 
-        images: paths, Pillow images, (H, W, 3) uint8 RGB arrays and (3, H, W) uint8 tensors, mixed and of any sizes, or
-        one (N, 3, H, W) tensor, uint8 or floating in [0, 1]. They are decoded and resized as in training and
-        evaluation: a rotation that EXIF asks for is not made, transparency is left out, and of 16 bits the upper 8
-        count. Of a list of any length a few batches are in memory beside the result.
-        broken: an empty dict; where it is given, an image that cannot be read is no error, but a row of zeros, and its
-        number and what is wrong with it are put here.
-        Raises InputError for the first image that cannot be read, naming its place, from 0, and its path.
+        Images are decoded and resized as in training and evaluation: the EXIF orientation is not applied, transparency
+        is dropped, and of 16 bits the upper 8 are used. Only a few batches are in memory at a time.
+
+        Args:
+            images: Paths, Pillow images, (H, W, 3) uint8 RGB arrays and (3, H, W) uint8 tensors, mixed and of any
+                sizes; or one (N, 3, H, W) tensor, uint8 or floating in [0, 1].
+            batch_size: Images decoded together.
+            progress: Show a progress bar.
+            broken: A dict to which the index and the error message of each unreadable image are added. If given,
+                unreadable images become rows of zeros instead of raising an error.
+
+        Returns:
+            (N, dim) float32 rows of unit length in the order of the images.
+
+        Raises:
+            InputError: An image cannot be read (the message gives its index, from 0, and its path), or a feature is not
+                finite.
         """
         if batch_size < 1:
             raise InputError(f"batch size {batch_size} must be at least 1")
-        given = _sequence(images)
-        result = np.zeros((len(given), self.dim), dtype=np.float32)
+        sequence = _as_sequence(images)
+        count = len(sequence)
+        result = np.zeros((count, self.dim), dtype=np.float32)
         done, zeros = 0, 0
-        with tqdm(total=len(given), desc="embedding", unit="img", disable=None if progress else True) as bar:
-            for batch, wrong in self._batches(given, batch_size):
-                for place, error in wrong.items():
+        with tqdm(total=count, desc="embedding", unit="img", disable=None if progress else True) as bar:
+            for batch, unreadable in self._batches(sequence, batch_size):
+                for index, error in unreadable.items():
                     if broken is None:
                         raise error
-                    broken[done + place] = str(error)
+                    broken[done + index] = str(error)
                 rows = self._embed(batch)
-                rows[list(wrong)] = 0
-                _check_finite(rows, done, len(given))
-                directed = np.flatnonzero(rows.any(axis=1))
-                result[done + directed] = normalize_rows(rows[directed])
-                zeros += len(rows) - len(directed) - len(wrong)
+                rows[list(unreadable)] = 0
+                _check_finite(rows, done, count)
+                nonzero = np.flatnonzero(rows.any(axis=1))
+                result[done + nonzero] = normalize_rows(rows[nonzero])
+                zeros += len(rows) - len(nonzero) - len(unreadable)
                 done += len(rows)
                 bar.update(len(rows))
         if zeros:
-            warnings.warn(f"{zeros} of {len(given)} feature rows are zero and have no direction", stacklevel=2)
+            warnings.warn(f"{zeros} of {count} feature rows are zero and have no direction", stacklevel=2)
         return result
 
     def _batches(
         self, images: Sequence[ImageInput] | Tensor, batch_size: int
     ) -> Iterator[tuple[Tensor, dict[int, CorruptImage]]]:
-        how: dict[str, Any] = build.preprocessing(self.config)
-        size, resize = how.pop("size"), how.pop("resize")
-        how |= {"batch_size": batch_size, "device": self.device}
+        options: dict[str, Any] = build.preprocessing(self.config)
+        size, resize = options.pop("size"), options.pop("resize")
+        options |= {"batch_size": batch_size, "device": self.device}
         if isinstance(images, Tensor):
-            for batch in tensor_batches(images, size=size, resize=resize, **how):
+            for batch in tensor_batches(images, size=size, resize=resize, **options):
                 yield batch, {}
         else:
-            yield from normalized_batches(ImageList(images, size, resize), **how)
+            yield from normalized_batches(ImageList(images, size, resize), **options)
 
     @torch.inference_mode()
     def _embed(self, batch: Tensor) -> np.ndarray:
-        """(B, dim) float32, not normalized. The flip test is the mean before that, as in an evaluation."""
+        """(B, dim) float32, not normalized; with the flip test, features are averaged before normalization."""
         rows = []
-        for part in batch.split(_TOGETHER if self.device.type == "cpu" else max(1, len(batch))):
+        for part in batch.split(_CPU_BATCH if self.device.type == "cpu" else max(1, len(batch))):
             values = getattr(self.network.embed(part), self.feature)
             if self.flip:
                 values = (values + getattr(self.network.embed(part.flip(-1)), self.feature)) / 2
@@ -158,23 +187,23 @@ class Embedder:
         return np.concatenate(rows)
 
 
-def _path(file: str | Path) -> Path:
+def _checkpoint_path(file: str | Path) -> Path:
     if file != "demo":
         return Path(file).expanduser()
     if not DEMO.is_file():
-        raise InputError(f"the model in the box, {DEMO}, is not there: make it with `make model`, or give a checkpoint")
+        raise InputError(f"the demo model {DEMO} does not exist: create it with `make model`, or give a checkpoint")
     return DEMO
 
 
-def _sequence(images: Iterable[ImageInput] | Tensor) -> Sequence[ImageInput] | Tensor:
-    """What has a length and places. Raises InputError for one image where several are meant."""
+def _as_sequence(images: Iterable[ImageInput] | Tensor) -> Sequence[ImageInput] | Tensor:
+    """Make a sequence of images; raise InputError for a single image."""
     if isinstance(images, str | os.PathLike) or not isinstance(images, Iterable):
-        raise InputError(f"one {type(images).__name__} where several images are meant; give a list: [image]")
+        raise InputError(f"expected several images, not one {type(images).__name__}; give a list: [image]")
     if isinstance(images, np.ndarray):
         if images.ndim != 4 and images.size:
             raise InputError(
-                f"an array of images is (N, H, W, 3) uint8, RGB, not {images.dtype} {images.shape}; "
-                "one alone goes into a list"
+                f"an array of images must be (N, H, W, 3) uint8 RGB, not {images.dtype} {images.shape}; "
+                "put a single image into a list"
             )
         return images  # type: ignore[return-value]
     return images if isinstance(images, Tensor | Sequence) else list(images)
@@ -184,14 +213,14 @@ def _check_finite(rows: np.ndarray, start: int, count: int) -> None:
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         raise InputError(
-            f"image {start + bad[0]} of {count}: its feature holds NaN or infinity; are the model's weights broken?"
+            f"image {start + bad[0]} of {count}: its feature contains NaN or infinity; are the model's weights valid?"
         )
 
 
 def _model_id(network: ReidNetwork, config: CfgNode, feature: str, flip: bool) -> str:
-    """64 hex digits of what a vector depends on: structure, preprocessing, and every tensor but the classifier's."""
-    what = {"input": build.preprocessing(config), "model": build.structure(config), "feature": feature, "flip": flip}
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
+    """Digest (64 hex digits) of structure, preprocessing, feature, and every tensor but the classifier's."""
+    options = {"input": build.preprocessing(config), "model": build.structure(config), "feature": feature, "flip": flip}
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
     for name, tensor in sorted(network.state_dict().items()):
         if name.startswith("classifier.") or name.endswith("num_batches_tracked"):
             continue

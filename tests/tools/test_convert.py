@@ -30,7 +30,7 @@ def test_what_is_written_and_told(tool: Tool, foreign: Path, tmp_path: Path) -> 
         ended = tool("convert", foreign, tmp_path / name)
         assert ended.code == 0, ended.err
         assert "resnet18 of reid-strong-baseline, 7 classes" in ended.out
-        assert "RGB, 256 x 128 bilinear" in ended.out and "no ReLU in the stem" in ended.out
+        assert "RGB in [0, 1], 256 x 128 bilinear" in ended.out and "no ReLU in the stem" in ended.out
         assert f"written: {tmp_path / name}" in ended.out
     pictures = torch.rand(2, 3, 256, 128)
     found = [Embedder.load(tmp_path / name, device="cpu") for name in ("ours.pth", "ours.safetensors")]
@@ -73,8 +73,8 @@ def test_what_is_refused(tool: Tool, foreign: Path, tmp_path: Path) -> None:
     there.write_bytes(b"precious")
     torch.save({"visual.blocks.0.weight": torch.ones(3)}, tmp_path / "vit.pth")
     for arguments, message in (
-        ((foreign, there), "nothing is overwritten"),
-        ((foreign, tmp_path / "ours.onnx"), "written as .pth or .safetensors"),
+        ((foreign, there), "already exists and is not overwritten"),
+        ((foreign, tmp_path / "ours.onnx"), "must be a .pth or .safetensors file"),
         ((tmp_path / "none.pth", tmp_path / "a.pth"), "no such"),
         ((tmp_path / "vit.pth", tmp_path / "a.pth"), "visual.blocks.0.weight (3,)"),
         ((foreign, tmp_path / "a.pth", "--family", "layumi"), "(0, 0, 0, 0)"),

@@ -49,8 +49,8 @@ def test_what_is_refused(tool: Tool, trained: Path) -> None:
     target = trained.with_name("packed.safetensors")
     target.write_text("mine")
     for arguments, told in (
-        ((trained, target), "there already"),
-        ((trained, trained.with_name("packed.pth")), "written as .safetensors"),
+        ((trained, target), "already exists"),
+        ((trained, trained.with_name("packed.pth")), "must be a .safetensors file"),
         ((trained.with_name("none.pth"), trained.with_name("new.safetensors")), "no such"),
     ):
         ended = tool("pack", *arguments)
@@ -60,7 +60,7 @@ def test_what_is_refused(tool: Tool, trained: Path) -> None:
     assert Embedder.load(target, device="cpu").dim
 
 
-def test_the_model_in_the_box() -> None:
+def test_the_demo_model() -> None:
     embedder = Embedder.load("demo", device="cpu")
     assert DEMO.stat().st_size < 3_000_000
     rows = embedder.embed([image.repeat(2, axis=0) for image in PICTURES])
