@@ -82,17 +82,29 @@ def process_info() -> ProcessInfo:
 
 
 def get_rank() -> int:
-    """Return the number of this process, from 0."""
+    """Return the number of this process.
+
+    Returns:
+        The rank, from 0; 0 outside `process_group`.
+    """
     return dist.get_rank() if _is_initialized() else 0
 
 
 def get_world_size() -> int:
-    """Return the number of processes that work together."""
+    """Return the number of processes that work together.
+
+    Returns:
+        The number of processes on all hosts; 1 outside `process_group`.
+    """
     return dist.get_world_size() if _is_initialized() else 1
 
 
 def is_main_process() -> bool:
-    """Return whether this is the process that writes, prints and shows progress bars."""
+    """Return whether this process writes files, prints and shows progress bars.
+
+    Returns:
+        True for rank 0.
+    """
     return get_rank() == 0
 
 
@@ -242,7 +254,11 @@ def process_slice(count: int, rank: int, world_size: int) -> slice:
 
 @contextlib.contextmanager
 def local_main_first() -> Iterator[None]:
-    """Run the block on one process per host first, which unpacks and decodes what the others then find."""
+    """Run the block on one process per host first, which unpacks and decodes what the others then find.
+
+    Yields:
+        Nothing.
+    """
     local_main = get_world_size() == 1 or process_info().local_rank == 0
     if not local_main:
         barrier()

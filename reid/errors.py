@@ -61,6 +61,9 @@ class StopSignal:
     def held(self) -> Iterator[None]:
         """Defer KeyboardInterrupt to the end of the block; may be nested.
 
+        Yields:
+            Nothing.
+
         Raises:
             KeyboardInterrupt: At the end of the outermost block if a signal was received inside.
         """

@@ -1,4 +1,4 @@
-"""The records that cross rooms. Each checks itself when built, so a wrong one is found where it is made."""
+"""Records passed between packages; each validates itself when it is built."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ DISTRACTOR = 0
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One crop: its file, its identity (-1 junk, 0 distractor, above 0 a person) and its camera (from 1)."""
+    """One image crop and its labels.
+
+    Attributes:
+        path: Image file.
+        identity: -1 for junk, 0 for a distractor, above 0 for an identity.
+        camera: Number of the camera, from 1.
+    """
 
     path: str
     identity: int
@@ -33,9 +39,14 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Split:
-    """A dataset as the retrieval protocol sees it: training images, query and gallery.
+    """A dataset as the retrieval protocol sees it.
 
-    sources: where the training images come from several datasets, the name and lowest identity of each.
+    Attributes:
+        name: Name of the dataset.
+        train: Training images.
+        query: Query images.
+        gallery: Gallery images.
+        sources: If the training images come from several datasets, the name and lowest identity of each.
     """
 
     name: str
@@ -45,30 +56,39 @@ class Split:
     sources: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
-        for part in ("train", "query", "gallery"):
-            if not getattr(self, part):
-                raise InputError(f"{self.name}: the part '{part}' holds no image")
-        for part in ("train", "query"):
-            wrong = next((image for image in getattr(self, part) if image.identity <= DISTRACTOR), None)
+        for split in ("train", "query", "gallery"):
+            if not getattr(self, split):
+                raise InputError(f"{self.name}: the split '{split}' has no images")
+        for split in ("train", "query"):
+            wrong = next((image for image in getattr(self, split) if image.identity <= DISTRACTOR), None)
             if wrong is not None:
-                raise InputError(f"{wrong.path}: identity {wrong.identity} is junk or a distractor, not for '{part}'")
+                raise InputError(
+                    f"{wrong.path}: identity {wrong.identity} is junk or a distractor, not allowed in '{split}'"
+                )
         shared = {image.identity for image in self.train} & {image.identity for image in self.query}
         if shared:
             raise InputError(f"{self.name}: identity {min(shared)} is in 'train' and in 'query'; they must be disjoint")
 
     def train_labels(self) -> dict[int, int]:
-        """Identity -> class index 0..n-1, in the order of the identities."""
+        """Return the class index of every training identity.
+
+        Returns:
+            Identity to index in [0, number of identities), in ascending order.
+        """
         identities = sorted({image.identity for image in self.train})
         return {identity: label for label, identity in enumerate(identities)}
 
 
 @dataclass(frozen=True)
 class Features:
-    """Embeddings of a set of images.
+    """Features of a set of images.
 
-    values: (N, D) floating: an array, which must be finite, or whatever is read only where it is used, a memory map,
-    `reid.io.shards.Shards` or a tensor on a GPU. identities, cameras: (N,) int64. paths: N file names, or empty where
-    unknown.
+    Attributes:
+        values: (N, D) floating-point features: an array, which must be finite, or a memory map,
+            `reid.io.shards.Shards` or a tensor on a GPU, which are checked when they are used.
+        identities: (N,) int64 identities.
+        cameras: (N,) int64 cameras.
+        paths: N image files, or empty where unknown.
     """
 
     values: Any
@@ -80,18 +100,18 @@ class Features:
         values, identities, cameras = self.values, self.identities, self.cameras
         if len(values.shape) != 2 or "float" not in str(values.dtype):
             raise InputError(
-                f"features must be a floating (N, D) array, not {values.dtype} {tuple(values.shape)}; "
-                "were identities or cameras given in their place?"
+                f"features must be a floating-point (N, D) array, not {values.dtype} {tuple(values.shape)}; "
+                "are these identities or cameras?"
             )
         for name, labels in (("identities", identities), ("cameras", cameras)):
             if labels.shape != (len(values),) or not np.issubdtype(labels.dtype, np.integer):
                 raise InputError(
-                    f"{name} must be {len(values)} integers, one a feature row, not {labels.dtype} {labels.shape}"
+                    f"{name} must be {len(values)} integers, one per feature row, not {labels.dtype} {labels.shape}"
                 )
         if self.paths and len(self.paths) != len(values):
             raise InputError(f"{len(self.paths)} paths for {len(values)} feature rows")
         if not isinstance(values, np.ndarray) or isinstance(values, np.memmap):
-            return  # checked when it is read
+            return  # checked when they are used
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(bad):
             rows = ", ".join(map(str, bad[:5]))
@@ -100,11 +120,21 @@ class Features:
 
 @dataclass(frozen=True)
 class Scores:
-    """What one retrieval run scored. Fractions in [0, 1].
+    """Scores of one retrieval evaluation, as fractions in [0, 1].
 
-    mAP is the rectangle form (mean precision at each hit), mAP_trapezoid the form of the Market-1501 authors' code;
-    mINP the mean over queries of true matches / rank of the last one; cmc[k-1] the share of queries whose first true
-    match stands at rank k or before.
+    Attributes:
+        rank1: CMC at rank 1.
+        rank5: CMC at rank 5.
+        rank10: CMC at rank 10.
+        mAP: Mean average precision, the mean precision at each match.
+        mAP_trapezoid: Mean average precision by the trapezoidal rule of the Market-1501 authors' code.
+        mINP: Mean over queries of the number of matches divided by the rank of the last one.
+        cmc: `cmc[k - 1]` is the fraction of queries whose first match is at rank k or before.
+        queries: Number of queries that were evaluated.
+        dropped_queries: Number of queries without a match in the gallery.
+        feature: Name of the feature: the "input" or "output" of the Eigenlayer.
+        normalized: Whether features were L2-normalized.
+        flip: Whether features are the mean of an image and its mirror image.
     """
 
     rank1: float
@@ -123,10 +153,14 @@ class Scores:
     def __post_init__(self) -> None:
         for name in ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} = {getattr(self, name)} is no fraction")
+                raise ValueError(f"{name} = {getattr(self, name)} is not a fraction")
 
     def to_json(self) -> dict[str, Any]:
-        """The SCORE entry of `scores.json` (the CMC curve goes to the log instead)."""
+        """Convert to an entry of `scores.json`.
+
+        Returns:
+            Every attribute except the CMC curve, which goes to the log.
+        """
         entry = dataclasses.asdict(self)
         del entry["cmc"]
         return entry
@@ -134,10 +168,18 @@ class Scores:
 
 @dataclass(frozen=True)
 class StageLog:
-    """One finished stage of a run: a ROW of `scores.json` and a line of `log.jsonl`.
+    """A finished stage of a run: a row of `scores.json` and a line of `log.jsonl`.
 
-    seconds: wall clock of the stage without evaluation. train_loss: mean of the last epoch (decorrelate: after the
-    replacement). correlation: S(W) of the Eigenlayer at the end of the stage.
+    Attributes:
+        run: "rri" or "control".
+        stage: "step0", "decorrelate", "restraint" or "relaxation".
+        round: Round of restraint and relaxation, from 1; 0 for Step 0.
+        epochs: Number of epochs trained.
+        seconds: Duration without evaluation.
+        train_loss: Mean loss of the last epoch; after the replacement for "decorrelate".
+        correlation: S(W) of the Eigenlayer at the end of the stage.
+        scores: Scores after the stage.
+        extra: Entries that only this stage has, such as `train_loss_before`.
     """
 
     run: str
@@ -157,11 +199,22 @@ class StageLog:
             raise ValueError(f"{self.stage}: training loss {self.train_loss}")
 
     def to_json(self) -> dict[str, Any]:
-        """The ROW of `scores.json`; `extra` holds what only this stage has, such as `train_loss_before`."""
+        """Convert to a row of `scores.json`.
+
+        Returns:
+            The attributes, with the entries of `extra` among them.
+        """
         row = {key: getattr(self, key) for key in ("run", "stage", "round", "epochs", "seconds", "train_loss")}
         return {**row, "correlation": self.correlation, **self.extra, "scores": score_list(self.scores)}
 
 
 def score_list(scores: Sequence[Scores]) -> list[dict[str, Any]]:
-    """The SCORE entries of several retrieval runs."""
+    """Convert scores to entries of `scores.json`.
+
+    Args:
+        scores: Scores of several retrieval evaluations.
+
+    Returns:
+        One entry per element.
+    """
     return [score.to_json() for score in scores]

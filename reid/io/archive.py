@@ -1,4 +1,4 @@
-"""Unpacking a dataset's zip: once, whole or not at all, and never outside its own folder."""
+"""Unpacking the zip of a dataset: once, completely or not at all, and never outside its own folder."""
 
 from __future__ import annotations
 
@@ -20,86 +20,105 @@ from reid.io.atomic import atomic_folder, check_free_space
 
 MAX_BYTES = 4 * 2**30
 MAX_ENTRIES = 1_000_000
-_PIECE = 2**20
-# The others unpack a few bytes to very many at one go.
+_CHUNK_SIZE = 2**20
+_BLOCK_SIZE = 4096  # of a file system
+# The other methods can unpack a few bytes to very many in one step.
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def extract_zip(archive: Path, *, parts: Collection[str], cache: Path, progress: bool = True) -> Path:
-    """Unpack the folders named in `parts` and return the folder that now holds them.
+def extract_zip(archive: Path, *, folders: Collection[str], cache: Path, progress: bool = True) -> Path:
+    """Extract some folders of a zip file, unless an earlier call has done so.
 
-    Only files directly inside a folder of such a name are taken, wherever that folder lies in the zip; they are
-    written to `<folder>/<part>/<file>`. The folder lies under `cache` and is named after the zip's name, size and time;
-    a second call finds it and unpacks nothing. Raises `InputError` for a file that is no readable zip, an entry that
-    would leave the folder, a link, an encrypted, doubled or unusually packed entry, more than 4 GiB or 1,000,000
-    entries, or no room.
+    Only files directly inside a folder with one of the names are extracted, wherever that folder is in the archive;
+    they are written to `<result>/<folder>/<file>`. The name of the result depends on the name, size and modification
+    time of the archive.
+
+    Args:
+        archive: A zip file.
+        folders: Names of the folders to extract.
+        cache: Folder in which the result is created.
+        progress: Show a progress bar on a terminal.
+
+    Returns:
+        The folder that holds the extracted folders.
+
+    Raises:
+        InputError: If the file is not a readable zip; if an entry would leave the folder, is a link, encrypted,
+            duplicate or compressed by an unusual method; above 4 GiB or 1,000,000 entries; if there is too little
+            disk space.
     """
     status = archive.stat()
     key = hashlib.sha256(f"{archive.name}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()[:12]
-    folder = cache / f"{archive.stem}-{key}"
-    marker = folder / ".unpacked"
+    result = cache / f"{archive.stem}-{key}"
+    marker = result / ".unpacked"
     if marker.is_file():
-        return folder
-    if folder.is_symlink():
-        raise InputError(f"{folder} is a link where an unpacked zip should be; remove it")
-    if folder.is_dir():
-        shutil.rmtree(folder)
+        return result
+    if result.is_symlink():
+        raise InputError(f"{result} is a link where an unpacked zip should be; remove it")
+    if result.is_dir():
+        shutil.rmtree(result)
     try:
         with zipfile.ZipFile(archive) as file:
-            entries = _wanted(archive, file.infolist(), parts)
+            entries = _select_entries(archive, file.infolist(), folders)
             cache.mkdir(parents=True, exist_ok=True)
-            check_free_space(cache, sum(_on_disk(entry) for entry in entries.values()), f"unpacking {archive.name}")
-            with atomic_folder(folder) as partial:
-                for part in {path.parent for path in entries}:
-                    (partial / part).mkdir()
-                for path, entry in tqdm(
-                    entries.items(),
-                    desc=f"unpacking {archive.name}",
-                    unit="file",
-                    disable=None if progress else True,
-                    leave=False,
-                ):
-                    with file.open(entry) as packed, open(partial / path, "xb") as out:
-                        # Piece by piece: read as a whole, an entry that holds more than it says fills the memory.
-                        shutil.copyfileobj(packed, out, _PIECE)
+            check_free_space(cache, sum(_disk_usage(entry) for entry in entries.values()), f"unpacking {archive.name}")
+            with atomic_folder(result) as partial:
+                _extract(file, entries, partial, progress)
                 (partial / marker.name).touch()
-    # What zipfile says of a broken one, of names in another coding than they claim and of places before its start.
+    # All that zipfile raises for corrupt archives, names in another encoding than declared, and negative offsets.
     except (
         zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error, OSError,
     ) as error:  # fmt: skip
         if isinstance(error, InputError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
             raise
         raise InputError(f"{archive}: not a readable zip ({error}); download it again") from None
-    return folder
+    return result
 
 
-def _wanted(
-    archive: Path, entries: list[zipfile.ZipInfo], parts: Collection[str]
+def _extract(
+    file: zipfile.ZipFile, entries: dict[PurePosixPath, zipfile.ZipInfo], target: Path, progress: bool
+) -> None:
+    for folder in {path.parent for path in entries}:
+        (target / folder).mkdir()
+    for path, entry in tqdm(
+        entries.items(),
+        desc=f"unpacking {Path(file.filename or '').name}",
+        unit="file",
+        disable=None if progress else True,
+        leave=False,
+    ):
+        with file.open(entry) as packed, open(target / path, "xb") as out:
+            # In chunks: an entry that holds more than it declares would otherwise fill the memory.
+            shutil.copyfileobj(packed, out, _CHUNK_SIZE)
+
+
+def _select_entries(
+    archive: Path, entries: list[zipfile.ZipInfo], folders: Collection[str]
 ) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """`<part>/<file>` -> entry, after every entry of the zip, wanted or not, was found harmless."""
+    """Map `<folder>/<file>` to its entry, after checking every entry, also those that are not extracted."""
     if len(entries) > MAX_ENTRIES:
         raise InputError(f"{archive}: {len(entries):,} entries, above the limit of {MAX_ENTRIES:,}")
-    wanted: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    selected: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for entry in entries:
         path = PurePosixPath(entry.filename)
-        _check_harmless(archive, entry, path)
+        _check_entry(archive, entry, path)
         if entry.is_dir() or len(path.parts) < 2 or path.parts[0] == "__MACOSX" or path.name.startswith("."):
             continue
-        if path.parts[-2] not in parts:
+        if path.parts[-2] not in folders:
             continue
         target = PurePosixPath(*path.parts[-2:])
-        if target in wanted:
+        if target in selected:
             raise InputError(f"{archive}: two entries would become {target}; this is not the official zip")
-        wanted[target] = entry
-    total = sum(entry.file_size for entry in wanted.values())
+        selected[target] = entry
+    total = sum(entry.file_size for entry in selected.values())
     if total > MAX_BYTES:
         raise InputError(f"{archive}: {total:,} bytes unpacked, above the limit of {MAX_BYTES:,}")
-    if not wanted:
-        raise InputError(f"{archive}: holds none of the folders {', '.join(sorted(parts))}; is it the right zip?")
-    return wanted
+    if not selected:
+        raise InputError(f"{archive}: contains no folder {' or '.join(sorted(folders))}; is it the right zip?")
+    return selected
 
 
-def _check_harmless(archive: Path, entry: zipfile.ZipInfo, path: PurePosixPath) -> None:
+def _check_entry(archive: Path, entry: zipfile.ZipInfo, path: PurePosixPath) -> None:
     name = entry.filename
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
         raise InputError(f"{archive}: the entry {name!r} would leave its folder; nothing was unpacked")
@@ -107,11 +126,11 @@ def _check_harmless(archive: Path, entry: zipfile.ZipInfo, path: PurePosixPath) 
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise InputError(f"{archive}: the entry {name!r} is a link or a device; nothing was unpacked")
     if entry.compress_type not in _COMPRESSIONS:
-        raise InputError(f"{archive}: the entry {name!r} is not packed by deflate; unpack the zip by hand")
+        raise InputError(f"{archive}: the entry {name!r} is not compressed by deflate; unpack the zip by hand")
     if entry.flag_bits & 0x1:
         raise InputError(f"{archive}: the entry {name!r} is encrypted; unpack the zip by hand and give its folder")
 
 
-def _on_disk(entry: zipfile.ZipInfo) -> int:
-    """Bytes a file takes in blocks of 4 KiB; crops are small, so this is about twice their size."""
-    return -(-entry.file_size // 4096) * 4096
+def _disk_usage(entry: zipfile.ZipInfo) -> int:
+    """Bytes that a file takes in whole blocks; image crops are small, so this is about twice their size."""
+    return -(-entry.file_size // _BLOCK_SIZE) * _BLOCK_SIZE

@@ -1,4 +1,4 @@
-"""Checkpoints: written beside, flushed and renamed; checked by their checksums and read without executing a pickle."""
+"""Checkpoints: written atomically, verified by their checksums, and read without executing pickles."""
 
 from __future__ import annotations
 
@@ -24,27 +24,40 @@ from reid.io.tensor_files import SAFE_GLOBALS, check_archive_size, check_tensors
 
 
 class ForeignCheckpoint(InputError):
-    """A whole file of tensors that this project did not write."""
+    """An intact file of tensors that another program wrote."""
 
 
 def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | None = None) -> None:
-    """Write `content` (tensors and plain Python values) so that `path` holds either the old file or the whole new one.
+    """Write a checkpoint atomically.
 
-    previous: where the old file is kept. At every moment `path` or `previous` is a whole checkpoint, once one was.
-    Raises OSError (a full disk, say) with nothing half-written left behind.
+    If `previous` is given, `path` or `previous` is a complete checkpoint at any moment after the first call. An
+    OSError, such as that of a full disk, leaves no partial file behind.
+
+    Args:
+        path: File to create or replace; its folder is created.
+        content: Tensors and plain Python values; the key "format" is added.
+        previous: File to which an existing checkpoint is moved first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Serialized first: torch's own file writer turns a full disk or a Ctrl-C in its midst into a RuntimeError.
     data = to_bytes({"format": FORMAT, **content})
     if previous is not None and path.exists():
         link_or_copy(path, previous)
     write_bytes(path, data)
 
 
-def load_latest(path: Path, previous: Path, tell: Callable[[str], None] = print) -> dict[str, Any] | None:
-    """The checkpoint at `path` or, where that is broken, the one before, which takes its place; None without any.
+def load_latest(path: Path, previous: Path, warn: Callable[[str], object] = print) -> dict[str, Any] | None:
+    """Load a checkpoint, or the previous one if it is corrupt.
 
-    tell: called with a line about a broken one. Raises InputError where none is whole.
+    Args:
+        path: The latest checkpoint; a corrupt one is replaced by the previous one.
+        previous: The checkpoint before it.
+        warn: Called with one line if the latest checkpoint is corrupt.
+
+    Returns:
+        The content, or None if there is neither file.
+
+    Raises:
+        InputError: If no checkpoint can be read.
     """
     if not path.exists() and not previous.exists():
         return None
@@ -54,16 +67,23 @@ def load_latest(path: Path, previous: Path, tell: Callable[[str], None] = print)
         if not previous.exists():
             raise
         content = load_checkpoint(previous)
-        tell(f"{error}; going on from the checkpoint before it")
+        warn(f"{error}; resuming from the previous checkpoint")
         os.replace(previous, path)
         return content
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of ours, .pth or .safetensors.
+    """Load a checkpoint of this project.
 
-    Raises InputError for a missing or broken file, ForeignCheckpoint for that of another program; no code in it is
-    executed.
+    Args:
+        path: A `.pth` or `.safetensors` file.
+
+    Returns:
+        The content, with at least the keys "format", "model" (name to tensor), "config" and "num_classes".
+
+    Raises:
+        InputError: If the file is missing or corrupt.
+        ForeignCheckpoint: If another program wrote it.
     """
     content: dict[Any, Any]
     if path.suffix == ".safetensors":
@@ -71,43 +91,50 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = parse_checkpoint(tensors, metadata) or {**metadata, **tensors}
     else:
         if path.is_file():
-            _check_sums(path)
+            _verify_checksums(path)
         content = load_tensors(path)
     kinds = {"format": int, "model": dict, "config": str, "num_classes": int}
-    if not all(isinstance(content.get(k), kind) for k, kind in kinds.items()) or content["format"] != FORMAT:
+    if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()) or content["format"] != FORMAT:
         raise ForeignCheckpoint(
             f"{path}: not a checkpoint written by this project (its keys: {', '.join(map(str, list(content)[:6]))})"
         )
     if not all(isinstance(name, str) and is_dense(value) for name, value in content["model"].items()):
-        raise InputError(f"{path}: the model in it is no state dict of dense tensors")
+        raise InputError(f"{path}: its model is not a state dict of dense tensors")
     return content
 
 
-def _check_sums(path: Path) -> None:
-    """Compare the CRC-32 that `torch.save` wrote beside every tensor, which `torch.load` does not look at."""
+def _verify_checksums(path: Path) -> None:
+    """Compare the CRC-32 that `torch.save` wrote for every tensor, which `torch.load` ignores."""
     if not zipfile.is_zipfile(path):
-        return  # what else it may be, `load_tensors` tells
+        return  # `load_tensors` reports what it is
     try:
         check_archive_size(path)
     except ValueError as error:
-        raise InputError(f"{path}: broken: {error}") from None
+        raise InputError(f"{path}: corrupt: {error}") from None
     try:
         with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
+            corrupt = archive.testzip()
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a place before the start of the file
+        if error.errno != errno.EINVAL:  # an offset before the start of the file
             raise
-        broken = "its directory"
+        corrupt = "its directory"
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError):
-        broken = "its directory"
-    if broken:
-        raise InputError(f"{path}: broken: {broken} is not what its checksum says")
+        corrupt = "its directory"
+    if corrupt:
+        raise InputError(f"{path}: corrupt: {corrupt} does not match its checksum")
 
 
 def load_tensors(path: Path) -> dict[Any, Any]:
-    """Any file of `torch.save` that holds a dict of tensors, plain values and NumPy numbers.
+    """Load any file of `torch.save` that holds a dict of tensors, plain values and NumPy scalars.
 
-    No code in it is executed. Raises InputError for a file that asks for that, is broken or is something else.
+    Args:
+        path: The file.
+
+    Returns:
+        The dict, with tensors on the CPU.
+
+    Raises:
+        InputError: If the file is missing or corrupt, holds something else, or could only be loaded by executing code.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
@@ -118,44 +145,51 @@ def load_tensors(path: Path) -> dict[Any, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
             check_tensors(content, path.stat().st_size)
     except MemoryError:
-        raise InputError(f"{path}: broken, or larger than the memory of this machine can hold") from None
-    except Exception as error:  # bytes that are no checkpoint make the unpickler fail in any way it likes
-        # In a file cut short torch seeks before its start, an invalid argument; other OSErrors are the machine's.
+        raise InputError(f"{path}: corrupt, or larger than the memory of this machine can hold") from None
+    except Exception as error:  # bytes that are no checkpoint make the unpickler fail in any way
+        # In a truncated file torch seeks before its start, an invalid argument; other OSErrors are the machine's.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        raise InputError(f"{path}: {_refusal(path, error)}") from None
+        raise InputError(f"{path}: {_explain(path, error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, not a dict of tensors")
     return content
 
 
-def _refusal(path: Path, error: Exception) -> str:
-    """Why a file is not loaded, and what to do where something can be done."""
-    convert = "where you trust it, load it in the program it came from and write torch.save(model.state_dict(), FILE)"
+def _explain(path: Path, error: Exception) -> str:
+    """Why a file cannot be loaded, and what to do about it."""
+    advice = "if you trust it, load it in the program it came from and write torch.save(model.state_dict(), FILE)"
     text = str(error)
     if isinstance(error, pickle.UnpicklingError):
-        wanted = re.search(r"(?:GLOBAL|global) ([\w.]+)", text)
+        requested = re.search(r"(?:GLOBAL|global) ([\w.]+)", text)
         if "GLOBAL" in text or "Unsupported class" in text:
-            asked = f" (it asks for {wanted[1]})" if wanted else ""
-            return f"loading it would execute code{asked}, so it was not loaded; {convert}"
+            what = f" (it requests {requested[1]})" if requested else ""
+            return f"loading it would execute code{what}, so it was not loaded; {advice}"
     for kind, mark in (("TorchScript archive", "TorchScript"), ("file in the legacy .tar format", "legacy .tar")):
         if mark in text:
-            return f"a {kind}, which cannot be read without executing code; {convert}"
+            return f"a {kind}, which cannot be read without executing code; {advice}"
     with open(path, "rb") as file:
         start = file.read(2)
-    # torch.save writes a zip archive, or of old a pickle of protocol 2 that begins with a magic number.
+    # torch.save writes a zip archive; old versions wrote a pickle of protocol 2 that begins with a magic number.
     if "magic number" in text or (start[:1] == b"\x80" and start[1:] in (b"\x03", b"\x04", b"\x05")):
-        return f"a bare pickle and no file of torch.save: reading it could execute code; {convert}"
-    return f"broken or no checkpoint ({type(error).__name__})"
+        return f"a bare pickle, not a file of torch.save: reading it could execute code; {advice}"
+    return f"corrupt or not a checkpoint ({type(error).__name__})"
 
 
 def load_state_dict(
     module: nn.Module, weights: Mapping[str, Tensor], *, network: str, source: str, unused: Collection[str] = ()
 ) -> None:
-    """Copy `weights` into `module`; every tensor must be there in its shape, and none beside them but `unused`.
+    """Copy weights into a module if names and shapes match exactly; otherwise nothing is copied.
 
-    network, source: what the error calls the two. The batch counters of BatchNorm may be missing, as they are in
-    checkpoints older than them. Raises InputError naming some of the tensors that differ; nothing is copied then.
+    Args:
+        module: The module to fill.
+        weights: Name to tensor. BatchNorm's `num_batches_tracked` may be missing, as in old checkpoints.
+        network: Name of the module in error messages.
+        source: Name of the weights' origin in error messages.
+        unused: Names of `weights` that the module need not have.
+
+    Raises:
+        InputError: If tensors are missing, unexpected or of another shape; the message names some of them.
     """
     own = module.state_dict()
     check_state_dict(own, weights, network=network, source=source, unused=unused)
@@ -165,7 +199,18 @@ def load_state_dict(
 def check_state_dict(
     own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, network: str, source: str, unused: Collection[str] = ()
 ) -> None:
-    """Raise the InputError of `load_strictly` where `weights` have not the names and shapes of `own`."""
+    """Check that weights have the names and shapes of a state dict, as `load_state_dict` does.
+
+    Args:
+        own: State dict of the module to fill.
+        weights: Name to tensor.
+        network: Name of the module in error messages.
+        source: Name of the weights' origin in error messages.
+        unused: Names of `weights` that the module need not have.
+
+    Raises:
+        InputError: If tensors are missing, unexpected or of another shape.
+    """
     missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in weights if name not in own and name not in unused]
     reshaped = [
@@ -173,13 +218,13 @@ def check_state_dict(
         for name in own
         if name in weights and weights[name].shape != own[name].shape
     ]
-    told = [
+    faults = [
         f"{len(names)} {fault} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for fault, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
         if names
     ]
-    if told:
+    if faults:
         raise InputError(
             f"{source}: not the weights of {network}, perhaps a checkpoint of another network; "
-            f"of {len(own)} tensors {'; '.join(told)}"
+            f"of {len(own)} tensors {'; '.join(faults)}"
         )

@@ -1,7 +1,7 @@
-"""Plain data out of JSON and YAML: mappings, lists, texts, numbers, within bounds and without anything being executed.
+"""JSON and YAML text parsed to plain values, within bounds and without executing anything.
 
-A short text can stand for very much: lists within lists until the stack ends, a YAML alias of an alias that unfolds to
-more values than any memory holds. What passes here can be walked through without a second thought.
+A short text can stand for very much: lists nested until the stack overflows, or YAML aliases of aliases that expand to
+more values than any memory holds. Every value that is returned here can be traversed safely.
 """
 
 from __future__ import annotations
@@ -16,11 +16,21 @@ MAX_DEPTH = 64
 MAX_JSON_VALUES = 10_000_000
 MAX_YAML_CHARACTERS = 2**18
 MAX_YAML_VALUES = 20_000
-_WIDEST = 2**63
+_INT_LIMIT = 2**63
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError, in one line, for a broken one and one beyond the bounds."""
+    """Parse JSON.
+
+    Args:
+        text: A JSON document.
+
+    Returns:
+        Nested dicts and lists of strings, numbers, booleans and None.
+
+    Raises:
+        ValueError: If the text is invalid or exceeds a bound; the message is one line.
+    """
     try:
         tree = json.loads(text)
     except RecursionError:
@@ -30,33 +40,43 @@ def parse_json(text: str) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML text, of the kinds that YAML itself has. Raises ValueError as `plain_json` does."""
+    """Parse YAML with its standard tags only.
+
+    Args:
+        text: A YAML document.
+
+    Returns:
+        Nested dicts and lists of strings, numbers, dates, booleans and None.
+
+    Raises:
+        ValueError: If the text is invalid or exceeds a bound; the message is one line.
+    """
     if len(text) > MAX_YAML_CHARACTERS:
-        raise ValueError(f"{len(text):,} letters, above the limit of {MAX_YAML_CHARACTERS:,}")
+        raise ValueError(f"{len(text):,} characters, above the limit of {MAX_YAML_CHARACTERS:,}")
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"no valid YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"invalid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise ValueError(f"nested deeper than {MAX_DEPTH}") from None
-    # A tag with a value it does not go with, such as `!!int x`, fails in the library in as many ways as there are tags.
+    # A tag with an unsuitable value, such as `!!int x`, fails in the library in as many ways as there are tags.
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
-        raise ValueError(f"no valid YAML: a value does not fit its tag ({type(error).__name__})") from None
+        raise ValueError(f"invalid YAML: a value does not fit its tag ({type(error).__name__})") from None
     _check_bounds(tree, MAX_YAML_VALUES)
     return tree
 
 
-def _check_bounds(tree: Any, most: int) -> None:
-    """What several places share counts at each of them, as whoever walks through it meets it there."""
-    pending, seen = [(tree, 0)], 0
+def _check_bounds(tree: Any, max_values: int) -> None:
+    """Check size, depth and integers; a value shared by several containers counts in each of them."""
+    pending, count = [(tree, 0)], 0
     while pending:
         value, depth = pending.pop()
-        seen += 1
-        if seen > most:
-            raise ValueError(f"more than {most:,} values")
+        count += 1
+        if count > max_values:
+            raise ValueError(f"more than {max_values:,} values")
         if depth > MAX_DEPTH:
             raise ValueError(f"nested deeper than {MAX_DEPTH}")
-        if isinstance(value, int) and not -_WIDEST <= value < _WIDEST:
+        if isinstance(value, int) and not -_INT_LIMIT <= value < _INT_LIMIT:
             raise ValueError("an integer of more than 64 bits")
         if isinstance(value, dict):
             pending += [(item, depth + 1) for pair in value.items() for item in pair]
@@ -65,7 +85,15 @@ def _check_bounds(tree: Any, most: int) -> None:
 
 
 def flatten(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings, each under its dotted key."""
+    """Iterate over the leaves of nested dicts.
+
+    Args:
+        tree: Dicts of dicts and other values.
+        prefix: Put before every key.
+
+    Yields:
+        The keys from the root to a leaf, joined by dots, and the value of the leaf.
+    """
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""The lock of a folder that one process at a time may write to."""
+"""A lock on a folder, so that one process at a time writes to it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,24 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 LOCK_NAME = ".lock"
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network disks
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network file systems
 
 
 def lock_folder(folder: Path, busy: str = "trains into it; let it end, or choose another OUTPUT_DIR") -> IO[str]:
-    """The lock of a folder, which the kernel takes back when the process ends however it may end.
+    """Lock a folder until the file is closed or the process ends, however it ends.
 
-    Raises InputError where another has it: who, and `busy`.
+    Args:
+        folder: An existing folder.
+        busy: End of the error message, after the name of the process that holds the lock.
+
+    Returns:
+        The open lock file; closing it releases the lock. On Windows, and on network file systems without locks, nothing
+        is locked.
+
+    Raises:
+        InputError: If another process holds the lock.
     """
-    file = open(folder / LOCK_NAME, "a+", encoding="utf-8")  # noqa: SIM115 - open for as long as it locks
+    file = open(folder / LOCK_NAME, "a+", encoding="utf-8")  # noqa: SIM115 - stays open while it locks
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

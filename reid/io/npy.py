@@ -1,6 +1,6 @@
-"""NumPy's `.npy` and `.npz` files, read without a pickle and with what they claim held against what they are.
+"""NumPy's `.npy` and `.npz` files, read without pickles and with their claims compared with their size.
 
-A header of a hundred bytes can claim an array of any size, and a compressed one can be a thousandth of what it holds.
+A header of a hundred bytes can claim an array of any size, and a compressed array can be a thousand times its file.
 """
 
 from __future__ import annotations
@@ -14,28 +14,45 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.lib import format as npy
 
-MAX_RATIO = 100  # of what a compressed file holds to its own size; features of zeros and ones stay below it
-_FREE = 2**26  # bytes that need no looking at
+MAX_RATIO = 100  # of the unpacked to the compressed size; features of zeros and ones stay below it
+_UNCHECKED_BYTES = 2**26  # unpacked sizes up to this are harmless
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def load_npy(path: Path, *, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
-    """The array of an `.npy` file. Raises ValueError for any other file, broken ones too."""
+    """Load an array from a `.npy` file.
+
+    Args:
+        path: The file.
+        mmap_mode: "r" for a read-only memory map, None to read into memory.
+
+    Returns:
+        The array.
+
+    Raises:
+        ValueError: If the file is corrupt, truncated, or not a `.npy` file of plain values.
+    """
     try:
         with open(path, "rb") as file:
-            shape, dtype = _header(file)
-            held, claimed = path.stat().st_size - file.tell(), _bytes(shape, dtype)
-        if claimed > held:
-            raise ValueError(f"the header claims {claimed:,} bytes, the file holds {held:,}")
+            shape, dtype = _read_header(file)
+            available, claimed = path.stat().st_size - file.tell(), _nbytes(shape, dtype)
+        if claimed > available:
+            raise ValueError(f"the header claims {claimed:,} bytes, the file holds {available:,}")
         return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except (OSError, MemoryError, ValueError):
         raise
     except Exception as error:  # a header is a Python literal, which can be wrong in any way
-        raise ValueError(f"a broken header ({type(error).__name__})") from None
+        raise ValueError(f"a corrupt header ({type(error).__name__})") from None
 
 
 class NpzReader(Mapping[str, np.ndarray]):
-    """The arrays of an `.npz` file, each read when it is asked for. Raises ValueError as `load_npy` does."""
+    """The arrays of a `.npz` file by name; each is read when it is looked up.
+
+    Opening and looking up raise ValueError as `load_npy` does. Also a context manager, which closes the file.
+
+    Args:
+        path: The file.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
@@ -43,12 +60,12 @@ class NpzReader(Mapping[str, np.ndarray]):
         except (OSError, MemoryError):
             raise
         except Exception as error:
-            raise ValueError(f"no zip ({type(error).__name__})") from None
+            raise ValueError(f"not a zip archive ({type(error).__name__})") from None
         self._entries = {entry.filename.removesuffix(".npy"): entry for entry in self._zip.infolist()}
-        held, size = sum(entry.file_size for entry in self._zip.infolist()), path.stat().st_size
-        if held > MAX_RATIO * size + _FREE:
+        unpacked, size = sum(entry.file_size for entry in self._zip.infolist()), path.stat().st_size
+        if unpacked > MAX_RATIO * size + _UNCHECKED_BYTES:
             self._zip.close()
-            raise ValueError(f"{held:,} bytes unpacked in a file of {size:,}")
+            raise ValueError(f"{unpacked:,} bytes unpacked in a file of {size:,}")
 
     def __enter__(self) -> NpzReader:
         return self
@@ -65,23 +82,23 @@ class NpzReader(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self._entries[name]
         if entry.compress_type not in _COMPRESSIONS:
-            raise ValueError(f"{name} is packed in a way that numpy does not")
+            raise ValueError(f"{name} is compressed by a method that NumPy does not use")
         try:
             with self._zip.open(entry) as file:
-                shape, dtype = _header(file)
-                held, claimed = entry.file_size - file.tell(), _bytes(shape, dtype)
-            if claimed != held:
-                raise ValueError(f"the header of {name} claims {claimed:,} bytes of {held:,}")
+                shape, dtype = _read_header(file)
+                available, claimed = entry.file_size - file.tell(), _nbytes(shape, dtype)
+            if claimed != available:
+                raise ValueError(f"the header of {name} claims {claimed:,} bytes of {available:,}")
             with self._zip.open(entry) as file:
                 return npy.read_array(file, allow_pickle=False)
         except (OSError, MemoryError, ValueError):
             raise
-        except Exception as error:  # a broken zip, or a header that is wrong in any way
-            raise ValueError(f"{name} is broken ({type(error).__name__})") from None
+        except Exception as error:  # a corrupt zip, or a header that is wrong in any way
+            raise ValueError(f"{name} is corrupt ({type(error).__name__})") from None
 
 
-def _header(file: IO[bytes] | Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype; the file stands at the values afterwards."""
+def _read_header(file: IO[bytes] | Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype; the file is at the values afterwards."""
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"an unknown version {version} of the format")
@@ -92,7 +109,7 @@ def _header(file: IO[bytes] | Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
-def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+def _nbytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     if any(side < 0 for side in shape):
         raise ValueError(f"a negative shape {shape}")
     return math.prod(shape) * dtype.itemsize

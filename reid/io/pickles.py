@@ -3,8 +3,8 @@
 `find_class` knows only what NumPy arrays are rebuilt by, and answers with classes of this module instead of NumPy's
 own: `numpy.dtype.__setstate__` takes flags by which bytes are read as pointers, and `_reconstruct` allocates whatever
 size it is given. The base class is the implementation of `pickle.Unpickler` in Python, whose opcodes can be restricted,
-rather than the compiled one, which allocates a memo as large as a file claims, hashes nested tuples for hours, and looks
-up extension codes without calling `find_class`.
+rather than the compiled one, which allocates a memo as large as a file claims, hashes nested tuples for hours, and
+looks up extension codes without calling `find_class`.
 """
 
 from __future__ import annotations

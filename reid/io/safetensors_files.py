@@ -1,4 +1,4 @@
-"""Files in the safetensors format: tensors and a few texts, nothing that could be executed, and nothing compressed."""
+"""Files in the safetensors format: tensors and a few strings, uncompressed, with nothing that could be executed."""
 
 from __future__ import annotations
 
@@ -15,40 +15,50 @@ from reid.io.atomic import write_bytes
 from reid.io.json_yaml import parse_json
 from reid.io.tensor_files import FORMAT
 
-# What a checkpoint of ours keeps in this format; the state of a training needs a .pth.
-TEXTS = ("config", "num_classes", "calibration", "origin")
-_ALIGNED = 8
+# The parts of a checkpoint that this format keeps as strings; the state of a training needs a .pth file.
+STRING_KEYS = ("config", "num_classes", "calibration", "origin")
+_ALIGNMENT = 8
 
 
 def save_safetensors(path: Path, content: Mapping[str, Any]) -> None:
-    """Write the network of a checkpoint's content, atomically; the same content gives the same bytes.
+    """Write the network of a checkpoint atomically; equal contents give equal bytes.
 
-    content: as `reid.io.checkpoint.load_checkpoint` gives it. Its "model" becomes the tensors, "format" and TEXTS the
-    metadata, each a text, as JSON where it is none. What else it holds, the state of a training, is left out.
+    Args:
+        path: File to create or replace; its folder is created.
+        content: Content of a checkpoint. Its "model" becomes the tensors; "format" and `STRING_KEYS` become the
+            metadata, as JSON where they are not strings. Everything else, the state of the training, is dropped.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in content["model"].items()}
     metadata = {"format": str(content.get("format", FORMAT))}
-    for key in TEXTS:
+    for key in STRING_KEYS:
         if content.get(key) is not None:
             value = content[key]
             metadata[key] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, _with_metadata(save(tensors), metadata))
+    write_bytes(path, _add_metadata(save(tensors), metadata))
 
 
-def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
-    # The library would write the texts in an order of its own at each time.
+def _add_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
+    # The library would write the strings in a different order each time.
     length = int.from_bytes(data[:8], "little")
     header = json.dumps({"__metadata__": metadata, **json.loads(data[8 : 8 + length])}, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % _ALIGNED)
+    header += b" " * (-len(header) % _ALIGNMENT)
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
 def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors, on the CPU, and the texts of any file in the format.
+    """Load any safetensors file.
 
-    The library checks that the tensors are as large as the file, so no header can claim more. Raises InputError for a
-    file that is missing, broken or empty of tensors.
+    The library checks that the tensors are as large as the file, so a header cannot claim more.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The tensors, on the CPU, and the metadata.
+
+    Raises:
+        InputError: If the file is missing or corrupt, or holds no tensors.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -61,15 +71,23 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise
     except MemoryError:
         raise InputError(f"{path}: larger than the memory of this machine can hold") from None
-    except Exception as error:  # of a library in another language, whatever it likes
-        raise InputError(f"{path}: broken or no safetensors file ({' '.join(str(error).split())})") from None
+    except Exception as error:  # the library, written in another language, may raise anything
+        raise InputError(f"{path}: corrupt or not a safetensors file ({' '.join(str(error).split())})") from None
     if not tensors:
         raise InputError(f"{path}: holds no tensors")
     return tensors, metadata
 
 
 def parse_checkpoint(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The content of a checkpoint of ours, as `save_safetensors` was given it; None for a file that is none."""
+    """Rebuild the content of a checkpoint from what `load_safetensors` returned.
+
+    Args:
+        tensors: Name to tensor.
+        metadata: The strings of the file.
+
+    Returns:
+        The content as `save_safetensors` received it, or None for a file of another program.
+    """
     if not {"format", "config", "num_classes"} <= set(metadata):
         return None
     try:

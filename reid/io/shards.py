@@ -1,4 +1,4 @@
-"""Feature matrices larger than memory: `.npy` files as memory maps, several of them as one matrix."""
+"""Feature matrices larger than memory: memory-mapped `.npy` files, several of them as one matrix."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from reid.io.npy import load_npy
 
 
 class Shards:
-    """Matrices (n_i, D) of one dtype, one below the other, read only where asked: `shards[a:b]`, `shards[indices]`.
+    """Matrices concatenated along the rows, of which only the requested rows are read.
 
-    What is asked for comes as an array in memory. A slice has no step; indices are an integer array, counted from 0.
+    `shards[a:b]` and `shards[indices]` return arrays in memory. A slice must have step 1; indices are an array of
+    integers from 0. The attributes `shape`, `dtype` and `ndim` are those of an array.
+
+    Args:
+        parts: Matrices (n_i, D) of one dtype, usually memory maps.
     """
 
     def __init__(self, parts: Sequence[np.ndarray]) -> None:
         if not parts:
-            raise InputError("a matrix in shards has at least one shard")
+            raise InputError("a sharded matrix must have at least one shard")
         first = parts[0]
         for number, part in enumerate(parts):
             if part.ndim != 2 or part.shape[1] != first.shape[1] or part.dtype != first.dtype:
                 raise InputError(
                     f"shard {number} holds {part.dtype} {part.shape}, shard 0 {first.dtype} {first.shape}: "
-                    "they must be matrices of one width and one type"
+                    "all must be matrices of the same width and dtype"
                 )
         self._parts = list(parts)
         self._starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
@@ -42,7 +46,7 @@ class Shards:
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step != 1:
-                raise IndexError("shards are read in rows next to each other, or by indices")
+                raise IndexError("shards are read by slices of step 1 or by indices")
             pieces = [
                 part[max(start - first, 0) : max(stop - first, 0)]
                 for part, first in zip(self._parts, self._starts[:-1].tolist(), strict=True)
@@ -52,40 +56,61 @@ class Shards:
         indices = np.asarray(rows)
         if indices.ndim != 1 or (len(indices) and not np.issubdtype(indices.dtype, np.integer)):
             raise TypeError(
-                f"shards are read by a slice or by an array of integers, not {indices.dtype} {indices.shape}"
+                f"shards are indexed by a slice or an array of integers, not {indices.dtype} {indices.shape}"
             )
         indices = indices.astype(np.int64)
         if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
-            raise IndexError(f"rows {indices.min()} to {indices.max()} of {len(self)}")
+            raise IndexError(f"rows {indices.min()} to {indices.max()} are out of range for {len(self)} rows")
         shard = np.searchsorted(self._starts, indices, side="right") - 1
-        found = np.empty((len(indices), self.shape[1]), self.dtype)
+        result = np.empty((len(indices), self.shape[1]), self.dtype)
         for number in np.unique(shard).tolist():
             chosen = shard == number
-            found[chosen] = self._parts[number][indices[chosen] - self._starts[number]]
-        return found
+            result[chosen] = self._parts[number][indices[chosen] - self._starts[number]]
+        return result
 
 
 def open_matrix(path: Path) -> np.ndarray:
-    """A `.npy` matrix (N, D) of floats as a read-only memory map. Raises InputError for any other file."""
+    """Map a feature matrix into memory.
+
+    Args:
+        path: A `.npy` file.
+
+    Returns:
+        (N, D) floating-point matrix, a read-only memory map.
+
+    Raises:
+        InputError: If the file is missing, corrupt or holds anything else.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such feature file")
     try:
         matrix = load_npy(path, mmap_mode="r")
     except (ValueError, OSError) as error:
-        why = "an .npz archive under the name of a .npy file; save one matrix with numpy.save"
-        raise InputError(
-            f"{path}: {why if zipfile.is_zipfile(path) else f'broken, cut short or no .npy file ({error})'}"
-        ) from None
+        if zipfile.is_zipfile(path):
+            reason = "an .npz archive under the name of a .npy file; save one matrix with numpy.save"
+        else:
+            reason = f"corrupt, truncated, or not a .npy file ({error})"
+        raise InputError(f"{path}: {reason}") from None
     if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.floating):
-        raise InputError(f"{path}: features are a floating (N, D) matrix, not {matrix.dtype} {matrix.shape}")
+        raise InputError(f"{path}: features must be a floating-point (N, D) matrix, not {matrix.dtype} {matrix.shape}")
     return matrix
 
 
 def open_shards(folder: Path) -> Shards:
-    """The `.npy` matrices of a folder in the order of their names, as one. Raises InputError where there is none."""
+    """Map all `.npy` matrices of a folder into memory as one matrix.
+
+    Args:
+        folder: Folder of the shards, which are concatenated in the order of their names.
+
+    Returns:
+        The sharded matrix.
+
+    Raises:
+        InputError: If there are no shards, or they are corrupt or do not fit together.
+    """
     paths = sorted(folder.glob("*.npy")) if folder.is_dir() else []
     if not paths:
-        raise InputError(f"{folder}: no folder with .npy files")
+        raise InputError(f"{folder}: not a folder with .npy files")
     matrices = [open_matrix(path) for path in paths]
     for path, matrix in zip(paths, matrices, strict=True):
         if matrix.shape[1] != matrices[0].shape[1] or matrix.dtype != matrices[0].dtype:

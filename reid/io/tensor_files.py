@@ -98,7 +98,7 @@ def check_tensors(content: Any, size: int) -> None:
     Raises:
         ValueError: If a bound is exceeded.
     """
-    pending, count, held = [(content, 0)], 0, 0
+    pending, count, total = [(content, 0)], 0, 0
     while pending:
         value, depth = pending.pop()
         count += 1
@@ -109,8 +109,8 @@ def check_tensors(content: Any, size: int) -> None:
         elif isinstance(value, list | tuple | set):
             pending += [(item, depth + 1) for item in value]
         elif isinstance(value, Tensor):
-            held += 0 if value.layout != torch.strided else value.numel() * value.element_size()
-            if value.is_meta or held > 16 * size + _UNCHECKED_BYTES:
+            total += 0 if value.layout != torch.strided else value.numel() * value.element_size()
+            if value.is_meta or total > 16 * size + _UNCHECKED_BYTES:
                 raise ValueError("tensors of more numbers than the file holds")
 
 

@@ -215,7 +215,7 @@ def test_a_python_file_is_refused_and_not_executed(tmp_path: Path) -> None:
 def test_yaml_tags_do_not_run_code(tmp_path: Path) -> None:
     path = tmp_path / "trap.yaml"
     path.write_text(f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']\n")
-    with pytest.raises(InputError, match="no valid YAML"):
+    with pytest.raises(InputError, match="invalid YAML"):
         load_config(path)
     assert not (tmp_path / "made").exists()
 

@@ -37,14 +37,14 @@ def zipped(path: Path, name: str = "D/query/a.jpg", kind: int = zipfile.ZIP_DEFL
 
 def refused(path: Path, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        extract_zip(path, parts=("query",), cache=path.parent / "cache", progress=False)
+        extract_zip(path, folders=("query",), cache=path.parent / "cache", progress=False)
     assert not (path.parent / "cache").exists() or not any((path.parent / "cache").iterdir())
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_compression_that_cannot_be_undone_in_chunks(tmp_path: Path, kind: int) -> None:
     zipped(tmp_path / "a.zip", kind=kind)
-    refused(tmp_path / "a.zip", "not packed by deflate")
+    refused(tmp_path / "a.zip", "not compressed by deflate")
 
 
 def test_an_entry_larger_than_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_a_name_in_another_encoding_than_declared(tmp_path: Path) -> None:
 
 def test_a_link_instead_of_the_extracted_folder(tmp_path: Path) -> None:
     zipped(tmp_path / "a.zip")
-    folder = extract_zip(tmp_path / "a.zip", parts=("query",), cache=tmp_path / "cache", progress=False)
+    folder = extract_zip(tmp_path / "a.zip", folders=("query",), cache=tmp_path / "cache", progress=False)
     (folder / "query" / "a.jpg").rename(tmp_path / "kept.jpg")
     (folder / ".unpacked").unlink()
     (folder / "query").rmdir()
@@ -82,7 +82,7 @@ def test_a_link_instead_of_the_extracted_folder(tmp_path: Path) -> None:
     (tmp_path / "outside" / "mine").touch()
     folder.symlink_to(tmp_path / "outside")
     with pytest.raises(InputError, match="is a link"):
-        extract_zip(tmp_path / "a.zip", parts=("query",), cache=tmp_path / "cache", progress=False)
+        extract_zip(tmp_path / "a.zip", folders=("query",), cache=tmp_path / "cache", progress=False)
     assert (tmp_path / "outside" / "mine").exists()
 
 
@@ -92,7 +92,7 @@ def test_a_link_instead_of_the_extracted_folder(tmp_path: Path) -> None:
         ("filelist", np.array([["../x.png"], ["b.png"]], dtype=object), "is not a file name"),
         ("filelist", np.array([["/etc/passwd"], ["b.png"]], dtype=object), "is not a file name"),
         ("camId", np.array([0.5, 1]), "camId must contain integers"),
-        ("labels", np.array([["a"], [{"x": 1}]], dtype=object), "labels is no plain array"),
+        ("labels", np.array([["a"], [{"x": 1}]], dtype=object), "labels is not a plain array"),
     ],
 )
 def test_the_protocol_of_cuhk03_stays_in_its_folder(tmp_path: Path, key: str, value: np.ndarray, words: str) -> None:

@@ -147,7 +147,7 @@ def _read(path: Path) -> object:
     from reid.io.state_dicts import read_state_dict
 
     readers: dict[str, Callable[[Path], Any]] = {
-        ".zip": lambda path: extract_zip(path, parts=("query",), cache=path.parent / "cache", progress=False),
+        ".zip": lambda path: extract_zip(path, folders=("query",), cache=path.parent / "cache", progress=False),
         ".png": lambda path: decode_image(str(path), (8, 8)),
         ".npy": open_matrix,
         ".pth": load_network,

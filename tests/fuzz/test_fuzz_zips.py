@@ -37,7 +37,7 @@ def unpacked(folder: Path, data: bytes, target: str) -> None:
     archive.parent.mkdir()
     archive.write_bytes(data)
     cache = folder / "inside" / "cache"
-    found = attempt(target, lambda: extract_zip(archive, parts=PARTS, cache=cache, progress=False))
+    found = attempt(target, lambda: extract_zip(archive, folders=PARTS, cache=cache, progress=False))
     assert sorted(path.name for path in folder.iterdir()) == ["inside"]
     assert {path.name for path in (folder / "inside").iterdir()} <= {"d.zip", "cache"}
     below = list(cache.rglob("*")) if cache.is_dir() else []

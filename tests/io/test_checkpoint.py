@@ -78,12 +78,12 @@ def test_broken_and_foreign_files(tmp_path: Path) -> None:
     (tmp_path / "legacy.pth").write_bytes((tmp_path / "legacy.pth").read_bytes()[:-40])
     torch.save([1, 2], tmp_path / "list.pth")
     for name, message in [
-        ("short.pth", "broken"),
-        ("text.pth", "broken"),
-        ("empty.pth", "broken"),
+        ("short.pth", "corrupt"),
+        ("text.pth", "corrupt"),
+        ("empty.pth", "corrupt"),
         ("foreign.pth", "not a checkpoint written by this project"),
         ("odd.pth", "not a checkpoint written by this project"),
-        ("legacy.pth", "broken"),
+        ("legacy.pth", "corrupt"),
         ("list.pth", "holds a list"),
         ("missing.pth", "no such checkpoint"),
     ]:
@@ -94,7 +94,7 @@ def test_broken_and_foreign_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [0.0005, 0.003, 0.01, 0.03])
-def test_an_interrupt_in_the_midst_is_an_interrupt(tmp_path: Path, after: float) -> None:
+def test_an_interrupt_while_saving_is_an_interrupt(tmp_path: Path, after: float) -> None:
     path = tmp_path / "a.pth"
     save_checkpoint(path, CONTENT)
     large = {**CONTENT, **{f"tensor{n}": torch.zeros(1_000_000) for n in range(20)}}
@@ -135,7 +135,7 @@ def test_a_single_bit_is_noticed(tmp_path: Path) -> None:
     data[data.find(torch.tensor(123.0).numpy().tobytes())] ^= 1
     path.write_bytes(data)
     torch.load(path, weights_only=True)  # which looks at no checksum
-    with pytest.raises(InputError, match=r"a\.pth: broken: .*data/0 is not what its checksum says"):
+    with pytest.raises(InputError, match=r"a\.pth: corrupt: .*data/0 does not match its checksum"):
         load_checkpoint(path)
 
 
@@ -143,23 +143,23 @@ def test_a_single_bit_is_noticed(tmp_path: Path) -> None:
 def test_the_checkpoint_before_is_kept_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
     if not links:
         monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
-    path, previous, told = tmp_path / "a.pth", tmp_path / "b.pth", list[str]()
-    assert load_latest(path, previous, told.append) is None
+    path, previous, printed = tmp_path / "a.pth", tmp_path / "b.pth", list[str]()
+    assert load_latest(path, previous, printed.append) is None
     for number in range(3):
         save_checkpoint(path, {**CONTENT, "number": number}, previous=previous)
     assert [load_checkpoint(p)["number"] for p in (path, previous)] == [2, 1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pth", "b.pth"]
-    whole = load_latest(path, previous, told.append)
-    assert whole is not None and whole["number"] == 2 and not told
+    whole = load_latest(path, previous, printed.append)
+    assert whole is not None and whole["number"] == 2 and not printed
     path.write_bytes(path.read_bytes()[:-100])
-    before = load_latest(path, previous, told.append)
+    before = load_latest(path, previous, printed.append)
     assert before is not None and before["number"] == 1
-    assert "a.pth: broken" in told[0] and told[0].endswith("going on from the checkpoint before it")
+    assert "a.pth: corrupt" in printed[0] and printed[0].endswith("resuming from the previous checkpoint")
     # It took the broken one's place, so that the next save keeps it.
     assert load_checkpoint(path)["number"] == 1 and not previous.exists()
     path.write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.pth"):
-        load_latest(path, previous, told.append)
+        load_latest(path, previous, printed.append)
 
 
 def test_a_file_cut_short_is_refused_wherever_it_ends(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_file_cut_short_is_refused_wherever_it_ends(tmp_path: Path) -> None:
     whole = (tmp_path / "whole.pth").read_bytes()
     for length in range(0, len(whole) - 1, len(whole) // 40):
         (tmp_path / "cut.pth").write_bytes(whole[:length])
-        with pytest.raises(InputError, match=r"cut\.pth: .*no checkpoint"):
+        with pytest.raises(InputError, match=r"cut\.pth: .*not a checkpoint"):
             load_checkpoint(tmp_path / "cut.pth")
 
 

@@ -46,13 +46,13 @@ def test_json_beyond_the_bounds(text: str, words: str) -> None:
         ("!!bool x", "does not fit its tag"),
         ("!!timestamp x", "does not fit its tag"),
         ("2020-99-99", "does not fit its tag"),
-        ("!!python/object/apply:os.system ['true']", "no valid YAML"),
+        ("!!python/object/apply:os.system ['true']", "invalid YAML"),
         ("a: 0x" + "f" * 20, "64 bits"),
-        ("a" * 300_000, "300,000 letters"),
+        ("a" * 300_000, "300,000 characters"),
     ],
     ids=["aliases", "circle", "deep", "int", "bool", "timestamp", "date", "code", "wide", "long"],
 )
 def test_yaml_beyond_the_bounds(text: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words) as told:
+    with pytest.raises(ValueError, match=words) as raised:
         parse_yaml(text)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)

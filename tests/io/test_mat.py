@@ -66,18 +66,18 @@ def test_a_file_of_the_other_byte_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
-    [({"a": 1}, "no plain array"), (np.array([1 + 2j]), "no plain array"), (scipy.sparse.eye(3), "no plain array")],
+    "value",
+    [{"a": 1}, np.array([1 + 2j]), scipy.sparse.eye(3)],
     ids=["structure", "complex", "sparse"],
 )
-def test_variables_of_other_kinds(tmp_path: Path, value: Any, words: str) -> None:
+def test_variables_of_other_kinds(tmp_path: Path, value: Any) -> None:
     (tmp_path / "a.mat").write_bytes(matlab(x=value, y=1))
     assert load_variables(tmp_path / "a.mat", ["y"])["y"] == 1
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match="not a plain array"):
         load_variables(tmp_path / "a.mat", ["x"])
 
 
-def test_every_cut_and_every_changed_byte_is_read_or_told(tmp_path: Path) -> None:
+def test_every_cut_and_every_changed_byte_is_read_or_refused(tmp_path: Path) -> None:
     """A compiled reader that trusts a tag of these ends the process."""
     data = matlab(x=np.arange(6.0).reshape(2, 3), c=CELLS)
     path = tmp_path / "a.mat"

@@ -54,16 +54,16 @@ def test_rows_in_any_order_and_more_than_once(indices: list[int]) -> None:
 def test_rows_that_are_not_there() -> None:
     shards = Shards(parts())
     for wrong in ([13], [0, -1], [5, 99]):
-        with pytest.raises(IndexError, match=r"of 13"):
+        with pytest.raises(IndexError, match=r"for 13 rows"):
             shards[np.array(wrong)]
-    with pytest.raises(IndexError, match="next to each other"):
+    with pytest.raises(IndexError, match="slices of step 1"):
         shards[::2]
 
 
 @pytest.mark.parametrize("wrong", [3, np.ones(13, dtype=bool), np.array([1.0]), np.zeros((2, 2), dtype=np.int64)])
 def test_other_ways_to_index_are_refused_and_not_misread(wrong: object) -> None:
     # A mask read as indices would give rows 0 and 1 over and over; a plain number would let NumPy read an empty matrix.
-    with pytest.raises(TypeError, match="by a slice or by an array of integers"):
+    with pytest.raises(TypeError, match="by a slice or an array of integers"):
         Shards(parts())[wrong]
     with pytest.raises(TypeError):
         np.asarray(Shards(parts()))
@@ -88,7 +88,7 @@ def test_files_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 def test_no_files(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(InputError, match=r"no folder with \.npy files"):
+        with pytest.raises(InputError, match=r"not a folder with \.npy files"):
             open_shards(folder)
     with pytest.raises(InputError, match="no such feature file"):
         open_matrix(tmp_path / "missing.npy")
@@ -101,7 +101,7 @@ def test_files_cut_short(left: int, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((100, 4), np.float32))
     path.write_bytes(path.read_bytes()[:left])
     for read in (lambda: open_matrix(path), lambda: open_shards(tmp_path)):
-        with pytest.raises(InputError, match=r"b\.npy: broken, cut short or no \.npy file"):
+        with pytest.raises(InputError, match=r"b\.npy: corrupt, truncated, or not a \.npy file"):
             read()
 
 
@@ -110,14 +110,14 @@ def test_files_cut_short(left: int, tmp_path: Path) -> None:
 )
 def test_what_is_no_matrix_of_floats(matrix: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", matrix)
-    with pytest.raises(InputError, match=r"a\.npy: features are a floating \(N, D\) matrix, not"):
+    with pytest.raises(InputError, match=r"a\.npy: features must be a floating-point \(N, D\) matrix, not"):
         open_matrix(tmp_path / "a.npy")
 
 
 def test_what_is_no_array(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     np.save(path, np.array([{}], dtype=object))
-    with pytest.raises(InputError, match="broken, cut short or no"):
+    with pytest.raises(InputError, match="corrupt, truncated, or not"):
         open_matrix(path)
     with path.open("wb") as file:
         np.savez(file, values=np.zeros((3, 2)))

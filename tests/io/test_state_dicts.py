@@ -109,10 +109,10 @@ def write_bad(folder: Path, kind: str) -> Path:
 def test_code_is_refused_with_the_way_to_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.chdir(tmp_path)
     path = write_bad(tmp_path, kind)
-    with pytest.raises(InputError, match="execut") as told:
+    with pytest.raises(InputError, match="execut") as raised:
         read_state_dict(path)
-    assert str(path) in str(told.value) and "torch.save(model.state_dict()" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert str(path) in str(raised.value) and "torch.save(model.state_dict()" in str(raised.value)
+    assert "\n" not in str(raised.value)
     assert not (tmp_path / "executed").exists()
 
 
@@ -141,12 +141,12 @@ def test_broken_files_in_one_line(tmp_path: Path) -> None:
     torch.save({"one": TENSORS, "two": TENSORS}, tmp_path / "two.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     for name, message in [
-        ("short.pth", "broken or no checkpoint"),
-        ("empty.pth", "broken or no checkpoint"),
-        ("text.pth", "broken or no checkpoint"),
-        ("short.safetensors", "broken or no safetensors"),
-        ("text.safetensors", "broken or no safetensors"),
-        ("empty.safetensors", "broken or no safetensors"),
+        ("short.pth", "corrupt or not a checkpoint"),
+        ("empty.pth", "corrupt or not a checkpoint"),
+        ("text.pth", "corrupt or not a checkpoint"),
+        ("short.safetensors", "corrupt or not a safetensors"),
+        ("text.safetensors", "corrupt or not a safetensors"),
+        ("empty.safetensors", "corrupt or not a safetensors"),
         ("numbers.pth", "no state dict found, its keys: epoch, loss"),
         ("two.pth", r"several keys hold tensors \(one, two\)"),
         ("list.pth", "holds a list"),
@@ -154,7 +154,7 @@ def test_broken_files_in_one_line(tmp_path: Path) -> None:
         ("missing.safetensors", "no such"),
         (".", "no such"),
     ]:
-        with pytest.raises(InputError, match=message) as told:
+        with pytest.raises(InputError, match=message) as raised:
             read_state_dict(tmp_path / name)
-        assert "\n" not in str(told.value)
-        assert str(tmp_path) in str(told.value)
+        assert "\n" not in str(raised.value)
+        assert str(tmp_path) in str(raised.value)

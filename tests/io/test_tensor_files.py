@@ -21,7 +21,7 @@ SOUND: dict[str, Any] = {"model": {"a": torch.zeros(2)}, "config": "", "num_clas
 
 def test_a_tensor_of_a_single_number_that_claims_a_terabyte(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1).expand(2**20, 2**20)}, tmp_path / "a.pth")
-    with pytest.raises(InputError, match=r"a\.pth: broken or no checkpoint"):
+    with pytest.raises(InputError, match=r"a\.pth: corrupt or not a checkpoint"):
         load_tensors(tmp_path / "a.pth")
 
 
@@ -33,7 +33,7 @@ def test_a_packed_zip_of_very_many_zeros(tmp_path: Path) -> None:
     ):
         for name in good.namelist():
             packed.writestr(name, good.read(name))
-    with pytest.raises(InputError, match="broken"):
+    with pytest.raises(InputError, match="corrupt"):
         load_tensors(tmp_path / "b.pth")
     with pytest.raises(InputError, match="compresses nothing"):
         load_checkpoint(tmp_path / "b.pth")

@@ -86,7 +86,9 @@ def broken_files() -> dict[str, bytes]:
 def test_a_broken_file_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     path.write_bytes(broken_files()[kind])
-    with pytest.raises(InputError, match=r"w\.pth: (broken or no checkpoint|loading it would execute code)") as caught:
+    with pytest.raises(
+        InputError, match=r"w\.pth: (corrupt or not a checkpoint|loading it would execute code)"
+    ) as caught:
         load_pretrained("resnet50", str(path))
     assert "\n" not in str(caught.value)
 

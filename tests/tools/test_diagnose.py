@@ -144,8 +144,8 @@ def test_mistakes_are_reported_in_one_line(tool: Tool, tmp_path: Path, monkeypat
     Path("text.pth").write_text("hello")
     for arguments, message in [
         (["--weights", "none.pth"], "none.pth: no such checkpoint"),
-        (["--weights", "text.pth"], "text.pth: broken or no checkpoint"),
-        (["--weights", "trap.pth"], "loading it would execute code (it asks for posix.system)"),
+        (["--weights", "text.pth"], "text.pth: corrupt or not a checkpoint"),
+        (["--weights", "trap.pth"], "loading it would execute code (it requests posix.system)"),
         (["--weights", "vectors.pth"], "vectors.pth: contains no weight of a linear or convolution layer (1 tensors)"),
         (["--weights", "a.pth", "--layer", "fx"], "a.pth: no layer 'fx'; did you mean fc.weight?"),
         (["--weights", "a.pth", "--layer", "fc.bias"], "fc.bias: a torch.float32 tensor of shape (3,)"),

@@ -150,7 +150,7 @@ def _find_folder(layout: Layout, root: Path) -> Path | None:
 
 
 def _extract(layout: Layout, archive: Path, cache: Path) -> Path:
-    return extract_zip(archive, parts=(*layout.markers, _ANNOTATION), cache=cache)
+    return extract_zip(archive, folders=(*layout.markers, _ANNOTATION), cache=cache)
 
 
 def read_folder(layout: Layout, folder: Path, *, name: str | None = None) -> Split:

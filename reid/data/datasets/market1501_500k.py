@@ -58,7 +58,7 @@ def _locate_distractors(root: Path, cache: Path) -> Path:
                 return folder / name
     for folder in folders:
         if (folder / ARCHIVE).is_file():
-            unpacked = extract_zip(folder / ARCHIVE, parts=FOLDERS, cache=cache)
+            unpacked = extract_zip(folder / ARCHIVE, folders=FOLDERS, cache=cache)
             return next(unpacked / name for name in FOLDERS if (unpacked / name).is_dir())
     searched = " and ".join(str(folder) for folder in folders)
     raise InputError(

@@ -1,4 +1,4 @@
-"""Features in `.npy` arrays or folders of shards, with their labels in `.npy`, `.txt` or `.csv` files."""
+"""Features in `.npy` files or folders of shards, with labels in `.npy`, `.txt` or `.csv` files."""
 
 from __future__ import annotations
 
@@ -17,94 +17,147 @@ from reid.io.npy import load_npy
 from reid.io.shards import open_matrix, open_shards
 from reid.records import Features
 
-_PARTS = ("query", "gallery")
+_SPLITS = ("query", "gallery")
 
 
 def is_array_folder(folder: Path) -> bool:
-    """Whether `folder` holds features as arrays: `query.npy` or `gallery.npy`, or folders of these names."""
-    return any((folder / f"{part}.npy").is_file() or (folder / part).is_dir() for part in _PARTS)
+    """Return whether a folder holds features as arrays.
+
+    Args:
+        folder: An existing folder.
+
+    Returns:
+        True if it contains `query.npy` or `gallery.npy`, or folders called `query` or `gallery`.
+    """
+    return any((folder / f"{split}.npy").is_file() or (folder / split).is_dir() for split in _SPLITS)
 
 
-def read_array_folder(folder: Path, *, in_memory: int) -> tuple[Features, Features, str]:
-    """Query and gallery of a folder, named after it."""
-    query, gallery = (_part(folder, "", part, in_memory) for part in _PARTS)
+def read_array_folder(folder: Path, *, max_in_memory: int) -> tuple[Features, Features, str]:
+    """Read query and gallery from a folder.
+
+    Args:
+        folder: Folder with a `.npy` file or a folder of shards for each, and their labels.
+        max_in_memory: Size in bytes up to which the gallery is loaded instead of mapped.
+
+    Returns:
+        Query, gallery and the name of the folder.
+
+    Raises:
+        InputError: If a file is missing, corrupt or does not fit.
+    """
+    query, gallery = (_read_split(folder, "", split, max_in_memory) for split in _SPLITS)
     return query, gallery, folder.resolve().name
 
 
 def read_array_training(folder: Path) -> tuple[Features, str]:
-    """Features of the training images in a folder, in memory, named after it."""
-    found = _part(folder, "", "train", in_memory=0)
-    return dataclasses.replace(found, values=np.array(found.values[:])), folder.resolve().name
+    """Read features of training images from a folder into memory.
+
+    Args:
+        folder: Folder with `train.npy` or shards in `train/`, and their labels.
+
+    Returns:
+        The features and the name of the folder.
+
+    Raises:
+        InputError: If a file is missing, corrupt or does not fit.
+    """
+    features = _read_split(folder, "", "train", max_in_memory=0)
+    return dataclasses.replace(features, values=np.array(features.values[:])), folder.resolve().name
 
 
-def read_array_files(path: Path, *, in_memory: int) -> tuple[Features, Features, str]:
-    """Query and gallery, given the feature file of one of them: `PREFIXquery.npy` or `PREFIXgallery.npy`."""
-    prefix = next((path.stem.removesuffix(part) for part in _PARTS if path.stem.endswith(part)), None)
+def read_array_files(path: Path, *, max_in_memory: int) -> tuple[Features, Features, str]:
+    """Read query and gallery, given the feature file of one of them.
+
+    Args:
+        path: `PREFIXquery.npy` or `PREFIXgallery.npy`; the other files are found by the prefix.
+        max_in_memory: Size in bytes up to which the gallery is loaded instead of mapped.
+
+    Returns:
+        Query, gallery and the prefix, or the name of the folder if there is no prefix.
+
+    Raises:
+        InputError: If a file is missing, corrupt or does not fit.
+    """
+    prefix = next((path.stem.removesuffix(split) for split in _SPLITS if path.stem.endswith(split)), None)
     if prefix is None:
         raise InputError(
             f"{path}: the name must end in query.npy or gallery.npy, so that the other one and the labels are found "
             "beside it; or give the folder that holds them"
         )
-    query, gallery = (_part(path.parent, prefix, part, in_memory) for part in _PARTS)
+    query, gallery = (_read_split(path.parent, prefix, split, max_in_memory) for split in _SPLITS)
     return query, gallery, prefix.strip("_-. ") or path.resolve().parent.name
 
 
 def read_matrix_folder(folder: Path) -> tuple[Any, Any]:
-    """Query and gallery (N, D) of a folder, `P.npy` or shards in `P/`, without labels: array and memory map or shards.
+    """Read query and gallery matrices without labels.
 
-    Raises InputError where one is missing, broken or no floating matrix, and where their widths differ.
+    Args:
+        folder: Folder with `query.npy` and `gallery.npy`, or shards in folders of these names.
+
+    Returns:
+        Query (Q, D) in memory, and gallery (G, D) as a memory map or `Shards`.
+
+    Raises:
+        InputError: If one is missing, corrupt or empty, or their dimensions differ.
     """
-    sides = [
-        open_matrix(folder / f"{part}.npy") if (folder / f"{part}.npy").is_file() else open_shards(folder / part)
-        for part in _PARTS
+    matrices = [
+        open_matrix(folder / f"{split}.npy") if (folder / f"{split}.npy").is_file() else open_shards(folder / split)
+        for split in _SPLITS
     ]
-    widths = [int(side.shape[1]) for side in sides]
-    if widths[0] != widths[1] or not len(sides[0]) or not len(sides[1]):
+    widths = [int(matrix.shape[1]) for matrix in matrices]
+    if widths[0] != widths[1] or not len(matrices[0]) or not len(matrices[1]):
         raise InputError(
-            f"{folder}: query {tuple(sides[0].shape)} and gallery {tuple(sides[1].shape)} must have rows, of one width"
+            f"{folder}: query {tuple(matrices[0].shape)} and gallery {tuple(matrices[1].shape)} must have rows "
+            "of the same width"
         )
-    return np.array(sides[0][:]), sides[1]
+    return np.array(matrices[0][:]), matrices[1]
 
 
 def save_matrix_folder(folder: Path, query: np.ndarray, gallery: np.ndarray) -> None:
-    """Write `query.npy` and `gallery.npy`, as `read_matrix_folder` reads them."""
-    for part, values in zip(_PARTS, (query, gallery), strict=True):
+    """Write `query.npy` and `gallery.npy` for `read_matrix_folder`.
+
+    Args:
+        folder: Existing folder.
+        query: (Q, D) features.
+        gallery: (G, D) features.
+    """
+    for split, values in zip(_SPLITS, (query, gallery), strict=True):
         buffer = io.BytesIO()
         np.save(buffer, values, allow_pickle=False)
-        write_bytes(folder / f"{part}.npy", buffer.getbuffer())
+        write_bytes(folder / f"{split}.npy", buffer.getbuffer())
 
 
-def _part(folder: Path, prefix: str, part: str, in_memory: int) -> Features:
-    """One side; everything stays in memory but a gallery above `in_memory` bytes and shards."""
-    stem = folder / f"{prefix}{part}"
+def _read_split(folder: Path, prefix: str, split: str, max_in_memory: int) -> Features:
+    """Everything is loaded into memory except a gallery above `max_in_memory` bytes and shards."""
+    stem = folder / f"{prefix}{split}"
     file = stem.with_name(f"{stem.name}.npy")
     if file.is_file():
-        values = open_array(file)
-        if part == "query" or values.nbytes <= in_memory:
+        values = _open_array(file)
+        if split == "query" or values.nbytes <= max_in_memory:
             values = np.array(values, order="C")
         labels = _labels(stem)
         source = str(file)
     elif stem.is_dir():
-        # Shards are read where an array is, by rows; `Features` says how.
+        # Shards are indexed by rows like an array; see `Features`.
         values = cast(np.ndarray, open_shards(stem))
         labels = _labels(stem) or _shard_labels(stem)
         source = str(stem)
     else:
-        raise InputError(f"{folder}: holds no {file.name} and no folder {stem.name}/ of shards")
+        raise InputError(f"{folder}: has no {file.name} and no folder {stem.name}/ of shards")
     if labels is None:
         raise InputError(
             f"{source}: no labels beside it; looked for {stem.name}.csv (columns identity, camera) and for "
             f"{stem.name}_ids.npy with {stem.name}_cameras.npy (or .txt)"
         )
-    identities, cameras, paths, where = labels
-    return make_features(values, source, identities=(identities, where[0]), cameras=(cameras, where[1]), paths=paths)
+    identities, cameras, paths, files = labels
+    return make_features(values, source, identities=(identities, files[0]), cameras=(cameras, files[1]), paths=paths)
 
 
+# Identities, cameras, image paths, and the files from which identities and cameras come.
 Labels = tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[str, str]]
 
 
 def _labels(stem: Path) -> Labels | None:
-    """Identities, cameras, paths and the two files they come from; None where there are none."""
     table = stem.with_name(f"{stem.name}.csv")
     if table.is_file():
         return *_read_table(table), (str(table), str(table))
@@ -113,13 +166,13 @@ def _labels(stem: Path) -> Labels | None:
         return None
     for file, kind in zip(files, ("ids", "cameras"), strict=True):
         if file is None:
-            raise InputError(f"{stem.parent}: holds no {stem.name}_{kind}.npy (or .txt)")
+            raise InputError(f"{stem.parent}: has no {stem.name}_{kind}.npy (or .txt)")
     identities, cameras = (_read_labels(file) for file in files if file is not None)
     return identities, cameras, (), (str(files[0]), str(files[1]))
 
 
 def _shard_labels(folder: Path) -> Labels | None:
-    """The tables beside the shards, one after the other."""
+    """Read the tables beside the shards and concatenate them."""
     shards = sorted(folder.glob("*.npy"))
     tables = [shard.with_suffix(".csv") for shard in shards]
     if not any(table.is_file() for table in tables):
@@ -127,9 +180,9 @@ def _shard_labels(folder: Path) -> Labels | None:
     parts = []
     for shard, table in zip(shards, tables, strict=True):
         if not table.is_file():
-            raise InputError(f"{shard}: no labels beside it; its neighbors have a .csv each")
+            raise InputError(f"{shard}: no labels beside it; the other shards have .csv files")
         part = _read_table(table)
-        rows = len(open_array(shard))
+        rows = len(_open_array(shard))
         if len(part[0]) != rows:
             raise InputError(f"{table}: {len(part[0])} labels for {rows} feature rows")
         parts.append(part)
@@ -145,48 +198,50 @@ def _label_file(stem: Path, kind: str) -> Path | None:
 
 def _read_labels(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
-        return np.array(open_array(path))
+        return np.array(_open_array(path))
     try:
         return np.array([int(line) for line in path.read_text(encoding="utf-8").split()], dtype=np.int64)
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{path}: one whole number a line is wanted ({error})") from None
+        raise InputError(f"{path}: must hold one whole number per line ({error})") from None
 
 
 def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Identities, cameras and, where there is such a column, paths of a CSV file with a header."""
+    """Read identities, cameras and, if there is such a column, paths from a CSV file with a header."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
         try:
             header = [name.strip().lower() for name in next(rows, [])]
             missing = [name for name in ("identity", "camera") if name not in header]
             if missing:
-                raise InputError(f"{path}: no column {' and '.join(missing)}; the first line is {', '.join(header)}")
-            places = header.index("identity"), header.index("camera")
+                raise InputError(
+                    f"{path}: has no column {' and '.join(missing)}; the first line is {', '.join(header)}"
+                )
+            indices = header.index("identity"), header.index("camera")
             lines = [row for row in rows if row]
         except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: no readable table ({error})") from None
+            raise InputError(f"{path}: unreadable table ({error})") from None
     try:
-        labels = [np.array([int(row[place]) for row in lines], dtype=np.int64) for place in places]
+        labels = [np.array([int(row[column]) for row in lines], dtype=np.int64) for column in indices]
     except (ValueError, IndexError, OverflowError):
-        bad = next(i for i, row in enumerate(lines, 2) if not _whole(row, places))
-        raise InputError(f"{path}: row {bad} gives no whole number as identity and camera") from None
-    column = header.index("path") if "path" in header else None
-    paths = () if column is None else tuple(row[column] if column < len(row) else "" for row in lines)
+        bad = next(i for i, row in enumerate(lines, 2) if not _is_valid(row, indices))
+        raise InputError(f"{path}: row {bad} has no whole numbers as identity and camera") from None
+    path_column = header.index("path") if "path" in header else None
+    paths = () if path_column is None else tuple(row[path_column] if path_column < len(row) else "" for row in lines)
     return labels[0], labels[1], paths
 
 
-def _whole(row: list[str], places: tuple[int, int]) -> bool:
+def _is_valid(row: list[str], columns: tuple[int, int]) -> bool:
     try:
-        return all(-(2**63) <= int(row[place]) < 2**63 for place in places)
+        return all(-(2**63) <= int(row[column]) < 2**63 for column in columns)
     except (ValueError, IndexError):
         return False
 
 
-def open_array(path: Path) -> np.ndarray:
-    """A `.npy` as a read-only memory map. Raises InputError for a cut, broken or pickled one."""
+def _open_array(path: Path) -> np.ndarray:
+    """A read-only memory map, or an array in memory if the file is small."""
     try:
-        # An array of no rows cannot be mapped.
+        # An array without rows cannot be mapped.
         return load_npy(path, mmap_mode="r" if path.stat().st_size > 2**12 else None)
     except (ValueError, OSError) as error:
-        size, why = path.stat().st_size, str(error).splitlines()[0]
-        raise InputError(f"{path}: cut short at {size:,} bytes, broken, or no plain array ({why})") from None
+        size, reason = path.stat().st_size, str(error).splitlines()[0]
+        raise InputError(f"{path}: truncated at {size:,} bytes, corrupt, or not a plain array ({reason})") from None

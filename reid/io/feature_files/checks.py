@@ -1,4 +1,4 @@
-"""What arrays must be to serve as features and as labels, each mistake told in one line with the file's name."""
+"""Checks of arrays that are to be features or labels; every error names the file in one line."""
 
 from __future__ import annotations
 
@@ -18,33 +18,70 @@ def make_features(
     cameras: tuple[np.ndarray, str],
     paths: tuple[str, ...] = (),
 ) -> Features:
-    """`Features` of an (N, D) array. source: where it comes from; the labels come each with its own source."""
+    """Build `Features` from arrays of a file.
+
+    Args:
+        values: (N, D) floating-point features.
+        source: Origin of `values` in error messages.
+        identities: N labels, and their origin in error messages.
+        cameras: N labels, and their origin in error messages.
+        paths: N image paths, or empty where unknown.
+
+    Returns:
+        The features with int64 labels.
+
+    Raises:
+        InputError: If an array has the wrong shape, type or length, or features are not finite.
+    """
     matrix = check_matrix(values, source)
-    people = check_labels(identities[0], len(matrix), f"identities in {identities[1]}")
-    places = check_labels(cameras[0], len(matrix), f"cameras in {cameras[1]}")
+    identity_labels = check_labels(identities[0], len(matrix), f"identities in {identities[1]}")
+    camera_labels = check_labels(cameras[0], len(matrix), f"cameras in {cameras[1]}")
     try:
-        return Features(matrix, people, places, paths)
+        return Features(matrix, identity_labels, camera_labels, paths)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
 
 
 def check_matrix(values: np.ndarray, source: str) -> np.ndarray:
-    """`values`, found to be a floating matrix."""
+    """Check that an array is a matrix of features.
+
+    Args:
+        values: Any array.
+        source: Its origin in error messages.
+
+    Returns:
+        The same array.
+
+    Raises:
+        InputError: If it is not a floating-point matrix.
+    """
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
         guess = "; are these identities or cameras?" if np.issubdtype(values.dtype, np.integer) else ""
         raise InputError(
-            f"{source}: features are a floating (N, D) array, this is {values.dtype} {values.shape}{guess}"
+            f"{source}: features must be a floating-point (N, D) array, not {values.dtype} {values.shape}{guess}"
         )
     return values
 
 
 def check_labels(labels: np.ndarray, count: int, what: str) -> np.ndarray:
-    """(N,), (N, 1) or (1, N) whole numbers of any type -> (N,) int64, one for each of `count` feature rows."""
+    """Check identities or cameras and convert them to integers.
+
+    Args:
+        labels: (N,), (N, 1) or (1, N) whole numbers of any numeric type.
+        count: Number of feature rows, which must be N.
+        what: What and where the labels are, in error messages.
+
+    Returns:
+        (N,) int64 labels.
+
+    Raises:
+        InputError: If the array has another shape or length, or holds anything but whole numbers.
+    """
     shape = labels.shape
     if labels.ndim == 2 and min(shape) > 1:
-        raise InputError(f"{what}: one whole number an image is wanted, this is {labels.dtype} {shape}: features?")
+        raise InputError(f"{what}: must be one whole number per image, not {labels.dtype} {shape}; are these features?")
     if labels.ndim not in (1, 2) or not np.issubdtype(labels.dtype, np.number):
-        raise InputError(f"{what}: one whole number an image is wanted, this is {labels.dtype} {shape}")
+        raise InputError(f"{what}: must be one whole number per image, not {labels.dtype} {shape}")
     flat = labels.reshape(-1)
     if len(flat) != count:
         raise InputError(f"{what}: {len(flat)} labels for {count} feature rows")
@@ -53,15 +90,24 @@ def check_labels(labels: np.ndarray, count: int, what: str) -> np.ndarray:
     wrong = np.flatnonzero(whole != flat)
     if len(wrong):
         row = int(wrong[0])
-        raise InputError(f"{what}: label {row} is {flat[row]}, no whole number; are these features?")
+        raise InputError(f"{what}: label {row} is {flat[row]}, not a whole number; are these features?")
     return whole
 
 
 def check_pair(query: Features, gallery: Features, source: str) -> None:
-    """Raise InputError for an empty side and for widths that differ."""
-    for name, part in (("query", query), ("gallery", gallery)):
-        if len(part.values) == 0:
-            raise InputError(f"{source}: the {name} holds no feature row")
+    """Check that query and gallery are not empty and have the same number of dimensions.
+
+    Args:
+        query: Features of the queries.
+        gallery: Features of the gallery.
+        source: Their origin in error messages.
+
+    Raises:
+        InputError: If one is empty or the dimensions differ.
+    """
+    for name, split in (("query", query), ("gallery", gallery)):
+        if len(split.values) == 0:
+            raise InputError(f"{source}: the {name} has no feature rows")
     widths = query.values.shape[1], gallery.values.shape[1]
     if widths[0] != widths[1]:
         raise InputError(

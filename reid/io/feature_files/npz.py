@@ -1,4 +1,4 @@
-"""Our own feature files: query and gallery in one `.npz`, or training images."""
+"""This project's own feature files: query and gallery, or training images, in one `.npz`."""
 
 from __future__ import annotations
 
@@ -17,35 +17,73 @@ from reid.records import Features
 
 
 def save_features(path: Path, query: Features, gallery: Features, *, feature: str) -> None:
-    """Write query and gallery into one `.npz`: `{query,gallery}_{values,identities,cameras,paths}` and `feature`.
+    """Write query and gallery to one `.npz` file.
 
-    feature: what they are, the Eigenlayer's "input" or "output".
+    The arrays are `{query,gallery}_{values,identities,cameras,paths}` and `feature`.
+
+    Args:
+        path: File to create or replace.
+        query: Features of the queries.
+        gallery: Features of the gallery.
+        feature: Name of the feature: the "input" or "output" of the Eigenlayer.
     """
     _write(path, {"query": query, "gallery": gallery}, feature)
 
 
 def save_training_features(path: Path, training: Features, *, feature: str) -> None:
-    """Write the features of training images, which a whitening is fitted on: `train_{values,...}` and `feature`."""
+    """Write features of training images, on which a whitening is fitted, to one `.npz` file.
+
+    The arrays are `train_{values,identities,cameras,paths}` and `feature`.
+
+    Args:
+        path: File to create or replace.
+        training: Features of the training images.
+        feature: Name of the feature: the "input" or "output" of the Eigenlayer.
+    """
     _write(path, {"train": training}, feature)
 
 
 def load_npz(path: Path) -> tuple[Features, Features, str]:
-    """Query, gallery and what they are, as `save_features` wrote them; paths and `feature` may be missing.
+    """Read a file of `save_features`, in which paths and `feature` may be missing.
 
-    Raises InputError for a missing, broken or foreign file.
+    Args:
+        path: A `.npz` file.
+
+    Returns:
+        Query, gallery and the name of the feature.
+
+    Raises:
+        InputError: If the file is missing, corrupt, or lacks an array.
     """
     (query, gallery), feature = _load(path, ("query", "gallery"))
     return query, gallery, feature
 
 
 def load_training_npz(path: Path) -> tuple[Features, str]:
-    """What `save_training_features` wrote; raises as `load_features` does."""
+    """Read a file of `save_training_features`, in which paths and `feature` may be missing.
+
+    Args:
+        path: A `.npz` file.
+
+    Returns:
+        Training features and the name of the feature.
+
+    Raises:
+        InputError: If the file is missing, corrupt, or lacks an array.
+    """
     (training,), feature = _load(path, ("train",))
     return training, feature
 
 
 def is_training_npz(path: Path) -> bool:
-    """Whether a file is of the kind that `load_training_features` reads."""
+    """Return whether a file can be read by `load_training_npz`.
+
+    Args:
+        path: Any file; it need not exist.
+
+    Returns:
+        True if it is a `.npz` file with training features.
+    """
     try:
         with NpzReader(path) as arrays:
             return "train_values" in arrays
@@ -53,41 +91,41 @@ def is_training_npz(path: Path) -> bool:
         return False
 
 
-def _load(path: Path, parts: Sequence[str]) -> tuple[list[Features], str]:
+def _load(path: Path, splits: Sequence[str]) -> tuple[list[Features], str]:
     if not path.is_file():
         raise InputError(f"{path}: no such feature file")
     try:
         with NpzReader(path) as arrays:
-            found = [_part(arrays, part, path) for part in parts]
-            return found, str(arrays["feature"]) if "feature" in arrays else "features"
+            features = [_load_split(arrays, split, path) for split in splits]
+            return features, str(arrays["feature"]) if "feature" in arrays else "features"
     except KeyError as error:
         name = str(error).strip("'\"").split(" ")[0]
         raise InputError(
-            f"{path}: holds no array {name}, but {', '.join(arrays) or 'nothing'}; "
+            f"{path}: has no array {name}, only {', '.join(arrays) or 'nothing'}; "
             "was it written by tools/evaluate.py --save-features?"
         ) from None
     except InputError:
         raise
     except (ValueError, OSError) as error:
-        raise InputError(f"{path}: broken or no feature file ({error})") from None
+        raise InputError(f"{path}: corrupt or not a feature file ({error})") from None
 
 
-def _part(arrays: Any, part: str, path: Path) -> Features:
-    values, identities, cameras = (arrays[f"{part}_{name}"] for name in ("values", "identities", "cameras"))
-    paths = tuple(map(str, arrays[f"{part}_paths"].reshape(-1).tolist())) if f"{part}_paths" in arrays else ()
+def _load_split(arrays: Any, split: str, path: Path) -> Features:
+    values, identities, cameras = (arrays[f"{split}_{name}"] for name in ("values", "identities", "cameras"))
+    paths = tuple(map(str, arrays[f"{split}_paths"].reshape(-1).tolist())) if f"{split}_paths" in arrays else ()
     return make_features(
         values,
-        f"{path}, {part}_values",
-        identities=(identities, f"{path}, {part}_identities"),
-        cameras=(cameras, f"{path}, {part}_cameras"),
+        f"{path}, {split}_values",
+        identities=(identities, f"{path}, {split}_identities"),
+        cameras=(cameras, f"{path}, {split}_cameras"),
         paths=paths,
     )
 
 
-def _write(path: Path, parts: dict[str, Features], feature: str) -> None:
+def _write(path: Path, splits: dict[str, Features], feature: str) -> None:
     arrays: dict[str, Any] = {
-        f"{part}_{name}": np.asarray(getattr(features, name))
-        for part, features in parts.items()
+        f"{split}_{name}": np.asarray(getattr(features, name))
+        for split, features in splits.items()
         for name in ("values", "identities", "cameras", "paths")
     }
     buffer = io.BytesIO()

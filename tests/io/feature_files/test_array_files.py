@@ -72,7 +72,7 @@ def test_a_large_gallery_stays_on_the_disk(tmp_path: Path, sides: Sides) -> None
     write(tmp_path, (sides[0], large), "npy")
     _, gallery, _ = read_features(tmp_path)
     assert not isinstance(gallery.values, np.memmap)
-    query, gallery, _ = read_features(tmp_path, in_memory=1000)
+    query, gallery, _ = read_features(tmp_path, max_in_memory=1000)
     assert isinstance(gallery.values, np.memmap) and not gallery.values.flags.writeable
     assert not isinstance(query.values, np.memmap)
     assert_equal(gallery, large)
@@ -116,34 +116,34 @@ def text(content: str) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("kind", "file", "harm", "words"),
     [
-        ("npy", "gallery.npy", cut, "gallery.npy: cut short at 290 bytes"),
-        ("npy", "query.npy", lambda path: path.write_bytes(b""), "query.npy: cut short at 0 bytes"),
-        ("npy", "query.npy", text("hello"), "query.npy: cut short .* or no plain array"),
-        ("npy", "query.npy", save(np.array([{}] * 5)), "no plain array"),
+        ("npy", "gallery.npy", cut, "gallery.npy: truncated at 290 bytes"),
+        ("npy", "query.npy", lambda path: path.write_bytes(b""), "query.npy: truncated at 0 bytes"),
+        ("npy", "query.npy", text("hello"), "query.npy: truncated .* or not a plain array"),
+        ("npy", "query.npy", save(np.array([{}] * 5)), "not a plain array"),
         ("npy", "query.npy", save(np.arange(5)), r"query.npy: .* int64 \(5,\); are these identities or cameras\?"),
         ("npy", "query.npy", save(np.ones((5, 4), np.int32)), "are these identities or cameras?"),
-        ("npy", "gallery_ids.npy", save(np.ones((12, 4))), r"gallery_ids.npy: .*\(12, 4\): features\?"),
+        ("npy", "gallery_ids.npy", save(np.ones((12, 4))), r"gallery_ids.npy: .*\(12, 4\); are these features\?"),
         ("npy", "gallery_ids.npy", save(np.arange(5)), "gallery_ids.npy: 5 labels for 12 feature rows"),
         ("npy", "gallery.npy", save(np.zeros((12, 7))), "query features have 4 dimensions, gallery features 7"),
         ("npy", "gallery.npy", save(np.zeros((0, 4), np.float32)), "labels for 0 feature rows"),
-        ("npy", "gallery.npy", Path.unlink, "holds no gallery.npy and no folder gallery/ of shards"),
-        ("npy", "query_ids.npy", Path.unlink, "holds no query_ids.npy"),
-        ("txt", "query_cameras.txt", text("1\n2\nthree"), "query_cameras.txt: one whole number a line"),
+        ("npy", "gallery.npy", Path.unlink, "has no gallery.npy and no folder gallery/ of shards"),
+        ("npy", "query_ids.npy", Path.unlink, "has no query_ids.npy"),
+        ("txt", "query_cameras.txt", text("1\n2\nthree"), "query_cameras.txt: must hold one whole number per line"),
         ("csv", "query.csv", Path.unlink, "no labels beside it; looked for query.csv"),
-        ("csv", "query.csv", text("id,cam\n1,2\n"), "no column identity and camera; the first line is id, cam"),
-        ("csv", "query.csv", text("identity,camera\n1,2\n3\n"), "row 3 gives no whole number"),
-        ("csv", "query.csv", text("identity,camera\n1,2\n3,x\n"), "row 3 gives no whole number"),
-        ("csv", "query.csv", text(""), "no column identity and camera"),
+        ("csv", "query.csv", text("id,cam\n1,2\n"), "has no column identity and camera; the first line is id, cam"),
+        ("csv", "query.csv", text("identity,camera\n1,2\n3\n"), "row 3 has no whole numbers"),
+        ("csv", "query.csv", text("identity,camera\n1,2\n3,x\n"), "row 3 has no whole numbers"),
+        ("csv", "query.csv", text(""), "has no column identity and camera"),
     ],
 )
-def test_each_mistake_is_told(
+def test_each_mistake_is_reported(
     tmp_path: Path, sides: Sides, kind: str, file: str, harm: Callable[[Path], object], words: str
 ) -> None:
     write(tmp_path, sides, kind)
     harm(tmp_path / file)
-    with pytest.raises(InputError, match=words) as told:
+    with pytest.raises(InputError, match=words) as raised:
         read_features(tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_an_array_of_another_name(tmp_path: Path) -> None:

@@ -107,32 +107,32 @@ def version73(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"gallery_cam": None}, "holds no gallery_cam, but query_f, query_label, query_cam, gallery_f, gallery_label"),
-        ({"gallery_cam": None, "query_f": None}, "holds no gallery_cam and no query_f"),
+        ({"gallery_cam": None}, "has no gallery_cam, only query_f, query_label, query_cam, gallery_f, gallery_label"),
+        ({"gallery_cam": None, "query_f": None}, "has no gallery_cam and no query_f"),
         ({"query_label": [1, 2]}, "query_label: 2 labels for 5 feature rows"),
-        ({"query_f": np.arange(5)}, r"query_f: .* this is int64 \(1, 5\); are these identities or cameras\?"),
-        ({"query_label": np.zeros((5, 4))}, r"query_label: .*\(5, 4\): features\?"),
+        ({"query_f": np.arange(5)}, r"query_f: .* not int64 \(1, 5\); are these identities or cameras\?"),
+        ({"query_label": np.zeros((5, 4))}, r"query_label: .*\(5, 4\); are these features\?"),
         ({"query_f": np.zeros((5, 3))}, "query features have 3 dimensions, gallery features 4"),
         ({"gallery_f": np.full((12, 4), np.inf)}, "gallery_f: 12 feature rows hold NaN or infinity"),
-        ({"gallery_label": np.full(12, 1.5)}, "label 0 is 1.5, no whole number"),
-        ({"query_label": "x"}, "one whole number an image is wanted"),
+        ({"gallery_label": np.full(12, 1.5)}, "label 0 is 1.5, not a whole number"),
+        ({"query_label": "x"}, "must be one whole number per image"),
     ],
 )
-def test_each_mistake_is_told(tmp_path: Path, sides: Sides, changes: dict[str, object], words: str) -> None:
+def test_each_mistake_is_reported(tmp_path: Path, sides: Sides, changes: dict[str, object], words: str) -> None:
     path = layumi(tmp_path / "pytorch_result.mat", sides, **changes)
-    with pytest.raises(InputError, match=words) as told:
+    with pytest.raises(InputError, match=words) as raised:
         read_features(path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-40]), "broken, cut short, or no MATLAB file"),
-        (lambda path: path.write_bytes(path.read_bytes()[:150]), "broken, cut short, or no MATLAB file|holds"),
-        (lambda path: path.write_bytes(b""), "broken, cut short, or no MATLAB file"),
-        (lambda path: path.write_bytes(b"no" * 300), "broken, cut short, or no MATLAB file"),
-        (version73, "version 7.3, which is not read; save it again with"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-40]), "corrupt, truncated, or not a MATLAB file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:150]), "corrupt, truncated, or not a MATLAB file|holds"),
+        (lambda path: path.write_bytes(b""), "corrupt, truncated, or not a MATLAB file"),
+        (lambda path: path.write_bytes(b"no" * 300), "corrupt, truncated, or not a MATLAB file"),
+        (version73, "version 7.3, which is not supported; save it again with"),
     ],
 )
 def test_broken_files(tmp_path: Path, sides: Sides, harm: Callable[[Path], object], words: str) -> None:
@@ -148,12 +148,12 @@ def test_what_zhunzhong07s_files_may_lack(tmp_path: Path, sides: Sides) -> None:
     with pytest.raises(InputError, match=r"no labels; testCam.mat is neither beside it nor in data/"):
         read_features(path)
     scipy.io.savemat(tmp_path / "testCam.mat", {"a": [1], "b": [2]})
-    with pytest.raises(InputError, match=r"testCam.mat: holds 2 variables \(a, b\), one is wanted"):
+    with pytest.raises(InputError, match=r"testCam.mat: holds 2 variables \(a, b\), must be one"):
         read_features(path)
     scipy.io.savemat(tmp_path / "testID.mat", {"a": np.arange(7)})
     scipy.io.savemat(tmp_path / "testCam.mat", {"a": np.arange(7)})
-    with pytest.raises(InputError, match=r"features \(4, 12\) for 7 labels; \(D, N\) is wanted"):
+    with pytest.raises(InputError, match=r"features \(4, 12\) for 7 labels; must be \(D, N\)"):
         read_features(path)
     scipy.io.savemat(tmp_path / "other.mat", {"a": [1]})
-    with pytest.raises(InputError, match=r"other.mat: holds a; wanted are gallery_f"):
+    with pytest.raises(InputError, match=r"other.mat: holds a; it must hold gallery_f"):
         read_features(tmp_path / "other.mat")

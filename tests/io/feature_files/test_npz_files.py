@@ -40,17 +40,17 @@ def test_files_that_hold_no_features(tmp_path: Path, sides: Sides) -> None:
         load_npz(path)
     save_features(path, *sides, feature="input")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match="broken"):
+    with pytest.raises(InputError, match="corrupt"):
         load_npz(path)
     with open(path, "wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(InputError, match="broken"):
+    with pytest.raises(InputError, match="corrupt"):
         load_npz(path)
     np.savez(path, x=np.zeros(3))
-    with pytest.raises(InputError, match="holds no array query_values, but x;"):
+    with pytest.raises(InputError, match="has no array query_values, only x;"):
         load_npz(path)
     np.savez(path, query_values=np.array([print], dtype=object))
-    with pytest.raises(InputError, match="broken"):
+    with pytest.raises(InputError, match="corrupt"):
         load_npz(path)
 
 
@@ -63,11 +63,15 @@ def change(path: Path, **arrays: np.ndarray) -> None:
     ("name", "array", "words"),
     [
         ("query_values", np.arange(5), r"query_values: .*int64 \(5,\); are these identities or cameras\?"),
-        ("query_values", np.zeros(5), r"features are a floating \(N, D\) array, this is float64 \(5,\)"),
+        ("query_values", np.zeros(5), r"features must be a floating-point \(N, D\) array, not float64 \(5,\)"),
         ("query_values", np.zeros((5, 9)), "query features have 9 dimensions, gallery features 4"),
         ("query_values", np.zeros((4, 4)), "identities in .*query_identities: 5 labels for 4 feature rows"),
-        ("gallery_identities", np.zeros((12, 4)), r"one whole number an image is wanted, .*\(12, 4\): features\?"),
-        ("gallery_identities", np.full(12, 0.5), "label 0 is 0.5, no whole number"),
+        (
+            "gallery_identities",
+            np.zeros((12, 4)),
+            r"one whole number per image, .*\(12, 4\); are these features\?",
+        ),
+        ("gallery_identities", np.full(12, 0.5), "label 0 is 0.5, not a whole number"),
         ("gallery_cameras", np.arange(11), "cameras in .*gallery_cameras: 11 labels for 12 feature rows"),
         (
             "gallery_values",
@@ -82,19 +86,19 @@ def change(path: Path, **arrays: np.ndarray) -> None:
         ("query_paths", np.array(["a"]), "1 paths for 5 feature rows"),
     ],
 )
-def test_each_mistake_is_told(tmp_path: Path, sides: Sides, name: str, array: np.ndarray, words: str) -> None:
+def test_each_mistake_is_reported(tmp_path: Path, sides: Sides, name: str, array: np.ndarray, words: str) -> None:
     path = tmp_path / "f.npz"
     save_features(path, *sides, feature="input")
     change(path, **{name: array})
-    with pytest.raises(InputError, match=words) as told:
+    with pytest.raises(InputError, match=words) as raised:
         read_features(path)
-    assert "\n" not in str(told.value) and "f.npz" in str(told.value)
+    assert "\n" not in str(raised.value) and "f.npz" in str(raised.value)
 
 
 def test_an_empty_gallery(tmp_path: Path, sides: Sides) -> None:
     nobody = Features(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64))
     save_features(tmp_path / "f.npz", sides[0], nobody, feature="input")
-    with pytest.raises(InputError, match="the gallery holds no feature row"):
+    with pytest.raises(InputError, match="the gallery has no feature rows"):
         read_features(tmp_path / "f.npz")
 
 
@@ -104,5 +108,5 @@ def test_what_is_no_feature_file(tmp_path: Path) -> None:
     (tmp_path / "f.h5").write_bytes(b"x")
     with pytest.raises(InputError, match=r"read from .npz, .npy, .mat or a folder, not from '.h5'"):
         read_features(tmp_path / "f.h5")
-    with pytest.raises(InputError, match=r"no features here; looked for query.npy .*; the folder holds f.h5"):
+    with pytest.raises(InputError, match=r"no features found; looked for query.npy .*; the folder holds f.h5"):
         read_features(tmp_path)
