@@ -146,7 +146,7 @@ def test_a_map_smaller_than_a_kernel_is_refused() -> None:
 
 
 def test_what_else_cannot_be_built() -> None:
-    with pytest.raises(InputError, match=r"not after \(0, 0\)"):
+    with pytest.raises(InputError, match=r"not \(0, 0\)"):
         TiledConv2d(3, 4, 3, tile=0)
     with pytest.raises(InputError, match="from 0 to 4 channels"):
         TiledConv2d(0, 4, 3)
