@@ -219,7 +219,7 @@ def whole_loader(
 
 
 def pool_loader(config: CfgNode, data: Split) -> TestLoader | None:
-    """Build a loader of the hand-drawn boxes of the query identities under the query cameras.
+    """Build a loader of the hand-labeled boxes of the query identities under the query cameras.
 
     Args:
         config: Configuration.

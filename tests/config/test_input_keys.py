@@ -1,4 +1,4 @@
-"""What the keys of INPUT make of the same images, and which of them cannot stand together."""
+"""The keys of the section INPUT: their effect on the same images, and invalid combinations."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def data(tmp_path: Path) -> Split:
         records.append(ImageRecord(str(path), number % 4 + 1, number % 2 + 1))
     train = tuple(image for image in records if image.identity < 4)
     rest = tuple(image for image in records if image.identity == 4)
-    return Split("drawn", train, rest[:1], rest)
+    return Split("synthetic", train, rest[:1], rest)
 
 
 def config(tmp_path: Path, text: str = "", *pairs: str) -> CfgNode:
-    usual = ["MODEL.DEVICE", "cpu", "INPUT.SIZE", "[48, 24]", "SOLVER.BATCH_SIZE", "4"]
-    return parse_config(text, [*usual, "DATASETS.CACHE", str(tmp_path / "cache"), *pairs])
+    defaults = ["MODEL.DEVICE", "cpu", "INPUT.SIZE", "[48, 24]", "SOLVER.BATCH_SIZE", "4"]
+    return parse_config(text, [*defaults, "DATASETS.CACHE", str(tmp_path / "cache"), *pairs])
 
 
-def everything(settings: CfgNode, data: Split) -> list[torch.Tensor]:
+def all_tensors(settings: CfgNode, data: Split) -> list[torch.Tensor]:
     loaders = build.loaders(settings, data)
     return [
         *(images for images, _ in loaders.train.epoch(0)),
@@ -47,15 +47,15 @@ def everything(settings: CfgNode, data: Split) -> list[torch.Tensor]:
     ]
 
 
-def test_the_cache_makes_no_difference(tmp_path, data):
+def test_the_cache_does_not_change_the_images(tmp_path, data):
     steps = ["INPUT.PAD", "3", "INPUT.ERASING", "0.5", "INPUT.JITTER.HUE", "0.2", "INPUT.POLICY", "autoaugment"]
-    decoded = everything(config(tmp_path, "", *steps), data)
+    decoded = all_tensors(config(tmp_path, "", *steps), data)
     for other in ("INPUT: {CACHE: off}", "INPUT: {CACHE: 'off', THREADS: 1}", "INPUT: {DEVICE_CACHE: on}"):
-        for one, same in zip(decoded, everything(config(tmp_path, other, *steps), data), strict=True):
+        for one, same in zip(decoded, all_tensors(config(tmp_path, other, *steps), data), strict=True):
             assert torch.equal(one, same)
 
 
-def test_each_key_arrives(tmp_path, data):
+def test_each_key_reaches_the_loader(tmp_path, data):
     text = "INPUT: {CACHE: off, THREADS: 3, CORRUPT: skip, POLICY: trivialaugment}"
     jitter = ["INPUT.JITTER.BRIGHTNESS", "0.1", "INPUT.JITTER.CONTRAST", "0.2", "INPUT.JITTER.SATURATION", "0.3"]
     settings = config(tmp_path, text, *jitter, "INPUT.JITTER.HUE", "0.4", "INPUT.JITTER.PROBABILITY", "0.5")
@@ -67,12 +67,12 @@ def test_each_key_arrives(tmp_path, data):
     assert isinstance(moved, DecodedImages) and isinstance(moved.pixels, torch.Tensor)
 
 
-def test_a_corrupt_image_is_an_error_or_left_out(tmp_path, data):
+def test_a_corrupt_image_is_an_error_or_skipped(tmp_path, data):
     broken = Path(data.train[2].path)
     broken.write_bytes(broken.read_bytes()[:-50])
     for cache in ("on", "off"):
         with pytest.raises(InputError, match=f"{broken.name}: unreadable"):
-            everything(config(tmp_path, "", "INPUT.CACHE", cache), data)
+            all_tensors(config(tmp_path, "", "INPUT.CACHE", cache), data)
     decoded, files = (
         build.train_loader(config(tmp_path, "", "INPUT.CACHE", cache, "INPUT.CORRUPT", "skip"), data)
         for cache in ("on", "off")
@@ -82,7 +82,7 @@ def test_a_corrupt_image_is_an_error_or_left_out(tmp_path, data):
     assert list(decoded.skipped) == list(files.skipped) == [2]
 
 
-def test_on_and_off_are_words_and_stay_so(tmp_path):
+def test_on_and_off_are_strings(tmp_path):
     settings = config(tmp_path, "INPUT: {CACHE: off, DEVICE_CACHE: off}")
     assert settings.INPUT.CACHE == settings.INPUT.DEVICE_CACHE == "off"
     assert parse_config(settings.dump()).INPUT == settings.INPUT
@@ -90,7 +90,7 @@ def test_on_and_off_are_words_and_stay_so(tmp_path):
         config(tmp_path, "INPUT: {CORRUPT: on}")
 
 
-def test_policies_of_the_configuration_are_those_there_are(tmp_path):
+def test_every_policy_can_be_chosen(tmp_path):
     images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     for name in POLICIES:
         config(tmp_path, "", "INPUT.POLICY", name)
@@ -100,7 +100,7 @@ def test_policies_of_the_configuration_are_those_there_are(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pairs", "told"),
+    ("pairs", "message"),
     [
         (["INPUT.CACHE", "off", "INPUT.DEVICE_CACHE", "on"], "requires INPUT.CACHE on; leave it auto"),
         (["INPUT.JITTER.HUE", "0.6"], "INPUT.JITTER.HUE 0.6 must be 0 to 0.5"),
@@ -109,6 +109,6 @@ def test_policies_of_the_configuration_are_those_there_are(tmp_path):
         (["INPUT.THREADS", "-1"], "INPUT.THREADS -1 must be"),
     ],
 )
-def test_what_cannot_stand_is_told(tmp_path, pairs, told):
-    with pytest.raises(InputError, match=told):
+def test_invalid_values(tmp_path, pairs, message):
+    with pytest.raises(InputError, match=message):
         config(tmp_path, "", *pairs)

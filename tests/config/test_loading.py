@@ -1,3 +1,5 @@
+"""Loading of configurations: files, bases, overrides, earlier versions, and the errors that are reported."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,7 +14,7 @@ CONFIGS, PARTS = sorted(FOLDER.glob("*.yaml")), sorted(FOLDER.glob("parts/*.yaml
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_loads_and_says_what_it_is(path: Path) -> None:
+def test_every_config_loads_and_states_command_cost_and_score(path: Path) -> None:
     config = load_config(path)
     assert config.is_frozen()
     head = path.read_text(encoding="utf-8").split("OUTPUT_DIR")[0]
@@ -24,20 +26,20 @@ def test_every_config_loads_and_says_what_it_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)
-def test_every_part_stands_on_a_base_and_trains_into_its_own_folder(path: Path) -> None:
+def test_every_part_has_a_base_and_its_own_run_folder(path: Path) -> None:
     config = load_config(path)
     folder = f"runs/parts/{path.stem}"
     assert folder == config.OUTPUT_DIR
-    share = 0.125 if path.stem.startswith("backbone_") else 0.5
-    assert ("market1501", share, 8) == (config.DATASETS.NAME, config.DATASETS.IDENTITIES, config.STEP0.EPOCHS)
+    fraction = 0.125 if path.stem.startswith("backbone_") else 0.5
+    assert ("market1501", fraction, 8) == (config.DATASETS.NAME, config.DATASETS.IDENTITIES, config.STEP0.EPOCHS)
     sizes = {"resnet18": [64, 32], "deepface": [152, 152], "caffenet": [227, 227]}
     assert sizes.get(config.MODEL.BACKBONE, [128, 64]) == config.INPUT.SIZE
     others = [other for other in PARTS if other != path]
     fields = {other: load_config(other, ["OUTPUT_DIR", folder]) for other in others}
-    assert not [other for other, same in fields.items() if same == config], "two files for one thing"
+    assert not [other for other, same in fields.items() if same == config], "two files for the same run"
 
 
-def test_a_file_on_a_base_holds_only_what_differs(tmp_path: Path) -> None:
+def test_a_file_with_a_base_holds_only_the_differences(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("SEED: 5\nSOLVER: {BATCH_SIZE: 16, MOMENTUM: 0.8}\n")
     (tmp_path / "middle.yaml").write_text("BASE: base.yaml\nSOLVER: {BATCH_SIZE: 8}\n")
     (tmp_path / "leaf.yaml").write_text("BASE: middle.yaml\nSOLVER: {MOMENTUM: 0.7}\n")
@@ -47,7 +49,7 @@ def test_a_file_on_a_base_holds_only_what_differs(tmp_path: Path) -> None:
     assert "BASE" not in config.dump()
 
 
-def test_a_base_that_is_missing_wrong_or_in_a_circle_is_told(tmp_path: Path) -> None:
+def test_a_missing_wrong_or_circular_base_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("BASE: b.yaml\n")
     with pytest.raises(InputError, match=r"b\.yaml: no such configuration"):
         load_config(tmp_path / "a.yaml")
@@ -59,7 +61,7 @@ def test_a_base_that_is_missing_wrong_or_in_a_circle_is_told(tmp_path: Path) -> 
         load_config(tmp_path / "a.yaml")
 
 
-def test_overrides_come_last_and_are_converted() -> None:
+def test_overrides_take_precedence_and_are_converted() -> None:
     text = "SOLVER: {BATCH_SIZE: 16}\nSTEP0: {LR: 1e-3}"
     config = parse_config(text, ["SOLVER.BATCH_SIZE", "8", "RRI.CONTROL", "True", "MODEL.WEIGHTS", "none"])
     assert config.SOLVER.BATCH_SIZE == 8
@@ -68,7 +70,7 @@ def test_overrides_come_last_and_are_converted() -> None:
     assert config.RRI.MAX_ROUNDS == defaults().RRI.MAX_ROUNDS
 
 
-def test_texts_stay_what_they_are() -> None:
+def test_strings_are_not_converted() -> None:
     config = parse_config("", ["OUTPUT_DIR", "1e5", "RESTRAINT.FREEZE", "['norm', 'backbone.conv1']"])
     assert config.OUTPUT_DIR == "1e5"
     assert config.RESTRAINT.FREEZE == ["norm", "backbone.conv1"]
@@ -76,8 +78,8 @@ def test_texts_stay_what_they_are() -> None:
 
 
 @pytest.mark.parametrize("text", ["MODEL: {POOLING: max}", "MODEL: {POOLING: {NAME: max}}"])
-def test_the_pooling_of_an_earlier_version_is_read_as_its_name(text: str) -> None:
-    """Checkpoints carry their configuration as text, and there it was `POOLING: max`."""
+def test_the_pooling_key_of_an_earlier_version_is_read(text: str) -> None:
+    """Checkpoints hold their configuration as text, in earlier versions with `POOLING: max`."""
     expected = defaults()
     expected.MODEL.POOLING.NAME = "max"
     assert parse_config(text).MODEL.POOLING == expected.MODEL.POOLING
@@ -86,18 +88,18 @@ def test_the_pooling_of_an_earlier_version_is_read_as_its_name(text: str) -> Non
         parse_config("MODEL: {POOLING: gen}")
 
 
-def test_the_official_recipe_is_refused_from_scratch() -> None:
+def test_the_official_recipe_requires_weights() -> None:
     official = next(path for path in CONFIGS if path.stem == "market1501_svdnet_resnet50_official")
     with pytest.raises(InputError, match="BatchNorm statistics of a pretrained network"):
         load_config(official, ["MODEL.WEIGHTS", "none"])
 
 
-def test_a_dumped_config_is_read_back_the_same() -> None:
+def test_a_dumped_config_can_be_read_back() -> None:
     config = load_config(CONFIGS[0])
     assert parse_config(config.dump()) == config
 
 
-def test_several_mistakes_are_told_together_with_near_names() -> None:
+def test_all_errors_are_reported_together_with_near_names() -> None:
     text = "MODEL: {BACKBON: x, BACKBONE: resnet5}\nSOLVER: {BATCH_SIZE: many}\nRRI: 3"
     with pytest.raises(InputError) as caught:
         parse_config(text, ["STEP0.EPOCHS", "0", "epochs", "3"])
@@ -199,7 +201,7 @@ def test_several_mistakes_are_told_together_with_near_names() -> None:
         (["RELAXATION.OPTIMIZER", "adamx"], "RELAXATION.OPTIMIZER 'adamx' must be one of sgd, adam, adamw"),
     ],
 )
-def test_values_that_cannot_work(overrides: list[str], message: str) -> None:
+def test_invalid_values_and_combinations(overrides: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_config("", overrides)
 
@@ -221,21 +223,21 @@ def test_yaml_tags_do_not_run_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[1, 2]", b"a: [", b"just text"])
-def test_files_that_are_no_config(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_a_config(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.yaml"
     path.write_bytes(content)
     with pytest.raises(InputError, match="broken"):
         load_config(path)
 
 
-def test_a_missing_config_offers_near_ones(tmp_path: Path) -> None:
+def test_a_missing_config_suggests_near_names(tmp_path: Path) -> None:
     (tmp_path / "demo_synthetic.yaml").write_text("")
     with pytest.raises(InputError, match="did you mean demo_synthetic"):
         load_config(tmp_path / "demo_syntetic.yaml")
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("SEED: " + "9" * 400, "64 bits"),
         ("STEP0: {GAMMA: 0x" + "f" * 300 + "}", "64 bits"),
@@ -245,13 +247,13 @@ def test_a_missing_config_offers_near_ones(tmp_path: Path) -> None:
         ("&a {b: *a}", "nested deeper"),
     ],
 )
-def test_hostile_values_are_mistakes_like_others(tmp_path: Path, text: str, words: str) -> None:
+def test_hostile_values_are_errors(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         load_config(tmp_path / "c.yaml")
 
 
 @pytest.mark.parametrize("value", ["0x" + "f" * 300, "[" * 300, "9" * 4200, "(" * 4000, "{[]: 1}"])
-def test_hostile_overrides_are_mistakes_like_others(value: str) -> None:
+def test_hostile_overrides_are_errors(value: str) -> None:
     with pytest.raises(InputError):
         parse_config("", ["STEP0.GAMMA", value])
