@@ -11,7 +11,7 @@ __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
-    # Only when it is asked for: it brings PyTorch along.
+    # Imported lazily, because it imports PyTorch.
     if name == "Embedder":
         from reid.inference.embedder import Embedder
 

@@ -1,4 +1,4 @@
-"""Accuracy by camera pair against plain loops over queries, cameras and sorted distances."""
+"""Scores by camera pair, compared with plain loops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reid.ranking import rank_matches
 from reid.records import Features
 
 
-def drawn(seed: int) -> tuple[Features, Features]:
+def random_features(seed: int) -> tuple[Features, Features]:
     """Small whole numbers, for ties; query cameras 1, 2, 5, gallery cameras 1, 2, 3; junk and distractors."""
     random = np.random.default_rng(seed)
 
@@ -43,7 +43,7 @@ def naive_cell(query: Features, gallery: Features, own: int, other: int) -> tupl
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_cell_is_that_of_plain_loops(seed: int) -> None:
-    query, gallery = drawn(seed)
+    query, gallery = random_features(seed)
     found = score_camera_pairs(query, gallery)
     assert found.query_cameras.tolist() == [1, 2, 5] and found.gallery_cameras.tolist() == [1, 2, 3]
     for a, own in enumerate(found.query_cameras):
@@ -62,7 +62,7 @@ def test_every_cell_is_that_of_plain_loops(seed: int) -> None:
 
 def test_two_cameras_give_the_protocol_itself() -> None:
     # With two cameras, leaving the query's own out is all that the protocol does but for wrong answers by it.
-    query, gallery = drawn(0)
+    query, gallery = random_features(0)
     only = query.cameras == 1
     query = Features(query.values[only], query.identities[only], query.cameras[only])
     only = gallery.cameras == 2

@@ -1,4 +1,4 @@
-"""Two checkpoints on the same queries: what changed is counted by hand, and a gain is one only beside its control."""
+"""Comparison of two checkpoints on the same queries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reid.records import Features
 ROWS = [("step0", 0, 5), ("decorrelate", 1, 0), ("restraint", 1, 3)]
 
 
-def drawn(seed: int = 0) -> tuple[Features, Features]:
+def random_features(seed: int = 0) -> tuple[Features, Features]:
     random = np.random.default_rng(seed)
 
     def part(name: str, count: int, lowest: int) -> Features:
@@ -47,7 +47,7 @@ def shuffled(features: Features, *, folder: str = "/data") -> Features:
 
 
 def test_change_is_counted_by_hand() -> None:
-    query, gallery = drawn()
+    query, gallery = random_features()
     query.identities[3] = 77  # nothing to find
     before = rank_matches(query, gallery)
     after = rank_matches(retrained(query, 1), retrained(gallery, 2))
@@ -67,11 +67,11 @@ def test_change_is_counted_by_hand() -> None:
     assert len(order) == 39 and 3 not in order
     assert (np.diff(np.abs(found.difference[order])) <= 0).all()
     with pytest.raises(ValueError, match="same queries"):
-        compare_rankings(before, rank_matches(*drawn(5)))
+        compare_rankings(before, rank_matches(*random_features(5)))
 
 
 def test_rows_are_aligned_by_file_name() -> None:
-    query, _ = drawn()
+    query, _ = random_features()
     moved = shuffled(query, folder="/elsewhere")
     back = align(moved, query, part="query")
     assert np.array_equal(back.values, query.values) and back.paths == query.paths
@@ -79,15 +79,15 @@ def test_rows_are_aligned_by_file_name() -> None:
     assert align(bare, query, part="query").paths == query.paths
 
 
-def test_names_that_repeat_are_told_apart_by_their_folders() -> None:
-    query, _ = drawn()
+def test_names_that_repeat_are_reported_apart_by_their_folders() -> None:
+    query, _ = random_features()
     paths = tuple(f"/cam{i}/a.jpg" for i in range(len(query.values)))
     query = dataclasses.replace(query, paths=paths)
     assert align(shuffled(query), query, part="query").paths == paths
 
 
-def test_images_on_one_side_only_are_told() -> None:
-    query, gallery = drawn()
+def test_images_on_one_side_only_are_reported() -> None:
+    query, gallery = random_features()
     fewer = Features(query.values[1:], query.identities[1:], query.cameras[1:], query.paths[1:])
     for one, other in ((fewer, query), (query, fewer)):
         with pytest.raises(InputError, match=r"query image 000\.jpg is on one side only .*--config-file"):
@@ -125,8 +125,8 @@ def test_a_gain_needs_the_control_of_the_same_run(tmp_path: Path) -> None:
         ((a, content("rri", ROWS[:1]), b, content("control", ROWS[:2])), "with different schedules"),
     ]
     for arguments, reason in refused:
-        is_gain, told = is_gain_of_rri(*arguments)
-        assert not is_gain and reason in told
+        is_gain, given_reason = is_gain_of_rri(*arguments)
+        assert not is_gain and reason in given_reason
 
 
 def test_sides_are_named_by_as_little_as_it_takes(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_sides_are_named_by_as_little_as_it_takes(tmp_path: Path) -> None:
 
 
 def test_the_content_of_a_comparison() -> None:
-    query, gallery = drawn()
+    query, gallery = random_features()
     query.identities[3] = 77
     other = retrained(query, 1), retrained(gallery, 2)
     sides = [
@@ -176,7 +176,7 @@ def test_the_content_of_a_comparison() -> None:
 
 def test_the_content_of_one_checkpoint() -> None:
     found = describe_retrieval(
-        "drawn", [CheckpointFeatures("a.pth", *drawn(), "output", True)], queries=5, method="pca"
+        "drawn", [CheckpointFeatures("a.pth", *random_features(), "output", True)], queries=5, method="pca"
     )
     assert found["comparison"] is None and found["listed"]["rule"] == "lowest AP"
     ap = found["queries"]["average_precision"][0]
@@ -187,7 +187,11 @@ def test_the_content_of_one_checkpoint() -> None:
     assert found["sides"][0]["map"]["method"] == "pca"
 
 
-@pytest.mark.parametrize(("queries", "top", "told"), [(501, 10, "0 to 500 queries"), (-1, 10, "-1"), (5, 0, "not 0")])
-def test_sizes_out_of_range_are_told(queries: int, top: int, told: str) -> None:
-    with pytest.raises(InputError, match=told):
-        describe_retrieval("drawn", [CheckpointFeatures("a.pth", *drawn(), "input")], queries=queries, top=top)
+@pytest.mark.parametrize(
+    ("queries", "top", "message"), [(501, 10, "0 to 500 queries"), (-1, 10, "-1"), (5, 0, "not 0")]
+)
+def test_sizes_out_of_range_are_reported(queries: int, top: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        describe_retrieval(
+            "drawn", [CheckpointFeatures("a.pth", *random_features(), "input")], queries=queries, top=top
+        )

@@ -1,4 +1,4 @@
-"""Truncated SVD and PCA against NumPy's and scikit-learn's, at the whole rank against what they then leave alone."""
+"""Truncated SVD and PCA, compared with NumPy and scikit-learn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The account of a network on a dataset, every number from its weights and the images a second way."""
+"""Diagnosis of a network on a dataset, with every number recomputed from weights and images."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def network(*, bias: bool = False, relu: bool = False, last: bool = False) -> Re
     classifier = None if last else nn.Linear(6, CLASSES)
     pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model = ReidNetwork(Trunk(), pooling, nn.Identity(), eigenlayer, classifier, 0.5)
-    nn.init.uniform_(model.backbone.norm.running_mean)  # so that evaluation mode is told from training mode
+    nn.init.uniform_(model.backbone.norm.running_mean)  # so that evaluation mode differs from training mode
     return model
 
 
@@ -104,7 +104,7 @@ def with_weight(model: ReidNetwork, weight: Tensor) -> ReidNetwork:
     return other
 
 
-def test_what_it_holds_and_that_it_is_json() -> None:
+def test_content_is_json() -> None:
     found = diagnose(network())
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["name"] == "drawn"

@@ -1,4 +1,4 @@
-"""The map of an embedding: who is drawn, where, and how many neighbors are of one identity, counted a second way."""
+"""The embedding map: choice of identities, positions and neighbor statistics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reid.errors import InputError
 from reid.records import Features
 
 
-def drawn(seed: int = 0, width: int = 60) -> tuple[Features, Features]:
+def random_features(seed: int = 0, width: int = 60) -> tuple[Features, Features]:
     """12 people as noisy clusters, 3 cameras; junk and distractors in the gallery; person 12 in the gallery alone."""
     random = np.random.default_rng(seed)
     centres = random.normal(size=(14, width)) * 2
@@ -38,7 +38,7 @@ def naive_shares(points: np.ndarray, found: EmbeddingMap) -> tuple[float, float]
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_neighbors_are_counted_a_second_way(method: str) -> None:
-    query, gallery = drawn()
+    query, gallery = random_features()
     found = embedding_map(query, gallery, method=method, identities=8, images=6)
     assert found is not None and found.positions.shape == (len(found.identities), 2)
     any_camera, other_camera = naive_shares(found.positions, found)
@@ -55,7 +55,7 @@ def test_neighbors_are_counted_a_second_way(method: str) -> None:
 
 
 def test_the_full_space_and_the_plane_of_greatest_variance() -> None:
-    query, gallery = drawn(1)
+    query, gallery = random_features(1)
     # Everybody is drawn, so the points are known.
     found = embedding_map(query, gallery, identities=50, images=40)
     assert found is not None
@@ -73,7 +73,7 @@ def test_the_full_space_and_the_plane_of_greatest_variance() -> None:
 
 
 def test_the_choice_hangs_on_labels_and_seed_alone() -> None:
-    query, gallery = drawn()
+    query, gallery = random_features()
     other = (Features(f.values[:, ::-1] + 1, f.identities, f.cameras) for f in (query, gallery))
     one, same = embedding_map(query, gallery, identities=4), embedding_map(*other, identities=4)
     again, elsewhere = embedding_map(query, gallery, identities=4), embedding_map(query, gallery, identities=4, seed=1)
@@ -87,7 +87,7 @@ def test_the_choice_hangs_on_labels_and_seed_alone() -> None:
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 @pytest.mark.parametrize("width", [1, 2])
 def test_few_dimensions_and_equal_rows(method: str, width: int) -> None:
-    query, gallery = drawn(width=width)
+    query, gallery = random_features(width=width)
     found = embedding_map(query, gallery, method=method, identities=3, images=4)
     assert found and found.positions.shape[1] == 2 and np.isfinite(found.positions).all()
     flat = [Features(np.ones_like(f.values), f.identities, f.cameras) for f in (query, gallery)]
@@ -102,7 +102,7 @@ def test_too_few_images_make_no_map() -> None:
 
 
 def test_plain_values() -> None:
-    found = embedding_map(*drawn(), identities=4)
+    found = embedding_map(*random_features(), identities=4)
     assert found
     plain = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert [p["identity"] for p in plain["points"]] == found.identities.tolist()
@@ -111,8 +111,8 @@ def test_plain_values() -> None:
     assert plain["same_identity"]["chance"] == found.chance
 
 
-def test_what_cannot_be_drawn_is_told() -> None:
+def test_invalid_options_are_reported() -> None:
     with pytest.raises(InputError, match="did you mean tsne"):
         check_method("t-sne")
     with pytest.raises(InputError, match="1 to 2000 points"):
-        embedding_map(*drawn(), identities=100, images=100)
+        embedding_map(*random_features(), identities=100, images=100)

@@ -1,4 +1,4 @@
-"""Each statistic of an embedding against NumPy's own, a loop, or a case with an answer by hand."""
+"""Feature statistics, compared with NumPy, loops and hand-computed cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formulas against draws of NumPy's, which they were not fitted to."""
+"""Formulas for Gaussian matrices, compared with simulations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reid.diagnostics.weights import measure_correlation
 def drawn(d_in: int, k: int, groups: int, draws: int) -> dict[str, np.ndarray]:
     """Each number of so many Gaussian weights, computed here."""
     random = np.random.default_rng(1)
-    told: dict[str, list[float]] = {}
+    values_of: dict[str, list[float]] = {}
     for _ in range(draws):
         blocks = random.normal(size=(groups, d_in, k))
         grams = blocks.transpose(0, 2, 1) @ blocks
@@ -33,8 +33,8 @@ def drawn(d_in: int, k: int, groups: int, draws: int) -> dict[str, np.ndarray]:
             "mean_cosine": cosine.mean(),
             "norm_ratio": lengths.max() / lengths.min(),
         }.items():
-            told.setdefault(name, []).append(value)
-    return {name: np.array(values) for name, values in told.items()}
+            values_of.setdefault(name, []).append(value)
+    return {name: np.array(values) for name, values in values_of.items()}
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_square_matrices_follow_edelman() -> None:
 def test_expected_spectrum(d_in: int, k: int) -> None:
     random = np.random.default_rng(0)
     values = np.linalg.svd(random.normal(size=(20, d_in, k)), compute_uv=False).mean(axis=0)
-    told = np.array(expected_spectrum(d_in, k, 1, float((values**2).sum())))
-    assert told.shape == values.shape
-    assert (told**2).sum() == pytest.approx((values**2).sum())
-    np.testing.assert_allclose(told, values, atol=0.03 * values[0])
+    expected = np.array(expected_spectrum(d_in, k, 1, float((values**2).sum())))
+    assert expected.shape == values.shape
+    assert (expected**2).sum() == pytest.approx((values**2).sum())
+    np.testing.assert_allclose(expected, values, atol=0.03 * values[0])
 
 
 def test_expected_norms() -> None:
@@ -75,12 +75,12 @@ def test_expected_norms() -> None:
 
 
 def test_simulation_says_mean_and_range() -> None:
-    told = simulate(30, 10, 2, measure=measure_correlation, seed=0)
-    assert told.pop("draws") == 20
-    assert told.keys() == expected_values(30, 10, 2).keys()
-    for name, entry in told.items():
+    simulated = simulate(30, 10, 2, measure=measure_correlation, seed=0)
+    assert simulated.pop("draws") == 20
+    assert simulated.keys() == expected_values(30, 10, 2).keys()
+    for name, entry in simulated.items():
         assert entry["min"] < entry["mean"] < entry["max"], name
-    assert told["correlation"]["mean"] == pytest.approx(expected_values(30, 10)["correlation"], rel=0.03)
+    assert simulated["correlation"]["mean"] == pytest.approx(expected_values(30, 10)["correlation"], rel=0.03)
     assert (
         simulate(4096, 2048, measure=lambda matrices: dict.fromkeys(expected_values(2, 2), 1.0), seed=0)["draws"] == 1
     )

@@ -1,4 +1,4 @@
-"""Which people a classifier holds for alike."""
+"""Identities with similar classifier vectors."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def test_the_dataset_must_fit_the_classifier() -> None:
 
 
 def test_entry_of_the_diagnosis() -> None:
-    told = similar_identities(torch.randn(5, 8), drawn_split())
-    assert told["dataset"] == "drawn" and len(told["pairs"]) == 10
-    assert {pair["first"] for pair in told["pairs"]} <= set(IDENTITIES)
+    entry = similar_identities(torch.randn(5, 8), drawn_split())
+    assert entry["dataset"] == "drawn" and len(entry["pairs"]) == 10
+    assert {pair["first"] for pair in entry["pairs"]} <= set(IDENTITIES)
     assert similar_identities(torch.randn(5, 8), None)["dataset"] is None
 
 

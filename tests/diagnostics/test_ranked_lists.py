@@ -1,4 +1,4 @@
-"""Ranked lists against plain float64 loops, on features full of ties, junk and distractors."""
+"""Ranked lists, compared with plain float64 loops on features with many ties, junk and distractors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from reid.ranking import evaluate
 from reid.records import Features
 
 
-def drawn(seed: int, queries: int = 25, gallery: int = 60, *, whole: bool = True) -> tuple[Features, Features]:
+def random_features(
+    seed: int, queries: int = 25, gallery: int = 60, *, whole: bool = True
+) -> tuple[Features, Features]:
     """Features of small whole numbers, so that many distances are equal; identities -1 .. 6, cameras 1 .. 3."""
     random = np.random.default_rng(seed)
 
@@ -48,7 +50,7 @@ def naive_ap(right: list[bool]) -> float:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("top", [1, 10])
 def test_lists_are_those_of_a_plain_sort(seed: int, top: int) -> None:
-    query, gallery = drawn(seed)
+    query, gallery = random_features(seed)
     lists = ranked_lists(query, gallery, top=top)
     for i in range(len(query.values)):
         wanted = naive_list(query, gallery, i)
@@ -64,7 +66,7 @@ def test_lists_are_those_of_a_plain_sort(seed: int, top: int) -> None:
 
 def test_rounding_of_float32_does_not_change_the_order() -> None:
     # Far from the origin |q|^2 - 2 q.g + |g|^2 loses nearly all of these distances' digits.
-    query, gallery = drawn(0, whole=False)
+    query, gallery = random_features(0, whole=False)
     query, gallery = (Features(f.values + np.float32(3000), f.identities, f.cameras) for f in (query, gallery))
     lists = ranked_lists(query, gallery)
     for i in range(len(query.values)):
@@ -83,7 +85,7 @@ def test_a_list_ends_where_the_gallery_does() -> None:
 
 
 def test_plain_values_of_a_list() -> None:
-    query, gallery = drawn(1)
+    query, gallery = random_features(1)
     found = result_entries(ranked_lists(query, gallery, top=3), gallery, 2)
     for rank, (answer, (j, distance, same)) in enumerate(zip(found, naive_list(query, gallery, 2), strict=False), 1):
         assert answer == {
@@ -97,8 +99,8 @@ def test_plain_values_of_a_list() -> None:
     assert len(found) == 3
 
 
-def test_worst_first_leaves_out_what_cannot_be_found() -> None:
-    query, gallery = drawn(2)
+def test_lowest_ap_first_omits_queries_without_matches() -> None:
+    query, gallery = random_features(2)
     query.identities[[0, 5]] = 99
     lists = ranked_lists(query, gallery)
     ap = lists.ranking.average_precision
@@ -110,8 +112,8 @@ def test_worst_first_leaves_out_what_cannot_be_found() -> None:
 
 
 @pytest.mark.parametrize("top", [0, 51])
-def test_a_length_out_of_range_is_told(top: int) -> None:
+def test_a_length_out_of_range_is_reported(top: int) -> None:
     with pytest.raises(InputError, match=f"1 to 50 results, not {top}"):
-        ranked_lists(*drawn(0), top=top)
+        ranked_lists(*random_features(0), top=top)
     with pytest.raises(InputError, match=f"1 to 50 results, not {top}"):
         check_sizes(10, top)

@@ -1,4 +1,4 @@
-"""The replacement table against products, rankings and losses computed a second way."""
+"""The replacement table, compared with independent products, rankings and losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every number of a diagnosis against float64 NumPy: loops over pairs, eigenvalues of G, entropies by their formula."""
+"""Every number of a layer diagnosis, compared with loops in float64 NumPy."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_the_same_seed_draws_the_same() -> None:
     assert diagnose_layer(layer, seed=1)["simulation"] != diagnose_layer(layer, seed=2)["simulation"]
 
 
-def test_bad_weights_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_weights_are_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = torch.ones(3, 4, 2, 2)
     weight[2, 1, 0, 1], weight[0, 3, 1, 1] = torch.nan, torch.inf
     message = r"a\.weight: 2 of 48 entries are NaN or infinite, at \[0, 3, 1, 1\], \[2, 1, 0, 1\]; has"
@@ -175,6 +175,6 @@ def test_half_precision_is_measured_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("largest", [1e200, 1e-200])
-def test_entries_whose_squares_leave_float64_are_told(largest: float) -> None:
+def test_entries_whose_squares_leave_float64_are_reported(largest: float) -> None:
     with pytest.raises(InputError, match=r"largest entry, 1e.200, is out of"):
         diagnose_layer(Layer("far", torch.eye(3, dtype=torch.float64) * largest))

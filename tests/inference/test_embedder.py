@@ -1,4 +1,4 @@
-"""Embeddings from a file and images: those of an evaluation, whatever the images come as, and what is refused."""
+"""Embeddings for all kinds of inputs, compared with an evaluation, and invalid inputs."""
 
 from __future__ import annotations
 
@@ -203,12 +203,14 @@ def _written(path: Path, data: bytes) -> Path:
 
 @pytest.mark.filterwarnings("ignore:Image size:PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_image_is_told_with_its_place(kind: str, embedder: Embedder, files: list[str], tmp_path: Path) -> None:
+def test_a_bad_image_is_reported_with_its_place(
+    kind: str, embedder: Embedder, files: list[str], tmp_path: Path
+) -> None:
     make, message = BAD[kind]
     images = [*files[:3], make(tmp_path), files[3]]
-    with pytest.raises(InputError, match=rf"image 3 of 5: .*{message}") as told:
+    with pytest.raises(InputError, match=rf"image 3 of 5: .*{message}") as error:
         embedder.embed(images, batch_size=2)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     broken: dict[int, str] = {}
     found = embedder.embed(images, batch_size=2, broken=broken)
     assert list(broken) == [3] and "image 3 of 5" in broken[3]
@@ -216,7 +218,7 @@ def test_a_bad_image_is_told_with_its_place(kind: str, embedder: Embedder, files
     assert np.abs(found[[0, 1, 2, 4]] - embedder.embed(files[:4])).max() < 1e-6
 
 
-def test_what_is_no_list_of_images(embedder: Embedder, files: list[str]) -> None:
+def test_single_images_and_wrong_arrays_are_rejected(embedder: Embedder, files: list[str]) -> None:
     for one in (files[0], Path(files[0]), Image.open(files[0]), 5):
         with pytest.raises(InputError, match="give a list"):
             embedder.embed(one)  # type: ignore[arg-type]
@@ -328,7 +330,7 @@ def test_another_codebase_is_loaded_at_once(tmp_path: Path, files: list[str]) ->
     assert np.abs(embedder.embed(pixels) - expected.numpy()).max() < 1e-5
 
 
-def test_what_cannot_be_loaded(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_loaded(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"some.weight": torch.ones(3)}, tmp_path / "unknown.pth")
     for file, message in (
         ("none.pth", "no such"),

@@ -98,8 +98,8 @@ def test_features_and_the_checkpoint_they_are_of(tool: Tool, weights: Path, tmp_
     people, cameras = np.arange(78) % 39 + 1, np.arange(78) // 39 + 1
     sides = [Features(scale * values, people, camera, tuple(paths)) for scale, camera in ((3, cameras), (1, cameras))]
     save_features(tmp_path / "own.npz", *sides, feature="output")
-    told = ("--weights", weights, "--device", "cpu", *QUICK, "--rates", "0.05")
-    ended = tool("calibrate", "--features", tmp_path / "own.npz", *told)
+    options = ("--weights", weights, "--device", "cpu", *QUICK, "--rates", "0.05")
+    ended = tool("calibrate", "--features", tmp_path / "own.npz", *options)
     assert ended.code == 0 and "stored in" in ended.out, ended.err
     before = weights.read_bytes()
     for name, sides_of_another, feature, message in (
@@ -108,12 +108,12 @@ def test_features_and_the_checkpoint_they_are_of(tool: Tool, weights: Path, tmp_
         ("input", drawn(16), "input", "contains features of the Eigenlayer's input; give --feature input"),
     ):
         save_features(tmp_path / f"{name}.npz", *sides_of_another, feature=feature)
-        ended = tool("calibrate", "--features", tmp_path / f"{name}.npz", *told)
+        ended = tool("calibrate", "--features", tmp_path / f"{name}.npz", *options)
         assert ended.code == 2 and ended.err.count("\n") == 1
         assert re.search(message, ended.err), ended.err
     assert weights.read_bytes() == before
     save_features(tmp_path / "nowhere.npz", *drawn(16), feature="output")
-    ended = tool("calibrate", "--features", tmp_path / "nowhere.npz", *told)
+    ended = tool("calibrate", "--features", tmp_path / "nowhere.npz", *options)
     assert ended.code == 0 and "it is not verified that this model" in ended.out
 
 

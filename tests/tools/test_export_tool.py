@@ -64,10 +64,10 @@ def test_onnx_from_a_checkpoint_to_an_answer(tool: Tool, checkpoint: Path, tmp_p
     assert "Largest difference from PyTorch on 4 crops" in ended.out and "128 x 64" in ended.out
     assert sorted(path.name for path in output.parent.iterdir()) == ["person.onnx", "person.onnx.md"]
     session = onnxruntime.InferenceSession(output.read_bytes(), providers=["CPUExecutionProvider"])
-    told = session.get_modelmeta().custom_metadata_map
+    properties = session.get_modelmeta().custom_metadata_map
     embedder = Embedder.load(checkpoint, device="cpu")
-    assert told["model_id"] == embedder.model_id and told["normalised_by"] == "file"
-    assert parse_config(told["config"]).MODEL == embedder.config.MODEL
+    assert properties["model_id"] == embedder.model_id and properties["normalised_by"] == "file"
+    assert parse_config(properties["config"]).MODEL == embedder.config.MODEL
     assert b"somebody" not in output.read_bytes()
     paths = sorted(crops.iterdir())
     pixels = [Image.open(path).resize((64, 128), Image.Resampling.BILINEAR) for path in paths]
@@ -86,10 +86,15 @@ def test_a_torch_program_at_other_means(tool: Tool, checkpoint: Path, tmp_path: 
     assert ended.code == 0, ended.err
     extra = {METADATA_FILE: ""}
     module = torch.export.load(io.BytesIO(output.read_bytes()), extra_files=extra).module()
-    told = json.loads(extra[METADATA_FILE])
-    assert (told["feature"], told["normalised"], told["licence"], told["data"]) == ("output", "false", "mit", "drawn")
-    assert told["model_id"] != Embedder.load(checkpoint, device="cpu", feature="output").model_id
-    assert module(torch.zeros(3, 3, 128, 64)).shape == (3, int(told["dim"]))
+    properties = json.loads(extra[METADATA_FILE])
+    assert (properties["feature"], properties["normalised"], properties["licence"], properties["data"]) == (
+        "output",
+        "false",
+        "mit",
+        "drawn",
+    )
+    assert properties["model_id"] != Embedder.load(checkpoint, device="cpu", feature="output").model_id
+    assert module(torch.zeros(3, 3, 128, 64)).shape == (3, int(properties["dim"]))
     card = output.with_name("person.pt2.md").read_text(encoding="utf-8")
     # The scores are those of the network's own mean.
     assert "model-index" not in card and "no scores were found for this checkpoint" in card
@@ -102,7 +107,7 @@ def test_a_torch_program_at_other_means(tool: Tool, checkpoint: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         (("--output", "m.txt"), "--output m.txt must end in .onnx for --format onnx"),
         (("--output", "m.onnx", "--format", "torch"), "must end in .pt2 for --format torch"),
@@ -114,14 +119,14 @@ def test_a_torch_program_at_other_means(tool: Tool, checkpoint: Path, tmp_path: 
         (("--output", "folder.pt2"), "folder.pt2 is a folder"),
     ],
 )
-def test_mistakes_are_told_in_a_line_and_leave_nothing(
-    tool: Tool, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], told: str
+def test_mistakes_are_reported_in_a_line_and_leave_nothing(
+    tool: Tool, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], message: str
 ) -> None:
     folder = tmp_path / "here"
     (folder / "folder.pt2").mkdir(parents=True)
     monkeypatch.chdir(folder)
     ended = tool("export", "--weights", checkpoint, *more)
-    assert ended.code == 2 and told in ended.err and ended.err.count("\n") == 1
+    assert ended.code == 2 and message in ended.err and ended.err.count("\n") == 1
     assert [path.name for path in folder.iterdir()] == ["folder.pt2"] and not list((folder / "folder.pt2").iterdir())
 
 

@@ -48,13 +48,13 @@ def test_the_same_network_without_the_places_it_was_trained_at(tool: Tool, train
 def test_what_is_refused(tool: Tool, trained: Path) -> None:
     target = trained.with_name("packed.safetensors")
     target.write_text("mine")
-    for arguments, told in (
+    for arguments, message in (
         ((trained, target), "already exists"),
         ((trained, trained.with_name("packed.pth")), "must be a .safetensors file"),
         ((trained.with_name("none.pth"), trained.with_name("new.safetensors")), "no such"),
     ):
         ended = tool("pack", *arguments)
-        assert ended.code == 2 and told in ended.err and len(ended.err.strip().splitlines()) == 1
+        assert ended.code == 2 and message in ended.err and len(ended.err.strip().splitlines()) == 1
     assert target.read_text() == "mine"
     assert tool("pack", trained, target, "--force").code == 0
     assert Embedder.load(target, device="cpu").dim

@@ -48,7 +48,7 @@ def calibrate(
 
     Raises:
         InputError: An option is out of range, the labels have only one identity or one camera, there are no matches, or
-            the data support none of the rates.
+            the data do not support any of the rates.
     """
     invalid = [rate for rate in rates if not 0 < rate < 1]
     if invalid or not rates:

@@ -1,4 +1,4 @@
-"""Probabilities where the true ones are known, and as plain values."""
+"""Match probabilities, compared with known distributions and scikit-learn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from inference.calibration.test_thresholds import drawn, one_dimension
+from inference.calibration.test_thresholds import one_dimension, random_features
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
@@ -52,7 +52,7 @@ def test_isotonic_is_taken_where_the_odds_are_no_line() -> None:
 
 
 def test_logistic_equals_scikit_learn() -> None:
-    query, gallery = drawn(0, people=3)
+    query, gallery = random_features(0, people=3)
     curve = calibrate(query, gallery, rates=[0.3], replicates=2).curve
     if curve.method == "logistic" and math.isnan(curve.brier[0]):
         assert curve.reliability == ()
@@ -68,11 +68,11 @@ def test_logistic_equals_scikit_learn() -> None:
 
 
 def test_the_record_goes_through_json_and_checks_itself() -> None:
-    found = calibrate(*drawn(5), replicates=5, model_id="m", dataset="d")
+    found = calibrate(*random_features(5), replicates=5, model_id="m", dataset="d")
     plain = json.loads(json.dumps(found.to_plain()))
     assert Calibration.from_plain(plain) == found
     np.testing.assert_array_equal(found.probability([0.3, 1.1]), found.curve.probability([0.3, 1.1]))
-    for change, told in (
+    for change, message in (
         ({"format": 2}, "format 2"),
         ({"curve": {}}, "not a calibration of this project"),
         ({"thresholds": [{"rate": 2}]}, "not a calibration of this project"),
@@ -80,7 +80,7 @@ def test_the_record_goes_through_json_and_checks_itself() -> None:
         ({"curve": {**plain["curve"], "parameters": [-1.0, 0.0], "method": "logistic"}}, "must fall"),
         ({"curve": {**plain["curve"], "method": "guess"}}, "'guess'"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             Calibration.from_plain({**plain, **change}, "file")
     for wrong in (None, [], "text"):
         with pytest.raises(InputError, match="not a calibration"):

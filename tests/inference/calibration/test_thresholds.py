@@ -1,4 +1,4 @@
-"""Thresholds against hand-worked cases, plain loops, scipy's bootstrap, `verify`, and distances whose law is known."""
+"""Thresholds, compared with hand-computed cases, plain loops, SciPy and known distributions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reid.ranking.protocols.verification import verify
 from reid.records import Features
 
 
-def drawn(seed: int, people: int = 30, noise: float = 0.5, gallery: int = 6) -> tuple[Features, Features]:
+def random_features(seed: int, people: int = 30, noise: float = 0.5, gallery: int = 6) -> tuple[Features, Features]:
     random = np.random.default_rng(seed)
     centers = random.normal(size=(people + 1, 12))
 
@@ -114,7 +114,7 @@ def test_equal_features_of_different_people_allow_no_threshold() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_a_plain_loop_and_verification(seed: int) -> None:
-    query, gallery = drawn(seed)
+    query, gallery = random_features(seed)
     same, other = by_hand(query, gallery)
     pairs = collect_pairs(query, gallery, largest_rate=0.1)
     np.testing.assert_allclose(pairs.match_distances, np.sort(same), rtol=1e-6)
@@ -129,7 +129,7 @@ def test_equals_a_plain_loop_and_verification(seed: int) -> None:
 
 
 def test_what_is_not_kept_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    query, gallery = drawn(4, people=60, gallery=20)
+    query, gallery = random_features(4, people=60, gallery=20)
     whole = calibrate(query, gallery, rates=[0.02, 0.01], replicates=40)
     monkeypatch.setattr(pairs_module, "MAX_KEPT_WHOLE", 0)
     cut = collect_pairs(query, gallery, largest_rate=0.02)
@@ -140,7 +140,7 @@ def test_what_is_not_kept_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_bootstrap_weights_people_and_not_pairs() -> None:
     """Replicates written out: each draw of people as a list with repetitions, every pair of two of them counted."""
-    query, gallery = drawn(7, people=12)
+    query, gallery = random_features(7, people=12)
     people = np.unique(gallery.identities[gallery.identities > 0])
     same_by, other_by = {}, {}
     for i in people:
@@ -204,7 +204,7 @@ def test_gaussian_distances_give_the_true_threshold(rate: float) -> None:
 
 def test_wider_where_images_share_people() -> None:
     """The same number of pairs, from fewer people, says less: the interval is wider."""
-    few, many = (drawn(1, people=n, gallery=240 // n) for n in (8, 120))
+    few, many = (random_features(1, people=n, gallery=240 // n) for n in (8, 120))
     widths = [
         (lambda t: t.high - t.low)(thresholds(collect_pairs(*side, largest_rate=0.1), [0.1], replicates=100)[0])
         for side in (few, many)
@@ -213,7 +213,7 @@ def test_wider_where_images_share_people() -> None:
 
 
 def test_by_camera_pair() -> None:
-    query, gallery = drawn(2, people=40)
+    query, gallery = random_features(2, people=40)
     found = camera_pair_thresholds(collect_pairs(query, gallery, largest_rate=0.05), [0.05], replicates=1)
     assert [(pair.first, pair.second) for pair in found] == [(1, 2), (1, 3), (2, 3)]
     for pair in found:
@@ -236,7 +236,7 @@ def test_by_camera_pair() -> None:
 
 def test_rates_that_the_data_cannot_support_are_refused() -> None:
     assert is_supported(3000, 0.01) and not is_supported(2999, 0.01)
-    query, gallery = drawn(3)
+    query, gallery = random_features(3)
     found = calibrate(query, gallery, replicates=5)
     assert found.others == 10_980 and [t.rate for t in found.thresholds] == [0.01] and found.refused == (1e-3, 1e-4)
     with pytest.raises(InputError, match=r"10,980 pairs .* would be 1\.1 false matches, and at least 30"):
@@ -244,7 +244,7 @@ def test_rates_that_the_data_cannot_support_are_refused() -> None:
 
 
 def test_bad_input() -> None:
-    query, gallery = drawn(0)
+    query, gallery = random_features(0)
     one = gallery.identities == 1
     alone = Features(gallery.values[one], gallery.identities[one], gallery.cameras[one])
     with pytest.raises(InputError, match="all 12 images are of identity 1: without pairs of different identities"):
@@ -259,11 +259,11 @@ def test_bad_input() -> None:
     other = Features(query.values[:2], np.array([3, 4]), np.array([2, 2]))
     with pytest.raises(InputError, match=r"appears in the gallery|match"):
         calibrate(split, other)
-    for options, told in (
+    for options, message in (
         ({"rates": [0.0]}, "between 0 and 1"),
         ({"rates": []}, "an empty list"),
         ({"prior": 1.0}, "a prior is a share"),
         ({"replicates": 0}, "at least 1"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             calibrate(query, gallery, **options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A card gets the scores of its own checkpoint, or none."""
+"""Search for a checkpoint's scores."""
 
 from __future__ import annotations
 
