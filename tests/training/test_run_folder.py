@@ -189,5 +189,5 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
 
 def test_a_configuration_to_go_on_with_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match=r"config\.yaml: not a text file in UTF-8"):
+    with pytest.raises(InputError, match=r"config\.yaml: not a UTF-8 text file"):
         RunFolder(tmp_path).check("SEED: 1\n", resume=True)
