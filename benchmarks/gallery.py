@@ -82,7 +82,8 @@ def _time_large_search(arguments: argparse.Namespace) -> None:
     queries, rows = (side.values for side in clustered(arguments.queries, arguments.search, arguments.width))
     queries, rows = normalize_rows(queries), normalize_rows(rows)
     print(
-        f"\n{arguments.search:,} x {arguments.width}, clustered\n\n| | ms per search, median | recall@10 |\n|---|---|---|"
+        f"\n{arguments.search:,} x {arguments.width}, clustered\n\n"
+        "| | ms per search, median | recall@10 |\n|---|---|---|"
     )
     top_k_unit_rows(queries[:1], [rows], 10)
     exact = [top_k_unit_rows(query[None], [rows], 10) for query in queries]

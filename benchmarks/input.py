@@ -169,7 +169,8 @@ def report(seconds: dict[str, list[float]], images: int) -> None:
     """Print a table of images per second and ratios."""
     theirs = seconds.get("torchreid, 2 workers")
     print(
-        f"{images} images of {SIZE[0]} x {SIZE[1]} per epoch, batch {BATCH}, {len(next(iter(seconds.values())))} rounds\n"
+        f"{images} images of {SIZE[0]} x {SIZE[1]} per epoch, batch {BATCH}, "
+        f"{len(next(iter(seconds.values())))} rounds\n"
     )
     print("| input | images/s, median | best | times torchreid |\n|---|---|---|---|")
     for name, taken in seconds.items():

@@ -2,8 +2,8 @@
 
     python benchmarks/pooling.py [--threads 1] [--rounds 5] [--batch 64] [--only NAME]
 
-The feature maps are those of OSNet-x0.25, OSNet-x1.0 and ResNet-50 for images of 256 x 128, and DeepFace's last. A ratio
-is the median over rounds of a pooling's time divided by that of average pooling in the same round; gradients are
+The feature maps are those of OSNet-x0.25, OSNet-x1.0 and ResNet-50 for images of 256 x 128, and DeepFace's last. A
+ratio is the median over rounds of a pooling's time divided by that of average pooling in the same round; gradients are
 computed for the map and the weights. The VLADs have 64 clusters, 16 on the map of ResNet-50.
 """
 

@@ -3,10 +3,10 @@
     python benchmarks/ranking.py [--queries 3368] [--gallery 15913] [--width 2048] [--threads 1] [--rounds 3]
                                  [--features FILE] [--torchreid CLONE] [--fastreid CLONE]
 
-The default is the size of Market-1501 without its junk. The product, the distances and the evaluation with either first
-pass are timed alternately in one process; medians, and ratios within a round, are reported. The ranking step is the
-time of a float32 evaluation beyond `distance_blocks`. Memory is the peak of one evaluation beyond the features, each in its
-own process.
+The default is the size of Market-1501 without its junk. The product, the distances and the evaluation with either
+first pass are timed alternately in one process; medians, and ratios within a round, are reported. The ranking step is
+the time of a float32 evaluation beyond `distance_blocks`. Memory is the peak of one evaluation beyond the features,
+each in its own process.
 
 --features: saved features, in any layout that `tools/evaluate.py` reads. Junk is only passed to the evaluation, not to
 the product and the competitors.

@@ -5,10 +5,10 @@
 
 Each candidate runs in its own process, alternating, on the same features; medians are reported. The product is of all
 N x N pairs, N = queries + gallery, without symmetry. `rerank` is everything from the features to the mAP; `torchreid`
-is the distances and the re-ranking of a clone of deep-person-reid, without its evaluation. `core-s` is the CPU time of all
-cores, which other load on the machine disturbs less. Memory is the peak of the resident set, in total and above that of
-the process with its libraries and features loaded. The default is the size of Market-1501 without its junk; a dense
-array of --gallery 100000 --width 512 does not fit into memory.
+is the distances and the re-ranking of a clone of deep-person-reid, without its evaluation. `core-s` is the CPU time of
+all cores, which other load on the machine disturbs less. Memory is the peak of the resident set, in total and above
+that of the process with its libraries and features loaded. The default is the size of Market-1501 without its junk; a
+dense array of --gallery 100000 --width 512 does not fit into memory.
 """
 
 from __future__ import annotations

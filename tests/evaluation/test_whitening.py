@@ -149,7 +149,7 @@ def test_a_whitening_that_cannot_be() -> None:
     values, identities, cameras = drawn()
     with pytest.raises(InputError, match="unknown whitening 'pcs'; did you mean pca"):
         WhiteningOptions("pcs")
-    with pytest.raises(InputError, match="ridge -1: .*0 or more"):
+    with pytest.raises(InputError, match=r"ridge -1: .*0 or more"):
         WhiteningOptions("learned", ridge=-1)
     training = Features(values[:4], identities[:4], cameras[:4])
     with pytest.raises(InputError, match="the 4 features vary in only 3 directions"):

@@ -49,5 +49,5 @@ def test_hardware_nobody_asked_stays_at_float32() -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(InputError, match="unknown precision 'float16'; .* must be one of float32, bfloat16, auto"):
+    with pytest.raises(InputError, match=r"unknown precision 'float16'; .* must be one of float32, bfloat16, auto"):
         autocast_dtype("float16", CPU)
