@@ -171,7 +171,7 @@ def harmed(**changes: Any) -> Callable[[Path], None]:
         (harmed(gallery_identities=np.full(300, 99)), "no identity of the query (such as"),
         (harmed(gallery_cameras=np.ones(300, int), query_cameras=np.ones(40, int)), "all images are from camera 1"),
         (harmed(query_identities=np.zeros(40, int)), "junk and distractors cannot be searched for"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-50]), "broken or no feature file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-50]), "corrupt or not a feature file"),
         (Path.unlink, "no such feature file"),
     ],
 )
