@@ -65,5 +65,5 @@ def test_the_clusters_of_a_netvlad_have_distinct_colors() -> None:
 def test_invalid_input(image: np.ndarray, weights: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         draw_attention(image, weights)
-    with pytest.raises(InputError, match="strength of a drawing"):
+    with pytest.raises(InputError, match=r"strength must be in \[0, 1\]"):
         draw_attention(IMAGE, np.ones((2, 2)), strength=1.5)
