@@ -124,7 +124,7 @@ def erasing_boxes(
 ) -> np.ndarray:
     """Choose the rectangles of Random Erasing (Algorithm 1 of Zhong et al., AAAI 2020).
 
-    An image for which none of 20 sampled rectangles fits stays whole.
+    An image stays whole if 20 sampled rectangles do not fit.
 
     Args:
         table: (B, COLUMNS) of `reid.data.augmentation.random_numbers.random_table`.

@@ -39,7 +39,7 @@ def read_tree(root: Path, *, strict: bool = True, cache: Path, pattern: str, tes
     `reid.data.datasets.splitting`).
 
     Identities and cameras may be any strings and are numbered from 1, numbers first and in numerical order (`01` is
-    `1`), then the others sorted; none of them is junk or a distractor. Without `{camera}` in the pattern, cameras are
+    `1`), then the others sorted. There is no junk and no distractor. Without `{camera}` in the pattern, cameras are
     unknown: queries count as camera 1 and the gallery as camera 2, so that each image of an identity is a match.
 
     Args:
