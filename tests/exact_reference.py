@@ -1,7 +1,4 @@
-"""The ranking that `reid.ranking` promises, found the plain way: all distances, a stable sort; no code shared.
-
-And the inputs that tell a promise from a hope.
-"""
+"""Reference ranking by all distances and a stable sort, without shared code, and inputs that are hard to rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Show queries with their first answers, of one checkpoint or of two side by side: `ranked_lists.html`."""
+"""Show queries with their top-ranked images, for one checkpoint or two side by side: `ranked_lists.html`."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ def main() -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--weights", type=Path, help="a checkpoint of a run")
     source.add_argument("--features", type=Path, help="features in a .npz, whose paths name the images")
-    parser.add_argument("--against", type=Path, help="a second one of the same kind, to compare it with")
-    parser.add_argument("--config-file", type=Path, help="take DATASETS and TEST of this file")
-    parser.add_argument("--output", type=Path, help="folder for the two files (default: beside the checkpoint)")
-    parser.add_argument("--queries", type=int, default=200, help="queries to list, at most 500 (200)")
-    parser.add_argument("--top", type=int, default=10, help="answers to each (10)")
-    parser.add_argument("--map", default="pca", choices=(*METHODS, "none"), help="how to draw the embedding (pca)")
+    parser.add_argument("--against", type=Path, help="a second checkpoint or feature file to compare with")
+    parser.add_argument("--config-file", type=Path, help="use DATASETS and TEST of this file")
+    parser.add_argument("--output", type=Path, help="output folder (default: next to the checkpoint)")
+    parser.add_argument("--queries", type=int, default=200, help="queries to list, at most 500 (default: 200)")
+    parser.add_argument("--top", type=int, default=10, help="images per query (default: 10)")
+    parser.add_argument(
+        "--map", default="pca", choices=(*METHODS, "none"), help="projection of the embedding (default: pca)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as DATASETS.ROOT data TEST.FLIP True")
     arguments = parser.parse_args()
     if arguments.features and (arguments.overrides or arguments.config_file):
-        raise InputError("--features takes no configuration: leave --config-file and KEY VALUE out")
+        raise InputError("--features takes no configuration; remove --config-file and KEY VALUE")
     check_sizes(arguments.queries, arguments.top)
     check_available()
     if arguments.map != "none":
@@ -69,7 +71,7 @@ def _read(path: Path, name: str) -> CheckpointFeatures:
 
 
 def _embed(path: Path, name: str, arguments: argparse.Namespace) -> tuple[str, CheckpointFeatures]:
-    """The dataset and the features that `TEST` names."""
+    """Return the name of the dataset and the features selected by `TEST`."""
     model, trained = build.load_network(path)
     config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
     device = build.device(config)

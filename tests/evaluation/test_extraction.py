@@ -1,4 +1,4 @@
-"""Features in shards: the same in any number of processes, none made twice, and none of another network among them."""
+"""Features in shards: independent of the number of processes, never extracted twice, never mixed between networks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def made(
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
-    """Every shard, by name, with what shows that it was written again."""
+    """Every shard by name, with inode and modification time."""
     return {
         str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob("*.npy")
     }
@@ -77,13 +77,13 @@ def test_two_processes_make_what_one_makes_and_go_on_after_a_kill(tmp_path: Path
     assert (survivor.code, victim.code) == (2, -9)
     before = files(tmp_path / "two")
     assert 0 < len(before) < len(files(tmp_path / "one"))
-    # A part that is not whole cannot be taken for one that is.
+    # An incomplete part is not mistaken for a complete one.
     with pytest.raises(InputError, match="no labels beside it"):
         read_features(tmp_path / "two" / "input")
     ended = together(gloo_jobs.extracted, tmp_path / "out", str(tmp_path / "two"), COUNT, SHARD)
     assert [process.code for process in ended] == [0, 0], [process.told for process in ended]
     after = files(tmp_path / "two")
-    # Of the shard that was being written one feature is told of and the other is not, so both are made again.
+    # Only one feature of the interrupted shard was recorded, so both are extracted again.
     again = {name for name in before if after[name] != before[name]}
     assert again <= {"input/gallery/000003.npy", "output/gallery/000003.npy"}
     assert sum(sum(process.value.values()) for process in ended) == (len(after) - len(before.keys() - again)) // 2
@@ -129,7 +129,7 @@ def test_shards_of_something_else_are_refused(tmp_path: Path, options: dict[str,
     assert contents(tmp_path) == before
 
 
-def test_a_broken_manifest_is_told(tmp_path: Path) -> None:
+def test_a_corrupt_manifest_is_an_error(tmp_path: Path) -> None:
     made(tmp_path)
     (tmp_path / "extraction.json").write_text("{")
     with pytest.raises(InputError, match=r"extraction\.json: corrupt"):

@@ -69,7 +69,7 @@ def test_the_mirror_is_the_flipped_image(images: Images) -> None:
     np.testing.assert_allclose(mean_features(plain, mirror).values, images.images.mean((2, 3)).numpy(), atol=1e-6)
 
 
-def test_nan_is_told_with_its_rows() -> None:
+def test_nan_is_reported_with_its_rows() -> None:
     values = np.zeros((4, 2), dtype=np.float32)
     values[2, 1] = np.nan
     with pytest.raises(InputError, match="1 feature rows hold NaN or infinity, the first: 2"):

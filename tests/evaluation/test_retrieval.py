@@ -12,7 +12,7 @@ def features(values: np.ndarray, cameras: int) -> Features:
     return Features(values.astype(np.float32), np.arange(len(values)) % 4 + 1, np.full(len(values), cameras))
 
 
-def test_raw_and_unit_scores_are_told_apart() -> None:
+def test_raw_and_unit_scores_are_distinguished() -> None:
     random = np.random.default_rng(0)
     centres = random.normal(size=(4, 3))
     query, gallery = (

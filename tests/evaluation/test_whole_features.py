@@ -179,7 +179,7 @@ def test_descriptors_without_direction(images: Images) -> None:
 )
 def test_a_network_for_one_size_is_refused(images: Images, backbone: str, pooling: str) -> None:
     model = compose(backbone, 4, pooling=pooling, eigenlayer={"k": 8})
-    with pytest.raises(InputError, match=r"only accepts images of one size \(its \d+ x \d+\)") as told:
+    with pytest.raises(InputError, match=r"only accepts images of one size \(its \d+ x \d+\)") as raised:
         extract_whole(model, images)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
     check_any_size(compose("osnet_x0_25", 4, pooling="rmac"))

@@ -85,7 +85,7 @@ def test_rows_too_long_for_float32_are_named(dtype: type) -> None:
         next(distance_blocks(values, np.ones((1, 2), dtype=np.dtype(dtype))))
 
 
-def test_bad_arguments_are_told() -> None:
+def test_invalid_arguments_are_errors() -> None:
     two, three = np.ones((4, 2), dtype=np.float32), np.ones((4, 3), dtype=np.float32)
     with pytest.raises(InputError, match=r"\(4, 2\).*\(4, 3\)"):
         next(distance_blocks(two, three))

@@ -230,7 +230,7 @@ def test_junk_and_distractors_cannot_be_searched_for(identity: int) -> None:
         evaluate(query, features([0], [1], [2]))
 
 
-def test_bad_arguments_are_told() -> None:
+def test_invalid_arguments_are_errors() -> None:
     one, wide = features([0], [1], [1]), features([[0, 0]], [1], [2])
     other = features([0], [1], [2])
     with pytest.raises(InputError, match="width"):

@@ -75,7 +75,7 @@ def test_duplicates_strengthen_their_row() -> None:
     np.testing.assert_allclose(found[:3], np.tile(expected, (3, 1)), atol=1e-7)
 
 
-def test_bad_arguments_are_told() -> None:
+def test_invalid_arguments_are_errors() -> None:
     query, gallery = drawn(3, 4, 5), drawn(6, 4, 6)
     with pytest.raises(InputError, match=r"7 neighbors: must be 1 \.\. 6"):
         expand_queries(query, gallery, neighbors=7)

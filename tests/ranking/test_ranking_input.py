@@ -1,4 +1,4 @@
-"""Features that cannot be ranked: what is wrong is told by side and row, wherever the rows lie."""
+"""Features that cannot be ranked: errors name side and row, wherever the rows are stored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STORAGES = ("memory map", "shards", "tensor")
 
 @pytest.fixture(autouse=True)
 def _small_tiles_and_no_warnings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The row named must be counted from the start of the gallery; one line is told, nothing from within NumPy."""
+    """The row named must be counted from the start of the gallery; one line is printed, nothing from within NumPy."""
     monkeypatch.setattr(source, "_TILE_BYTES", 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

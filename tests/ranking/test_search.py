@@ -99,7 +99,7 @@ def test_more_equal_rows_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not asked
 
 
-def test_equal_rows_in_every_tile_are_told_by_index(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_rows_in_every_tile_are_ordered_by_index(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "_TILE_BYTES", 1)
     gallery = np.random.default_rng(1).normal(size=(1000, 7)).astype(np.float32)
     copies = [700, 20, 999, 255, 256, 512]
@@ -140,7 +140,7 @@ def test_k_must_be_in_the_gallery(k: int) -> None:
         top_k(query, gallery, k)
 
 
-def test_nothing_asked_and_nothing_there() -> None:
+def test_no_query_and_no_gallery() -> None:
     query, gallery = drawn("random", 2, 5, 3)
     found = top_k(query[:0], gallery, 4)
     assert found.indices.shape == found.distances.shape == (0, 4)
@@ -148,7 +148,7 @@ def test_nothing_asked_and_nothing_there() -> None:
         top_k(query, gallery[:0], 1)
 
 
-def test_bad_arguments_are_told() -> None:
+def test_invalid_arguments_are_errors() -> None:
     query, gallery = drawn("random", 2, 5, 3)
     with pytest.raises(InputError, match="did you mean euclidean"):
         top_k(query, gallery, 1, metric="euclidian")

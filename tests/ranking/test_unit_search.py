@@ -1,4 +1,4 @@
-"""The search for a few queries against `top_k`, which finds the same another way, and against plain loops."""
+"""The search for few queries compared with `top_k` and with plain loops."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def test_only_what_is_allowed() -> None:
 
 def test_bad_input() -> None:
     gallery, query = units(0, 20, 8), units(1, 2, 8)
-    for rows, k, told in (
+    for rows, k, message in (
         (query, 0, "at least 1"),
         (query[:, :4], 1, "queries of 4 dimensions and rows of 8"),
         (2 * query, 1, "length 1"),
         (query * np.nan, 1, "NaN"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             top_k_unit_rows(rows, [gallery], k)

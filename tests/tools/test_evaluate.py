@@ -134,7 +134,7 @@ def test_the_nearest_of_each_query(tool: Tool, features: Path, tmp_path: Path) -
         np.testing.assert_array_equal(found["indices"], distances.argsort(axis=1, kind="stable")[:, :4])
         np.testing.assert_allclose(found["distances"], np.sort(distances, axis=1)[:, :4])
     ended = tool("evaluate", "--features", features, "--top-k", "301")
-    assert ended.code == 2 and "k must be 1 .. 300" in ended.err
+    assert ended.code == 2 and "must be 1 .. 300, the number of gallery rows" in ended.err
 
 
 def test_images_for_multi_query_that_come_with_the_features(tool: Tool, tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def harmed(**changes: Any) -> Callable[[Path], None]:
         (harmed(query_values=np.zeros((40, 5))), "query features have 5 dimensions, gallery features 8"),
         (harmed(gallery_identities=np.arange(7)), "7 labels for 300 feature rows"),
         (harmed(query_values=np.arange(40)), "are these identities or cameras?"),
-        (harmed(gallery_identities=np.full(300, 99)), "no identity of the query (such as"),
+        (harmed(gallery_identities=np.full(300, 99)), "no query identity (such as"),
         (harmed(gallery_cameras=np.ones(300, int), query_cameras=np.ones(40, int)), "all images are from camera 1"),
-        (harmed(query_identities=np.zeros(40, int)), "junk and distractors cannot be searched for"),
+        (harmed(query_identities=np.zeros(40, int)), "junk and distractors cannot be queries"),
         (lambda path: path.write_bytes(path.read_bytes()[:-50]), "corrupt or not a feature file"),
         (Path.unlink, "no such feature file"),
     ],
@@ -191,7 +191,7 @@ def test_bad_arguments(tool: Tool, features: Path) -> None:
     ended = tool("evaluate", "--features", features, "TEST.FLIP", "True")
     assert ended.code == 2 and "takes no configuration" in ended.err
     ended = tool("evaluate", "--features", features, "--protocol", "single-shot", "--repeats", "0")
-    assert ended.code == 2 and "repeats >= 1" in ended.err
+    assert ended.code == 2 and "repeats 0: must be at least 1" in ended.err
     ended = tool("evaluate", "--features", features, "--expand", "aqe", "--neighbours", "400")
     assert ended.code == 2 and "1 .. 300" in ended.err
 

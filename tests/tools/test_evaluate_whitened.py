@@ -116,13 +116,13 @@ def test_what_training_features_may_be(tool: Tool, files: tuple[Path, Path], tmp
     )
     save_training_features(tmp_path / "out.npz", few, feature="output")
     for more, words in (
-        ((), "give them by --whiten-from FILE"),
-        (("--whiten-from", features), "fitted on training images, not on what it is to score"),
+        ((), "add --whiten-from FILE"),
+        (("--whiten-from", features), "fitted on training images, not on the features it is applied to"),
         (("--whiten-from", tmp_path / "no.npz"), "no such feature file"),
         (("--whiten-from", tmp_path / "few.npz"), "dim 8: the 5 features vary in only 4 directions"),
         (("--whiten-from", training, "--whiten-dim", "9"), "dim 9: must be 1 .. 8"),
-        (("--whiten-from", tmp_path / "wide.npz", "--whiten-dim", "3"), "9 dimensions does not read features"),
-        (("--whiten-from", tmp_path / "out.npz"), "holds the Eigenlayer's output, and what is scored is its input"),
+        (("--whiten-from", tmp_path / "wide.npz", "--whiten-dim", "3"), "9 dimensions cannot be applied to features"),
+        (("--whiten-from", tmp_path / "out.npz"), "holds the Eigenlayer's output, but its input is evaluated"),
     ):
         ended = tool("evaluate", "--features", features, "--whiten", "pca", *more)
         assert ended.code == 2 and words in ended.err and ended.err.count("\n") == 1, ended.err
@@ -165,4 +165,4 @@ def test_the_training_set_of_a_checkpoint(tool: Tool, tmp_path: Path) -> None:
         again = json.loads((tmp_path / f"features_{feature}" / "evaluation.json").read_text())["whitened"]
         assert again == [s for s in found if s["feature"] == feature and not s["flip"]]
     ended = tool("evaluate", "--weights", path, *whitened, "--whiten-from", tmp_path / "training_input.npz")
-    assert ended.code == 2 and "--whiten-from goes with --features" in ended.err
+    assert ended.code == 2 and "--whiten-from requires --features" in ended.err

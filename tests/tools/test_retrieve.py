@@ -149,7 +149,7 @@ def test_from_images_to_numbers(tool: Tool, landmarks: Path, weights: Path, tmp_
     for key in ("revisited", "revisited_whitened", "whitening"):
         assert again[key] == content[key]
     ended = tool("evaluate", *from_files)
-    assert ended.code == 2 and "give them by --whiten-from FILE" in ended.err
+    assert ended.code == 2 and "add --whiten-from FILE" in ended.err
 
     # Learned from pairs of pedestrians, of the Eigenlayer's output this time.
     learned = ("--whiten", "learned", "--whiten-ridge", "0.001", "--longest-side", "48", "--save-features")
@@ -159,14 +159,14 @@ def test_from_images_to_numbers(tool: Tool, landmarks: Path, weights: Path, tmp_
     assert np.load(tmp_path / "query.npy").shape == (6, 16)
     assert (content["feature"], content["whitening"]["dimensions"]) == ("output", 16)
     ended = tool("retrieve", *given, *learned, "--whiten-from", tmp_path / "training.npz")
-    assert ended.code == 2 and "holds the Eigenlayer's output, and what is scored is its input" in ended.err
+    assert ended.code == 2 and "holds the Eigenlayer's output, but its input is evaluated" in ended.err
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
         (("--scales", "1,0"), "scales [1.0, 0.0]: must be one or more numbers above 0"),
-        (("--scales", "half"), "numbers with commas between"),
+        (("--scales", "half"), "must be comma-separated numbers"),
         (("--longest-side", "0"), "at least 1 pixel, not 0"),
         (("--batch-size", "0"), "batch size 0 must be at least 1"),
         (("--dataset", "landmark"), "did you mean landmarks"),

@@ -40,7 +40,7 @@ def test_products_below_the_smallest_float32_are_covered() -> None:
     assert summed_left_to_right(row * row) == 0
     true = float((row.astype(np.float64) ** 2).sum())
     assert 0 < 2 * true <= bounds.float32_product(*[float(np.linalg.norm(row.astype(np.float64)))] * 2, 1024)
-    # And where the processor is told to make everything below 2^-126 zero.
+    # And if the processor flushes everything below 2^-126 to zero.
     assert bounds.float32_product(0.0, 0.0, 1) >= 2.0**-126 * 65536 * 2
     assert bounds.added(0.0, 0.0) >= 2.0**-126 * 2
 

@@ -34,7 +34,7 @@ def pair(width: int, dtype: str, rows: int = 9) -> tuple[np.ndarray, np.ndarray]
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_order_of_summation_is_the_one_told(width: int, dtype: str) -> None:
+def test_the_order_of_summation_is_the_documented_one(width: int, dtype: str) -> None:
     first, second = pair(width, dtype)
     expected = [by_hand(a, b) for a, b in zip(first, second, strict=True)]
     found = squared_distances(first, second)

@@ -159,7 +159,7 @@ def test_no_array_of_all_pairs_is_held() -> None:
     assert peak < 4000 * 4000 * 4 / 4
 
 
-def test_bad_arguments_are_told() -> None:
+def test_invalid_arguments_are_errors() -> None:
     values = drawn("normal", 5, 3, 3)
     for k in (0, 6):
         with pytest.raises(InputError, match=rf"k {k}: must be 1 \.\. 5"):

@@ -372,7 +372,7 @@ def test_arrays_of_any_layout_and_byte_order() -> None:
 
 
 @pytest.mark.usefixtures("small_tiles")
-def test_the_first_pass_told_is_the_one_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reported_first_pass_is_the_one_used(monkeypatch: pytest.MonkeyPatch) -> None:
     if not integers_exact(16):
         pytest.skip("this machine has no exact 8-bit products")
     plain = first_pass_module._by_integers

@@ -47,6 +47,6 @@ def test_rows_with_too_many_ties_are_marked() -> None:
     assert np.flatnonzero(kept.overflowed).tolist() == [1, 4] and kept.size[[1, 4]].tolist() == [0, 0]
 
 
-def test_fewer_scores_than_wanted_are_all_kept() -> None:
+def test_fewer_scores_than_k_are_all_kept() -> None:
     kept = added(np.arange(12.0).reshape(2, 6), 8, 9, 0.5)
     assert kept.size.tolist() == [6, 6] and np.isinf(kept.cutoff).all()

@@ -1,4 +1,4 @@
-"""The protocol against the lists of good and junk images that come with Market-1501."""
+"""The protocol compared with the lists of good and junk images of Market-1501."""
 
 from __future__ import annotations
 

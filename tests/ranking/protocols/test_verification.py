@@ -96,7 +96,7 @@ def test_tiles_of_any_size_give_the_same(kind: str, monkeypatch: pytest.MonkeyPa
             assert np.array_equal(getattr(found, name), getattr(whole, name)), (rows, name)
 
 
-def test_distances_that_differ_in_the_last_bit_are_told_apart() -> None:
+def test_distances_that_differ_in_the_last_bit_are_distinguished() -> None:
     # Far from the origin, so that products lose what the difference still shows.
     far = 1e6
     query = Features(np.array([[far, 0.0]]), np.array([1]), np.array([1]))

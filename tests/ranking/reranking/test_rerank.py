@@ -229,14 +229,14 @@ def test_the_inputs_stay_as_they_were() -> None:
     ],
     ids=str,
 )
-def test_bad_arguments_are_told(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_errors(arguments: dict[str, Any], message: str) -> None:
     query, gallery = drawn("clustered", 10, 40, 8)
     with pytest.raises(InputError, match=message):
         others = {name: arguments[name] for name in ("metric", "block") if name in arguments}
         next(rerank_blocks(query.values, gallery.values, options_of(arguments), **others))
 
 
-def test_bad_features_are_told_with_their_side() -> None:
+def test_invalid_features_are_reported_with_their_side() -> None:
     query, gallery = drawn("clustered", 10, 40, 9)
     with pytest.raises(InputError, match=r"\(10, 12\).*\(40, 11\)"):
         next(rerank_blocks(query.values, gallery.values[:, :11]))
