@@ -50,13 +50,7 @@ def calibrate(
         InputError: An option is out of range, the labels have only one identity or one camera, there are no matches, or
             the data do not support any of the rates.
     """
-    invalid = [rate for rate in rates if not 0 < rate < 1]
-    if invalid or not rates:
-        raise InputError(f"false-match rates must be between 0 and 1, such as 0.001, not {invalid or 'an empty list'}")
-    if prior is not None and not 0 < prior < 1:
-        raise InputError(f"a prior is a share of pairs between 0 and 1, not {prior}")
-    if replicates < 1:
-        raise InputError(f"{replicates} bootstrap replicates give no interval: use at least 1, better {REPLICATES}")
+    _check_options(rates, prior, replicates)
     _check_labels(query, gallery)
     rates = sorted(set(rates), reverse=True)
     pairs = collect_pairs(query, gallery, largest_rate=rates[0], seed=seed)
@@ -79,6 +73,16 @@ def calibrate(
         camera_pairs=camera_pair_thresholds(pairs, supported, replicates=replicates, seed=seed),
         curve=fit_curve(pairs, prior=prior, seed=seed),
     )
+
+
+def _check_options(rates: Sequence[float], prior: float | None, replicates: int) -> None:
+    invalid = [rate for rate in rates if not 0 < rate < 1]
+    if invalid or not rates:
+        raise InputError(f"false-match rates must be between 0 and 1, such as 0.001, not {invalid or 'an empty list'}")
+    if prior is not None and not 0 < prior < 1:
+        raise InputError(f"a prior is a share of pairs between 0 and 1, not {prior}")
+    if replicates < 1:
+        raise InputError(f"{replicates} bootstrap replicates give no interval: use at least 1, better {REPLICATES}")
 
 
 def _check_labels(query: Features, gallery: Features) -> None:
