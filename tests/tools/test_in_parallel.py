@@ -36,7 +36,7 @@ def test_interrupted_in_one_process_and_resumed_by_torchrun(tmp_path: Path) -> N
     arguments = ["--config-file", str(CONFIG), *options]
     first, second = together(gloo_jobs.called, tmp_path / "out", "train_svdnet", arguments, 2, joined=False)
     assert (first.code, second.code) == (130, 130), first.told + second.told
-    told = [line for line in (first.told + second.told).splitlines() if "To go on" in line]
+    told = [line for line in (first.told + second.told).splitlines() if "To resume" in line]
     assert (
         len(told) == 1
         and "-m torch.distributed.run --standalone --nproc-per-node 2 tools/train_svdnet.py --resume" in told[0]

@@ -264,7 +264,7 @@ def test_interrupted_it_saves_and_says_how_to_go_on(quick: tuple[str, ...], tmp_
     position = load_checkpoint(tmp_path / "run" / "checkpoints" / "rri_last.pth")["position"]
     assert position["epoch"] >= 1
     again = subprocess.Popen(
-        shlex.split(err.split("To go on: ")[1]), cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+        shlex.split(err.split("To resume: ")[1]), cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     while len(log.read_text().splitlines()) < position["epoch"] + 3 and time.monotonic() < deadline:
