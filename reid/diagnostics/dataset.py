@@ -118,8 +118,8 @@ def _in_order(train: TrainLoader, batch_size: int) -> TestLoader:
         cameras=np.zeros_like(train.labels),
         paths=[""] * len(train.labels),
         batch_size=batch_size,
-        mean=train.mean,
-        std=train.std,
+        mean=train.augmentation.mean,
+        std=train.augmentation.std,
         device=train.device,
     )
 

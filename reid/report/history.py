@@ -261,8 +261,9 @@ def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path}: a configuration must be a mapping of keys, not a {type(tree).__name__}")
-    if error := config_error(tree):
-        raise InputError(f"{path}: {error}")
+    problem = config_error(tree)
+    if problem:
+        raise InputError(f"{path}: {problem}")
     return text, tree
 
 

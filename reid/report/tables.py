@@ -49,7 +49,7 @@ def stage_table(summary: dict[str, Any], *, feature: str, normalized: bool, flip
     Returns:
         The table, without a newline at its end.
     """
-    variant = {"feature": feature, "normalized": normalized, "flip": flip}
+    variant: dict[str, Any] = {"feature": feature, "normalized": normalized, "flip": flip}
     lines = [f"{summary['dataset']}, {variant_name(variant)}", HEADER]
     lines += [row_line(row, **variant) for row in summary["rows"]]
     final, control = summary["final"], summary["control_final"]

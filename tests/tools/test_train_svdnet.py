@@ -179,7 +179,7 @@ def test_no_query_with_a_true_match(train: Tool, tool: Tool, tmp_path: Path) -> 
             image.rename(image.with_name("9" + image.name[1:]))
     ended = train(*MARKET, folder.parent)
     assert ended.code == 2
-    assert "none of the 24 queries has a true match" in ended.err
+    assert "no query has a true match" in ended.err
     assert not (tmp_path / "run").exists()
 
 

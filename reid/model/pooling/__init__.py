@@ -59,7 +59,8 @@ def build_pooling(name: str, backbone: nn.Module, **options: Any) -> Pooling:
                 "flattening needs feature maps of one size, and this backbone's have any size; set "
                 "MODEL.POOLING.NAME to another pooling"
             )
-        return Flatten(backbone.out_channels, size=size)
+        channels: Any = backbone.out_channels
+        return Flatten(channels, size=size)
     if name not in POOLINGS:
         raise unknown_name("pooling", name, (*POOLINGS, "flatten"))
     return POOLINGS[name](backbone.out_channels, **options)
