@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from small_run import callbacks
+from small_run import callbacks, run_stages
 from small_trunk import SmallTrunk
 from torch import Tensor, nn
 
@@ -30,7 +30,6 @@ from reid.model.eigenlayer import Eigenlayer
 from reid.model.network import ReidNetwork
 from reid.model.parametrization import parametrize_weight
 from reid.model.pooling import POOLINGS
-from reid.svdnet import rri
 from reid.svdnet.plan import Plan
 from reid.training.optimizer import Solver
 from reid.training.parallel import check_parallel, synchronize_norms
@@ -108,7 +107,7 @@ class Run:
     def run(self, **hooks: Any) -> dict[str, Any]:
         """Plain values and tensors: the network, the centers, and the log without clocks."""
         entered = callbacks(on_epoch_end=lambda state, entry: self.entries.append(entry), **hooks)
-        rri.run(self.state, self.loader, self.plan, entered)
+        run_stages(self.state, self.loader, self.plan, entered)
         clocks = ("seconds", "images_per_second")
         return {
             "model": self.state.model.state_dict(),

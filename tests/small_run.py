@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from reid.model.eigenlayer import Eigenlayer
 from reid.model.network import ReidNetwork
 from reid.model.pooling import POOLINGS
+from reid.svdnet import rri, step0
 from reid.svdnet.plan import Plan
 from reid.training.callbacks import Callbacks
 from reid.training.optimizer import Solver
 from reid.training.schedule import Schedule
+from reid.training.state import Batches, TrainState
 
 CLASSES = 5
 
@@ -70,6 +72,12 @@ def callbacks(**functions: Callable[..., Any]) -> Callbacks:
 def same_plan(schedule: Schedule, solver: Solver | None = None, **options: Any) -> Plan:
     """A plan whose stages all have one schedule."""
     return Plan(schedule, schedule, schedule, solver or Solver(), **{"loss_images": 40, **options})
+
+
+def run_stages(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks) -> str:
+    """Step 0 and the iteration, as `tools/train_svdnet.py` runs them."""
+    step0.run(state, loader, plan, callbacks)
+    return rri.run(state, loader, plan, callbacks)
 
 
 @pytest.fixture

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,7 @@ from reid.model.precision import autocast_dtype
 from reid.records import Scores, Split
 from reid.report.tables import HEADER, REASONS, row_line, stage_table
 from reid.report.training import write_report
-from reid.svdnet import rri
+from reid.svdnet import rri, step0
 from reid.svdnet.experiment import Experiment, Scorer
 from reid.svdnet.plan import check_parameter_names
 from reid.training.parallel import check_parallel, check_same_inputs, synchronize_norms
@@ -47,49 +50,55 @@ def main() -> None:
     with stop_signals() as stop, process_group():
         arguments = _arguments()
         config = load_config(arguments.config_file, arguments.overrides)
-        # Errors that can be found now are found before the folder is made and before hours of training.
         folder = RunFolder(Path(config.OUTPUT_DIR), movable=MOVABLE)
         if is_main_process():
-            folder.check(config.dump(), **_resuming(arguments))
-        plan, dtype = build.plan(config), autocast_dtype(config.TEST.PRECISION, build.device(config))
+            folder.check(config.dump(), **_resume_options(arguments))  # before minutes of reading data
+        plan = build.plan(config)
+        dtype = autocast_dtype(config.TEST.PRECISION, build.device(config))
 
         # Data
-        weights, split, loaders = _read_data(config)
+        data = _read_data(config)
+        train = data.loaders.train
 
         # Network
-        model, objective = _make_network(config, split, weights)
+        model, objective = _make_network(config, data)
         check_parameter_names(plan, model)
-        check_pooling(model, loaders.train)
-        check_parallel(model, loaders.train, plan.solver.norm_statistics)
+        check_pooling(model, train)
+        check_parallel(model, train, plan.solver.norm_statistics)
 
-        changes = run_on_main(
-            lambda: folder.open(config.dump(), **_resuming(arguments), tensorboard=config.TENSORBOARD)
-        )
-        _print_start(config, folder, model, changes, "from scratch" if weights is None else "")
-        score = _scorer(config, loaders, dtype)
-        experiment = _make_experiment(config, folder, split, score, changes, stop)
-        try:
-            with experiment.recording():
-                # Step 0, then rounds of decorrelation, Restraint and Relaxation
-                descriptors = config.MODEL.POOLING.DESCRIPTORS
-                state = experiment.begin(model, objective, loaders.train, plan, descriptors=descriptors)
-                stopped = rri.run(state, loaders.train, plan, experiment)
-                summary = experiment.finish(state, stopped)
-                print(REASONS[stopped], flush=True)
+        experiment = _open_experiment(arguments, config, folder, data, _scorer(config, data.loaders, dtype), stop)
+        _print_start(config, model, folder)
+        with _resumable(experiment):
+            state = experiment.begin(model, objective, train, plan, descriptors=config.MODEL.POOLING.DESCRIPTORS)
 
-                # The control: the same rounds without decorrelation
-                if config.RRI.CONTROL:
-                    control = experiment.begin_control(state)
-                    rri.run_control(control, loaders.train, plan, experiment, state.rows)
-                    summary = experiment.finish(control)
-        except KeyboardInterrupt:
-            omitted = ("--resume", "--force")  # what was forced is in the folder now
-            again = restart_command(["--resume", *(a for a in sys.argv[1:] if a not in omitted)])
-            raise Interrupted(f"interrupted; everything trained so far is saved. To resume: {again}") from None
+            # Step 0, then rounds of decorrelation, Restraint and Relaxation (Sun et al. 2017, Section 3.2)
+            step0.run(state, train, plan, experiment)
+            reason = rri.run(state, train, plan, experiment)
+            summary = experiment.finish(state, reason)
+            print(REASONS[reason], flush=True)
+
+            # Control: the same rounds and epochs without decorrelation
+            if config.RRI.CONTROL:
+                control = experiment.begin_control(state)
+                rri.run_control(control, train, plan, experiment, state.rows)
+                summary = experiment.finish(control)
 
         # Report
         if is_main_process():
             _report(summary, folder, experiment.final)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images, and the pretrained weights if there are any."""
+
+    weights: dict[str, Tensor] | None
+    split: Split
+    loaders: build.Loaders
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.split.train_labels())
 
 
 def _arguments() -> argparse.Namespace:
@@ -97,52 +106,39 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--config-file", required=True, type=Path, help="a YAML file of configs/")
     parser.add_argument("--resume", action="store_true", help="resume the run in OUTPUT_DIR")
     parser.add_argument("--force", action="store_true", help="resume although the configuration has changed")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as SEED 1 OUTPUT_DIR runs/again")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. SEED 1 OUTPUT_DIR runs/again"
+    )
     return parser.parse_args()
 
 
-def _resuming(arguments: argparse.Namespace) -> dict[str, Any]:
+def _resume_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"resume": arguments.resume, "force": arguments.force, "complete": complete_config}
 
 
-def _read_data(config: CfgNode) -> tuple[dict[str, Tensor] | None, Split, build.Loaders]:
-    """Read the pretrained weights, if any, and the images."""
+def _read_data(config: CfgNode) -> Data:
     with local_main_first():
         weights = build.pretrained(config)
         split = build.split(config)
         print(banner(split), flush=True)
         loaders = build.loaders(config, split)
     check_same_inputs(config.dump(), split, MOVABLE)
-    return weights, split, loaders
+    return Data(weights, split, loaders)
 
 
-def _make_network(config: CfgNode, split: Split, weights: dict[str, Tensor] | None) -> tuple[ReidNetwork, Objective]:
+def _make_network(config: CfgNode, data: Data) -> tuple[ReidNetwork, Objective]:
     """Make the network before Step 0 and what its training minimizes, on the device."""
-    device, classes = build.device(config), len(split.train_labels())
+    device = build.device(config)
     seed_everything(config.SEED)
-    model = build.network(config, num_classes=classes, weights=weights)
+    model = build.network(config, num_classes=data.num_classes, weights=data.weights)
     model = (synchronize_norms(model) if config.SOLVER.SYNC_BN else model).to(device)
     if config.SOLVER.COMPILE:
         compile_backbone(model, device)
-    return model, build.objective(config, model, num_classes=classes).to(device)
-
-
-def _print_start(config: CfgNode, folder: RunFolder, model: ReidNetwork, changes: tuple[str, ...], start: str) -> None:
-    for change in changes:
-        print(f"changed: {change}")
-    device = model.eigenlayer.vectors.device
-    several = f"{get_world_size()} processes, " if get_world_size() > 1 else ""
-    print(
-        f"{config.MODEL.BACKBONE}, {start or f'weights {config.MODEL.WEIGHTS}'}, {device}, {several}"
-        f"{torch.get_num_threads()} threads -> {folder.path}"
-    )
-    d_in, k = model.eigenlayer.vectors.shape
-    print(f"Eigenlayer {d_in} x {k}: a Gaussian matrix of this shape has S(W) = {gaussian_correlation(d_in, k):.4f}")
-    print(HEADER, flush=True)
+    return model, build.objective(config, model, num_classes=data.num_classes).to(device)
 
 
 def _scorer(config: CfgNode, loaders: build.Loaders, dtype: torch.dtype | None) -> Scorer:
-    """Make the function that scores a network; at the end of a run with the flip test too."""
+    """Make the function that scores a network, at the end of a run with the flip test too."""
 
     def score(model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
         flips = (False, True) if last else (config.TEST.FLIP,)
@@ -151,22 +147,47 @@ def _scorer(config: CfgNode, loaders: build.Loaders, dtype: torch.dtype | None) 
     return score
 
 
-def _make_experiment(
-    config: CfgNode, folder: RunFolder, split: Split, score: Scorer, changes: tuple[str, ...], stop: StopSignal
+def _open_experiment(
+    arguments: argparse.Namespace, config: CfgNode, folder: RunFolder, data: Data, score: Scorer, stop: StopSignal
 ) -> Experiment:
     final = {"feature": config.TEST.FEATURE, "normalized": config.TEST.NORMALIZED, "flip": config.TEST.FLIP}
+    options = _resume_options(arguments)
+    changes = run_on_main(lambda: folder.open(config.dump(), **options, tensorboard=config.TENSORBOARD))
+    for change in changes:
+        print(f"changed: {change}")
     return Experiment(
         folder=folder,
         score=score,
         final=final,
-        carried={"config": config.dump(), "num_classes": len(split.train_labels())},
-        dataset=split.name,
-        origin={"kind": "start", "dataset": split.name, **provenance(), "processes": get_world_size()},
+        checkpoint_metadata={"config": config.dump(), "num_classes": data.num_classes},
+        dataset=data.split.name,
+        provenance={"dataset": data.split.name, **provenance(), "processes": get_world_size()},
         changes=changes,
         minutes=config.CHECKPOINT.MINUTES,
         stop=stop,
-        on_row=lambda row: print(row_line(row.to_json(), **final), flush=True),
+        on_stage_logged=lambda row: print(row_line(row.to_json(), **final), flush=True),
     )
+
+
+def _print_start(config: CfgNode, model: ReidNetwork, folder: RunFolder) -> None:
+    start = "from scratch" if config.MODEL.WEIGHTS == "none" else f"weights {config.MODEL.WEIGHTS}"
+    several = f"{get_world_size()} processes, " if get_world_size() > 1 else ""
+    device, (d_in, k) = model.eigenlayer.vectors.device, model.eigenlayer.vectors.shape
+    print(f"{config.MODEL.BACKBONE}, {start}, {device}, {several}{torch.get_num_threads()} threads -> {folder.path}")
+    print(f"Eigenlayer {d_in} x {k}: a Gaussian matrix of this shape has S(W) = {gaussian_correlation(d_in, k):.4f}")
+    print(HEADER, flush=True)
+
+
+@contextlib.contextmanager
+def _resumable(experiment: Experiment) -> Iterator[None]:
+    """Turn a requested stop into the command that resumes the run."""
+    try:
+        with experiment.recording():
+            yield
+    except KeyboardInterrupt:
+        # The folder holds the configuration that --force accepted.
+        again = restart_command(["--resume", *(a for a in sys.argv[1:] if a not in ("--resume", "--force"))])
+        raise Interrupted(f"interrupted; everything trained so far is saved. To resume: {again}") from None
 
 
 def _report(summary: dict[str, Any], folder: RunFolder, final: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ def converged(history: Sequence[float], *, tolerance: float, patience: int) -> b
 
     Args:
         history: S(W) after each Relaxation, in order, each in (0, 1].
-        tolerance: Smallest rise that counts as one.
+        tolerance: Minimum rise to count as progress.
         patience: Number of rounds without a rise.
 
     Returns:

@@ -31,8 +31,8 @@ from reid.training.state import Batches, TrainState
 def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks, *, round: int) -> StageLog:
     """Replace W and record the effect: S(W), spectrum, and the training loss just before and after.
 
-    The loss is measured in evaluation mode on the same training images without augmentation both times. Of several
-    processes the first replaces W, and the others copy its bits.
+    The loss is measured in evaluation mode on the same training images without augmentation both times. The main
+    process replaces W and broadcasts it.
 
     Args:
         state: The state of the run, updated in place. A stage that it holds as finished is not repeated.

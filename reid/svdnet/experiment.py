@@ -39,26 +39,26 @@ class Experiment(Callbacks):
         folder: The opened folder.
         score: Computes the scores of a network; its second argument says whether the run ends here.
         final: The feature, normalization and flip that `final` in `scores.json` reports.
-        carried: What every checkpoint holds besides the state: "config" and "num_classes".
+        checkpoint_metadata: What every checkpoint holds besides the state: "config" and "num_classes".
         dataset: Name of the dataset.
-        origin: The first line of the log.
+        provenance: Where the run comes from, for the first line of the log.
         changes: Changes of the configuration since the run began, for the log.
         minutes: Minutes between two checkpoints in the middle of an epoch, 0 for none.
         stop: Whether a stop was requested.
-        on_row: Called with the record of every stage.
+        on_stage_logged: Called with the record of every stage.
         warn: Called with a message about each unreadable checkpoint.
     """
 
     folder: RunFolder
     score: Scorer
     final: dict[str, Any]
-    carried: dict[str, Any]
+    checkpoint_metadata: dict[str, Any]
     dataset: str
-    origin: dict[str, Any]
+    provenance: dict[str, Any]
     changes: tuple[str, ...] = ()
     minutes: float = 0.0
     stop: StopSignal = field(default_factory=StopSignal)
-    on_row: Callable[[StageLog], None] = lambda row: None
+    on_stage_logged: Callable[[StageLog], None] = lambda row: None
     warn: Callable[[str], None] = print
     _checkpoints: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
     _original: list[StageLog] = field(default_factory=list, init=False)
@@ -224,7 +224,7 @@ class Experiment(Callbacks):
             self._write(state, row.stage if row.round == 0 else f"r{row.round:02d}_{row.stage}")
             self._write(state, "last")
             self._summarize(state)
-            self.on_row(row)
+            self.on_stage_logged(row)
             self._agree()
 
     def hold_signals(self) -> contextlib.AbstractContextManager[None]:
@@ -269,7 +269,7 @@ class Experiment(Callbacks):
         newest = self._checkpoints.get("control") or self._checkpoints.get("rri")
         self.folder.cut_log(newest["log_lines"] if newest else 0)
         if not newest:
-            self.folder.log(self.origin)
+            self.folder.log({"kind": "start", **self.provenance})
         if newest and self.changes:
             self.folder.log({"kind": "changed", "changes": list(self.changes)})
 
@@ -302,7 +302,7 @@ class Experiment(Callbacks):
     def _write(self, state: TrainState, name: str) -> None:
         if not is_main_process():
             return
-        content = {**self.carried, **state.to_checkpoint(), "log_lines": self.folder.log_length()}
+        content = {**self.checkpoint_metadata, **state.to_checkpoint(), "log_lines": self.folder.log_length()}
         previous = self._previous(state.run) if name == "last" else None
         save_checkpoint(self.folder.checkpoints / f"{state.run}_{name}.pth", content, previous=previous)
 

@@ -23,7 +23,7 @@ class Plan:
         rotate_classifier: Whether to rotate the classifier with W, so that the logits do not change.
         max_rounds: Largest number of rounds.
         patience: Rounds without a rise of S(W) after which the iteration has converged.
-        tolerance: Smallest rise of S(W) that counts as one.
+        tolerance: Minimum rise of S(W) to count as progress.
         final_restraint: Whether to decorrelate once more after the last round, followed by a Restraint.
         loss_images: Training images on which the loss before and after a replacement is measured.
     """

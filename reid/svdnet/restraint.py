@@ -37,5 +37,5 @@ def run(
     after = state.model.eigenlayer.state_dict()
     moved = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
     if moved:
-        raise RuntimeError(f"Restraint moved the frozen Eigenlayer: {', '.join(moved)}")
+        raise RuntimeError(f"the frozen Eigenlayer changed during Restraint: {', '.join(moved)}")
     return row

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from reid.records import StageLog
-from reid.svdnet import decorrelate, relaxation, restraint, step0
+from reid.svdnet import decorrelate, relaxation, restraint
 from reid.svdnet.convergence import converged
 from reid.svdnet.plan import Plan
 from reid.training.callbacks import Callbacks
@@ -14,12 +14,12 @@ from reid.training.state import Batches, TrainState
 
 
 def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks) -> str:
-    """Run Step 0, then rounds of decorrelate, Restraint and Relaxation until S(W) after Relaxation stops rising.
+    """Run rounds of decorrelation, Restraint and Relaxation until S(W) after Relaxation stops rising.
 
     Stages that `state` holds as finished are not repeated, and an unfinished one continues where it was interrupted.
 
     Args:
-        state: The state of the run, updated in place.
+        state: The state of the run after Step 0, updated in place.
         loader: The training data.
         plan: The settings of the run.
         callbacks: Called after every step, epoch and stage.
@@ -27,7 +27,6 @@ def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks) ->
     Returns:
         Why the iteration stopped: "converged" or "max_rounds".
     """
-    step0.run(state, loader, plan, callbacks)
     stopped, rounds = "max_rounds", 0
     for round in range(1, plan.max_rounds + 1):
         decorrelate.run(state, loader, plan, callbacks, round=round)

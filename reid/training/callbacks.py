@@ -29,7 +29,7 @@ class Callbacks:
         return ()
 
     def on_phase_end(self, phase: str) -> None:
-        """Measure the phases of a step.
+        """Called at the end of each phase of a step.
 
         Args:
             phase: "rest" (between two steps), "data", "forward", "backward" or "optimizer".

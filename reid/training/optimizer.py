@@ -21,14 +21,14 @@ class Solver:
 
     Attributes:
         optimizer: "sgd", "adam" or "adamw".
-        momentum: Of SGD.
-        amsgrad: Of Adam and AdamW.
-        weight_decay: Of every parameter but those named below.
+        momentum: SGD momentum.
+        amsgrad: Whether Adam and AdamW use AMSGrad.
+        weight_decay: Weight decay; for biases see `bias_weight_decay`.
         bias_lr_factor: Factor of the learning rate of biases; the official recipe doubles it.
         bias_weight_decay: Whether biases decay; in the official recipe they do not.
         norm_statistics: "running" (BatchNorm updates its statistics) or "frozen" (it keeps them).
         dtype: Autocast type of the backbone, None for float32.
-        seed: Of the whole run.
+        seed: Seed of the run.
         fused: Whether the step of the optimizer is one kernel.
         tf32: Whether matrix products may use TF32.
         accumulate: Batches per step.
@@ -156,14 +156,14 @@ def resume_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         state: A `state_dict`.
 
     Raises:
-        InputError: If the state is of another kind of optimizer, or over other parameters.
+        InputError: If the state belongs to a different kind of optimizer or to different parameters.
     """
     settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     held = [(set(group) - {"params"}, len(group["params"])) for group in optimizer.param_groups]
     if held != [(set(group) - {"params"}, len(group["params"])) for group in state["param_groups"]]:
         raise InputError(
-            "the unfinished stage was trained with another optimizer, or over other parameters, than the "
-            "configuration now says; change these only between two stages"
+            "the unfinished stage was trained with a different optimizer or different parameters than the current "
+            "configuration; change these only between two stages"
         )
     optimizer.load_state_dict(dict(state))
     for group, values in zip(optimizer.param_groups, settings, strict=True):

@@ -89,7 +89,7 @@ def gather_rows(rows: Tensor, shares: Sequence[int]) -> Tensor:
 
 
 class _Gathered(torch.autograd.Function):
-    """`torch.distributed.nn` has one for equal shares, which exchanges gradients that are already known here."""
+    """Differentiable all-gather for uneven shares; no gradients are exchanged, since every process computes all."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, shares: tuple[int, ...]) -> Tensor:
@@ -170,7 +170,7 @@ def check_parallel(model: ReidNetwork, loader: Batches, norm_statistics: str) ->
         )
     if not all(together) and smallest < 2:
         raise InputError(
-            f"BatchNorm has no statistics of {smallest} image, the share of a process: raise SOLVER.BATCH_SIZE, start "
+            f"BatchNorm cannot compute statistics from {smallest} image per process; raise SOLVER.BATCH_SIZE, start "
             f"fewer than {get_world_size()} processes, or set SOLVER.SYNC_BN True"
         )
 
@@ -190,7 +190,7 @@ def check_same_inputs(config_text: str, data: Split, movable: Collection[str]) -
         return
     different = changes(broadcast(config_text), config_text, movable)
     if different:
-        raise InputError(f"process {get_rank()} has another configuration than process 0: {'; '.join(different)}")
+        raise InputError(f"process {get_rank()} has a different configuration than process 0: {'; '.join(different)}")
     lines = {
         part: [f"{Path(image.path).name} {image.identity} {image.camera}" for image in getattr(data, part)]
         for part in ("train", "query", "gallery")
@@ -199,7 +199,7 @@ def check_same_inputs(config_text: str, data: Split, movable: Collection[str]) -
     for part, theirs in broadcast(seen).items():
         if seen[part] != theirs:
             raise InputError(
-                f"process {get_rank()} has other images than process 0 in '{part}' of {data.name}: {seen[part][0]} and "
-                f"{theirs[0]}; give every host the same dataset"
+                f"process {get_rank()} has different images than process 0 in '{part}' of {data.name}: "
+                f"{seen[part][0]} and {theirs[0]}; give every host the same dataset"
             )
     barrier()  # before any process makes a folder

@@ -38,8 +38,8 @@ def check_pooling(model: ReidNetwork, loader: Batches) -> None:
     images = _image_count(loader, math.ceil(needed / positions), seed=0)
     if needed > images * positions:
         raise InputError(
-            f"k-means for {needed} clusters needs as many local descriptors, and {images} training images of "
-            f"{height} x {width} positions have {images * positions}; use fewer clusters, or larger or more images"
+            f"k-means needs at least {needed} local descriptors, but {images} training images of "
+            f"{height} x {width} positions provide {images * positions}; use fewer clusters, or larger or more images"
         )
 
 
@@ -54,7 +54,7 @@ def initialize_pooling(
     """Initialize the pooling from local descriptors of the training set, if it needs them.
 
     The descriptors come from random positions of random training images without augmentation. The backbone computes
-    them as the first training step will and is left as it was. Of several processes the first does all the work.
+    them as the first training step will and is left as it was. The main process does all the work.
 
     Args:
         model: Changed in place.

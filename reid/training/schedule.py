@@ -20,7 +20,7 @@ class Schedule:
         warmup_epochs: Length of a linear rise from a hundredth of the learning rate.
         freeze: Prefixes of parameter names, or "norm"; see `reid.training.optimizer.freeze`.
         settle_epochs: End the stage early once the training loss has not fallen for this many epochs; 0 never does.
-        settle_tolerance: Relative fall of the loss that counts as falling.
+        settle_tolerance: Minimum relative decrease of the loss to count as progress.
         optimizer: Name of the optimizer; "" for the one of the solver.
         lr_factors: Pairs of a prefix of parameter names and the factor of their learning rate.
     """

@@ -38,7 +38,7 @@ def train_stage(state: TrainState, loader: Batches, stage: StagePlan, solver: So
 
     Raises:
         Diverged: If the training diverges.
-        InputError: If a freeze names no parameter, or the state was trained with another optimizer.
+        InputError: If a freeze names no parameter, or the unfinished stage was trained with a different optimizer.
     """
     finished = state.done(stage.name, stage.round)
     if finished:

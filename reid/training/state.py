@@ -152,7 +152,7 @@ class TrainState:
         seconds: Training time of the stage.
         images: Images the stage has trained on.
         lr: Last learning rate.
-        optimizer: State dict of the optimizer, as of the last saving.
+        optimizer: State dict of the optimizer, at the last save.
         average: Moving average of the weights, where the stage keeps one.
         steps: Steps of the optimizer in this stage.
         progress: How far an epoch has come that was interrupted.

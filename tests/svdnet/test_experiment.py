@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_run import run_stages
 from torch import Tensor, nn
 
 from reid.data.augmentation.augment import Augmentation
@@ -116,16 +117,16 @@ class Trial:
         given = {
             "score": evaluate,
             "final": FINAL,
-            "carried": {"config": "SEED: 0\n", "num_classes": 3},
+            "checkpoint_metadata": {"config": "SEED: 0\n", "num_classes": 3},
             "dataset": "small",
-            "origin": {"kind": "start"},
+            "provenance": {},
         }
         experiment = Experiment(folder=folder, **{**given, **self.options})
         model = self.make_network()
         with experiment.recording():
             objective = self.make_objective(model)
             state = experiment.begin(model, objective, self.loader, self.plan, descriptors=self.descriptors)
-            stopped = rri.run(state, self.loader, self.plan, experiment)
+            stopped = run_stages(state, self.loader, self.plan, experiment)
             summary = experiment.finish(state, stopped)
             if self.control:
                 control = experiment.begin_control(state)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import callbacks
+from small_run import callbacks, run_stages
 
 from reid.model.network import ReidNetwork
 from reid.svdnet import rri
@@ -40,13 +40,13 @@ def round_of(number: int, restraint: int = 2) -> list[tuple[str, int, int]]:
 
 def test_the_course_of_a_run(make_model: Make, loader: Any) -> None:
     state = TrainState("rri", make_model())
-    assert rri.run(state, loader, PLAN, callbacks()) == "max_rounds"
+    assert run_stages(state, loader, PLAN, callbacks()) == "max_rounds"
     assert course(state) == [("step0", 0, 2), *round_of(1), *round_of(2)]
 
 
 def test_a_final_restraint_is_round_n_plus_1(make_model: Make, loader: Any) -> None:
     state = TrainState("rri", make_model())
-    rri.run(state, loader, dataclasses.replace(PLAN, max_rounds=1, final_restraint=True), callbacks())
+    run_stages(state, loader, dataclasses.replace(PLAN, max_rounds=1, final_restraint=True), callbacks())
     assert course(state) == [("step0", 0, 2), *round_of(1), ("decorrelate", 2, 0), ("restraint", 2, 2)]
     assert state.rows[-1].correlation == pytest.approx(1.0, abs=1e-6)
 
@@ -54,7 +54,7 @@ def test_a_final_restraint_is_round_n_plus_1(make_model: Make, loader: Any) -> N
 def test_it_stops_when_the_correlation_no_longer_rises(make_model: Make, loader: Any) -> None:
     state = TrainState("rri", make_model())
     plan = dataclasses.replace(PLAN, max_rounds=6, patience=1, tolerance=1.0)  # no rise can count
-    assert rri.run(state, loader, plan, callbacks()) == "converged"
+    assert run_stages(state, loader, plan, callbacks()) == "converged"
     assert course(state)[-1] == ("relaxation", 2, 1)
 
 
@@ -68,7 +68,7 @@ def test_the_control_copies_rounds_and_epochs_without_the_replacement(make_model
         if row.stage == "step0":
             after_step0.update({name: tensor.clone() for name, tensor in state.model.state_dict().items()})
 
-    rri.run(state, loader, plan, callbacks(on_stage_end=keep))
+    run_stages(state, loader, plan, callbacks(on_stage_end=keep))
     model = make_model()
     model.load_state_dict(after_step0)
     rates: list[tuple[str, float]] = []
@@ -91,7 +91,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("epochs_before", [1, 3, 4, 5, 7])
 def test_a_run_taken_up_again_ends_as_one_never_broken(make_model: Make, loader: Any, epochs_before: int) -> None:
     whole = TrainState("rri", make_model())
-    rri.run(whole, loader, PLAN, callbacks())
+    run_stages(whole, loader, PLAN, callbacks())
 
     saved: dict[str, Any] = {}
     count = 0
@@ -112,13 +112,13 @@ def test_a_run_taken_up_again_ends_as_one_never_broken(make_model: Make, loader:
             raise Killed
 
     with pytest.raises(Killed):
-        rri.run(TrainState("rri", make_model()), loader, PLAN, callbacks(on_epoch_end=epoch, on_stage_end=save))
+        run_stages(TrainState("rri", make_model()), loader, PLAN, callbacks(on_epoch_end=epoch, on_stage_end=save))
     torch.manual_seed(999)  # what else happened meanwhile must not matter
     content = torch.load(io.BytesIO(saved["bytes"]), weights_only=True)
     again = TrainState("rri", make_model())
     again.model.load_state_dict(content["model"])
     again.restore(content)
-    rri.run(again, loader, PLAN, callbacks())
+    run_stages(again, loader, PLAN, callbacks())
     assert course(again) == course(whole)
     assert [row.train_loss for row in again.rows] == [row.train_loss for row in whole.rows]
     for name, tensor in whole.model.state_dict().items():

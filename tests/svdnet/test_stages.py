@@ -61,7 +61,7 @@ def test_restraint_notices_a_freeze_that_failed(make_model: Make, loader: Any) -
         with torch.no_grad():
             state.model.eigenlayer.weight.mul_(1 + 1e-6)
 
-    with pytest.raises(RuntimeError, match="moved the frozen Eigenlayer"):
+    with pytest.raises(RuntimeError, match="frozen Eigenlayer changed"):
         restraint.run(state, loader, same_plan(SCHEDULE, SOLVER), callbacks(on_epoch_end=meddle), round=1)
 
 

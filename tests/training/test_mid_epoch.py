@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import callbacks
+from small_run import callbacks, run_stages
 
 from reid.losses.objective import LossWeights, Objective
 from reid.model.network import ReidNetwork
-from reid.svdnet import rri
 from reid.svdnet.plan import Plan
 from reid.training.callbacks import Callbacks
 from reid.training.optimizer import Solver
@@ -65,12 +64,12 @@ def test_killed_at_a_step(make_model: Make, loader: Any, kind: str, needs_descri
     loader.needs_descriptors = needs_descriptors
     plan = dataclasses.replace(PLAN, solver=KINDS[kind])
     whole = new_state(make_model)
-    rri.run(whole, loader, plan, callbacks())
+    run_stages(whole, loader, plan, callbacks())
 
     after = -(-after // plan.solver.accumulate)
     hooks, saved = stopping(after, every=2)
     with pytest.raises(Killed):
-        rri.run(new_state(make_model), loader, plan, hooks)
+        run_stages(new_state(make_model), loader, plan, hooks)
     content = torch.load(io.BytesIO(saved["state"]), weights_only=True)
     assert content["middle"]["sums"]["batches"] in (1, 2, 3, 4)
     torch.manual_seed(999)  # what else happened meanwhile must not matter
@@ -79,7 +78,7 @@ def test_killed_at_a_step(make_model: Make, loader: Any, kind: str, needs_descri
     again.objective.load_state_dict(content["objective"])
     again.restore(content)
     entries: list[dict[str, Any]] = []
-    rri.run(again, loader, plan, callbacks(on_epoch_end=lambda state, entry: entries.append(entry)))
+    run_stages(again, loader, plan, callbacks(on_epoch_end=lambda state, entry: entries.append(entry)))
     assert [(row.train_loss, row.correlation, row.extra.get("lr")) for row in again.rows] == [
         (row.train_loss, row.correlation, row.extra.get("lr")) for row in whole.rows
     ]

@@ -80,5 +80,5 @@ def test_an_optimizer_of_another_kind_is_refused(make_model: Make, change: str) 
     if change == "freeze":
         freeze(model, ["eigenlayer"])
     other = make_optimizer(model, Solver(optimizer="adam" if change == "optimizer" else "sgd"), 0.5)
-    with pytest.raises(InputError, match="another optimizer, or over other parameters"):
+    with pytest.raises(InputError, match="a different optimizer or different parameters"):
         resume_optimizer(other, state)

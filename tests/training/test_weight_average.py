@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import callbacks
+from small_run import callbacks, run_stages
 
 from reid.decorrelation import correlation_metric
 from reid.model.network import ReidNetwork
-from reid.svdnet import rri, step0
+from reid.svdnet import step0
 from reid.svdnet.plan import Plan
 from reid.training.optimizer import Solver
 from reid.training.schedule import Schedule
@@ -78,7 +78,7 @@ def test_a_whole_run_replaces_and_freezes_the_one_there_is(make_model: Make, loa
         stage, stage, stage, dataclasses.replace(SOLVER, ema=ema), max_rounds=1, patience=5, loss_images=20,
         final_restraint=True,
     )  # fmt: skip
-    rri.run(state, loader, plan, callbacks())  # Restraint itself checks that the Eigenlayer is bit-identical
+    run_stages(state, loader, plan, callbacks())  # Restraint itself checks that the Eigenlayer is bit-identical
     found = {(row.stage, row.round): row.correlation for row in state.rows}
     assert found["decorrelate", 1] == found["restraint", 1] == pytest.approx(1, abs=1e-6)
     assert found["decorrelate", 2] == found["restraint", 2] == pytest.approx(1, abs=1e-6)
