@@ -18,7 +18,7 @@ setup: .venv/ready  ## create the virtual environment .venv
 
 .venv/ready: setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required; choose one: make PYTHON=python3.12 ...")'
-	@echo "installing PyTorch and other dependencies into .venv: some minutes and some GB the first time"
+	@echo "installing PyTorch and other dependencies into .venv: takes several minutes and several GB the first time"
 	@$(PYTHON) -m venv .venv || { echo "cannot create a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools
 	@$(BIN)/python -m pip install -qq --editable '.[dev]'
@@ -28,7 +28,7 @@ demo: .venv/ready  ## train SVDNet from scratch on synthetic pedestrians
 	@if [ -f $(DEMO_DIR)/config.yaml ]; then echo "removing the run of an earlier demo: $(DEMO_DIR)"; rm -rf $(DEMO_DIR); fi
 	$(BIN)/python tools/train_svdnet.py --config-file configs/demo_synthetic.yaml OUTPUT_DIR $(DEMO_DIR)
 
-model: .venv/ready  ## train the bundled model, Embedder.load("demo"), again
+model: .venv/ready  ## retrain the bundled model, Embedder.load("demo")
 	rm -rf runs/model_demo
 	$(BIN)/python tools/train_svdnet.py --config-file configs/model_demo.yaml
 	$(BIN)/python tools/pack.py runs/model_demo/checkpoints/rri_last.pth reid/assets/demo.safetensors --no-classifier --force
@@ -36,12 +36,12 @@ model: .venv/ready  ## train the bundled model, Embedder.load("demo"), again
 test: .venv/ready  ## run the tests in JOBS processes (default: one per core)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
 
-lint: .venv/ready  ## ruff and mypy
+lint: .venv/ready  ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: .venv/ready  ## write the tables of docs/configuration.md
+docs: .venv/ready  ## regenerate the tables of docs/configuration.md
 	$(BIN)/python -m reid.config.table
 
 bench: .venv/ready  ## time ranking, decorrelation and dataset generation on this machine
@@ -52,11 +52,11 @@ bench: .venv/ready  ## time ranking, decorrelation and dataset generation on thi
 profile: .venv/ready  ## profile a training step; CONFIG=configs/NAME.yaml
 	$(BIN)/python tools/profile_step.py --config-file $(CONFIG)
 
-fault: .venv/ready fuzz  ## kill and resume 200 small trainings and 100 indexings, compare with uninterrupted ones; KILLS=, JOBS=, INDEX_KILLS=
+fault: .venv/ready fuzz  ## fuzz, then kill and resume 200 training and 100 indexing runs and compare; KILLS=, JOBS=, INDEX_KILLS=
 	PYTHONPATH=tests $(BIN)/python tests/fault/kills.py --kills $(KILLS) --jobs $(JOBS)
 	PYTHONPATH=tests $(BIN)/python tests/fault/index_kills.py --kills $(INDEX_KILLS)
 
-fuzz: .venv/ready  ## read 10,000 malicious files; INPUTS= per kind
+fuzz: .venv/ready  ## run the fuzz tests: read 10,000 malicious files; INPUTS= per kind
 	FUZZ_INPUTS=$(INPUTS) $(BIN)/python -m pytest tests/fuzz
 
 clean:  ## remove the virtual environment and caches, not runs/
