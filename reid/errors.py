@@ -65,7 +65,7 @@ class StopSignal:
             Nothing.
 
         Raises:
-            KeyboardInterrupt: At the end of the outermost block if a signal was received inside.
+            KeyboardInterrupt: If a signal was received inside; raised at the end of the outermost block.
         """
         self._held += 1
         try:

@@ -104,7 +104,7 @@ def test_report_only_renders_and_ranking_needs_no_network() -> None:
 def test_no_circular_imports() -> None:
     modules = {module_name(path): path for path in FILES}
     graph = {name: (imports(path) & set(modules)) - {name} for name, path in modules.items()}
-    # `from reid.data import banner` also names its package, whose __init__ imports its own files: not circular.
+    # `from reid.data import split_table` also names its package, whose __init__ imports its own files: not circular.
     graph = {name: {o for o in others if not name.startswith(f"{o}.")} for name, others in graph.items()}
     done: set[str] = set()
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from reid import Embedder
 from reid.config import build
-from reid.data import banner
+from reid.data import split_table
 from reid.errors import InputError, run_command
 from reid.inference.calibration import Calibration, calibrate
 from reid.inference.calibration.fit import RATES, REPLICATES
@@ -73,7 +73,7 @@ def _embed(
     """The dataset's name and the features of its query and gallery, embedded from files as in later use."""
     config = build.evaluation_config(embedder.config, arguments.config_file, arguments.overrides)
     split = build.split(config)
-    print(banner(split), flush=True)
+    print(split_table(split), flush=True)
     return split.name, _features(embedder, split.query), _features(embedder, split.gallery)
 
 

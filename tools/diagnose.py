@@ -11,7 +11,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from reid.config import build
-from reid.data import banner
+from reid.data import split_table
 from reid.diagnostics.dataset import DatasetDiagnosisOptions, diagnose_dataset
 from reid.diagnostics.identities import classifier_name, identity_images, similar_identities
 from reid.diagnostics.survey import find_layer, find_layers, network_groups, survey
@@ -99,7 +99,7 @@ def _load_dataset(weights: _Weights, arguments: argparse.Namespace) -> _Dataset 
         return None
     config = build.evaluation_config(weights.config, arguments.config_file, arguments.overrides)
     split = build.split(config)
-    print(banner(split), flush=True)
+    print(split_table(split), flush=True)
     return _Dataset(config, split, _is_same_dataset(config, weights.config))
 
 

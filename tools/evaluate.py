@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from reid.config import build
-from reid.data import banner
+from reid.data import split_table
 from reid.errors import InputError, run_command
 from reid.evaluation.protocols import (
     EXPANSIONS,
@@ -109,7 +109,7 @@ def _embed(
     device = build.device(config)
     dtype = autocast_dtype(config.TEST.PRECISION, device)
     split = build.split(config)
-    print(banner(split), flush=True)
+    print(split_table(split), flush=True)
     parts = [build.test_loader(config, images) for images in (split.query, split.gallery)]
     flips = (False, True) if config.TEST.FLIP else (False,)
     model = model.to(device)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from reid.config import build
-from reid.data import banner
+from reid.data import split_table
 from reid.distributed import gather, local_main_first, process_group, restart_command
 from reid.errors import InputError, Interrupted, run_command, stop_signals
 from reid.evaluation.extraction import ShardOptions, extract_shards
@@ -39,7 +39,7 @@ def _extract(arguments: argparse.Namespace) -> None:
     dtype = autocast_dtype(config.TEST.PRECISION, device)
     with local_main_first():
         split = build.split(config)
-        print(banner(split), flush=True)
+        print(split_table(split), flush=True)
     options = ShardOptions(
         shard_size=arguments.shard,
         features=FEATURES if arguments.feature == "both" else (arguments.feature,),

@@ -17,7 +17,7 @@ from yacs.config import CfgNode
 from reid.config import build, load_config
 from reid.config.keys import MOVABLE
 from reid.config.loading import complete_config
-from reid.data import banner
+from reid.data import split_table
 from reid.decorrelation import gaussian_correlation
 from reid.distributed import (
     get_world_size,
@@ -120,7 +120,7 @@ def _read_data(config: CfgNode) -> Data:
     with local_main_first():
         weights = build.pretrained(config)
         split = build.split(config)
-        print(banner(split), flush=True)
+        print(split_table(split), flush=True)
         loaders = build.loaders(config, split)
     check_same_inputs(config.dump(), split, MOVABLE)
     return Data(weights, split, loaders)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from reid.config import build
-from reid.data import banner
+from reid.data import split_table
 from reid.diagnostics.comparison import distinct_names, is_gain_of_rri
 from reid.diagnostics.embedding_map import METHODS, check_method
 from reid.diagnostics.retrieval import CheckpointFeatures, check_sizes, describe_retrieval
@@ -76,7 +76,7 @@ def _embed(path: Path, name: str, arguments: argparse.Namespace) -> tuple[str, C
     config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
     device = build.device(config)
     split = build.split(config)
-    print(f"{name} on {banner(split)}", flush=True)
+    print(f"{name} on {split_table(split)}", flush=True)
     query, gallery = (build.test_loader(config, images) for images in (split.query, split.gallery))
     test, dtype = config.TEST, autocast_dtype(config.TEST.PRECISION, device)
     features = network_features(model.to(device), query, gallery, flips=(test.FLIP,), dtype=dtype)

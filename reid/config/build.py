@@ -69,7 +69,7 @@ def config_from_overrides(overrides: Sequence[str], *, source: str) -> CfgNode:
         The checked and frozen configuration.
 
     Raises:
-        InputError: As `reid.config.load_config`.
+        InputError: If `reid.config.load_config` raises it.
     """
     return parse_config("", overrides, source=source)
 
@@ -88,7 +88,7 @@ def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[s
         The checked and frozen configuration.
 
     Raises:
-        InputError: As `reid.config.load_config`.
+        InputError: If `reid.config.load_config` raises it.
     """
     config = trained.clone()
     config.defrost()

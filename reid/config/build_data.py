@@ -125,7 +125,7 @@ def loaders(config: CfgNode, data: Split) -> Loaders:
         Loaders of training, query and gallery images.
 
     Raises:
-        InputError: As `train_loader`.
+        InputError: If `train_loader` raises it.
     """
     query, gallery = test_loader(config, data.query), test_loader(config, data.gallery)
     return Loaders(train_loader(config, data), query, gallery)

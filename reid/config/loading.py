@@ -69,7 +69,7 @@ def parse_config(
         The checked and frozen configuration.
 
     Raises:
-        InputError: As `load_config`.
+        InputError: If `load_config` raises it.
     """
     config = base.clone() if base else defaults()
     config.defrost()
@@ -96,7 +96,7 @@ def complete_config(text: str) -> str:
         YAML text with every key, the new ones at their defaults.
 
     Raises:
-        InputError: As `load_config`.
+        InputError: If `load_config` raises it.
     """
     return parse_config(text).dump()
 

@@ -26,7 +26,7 @@ def correlation_metric(weight: Tensor) -> float:
         S(W), in [1/K, 1].
 
     Raises:
-        InputError: for a matrix that is empty, zero or not finite.
+        InputError: If the matrix is empty, zero or not finite.
     """
     columns = _unit_scale(weight)
     gram = columns.T @ columns
@@ -46,7 +46,7 @@ def severest_pair(weight: Tensor) -> float:
         The quotient, in [0, 1].
 
     Raises:
-        InputError: for a matrix that is empty, zero or not finite.
+        InputError: If the matrix is empty, zero or not finite.
     """
     columns = _unit_scale(weight)
     smallest_norm = float(torch.linalg.vector_norm(columns, dim=0).min())
@@ -66,7 +66,7 @@ def condition_number(weight: Tensor) -> float:
         The quotient, at least 1, infinite if the smallest value is zero.
 
     Raises:
-        InputError: for a matrix that is empty, zero or not finite.
+        InputError: If the matrix is empty, zero or not finite.
     """
     values = torch.linalg.svdvals(_unit_scale(weight))
     return math.inf if float(values[-1]) == 0.0 else float(values[0] / values[-1])
@@ -82,7 +82,7 @@ def spectrum(weight: Tensor) -> Tensor:
         (min(D_in, K),) float64, descending, on the device of `weight`.
 
     Raises:
-        InputError: for a matrix that is empty or not finite.
+        InputError: If the matrix is empty or not finite.
     """
     return torch.linalg.svdvals(float64_matrix(weight))
 
@@ -93,14 +93,14 @@ def gaussian_correlation(d_in: int, k: int) -> float:
     A column has E g_ii = D; two columns have E |g_ij| = sqrt(2 D / pi) for large D.
 
     Args:
-        d_in: number of rows D.
-        k: number of columns K.
+        d_in: Number of rows D.
+        k: Number of columns K.
 
     Returns:
         The expected S(W).
 
     Raises:
-        InputError: if either is below 1.
+        InputError: If either is below 1.
     """
     if d_in < 1 or k < 1:
         raise InputError(f"a weight matrix must have at least one row and one column, not {d_in} x {k}")
@@ -117,7 +117,7 @@ def float64_matrix(weight: Tensor) -> Tensor:
         W, (D_in, K) float64.
 
     Raises:
-        InputError: if it is not a matrix, is empty or is not finite.
+        InputError: If it is not a matrix, is empty or is not finite.
     """
     if weight.ndim != 2 or weight.numel() == 0 or not weight.is_floating_point():
         raise InputError(

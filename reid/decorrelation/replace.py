@@ -35,9 +35,9 @@ class Replacement:
     """A replaced weight matrix; all three tensors are float64 and on the device of the original.
 
     Attributes:
-        weight: the new W, (D_in, K).
+        weight: The new W, (D_in, K).
         classifier_transform: (K, K); `classifier @ classifier_transform` keeps the logits of a classifier (classes, K).
-        singular_values: singular values of the original W, (K,), descending.
+        singular_values: Singular values of the original W, (K,), descending.
     """
 
     weight: Tensor
@@ -52,8 +52,8 @@ def replace_weight(weight: Tensor, *, variant: str = "US", order: str = "assignm
 
     Args:
         weight: W, (D_in, K) floating, whose columns are the weight vectors.
-        variant: one of `VARIANTS`.
-        order: which singular vector replaces which column, for US and U (UVt and QD have their own order):
+        variant: One of `VARIANTS`.
+        order: Which singular vector replaces which column, for US and U (UVt and QD have their own order):
             "assignment" is the one-to-one match with the largest sum of |cos| to the old columns, with the sign of the
             cosine; it does not depend on the order in which columns are visited. "greedy" takes column by column the
             best |cos| still available, with the sign of the cosine (the authors' script). "sorted" is by singular
@@ -63,7 +63,7 @@ def replace_weight(weight: Tensor, *, variant: str = "US", order: str = "assignm
         The replacement.
 
     Raises:
-        InputError: for K > D_in, a matrix that is empty or not finite, an unknown name, or QD if a diagonal entry of R
+        InputError: If K > D_in, the matrix is empty or not finite, a name is unknown, or, for QD, a diagonal entry of R
             is zero within rounding.
     """
     if variant not in VARIANTS:
@@ -104,7 +104,7 @@ def transform_classifier(classifier_weight: Tensor, classifier_transform: Tensor
         C M^{-T}, (classes, K), in the dtype and on the device of `classifier_weight`.
 
     Raises:
-        InputError: if the shapes do not match.
+        InputError: If the shapes do not match.
     """
     if classifier_weight.ndim != 2 or classifier_weight.shape[1] != len(classifier_transform):
         raise InputError(

@@ -66,7 +66,7 @@ def compare_rankings(before: Ranking, after: Ranking) -> RankingChange:
         The change from `before` to `after`.
 
     Raises:
-        ValueError: The rankings have different queries or galleries.
+        ValueError: If the rankings have different queries or galleries.
     """
     if (before.matches != after.matches).any():
         raise ValueError("the two rankings are not of the same queries and gallery")
@@ -90,7 +90,7 @@ def align(features: Features, reference: Features, *, part: str) -> Features:
         The rows of `features` in the order of `reference`.
 
     Raises:
-        InputError: An image is on one side only, or its labels differ.
+        InputError: If an image is on one side only, or its labels differ.
     """
     if not (features.paths and reference.paths):
         order = np.arange(len(features.values))
@@ -185,7 +185,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
         The file names, preceded by as many folders as are needed to distinguish them.
 
     Raises:
-        InputError: Two paths are the same file.
+        InputError: If two paths are the same file.
     """
     resolved = [path.resolve().parts for path in paths]
     for length in range(1, max(map(len, resolved)) + 1):

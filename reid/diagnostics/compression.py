@@ -62,7 +62,7 @@ def truncated_rows(
         of the output, raw and L2-normalized.
 
     Raises:
-        InputError: A rank is outside [1, min(D_in, K)].
+        InputError: If a rank is outside [1, min(D_in, K)].
     """
     d_in, k = head.weight.shape
     linear = head.bias is None and not head.relu
@@ -98,7 +98,7 @@ def principal_components(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
         Mean (D,), components (D, D) in columns, and their variances (D,), descending; all float64.
 
     Raises:
-        InputError: As `covariance` does.
+        InputError: If `covariance` raises it.
     """
     variances, components = np.linalg.eigh(covariance(values))
     components = components[:, ::-1]
@@ -120,7 +120,7 @@ def pca_rows(query: Features, gallery: Features, train: Features, *, ranks: Sequ
         share of the training features' variance. "scores": SCOREs, raw and L2-normalized, with the feature name "pca".
 
     Raises:
-        InputError: A rank is outside [1, D_in].
+        InputError: If a rank is outside [1, D_in].
     """
     mean, components, variances = principal_components(train.values)
     rows = []

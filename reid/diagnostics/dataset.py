@@ -75,7 +75,7 @@ def diagnose_dataset(
         not those of the dataset, "loss_images" is 0 and losses are None.
 
     Raises:
-        InputError: Features are constant or not finite.
+        InputError: If features are constant or not finite.
     """
     model.to(device)
     inputs = _extract(model, loaders, options.dtype)

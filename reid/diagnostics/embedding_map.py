@@ -84,7 +84,7 @@ def check_method(method: str) -> None:
         method: Name to check.
 
     Raises:
-        InputError: The name is unknown.
+        InputError: If the name is unknown.
     """
     if method not in METHODS:
         raise unknown_name("map", method, (*METHODS, "none"))
@@ -111,7 +111,7 @@ def embedding_map(
         The map, or None if fewer than 5 images are available.
 
     Raises:
-        InputError: The method is unknown, or `identities` * `images` is outside [1, 2000].
+        InputError: If the method is unknown, or `identities` * `images` is outside [1, 2000].
     """
     check_method(method)
     if min(identities, images) < 1 or identities * images > MAX_POINTS:

@@ -23,7 +23,7 @@ def covariance(values: np.ndarray) -> np.ndarray:
         (D, D) float64; exactly zero for a dimension in which all rows are equal.
 
     Raises:
-        InputError: There are fewer than two rows, rows are not finite, or all rows are equal.
+        InputError: If there are fewer than two rows, rows are not finite, or all rows are equal.
     """
     if values.ndim != 2 or len(values) < 2 or values.shape[1] == 0:
         raise InputError(f"a covariance needs at least two feature rows, (N, D), not {values.shape}")
@@ -68,7 +68,7 @@ def describe_features(values: np.ndarray) -> dict[str, Any]:
           k principal components: {"k", "dimensions", "components"}.
 
     Raises:
-        InputError: As `covariance` does.
+        InputError: If `covariance` raises it.
     """
     c = covariance(values)
     diagonal = c.diagonal()

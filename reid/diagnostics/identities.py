@@ -44,7 +44,7 @@ def similar_identities(weight: Tensor, split: Split | None, count: int = PAIRS) 
         "dataset", the name or None, and "pairs" as `identity_pairs` returns them.
 
     Raises:
-        InputError: As `identity_pairs` does.
+        InputError: If `identity_pairs` raises it.
     """
     labels = split.train_labels() if split else None
     return {"dataset": split.name if split else None, "pairs": identity_pairs(weight, labels, count)}
@@ -64,7 +64,7 @@ def identity_pairs(weight: Tensor, labels: Mapping[int, int] | None = None, coun
         Pairs with "cos", "first", "second" (identities), "first_row" and "second_row"; most similar first.
 
     Raises:
-        InputError: The number of rows is not the number of identities, or the weight is not a finite matrix.
+        InputError: If the number of rows is not the number of identities, or the weight is not a finite matrix.
     """
     if weight.ndim != 2 or not bool(torch.isfinite(weight).all()):
         raise InputError(f"a classifier must be a finite (classes, K) matrix; this one has shape {tuple(weight.shape)}")

@@ -47,7 +47,7 @@ def ranked_lists(query: Features, gallery: Features, *, top: int = 10) -> Ranked
         The ranked lists.
 
     Raises:
-        InputError: `top` is outside [1, 50], or `reid.ranking.rank_matches` rejects the features.
+        InputError: If `top` is outside [1, 50], or `reid.ranking.rank_matches` rejects the features.
     """
     if not 1 <= top <= MAX_TOP:
         raise InputError(f"a ranked list shows 1 to {MAX_TOP} results, not {top}")

@@ -191,7 +191,7 @@ def replaced_head(head: Head, name: str, *, order: str = "assignment") -> Head:
         The head with the new weight, and the same bias and classifier.
 
     Raises:
-        InputError: The variant does not exist for this weight, see `replace_weight`.
+        InputError: If the variant does not exist for this weight, see `replace_weight`.
     """
     replacement = replace_weight(torch.from_numpy(head.weight), variant=VARIANTS[name], order=order)
     return dataclasses.replace(head, weight=replacement.weight.numpy())

@@ -49,7 +49,7 @@ def check_sizes(queries: int, top: int) -> None:
         top: Results per query, in [1, 50].
 
     Raises:
-        InputError: A number is out of range.
+        InputError: If a number is out of range.
     """
     if not 0 <= queries <= MAX_QUERIES:
         raise InputError(f"a page lists 0 to {MAX_QUERIES} queries, not {queries}")
@@ -85,7 +85,7 @@ def describe_retrieval(
         top, count); "lists" (one entry per listed query).
 
     Raises:
-        InputError: The sides have different images, or an option is out of range.
+        InputError: If the sides have different images, or an option is out of range.
     """
     check_sizes(queries, top)
     first = sides[0]

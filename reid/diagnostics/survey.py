@@ -55,7 +55,7 @@ def find_layers(
         The layers in the order of the state dict.
 
     Raises:
-        InputError: A name in `groups` is unknown, or its groups do not divide the kernels.
+        InputError: If a name in `groups` is unknown, or its groups do not divide the kernels.
     """
     layers: list[Layer] = []
     user_groups = {find_tensor(tensors, name, source): number for name, number in (groups or {}).items()}
@@ -81,7 +81,7 @@ def find_layer(tensors: Mapping[str, Tensor], layers: Sequence[Layer], name: str
         The layer.
 
     Raises:
-        InputError: The name is unknown (similar names are suggested), or the tensor is not a matrix.
+        InputError: If the name is unknown (similar names are suggested), or the tensor is not a matrix.
     """
     full = find_tensor(tensors, name, source)
     return next((layer for layer in layers if layer.name == full), None) or Layer(full, tensors[full])
@@ -99,7 +99,7 @@ def find_tensor(tensors: Mapping[str, Tensor], name: str, source: str = "the wei
         The name in `tensors`.
 
     Raises:
-        InputError: The name is unknown; similar names are suggested.
+        InputError: If the name is unknown; similar names are suggested.
     """
     for full in (name, f"{name}.weight"):
         if full in tensors:

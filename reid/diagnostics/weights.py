@@ -72,8 +72,8 @@ class Layer:
             (groups, D, K / groups) float64; the columns are weight vectors.
 
         Raises:
-            InputError: Entries are NaN or infinite, all are zero, their squares exceed the range of float64, or there
-                are more than `MAX_VECTORS` weight vectors to compare.
+            InputError: If entries are NaN or infinite, all are zero, their squares exceed the range of float64, or
+                there are more than `MAX_VECTORS` weight vectors to compare.
         """
         if self.vectors > max(MAX_VECTORS, self.groups):
             raise InputError(
@@ -162,7 +162,7 @@ def diagnose_layer(layer: Layer, *, seed: int = 0) -> dict[str, Any]:
         - histogram, pairs, gram: see `reid.diagnostics.gram`.
 
     Raises:
-        InputError: As `Layer.matrices` does.
+        InputError: If `Layer.matrices` raises it.
     """
     matrices = layer.matrices()
     groups, d_in, k = matrices.shape

@@ -207,8 +207,8 @@ def extract_whole(
         (N, D) float32 rows of length 1.
 
     Raises:
-        InputError: For a network with a fixed image size, a scale that leaves no pixel, "gem" without GeM pooling or
-            with negative values, and descriptors that are not finite.
+        InputError: If the network has a fixed image size, a scale leaves no pixel, "gem" is requested without GeM
+            pooling or with negative values, or descriptors are not finite.
     """
     check_any_size(model)
     exponent = _exponent(model, options)

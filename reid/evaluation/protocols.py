@@ -90,7 +90,7 @@ def evaluate_features(
         does. `whitened` and `expanded` only cover rows of length 1.
 
     Raises:
-        InputError: As the requested evaluations do.
+        InputError: If one of the requested evaluations raises it.
     """
     content: dict[str, Any] = {
         "metric": options.metric,
@@ -138,7 +138,7 @@ def evaluate_landmarks(
         The content as `score_landmarks` returns it and, with a whitening, `whitening`.
 
     Raises:
-        InputError: For files that do not fit.
+        InputError: If the files do not fit together.
     """
     truth = read_revisited(ground_truth)
     query, gallery = read_matrix_folder(folder)
@@ -198,8 +198,8 @@ def whitening_features(path: Path | None, scored: Path | None = None, feature: s
         The training features.
 
     Raises:
-        InputError: Without a file, for the evaluated features themselves, and for the Eigenlayer's input if its output
-            is evaluated, or vice versa.
+        InputError: If there is no file, the file holds the evaluated features themselves, or it holds the Eigenlayer's
+            input while its output is evaluated, or vice versa.
     """
     if path is None:
         raise InputError("a whitening is fitted on features of training images; add --whiten-from FILE")
@@ -299,7 +299,7 @@ def write_neighbors(folder: Path, features: FeatureSets, k: int, *, metric: str 
         The written files.
 
     Raises:
-        InputError: For k outside 1 .. G.
+        InputError: If k is outside 1 .. G.
     """
     written = []
     for (name, flip), (query, gallery) in features.items():

@@ -40,7 +40,7 @@ class Whitening:
             (N, D') float64.
 
         Raises:
-            InputError: For another number of dimensions.
+            InputError: If the number of dimensions differs from that of the fit.
         """
         if features.ndim != 2 or features.shape[1] != len(self.mean):
             raise InputError(
@@ -88,7 +88,7 @@ class WhiteningOptions:
             The fitted whitening.
 
         Raises:
-            InputError: As `pca_whitening`, `learned_whitening` and `matching_pairs` do.
+            InputError: If `pca_whitening`, `learned_whitening` or `matching_pairs` raises it.
         """
         values = _unit_rows(np.asarray(training.values[:]))
         if self.how == "pca":

@@ -31,7 +31,7 @@ def load_any(path: Path) -> dict[str, Any]:
         The content of a checkpoint of this project.
 
     Raises:
-        InputError: The file is missing, corrupt or of an unknown family.
+        InputError: If the file is missing, corrupt or of an unknown family.
     """
     try:
         return load_checkpoint(path)
@@ -54,7 +54,7 @@ def convert_checkpoint(
         differences; and the result of the recognition.
 
     Raises:
-        InputError: The family is unknown, or tensors or overrides do not fit.
+        InputError: If the family is unknown, or tensors or overrides do not fit.
     """
     tensors, own = read_state_dict(path)
     if own is not None:
@@ -83,7 +83,7 @@ def pack_checkpoint(content: Mapping[str, Any], *, classifier: bool = True, sour
         The content of a smaller checkpoint.
 
     Raises:
-        InputError: The classifier is to be removed but the Eigenlayer is the classifier.
+        InputError: If the classifier is to be removed but the Eigenlayer is the classifier.
     """
     _, config = build.network_from_checkpoint(content, source=source)
     kept = {key: content[key] for key in ("format", "num_classes", "calibration", "origin") if key in content}

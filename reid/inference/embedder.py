@@ -79,7 +79,7 @@ class Embedder:
             The embedder.
 
         Raises:
-            InputError: The file is missing, corrupt or of an unknown family, or an option is unknown.
+            InputError: If the file is missing, corrupt or of an unknown family, or an option is unknown.
         """
         if feature is not None and feature not in FEATURES:
             raise unknown_name("feature", feature, FEATURES)
@@ -136,8 +136,8 @@ class Embedder:
             (N, dim) float32 rows of unit length in the order of the images.
 
         Raises:
-            InputError: An image cannot be read (the message gives its index, from 0, and its path), or a feature is not
-                finite.
+            InputError: If an image cannot be read (the message gives its index, from 0, and its path), or a feature is
+                not finite.
         """
         if batch_size < 1:
             raise InputError(f"batch size {batch_size} must be at least 1")

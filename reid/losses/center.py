@@ -13,9 +13,9 @@ class CenterLoss(nn.Module):
     and without an optimizer. The centers, (num_classes, width) float32, start at 0 and move only in training mode.
 
     Args:
-        num_classes: number of identities.
-        width: width of the features.
-        alpha: learning rate of the centers.
+        num_classes: Number of identities.
+        width: Width of the features.
+        alpha: Learning rate of the centers.
     """
 
     # The name is part of checkpoints.

@@ -17,21 +17,21 @@ class LossWeights:
     """The weight of each loss, 0 to leave it out, and its settings.
 
     Attributes:
-        identity: weight of the identity loss.
+        identity: Weight of the identity loss.
         label_smoothing: ε of the identity loss.
-        feature: the Eigenlayer's "input" or "output", compared by all losses but the identity loss.
-        triplet: weight of the triplet loss.
-        triplet_margin: its margin.
-        contrastive: weight of the contrastive loss.
-        contrastive_tau: its margin τ.
-        tuple_size: size of the tuples that its pairs come from, 0 for all pairs of a batch.
-        circle: weight of the circle loss.
-        circle_margin: its margin m.
-        circle_scale: its scale γ.
-        center: weight of the center loss.
-        center_rate: learning rate of the centers.
-        penalty: a key of `PENALTIES`, or "none".
-        penalty_weight: weight of the penalty.
+        feature: The Eigenlayer's "input" or "output", compared by all losses but the identity loss.
+        triplet: Weight of the triplet loss.
+        triplet_margin: Its margin.
+        contrastive: Weight of the contrastive loss.
+        contrastive_tau: Its margin τ.
+        tuple_size: Size of the tuples that its pairs come from, 0 for all pairs of a batch.
+        circle: Weight of the circle loss.
+        circle_margin: Its margin m.
+        circle_scale: Its scale γ.
+        center: Weight of the center loss.
+        center_rate: Learning rate of the centers.
+        penalty: A key of `PENALTIES`, or "none".
+        penalty_weight: Weight of the penalty.
         penalty_steps: (progress, factor) pairs in ascending order: from that fraction of a stage on, the weight of the
             penalty is multiplied by that factor.
     """
@@ -60,12 +60,12 @@ class Objective(nn.Module):
     Its state, the centers of the center loss, is saved in checkpoints beside the network's.
 
     Args:
-        weights: the weights; None for the identity loss alone.
-        num_classes: number of identities, for the center loss.
-        width: width of the compared feature, for the center loss.
+        weights: The weights; None for the identity loss alone.
+        num_classes: Number of identities, for the center loss.
+        width: Width of the compared feature, for the center loss.
 
     Raises:
-        InputError: if a loss needs a library that is not installed.
+        InputError: If a loss needs a library that is not installed.
     """
 
     def __init__(self, weights: LossWeights | None = None, *, num_classes: int = 0, width: int = 0) -> None:
@@ -91,11 +91,11 @@ class Objective(nn.Module):
         Args:
             logits: (B, C) floating.
             labels: (B,) int64.
-            input: the Eigenlayer's input, (B, D_in).
-            output: the Eigenlayer's output, (B, K).
-            vectors: the Eigenlayer's W, (D_in, K).
-            progress: completed fraction of the stage, in [0, 1].
-            tuples: whether the batch consists of tuples; if not, the contrastive loss uses all pairs.
+            input: The Eigenlayer's input, (B, D_in).
+            output: The Eigenlayer's output, (B, K).
+            vectors: The Eigenlayer's W, (D_in, K).
+            progress: Completed fraction of the stage, in [0, 1].
+            tuples: Whether the batch consists of tuples; if not, the contrastive loss uses all pairs.
 
         Returns:
             A float32 scalar per loss.

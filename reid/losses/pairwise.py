@@ -22,15 +22,15 @@ def contrastive_loss(features: Tensor, labels: Tensor, *, tau: float = 0.7, tupl
     Args:
         features: (B, D) floating.
         labels: (B,) int64.
-        tau: margin τ.
-        tuple_size: number of consecutive rows per tuple; the pairs are the first row of each tuple with its others. 0
+        tau: Margin τ.
+        tuple_size: Number of consecutive rows per tuple; the pairs are the first row of each tuple with its others. 0
             uses all pairs of the batch.
 
     Returns:
         A float32 scalar.
 
     Raises:
-        InputError: if `tuple_size` does not divide the batch.
+        InputError: If `tuple_size` does not divide the batch.
     """
     unit = functional.normalize(features.float(), dim=1)
     first, second = _pairs(len(unit), tuple_size, unit.device)
@@ -49,7 +49,7 @@ def triplet_loss(features: Tensor, labels: Tensor, *, margin: float = 0.3) -> Te
     Args:
         features: (B, D) floating.
         labels: (B,) int64.
-        margin: the margin.
+        margin: The margin.
 
     Returns:
         A float32 scalar, 0 if all anchors are skipped.
@@ -79,7 +79,7 @@ def circle_loss(features: Tensor, labels: Tensor, *, margin: float = 0.25, scale
         A float32 scalar.
 
     Raises:
-        InputError: if pytorch-metric-learning is not installed.
+        InputError: If pytorch-metric-learning is not installed.
     """
     check_metric_learning("the circle loss")
     from pytorch_metric_learning.losses import CircleLoss
@@ -92,10 +92,10 @@ def check_metric_learning(user: str) -> None:
     """Check that pytorch-metric-learning, of the extra `losses`, is installed.
 
     Args:
-        user: what needs it, for the error message.
+        user: What needs it, for the error message.
 
     Raises:
-        InputError: if it is not installed.
+        InputError: If it is not installed.
     """
     if importlib.util.find_spec("pytorch_metric_learning") is None:
         raise InputError(f"{user} needs pytorch-metric-learning: pip install 'reid[losses]'")

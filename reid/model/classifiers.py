@@ -24,9 +24,9 @@ class CosineLinear(nn.Linear):
     scale is one learnable number, since a softmax over bare cosines cannot come near 1. A zero vector gives 0.
 
     Args:
-        in_features: input width.
-        out_features: number of identities.
-        scale: initial scale.
+        in_features: Input width.
+        out_features: Number of identities.
+        scale: Initial scale.
     """
 
     def __init__(self, in_features: int, out_features: int, scale: float = 16.0) -> None:
@@ -55,14 +55,14 @@ class MarginLinear(nn.Linear):
     2019) or scale · (cos θ - margin) for "cosface" (Wang et al. 2018), as pytorch-metric-learning computes them.
 
     Args:
-        in_features: input width.
-        out_features: number of identities.
+        in_features: Input width.
+        out_features: Number of identities.
         name: "arcface" or "cosface".
-        scale: fixed scale of the cosines.
-        margin: in radians for "arcface", a difference of cosines for "cosface".
+        scale: Fixed scale of the cosines.
+        margin: In radians for "arcface", a difference of cosines for "cosface".
 
     Raises:
-        InputError: if pytorch-metric-learning is not installed.
+        InputError: If pytorch-metric-learning is not installed.
     """
 
     def __init__(self, in_features: int, out_features: int, name: str, scale: float, margin: float) -> None:
@@ -101,17 +101,17 @@ def build_classifier(name: str, d_in: int, num_classes: int, *, scale: float = 1
     """Build a classifier, (B, d_in) -> logits (B, num_classes).
 
     Args:
-        name: one of `CLASSIFIERS`. "linear" starts from N(0, 0.01) with zero bias.
-        d_in: input width, the Eigenlayer's output.
-        num_classes: number of identities.
-        scale: factor of the cosines; "cosine" learns it, "arcface" and "cosface" keep it.
-        margin: margin of "arcface" or "cosface"; 0 for the paper's.
+        name: One of `CLASSIFIERS`. "linear" starts from N(0, 0.01) with zero bias.
+        d_in: Input width, the Eigenlayer's output.
+        num_classes: Number of identities.
+        scale: Factor of the cosines; "cosine" learns it, "arcface" and "cosface" keep it.
+        margin: Margin of "arcface" or "cosface"; 0 for the paper's.
 
     Returns:
         The classifier.
 
     Raises:
-        InputError: for an unknown name or if pytorch-metric-learning is needed and not installed.
+        InputError: If the name is unknown, or pytorch-metric-learning is needed and not installed.
     """
     if name not in CLASSIFIERS:
         raise unknown_name("classifier", name, CLASSIFIERS)

@@ -21,14 +21,14 @@ class Eigenlayer(nn.Linear):
     paper.
 
     Args:
-        d_in: input width D_in.
-        k: number of weight vectors K; 0 for min(1024, D_in).
-        bias: add a learnable bias, initially zero.
-        relu: apply a ReLU to the output.
-        init_std: standard deviation of the normal distribution that the initial weights are sampled from.
+        d_in: Input width D_in.
+        k: Number of weight vectors K; 0 for min(1024, D_in).
+        bias: Add a learnable bias, initially zero.
+        relu: Apply a ReLU to the output.
+        init_std: Standard deviation of the normal distribution that the initial weights are sampled from.
 
     Raises:
-        InputError: if K > D_in.
+        InputError: If K > D_in.
     """
 
     def __init__(self, d_in: int, k: int = 0, bias: bool = False, relu: bool = False, init_std: float = 0.01) -> None:
@@ -68,14 +68,14 @@ def vector_count(d_in: int, k: int) -> int:
     """Resolve the number of weight vectors.
 
     Args:
-        d_in: input width D_in.
-        k: requested number; 0 for min(1024, D_in).
+        d_in: Input width D_in.
+        k: Requested number; 0 for min(1024, D_in).
 
     Returns:
         K.
 
     Raises:
-        InputError: if `k` is negative or above `d_in`.
+        InputError: If `k` is negative or above `d_in`.
     """
     if k < 0:
         raise InputError(f"the Eigenlayer cannot have K = {k} weight vectors; give 1 to {d_in}, or 0 for the default")
@@ -92,15 +92,15 @@ def last_layer_vector_count(d_in: int, k: int, num_classes: int) -> int:
     """Resolve the number of weight vectors of an Eigenlayer that is the classifier: one per class.
 
     Args:
-        d_in: input width D_in.
-        k: requested number; 0 for `num_classes`.
-        num_classes: number of classes.
+        d_in: Input width D_in.
+        k: Requested number; 0 for `num_classes`.
+        num_classes: Number of classes.
 
     Returns:
         K, which is `num_classes`.
 
     Raises:
-        InputError: if `k` is another number or there are more classes than input dimensions.
+        InputError: If `k` is another number or there are more classes than input dimensions.
     """
     if k not in (0, num_classes):
         raise InputError(f"an Eigenlayer that is the last layer has one vector per class: K = {num_classes}, not {k}")
@@ -127,19 +127,19 @@ def build_eigenlayer(
     Logs a warning about its memory if the layer is large.
 
     Args:
-        d_in: input width D_in.
-        k: number of weight vectors K; 0 for min(1024, D_in).
-        bias: add a learnable bias.
-        relu: apply a ReLU to the output.
-        init_std: standard deviation of the initial weights.
-        parametrization: constraint on the weight, see `parametrize_weight`.
-        orthogonal_map: how the constraint is computed, see `parametrize_weight`.
+        d_in: Input width D_in.
+        k: Number of weight vectors K; 0 for min(1024, D_in).
+        bias: Add a learnable bias.
+        relu: Apply a ReLU to the output.
+        init_std: Standard deviation of the initial weights.
+        parametrization: Constraint on the weight, see `parametrize_weight`.
+        orthogonal_map: How the constraint is computed, see `parametrize_weight`.
 
     Returns:
         The layer.
 
     Raises:
-        InputError: if K > D_in or for an unknown name.
+        InputError: If K > D_in or for an unknown name.
     """
     count = vector_count(d_in, k)
     if d_in * count > _LARGE:

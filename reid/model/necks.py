@@ -24,7 +24,7 @@ class IdentityNeck(nn.Identity):
     """No neck: passes the pooled vector on unchanged.
 
     Args:
-        features: width of the pooled vector.
+        features: Width of the pooled vector.
     """
 
     def __init__(self, features: int) -> None:
@@ -36,12 +36,12 @@ class FullyConnectedBlock(nn.Sequential):
     """Fully connected layer, ReLU, dropout: (B, in_features) -> (B, out_features).
 
     Args:
-        name: name of the layer, which its tensors carry in a state dict.
-        in_features: input width.
-        out_features: output width.
-        dropout: dropout probability.
-        std: standard deviation of the initial weights.
-        bias: initial value of all biases.
+        name: Name of the layer, which its tensors carry in a state dict.
+        in_features: Input width.
+        out_features: Output width.
+        dropout: Dropout probability.
+        std: Standard deviation of the initial weights.
+        bias: Initial value of all biases.
     """
 
     def __init__(self, name: str, in_features: int, out_features: int, dropout: float, std: float, bias: float) -> None:
@@ -59,7 +59,7 @@ class BNNeck(nn.BatchNorm1d):
     Eigenlayer: after it, the replacement of W by US would invalidate its running statistics.
 
     Args:
-        features: width of the input.
+        features: Width of the input.
     """
 
     def __init__(self, features: int) -> None:
@@ -76,16 +76,16 @@ def osnet_neck(
     says so. The running statistics of its batch normalization, which belonged to the old layer, start anew too.
 
     Args:
-        name: name of the OSNet, a key of `WIDTHS` in `reid.model.backbones.osnet`.
-        d_in: width of the pooled vector.
-        weights: published state dict of the whole OSNet, or None to start from scratch.
-        source: name of the weights in error messages.
+        name: Name of the OSNet, a key of `WIDTHS` in `reid.model.backbones.osnet`.
+        d_in: Width of the pooled vector.
+        weights: Published state dict of the whole OSNet, or None to start from scratch.
+        source: Name of the weights in error messages.
 
     Returns:
         The block.
 
     Raises:
-        InputError: if the weights do not fit the OSNet.
+        InputError: If the weights do not fit the OSNet.
     """
     if weights is None:
         return FeatureBlock(d_in)
@@ -110,15 +110,15 @@ def caffenet_neck(
     """Build fc6 of CaffeNet: fully connected to 4096, ReLU, dropout 0.5.
 
     Args:
-        d_in: width of the pooled vector. CaffeNet itself flattens: 256 x 6 x 6 = 9216.
-        weights: state dict of the whole CaffeNet under Caffe's names, or None to start from scratch.
-        source: name of the weights in error messages.
+        d_in: Width of the pooled vector. CaffeNet itself flattens: 256 x 6 x 6 = 9216.
+        weights: State dict of the whole CaffeNet under Caffe's names, or None to start from scratch.
+        source: Name of the weights in error messages.
 
     Returns:
         The block, new (with a warning) if `d_in` is not the width of the weights.
 
     Raises:
-        InputError: if tensors of fc6 are missing or have another shape.
+        InputError: If tensors of fc6 are missing or have another shape.
     """
     neck = FullyConnectedBlock("fc6", d_in, 4096, dropout=0.5, std=0.005, bias=1.0)
     if weights is not None and not _load_fully_connected(neck, weights, network="caffenet", source=source):
@@ -132,15 +132,15 @@ def deepface_neck(
     """Build F7 of DeepFace: fully connected to 4096, ReLU, dropout 0.5.
 
     Args:
-        d_in: width of the pooled vector. The published network flattens: 16 x 21 x 21 = 7056.
-        weights: state dict of the whole DeepFace, or None to start from scratch.
-        source: name of the weights in error messages.
+        d_in: Width of the pooled vector. The published network flattens: 16 x 21 x 21 = 7056.
+        weights: State dict of the whole DeepFace, or None to start from scratch.
+        source: Name of the weights in error messages.
 
     Returns:
         The block, new (with a warning) if `d_in` is not the width of the weights.
 
     Raises:
-        InputError: if tensors of F7 are missing or have another shape.
+        InputError: If tensors of F7 are missing or have another shape.
     """
     neck = FullyConnectedBlock("f7", d_in, 4096, dropout=0.5, std=math.sqrt(2 / d_in), bias=0.0)
     if weights is not None and not _load_fully_connected(neck, weights, network="deepface", source=source):
@@ -168,17 +168,17 @@ def build_neck(
     """Build the neck of a backbone.
 
     Args:
-        backbone: name of the backbone; those in `NECKS` have a neck of their own.
-        d_in: width of the pooled vector.
-        fc512: give other backbones a linear layer to 512, batch normalization and ReLU.
-        weights: published state dict of the whole network, or None to start from scratch.
-        source: name of the weights in error messages, preferably their path.
+        backbone: Name of the backbone; those in `NECKS` have a neck of their own.
+        d_in: Width of the pooled vector.
+        fc512: Give other backbones a linear layer to 512, batch normalization and ReLU.
+        weights: Published state dict of the whole network, or None to start from scratch.
+        source: Name of the weights in error messages, preferably their path.
 
     Returns:
         The neck, (B, d_in) -> (B, `out_features`); an `IdentityNeck` where there are no layers.
 
     Raises:
-        InputError: if the weights do not fit.
+        InputError: If the weights do not fit.
     """
     if backbone in NECKS:
         return NECKS[backbone](d_in, weights=weights, source=source)

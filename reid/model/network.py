@@ -25,8 +25,8 @@ class Embedding:
     """Features of a batch that retrieval can compare.
 
     Attributes:
-        input: the Eigenlayer's input, (B, D_in) float32.
-        output: the Eigenlayer's output, (B, K) float32.
+        input: The Eigenlayer's input, (B, D_in) float32.
+        output: The Eigenlayer's output, (B, K) float32.
     """
 
     input: Tensor
@@ -40,14 +40,14 @@ class ReidNetwork(nn.Module):
     next to nothing, and replacing W by US preserves distances only as exactly as W is multiplied.
 
     Args:
-        backbone: images -> feature maps (B, C, h, w).
-        pooling: feature maps -> pooled vector.
-        neck: pooled vector -> the Eigenlayer's input (B, D_in).
+        backbone: Images -> feature maps (B, C, h, w).
+        pooling: Feature maps -> pooled vector.
+        neck: Pooled vector -> the Eigenlayer's input (B, D_in).
         eigenlayer: (B, D_in) -> (B, K).
         classifier: (B, K) -> logits. None makes the Eigenlayer the last layer, an ablation of the paper: its output is
             the logits, and dropout comes before it.
-        dropout: dropout probability.
-        bnneck: batch normalization between neck and Eigenlayer, or None.
+        dropout: Dropout probability.
+        bnneck: Batch normalization between neck and Eigenlayer, or None.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ def is_whole_network(weights: Mapping[str, Tensor] | None) -> bool:
     """Whether weights are those of a `ReidNetwork` rather than of a bare backbone.
 
     Args:
-        weights: state dict, or None.
+        weights: State dict, or None.
 
     Returns:
         True if every tensor belongs to a part of a `ReidNetwork`.
@@ -131,12 +131,12 @@ def load_before_eigenlayer(network: ReidNetwork, weights: Mapping[str, Tensor], 
     """Load everything before the Eigenlayer from another network; Eigenlayer and classifier keep their values.
 
     Args:
-        network: network to load into.
-        weights: state dict of a `ReidNetwork`.
-        source: name of the weights in messages.
+        network: Network to load into.
+        weights: State dict of a `ReidNetwork`.
+        source: Name of the weights in messages.
 
     Raises:
-        InputError: if tensors are missing, unexpected or have another shape.
+        InputError: If tensors are missing, unexpected or have another shape.
     """
     before = nn.ModuleDict({name: network.get_submodule(name) for name in _BEFORE_EIGENLAYER})
     loaded = {name: value for name, value in weights.items() if name.split(".")[0] in _BEFORE_EIGENLAYER}

@@ -18,13 +18,13 @@ def parametrize_weight(layer: nn.Linear, name: str, orthogonal_map: str = "matri
     W starts at the orthogonal matrix that torch computes from the initial weights, a scale at their lengths.
 
     Args:
-        layer: layer with weight (K, D_in), K <= D_in.
+        layer: Layer with weight (K, D_in), K <= D_in.
         name: "none"; "orthogonal" for WᵀW = I by `torch.nn.utils.parametrizations.orthogonal`; or "scaled_orthogonal"
             for W = Q diag(s) with QᵀQ = I and a learnable s, the form that decorrelation by US gives W.
-        orthogonal_map: map of `torch.nn.utils.parametrizations.orthogonal`, one of `ORTHOGONAL_MAPS`.
+        orthogonal_map: Map of `torch.nn.utils.parametrizations.orthogonal`, one of `ORTHOGONAL_MAPS`.
 
     Raises:
-        InputError: for an unknown name or map.
+        InputError: If the name or map is unknown.
     """
     if name not in PARAMETRIZATIONS:
         raise unknown_name("parametrization of the Eigenlayer", name, PARAMETRIZATIONS)
@@ -45,7 +45,7 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
     """Compute the state dict that the model would have without parametrizations.
 
     Args:
-        model: any module.
+        model: Any module.
 
     Returns:
         The state dict, with every parametrized tensor under its own name instead of the tensors it is computed from.

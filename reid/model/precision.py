@@ -15,13 +15,13 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     Args:
         precision: "float32", "bfloat16", or "auto" for bfloat16 if the device computes in it natively. Emulated
             bfloat16 is slower than float32 and therefore not used.
-        device: device of the computation.
+        device: Device of the computation.
 
     Returns:
         The dtype, or None for plain float32.
 
     Raises:
-        InputError: for an unknown precision, or "bfloat16" on hardware without it.
+        InputError: If the precision is unknown, or is "bfloat16" on hardware without it.
     """
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)

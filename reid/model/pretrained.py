@@ -22,16 +22,16 @@ def load_pretrained(backbone: str, weights: str, *, roots: Sequence[Path] = ()) 
     this project all tensors are loaded, under the names of the whole network.
 
     Args:
-        backbone: name of the backbone.
+        backbone: Name of the backbone.
         weights: "none"; "imagenet" for torchvision's download of IMAGENET1K_V1; or the path of a file that `torch.load`
             can read without executing code.
-        roots: folders in which a relative path is looked up after the working directory.
+        roots: Folders in which a relative path is looked up after the working directory.
 
     Returns:
         The state dict, or None for "none".
 
     Raises:
-        InputError: if the file does not exist or contains no tensors, or if the download fails.
+        InputError: If the file does not exist or contains no tensors, or if the download fails.
     """
     if weights == "none":
         return None

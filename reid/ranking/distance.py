@@ -38,8 +38,8 @@ def distance_blocks(
         may change it, and the next block overwrites it.
 
     Raises:
-        InputError: For an unknown metric, different dimensions, a block below 1, rows too long for float32 and, with
-            "cosine", rows of zeros.
+        InputError: If the metric is unknown, the dimensions differ, the block is below 1, rows are too long for float32
+            or, with "cosine", rows are zero.
     """
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
@@ -71,8 +71,7 @@ def normalize_rows(values: Any, *, side: str = "", numbers: np.ndarray | None = 
         (N, D) float32 rows of length 1; a tensor on the same device if `values` is one.
 
     Raises:
-        InputError: For rows of zeros, which have no direction, rows with NaN or infinity, and rows too long for
-            float32.
+        InputError: If a row is zero (it has no direction), has NaN or infinity, or is too long for float32.
     """
     unit = arrays.empty(tuple(values.shape), "float32", values)
     names = np.arange(len(values)) if numbers is None else numbers

@@ -50,8 +50,8 @@ def evaluate(
         The scores.
 
     Raises:
-        InputError: For an empty side, different widths, a query of identity 0 or -1, rows with NaN or infinity, and
-            if no query has a true match (with the rule that removed them).
+        InputError: If a side is empty, the widths differ, a query has identity 0 or -1, rows have NaN or infinity, or
+            no query has a true match (the message names the rule that removed them).
     """
     if max_rank < 1:
         raise InputError(f"max_rank {max_rank}: the CMC curve requires at least 1")
@@ -82,7 +82,7 @@ def rank_matches(
         The ranks.
 
     Raises:
-        InputError: As `evaluate` does.
+        InputError: If `evaluate` raises it.
     """
     truth = market_ground_truth(query, gallery)
     offsets = np.concatenate([[0], np.cumsum(truth.counts)])

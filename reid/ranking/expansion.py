@@ -36,7 +36,7 @@ def average_queries(query: np.ndarray, gallery: np.ndarray, *, neighbors: int = 
         (Q, D) float32 rows of length 1, as `expand_queries` with alpha 0.
 
     Raises:
-        InputError: As `expand_queries` does.
+        InputError: If `expand_queries` raises it.
     """
     return expand_queries(query, gallery, neighbors=neighbors, alpha=0.0)
 
@@ -54,7 +54,7 @@ def expand_queries(query: np.ndarray, gallery: np.ndarray, *, neighbors: int = 1
         (Q, D) float32 rows of length 1.
 
     Raises:
-        InputError: For arguments out of range, different widths and rows of zeros.
+        InputError: If arguments are out of range, the widths differ or rows are zero.
     """
     _check_alpha(alpha)
     if not 1 <= neighbors <= len(gallery):
@@ -77,7 +77,7 @@ def augment_gallery(gallery: np.ndarray, *, neighbors: int = 10, alpha: float = 
         (G, D) float32 rows of length 1.
 
     Raises:
-        InputError: For arguments out of range and rows of zeros.
+        InputError: If arguments are out of range or rows are zero.
     """
     _check_alpha(alpha)
     if not 1 <= neighbors < len(gallery):

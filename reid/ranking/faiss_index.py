@@ -70,7 +70,7 @@ class IndexOptions:
             Options with the chosen `cells` and `probes`.
 
         Raises:
-            InputError: For an unknown kind, an empty gallery and numbers out of range.
+            InputError: If the kind is unknown, the gallery is empty or numbers are out of range.
         """
         if self.kind not in KINDS:
             raise unknown_name("index", self.kind, KINDS)
@@ -177,7 +177,7 @@ def search_index(index: SearchIndex, query: Any, k: int) -> Neighbors:
         The neighbors, by the distances of `reid.ranking.exact.distances`.
 
     Raises:
-        InputError: As `reid.ranking.search.top_k` does.
+        InputError: If `reid.ranking.search.top_k` raises it.
     """
     check_comparable(query, index.gallery, _comparison(index.metric))
     size = len(index.gallery)

@@ -117,7 +117,7 @@ class Ranking:
             (min(max_rank, gallery),) float64 fractions of the valid queries with a hit at rank k or before, k from 1.
 
         Raises:
-            InputError: For a `max_rank` below 1.
+            InputError: If `max_rank` is below 1.
         """
         if max_rank < 1:
             raise InputError(f"max_rank {max_rank}: the CMC curve requires at least 1")

@@ -50,7 +50,7 @@ def top_k(
         The neighbors, by the distances of `reid.ranking.exact.distances`.
 
     Raises:
-        InputError: For k outside 1 .. G, and for features as `reid.ranking.evaluate` does.
+        InputError: If k is outside 1 .. G, or `reid.ranking.evaluate` would reject the features.
     """
     options = ComparisonOptions(metric, block, first_pass)
     check_comparable(query, gallery, options)

@@ -40,7 +40,7 @@ def top_k_unit_rows(
         The neighbors.
 
     Raises:
-        InputError: For k below 1, different widths, and queries that are not finite or not of length 1.
+        InputError: If k is below 1, the widths differ, or queries are not finite or not of length 1.
     """
     rows, width = sum(map(len, parts)), query.shape[1]
     if k < 1:

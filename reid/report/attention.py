@@ -24,7 +24,7 @@ def draw_attention(image: np.ndarray, weights: np.ndarray, *, strength: float = 
         The overlay, W × H pixels.
 
     Raises:
-        InputError: A shape, dtype or value is invalid.
+        InputError: If a shape, dtype or value is invalid.
     """
     _check(image, weights, 2, strength)
     weights = weights.astype(np.float64)
@@ -48,7 +48,7 @@ def draw_assignments(
         The overlay, W × H pixels. A cluster has the same color in every image.
 
     Raises:
-        InputError: A shape, dtype or value is invalid.
+        InputError: If a shape, dtype or value is invalid.
     """
     _check(image, assignments, 3, strength)
     best = assignments.argmax(0)

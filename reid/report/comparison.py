@@ -53,7 +53,7 @@ def write_comparison(runs: Sequence[Path], output: Path, *, ignored: Collection[
         The file written.
 
     Raises:
-        InputError: There are fewer than two different folders, one holds no run, or the extra `report` is not
+        InputError: If there are fewer than two different folders, one holds no run, or the extra `report` is not
             installed.
     """
     check_available()

@@ -34,7 +34,7 @@ def write_diagnosis(folder: Path, content: Mapping[str, Any], *, images: Images 
         The file written.
 
     Raises:
-        InputError: The extra `report` is not installed.
+        InputError: If the extra `report` is not installed.
     """
     path = folder / "diagnosis.html"
     write_text(path, render(content, images or {}))

@@ -210,7 +210,7 @@ def read_history(folder: Path) -> History:
         The run.
 
     Raises:
-        InputError: The folder holds no run, or its `config.yaml` or `scores.json` cannot be read.
+        InputError: If the folder holds no run, or its `config.yaml` or `scores.json` cannot be read.
     """
     if not (folder / "config.yaml").is_file() and not (folder / "log.jsonl").is_file():
         raise InputError(f"{folder} holds no run: config.yaml and log.jsonl are missing; name the OUTPUT_DIR of a run")

@@ -74,7 +74,7 @@ def check_available(
         what: What needs them, for the message.
 
     Raises:
-        InputError: A library is missing.
+        InputError: If a library is missing.
     """
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
@@ -118,7 +118,7 @@ def render_page(template: str, **values: Any) -> str:
         The page, which can be encoded as UTF-8.
 
     Raises:
-        InputError: Jinja is not installed.
+        InputError: If Jinja is not installed.
     """
     check_available(["jinja2"])
     page = template_environment(TEMPLATES, autoescape=True).get_template(template).render(**values)
@@ -137,7 +137,7 @@ def write_page(path: Path, page: str) -> Path:
         The path.
 
     Raises:
-        InputError: The path is a folder.
+        InputError: If the path is a folder.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder: name the file to write, such as {path / 'page.html'}")
@@ -159,7 +159,7 @@ def picture(image: Image.Image | bytes, *, alt: str, max_side: int, kind: str = 
         The picture.
 
     Raises:
-        InputError: The bytes cannot be decoded completely. The message names `alt`.
+        InputError: If the bytes cannot be decoded completely. The message names `alt`.
     """
     if isinstance(image, bytes):
         try:

@@ -26,7 +26,7 @@ def write_page(path: Path, content: dict[str, Any]) -> Path:
         The file written.
 
     Raises:
-        InputError: The extra `report` is not installed.
+        InputError: If the extra `report` is not installed.
     """
     return pages.write_page(path, render(content))
 

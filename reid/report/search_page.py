@@ -36,7 +36,7 @@ def write_page(path: Path, content: dict[str, Any]) -> Path:
         The file written.
 
     Raises:
-        InputError: The extra `report` is not installed.
+        InputError: If the extra `report` is not installed.
     """
     pages.check_available()
     images = page_images(

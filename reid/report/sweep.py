@@ -26,7 +26,7 @@ def write_sweep_page(path: Path, table: Sequence[dict[str, Any]]) -> Path:
         The file written.
 
     Raises:
-        InputError: The extra `report` is not installed.
+        InputError: If the extra `report` is not installed.
     """
     return write_page(path, render(table))
 

@@ -26,7 +26,7 @@ def write_report(run: Path, output: Path | None = None) -> Path:
         The file written.
 
     Raises:
-        InputError: The folder holds no run, or the extra `report` is not installed.
+        InputError: If the folder holds no run, or the extra `report` is not installed.
     """
     check_available()
     return write_page(output or run / "report.html", render(read_history(run)))

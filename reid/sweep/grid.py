@@ -24,8 +24,8 @@ def parse_grids(grids: Sequence[str]) -> list[Setting]:
         The settings of one grid after the other, without duplicates. Without grids, one empty setting.
 
     Raises:
-        InputError: A grid is malformed, repeats a key, or sets a key that the sweep sets, or there are more than 10,000
-            settings.
+        InputError: If a grid is malformed, repeats a key, or sets a key that the sweep sets, or there are more than
+            10,000 settings.
     """
     settings: list[Setting] = []
     for grid in grids or [""]:

@@ -58,7 +58,7 @@ class SweepRun:
             Whether it has ended.
 
         Raises:
-            InputError: `scores.json` is damaged.
+            InputError: If `scores.json` is damaged.
         """
         if not self._scores.exists():
             return False
@@ -81,7 +81,7 @@ class SweepRun:
             and "images_per_second" are those of the run without its control.
 
         Raises:
-            InputError: A file of the run is damaged.
+            InputError: If a file of the run is damaged.
         """
         log = self.folder / "log.jsonl"
         with _reading(log):
@@ -127,7 +127,7 @@ def check_apart(runs: Sequence[SweepRun]) -> None:
         runs: All runs of the sweep.
 
     Raises:
-        InputError: Two runs share a folder.
+        InputError: If two runs share a folder.
     """
     owners: dict[Path, SweepRun] = {}
     for run in runs:

@@ -93,7 +93,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         The rows.
 
     Raises:
-        InputError: The file holds something else.
+        InputError: If the file holds something else.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -117,7 +117,7 @@ def check_row(row: Any) -> None:
         row: Any decoded JSON.
 
     Raises:
-        ValueError: It is not a row. TypeError and KeyError are possible too.
+        ValueError: If it is not a row. TypeError and KeyError are possible too.
     """
     if not isinstance(row["name"], str) or type(row["seed"]) is not int:
         raise ValueError("a row must have a name and a seed")
@@ -136,7 +136,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         rows: Results of `SweepRun.row`.
 
     Raises:
-        InputError: The file holds something else.
+        InputError: If the file holds something else.
     """
     kept = {(row["name"], row["seed"]): row for row in read_rows(path)}
     kept |= {(row["name"], row["seed"]): row for row in rows}

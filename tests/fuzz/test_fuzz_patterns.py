@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reid.data.datasets.cuhk01 import read_cuhk01
 from reid.data.datasets.dukemtmcreid import read_dukemtmcreid
 from reid.data.datasets.folder import read_tree
-from reid.data.datasets.layout import banner
+from reid.data.datasets.layout import split_table
 from reid.data.datasets.market1501 import read_market1501
 from reid.data.datasets.msmt17 import read_msmt17
 from reid.data.datasets.pattern import compile_pattern
@@ -85,7 +85,7 @@ def test_names_of_images(tmp_path: Path, dataset: str, files: list[list[str]], w
             (root / folder / name).touch()
     split = attempt(f"names: {dataset}", lambda: read(root, strict=False, cache=tmp_path / "cache"))
     if split is not None:
-        attempt(f"names: {dataset}", lambda: banner(split))
+        attempt(f"names: {dataset}", lambda: split_table(split))
         for image in (*split.train, *split.query, *split.gallery):
             assert root in Path(image.path).resolve().parents and image.camera >= 1
 

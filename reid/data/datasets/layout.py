@@ -209,7 +209,7 @@ def read_part(layout: Layout, folder: Path) -> tuple[ImageRecord, ...]:
 
 
 def is_image(name: str) -> bool:
-    """Tell whether a file is read as an image.
+    """Return whether a file is read as an image.
 
     Args:
         name: File name.
@@ -293,7 +293,7 @@ def check_counts(
         raise InputError(f"{folder} differs from {source}: {'; '.join(differences)}; {advice}")
 
 
-def banner(split: Split) -> str:
+def split_table(split: Split) -> str:
     """Format the table `subset | # ids | # images | # cameras`.
 
     The gallery's line also contains the numbers of junk and distractor images. If the training images come from several

@@ -160,7 +160,7 @@ def tensor_batches(
         (B, 3, height, width) float32 on the device.
 
     Raises:
-        InputError: For another shape or type, and for the first image with values outside [0, 1].
+        InputError: If the shape or type is wrong, or an image has values outside [0, 1]; the first such image is named.
     """
     if images.ndim != 4 or images.shape[1] != 3 or not (images.dtype == torch.uint8 or images.is_floating_point()):
         raise InputError(

@@ -47,8 +47,8 @@ def calibrate(
         The calibration.
 
     Raises:
-        InputError: An option is out of range, the labels have only one identity or one camera, there are no matches, or
-            the data do not support any of the rates.
+        InputError: If an option is out of range, the labels have only one identity or one camera, there are no matches,
+            or the data do not support any of the rates.
     """
     _check_options(rates, prior, replicates)
     _check_labels(query, gallery)

@@ -142,7 +142,7 @@ def collect_pairs(query: Features, gallery: Features, *, largest_rate: float, se
         The pairs.
 
     Raises:
-        InputError: There is no match or no negative.
+        InputError: If there is no match or no negative.
     """
     protocol = market_ground_truth(query, gallery)
     check_matrices(query.values, gallery.values, "cosine")

@@ -109,7 +109,7 @@ class Curve:
             float64 probabilities of the same shape.
 
         Raises:
-            InputError: The prior is outside (0, 1).
+            InputError: If the prior is outside (0, 1).
         """
         at = np.asarray(distances, dtype=np.float64)
         values = np.array(self.parameters, dtype=np.float64)
@@ -168,7 +168,7 @@ class Calibration:
             float64 probabilities of the same shape.
 
         Raises:
-            InputError: The prior is outside (0, 1).
+            InputError: If the prior is outside (0, 1).
         """
         return self.curve.probability(distances, prior)
 
@@ -192,7 +192,7 @@ class Calibration:
             The calibration.
 
         Raises:
-            InputError: The values are not a valid calibration.
+            InputError: If the values are not a valid calibration.
         """
         try:
             if plain["format"] != FORMAT:

@@ -54,7 +54,7 @@ def thresholds(
         A threshold per rate. For a cell, rates that cannot be met are omitted.
 
     Raises:
-        InputError: Even a threshold of 0 exceeds a rate, because many negatives have equal features.
+        InputError: If even a threshold of 0 exceeds a rate, because many negatives have equal features.
     """
     subset = _Subset.of(pairs, cell)
     point = subset.estimate(rates, None)

@@ -28,7 +28,7 @@ def export_network(
         The content of the file, and the largest relative difference (see `max_relative_difference`).
 
     Raises:
-        InputError: The network cannot be exported, or the difference exceeds `TOLERANCES`.
+        InputError: If the network cannot be exported, or the difference exceeds `TOLERANCES`.
     """
     program, properties = trace_network(network, metadata.interface), metadata.to_properties()
     if format == "onnx":

@@ -21,7 +21,7 @@ def write_export(path: Path, data: bytes, card: str, *, force: bool) -> Path:
         The path of the card.
 
     Raises:
-        InputError: One of the files exists and `force` is False.
+        InputError: If one of the files exists and `force` is False.
     """
     card_file = card_path(path)
     check_output_path(path, force=force)
@@ -57,7 +57,7 @@ def check_output_path(path: Path, *, force: bool) -> None:
         force: Allow existing files.
 
     Raises:
-        InputError: The file or its card exists and `force` is False, or is a folder.
+        InputError: If the file or its card exists and `force` is False, or is a folder.
     """
     for file in (path, card_path(path)):
         if file.is_dir():

@@ -34,7 +34,7 @@ def check_available(format: str) -> None:
         format: "onnx" or "torch".
 
     Raises:
-        InputError: Libraries of the extra `export` are missing, fail to import or are too old.
+        InputError: If libraries of the extra `export` are missing, fail to import or are too old.
     """
     problems = []
     for name, minimum in _REQUIREMENTS[format].items():
@@ -61,7 +61,7 @@ def to_onnx(program: ExportedProgram, metadata: dict[str, str]) -> bytes:
         The serialized model, of opset `OPSET`.
 
     Raises:
-        InputError: ONNX cannot express the network, or it is too large for one file.
+        InputError: If ONNX cannot express the network, or it is too large for one file.
     """
     import onnx
 

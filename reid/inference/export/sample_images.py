@@ -36,7 +36,7 @@ def read_crops(
         (N, 3, height, width) uint8 RGB.
 
     Raises:
-        InputError: A folder holds no image, or an image cannot be read.
+        InputError: If a folder holds no image, or an image cannot be read.
     """
     found: list[Path] = []
     for path in paths:

@@ -54,7 +54,7 @@ def read_scores(path: Path) -> MeasuredScores:
         Its scores.
 
     Raises:
-        InputError: The file is missing or is not an `evaluation.json`.
+        InputError: If the file is missing or is not an `evaluation.json`.
     """
     content = _read_evaluation(path)
     if content is None or not content["scores"]:

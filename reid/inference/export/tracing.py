@@ -94,7 +94,7 @@ def trace_network(network: ReidNetwork, interface: ExportInterface) -> ExportedP
         A program from `images` to embeddings, without debug information.
 
     Raises:
-        InputError: The network cannot be traced, or the images are too small for it.
+        InputError: If the network cannot be traced, or the images are too small for it.
     """
     module = ExportedNetwork(network, interface).eval()
     example = torch.zeros(2, 3, *interface.size, dtype=interface.dtype)

@@ -33,7 +33,7 @@ def check_output(
         The largest relative difference, see `max_relative_difference`.
 
     Raises:
-        InputError: The difference exceeds `tolerance` or is NaN.
+        InputError: If the difference exceeds `tolerance` or is NaN.
     """
     output = np.concatenate([run(interface.prepare_images(batch)) for batch in _batches(pixels)])
     difference = max_relative_difference(output, reference)
@@ -56,7 +56,7 @@ def max_relative_difference(output: np.ndarray, reference: np.ndarray) -> float:
         The difference, or NaN if either array holds NaN.
 
     Raises:
-        InputError: The shapes differ.
+        InputError: If the shapes differ.
     """
     if output.shape != reference.shape:
         raise InputError(f"the exported network returns shape {output.shape}, PyTorch {reference.shape}")

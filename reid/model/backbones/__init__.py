@@ -59,19 +59,19 @@ def build_backbone(
     the normalization is replaced.
 
     Args:
-        name: a key of `BACKBONES`.
-        weights: published state dict of the bare network, or None to start from scratch.
-        last_stride: stride of the last stage; None keeps the network's own.
-        stem: stem of a ResNet, one of `STEMS` in `reid.model.backbones.resnet`.
-        norm: normalization of the feature maps, one of `NORMS` in `reid.model.normalization`.
-        norm_groups: number of groups for the norm "group".
-        source: name of the weights in error messages, preferably their path.
+        name: A key of `BACKBONES`.
+        weights: Published state dict of the bare network, or None to start from scratch.
+        last_stride: Stride of the last stage; None keeps the network's own.
+        stem: Stem of a ResNet, one of `STEMS` in `reid.model.backbones.resnet`.
+        norm: Normalization of the feature maps, one of `NORMS` in `reid.model.normalization`.
+        norm_groups: Number of groups for the norm "group".
+        source: Name of the weights in error messages, preferably their path.
 
     Returns:
         The backbone, on the CPU unless a default device is set.
 
     Raises:
-        InputError: for an unknown name, weights that do not fit, or an option the backbone does not have.
+        InputError: If the name is unknown, the weights do not fit, or the backbone does not have one of the options.
     """
     if name not in BACKBONES:
         raise unknown_name("backbone", name, tuple(BACKBONES))

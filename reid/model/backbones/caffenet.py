@@ -44,7 +44,7 @@ class CaffeNetTrunk(nn.Module):
             (B, 256, 6, 6).
 
         Raises:
-            InputError: for images of another size.
+            InputError: If the images have another size.
         """
         check_image_size(images, self.input_size, "caffenet")
         maps = self.norm(self.pool(self.conv1(images).relu()))
@@ -61,14 +61,14 @@ def caffenet_trunk(
     Args:
         weights: Caffe's reference model as a state dict under Caffe's names, its fc layers unused; None to start from
             scratch.
-        last_stride: must be None, CaffeNet has no strided last stage.
-        source: name of the weights in error messages.
+        last_stride: Must be None, CaffeNet has no strided last stage.
+        source: Name of the weights in error messages.
 
     Returns:
         The backbone.
 
     Raises:
-        InputError: if the weights do not fit or a last stride is given.
+        InputError: If the weights do not fit or a last stride is given.
     """
     if last_stride is not None:
         raise InputError(f"caffenet has no last stride to choose (given: {last_stride}); leave it at the network's own")

@@ -52,7 +52,7 @@ class DeepFaceTrunk(nn.Module):
             (B, 16, 21, 21).
 
         Raises:
-            InputError: for images of another size.
+            InputError: If the images have another size.
         """
         check_image_size(images, self.input_size, "deepface")
         maps = self.c3(self.m2(self.c1(images).relu())).relu()
@@ -67,15 +67,15 @@ def deepface_trunk(
     """Build the backbone.
 
     Args:
-        weights: state dict under these names (none is published), its F7 and F8 unused; None to start from scratch.
-        last_stride: must be None, DeepFace has no strided last stage.
-        source: name of the weights in error messages.
+        weights: State dict under these names (none is published), its F7 and F8 unused; None to start from scratch.
+        last_stride: Must be None, DeepFace has no strided last stage.
+        source: Name of the weights in error messages.
 
     Returns:
         The backbone.
 
     Raises:
-        InputError: if the weights do not fit or a last stride is given.
+        InputError: If the weights do not fit or a last stride is given.
     """
     if last_stride is not None:
         raise InputError(f"deepface has no last stride to choose (given: {last_stride}); leave it at the network's own")

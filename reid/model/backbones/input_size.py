@@ -12,11 +12,11 @@ def check_image_size(images: Tensor, size: tuple[int, int], backbone: str) -> No
 
     Args:
         images: (B, 3, H, W) float32.
-        size: expected height and width in pixels.
-        backbone: name of the backbone for the error message.
+        size: Expected height and width in pixels.
+        backbone: Name of the backbone for the error message.
 
     Raises:
-        InputError: if the images have another size.
+        InputError: If the images have another size.
     """
     if tuple(images.shape[2:]) != size:
         raise InputError(

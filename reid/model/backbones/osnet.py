@@ -22,11 +22,11 @@ class ConvLayer(nn.Module):
     """Convolution, batch normalization and ReLU.
 
     Args:
-        d_in: number of input channels.
-        d_out: number of output channels.
-        kernel: kernel size, odd; the padding keeps the size of the maps.
-        stride: stride.
-        linear: leave the ReLU out.
+        d_in: Number of input channels.
+        d_out: Number of output channels.
+        kernel: Kernel size, odd; the padding keeps the size of the maps.
+        stride: Stride.
+        linear: Leave the ReLU out.
     """
 
     def __init__(self, d_in: int, d_out: int, kernel: int = 1, stride: int = 1, linear: bool = False) -> None:
@@ -52,7 +52,7 @@ class LightConv3x3(nn.Module):
     """Lite 3x3 of figure 3b: a linear pointwise convolution, a depthwise 3x3, batch normalization, ReLU.
 
     Args:
-        channels: number of channels.
+        channels: Number of channels.
     """
 
     def __init__(self, channels: int) -> None:
@@ -79,8 +79,8 @@ class AggregationGate(nn.Module):
     A small network shared by all streams: global average, one hidden layer of C / 16, sigmoid.
 
     Args:
-        channels: number of channels C.
-        reduction: factor by which the hidden layer is narrower.
+        channels: Number of channels C.
+        reduction: Factor by which the hidden layer is narrower.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
@@ -105,8 +105,8 @@ class OSBlock(nn.Module):
     """The omni-scale residual block of figure 4: streams of 1 to 4 lite 3x3 layers, gated and added, then a residual.
 
     Args:
-        d_in: number of input channels.
-        d_out: number of output channels.
+        d_in: Number of input channels.
+        d_out: Number of output channels.
     """
 
     def __init__(self, d_in: int, d_out: int) -> None:
@@ -141,7 +141,7 @@ class OSNetTrunk(nn.Module):
     """OSNet up to its last map: (B, 3, H, W) float32 -> (B, 512 * width, H/16, W/16).
 
     Args:
-        width: factor of the channels: 0.25, 0.5, 0.75 or 1.
+        width: Factor of the channels: 0.25, 0.5, 0.75 or 1.
     """
 
     def __init__(self, width: float) -> None:
@@ -186,8 +186,8 @@ class OSNet(OSNetTrunk):
     Its state dict has the names of the published weights.
 
     Args:
-        width: factor of the channels: 0.25, 0.5, 0.75 or 1.
-        num_classes: number of classes.
+        width: Factor of the channels: 0.25, 0.5, 0.75 or 1.
+        num_classes: Number of classes.
     """
 
     def __init__(self, width: float, num_classes: int = 1000) -> None:
@@ -212,7 +212,7 @@ class FeatureBlock(nn.Sequential):
     """OSNet's fc block: linear to 512, batch normalization, ReLU, (B, in_features) -> (B, 512).
 
     Args:
-        in_features: input width.
+        in_features: Input width.
     """
 
     def __init__(self, in_features: int) -> None:
@@ -231,16 +231,16 @@ def osnet_trunk(
     """Build the backbone; weights must fit the whole published OSNet, of which the layers up to the last map are used.
 
     Args:
-        name: a key of `WIDTHS`.
-        weights: published state dict of the whole OSNet, or None to start from scratch.
-        last_stride: must be None, OSNet has no strided last stage.
-        source: name of the weights in error messages.
+        name: A key of `WIDTHS`.
+        weights: Published state dict of the whole OSNet, or None to start from scratch.
+        last_stride: Must be None, OSNet has no strided last stage.
+        source: Name of the weights in error messages.
 
     Returns:
         The backbone.
 
     Raises:
-        InputError: if the weights do not fit or a last stride is given.
+        InputError: If the weights do not fit or a last stride is given.
     """
     if last_stride is not None:
         raise InputError(f"{name} has no last stride to choose (given: {last_stride}); leave it at the network's own")
@@ -257,15 +257,15 @@ def published_osnet(name: str, weights: Mapping[str, Tensor], source: str) -> OS
     """Build a bare OSNet with published weights.
 
     Args:
-        name: a key of `WIDTHS`.
-        weights: state dict of the whole OSNet, for any number of classes.
-        source: name of the weights in error messages.
+        name: A key of `WIDTHS`.
+        weights: State dict of the whole OSNet, for any number of classes.
+        source: Name of the weights in error messages.
 
     Returns:
         The network.
 
     Raises:
-        InputError: if the weights do not fit.
+        InputError: If the weights do not fit.
     """
     # A re-identification checkpoint of the same OSNet differs in its number of classes only, and those are not used.
     classifier = weights.get("classifier.weight")

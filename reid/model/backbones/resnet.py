@@ -18,8 +18,8 @@ class ResNetTrunk(nn.Module):
     The tensors keep torchvision's names. With `stem_relu` False there is no ReLU before the maximum pooling.
 
     Args:
-        resnet: network whose layers are used.
-        last_stride: stride of layer4.
+        resnet: Network whose layers are used.
+        last_stride: Stride of layer4.
     """
 
     def __init__(self, resnet: ResNet, last_stride: int = 2) -> None:
@@ -51,14 +51,14 @@ def change_stem(trunk: nn.Module, stem: str, network: str) -> None:
     """Change the stem of a ResNet, in place; no tensor changes.
 
     Args:
-        trunk: the backbone.
-        stem: one of `STEMS`. "standard" is torchvision's; "no_relu" has no ReLU before the maximum pooling, as in
+        trunk: The backbone.
+        stem: One of `STEMS`. "standard" is torchvision's; "no_relu" has no ReLU before the maximum pooling, as in
             reid-strong-baseline; "ceil" has a maximum pooling without padding whose size is rounded up, as in
             fast-reid.
-        network: name of the backbone in error messages.
+        network: Name of the backbone in error messages.
 
     Raises:
-        InputError: for an unknown stem, or a stem other than "standard" for a backbone that is not a ResNet.
+        InputError: If the stem is unknown, or is not "standard" for a backbone that is not a ResNet.
     """
     if stem not in STEMS:
         raise unknown_name("stem", stem, STEMS)
@@ -82,16 +82,16 @@ def resnet_trunk(
     """Build the backbone.
 
     Args:
-        name: name of the ResNet in torchvision.
-        weights: state dict of the whole ResNet, its fc layer unused; None to start from scratch.
+        name: Name of the ResNet in torchvision.
+        weights: State dict of the whole ResNet, its fc layer unused; None to start from scratch.
         last_stride: 1 or 2; None for the network's own, 2.
-        source: name of the weights in error messages.
+        source: Name of the weights in error messages.
 
     Returns:
         The backbone.
 
     Raises:
-        InputError: if the weights do not fit or for another last stride.
+        InputError: If the weights do not fit or for another last stride.
     """
     if last_stride not in (None, 1, 2):
         raise InputError(f"the last stride of {name} is 1 or 2, not {last_stride}")

@@ -56,7 +56,7 @@ class SmallTrunk(nn.Module):
     normalization and a ReLU. `connection` leads from 32 x 16 x 8 to the same shape, with 3x3 kernels unless it is full.
 
     Args:
-        name: a key of `CONNECTIONS`.
+        name: A key of `CONNECTIONS`.
     """
 
     input_size = (128, 64)
@@ -85,7 +85,7 @@ class SmallTrunk(nn.Module):
             (B, 128, 16, 8).
 
         Raises:
-            InputError: for images of another size.
+            InputError: If the images have another size.
         """
         check_image_size(images, self.input_size, self.name)
         maps = self.bn1(self.conv1(images)).relu()
@@ -105,16 +105,16 @@ def small_trunk(
     """Build the backbone.
 
     Args:
-        name: a key of `CONNECTIONS`.
-        weights: must be None, there are no published weights.
-        last_stride: must be None, there is no strided last stage.
-        source: name of the weights in error messages.
+        name: A key of `CONNECTIONS`.
+        weights: Must be None, there are no published weights.
+        last_stride: Must be None, there is no strided last stage.
+        source: Name of the weights in error messages.
 
     Returns:
         The backbone.
 
     Raises:
-        InputError: if weights or a last stride are given.
+        InputError: If weights or a last stride are given.
     """
     if weights is not None:
         raise InputError(

@@ -15,8 +15,8 @@ class ConnectionCost:
 
     Attributes:
         pattern: "full", "local", "tiled" or "convolution".
-        parameters: number of weights and biases of the layer.
-        multiply_adds: number of multiply-adds per image, without biases.
+        parameters: Number of weights and biases of the layer.
+        multiply_adds: Number of multiply-adds per image, without biases.
     """
 
     pattern: str
@@ -44,18 +44,18 @@ def connection_costs(
     Args:
         in_channels: C.
         out_channels: O.
-        kernel_size: one number, or rows and columns.
+        kernel_size: One number, or rows and columns.
         input_size: H and W.
-        stride: one number, or rows and columns.
-        padding: one number, or rows and columns.
-        tile: period t of the tiled convolution: one number, or rows and columns.
-        bias: count biases.
+        stride: One number, or rows and columns.
+        padding: One number, or rows and columns.
+        tile: Period t of the tiled convolution: one number, or rows and columns.
+        bias: Count biases.
 
     Returns:
         The cost of each connection.
 
     Raises:
-        InputError: for a kernel larger than the padded map or a tile below 1.
+        InputError: If the kernel is larger than the padded map or a tile is below 1.
     """
     kernel, tiles = pair(kernel_size), pair(tile)
     size = output_size(input_size, kernel, pair(stride), pair(padding))

@@ -19,14 +19,14 @@ class LocallyConnected2d(nn.Module):
     Args:
         in_channels: C.
         out_channels: O.
-        kernel_size: one number, or rows and columns.
+        kernel_size: One number, or rows and columns.
         input_size: H and W.
-        stride: one number, or rows and columns.
-        padding: one number, or rows and columns.
-        bias: add a learnable bias per output position and channel.
+        stride: One number, or rows and columns.
+        padding: One number, or rows and columns.
+        bias: Add a learnable bias per output position and channel.
 
     Raises:
-        InputError: for a kernel larger than the padded map.
+        InputError: If the kernel is larger than the padded map.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LocallyConnected2d(nn.Module):
             (B, O, h, w).
 
         Raises:
-            InputError: for maps of another size.
+            InputError: If the maps have another size.
         """
         if maps.shape[1:] != (self.in_channels, *self.input_size):
             height, width = self.input_size

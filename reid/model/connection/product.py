@@ -31,11 +31,11 @@ def kernel_bank_product(
 
     Args:
         maps: (B, C, H, W) floating.
-        bank: kernels, (th, tw, O, kw, kh, C).
+        bank: Kernels, (th, tw, O, kw, kh, C).
         bias: (th, tw, O), or None.
-        stride: rows and columns.
-        padding: rows and columns.
-        size: rows and columns of the output.
+        stride: Rows and columns.
+        padding: Rows and columns.
+        size: Rows and columns of the output.
 
     Returns:
         (B, O, *size), in the memory format of `maps`.

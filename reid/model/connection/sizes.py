@@ -16,7 +16,7 @@ def pair(value: int | Pair) -> Pair:
     """Expand one number to rows and columns.
 
     Args:
-        value: one number, or rows and columns.
+        value: One number, or rows and columns.
 
     Returns:
         Rows and columns.
@@ -28,11 +28,11 @@ def check_channels(inputs: int, outputs: int) -> None:
     """Check that a layer has channels.
 
     Args:
-        inputs: number of input channels.
-        outputs: number of output channels.
+        inputs: Number of input channels.
+        outputs: Number of output channels.
 
     Raises:
-        InputError: if either is below 1.
+        InputError: If either is below 1.
     """
     if inputs < 1 or outputs < 1:
         raise InputError(f"a layer from {inputs} to {outputs} channels connects nothing; give 1 or more of both")
@@ -42,16 +42,17 @@ def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
     """Compute ⌊(size + 2 padding - kernel) / stride⌋ + 1.
 
     Args:
-        size: rows and columns of the input.
-        kernel: rows and columns of the kernel.
-        stride: rows and columns.
-        padding: rows and columns.
+        size: Rows and columns of the input.
+        kernel: Rows and columns of the kernel.
+        stride: Rows and columns.
+        padding: Rows and columns.
 
     Returns:
         Rows and columns of the output.
 
     Raises:
-        InputError: for a padded map smaller than the kernel, a kernel or stride below 1, or a padding below 0.
+        InputError: If the padded map is smaller than the kernel, the kernel or stride is below 1, or the padding is
+            below 0.
     """
     if min(*kernel, *stride) < 1 or min(padding) < 0:
         raise InputError(f"a kernel {kernel} with stride {stride} and padding {padding} must be at least 1, 1 and 0")

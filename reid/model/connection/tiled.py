@@ -21,15 +21,15 @@ class TiledConv2d(nn.Module):
     Args:
         in_channels: C.
         out_channels: O.
-        kernel_size: one number, or rows and columns.
-        tile: period t: one number, or rows and columns. 1 is a convolution; the size of the output makes it a locally
+        kernel_size: One number, or rows and columns.
+        tile: Period t: one number, or rows and columns. 1 is a convolution; the size of the output makes it a locally
             connected layer.
-        stride: one number, or rows and columns.
-        padding: one number, or rows and columns.
-        bias: add a learnable bias per kernel and channel.
+        stride: One number, or rows and columns.
+        padding: One number, or rows and columns.
+        bias: Add a learnable bias per kernel and channel.
 
     Raises:
-        InputError: for t < 1 or a layer without channels.
+        InputError: If t < 1 or the layer has no channels.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TiledConv2d(nn.Module):
             (B, O, h, w).
 
         Raises:
-            InputError: for another number of channels or a kernel larger than the padded map.
+            InputError: If the number of channels differs or the kernel is larger than the padded map.
         """
         if maps.shape[1] != self.in_channels:
             raise InputError(f"a tiled convolution of {self.in_channels} input channels got maps with {maps.shape[1]}")

@@ -23,9 +23,9 @@ class Family:
     """A codebase whose checkpoints can be converted.
 
     Attributes:
-        tensors: typical tensor names, for the error message.
-        matches: whether the tensor names of a file belong to this family.
-        convert: the conversion.
+        tensors: Typical tensor names, for the error message.
+        matches: Whether the tensor names of a file belong to this family.
+        convert: The conversion.
     """
 
     tensors: str
@@ -47,15 +47,15 @@ def convert(tensors: Mapping[str, Tensor], *, source: str, family: str | None = 
     """Convert a state dict of another codebase.
 
     Args:
-        tensors: the state dict.
-        source: name of the file in error messages.
-        family: a key of `FAMILIES`; None recognizes it by the tensors.
+        tensors: The state dict.
+        source: Name of the file in error messages.
+        family: A key of `FAMILIES`; None recognizes it by the tensors.
 
     Returns:
         The converted checkpoint.
 
     Raises:
-        InputError: for an unknown family, or if tensors are missing, unexpected or have another shape.
+        InputError: If the family is unknown, or tensors are missing, unexpected or have another shape.
     """
     if family is None:
         family = next((name for name, one in FAMILIES.items() if one.matches(tensors)), None)

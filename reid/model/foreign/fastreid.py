@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 
 from reid.errors import InputError
 from reid.model.foreign.parts import (
-    Body,
+    BackboneSpec,
     Converted,
     ConvertedHead,
-    Recognized,
+    Detection,
     RemainingTensors,
     assemble,
     identity_head,
@@ -27,7 +27,7 @@ def is_fastreid(names: Collection[str]) -> bool:
     """Recognize the family by `backbone.` and `heads.`, the two parts of its models.
 
     Args:
-        names: tensor names of a file.
+        names: Tensor names of a file.
 
     Returns:
         Whether the file belongs to the family.
@@ -39,17 +39,17 @@ def from_fastreid(remaining: RemainingTensors) -> Converted:
     """Convert a checkpoint; the family's evaluation compares the output of the neck.
 
     Args:
-        remaining: tensors of the file.
+        remaining: Tensors of the file.
 
     Returns:
         The converted checkpoint.
 
     Raises:
-        InputError: if tensors are missing, unexpected or have another shape.
+        InputError: If tensors are missing, unexpected or have another shape.
     """
     backbone, norm = recognize_resnet(remaining, "backbone.")
     gem = "heads.pool_layer.p" in remaining.tensors
-    body = Body(backbone, norm, last_stride=1, stem="ceil", pooling="gem" if gem else "average")
+    body = BackboneSpec(backbone, norm, last_stride=1, stem="ceil", pooling="gem" if gem else "average")
     head = _head(remaining, body.width)
     remaining.drop("heads.cls_layer.")
     classifier = None
@@ -58,7 +58,7 @@ def from_fastreid(remaining: RemainingTensors) -> Converted:
             classifier = remaining.take(name, None, head.width), None
     no_gem = "average pooling is assumed: of its poolings only GeM with a learned exponent has a tensor"
     mean, std = _pixels(remaining, "pixel_mean", IMAGENET_MEAN), _pixels(remaining, "pixel_std", IMAGENET_STD)
-    recognized = Recognized(
+    recognized = Detection(
         family=NAME,
         body=body,
         names=(("backbone.", "backbone."), ("heads.pool_layer.", "pooling.")),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from reid.model.foreign.parts import (
-    Body,
+    BackboneSpec,
     Converted,
-    Recognized,
+    Detection,
     RemainingTensors,
     assemble,
     linear_head,
@@ -23,7 +23,7 @@ def is_layumi(names: Collection[str]) -> bool:
     """Recognize the family by `model.`, torchvision's network, or its block before the classifier.
 
     Args:
-        names: tensor names of a file.
+        names: Tensor names of a file.
 
     Returns:
         Whether the file belongs to the family.
@@ -35,15 +35,15 @@ def from_layumi(remaining: RemainingTensors) -> Converted:
     """Convert a checkpoint; the family's test compares the input of the last linear layer, summed over both flips.
 
     Args:
-        remaining: tensors of the file.
+        remaining: Tensors of the file.
 
     Returns:
         The converted checkpoint.
 
     Raises:
-        InputError: if tensors are missing, unexpected or have another shape.
+        InputError: If tensors are missing, unexpected or have another shape.
     """
-    body = Body(*recognize_resnet(remaining, "model."), last_stride=2)
+    body = BackboneSpec(*recognize_resnet(remaining, "model."), last_stride=2)
     notes = ["model.fc, which is unused, is dropped"] if remaining.drop("model.fc.") else []
     first = remaining.tensors.get("classifier.add_block.0.weight")
     if first is not None and first.ndim == 1:
@@ -52,7 +52,7 @@ def from_layumi(remaining: RemainingTensors) -> Converted:
         weight = remaining.take("classifier.add_block.0.weight", None, body.width)
         bias = remaining.take("classifier.add_block.0.bias", len(weight))
         head = linear_head(weight, bias, remaining.take_norm("classifier.add_block.1", len(weight)))
-    recognized = Recognized(
+    recognized = Detection(
         family=NAME,
         body=body,
         names=(("model.", "backbone."),),

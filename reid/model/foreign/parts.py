@@ -31,16 +31,16 @@ _DEPTHS: dict[tuple[tuple[int, ...], bool], str] = {
 
 
 @dataclass(frozen=True)
-class Body:
+class BackboneSpec:
     """The network up to the head, by the names that the builders of `reid.model` take.
 
     Attributes:
-        backbone: name of the backbone.
-        norm: normalization of the backbone.
-        last_stride: stride of the backbone's last stage; None for its own.
-        stem: stem of a ResNet.
-        pooling: name of the pooling.
-        fc512: whether a linear layer to 512, batch normalization and ReLU follow the pooling.
+        backbone: Name of the backbone.
+        norm: Normalization of the backbone.
+        last_stride: Stride of the backbone's last stage; None for its own.
+        stem: Stem of a ResNet.
+        pooling: Name of the pooling.
+        fc512: Whether a linear layer to 512, batch normalization and ReLU follow the pooling.
     """
 
     backbone: str
@@ -68,9 +68,9 @@ class ConvertedHead:
     """What lies between the pooled vector and the classifier, as BNNeck and Eigenlayer.
 
     Attributes:
-        tensors: state dict entries under `bnneck.` and `eigenlayer.`.
-        feature: the feature that the family's evaluation compares, the Eigenlayer's "input" or "output".
-        notes: remarks on what changed in the conversion.
+        tensors: State dict entries under `bnneck.` and `eigenlayer.`.
+        feature: The feature that the family's evaluation compares, the Eigenlayer's "input" or "output".
+        notes: Remarks on what changed in the conversion.
     """
 
     tensors: dict[str, Tensor]
@@ -94,24 +94,24 @@ class ConvertedHead:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recognized:
+class Detection:
     """What a family found in a checkpoint.
 
     Attributes:
-        family: name of the family.
-        body: the network up to the head.
-        names: pairs of name prefixes, the family's and ours.
-        head: the head.
-        classifier: weight (classes, K) and bias (classes,) or None for zeros; None if the file has no classifier.
-        differences: assumptions and changes, one line each.
-        size: assumed height and width of the images.
-        resize: assumed filter for resizing.
-        mean: assumed mean of RGB in [0, 1].
-        std: assumed standard deviation of RGB in [0, 1].
+        family: Name of the family.
+        body: The network up to the head.
+        names: Pairs of name prefixes, the family's and ours.
+        head: The head.
+        classifier: Weight (classes, K) and bias (classes,) or None for zeros; None if the file has no classifier.
+        differences: Assumptions and changes, one line each.
+        size: Assumed height and width of the images.
+        resize: Assumed filter for resizing.
+        mean: Assumed mean of RGB in [0, 1].
+        std: Assumed standard deviation of RGB in [0, 1].
     """
 
     family: str
-    body: Body
+    body: BackboneSpec
     names: tuple[tuple[str, str], ...]
     head: ConvertedHead
     classifier: tuple[Tensor, Tensor | None] | None
@@ -127,13 +127,13 @@ class Converted:
     """A checkpoint of another codebase as a network of this one.
 
     Attributes:
-        recognized: what was recognized.
-        tensors: state dict of the `ReidNetwork`.
-        num_classes: number of classes of its classifier.
-        differences: assumptions and changes, one line each.
+        recognized: What was recognized.
+        tensors: State dict of the `ReidNetwork`.
+        num_classes: Number of classes of its classifier.
+        differences: Assumptions and changes, one line each.
     """
 
-    recognized: Recognized
+    recognized: Detection
     tensors: dict[str, Tensor]
     num_classes: int
     differences: tuple[str, ...]
@@ -158,8 +158,8 @@ class RemainingTensors:
     """The tensors of a file that have not been taken yet, as float32.
 
     Args:
-        tensors: state dict of the file.
-        source: name of the file in error messages.
+        tensors: State dict of the file.
+        source: Name of the file in error messages.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -170,14 +170,14 @@ class RemainingTensors:
         """Remove and return one tensor.
 
         Args:
-            name: name of the tensor.
-            *shape: expected size per dimension; None for any.
+            name: Name of the tensor.
+            *shape: Expected size per dimension; None for any.
 
         Returns:
             The tensor.
 
         Raises:
-            InputError: if it is missing or has another shape.
+            InputError: If it is missing or has another shape.
         """
         if name not in self.tensors:
             raise InputError(f"{self.source}: lacks {name}, which such a checkpoint contains; is the file complete?")
@@ -193,14 +193,14 @@ class RemainingTensors:
         """Remove and return the tensors of a batch normalization.
 
         Args:
-            prefix: name of the layer.
-            width: number of channels.
+            prefix: Name of the layer.
+            width: Number of channels.
 
         Returns:
             `weight`, `bias`, `running_mean` and `running_var`, (width,) each.
 
         Raises:
-            InputError: if one is missing or has another shape.
+            InputError: If one is missing or has another shape.
         """
         self.tensors.pop(f"{prefix}.num_batches_tracked", None)
         parts = ("weight", "bias", "running_mean", "running_var")
@@ -210,14 +210,14 @@ class RemainingTensors:
         """Remove and return the tensors of a linear classifier.
 
         Args:
-            name: name of the layer.
-            width: input width.
+            name: Name of the layer.
+            width: Input width.
 
         Returns:
             Weight (classes, width) and bias (classes,) or None; None if both are missing.
 
         Raises:
-            InputError: if one has another shape, or a bias has no weight.
+            InputError: If one has another shape, or a bias has no weight.
         """
         if f"{name}.weight" not in self.tensors and f"{name}.bias" not in self.tensors:
             return None
@@ -228,7 +228,7 @@ class RemainingTensors:
         """Remove the tensors whose names start with a prefix.
 
         Args:
-            prefix: the prefix.
+            prefix: The prefix.
 
         Returns:
             Names of the removed tensors.
@@ -243,14 +243,14 @@ def recognize_resnet(remaining: RemainingTensors, prefix: str) -> tuple[str, str
     """Recognize a ResNet by its tensors.
 
     Args:
-        remaining: tensors of the file, which are not taken.
-        prefix: prefix of the names of the backbone's tensors.
+        remaining: Tensors of the file, which are not taken.
+        prefix: Prefix of the names of the backbone's tensors.
 
     Returns:
         Names of the backbone and of its normalization.
 
     Raises:
-        InputError: for a ResNet of an unknown depth.
+        InputError: If the depth of the ResNet is unknown.
     """
     blocks: list[set[str]] = [set(), set(), set(), set()]
     for name in remaining.tensors:
@@ -279,7 +279,7 @@ def identity_head(width: int) -> ConvertedHead:
     """Build a head for a family that compares the pooled vector itself: the Eigenlayer is the identity.
 
     Args:
-        width: width of the pooled vector.
+        width: Width of the pooled vector.
 
     Returns:
         The head, whose input and output are equal.
@@ -312,8 +312,8 @@ def linear_head(weight: Tensor, bias: Tensor | None, norm: Mapping[str, Tensor] 
     """Build a head for a linear layer and the batch normalization after it: together they are the Eigenlayer.
 
     Args:
-        weight: weight of the linear layer, (K, D).
-        bias: its bias, (K,), or None.
+        weight: Weight of the linear layer, (K, D).
+        bias: Its bias, (K,), or None.
         norm: `weight`, `bias`, `running_mean` and `running_var` of the normalization, (K,) each, or None.
 
     Returns:
@@ -335,18 +335,18 @@ def linear_head(weight: Tensor, bias: Tensor | None, norm: Mapping[str, Tensor] 
     return ConvertedHead(tensors, "output", (note,))
 
 
-def assemble(remaining: RemainingTensors, recognized: Recognized) -> Converted:
+def assemble(remaining: RemainingTensors, recognized: Detection) -> Converted:
     """Rename and check the remaining tensors, and add head and classifier.
 
     Args:
-        remaining: tensors of the body.
-        recognized: what the family found in the file.
+        remaining: Tensors of the body.
+        recognized: What the family found in the file.
 
     Returns:
         The converted checkpoint.
 
     Raises:
-        InputError: if tensors are missing, unexpected or have another shape.
+        InputError: If tensors are missing, unexpected or have another shape.
     """
     head, names, classifier = recognized.head, recognized.names, recognized.classifier
     differences = (*head.notes, *recognized.differences)
@@ -365,7 +365,7 @@ def assemble(remaining: RemainingTensors, recognized: Recognized) -> Converted:
     return Converted(recognized, tensors, len(weight), differences)
 
 
-def _build(body: Body, head: ConvertedHead, num_classes: int) -> ReidNetwork:
+def _build(body: BackboneSpec, head: ConvertedHead, num_classes: int) -> ReidNetwork:
     backbone = build_backbone(body.backbone, last_stride=body.last_stride, stem=body.stem, norm=body.norm)
     pooling = build_pooling(body.pooling, backbone)
     neck = build_neck(body.backbone, pooling.width(backbone.out_channels), fc512=body.fc512)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from reid.model.foreign.parts import (
-    Body,
+    BackboneSpec,
     Converted,
-    Recognized,
+    Detection,
     RemainingTensors,
     assemble,
     identity_head,
@@ -23,7 +23,7 @@ def is_strong_baseline(names: Collection[str]) -> bool:
     """Recognize the family by `base.`, its backbone.
 
     Args:
-        names: tensor names of a file.
+        names: Tensor names of a file.
 
     Returns:
         Whether the file belongs to the family.
@@ -35,23 +35,23 @@ def from_strong_baseline(remaining: RemainingTensors) -> Converted:
     """Convert a checkpoint; the family's usual evaluation (`NECK_FEAT after`) compares the output of the BNNeck.
 
     Args:
-        remaining: tensors of the file.
+        remaining: Tensors of the file.
 
     Returns:
         The converted checkpoint.
 
     Raises:
-        InputError: if tensors are missing, unexpected or have another shape.
+        InputError: If tensors are missing, unexpected or have another shape.
     """
     backbone, norm = recognize_resnet(remaining, "base.")
-    body = Body(backbone, norm, last_stride=1, stem="no_relu" if norm == "batch" else "standard")
+    body = BackboneSpec(backbone, norm, last_stride=1, stem="no_relu" if norm == "batch" else "standard")
     notes = []
     if body.stem == "no_relu":
         notes.append("its ResNet has no ReLU in the stem; if a fork has added it, set MODEL.STEM standard")
     if remaining.drop("base.fc."):
         notes.append("base.fc, which is unused, is dropped")
     has_bottleneck = any(name.startswith("bottleneck.") for name in remaining.tensors)
-    recognized = Recognized(
+    recognized = Detection(
         family=NAME,
         body=body,
         names=(("base.", "backbone."),),

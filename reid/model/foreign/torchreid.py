@@ -7,9 +7,9 @@ from collections.abc import Collection
 from reid.errors import InputError
 from reid.model.backbones.osnet import CHANNELS, WIDTHS
 from reid.model.foreign.parts import (
-    Body,
+    BackboneSpec,
     Converted,
-    Recognized,
+    Detection,
     RemainingTensors,
     assemble,
     identity_head,
@@ -24,7 +24,7 @@ def is_torchreid(names: Collection[str]) -> bool:
     """Recognize the family by names without a prefix, those of torchvision or of OSNet.
 
     Args:
-        names: tensor names of a file.
+        names: Tensor names of a file.
 
     Returns:
         Whether the file belongs to the family.
@@ -36,17 +36,17 @@ def from_torchreid(remaining: RemainingTensors) -> Converted:
     """Convert a ResNet or an OSNet; both compare the input of the classifier.
 
     Args:
-        remaining: tensors of the file.
+        remaining: Tensors of the file.
 
     Returns:
         The converted checkpoint.
 
     Raises:
-        InputError: if tensors are missing, unexpected or have another shape.
+        InputError: If tensors are missing, unexpected or have another shape.
     """
     body = _resnet(remaining) if any(name.startswith("layer") for name in remaining.tensors) else _osnet(remaining)
     assumed = f"a last stride of {body.last_stride} is assumed, as in its models: the tensors do not show it"
-    recognized = Recognized(
+    recognized = Detection(
         family=NAME,
         body=body,
         names=(("fc.", "neck."), ("", "backbone.")),
@@ -57,12 +57,12 @@ def from_torchreid(remaining: RemainingTensors) -> Converted:
     return assemble(remaining, recognized)
 
 
-def _resnet(remaining: RemainingTensors) -> Body:
+def _resnet(remaining: RemainingTensors) -> BackboneSpec:
     fc512 = any(name.startswith("fc.") for name in remaining.tensors)
-    return Body(*recognize_resnet(remaining, ""), last_stride=1 if fc512 else 2, fc512=fc512)
+    return BackboneSpec(*recognize_resnet(remaining, ""), last_stride=1 if fc512 else 2, fc512=fc512)
 
 
-def _osnet(remaining: RemainingTensors) -> Body:
+def _osnet(remaining: RemainingTensors) -> BackboneSpec:
     weight = remaining.tensors.get("conv1.conv.weight")
     widths = {int(CHANNELS[0] * width): name for name, width in WIDTHS.items()}
     channels = len(weight) if weight is not None and weight.ndim == 4 else 0
@@ -74,4 +74,4 @@ def _osnet(remaining: RemainingTensors) -> Body:
         raise InputError(
             f"{remaining.source}: OSNets with instance normalization (osnet_ain, osnet_ibn) are not supported"
         )
-    return Body(widths[channels])
+    return BackboneSpec(widths[channels])

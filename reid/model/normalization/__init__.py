@@ -23,18 +23,18 @@ def normalize(backbone: nn.Module, name: str, *, groups: int = 32, network: str,
     """Replace every BatchNorm2d of a backbone, in place.
 
     Args:
-        backbone: backbone with batch normalization.
-        name: one of `NORMS`; "batch" changes nothing.
-        groups: number of groups for "group".
-        network: name of the backbone in messages.
-        pretrained: whether the backbone has pretrained weights; a warning then says how much of them is lost.
+        backbone: Backbone with batch normalization.
+        name: One of `NORMS`; "batch" changes nothing.
+        groups: Number of groups for "group".
+        network: Name of the backbone in messages.
+        pretrained: Whether the backbone has pretrained weights; a warning then says how much of them is lost.
 
     Returns:
         The backbone.
 
     Raises:
-        InputError: for an unknown name, a backbone without batch normalization, groups that do not divide the channels,
-            or IBN on anything but a ResNet.
+        InputError: If the name is unknown, the backbone has no batch normalization, the groups do not divide the
+            channels, or IBN is requested for anything but a ResNet.
     """
     if name not in NORMS:
         raise unknown_name("normalization", name, NORMS)

@@ -16,7 +16,7 @@ class InstanceNorm(nn.InstanceNorm2d):
     """Instance normalization over (H, W) per sample and channel (Ulyanov et al. 2016), with scale and shift.
 
     Args:
-        channels: number of channels.
+        channels: Number of channels.
     """
 
     def __init__(self, channels: int) -> None:
@@ -32,7 +32,7 @@ class InstanceNorm(nn.InstanceNorm2d):
             The normalized maps, same shape and dtype.
 
         Raises:
-            InputError: for maps of a single position, which would become zero.
+            InputError: If the maps have a single position, since they would become zero.
         """
         if maps.shape[2:].numel() < 2:
             raise InputError(
@@ -46,7 +46,7 @@ def instance_norms(backbone: nn.Module) -> str:
     """Replace every batch normalization by `InstanceNorm`, in place.
 
     Args:
-        backbone: the backbone.
+        backbone: The backbone.
 
     Returns:
         What this discards, for the log.
@@ -63,7 +63,7 @@ def layer_norms(backbone: nn.Module) -> str:
     It has a scale and shift per channel, as group normalization with a single group.
 
     Args:
-        backbone: the backbone.
+        backbone: The backbone.
 
     Returns:
         What this discards, for the log.
@@ -77,15 +77,15 @@ def group_norms(backbone: nn.Module, groups: int, network: str) -> str:
     Group normalization (Wu and He 2018) has a scale and shift per channel.
 
     Args:
-        backbone: the backbone.
-        groups: number of groups.
-        network: name of the backbone in error messages.
+        backbone: The backbone.
+        groups: Number of groups.
+        network: Name of the backbone in error messages.
 
     Returns:
         What this discards, for the log.
 
     Raises:
-        InputError: if `groups` does not divide the channels of every layer.
+        InputError: If `groups` does not divide the channels of every layer.
     """
     norms = batch_norms(backbone)
     for name, norm in norms.items():

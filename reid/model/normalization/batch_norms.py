@@ -11,7 +11,7 @@ def batch_norms(root: nn.Module) -> dict[str, nn.BatchNorm2d]:
     """List every batch normalization of maps.
 
     Args:
-        root: any module.
+        root: Any module.
 
     Returns:
         The modules by name, in the order in which they are registered.
@@ -25,14 +25,14 @@ def normalized_convolutions(root: nn.Module, network: str) -> dict[str, tuple[st
     It is the last layer with a weight matrix that is registered before it.
 
     Args:
-        root: the network.
-        network: its name in error messages.
+        root: The network.
+        network: Its name in error messages.
 
     Returns:
         Name and module of the convolution, by the name of the batch normalization.
 
     Raises:
-        InputError: if that layer is not a convolution with the same number of channels.
+        InputError: If that layer is not a convolution with the same number of channels.
     """
     found: dict[str, tuple[str, nn.Conv2d]] = {}
     last, last_name = root, ""

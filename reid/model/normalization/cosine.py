@@ -17,7 +17,7 @@ class CosineConv2d(nn.Module):
     window of zeros gives the bias.
 
     Args:
-        convolution: convolution whose weight, stride, padding, dilation and groups are used.
+        convolution: Convolution whose weight, stride, padding, dilation and groups are used.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:

@@ -20,7 +20,7 @@ class IBN(nn.Module):
     """Instance normalization of the first half of the channels, batch normalization of the rest: (B, C, H, W).
 
     Args:
-        norm: batch normalization whose statistics, scale and shift the rest keeps.
+        norm: Batch normalization whose statistics, scale and shift the rest keeps.
     """
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
@@ -48,7 +48,7 @@ class InstanceNormedBlock(nn.Module):
     """A residual block whose sum is instance-normalized before the last ReLU.
 
     Args:
-        block: block whose layers are used.
+        block: Block whose layers are used.
     """
 
     def __init__(self, block: BasicBlock | Bottleneck) -> None:
@@ -82,14 +82,14 @@ def ibn_a(backbone: nn.Module, network: str) -> str:
     """Replace the normalization after conv1 by IBN in every block of layer1 to layer3, in place.
 
     Args:
-        backbone: a ResNet.
-        network: its name in error messages.
+        backbone: A ResNet.
+        network: Its name in error messages.
 
     Returns:
         What this discards, for the log.
 
     Raises:
-        InputError: if the backbone is not a ResNet.
+        InputError: If the backbone is not a ResNet.
     """
     _check(backbone, network)
     blocks = [block for name in ("layer1", "layer2", "layer3") for block in backbone.get_submodule(name).children()]
@@ -107,14 +107,14 @@ def ibn_b(backbone: nn.Module, network: str) -> str:
     """Use instance normalization in the stem and after the sum in the last block of layer1 and of layer2, in place.
 
     Args:
-        backbone: a ResNet.
-        network: its name in error messages.
+        backbone: A ResNet.
+        network: Its name in error messages.
 
     Returns:
         What this discards, for the log.
 
     Raises:
-        InputError: if the backbone is not a ResNet.
+        InputError: If the backbone is not a ResNet.
     """
     _check(backbone, network)
     stem = backbone.bn1
@@ -134,7 +134,7 @@ def has_ibn_names(names: Iterable[str]) -> bool:
     """Whether tensors are those of a published IBN-Net rather than of a plain ResNet.
 
     Args:
-        names: names of the tensors.
+        names: Names of the tensors.
 
     Returns:
         True for an IBN-Net.

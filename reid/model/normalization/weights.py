@@ -18,14 +18,14 @@ def weight_norms(backbone: nn.Module, network: str) -> str:
     batch.
 
     Args:
-        backbone: the backbone.
-        network: its name in error messages.
+        backbone: The backbone.
+        network: Its name in error messages.
 
     Returns:
         What this discards, for the log.
 
     Raises:
-        InputError: if a batch normalization does not follow a convolution.
+        InputError: If a batch normalization does not follow a convolution.
     """
     norms = batch_norms(backbone)
     for name, (_, convolution) in normalized_convolutions(backbone, network).items():
@@ -42,14 +42,14 @@ def cosine_convolutions(backbone: nn.Module, network: str) -> str:
     """Replace every batch-normalized convolution by `CosineConv2d` and its normalization by nothing, in place.
 
     Args:
-        backbone: the backbone.
-        network: its name in error messages.
+        backbone: The backbone.
+        network: Its name in error messages.
 
     Returns:
         What this discards, for the log.
 
     Raises:
-        InputError: if a batch normalization does not follow a convolution.
+        InputError: If a batch normalization does not follow a convolution.
     """
     convolutions = normalized_convolutions(backbone, network)
     for name, (convolution_name, convolution) in convolutions.items():

@@ -42,15 +42,16 @@ def build_pooling(name: str, backbone: nn.Module, **options: Any) -> Pooling:
     """Build a pooling for the feature maps of a backbone.
 
     Args:
-        name: a key of `POOLINGS`, or "flatten" for a backbone whose maps have one size.
-        backbone: module with the attribute `out_channels`, and `map_size` for "flatten".
-        **options: keyword arguments of the pooling, see `pooling_options`.
+        name: A key of `POOLINGS`, or "flatten" for a backbone whose maps have one size.
+        backbone: Module with the attribute `out_channels`, and `map_size` for "flatten".
+        **options: Keyword arguments of the pooling, see `pooling_options`.
 
     Returns:
         The pooling.
 
     Raises:
-        InputError: for an unknown name, an option out of range, or "flatten" after a backbone with maps of any size.
+        InputError: If the name is unknown, an option is out of range, or "flatten" follows a backbone with maps of any
+            size.
     """
     if name == "flatten":
         size: tuple[int, int] | None = getattr(backbone, "map_size", None)
@@ -70,7 +71,7 @@ def pooling_options(name: str) -> tuple[str, ...]:
     """List the options of a pooling.
 
     Args:
-        name: a key of `POOLINGS`, or "flatten", which has none.
+        name: A key of `POOLINGS`, or "flatten", which has none.
 
     Returns:
         Names of the keyword arguments that `build_pooling` accepts for it.

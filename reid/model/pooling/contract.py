@@ -19,7 +19,7 @@ class Pooling(nn.Module, ABC):
     than necessary.
 
     Args:
-        l2: normalize the pooled vector to unit length, as retrieval by descriptors alone does.
+        l2: Normalize the pooled vector to unit length, as retrieval by descriptors alone does.
     """
 
     min_descriptors: int = 0
@@ -33,7 +33,7 @@ class Pooling(nn.Module, ABC):
         """Compute the width of the pooled vector.
 
         Args:
-            channels: number of channels of the map.
+            channels: Number of channels of the map.
 
         Returns:
             The width.
@@ -63,7 +63,7 @@ class Pooling(nn.Module, ABC):
             (B, h, w), or (B, K, h, w) for a pooling with K separate weightings.
 
         Raises:
-            InputError: for a pooling that does not weight positions.
+            InputError: If the pooling does not weight positions.
         """
         with torch.autocast(maps.device.type, enabled=False):
             return self._attention(_at_least_float32(maps))
@@ -72,11 +72,11 @@ class Pooling(nn.Module, ABC):
         """Check that maps are large enough.
 
         Args:
-            height: height of the map.
-            width: width of the map.
+            height: Height of the map.
+            width: Width of the map.
 
         Raises:
-            InputError: if they are not.
+            InputError: If they are not.
         """
 
     def initialize(self, descriptors: np.ndarray, *, seed: int) -> None:
@@ -84,7 +84,7 @@ class Pooling(nn.Module, ABC):
 
         Args:
             descriptors: (N, C) float32, N at least `min_descriptors`.
-            seed: seed of the random numbers used.
+            seed: Seed of the random numbers used.
         """
 
     @abstractmethod

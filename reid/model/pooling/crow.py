@@ -22,8 +22,8 @@ class CroW(Pooling):
     at 0.
 
     Args:
-        channels: number of channels, unused.
-        l2: normalize the result to unit length.
+        channels: Number of channels, unused.
+        l2: Normalize the result to unit length.
     """
 
     def __init__(self, channels: int, *, l2: bool = False) -> None:

@@ -14,8 +14,8 @@ class Flatten(Pooling):
     It needs maps of one size and is therefore not in `POOLINGS`, whose poolings take any.
 
     Args:
-        channels: number of channels C, unused.
-        size: height and width of the maps.
+        channels: Number of channels C, unused.
+        size: Height and width of the maps.
     """
 
     def __init__(self, channels: int, *, size: tuple[int, int]) -> None:
@@ -26,7 +26,7 @@ class Flatten(Pooling):
         """Compute the width of the flattened vector.
 
         Args:
-            channels: number of channels of the map.
+            channels: Number of channels of the map.
 
         Returns:
             C h w.
@@ -37,11 +37,11 @@ class Flatten(Pooling):
         """Check the size of a map.
 
         Args:
-            height: height of the map.
-            width: width of the map.
+            height: Height of the map.
+            width: Width of the map.
 
         Raises:
-            InputError: if it is not the size this pooling was built for.
+            InputError: If it is not the size this pooling was built for.
         """
         if (height, width) != self.size:
             raise InputError(

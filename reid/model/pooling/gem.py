@@ -22,14 +22,14 @@ class GeM(Pooling):
     p = 1 is the average, p -> infinity the maximum.
 
     Args:
-        channels: number of channels C.
-        p: initial exponent, above 0.
-        p_per_channel: use one exponent per channel instead of one for all.
-        p_learnable: train the exponent.
-        l2: normalize the result to unit length.
+        channels: Number of channels C.
+        p: Initial exponent, above 0.
+        p_per_channel: Use one exponent per channel instead of one for all.
+        p_learnable: Train the exponent.
+        l2: Normalize the result to unit length.
 
     Raises:
-        InputError: if `p` is not a finite number above 0.
+        InputError: If `p` is not a finite number above 0.
     """
 
     p: Tensor
@@ -49,7 +49,7 @@ def generalized_mean(maps: Tensor, p: Tensor, log_weights: Tensor | None = None)
 
     Args:
         maps: (B, C, h, w) floating.
-        p: exponent, (1,) or (C,).
+        p: Exponent, (1,) or (C,).
         log_weights: ln w, (B, h, w), with the w of an image summing to 1; None for 1 / (h w) everywhere.
 
     Returns:
@@ -66,14 +66,14 @@ def add_exponent(module: nn.Module, channels: int, *, p: float, p_per_channel: b
     """Add the exponent `p` to a module, (channels,) or (1,).
 
     Args:
-        module: module that gets the parameter or buffer `p`.
-        channels: number of channels.
-        p: initial value.
-        p_per_channel: add one exponent per channel instead of one for all.
-        p_learnable: add a parameter instead of a buffer.
+        module: Module that gets the parameter or buffer `p`.
+        channels: Number of channels.
+        p: Initial value.
+        p_per_channel: Add one exponent per channel instead of one for all.
+        p_learnable: Add a parameter instead of a buffer.
 
     Raises:
-        InputError: if `p` is not a finite number above 0.
+        InputError: If `p` is not a finite number above 0.
     """
     if not 0 < p < math.inf:
         raise InputError(f"the exponent p = {p} of a generalized mean must be above 0: 1 is the average, 3 is usual")

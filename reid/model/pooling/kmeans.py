@@ -24,14 +24,14 @@ def cluster(descriptors: np.ndarray, count: int, *, seed: int) -> tuple[np.ndarr
 
     Args:
         descriptors: (N, C) floating.
-        count: number of clusters.
-        seed: seed of the start.
+        count: Number of clusters.
+        seed: Seed of the start.
 
     Returns:
         Centers (count, C) float64, and the number of descriptors per cluster (count,) int64.
 
     Raises:
-        InputError: if there are fewer distinct descriptors than clusters.
+        InputError: If there are fewer distinct descriptors than clusters.
     """
     # Imported here: it takes a second, which every command would pay.
     from sklearn.cluster import KMeans
@@ -64,7 +64,7 @@ def soft_assignment_v2(centers: np.ndarray, descriptors: np.ndarray) -> tuple[np
         w (K, C) float64, b (K,) float64, and alpha.
 
     Raises:
-        InputError: if the two nearest centers of every descriptor are equally near.
+        InputError: If the two nearest centers of every descriptor are equally near.
     """
     centers, descriptors = centers.astype(np.float64), descriptors.astype(np.float64)
     squares = (centers**2).sum(1)
@@ -88,7 +88,7 @@ def soft_assignment_v1(centers: np.ndarray, descriptors: np.ndarray) -> tuple[np
         w (K, C) float64, and alpha.
 
     Raises:
-        InputError: if the two nearest centers of every descriptor are equally near.
+        InputError: If the two nearest centers of every descriptor are equally near.
     """
     centers, descriptors = centers.astype(np.float64), descriptors.astype(np.float64)
     directions = centers / np.maximum(np.linalg.norm(centers, axis=1, keepdims=True), np.finfo(np.float64).tiny)

@@ -12,8 +12,8 @@ class Average(Pooling):
     """Mean over all positions: SPoC without its center prior (Babenko and Lempitsky 2015).
 
     Args:
-        channels: number of channels, unused.
-        l2: normalize the result to unit length.
+        channels: Number of channels, unused.
+        l2: Normalize the result to unit length.
     """
 
     def __init__(self, channels: int, *, l2: bool = False) -> None:
@@ -27,8 +27,8 @@ class Max(Pooling):
     """Maximum over all positions: MAC (Razavian et al. 2016).
 
     Args:
-        channels: number of channels, unused.
-        l2: normalize the result to unit length.
+        channels: Number of channels, unused.
+        l2: Normalize the result to unit length.
     """
 
     def __init__(self, channels: int, *, l2: bool = False) -> None:
@@ -42,8 +42,8 @@ class AverageMax(Pooling):
     """Mean and maximum over all positions, concatenated.
 
     Args:
-        channels: number of channels, unused.
-        l2: normalize the result to unit length.
+        channels: Number of channels, unused.
+        l2: Normalize the result to unit length.
     """
 
     def __init__(self, channels: int, *, l2: bool = False) -> None:
@@ -53,7 +53,7 @@ class AverageMax(Pooling):
         """Compute the width of the pooled vector.
 
         Args:
-            channels: number of channels of the map.
+            channels: Number of channels of the map.
 
         Returns:
             Twice the channels.

@@ -20,12 +20,12 @@ class RMAC(Pooling):
     """Sum of the maxima of all regions of `square_regions`, each normalized to unit length.
 
     Args:
-        channels: number of channels, unused.
-        levels: number of levels of regions.
-        l2: normalize the result to unit length.
+        channels: Number of channels, unused.
+        levels: Number of levels of regions.
+        l2: Normalize the result to unit length.
 
     Raises:
-        InputError: if `levels` is below 1.
+        InputError: If `levels` is below 1.
     """
 
     def __init__(self, channels: int, *, levels: int = 3, l2: bool = False) -> None:
@@ -38,11 +38,11 @@ class RMAC(Pooling):
         """Check that maps are large enough.
 
         Args:
-            height: height of the map.
-            width: width of the map.
+            height: Height of the map.
+            width: Width of the map.
 
         Raises:
-            InputError: if the map has fewer positions than regions.
+            InputError: If the map has fewer positions than regions.
         """
         square_regions(height, width, self.levels)
 
@@ -65,15 +65,15 @@ def square_regions(height: int, width: int, levels: int) -> list[tuple[int, int,
     They are spread evenly, positions rounded down.
 
     Args:
-        height: height of the map.
-        width: width of the map.
-        levels: number of levels.
+        height: Height of the map.
+        width: Width of the map.
+        levels: Number of levels.
 
     Returns:
         (top, left, side) per region, level by level.
 
     Raises:
-        InputError: if the map has fewer positions than regions.
+        InputError: If the map has fewer positions than regions.
     """
     short, long = min(height, width), max(height, width)
     along = _level_1_count(short, long)

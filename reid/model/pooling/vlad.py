@@ -25,12 +25,12 @@ class VLAD(Pooling):
     a cluster, its V(k) is 0. The centers c, (K, C), are trained.
 
     Args:
-        channels: number of channels C.
-        clusters: number of clusters K.
-        init: initialization, one of `INITS`.
+        channels: Number of channels C.
+        clusters: Number of clusters K.
+        init: Initialization, one of `INITS`.
 
     Raises:
-        InputError: for an unknown `init` or fewer than 2 clusters.
+        InputError: If `init` is unknown or there are fewer than 2 clusters.
     """
 
     def __init__(self, channels: int, *, clusters: int, init: str) -> None:
@@ -49,7 +49,7 @@ class VLAD(Pooling):
         """Compute the width of the pooled vector.
 
         Args:
-            channels: number of channels of the map.
+            channels: Number of channels of the map.
 
         Returns:
             K C.
@@ -75,12 +75,12 @@ class HardVLAD(VLAD):
     """VLAD that assigns every descriptor to its nearest center alone.
 
     Args:
-        channels: number of channels C.
-        clusters: number of clusters K.
-        init: initialization, one of `INITS`.
+        channels: Number of channels C.
+        clusters: Number of clusters K.
+        init: Initialization, one of `INITS`.
 
     Raises:
-        InputError: for an unknown `init` or fewer than 2 clusters.
+        InputError: If `init` is unknown or there are fewer than 2 clusters.
     """
 
     def __init__(self, channels: int, *, clusters: int = 64, init: str = "kmeans_v2") -> None:
@@ -96,10 +96,10 @@ class HardVLAD(VLAD):
 
         Args:
             descriptors: (N, C) float32, N at least `min_descriptors`.
-            seed: seed of k-means.
+            seed: Seed of k-means.
 
         Raises:
-            InputError: if there are fewer distinct descriptors than clusters.
+            InputError: If there are fewer distinct descriptors than clusters.
         """
         centers, _ = cluster(_unit(descriptors), self.clusters, seed=seed)
         _fill(self.centres, centers)
@@ -111,14 +111,14 @@ class NetVLAD(VLAD):
     w, b and c are trained separately. K-means finds K + G centers; the G with the fewest descriptors are the ghosts.
 
     Args:
-        channels: number of channels C.
-        clusters: number of clusters K.
-        ghosts: number of ghost clusters G.
+        channels: Number of channels C.
+        clusters: Number of clusters K.
+        ghosts: Number of ghost clusters G.
         init: "kmeans_v2" (Eq. 3 and 4 of the paper: w = 2 alpha c, b = -alpha |c|^2), "kmeans_v1" (w = alpha c / |c|,
             no b) or "random".
 
     Raises:
-        InputError: for an unknown `init`, fewer than 2 clusters or a negative number of ghosts.
+        InputError: If `init` is unknown, there are fewer than 2 clusters or the number of ghosts is negative.
     """
 
     def __init__(self, channels: int, *, clusters: int = 64, ghosts: int = 0, init: str = "kmeans_v2") -> None:
@@ -138,10 +138,10 @@ class NetVLAD(VLAD):
 
         Args:
             descriptors: (N, C) float32, N at least `min_descriptors`.
-            seed: seed of k-means.
+            seed: Seed of k-means.
 
         Raises:
-            InputError: if there are fewer distinct descriptors than clusters.
+            InputError: If there are fewer distinct descriptors than clusters.
         """
         descriptors = _unit(descriptors)
         centers, sizes = cluster(descriptors, self.clusters + self.ghosts, seed=seed)
@@ -160,9 +160,9 @@ def net_vlad(channels: int, *, clusters: int = 64, init: str = "kmeans_v2") -> N
     """Build a NetVLAD without ghosts.
 
     Args:
-        channels: number of channels C.
-        clusters: number of clusters K.
-        init: initialization, one of `INITS`.
+        channels: Number of channels C.
+        clusters: Number of clusters K.
+        init: Initialization, one of `INITS`.
 
     Returns:
         The pooling.
@@ -174,10 +174,10 @@ def ghost_vlad(channels: int, *, clusters: int = 64, ghosts: int = 1, init: str 
     """Build a GhostVLAD: NetVLAD whose softmax also runs over ghosts, which take descriptors from the other clusters.
 
     Args:
-        channels: number of channels C.
-        clusters: number of clusters K.
-        ghosts: number of ghost clusters G.
-        init: initialization, one of `INITS`.
+        channels: Number of channels C.
+        clusters: Number of clusters K.
+        ghosts: Number of ghost clusters G.
+        init: Initialization, one of `INITS`.
 
     Returns:
         The pooling.

@@ -20,14 +20,14 @@ class WeightedGeM(Pooling):
     The scores start at 0, so it starts as GeM. The weights of an image sum to 1.
 
     Args:
-        channels: number of channels C.
-        p: initial exponent, above 0.
-        p_per_channel: use one exponent per channel instead of one for all.
-        p_learnable: train the exponent.
-        l2: normalize the result to unit length.
+        channels: Number of channels C.
+        p: Initial exponent, above 0.
+        p_per_channel: Use one exponent per channel instead of one for all.
+        p_learnable: Train the exponent.
+        l2: Normalize the result to unit length.
 
     Raises:
-        InputError: if `p` is not a finite number above 0.
+        InputError: If `p` is not a finite number above 0.
     """
 
     p: Tensor
@@ -50,8 +50,8 @@ class WeightedSum(Pooling):
     """Sum over positions of w x: weighted GeM with p = 1, but without its clamping of x.
 
     Args:
-        channels: number of channels C.
-        l2: normalize the result to unit length.
+        channels: Number of channels C.
+        l2: Normalize the result to unit length.
     """
 
     def __init__(self, channels: int, *, l2: bool = False) -> None:
@@ -72,15 +72,15 @@ class RegionalWeightedGeM(Pooling):
     each region of an image sum to 1.
 
     Args:
-        channels: number of channels C.
-        regions: number of weightings.
-        p: initial exponent, above 0.
-        p_per_channel: use one exponent per channel instead of one for all.
-        p_learnable: train the exponent.
-        l2: normalize the result to unit length.
+        channels: Number of channels C.
+        regions: Number of weightings.
+        p: Initial exponent, above 0.
+        p_per_channel: Use one exponent per channel instead of one for all.
+        p_learnable: Train the exponent.
+        l2: Normalize the result to unit length.
 
     Raises:
-        InputError: if `regions` is below 1 or `p` is not a finite number above 0.
+        InputError: If `regions` is below 1 or `p` is not a finite number above 0.
     """
 
     p: Tensor
@@ -106,11 +106,11 @@ class RegionalWeightedGeM(Pooling):
         """Check that maps are large enough.
 
         Args:
-            height: height of the map.
-            width: width of the map.
+            height: Height of the map.
+            width: Width of the map.
 
         Raises:
-            InputError: if the map has fewer positions than regions.
+            InputError: If the map has fewer positions than regions.
         """
         if self.regions > height * width:
             raise InputError(

@@ -57,7 +57,7 @@ def float32_product(query_length: Any, gallery_length: Any, terms: int) -> Any:
     return gamma(terms) * 2 * query_length * gallery_length + UNDERFLOW
 
 
-def added(query_length: Any, gallery_length: Any) -> Any:
+def addition_error(query_length: Any, gallery_length: Any) -> Any:
     """Bound the error of rounding |g|^2 to float32 and adding it to -2 q.g in float32.
 
     Args:

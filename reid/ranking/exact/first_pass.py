@@ -101,7 +101,7 @@ def prepare_rows(
         The prepared rows, on the device of `values`.
 
     Raises:
-        InputError: For rows with NaN or infinity, or too long for float32.
+        InputError: If rows have NaN or infinity, or are too long for float32.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # a value that is not finite is reported with its row
         centered = arrays.as_type(values - center, "float32")
@@ -196,7 +196,7 @@ def approximate(
     squared = arrays.like(tile.squared.astype(np.float32), values)
     if _by_integers(query, tile):
         error = _integer_products(query, tile, longest, values, squared, buffers)
-        return Approximation(values, error + bounds.added(query.lengths, longest) + moved, integers=True)
+        return Approximation(values, error + bounds.addition_error(query.lengths, longest) + moved, integers=True)
     chunks = -(-width // columns)
     arrays.matmul(query.values[:, :columns], tile.values[:, :columns].T, values)
     if chunks > 1:
@@ -207,7 +207,7 @@ def approximate(
             values += partial
     values += squared
     product = bounds.float32_product(query.lengths, longest, min(width, columns) + chunks)
-    return Approximation(values, product + bounds.added(query.lengths, longest) + moved)
+    return Approximation(values, product + bounds.addition_error(query.lengths, longest) + moved)
 
 
 def _by_integers(query: PreparedRows, tile: PreparedRows) -> bool:
@@ -303,7 +303,7 @@ def _extremes(width: int, device: str) -> tuple[Any, Any]:
 
 
 @functools.lru_cache(maxsize=16)
-def integers_pay(width: int, device: str = "cpu") -> bool:
+def is_int8_faster(width: int, device: str = "cpu") -> bool:
     """Return whether the three 8-bit products are exact on this machine and faster than the float32 product.
 
     Measured once per process, in some milliseconds.

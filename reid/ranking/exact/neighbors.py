@@ -56,7 +56,7 @@ def nearest_and_largest(values: np.ndarray, k: int, *, block: int = 1024) -> Sel
         The neighbors of every row.
 
     Raises:
-        InputError: For k outside 1 .. N, a block below 1, and rows that are not finite or too long for float32.
+        InputError: If k is outside 1 .. N, the block is below 1, or rows are not finite or too long for float32.
     """
     if not 1 <= k <= len(values):
         raise InputError(f"k {k}: must be 1 .. {len(values)}, the number of rows")
@@ -86,7 +86,7 @@ def check_rows(values: np.ndarray, name: str) -> None:
         name: Name of a row in error messages, such as "gallery feature".
 
     Raises:
-        InputError: For rows with NaN or infinity, or too long for float32 distances.
+        InputError: If rows have NaN or infinity, or are too long for float32 distances.
     """
     for start in range(0, len(values), _ROWS):
         with np.errstate(over="ignore", invalid="ignore"):

@@ -8,7 +8,7 @@ from typing import Any
 from reid.errors import InputError, unknown_name
 from reid.ranking import arrays
 from reid.ranking.distance import METRICS
-from reid.ranking.exact.first_pass import integers_exact, integers_pay
+from reid.ranking.exact.first_pass import integers_exact, is_int8_faster
 
 FIRST_PASSES = ("auto", "float32", "integers")
 
@@ -45,7 +45,7 @@ class ComparisonOptions:
                 f"first pass 'integers': 8-bit integer products of rows of {width} numbers are missing or not exact on "
                 f"this machine ({device}); use 'auto' or 'float32'"
             )
-        return self.first_pass == "integers" or (self.first_pass == "auto" and integers_pay(width, device))
+        return self.first_pass == "integers" or (self.first_pass == "auto" and is_int8_faster(width, device))
 
 
 def check_comparable(query: Any, gallery: Any, options: ComparisonOptions) -> None:
@@ -57,8 +57,8 @@ def check_comparable(query: Any, gallery: Any, options: ComparisonOptions) -> No
         options: How they will be compared.
 
     Raises:
-        InputError: For an unknown metric or first pass, a block below 1, sides that are not matrices of the same
-            width, and tensors on different devices.
+        InputError: If the metric or first pass is unknown, the block is below 1, the sides are not matrices of the same
+            width, or tensors are on different devices.
     """
     if options.metric not in METRICS:
         raise unknown_name("metric", options.metric, METRICS)

@@ -73,8 +73,8 @@ def count_nearer(
         The counts, and the order of the targets of each query.
 
     Raises:
-        InputError: As `check_comparable` does, for rows with NaN or infinity or too long for float32, and with
-            "cosine" for rows of zeros.
+        InputError: If `check_comparable` raises it, rows have NaN or infinity or are too long for float32, or, with
+            "cosine", rows are zero.
     """
     check_comparable(query, gallery, options)
     rows, source = RowSource(query, options.metric, "query").load(), RowSource(gallery, options.metric)

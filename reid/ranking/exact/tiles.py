@@ -80,7 +80,7 @@ def distance_tiles(query: Any, gallery: Any, *, metric: str = "euclidean", title
         Tiles: gallery rows in order, and for each group of them all queries in order.
 
     Raises:
-        InputError: For an unknown metric, different widths and, with "cosine", rows of zeros.
+        InputError: If the metric is unknown, the widths differ or, with "cosine", rows are zero.
     """
     check_matrices(query, gallery, metric)
     queries = _rows(query, slice(None), metric)
@@ -159,7 +159,7 @@ def check_matrices(query: Any, gallery: Any, metric: str) -> None:
         metric: Name of the metric.
 
     Raises:
-        InputError: For an unknown metric, an empty side and different widths.
+        InputError: If the metric is unknown, a side is empty or the widths differ.
     """
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)

@@ -69,7 +69,7 @@ def prepare_triangle(values: np.ndarray, block: int) -> Triangle:
         for start in range(0, len(values), block)
     ]
     order = np.argsort(np.concatenate(lengths), kind="stable")
-    integers = first_pass.integers_pay(values.shape[1])
+    integers = first_pass.is_int8_faster(values.shape[1])
     parts = []
     for part in np.array_split(order, len(lengths)):
         # As a query first: -2 times the values, or the limbs in the other order, are the gallery's.

@@ -43,8 +43,8 @@ def market_ground_truth(query: Features, gallery: Features) -> GroundTruth:
         The gallery indices.
 
     Raises:
-        InputError: For an empty side, a query of identity 0 or -1, and if no query has a true match, with the rule that
-            removed them.
+        InputError: If a side is empty, a query has identity 0 or -1, or no query has a true match; the message names
+            the rule that removed them.
     """
     _check_labels(query, gallery)
     by_identity = np.argsort(gallery.identities, kind="stable")

@@ -46,7 +46,7 @@ def pool_queries(query: Features, images: Features, how: str = "mean") -> Pooled
         The pooled queries, in the type of the query's values.
 
     Raises:
-        InputError: For an unknown `how` and different widths.
+        InputError: If `how` is unknown or the widths differ.
     """
     if how not in QUERY_POOLINGS:
         raise unknown_name("pooling of queries", how, tuple(QUERY_POOLINGS))

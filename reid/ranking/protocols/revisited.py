@@ -79,8 +79,8 @@ def evaluate_revisited(
         The scores of each setup.
 
     Raises:
-        InputError: For matrices that do not fit, a wrong number of lists, indices outside the gallery or in two lists,
-            and a setup in which no query has an image to find.
+        InputError: If matrices do not fit, the number of lists is wrong, indices are outside the gallery or in two
+            lists, or in a setup no query has an image to find.
     """
     lists = {"easy": easy, "hard": hard, "junk": junk}
     for name, given in lists.items():

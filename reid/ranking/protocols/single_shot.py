@@ -90,7 +90,7 @@ def evaluate_single_shot(
         The scores.
 
     Raises:
-        InputError: As `reid.ranking.evaluate` does, and for `repeats` below 1.
+        InputError: If `reid.ranking.evaluate` raises it, or `repeats` is below 1.
     """
     if max_rank < 1:
         raise InputError(f"max_rank {max_rank}: the CMC curve requires at least 1")
@@ -134,7 +134,7 @@ def single_shot_ranks(
         (V, repeats) int64 ranks of the V queries with a true match, from 1.
 
     Raises:
-        InputError: As `reid.ranking.evaluate` does, and for `repeats` below 1.
+        InputError: If `reid.ranking.evaluate` raises it, or `repeats` is below 1.
     """
     if repeats < 1:
         raise InputError(f"repeats {repeats}: must be at least 1")

@@ -127,7 +127,7 @@ def verify(query: Features, gallery: Features, *, metric: str = "euclidean") -> 
         The curve.
 
     Raises:
-        InputError: As `reid.ranking.evaluate` does, and if every pair is a true match or junk.
+        InputError: If `reid.ranking.evaluate` raises it, or every pair is a true match or junk.
     """
     truth = market_ground_truth(query, gallery)
     check_matrices(query.values, gallery.values, metric)

@@ -59,7 +59,7 @@ class RerankOptions:
             rows: Number N of query and gallery rows.
 
         Raises:
-            InputError: For k1 outside 1 .. N - 1, k2 outside 1 .. N, and a weight or power out of range.
+            InputError: If k1 is outside 1 .. N - 1, k2 is outside 1 .. N, or a weight or power is out of range.
         """
         if not 1 <= self.k1 < rows:
             raise InputError(f"k1 {self.k1}: must be 1 .. {rows - 1}, below the {rows} query and gallery rows")
@@ -95,7 +95,7 @@ def rerank_ranking(
         The ranks under the protocol of `reid.ranking.evaluate`.
 
     Raises:
-        InputError: As `reid.ranking.evaluate` and `rerank_blocks` do.
+        InputError: If `reid.ranking.evaluate` or `rerank_blocks` raises it.
     """
     truth = market_ground_truth(query, gallery)
     reranked, workspace = _reranked_distances(query.values, gallery.values, options, metric)
@@ -106,7 +106,7 @@ def rerank_ranking(
     exact, ranks = np.empty(len(indices)), np.empty(len(indices), dtype=np.int64)
     batch: list[_Undecided] = []
     batch_size = 0
-    integers = first_pass.integers_pay(reranked.query.shape[1])
+    integers = first_pass.is_int8_faster(reranked.query.shape[1])
     for i, row in reranked_rows(reranked, workspace, integers=integers):
         own = slice(offsets[i], offsets[i + 1])
         matches = indices[own]
@@ -148,7 +148,7 @@ def rerank_blocks(
         may change it, and the next block overwrites it.
 
     Raises:
-        InputError: For parameters out of range, different widths and an unknown metric.
+        InputError: If parameters are out of range, the widths differ or the metric is unknown.
     """
     if block < 1:
         raise InputError(f"block {block}: must be at least 1 query")

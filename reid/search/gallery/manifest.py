@@ -44,8 +44,8 @@ def translate_errors(folder: Path) -> Iterator[None]:
         Nothing.
 
     Raises:
-        InputError: For missing permissions, a busy or a corrupt manifest.
-        OSError: For a full disk and other I/O errors.
+        InputError: If permissions are missing, or the manifest is busy or corrupt.
+        OSError: If the disk is full or another I/O error occurs.
     """
     try:
         yield

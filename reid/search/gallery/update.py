@@ -83,7 +83,7 @@ def update_index(
         What was done.
 
     Raises:
-        InputError: For an unreadable image if `skip_unreadable` is false; all images before it are committed.
+        InputError: If an image is unreadable and `skip_unreadable` is false; all images before it are committed.
     """
     summary = UpdateSummary(
         unmatched=listing.unmatched, unreadable=dict.fromkeys(listing.undecodable, "the name is not valid UTF-8")

@@ -134,7 +134,7 @@ class Gallery:
             The index, open for writing.
 
         Raises:
-            InputError: As in `open` and `create`, or if `shard_size` differs from that of the index.
+            InputError: If `open` or `create` raises it, or `shard_size` differs from that of the index.
         """
         if not manifest.is_index(path):
             size = SHARD_SIZE if shard_size is None else shard_size

@@ -9,7 +9,7 @@ import pytest
 
 from reid.config import build
 from reid.config.loading import load_config, parse_config
-from reid.data import banner
+from reid.data import split_table
 from reid.data.datasets.combine import combine
 from reid.data.datasets.subset import subset_identities
 from reid.errors import InputError
@@ -67,14 +67,14 @@ def test_numbers_of_datasets_are_disjoint(names: list[str], target: str, expecte
 
 def test_the_banner_lists_each_source_also_of_a_subset() -> None:
     split = combine(["a", "b"], "c", SPLITS.__getitem__)
-    rows = banner(split).splitlines()
+    rows = split_table(split).splitlines()
     assert rows[0] == "a+b -> c"
     cells = [[cell.strip() for cell in row.split("|")] for row in rows[2:]]
     assert cells[0] == ["train", "7", "18", "5"]
     assert cells[1] == ["", "3", "6", "2   (a)"]
     assert cells[2] == ["", "4", "12", "3   (b)"]
     assert cells[3][0] == "query"
-    half = banner(subset_identities(split, 0.5)).splitlines()
+    half = split_table(subset_identities(split, 0.5)).splitlines()
     assert sum(int(row.split("|")[1]) for row in half[3:5]) == 4
 
 

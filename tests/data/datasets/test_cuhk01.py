@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reid.data import DATASETS, banner
+from reid.data import DATASETS, split_table
 from reid.errors import InputError
 from reid.records import Split
 
@@ -45,7 +45,7 @@ def test_the_halves_follow_from_the_seed_alone(tmp_path: Path) -> None:
 
 def test_the_official_set_gives_485_and_486(tmp_path: Path) -> None:
     split = read(campus(tmp_path / "CUHK01", 971), cache=tmp_path, seed=3)
-    rows = [[cell.strip() for cell in row.split("|")[1:3]] for row in banner(split).splitlines()[2:]]
+    rows = [[cell.strip() for cell in row.split("|")[1:3]] for row in split_table(split).splitlines()[2:]]
     assert rows == [["485", "1,940"], ["486", "972"], ["486", "972"]]
     (tmp_path / "CUHK01" / "campus" / "0971004.png").unlink()
     with pytest.raises(InputError, match=r"CUHK01 differs from the official CUHK01: \w+ has (1,939|971) images, not"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reid.data import DATASETS, banner
+from reid.data import DATASETS, split_table
 from reid.errors import InputError
 from reid.records import ImageRecord, Split
 
@@ -52,7 +52,7 @@ def test_parts_are_read_and_strings_are_numbered(tmp_path: Path) -> None:
         ("gallery/9/cam2_1.jpg", 1, 2),
         ("gallery/zoë/cam3_1.jpg", 5, 3),
     ]
-    assert banner(split).splitlines()[0] == "folder:shop"
+    assert split_table(split).splitlines()[0] == "folder:shop"
 
 
 def test_the_folders_of_market1501_are_parts_too(tmp_path: Path) -> None:

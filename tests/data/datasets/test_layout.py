@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reid.data.datasets.layout import PartCounts, banner, count_part, read_folder
+from reid.data.datasets.layout import PartCounts, count_part, read_folder, split_table
 from reid.data.datasets.market1501 import LAYOUT, read_market1501
 from reid.errors import InputError
 from reid.records import ImageRecord, Split
@@ -136,7 +136,7 @@ def test_counts_leave_junk_and_distractors_out_of_the_identities():
 
 
 def test_the_banner_lists_each_part(tmp_path, make_folder):
-    rows = banner(read_folder(LAYOUT, make_folder(tmp_path / OFFICIAL))).splitlines()
+    rows = split_table(read_folder(LAYOUT, make_folder(tmp_path / OFFICIAL))).splitlines()
     cells = [[cell.strip() for cell in row.split("|")] for row in rows[1:]]
     assert cells[0] == ["subset", "# ids", "# images", "# cameras"]
     assert cells[1] == ["train", "2", "3", "3"]

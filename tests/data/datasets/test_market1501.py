@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reid.data import DATASETS, banner
+from reid.data import DATASETS, split_table
 from reid.errors import InputError
 from reid.records import Split
 
@@ -24,7 +24,7 @@ def test_the_real_dataset_passes_its_strict_counts(market):
     assert sum(image.identity == -1 for image in split.gallery) == 3_819
     assert sum(image.identity == 0 for image in split.gallery) == 2_798
     assert sorted(split.train_labels().values()) == list(range(751))
-    assert "12,936" in banner(split)
+    assert "12,936" in split_table(split)
 
 
 def test_a_removed_image_is_noticed_and_a_subset_accepted_on_request(market):

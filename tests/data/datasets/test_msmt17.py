@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reid.data import DATASETS, banner
+from reid.data import DATASETS, split_table
 from reid.data.datasets import msmt17
 from reid.data.datasets.layout import PartCounts
 from reid.errors import InputError
@@ -56,7 +56,7 @@ def test_both_versions_are_found_and_named(tmp_path: Path, place: str, places: t
     split = read_loosely(tmp_path)
     assert split.name == name
     assert split.train[0].path == str(folder / places[0] / "0000" / "0000_000_01_0303morning_0015_0.jpg")
-    assert banner(split).startswith(name)
+    assert split_table(split).startswith(name)
 
 
 def test_train_is_train_and_val_and_no_number_is_given_twice(tmp_path: Path) -> None:

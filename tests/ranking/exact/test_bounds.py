@@ -42,7 +42,7 @@ def test_products_below_the_smallest_float32_are_covered() -> None:
     assert 0 < 2 * true <= bounds.float32_product(*[float(np.linalg.norm(row.astype(np.float64)))] * 2, 1024)
     # And if the processor flushes everything below 2^-126 to zero.
     assert bounds.float32_product(0.0, 0.0, 1) >= 2.0**-126 * 65536 * 2
-    assert bounds.added(0.0, 0.0) >= 2.0**-126 * 2
+    assert bounds.addition_error(0.0, 0.0) >= 2.0**-126 * 2
 
 
 def moved_distance(query: np.ndarray, gallery: np.ndarray, centre: np.ndarray) -> tuple[Fraction, float, float]:
@@ -82,5 +82,5 @@ def test_adding_the_length_is_within_its_bound_and_may_come_near_it() -> None:
         q, g = rng.uniform(1, 1.1, 2)
         product, squared = np.float32(-2 * q * g * rng.choice([-1.0, 1.0])), g * g
         error = abs(float(product + np.float32(squared)) - (float(product) + squared))
-        worst = max(worst, error / bounds.added(q, g))
+        worst = max(worst, error / bounds.addition_error(q, g))
     assert 0.3 < worst <= 1

@@ -29,10 +29,10 @@ pytestmark = pytest.mark.usefixtures("_fresh_measurements")
 @pytest.fixture
 def _fresh_measurements() -> Iterator[None]:
     """What is known of the machine, forgotten before and after."""
-    for remembered in (first_pass.integers_exact, first_pass.integers_pay):
+    for remembered in (first_pass.integers_exact, first_pass.is_int8_faster):
         remembered.cache_clear()
     yield
-    for remembered in (first_pass.integers_exact, first_pass.integers_pay):
+    for remembered in (first_pass.integers_exact, first_pass.is_int8_faster):
         remembered.cache_clear()
 
 
@@ -201,7 +201,7 @@ def test_int32_holds_every_sum(width: int) -> None:
 
 
 def test_wider_rows_take_float32() -> None:
-    assert not integers_exact((1 << 16) + 8) and not first_pass.integers_pay((1 << 16) + 8)
+    assert not integers_exact((1 << 16) + 8) and not first_pass.is_int8_faster((1 << 16) + 8)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -277,7 +277,7 @@ def missing(first: torch.Tensor, second: torch.Tensor, out: torch.Tensor | None 
 def test_wrong_products_are_noticed(product: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "_int_mm", product)
     query = drawn("random", 4, 4, 16)[0]
-    assert not first_pass.integers_pay(16)
+    assert not first_pass.is_int8_faster(16)
     assert not ComparisonOptions(first_pass="auto").uses_integers(query)
     with pytest.raises(InputError, match=r"8-bit integer products of rows of 16 numbers are missing or not exact"):
         ComparisonOptions(first_pass="integers").uses_integers(query)
@@ -286,7 +286,7 @@ def test_wrong_products_are_noticed(product: Any, monkeypatch: pytest.MonkeyPatc
 
 def test_a_version_of_torch_without_them_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch, "_int_mm")
-    assert not first_pass.integers_pay(16)
+    assert not first_pass.is_int8_faster(16)
 
 
 def test_nothing_to_compare() -> None:

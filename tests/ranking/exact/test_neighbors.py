@@ -54,7 +54,7 @@ def drawn(kind: str, rows: int, width: int, seed: int) -> np.ndarray:
 @pytest.fixture(params=[True, False], ids=["integers", "float32"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways of the first pass, whatever pays on this machine."""
-    monkeypatch.setattr(first_pass, "integers_pay", lambda width, device="cpu": request.param)
+    monkeypatch.setattr(first_pass, "is_int8_faster", lambda width, device="cpu": request.param)
 
 
 KINDS = ["normal", "clustered", "grid", "copies", "far", "zero"]

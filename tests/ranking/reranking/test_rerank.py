@@ -144,7 +144,7 @@ def test_every_parameter_equals_the_dense_reference(changed: dict[str, float]) -
 def test_ranks_are_those_of_a_stable_sort(
     integers: bool, kind: str, seed: int, distance_power: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_pass, "integers_pay", lambda width, device="cpu": integers)
+    monkeypatch.setattr(first_pass, "is_int8_faster", lambda width, device="cpu": integers)
     query, gallery = drawn(kind, 20, 100, seed)
     arguments = DEFAULTS | {"distance_power": distance_power, "k1": 10, "k2": 3}
     ranking = rerank_ranking(query, gallery, options_of(arguments))
