@@ -23,7 +23,7 @@ PACKAGES = {
     "data": "datasets, synthetic pedestrians, images, augmentation, loading",
     "training": "the training engine: epoch, step, optimizer, schedule, state, run folder",
     "evaluation": "from a network to scores: features, protocols, whitening",
-    "svdnet": "one file per stage of the paper: Step 0, decorrelation, Restraint, Relaxation, and RRI, which repeats them",
+    "svdnet": "one file per stage of the paper: Step 0, decorrelation, Restraint, Relaxation; and their iteration, RRI",
     "config": "configuration keys, checks, loading, and `build.py`, which creates objects from a configuration",
     "report": "pages, figures and tables from files; computes no metric",
     "sweep": "hyperparameter sweeps: many runs, one table",
