@@ -334,8 +334,8 @@ def _exit_error(store: dist.Store, info: ProcessInfo, error: BaseException) -> B
     if not _is_lost_process(error):
         return error
     return InputError(
-        f"process {info.rank} of {info.world_size} has lost another one, which was killed or cannot be reached any "
-        "more; what was saved is complete: start again to resume"
+        f"process {info.rank} of {info.world_size} lost contact with another process (killed or unreachable); "
+        "saved state is intact, restart with --resume"
     )
 
 

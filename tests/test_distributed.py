@@ -112,7 +112,7 @@ def test_what_goes_between_processes(tmp_path: Path) -> None:
 def test_a_killed_process_ends_the_other(tmp_path: Path) -> None:
     survivor, victim = together(gloo_jobs.killed, tmp_path, 3)  # which fails where one hangs
     assert (survivor.code, victim.code) == (2, -9)
-    assert errors([survivor]) and "process 0 of 2 has lost another one" in errors([survivor])[0]
+    assert errors([survivor]) and "process 0 of 2 lost contact with another process" in errors([survivor])[0]
     assert "Traceback" not in survivor.told
 
 

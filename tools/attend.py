@@ -18,8 +18,8 @@ from reid.report.attention import draw_assignments, draw_attention
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", required=True, type=Path, help="a checkpoint of this project")
-    parser.add_argument("--output", type=Path, default=Path("attention"), help="folder (default: attention)")
-    parser.add_argument("image", type=Path, nargs="+")
+    parser.add_argument("--output", type=Path, default=Path("attention"), help="output folder (default: attention)")
+    parser.add_argument("image", type=Path, nargs="+", help="images of persons")
     arguments = parser.parse_args()
     model, config = build.load_network(arguments.weights)
     height, width = config.INPUT.SIZE

@@ -61,10 +61,10 @@ def main() -> None:
     print(calibration_tables(calibration.to_plain()))
     if arguments.output:
         write_json(arguments.output, calibration.to_plain())
-        print(f"written: {arguments.output}")
+        print(f"wrote {arguments.output}")
     if content is not None:
         _store(arguments.weights, content, calibration, stamp)
-        print(f"stored in {arguments.weights}: tools/search.py uses it")
+        print(f"stored in {arguments.weights}, where tools/search.py uses it")
 
 
 def _embed(
@@ -129,11 +129,13 @@ def _rates(text: str) -> list[float]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, help="a checkpoint of this project, in which the calibration is stored")
-    parser.add_argument("--features", type=Path, help="labeled features instead of the checkpoint's dataset")
+    parser.add_argument("--weights", type=Path, help="checkpoint in which to store the calibration")
+    parser.add_argument("--features", type=Path, help="labeled features to use instead of the checkpoint's dataset")
     parser.add_argument("--config-file", type=Path, help="use DATASETS of this file, preferably not the training data")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--feature", choices=("input", "output"), help="of the Eigenlayer (default: the checkpoint's)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument(
+        "--feature", choices=("input", "output"), help="side of the Eigenlayer (default: that of the checkpoint)"
+    )
     parser.add_argument("--flip", action="store_true", help="average the features of an image and its mirror image")
     parser.add_argument(
         "--rates", type=_rates, default=list(RATES), help="false-match rates (default: 0.01,0.001,0.0001)"
@@ -142,9 +144,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--replicates", type=int, default=REPLICATES, help=f"bootstrap replicates (default: {REPLICATES})"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap and the folds")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap and the folds (default: 0)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the calibration as JSON")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as DATASETS.ROOT data")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
+    )
     return parser.parse_args()
 
 

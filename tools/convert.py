@@ -14,11 +14,16 @@ from reid.model.foreign import FAMILIES
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", metavar="IN", type=Path, help="of torchreid, fast-reid, reid-strong-baseline, layumi")
-    parser.add_argument("target", metavar="OUT", type=Path, help="a new .pth or .safetensors file")
-    parser.add_argument("--family", choices=FAMILIES, help="default: recognized by the tensors")
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="what tensors do not determine, such as MODEL.LAST_STRIDE 1"
+        "source", metavar="IN", type=Path, help="checkpoint of torchreid, fast-reid, reid-strong-baseline or layumi"
+    )
+    parser.add_argument("target", metavar="OUT", type=Path, help="a new .pth or .safetensors file")
+    parser.add_argument("--family", choices=FAMILIES, help="codebase of IN (default: recognized from its weights)")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="configuration overrides that IN does not determine, e.g. MODEL.LAST_STRIDE 1",
     )
     arguments = parser.parse_args()
     target = arguments.target
@@ -40,7 +45,7 @@ def main() -> None:
         print(f"- {difference}")
     if arguments.overrides:
         print(f"- overridden: {' '.join(arguments.overrides)}")
-    print(f"written: {target}")
+    print(f"wrote {target}")
 
 
 if __name__ == "__main__":

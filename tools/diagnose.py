@@ -146,7 +146,7 @@ def _write(diagnosis: dict[str, Any], images: dict[int, list[ImageRecord]] | Non
     tables += map(layer_table, diagnosis["layers"])
     tables += [replacement_table(diagnosis["dataset"])] if "dataset" in diagnosis else []
     print("\n\n".join(tables))
-    print(f"written: {output / 'diagnosis.json'}, {page}")
+    print(f"wrote {output / 'diagnosis.json'}, {page}")
 
 
 def _parse_groups(entry: str) -> tuple[str, int]:
@@ -164,13 +164,19 @@ def _is_same_dataset(config: CfgNode, trained: CfgNode) -> bool:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", required=True, type=Path, help="a checkpoint of a run, or any file of weights")
+    parser.add_argument("--weights", required=True, type=Path, help="checkpoint of a run, or any file of weights")
     parser.add_argument("--layer", help="diagnose one layer in detail instead of a survey of all")
     parser.add_argument("--config-file", type=Path, help="also use the dataset of this file (checkpoints of a run)")
-    parser.add_argument("--output", type=Path, help="folder for diagnosis.{json,html} (default: diagnosis beside FILE)")
-    parser.add_argument("--groups", action="append", default=[], metavar="NAME=G", help="groups of a convolution")
+    parser.add_argument(
+        "--output", type=Path, help="folder for diagnosis.{json,html} (default: diagnosis next to the weights)"
+    )
+    parser.add_argument(
+        "--groups", action="append", default=[], metavar="NAME=G", help="number of groups of a convolution"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random matrices for comparison (default: 0)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as DATASETS.ROOT data")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
+    )
     return parser.parse_args()
 
 

@@ -68,12 +68,12 @@ def main() -> None:
     start = time.perf_counter()
     if arguments.top_k is not None:
         for path in write_neighbors(output, features, arguments.top_k, metric=options.metric):
-            print(f"written: {path}")
+            print(f"wrote {path}")
     content = {"dataset": name, **evaluate_features(features, options, pools, training)}
     seconds = time.perf_counter() - start
     write_json(output / "evaluation.json", content)
     print(evaluation_tables(content))
-    print(f"evaluated in {seconds:.1f} s; written: {output / 'evaluation.json'}")
+    print(f"evaluated in {seconds:.1f} s; wrote {output / 'evaluation.json'}")
 
 
 def _landmarks(arguments: argparse.Namespace) -> None:
@@ -89,7 +89,7 @@ def _landmarks(arguments: argparse.Namespace) -> None:
     output.mkdir(parents=True, exist_ok=True)
     content = {"dataset": arguments.ground_truth.stem, **content}
     write_json(output / "evaluation.json", content)
-    print(f"{evaluation_tables(content)}\nwritten: {output / 'evaluation.json'}")
+    print(f"{evaluation_tables(content)}\nwrote {output / 'evaluation.json'}")
 
 
 def _whitening(arguments: argparse.Namespace) -> WhiteningOptions | None:
@@ -134,30 +134,55 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--config-file", type=Path, help="use DATASETS and TEST of this file")
     parser.add_argument("--output", type=Path, help="folder for evaluation.json (default: next to the input)")
     parser.add_argument("--save-features", action="store_true", help="also write features_{input,output}.npz")
-    parser.add_argument("--metric", choices=METRICS, default="euclidean")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="market", help="in addition to Market-1501")
-    parser.add_argument("--repeats", type=int, default=100, help="samples per query of single-shot")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the samples of single-shot and of pairs")
-    parser.add_argument("--roc", action="store_true", help="also compute the ROC curve of all pairs, TPR at fixed FPR")
-    parser.add_argument("--top-k", type=int, metavar="K", help="also write the K nearest of each query, top_k_*.npz")
-    parser.add_argument("--rerank", action="store_true", help="also k-reciprocal re-ranking, with --k1, --k2, ...")
-    for name, value in vars(RerankOptions()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help="for re-ranking")
-    parser.add_argument("--expand", choices=EXPANSIONS, default="", help="also query expansion of normalized rows")
-    parser.add_argument("--augment", action="store_true", help="also database-side augmentation")
+    parser.add_argument("--metric", choices=METRICS, default="euclidean", help="distance (default: euclidean)")
     parser.add_argument(
-        "--neighbors", "--neighbours", type=int, default=0, help="neighbors in both (default: 5 for aqe, 10 for alpha)"
+        "--protocol", choices=PROTOCOLS, default="market", help="protocol besides that of Market-1501 (default: market)"
     )
-    parser.add_argument("--alpha", type=float, default=3.0, help="exponent of the cosine in both, 0 for aqe")
-    parser.add_argument("--whiten", choices=WHITENINGS, default="", help="also whiten normalized rows")
+    parser.add_argument("--repeats", type=int, default=100, help="samples per query for single-shot (default: 100)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the sampled pairs and single-shot galleries (default: 0)"
+    )
+    parser.add_argument(
+        "--roc", action="store_true", help="also compute the ROC curve of all pairs and TPR at fixed FPR"
+    )
+    parser.add_argument("--top-k", type=int, metavar="K", help="also write the K nearest of each query, top_k_*.npz")
+    parser.add_argument(
+        "--rerank", action="store_true", help="also evaluate k-reciprocal re-ranking with --k1, --k2, ..."
+    )
+    for name, value in vars(RerankOptions()).items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"for re-ranking (default: {value})"
+        )
+    parser.add_argument(
+        "--expand", choices=EXPANSIONS, default="", help="also evaluate query expansion of L2-normalized features"
+    )
+    parser.add_argument("--augment", action="store_true", help="also evaluate database-side augmentation")
+    parser.add_argument(
+        "--neighbors",
+        "--neighbours",
+        type=int,
+        default=0,
+        help="neighbors for --expand and --augment (default: 5 for aqe, 10 for alpha)",
+    )
+    parser.add_argument(
+        "--alpha", type=float, default=3.0, help="exponent of the cosine for --expand and --augment (default: 3)"
+    )
+    parser.add_argument(
+        "--whiten", choices=WHITENINGS, default="", help="also evaluate whitened L2-normalized features"
+    )
     parser.add_argument("--whiten-dim", type=int, default=0, metavar="D", help="dimensions kept (default: all)")
     parser.add_argument(
-        "--whiten-ridge", type=float, default=0.0, help="for learned whitening, such as 1e-3 if pairs differ too little"
+        "--whiten-ridge",
+        type=float,
+        default=0.0,
+        help="ridge of learned whitening, e.g. 1e-3 if pairs differ too little (default: 0)",
     )
     parser.add_argument(
-        "--whiten-from", type=Path, metavar="FILE", help="training features to fit the whitening on, for --features"
+        "--whiten-from", type=Path, metavar="FILE", help="training features to fit the whitening on, with --features"
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as DATASETS.ROOT data TEST.FLIP True")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
+    )
     return parser.parse_args()
 
 

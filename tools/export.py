@@ -53,7 +53,7 @@ def main() -> None:
     card_file = write_export(output, data, card, force=arguments.force)
     print(verification)
     _print_size(interface, build.preprocessing(embedder.config)["size"])
-    print(f"written: {output} ({len(data) / 1e6:.1f} MB), {card_file}")
+    print(f"wrote {output} ({len(data) / 1e6:.1f} MB), {card_file}")
 
 
 def _format(arguments: argparse.Namespace) -> str:
@@ -124,14 +124,16 @@ def _without_paths(config: CfgNode) -> CfgNode:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", required=True, type=Path, help="a checkpoint, as Embedder.load takes it")
+    parser.add_argument("--weights", required=True, type=Path, help="checkpoint of this project or of another codebase")
     parser.add_argument("--output", required=True, type=Path, help=".onnx or .pt2 file; the card is written to FILE.md")
-    parser.add_argument("--format", choices=FORMATS, help="default: by the suffix of --output")
+    parser.add_argument("--format", choices=FORMATS, help="file format (default: by the suffix of --output)")
     parser.add_argument(
-        "--feature", choices=FEATURES, help="of the Eigenlayer (default: the checkpoint's TEST.FEATURE)"
+        "--feature", choices=FEATURES, help="side of the Eigenlayer (default: TEST.FEATURE of the checkpoint)"
     )
     parser.add_argument("--no-normalize", action="store_true", help="do not scale embeddings to unit length")
-    parser.add_argument("--flip", action="store_true", help="average with the mirror image's feature; twice the time")
+    parser.add_argument(
+        "--flip", action="store_true", help="average the features of an image and its mirror image; twice the time"
+    )
     parser.add_argument(
         "--preprocessing",
         choices=PREPROCESSINGS,
@@ -139,17 +141,26 @@ def _arguments() -> argparse.Namespace:
         help="inside: the file takes uint8 RGB and normalizes it (default: tracker, the caller normalizes)",
     )
     parser.add_argument(
-        "--check", action="append", type=Path, metavar="PATH", help="crops, or a folder of them, for the verification"
+        "--check",
+        action="append",
+        type=Path,
+        metavar="PATH",
+        help="images, or a folder of them, to verify the export with",
     )
     parser.add_argument(
-        "--license", "--licence", default=UNKNOWN, help="of the model, such as mit or cc-by-nc-4.0 (default: unknown)"
+        "--license",
+        "--licence",
+        default=UNKNOWN,
+        help="license of the model, e.g. mit or cc-by-nc-4.0 (default: unknown)",
     )
-    parser.add_argument("--data", default="", help="for the card: the training data and its license")
+    parser.add_argument("--data", default="", help="training data and its license, for the model card")
     parser.add_argument(
         "--scores", type=Path, help="evaluation.json for the card (default: search the checkpoint's run)"
     )
     parser.add_argument("--force", action="store_true", help="replace existing files")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as INPUT.SIZE '[256, 128]'")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. INPUT.SIZE '[256, 128]'"
+    )
     return parser.parse_args()
 
 

@@ -63,18 +63,28 @@ def _extract(arguments: argparse.Namespace) -> None:
         images, now = len(getattr(split, part)), sum(counts[part] for counts in by_process)
         print(f"{part}: {images:,} images in {-(-images // arguments.shard)} shards, {now} of them extracted now")
     feature = arguments.output / ("input" if arguments.feature == "both" else arguments.feature)
-    print(f"written: {arguments.output}; to score: python tools/evaluate.py --features {feature}")
+    print(f"wrote {arguments.output}; to score: python tools/evaluate.py --features {feature}")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", required=True, type=Path, help="a checkpoint of a run")
     parser.add_argument("--output", required=True, type=Path, help="output folder, shared by all hosts")
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=["query", "gallery"], help="parts of the dataset")
-    parser.add_argument("--feature", choices=(*FEATURES, "both"), default="both", help="features of the Eigenlayer")
+    parser.add_argument(
+        "--part",
+        nargs="+",
+        choices=PARTS,
+        default=["query", "gallery"],
+        help="parts of the dataset (default: query gallery)",
+    )
+    parser.add_argument(
+        "--feature", choices=(*FEATURES, "both"), default="both", help="side of the Eigenlayer (default: both)"
+    )
     parser.add_argument("--shard", type=int, default=10_000, metavar="N", help="images per file (default: 10000)")
     parser.add_argument("--config-file", type=Path, help="use DATASETS and TEST of this file")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as DATASETS.ROOT data TEST.FLIP True")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
+    )
     return parser.parse_args()
 
 

@@ -128,7 +128,7 @@ def _maintain(arguments: argparse.Namespace) -> None:
                         f"{' or '.join(patterns)}; paths are relative to DIR"
                     )
                 index.set_removed(selected, removed)
-                print(f"{len(selected):,} images {'removed for good' if removed else 'restored'}")
+                print(f"{len(selected):,} images {'removed' if removed else 'restored'}")
         if arguments.compact:
             print(f"{index.compact():,} feature rows without an image dropped")
         if arguments.check:
@@ -144,24 +144,37 @@ def _maintain(arguments: argparse.Namespace) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", metavar="DIR", type=Path, help="crops, in subfolders of any depth")
-    parser.add_argument("--index", type=Path, default=Path("index"), metavar="PATH", help="a folder (default: index)")
-    parser.add_argument("--weights", metavar="FILE", help="a checkpoint, or demo (default: those of the index)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--feature", choices=("input", "output"), help="of the Eigenlayer (default: the checkpoint's)")
+    parser.add_argument(
+        "--index", type=Path, default=Path("index"), metavar="PATH", help="index folder (default: index)"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="checkpoint, or demo (default: that of the index)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument(
+        "--feature", choices=("input", "output"), help="side of the Eigenlayer (default: that of the checkpoint)"
+    )
     parser.add_argument("--flip", action="store_true", help="average the features of a crop and its mirror image")
     known = ", ".join(gallery.PATTERNS)
-    parser.add_argument("--pattern", help=f"{known}, or your own such as {{identity}}/cam{{camera}}_{{time}}")
+    parser.add_argument("--pattern", help=f"{known}, or your own, e.g. {{identity}}/cam{{camera}}_{{time}}")
     parser.add_argument(
-        "--broken", choices=("skip", "error"), default="skip", help="what to do with unreadable images (skip)"
+        "--broken", choices=("skip", "error"), default="skip", help="what to do with unreadable images (default: skip)"
     )
-    parser.add_argument("--reread", action="store_true", help="also read files of unchanged size and time")
+    parser.add_argument(
+        "--reread", action="store_true", help="read all files again, even those of unchanged size and time"
+    )
     parser.add_argument("--moved", action="store_true", help="the folder was moved since it was indexed")
-    parser.add_argument("--shard", type=int, metavar="N", help="feature rows per file (65536)")
-    parser.add_argument("--faiss-beyond", type=int, metavar="N", help="build a FAISS index above N images, from now on")
-    parser.add_argument("--remove", nargs="+", metavar="GLOB", help="only remove images for good, such as 'cam3/*'")
-    parser.add_argument("--restore", nargs="+", metavar="GLOB", help="only restore removed images")
-    parser.add_argument("--compact", action="store_true", help="only drop the features of removed and deleted images")
-    parser.add_argument("--check", action="store_true", help="only compare all features with their checksums")
+    parser.add_argument("--shard", type=int, metavar="N", help="feature rows per file (default: 65536)")
+    parser.add_argument(
+        "--faiss-beyond",
+        type=int,
+        metavar="N",
+        help="build a FAISS index if there are more than N images; remembered for later runs",
+    )
+    parser.add_argument("--remove", nargs="+", metavar="GLOB", help="remove matching images, e.g. 'cam3/*', and exit")
+    parser.add_argument("--restore", nargs="+", metavar="GLOB", help="restore matching removed images and exit")
+    parser.add_argument(
+        "--compact", action="store_true", help="drop the features of removed and deleted images and exit"
+    )
+    parser.add_argument("--check", action="store_true", help="compare all features with their checksums and exit")
     return parser.parse_args()
 
 

@@ -14,11 +14,13 @@ from reid.errors import InputError, run_command
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", default="demo", choices=("tiny", "demo", "market"), help="number of images (demo)")
     parser.add_argument(
-        "--layout", default="market", choices=("market", "duke", "revisited"), help="folder layout (market)"
+        "--size", default="demo", choices=("tiny", "demo", "market"), help="number of images (default: demo)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of identities and cameras (0)")
+    parser.add_argument(
+        "--layout", default="market", choices=("market", "duke", "revisited"), help="folder layout (default: market)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of identities and cameras (default: 0)")
     parser.add_argument("--output", required=True, type=Path, help="folder to create")
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of size demo to this PNG file")
     arguments = parser.parse_args()

@@ -25,7 +25,7 @@ def main() -> None:
     content = load_any(arguments.source)
     content = pack_checkpoint(content, classifier=not arguments.no_classifier, source=str(arguments.source))
     save_safetensors(target, content)
-    print(f"written: {target}, {target.stat().st_size / 1e6:.2f} MB")
+    print(f"wrote {target}, {target.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ PARTS = {
     "forward": "forward and loss",
     "backward": "backward",
     "optimizer": "clipping and optimizer",
-    "rest": "averaging, reading the loss, the bar",
+    "rest": "averaging, reading the loss, progress bar",
 }
 
 
@@ -77,9 +77,11 @@ class Clock(Callbacks):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True, type=Path, help="a YAML file of configs/")
-    parser.add_argument("--steps", type=int, default=30, help="how many are measured")
-    parser.add_argument("--warm-up", type=int, default=5, help="how many come before")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
+    parser.add_argument("--steps", type=int, default=30, help="steps to time (default: 30)")
+    parser.add_argument("--warm-up", type=int, default=5, help="warm-up steps (default: 5)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
+    )
     arguments = parser.parse_args()
     if arguments.steps < 1 or arguments.warm_up < 1:
         raise InputError(f"--steps {arguments.steps} and --warm-up {arguments.warm_up} must be 1 or more")
@@ -107,7 +109,7 @@ def main() -> None:
     for part, meaning in PARTS.items():
         seconds = clock.seconds[part]
         print(f"{meaning:<38} {1000 * seconds / arguments.steps:>8.2f} {seconds / total:>7.1%}")
-    print(f"{'together':<38} {1000 * total / arguments.steps:>8.2f}         {images / total:.0f} images/s")
+    print(f"{'total':<38} {1000 * total / arguments.steps:>8.2f}         {images / total:.0f} images/s")
 
 
 if __name__ == "__main__":

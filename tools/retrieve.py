@@ -70,7 +70,7 @@ def main() -> None:
             save_training_features(output / "training.npz", training, feature=config.TEST.FEATURE)
     write_json(output / "retrieval.json", content)
     print(evaluation_tables(content))
-    print(f"described and scored in {time.perf_counter() - start:.1f} s; written: {output / 'retrieval.json'}")
+    print(f"extracted and scored in {time.perf_counter() - start:.1f} s; wrote {output / 'retrieval.json'}")
 
 
 def _training(
@@ -98,24 +98,42 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, required=True, help="a checkpoint of a run")
     parser.add_argument("--dataset", required=True, help="roxford5k, rparis6k, or a folder of the same layout")
     root = Path(os.environ.get("REID_DATA") or "datasets")
-    parser.add_argument("--root", type=Path, default=root, help="of the datasets (default: REID_DATA, else datasets/)")
-    parser.add_argument("--longest-side", type=int, default=LONGEST_SIDE, metavar="N", help="reduce images to N pixels")
-    parser.add_argument("--scales", type=_scales, default=[1.0], help="such as 1,0.7071,0.5 (default: 1)")
     parser.add_argument(
-        "--combine", choices=COMBINATIONS, default="mean", help="of the scales; gem uses GeM's exponent"
+        "--root", type=Path, default=root, help="folder of the datasets (default: REID_DATA, else datasets/)"
     )
-    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images of one size per batch")
-    parser.add_argument("--whiten", choices=WHITENINGS, default="", help="also whiten")
+    parser.add_argument(
+        "--longest-side",
+        type=int,
+        default=LONGEST_SIDE,
+        metavar="N",
+        help=f"shrink images to at most N pixels (default: {LONGEST_SIDE})",
+    )
+    parser.add_argument("--scales", type=_scales, default=[1.0], help="image scales, e.g. 1,0.7071,0.5 (default: 1)")
+    parser.add_argument(
+        "--combine",
+        choices=COMBINATIONS,
+        default="mean",
+        help="how to combine the scales; gem uses GeM's exponent (default: mean)",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=1, metavar="N", help="images of one size per batch (default: 1)"
+    )
+    parser.add_argument("--whiten", choices=WHITENINGS, default="", help="also evaluate whitened features")
     parser.add_argument("--whiten-dim", type=int, default=0, metavar="D", help="dimensions kept (default: all)")
     parser.add_argument(
-        "--whiten-ridge", type=float, default=0.0, help="for learned whitening, such as 1e-3 if pairs differ too little"
+        "--whiten-ridge",
+        type=float,
+        default=0.0,
+        help="ridge of learned whitening, e.g. 1e-3 if pairs differ too little (default: 0)",
     )
     parser.add_argument(
         "--whiten-from", type=Path, metavar="FILE", help="training features (default: the checkpoint's training set)"
     )
     parser.add_argument("--output", type=Path, help="folder for retrieval.json (default: next to the checkpoint)")
     parser.add_argument("--save-features", action="store_true", help="also write query.npy and gallery.npy")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as TEST.FEATURE output")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. TEST.FEATURE output"
+    )
     return parser.parse_args()
 
 

@@ -37,7 +37,7 @@ def main() -> None:
     rows = embedder.embed(crops)
     zero = np.flatnonzero(~rows.any(axis=1))
     if len(zero):
-        raise InputError(f"{crops[zero[0]]}: its feature is zero, so it cannot be searched for")
+        raise InputError(f"{crops[zero[0]]}: its feature is all zero, so it cannot be searched")
     query_paths = [[path] for path in crops]
     if arguments.mean:
         rows, query_paths = gallery.mean_query(rows), [crops]
@@ -73,11 +73,9 @@ def _write_output(content: dict[str, object], arguments: argparse.Namespace) -> 
     print(answer_table(content))
     if arguments.json:
         write_json(arguments.json, content)
-        print(f"written: {arguments.json}")
+        print(f"wrote {arguments.json}")
     if arguments.output:
-        print(
-            f"written: {write_page(arguments.output, content)}; it contains pictures of people, so share it with care"
-        )
+        print(f"wrote {write_page(arguments.output, content)}; it contains images of people, so share it with care")
 
 
 def _parse_range(text: str | None) -> tuple[float, float] | None:
@@ -92,21 +90,30 @@ def _parse_range(text: str | None) -> tuple[float, float] | None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("crops", metavar="CROP", nargs="+", type=Path, help="query images")
-    parser.add_argument("--index", type=Path, default=Path("index"), metavar="PATH", help="a folder (default: index)")
+    parser.add_argument(
+        "--index", type=Path, default=Path("index"), metavar="PATH", help="index folder (default: index)"
+    )
     parser.add_argument("--weights", metavar="FILE", help="the checkpoint, if it was moved since indexing")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--top", type=int, default=10, metavar="K", help="results per query (10)")
-    parser.add_argument("--camera", nargs="+", metavar="C", help="only results of these cameras")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--top", type=int, default=10, metavar="K", help="results per query (default: 10)")
+    parser.add_argument("--camera", nargs="+", metavar="C", help="only results from these cameras")
     parser.add_argument(
-        "--time", metavar="FROM..TO", help="only results of this time range: numbers or dates as in the file names"
+        "--time", metavar="FROM..TO", help="only results from this time range: numbers or dates as in the file names"
     )
     parser.add_argument(
-        "--exclude-same-file", action="store_true", help="leave out images byte for byte equal to the query"
+        "--exclude-same-file", action="store_true", help="exclude images byte for byte identical to the query"
     )
-    parser.add_argument("--mean", action="store_true", help="average all crops, which show one person, to one query")
-    parser.add_argument("--prior", type=float, metavar="P", help="share of matching pairs, for the probability")
-    parser.add_argument("--faiss-beyond", type=int, metavar="N", help="use the FAISS index above N images")
-    parser.add_argument("--output", type=Path, metavar="PAGE.html", help="also write a page with pictures")
+    parser.add_argument("--mean", action="store_true", help="average all crops of one person into one query")
+    parser.add_argument(
+        "--prior",
+        type=float,
+        metavar="P",
+        help="share of matching pairs assumed in probabilities (default: that of the calibration)",
+    )
+    parser.add_argument(
+        "--faiss-beyond", type=int, metavar="N", help="use the FAISS index if there are more than N images"
+    )
+    parser.add_argument("--output", type=Path, metavar="PAGE.html", help="also write a page with images")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
     return parser.parse_args()
 

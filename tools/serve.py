@@ -47,15 +47,24 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--index", type=Path, default=Path("index"), metavar="PATH", help="a folder (default: index)")
+    parser.add_argument(
+        "--index", type=Path, default=Path("index"), metavar="PATH", help="index folder (default: index)"
+    )
     parser.add_argument("--weights", metavar="FILE", help="the checkpoint, if it was moved since indexing")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--port", type=int, default=8000, help="0 for any free port (8000)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: only this machine)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for any free port (default: 8000)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)"
+    )
     parser.add_argument(
         "--token", nargs="?", const="", metavar="T", help="require a token; without a value, generate and print one"
     )
-    parser.add_argument("--prior", type=float, metavar="P", help="share of matching pairs, for the probability")
+    parser.add_argument(
+        "--prior",
+        type=float,
+        metavar="P",
+        help="share of matching pairs assumed in probabilities (default: that of the calibration)",
+    )
     return parser.parse_args()
 
 

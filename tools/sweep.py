@@ -25,9 +25,7 @@ from reid.training.run_folder import RunFolder
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--config-file", required=True, type=Path, nargs="+", help="YAML files, such as configs/parts/*"
-    )
+    parser.add_argument("--config-file", required=True, type=Path, nargs="+", help="YAML files, e.g. configs/parts/*")
     parser.add_argument(
         "--grid",
         action="append",
@@ -35,10 +33,10 @@ def main() -> None:
         metavar="'KEY=VALUE,VALUE KEY=VALUE'",
         help="keys and values to vary, in all combinations; may be repeated",
     )
-    parser.add_argument("--seeds", type=int, default=1, help="seeds 0 to N - 1 of each setting (default 1)")
-    parser.add_argument("--output", type=Path, default=Path("runs/sweep"), help="folder (default runs/sweep)")
-    parser.add_argument("--jobs", type=int, default=1, help="number of trainings at a time (default 1)")
-    parser.add_argument("--rows", type=Path, help=".jsonl file to which the rows are added as well")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds 0 to N - 1 of each setting (default: 1)")
+    parser.add_argument("--output", type=Path, default=Path("runs/sweep"), help="output folder (default: runs/sweep)")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings to run at a time (default: 1)")
+    parser.add_argument("--rows", type=Path, help=".jsonl file to append the rows to as well")
     arguments = parser.parse_args()
     if arguments.seeds < 1 or arguments.jobs < 1:
         raise InputError("--seeds and --jobs must be 1 or more")

@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--weights", type=Path, help="a checkpoint of a run")
-    source.add_argument("--features", type=Path, help="features in a .npz, whose paths name the images")
+    source.add_argument("--features", type=Path, help="features in an .npz file whose paths are those of the images")
     parser.add_argument("--against", type=Path, help="a second checkpoint or feature file to compare with")
     parser.add_argument("--config-file", type=Path, help="use DATASETS and TEST of this file")
     parser.add_argument("--output", type=Path, help="output folder (default: next to the checkpoint)")
@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument(
         "--map", default="pca", choices=(*METHODS, "none"), help="projection of the embedding (default: pca)"
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="such as DATASETS.ROOT data TEST.FLIP True")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
+    )
     arguments = parser.parse_args()
     if arguments.features and (arguments.overrides or arguments.config_file):
         raise InputError("--features takes no configuration; remove --config-file and KEY VALUE")
@@ -61,8 +63,8 @@ def main() -> None:
         print(f"{side['name']}: rank-1 {100 * side['scores']['rank1']:.1f}, mAP {100 * side['scores']['mAP']:.1f}")
     if found := content["comparison"]:
         print(f"{found['name']}: rank-1 {100 * found['rank1']:+.1f}, mAP {100 * found['mAP']:+.1f}; {found['reason']}")
-        print(f"first answers repaired: {found['repaired']}, broken: {found['broken']}")
-    print(f"written: {output / 'ranked_lists.json'}, {page} ({page.stat().st_size / 2**20:.1f} MiB)")
+        print(f"top-1 results fixed: {found['repaired']}, broken: {found['broken']}")
+    print(f"wrote {output / 'ranked_lists.json'}, {page} ({page.stat().st_size / 2**20:.1f} MiB)")
 
 
 def _read(path: Path, name: str) -> CheckpointFeatures:

@@ -108,7 +108,7 @@ def _check_input(c: CfgNode) -> Iterator[str]:
     if len(c.INPUT.MEAN) != 3 or len(c.INPUT.STD) != 3 or min(c.INPUT.STD) <= 0:
         yield "INPUT.MEAN and INPUT.STD must be three numbers each, STD above 0"
     if c.INPUT.CACHE == "off" and c.INPUT.DEVICE_CACHE == "on":
-        yield "INPUT.DEVICE_CACHE on: requires INPUT.CACHE on; leave it auto"
+        yield "INPUT.DEVICE_CACHE on: requires INPUT.CACHE on; set INPUT.DEVICE_CACHE auto"
 
 
 def _check_backbone(c: CfgNode) -> Iterator[str]:
@@ -118,15 +118,15 @@ def _check_backbone(c: CfgNode) -> Iterator[str]:
         yield f"INPUT.SIZE {c.INPUT.SIZE} must be {list(size)} for {backbone}"
     if not backbone.startswith("resnet"):
         if c.MODEL.LAST_STRIDE:
-            yield f"MODEL.LAST_STRIDE {c.MODEL.LAST_STRIDE}: only for ResNets; leave it 0 for {backbone}"
+            yield f"MODEL.LAST_STRIDE {c.MODEL.LAST_STRIDE}: only for ResNets; set it to 0 for {backbone}"
         if c.MODEL.STEM != "standard":
-            yield f"MODEL.STEM {c.MODEL.STEM}: only for ResNets; leave it standard for {backbone}"
+            yield f"MODEL.STEM {c.MODEL.STEM}: only for ResNets; set it to standard for {backbone}"
         if c.MODEL.NECK == "fc512":
             yield f"MODEL.NECK fc512: only for ResNets, not for {backbone}"
         if norm.startswith("ibn_"):
             yield f"MODEL.NORM.NAME {norm}: only for ResNets, not for {backbone}"
     if norm != "batch" and backbone in ("caffenet", "deepface"):
-        yield f"MODEL.NORM.NAME {norm}: {backbone} has no batch normalization to replace; leave it batch"
+        yield f"MODEL.NORM.NAME {norm}: {backbone} has no batch normalization to replace; set MODEL.NORM.NAME batch"
     if frozen and c.MODEL.NECK == "bnneck":
         yield "SOLVER.NORM_STATISTICS frozen: a new BNNeck has no statistics to keep; set MODEL.NECK none"
     if frozen and norm not in ("batch", "sync_batch", "ibn_a", "ibn_b"):
@@ -167,7 +167,10 @@ def _check_eigenlayer(c: CfgNode) -> Iterator[str]:
     if eigenlayer.LAST and (eigenlayer.DIM or eigenlayer.RELU):
         yield "MODEL.EIGENLAYER.LAST makes the Eigenlayer the classifier: DIM must be 0 and RELU False"
     if eigenlayer.LAST and classifier != "linear":
-        yield f"MODEL.CLASSIFIER.NAME {classifier}: MODEL.EIGENLAYER.LAST replaces the classifier; leave it linear"
+        yield (
+            f"MODEL.CLASSIFIER.NAME {classifier}: MODEL.EIGENLAYER.LAST replaces the classifier; set "
+            "MODEL.CLASSIFIER.NAME linear"
+        )
 
 
 def _check_losses(c: CfgNode) -> Iterator[str]:

@@ -72,7 +72,7 @@ class Key:
 def _stage(name: str, epochs: int, milestones: tuple[float, ...]) -> dict[str, Key]:
     """The keys of one kind of training stage."""
     keys = {
-        "EPOCHS": Key(epochs, "Passes over the training set.", low=1),
+        "EPOCHS": Key(epochs, "Number of epochs.", low=1),
         "LR": Key((1e-3,), "Learning rate of each round; the last one is repeated. STEP0 has exactly one."),
         "SCHEDULE": Key("step", "Learning rate schedule within the stage.", ("constant", "step", "cosine")),
         "MILESTONES": Key(
@@ -86,10 +86,10 @@ def _stage(name: str, epochs: int, milestones: tuple[float, ...]) -> dict[str, K
         "SETTLE_EPOCHS": Key(
             0, "Stop the stage early if the training loss has not decreased for this many epochs; 0: never.", low=0
         ),
-        "SETTLE_TOLERANCE": Key(0.01, "Relative decrease of the loss that counts as one.", low=0, high=1),
+        "SETTLE_TOLERANCE": Key(0.01, "Minimum relative decrease of the loss to count as progress.", low=0, high=1),
         "OPTIMIZER": Key("", "Optimizer of this stage; empty: SOLVER.OPTIMIZER.", ("", *OPTIMIZERS)),
         "LR_FACTORS": Key(
-            (), "Learning rate factors by prefix of the parameter name, such as `neck.fc6=0.5`; the last match counts."
+            (), "Learning rate factors by prefix of the parameter name, such as `neck.fc6=0.5`; the last match applies."
         ),
     }
     return {f"{name}.{key}": declaration for key, declaration in keys.items()}
@@ -145,7 +145,7 @@ _MODEL = {
     "MODEL.NORM.GROUPS": Key(32, "For `group`: number of groups.", low=1),
     "MODEL.NECK": Key(
         "none",
-        "Layers before the Eigenlayer. `bnneck`: batch normalization; `fc512`: linear to 512, then that and ReLU.",
+        "Layers before the Eigenlayer. `bnneck`: batch normalization; `fc512`: linear to 512, BatchNorm, ReLU.",
         ("none", "bnneck", "fc512"),
     ),
     "MODEL.CLASSIFIER.NAME": Key("linear", "Classifier of the identity loss.", CLASSIFIERS, structural=False),
@@ -270,7 +270,7 @@ _SOLVER = {
     "SOLVER.TF32": Key(False, "Use TF32 for matrix products in training, not only for convolutions."),
     "SOLVER.FUSED": Key("auto", "Fused optimizer kernel; `auto`: on a GPU.", ("auto", "always", "never")),
     "SOLVER.COMPILE": Key(False, "Compile the backbone with torch.compile."),
-    "SOLVER.ACCUMULATE": Key(1, "Batches whose mean gradient makes one optimizer step.", low=1),
+    "SOLVER.ACCUMULATE": Key(1, "Batches per optimizer step; their gradients are averaged.", low=1),
     "SOLVER.CLIP": Key(0.0, "Maximum gradient norm; 0: no limit.", low=0),
     "SOLVER.EMA": Key(
         0.0,
@@ -311,7 +311,7 @@ _LOSS = {
     ),
     "LOSS.TRIPLET_MARGIN": Key(0.3, "Margin of the triplet loss.", low=0),
     "LOSS.CONTRASTIVE_TAU": Key(
-        0.7, "Distance of L2-normalized features from which a negative pair has no loss.", low=1e-9, high=2
+        0.7, "Distance between L2-normalized features beyond which a negative pair has no loss.", low=1e-9, high=2
     ),
     "LOSS.CIRCLE_MARGIN": Key(0.25, "Margin of the circle loss.", low=0, high=1),
     "LOSS.CIRCLE_SCALE": Key(128.0, "Scale of the circle loss.", low=1e-9),
@@ -320,7 +320,9 @@ _LOSS = {
         "none", "Baselines of RRI: penalty on the Eigenlayer's deviation from orthogonality.", ("none", *PENALTIES)
     ),
     "LOSS.PENALTY_WEIGHT": Key(0.0, "Weight of the penalty.", low=0),
-    "LOSS.PENALTY_STEPS": Key((0.0,), "Fractions of a stage from which on the penalty has the factor beside it."),
+    "LOSS.PENALTY_STEPS": Key(
+        (0.0,), "Fractions of a stage at which the penalty factor changes (see PENALTY_FACTORS)."
+    ),
     "LOSS.PENALTY_FACTORS": Key((1.0,), "Factors of PENALTY_WEIGHT, one per step."),
 }
 
@@ -330,7 +332,7 @@ _RRI = {
     "RRI.ROTATE_CLASSIFIER": Key(False, "Rotate the classifier too, so that the logits stay the same."),
     "RRI.MAX_ROUNDS": Key(7, "Maximum number of rounds.", low=0, high=99),
     "RRI.PATIENCE": Key(1, "Rounds without an increase of S(W) after which the iteration has converged.", low=1),
-    "RRI.TOLERANCE": Key(0.01, "Smallest increase of S(W) that counts as one.", low=0),
+    "RRI.TOLERANCE": Key(0.01, "Minimum increase in S(W) to count as progress.", low=0),
     "RRI.FINAL_RESTRAINT": Key(False, "End with one more decorrelation and Restraint stage."),
     "RRI.CONTROL": Key(False, "Also train a control: the same network and epochs without the replacement."),
     "RRI.LOSS_IMAGES": Key(

@@ -109,7 +109,7 @@ def _load_base(path: Path, visited: tuple[Path, ...]) -> CfgNode | None:
     base = path.parent / str(tree["BASE"])
     visited = (*visited, path.resolve())
     if base.resolve() in visited:
-        raise InputError(f"{path}: BASE {tree['BASE']} leads back to itself")
+        raise InputError(f"{path}: circular BASE reference to {tree['BASE']}")
     below = _load_base(base, visited)
     return parse_config(_read_yaml_text(base), source=f"{base}, the BASE of {path}", base=below)
 

@@ -246,7 +246,7 @@ def _centered(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _num_components(dim: int, available: int) -> int:
     if not 0 <= dim <= available:
-        raise InputError(f"dim {dim}: must be 1 .. {available}, or 0 for all")
+        raise InputError(f"dim {dim}: must be in [1, {available}], or 0 for all")
     return dim or available
 
 

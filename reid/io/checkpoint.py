@@ -220,11 +220,11 @@ def check_state_dict(
     ]
     faults = [
         f"{len(names)} {fault} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for fault, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        for fault, names in (("missing", missing), ("unexpected", unexpected), ("of a different shape", reshaped))
         if names
     ]
     if faults:
         raise InputError(
-            f"{source}: not the weights of {network}, perhaps a checkpoint of another network; "
+            f"{source}: not the weights of {network}, perhaps a checkpoint of a different network; "
             f"of {len(own)} tensors {'; '.join(faults)}"
         )

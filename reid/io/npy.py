@@ -65,7 +65,7 @@ class NpzReader(Mapping[str, np.ndarray]):
         unpacked, size = sum(entry.file_size for entry in self._zip.infolist()), path.stat().st_size
         if unpacked > MAX_RATIO * size + _UNCHECKED_BYTES:
             self._zip.close()
-            raise ValueError(f"{unpacked:,} bytes unpacked in a file of {size:,}")
+            raise ValueError(f"uncompressed size {unpacked:,} exceeds {MAX_RATIO} times the file size {size:,}")
 
     def __enter__(self) -> NpzReader:
         return self

@@ -83,7 +83,9 @@ def check_archive_size(path: Path) -> None:
     except (zipfile.BadZipFile, ValueError, RuntimeError, OSError):
         return  # reported by `torch.load`
     if unpacked > size + _UNCHECKED_BYTES:
-        raise ValueError(f"it holds {unpacked:,} bytes in a file of {size:,}, and torch.save compresses nothing")
+        raise ValueError(
+            f"uncompressed size {unpacked:,} exceeds file size {size:,}; torch.save files are not compressed"
+        )
 
 
 def check_tensors(content: Any, size: int) -> None:
@@ -111,7 +113,7 @@ def check_tensors(content: Any, size: int) -> None:
         elif isinstance(value, Tensor):
             total += 0 if value.layout != torch.strided else value.numel() * value.element_size()
             if value.is_meta or total > 16 * size + _UNCHECKED_BYTES:
-                raise ValueError("tensors of more numbers than the file holds")
+                raise ValueError("tensors with more elements than the file holds")
 
 
 def is_dense(value: Any) -> bool:

@@ -58,7 +58,9 @@ def expand_queries(query: np.ndarray, gallery: np.ndarray, *, neighbors: int = 1
     """
     _check_alpha(alpha)
     if not 1 <= neighbors <= len(gallery):
-        raise InputError(f"expansion by {neighbors} neighbors: must be 1 .. {len(gallery)}, the number of gallery rows")
+        raise InputError(
+            f"expansion by {neighbors} neighbors: must be in [1, {len(gallery)}], at most the number of gallery rows"
+        )
     check_matrices(query, gallery, "cosine")
     own, unit = normalize_rows(all_rows(query)), normalize_rows(all_rows(gallery))
     found = top_k(own, unit, neighbors)
@@ -82,7 +84,7 @@ def augment_gallery(gallery: np.ndarray, *, neighbors: int = 10, alpha: float = 
     _check_alpha(alpha)
     if not 1 <= neighbors < len(gallery):
         raise InputError(
-            f"augmentation by {neighbors} neighbors: must be 1 .. {len(gallery) - 1}, the number of other gallery rows"
+            f"augmentation by {neighbors} neighbors: must be in [1, {len(gallery) - 1}], at most the other gallery rows"
         )
     unit = normalize_rows(all_rows(gallery))
     found = nearest_and_largest(unit, neighbors + 1)

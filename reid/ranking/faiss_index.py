@@ -182,7 +182,7 @@ def search_index(index: SearchIndex, query: Any, k: int) -> Neighbors:
     check_comparable(query, index.gallery, _comparison(index.metric))
     size = len(index.gallery)
     if not 1 <= k <= size:
-        raise InputError(f"k {k}: must be 1 .. {size}, the number of rows in the index")
+        raise InputError(f"k {k}: must be in [1, {size}], at most the rows of the index")
     rows, source = RowSource(query, index.metric, "query").load(), RowSource(index.gallery, index.metric)
     indices, distances = np.full((len(rows), k), -1, dtype=np.int64), np.empty((len(rows), k))
     incomplete = np.zeros(len(rows), dtype=bool)
@@ -202,7 +202,7 @@ def search_index(index: SearchIndex, query: Any, k: int) -> Neighbors:
     if incomplete.any():
         warnings.warn(
             f"the index found fewer than {k} rows for {int(incomplete.sum())} of {len(rows)} queries, which were "
-            "answered by exact search; build it with more probes",
+            "searched exactly; build the index with more probes",
             stacklevel=2,
         )
         exactly = top_k(arrays.rows_of(query, np.flatnonzero(incomplete)), index.gallery, k, metric=index.metric)

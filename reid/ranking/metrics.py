@@ -54,7 +54,7 @@ class Ranking:
         ascending = np.diff(ranks) > 0
         ascending[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(ranks))] - 1] = True
         if not ascending.all() or (len(ranks) and not 1 <= ranks.min() <= ranks.max() <= self.gallery):
-            raise ValueError("the ranks of a query must ascend within 1 .. gallery")
+            raise ValueError("the ranks of a query must ascend and be in [1, gallery]")
 
     def hits(self, query: int) -> np.ndarray:
         """Return the ranks of the true matches of one query.

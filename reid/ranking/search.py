@@ -55,7 +55,7 @@ def top_k(
     options = ComparisonOptions(metric, block, first_pass)
     check_comparable(query, gallery, options)
     if not 1 <= k <= len(gallery):
-        raise InputError(f"k {k}: must be 1 .. {len(gallery)}, the number of gallery rows")
+        raise InputError(f"k {k}: must be in [1, {len(gallery)}], at most the number of gallery rows")
     rows, source = RowSource(query, metric, "query").load(), RowSource(gallery, metric)
     if not len(rows):
         return Neighbors(np.empty((0, k), dtype=np.int64), np.empty((0, k)))

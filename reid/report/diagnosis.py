@@ -192,7 +192,7 @@ def _scale() -> Picture:
 
 
 def _identities(alike: Mapping[str, Any] | None, images: Images) -> dict[str, Any] | None:
-    """Each pair of identities with their pictures, up to the size limit."""
+    """Each pair of identities with their images, up to the size limit."""
     if alike is None:
         return None
     remaining, unread = MAX_BYTES, 0

@@ -1,4 +1,4 @@
-"""HTML pages from templates. A page is one file that opens offline and holds all of its pictures, bounded in size."""
+"""HTML pages from templates. A page is one file that opens offline and holds all of its images, bounded in size."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _query(entry: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
 def _answer(answer: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
     identity = f"identity {answer['identity']}" if answer["identity"] > 0 else "a distractor"
     verdict = "right" if answer["right"] else "wrong"
-    missing = "" if answer["path"] in ids else ", no picture"
+    missing = "" if answer["path"] in ids else ", no image"
     return {
         **answer,
         "alt": f"{identity}, camera {answer['camera']}, rank {answer['rank']}, {verdict}{missing}",

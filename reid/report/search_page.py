@@ -1,4 +1,4 @@
-"""Answers of a search: a table for the terminal, and a page with pictures."""
+"""Results of a search: a table for the terminal, and a page with images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reid.report.thumbnails import FRAME, page_images
 
 
 def answer_table(content: dict[str, Any]) -> str:
-    """Format all queries and their answers. Columns that are empty for all answers of a query are left out.
+    """Format all queries and their results. Columns that are empty for all results of a query are left out.
 
     Args:
         content: Result of `tools/search.py`.
@@ -77,10 +77,10 @@ def meaning(content: dict[str, Any]) -> list[str]:
 
 
 def describe_answer(answer: dict[str, Any]) -> str:
-    """Describe an answer in words, as its text alternative.
+    """Describe a result in words, as its text alternative.
 
     Args:
-        answer: An answer of a search.
+        answer: A result of a search.
 
     Returns:
         Rank, distance, and what else is known.
@@ -94,7 +94,7 @@ def describe_answer(answer: dict[str, Any]) -> str:
 
 def _table(answers: list[dict[str, Any]]) -> list[str]:
     if not answers:
-        return ["  no image found"]
+        return ["  no results"]
     cells = [
         {
             "rank": str(answer["rank"]),
@@ -125,4 +125,4 @@ def _query(query: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
 
 
 def _image(file: str, alt: str, ids: dict[str, str]) -> dict[str, str]:
-    return {"file": file, "picture": ids.get(file, ""), "alt": alt if file in ids else f"{alt}, no picture"}
+    return {"file": file, "picture": ids.get(file, ""), "alt": alt if file in ids else f"{alt}, no image"}

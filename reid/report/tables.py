@@ -9,8 +9,8 @@ MISSING = "–"
 HEADER = f"{'run':<8}{'stage':<12}{'round':>5}{'epochs':>7}{'seconds':>9}{'loss':>11}{'S(W)':>8}{'rank-1':>8}{'mAP':>7}"
 
 REASONS = {
-    "converged": "RRI has converged: S(W) after Relaxation no longer rises",
-    "max_rounds": "RRI has ended: RRI.MAX_ROUNDS is reached",
+    "converged": "RRI converged: S(W) after Relaxation no longer increases",
+    "max_rounds": "RRI stopped: RRI.MAX_ROUNDS reached",
 }
 
 

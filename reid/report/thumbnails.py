@@ -11,20 +11,20 @@ from tqdm import tqdm
 
 from reid.report.pages import Picture, picture
 
-FRAME = (56, 112)  # Width and height in pixels of a picture on the page; images of another aspect ratio are centered.
+FRAME = (56, 112)  # Width and height in pixels of an image on the page; images of another aspect ratio are centered.
 MAX_SIDE = 112  # Pixels. About twice the size on the page, for high-density screens.
-MAX_BYTES = 10_000_000  # Of all pictures on a page.
+MAX_BYTES = 10_000_000  # Of all images on a page.
 MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # As in reid.data.images.cache.
 
 
 @dataclass(frozen=True)
 class PageImages:
-    """The pictures of a page, referenced by id.
+    """The images of a page, referenced by id.
 
     Attributes:
         ids: Id of each image file that is on the page.
-        pictures: Pictures by id.
+        pictures: Images by id.
         unreadable: Number of files that could not be read.
         omitted: Number of files that exceeded the size limit of the page.
     """
@@ -42,7 +42,7 @@ def page_images(files: Sequence[str]) -> PageImages:
         files: Paths, which may repeat. The first ones have priority.
 
     Returns:
-        The pictures, each file once.
+        The thumbnails, each file once.
     """
     files = list(dict.fromkeys(files))
     readable = {path: small for path, small in thumbnails(files).items() if small}

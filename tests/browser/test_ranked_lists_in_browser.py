@@ -71,7 +71,7 @@ def test_filters_and_their_count(open_page: OpenPage, page_and_content: tuple[Pa
     page.wait_for_function("document.getElementById('count').textContent.startsWith('all')")
     assert page.evaluate(SHOWN) == every_query
     for change in ("repaired", "broken", "kept"):
-        page.get_by_label("first answer").select_option(change)
+        page.get_by_label("top-1 result").select_option(change)
         assert page.evaluate(SHOWN) == [entry["query"] for entry in content["lists"] if entry["change"] == change]
 
 
@@ -121,7 +121,7 @@ def test_readable(
     visit.page.locator("summary").click()
     ratio, text = visit.contrast()
     assert ratio >= 4.5, f"{ratio:.2f}: {text}"
-    assert visit.colors(tmp_path / "shot.png", ".query .answers li:nth-child(2) .shot") > 50, "no picture in the frame"
+    assert visit.colors(tmp_path / "shot.png", ".query .answers li:nth-child(2) .shot") > 50, "no image in the frame"
     boxes = visit.shown(".query:first-child .results > :first-child .shot")
     assert len(boxes) == 10 and all(box["width"] >= 50 and box["x"] + box["width"] <= width for box in boxes)
 

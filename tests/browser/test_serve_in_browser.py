@@ -93,7 +93,7 @@ def test_choose_filter_and_search_on(open_page: OpenPage, address: str, query: P
     page.get_by_role("button", name="Search").click()
     assert failed(visit) == "Choose an image first."
     page.get_by_label("Choose an image of one person").set_input_files(query)
-    paths = answered(page, "12 answers out of 12 images.")
+    paths = answered(page, "12 results out of 12 images.")
     assert [path[:4] for path in paths[:3]] == ["0003"] * 3 and not page.locator("#error").is_visible()
     first = page.locator("#answers button").first
     assert first.text_content().startswith("1 · 0.0") and "p 0.9" in first.text_content()
@@ -106,28 +106,28 @@ def test_choose_filter_and_search_on(open_page: OpenPage, address: str, query: P
 
     # Filters apply immediately, also to an uploaded image.
     page.get_by_label("camera 2").check()
-    paths = answered(page, "4 answers out of 4 images.")
+    paths = answered(page, "4 results out of 4 images.")
     assert all("_c2s1_" in path for path in paths)
     page.get_by_label("camera 3").check()
     page.get_by_label("from").fill("203")
     page.get_by_label("at most").fill("4")
     page.get_by_role("button", name="Search").click()
-    assert len(answered(page, "4 answers out of 6 images.")) == 4
+    assert len(answered(page, "4 results out of 6 images.")) == 4
     page.get_by_label("to", exact=True).fill("1")
     page.get_by_role("button", name="Search").click()
     assert failed(visit, 422) == "the time range from 203 to 1 ends before it starts"
     page.get_by_label("to", exact=True).fill("203.5")
     page.get_by_label("camera 2").uncheck()
-    assert answered(page, "No answer: no image of the index matches the filters.") == []
+    assert answered(page, "No results: no image of the index matches the filters.") == []
     for label in ("from", "to"):
         page.get_by_label(label, exact=True).fill("")
     page.get_by_label("camera 3").uncheck()
-    assert len(answered(page, "4 answers out of 12 images.")) == 4
+    assert len(answered(page, "4 results out of 12 images.")) == 4
 
     # An answer becomes the next query, and it is possible to go back.
     page.locator("#answers button").nth(1).click()
     path = until(page, "document.getElementById('name').textContent", lambda text: text.endswith("_00.png"))
-    assert path not in answered(page, "4 answers out of 12 images.")
+    assert path not in answered(page, "4 results out of 12 images.")
     page.get_by_role("button", name="Back to the previous query").click()
     until(page, "document.getElementById('name').textContent", "query.png")
     assert not page.get_by_role("button", name="Back to the previous query").is_visible()
@@ -137,10 +137,10 @@ def test_drop_paste_and_invalid_images(open_page: OpenPage, address: str) -> Non
     visit = open_page(address)
     page = visit.page
     drop(page, "dropped.webp", "image/webp", served.encode_image(served.person(0, 61), "WEBP"))
-    assert [path[:4] for path in answered(page, "12 answers out of 12 images.")[:3]] == ["0001"] * 3
+    assert [path[:4] for path in answered(page, "12 results out of 12 images.")[:3]] == ["0001"] * 3
     drop(page, "pasted.png", "image/png", served.encode_image(served.person(3, 62)), paste=True)
     until(page, "document.getElementById('name').textContent", "pasted.png")
-    before = answered(page, "12 answers out of 12 images.")
+    before = answered(page, "12 results out of 12 images.")
     assert [path[:4] for path in before[:3]] == ["0004"] * 3
     drop(page, "notes.txt", "text/plain", b"<script>alert(1)</script>")
     assert failed(visit, 422) == "the image: not a JPEG, PNG, BMP or WebP image, or a corrupt one"
@@ -149,7 +149,7 @@ def test_drop_paste_and_invalid_images(open_page: OpenPage, address: str) -> Non
     # The earlier answers are still shown and can be filtered.
     assert page.evaluate(PATHS) == before
     page.get_by_label("camera 1").check()
-    assert len(answered(page, "4 answers out of 4 images.")) == 4
+    assert len(answered(page, "4 results out of 4 images.")) == 4
     assert page.locator("#name").text_content() == "pasted.png"
 
 
@@ -161,11 +161,11 @@ def test_the_keyboard_is_enough(open_page: OpenPage, address: str, query: Path) 
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
     chooser.value.set_files(query)
-    answered(page, "12 answers out of 12 images.")
+    answered(page, "12 results out of 12 images.")
     page.keyboard.press("Tab")
     page.keyboard.press("Space")
     assert page.evaluate("document.activeElement.value") == "1"
-    answered(page, "4 answers out of 4 images.")
+    answered(page, "4 results out of 4 images.")
     outline = "getComputedStyle(document.activeElement).outlineStyle"
     assert page.evaluate(outline) == "solid"
     for _ in range(8):
@@ -175,7 +175,7 @@ def test_the_keyboard_is_enough(open_page: OpenPage, address: str, query: Path) 
     page.keyboard.press("Enter")
     until(page, "document.activeElement.id", "query-title")
     assert page.locator("#name").text_content() == "0003_c1s1_000103_00.png"
-    answered(page, "3 answers out of 4 images.")
+    answered(page, "3 results out of 4 images.")
 
 
 def test_readable(open_page: OpenPage, address: str, query: Path, tmp_path: Path) -> None:
@@ -185,13 +185,13 @@ def test_readable(open_page: OpenPage, address: str, query: Path, tmp_path: Path
         for searched in (False, True):
             if searched:
                 page.locator("#file").set_input_files(query)
-                answered(page, "12 answers out of 12 images.")
+                answered(page, "12 results out of 12 images.")
                 page.evaluate("document.querySelectorAll('#answers img').forEach(image => image.loading = 'eager')")
                 until(page, "[...document.querySelectorAll('#answers img')].every(image => image.naturalWidth > 0)")
             assert visit.overflowing() == []
             ratio, text = visit.contrast()
             assert ratio >= 4.5, f"{ratio:.2f}: {text}"
-        assert visit.colors(tmp_path / "shot.png", "#answers .shot") > 50, "no picture is shown"
+        assert visit.colors(tmp_path / "shot.png", "#answers .shot") > 50, "no image is shown"
         boxes = visit.shown("#answers .shot")
         assert len(boxes) == 12 and all(box["width"] >= 80 and box["x"] + box["width"] <= width for box in boxes)
         # Every control has an accessible name.
@@ -225,7 +225,7 @@ def test_a_changing_index_a_lost_server_and_the_token(
         page.get_by_label("camera 3").wait_for()
         assert page.url == address and page.evaluate("document.cookie") == ""
         page.locator("#file").set_input_files(query)
-        answered(page, "12 answers out of 12 images.")
+        answered(page, "12 results out of 12 images.")
         assert "p 0." not in page.locator("#answers").text_content()
         assert "Not calibrated" in page.locator("main").text_content()
         served.person(2, 63).save(own.crops / "0003_c8s1_000803_00.png")
@@ -233,11 +233,11 @@ def test_a_changing_index_a_lost_server_and_the_token(
         # A deleted file has an empty frame with a text alternative.
         (own.crops / "0003_c8s1_000803_00.png").unlink()
         page.get_by_role("button", name="Search").click()
-        answered(page, "13 answers out of 13 images.")
+        answered(page, "13 results out of 13 images.")
         assert page.locator("#images").text_content() == "13" and page.get_by_label("camera 8").is_visible()
         page.get_by_label("camera 8").check()
-        answered(page, "1 answer out of 1 image.")
-        until(page, "document.querySelector('#answers img').alt", lambda text: text.endswith(", no picture"))
+        answered(page, "1 result out of 1 image.")
+        until(page, "document.querySelector('#answers img').alt", lambda text: text.endswith(", no image"))
         visit.errors.clear()
     page.get_by_role("button", name="Search").click()
     assert failed(visit) == "No response from the server: is it still running?"

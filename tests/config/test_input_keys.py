@@ -102,7 +102,7 @@ def test_every_policy_can_be_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        (["INPUT.CACHE", "off", "INPUT.DEVICE_CACHE", "on"], "requires INPUT.CACHE on; leave it auto"),
+        (["INPUT.CACHE", "off", "INPUT.DEVICE_CACHE", "on"], "requires INPUT.CACHE on; set INPUT.DEVICE_CACHE auto"),
         (["INPUT.JITTER.HUE", "0.6"], "INPUT.JITTER.HUE 0.6 must be 0 to 0.5"),
         (["INPUT.JITTER.PROBABILITY", "1.5"], "INPUT.JITTER.PROBABILITY 1.5 must be 0 to 1"),
         (["INPUT.JITTER.BRIGHTNESS", "-0.1"], "INPUT.JITTER.BRIGHTNESS -0.1 must be"),

@@ -54,7 +54,7 @@ def test_a_missing_wrong_or_circular_base_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"b\.yaml: no such configuration"):
         load_config(tmp_path / "a.yaml")
     (tmp_path / "b.yaml").write_text("BASE: a.yaml\n")
-    with pytest.raises(InputError, match="leads back to itself"):
+    with pytest.raises(InputError, match="circular BASE reference"):
         load_config(tmp_path / "a.yaml")
     (tmp_path / "b.yaml").write_text("SEEED: 1\n")
     with pytest.raises(InputError, match=r"b\.yaml, the BASE of .*a.yaml: unknown key SEEED"):
@@ -137,7 +137,7 @@ def test_all_errors_are_reported_together_with_near_names() -> None:
         (["MODEL.BACKBONE", "osnet_x0_25", "MODEL.NORM.NAME", "ibn_a"], "ibn_a: only for ResNets, not for osnet_x0_25"),
         (
             ["MODEL.BACKBONE", "deepface", "MODEL.NORM.NAME", "group"],
-            "deepface has no batch normalization to replace; leave it batch",
+            "deepface has no batch normalization to replace; set MODEL.NORM.NAME batch",
         ),
         (["MODEL.NORM.GROUPS", "0"], "GROUPS 0 must be 1 or more"),
         (

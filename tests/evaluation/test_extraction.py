@@ -78,7 +78,7 @@ def test_two_processes_make_what_one_makes_and_go_on_after_a_kill(tmp_path: Path
     before = files(tmp_path / "two")
     assert 0 < len(before) < len(files(tmp_path / "one"))
     # An incomplete part is not mistaken for a complete one.
-    with pytest.raises(InputError, match="no labels beside it"):
+    with pytest.raises(InputError, match="no labels next to it"):
         read_features(tmp_path / "two" / "input")
     ended = together(gloo_jobs.extracted, tmp_path / "out", str(tmp_path / "two"), COUNT, SHARD)
     assert [process.code for process in ended] == [0, 0], [process.told for process in ended]

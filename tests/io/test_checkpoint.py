@@ -206,5 +206,5 @@ def test_another_network_is_refused_by_the_tensors_that_differ() -> None:
     message = str(caught.value)
     assert "1 missing (1.bias)" in message
     assert "1 unexpected (x)" in message
-    assert "1 of another shape (0.weight (5, 3) for (4, 3))" in message
+    assert "1 of a different shape (0.weight (5, 3) for (4, 3))" in message
     assert torch.equal(model.state_dict()["1.weight"], before)

@@ -219,7 +219,9 @@ def test_no_identity_of_the_query_in_the_gallery() -> None:
 
 
 def test_only_matches_by_the_own_camera() -> None:
-    with pytest.raises(InputError, match=r"1 have images of their identity only by their own camera.* 1 have no image"):
+    with pytest.raises(
+        InputError, match=r"1 have images of their identity only from their own camera.* 1 have no image"
+    ):
         evaluate(features([0, 1], [1, 2], [1, 2]), features([0, 1], [1, 3], [1, 2]))
 
 

@@ -146,7 +146,7 @@ def test_identities_with_pictures(split: Split, monkeypatch: pytest.MonkeyPatch)
     # Each of five identities is in four of the ten pairs with two pictures; one picture of 12 cannot be read.
     assert len(thumbnails) == 2 * 5 * 4 - 4
     assert {a["alt"] for a in thumbnails if "identity 10," in a["alt"]} == {f"identity 10, camera {c}" for c in (1, 2)}
-    assert "1 picture could not be read and is not shown" in page.words
+    assert "1 image could not be read and is not shown" in page.words
     assert "one identity of drawn" in page.words
     for thumbnail in thumbnails:
         image = Image.open(io.BytesIO(base64.b64decode(thumbnail["src"].partition(",")[2])))

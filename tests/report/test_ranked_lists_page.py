@@ -171,7 +171,7 @@ def test_unreadable_pictures_leave_an_empty_frame(content: dict[str, Any], tmp_p
     text = render(content)
     assert "6 images could not be read" in Page(text).words
     page = Page(text)
-    assert sum((tag.get("aria-label") or "").endswith(", no picture") for tag in page.find("svg")) == 5
+    assert sum((tag.get("aria-label") or "").endswith(", no image") for tag in page.find("svg")) == 5
     assert len(page.find("path", **{"class": "none"})) == 6
 
 

@@ -72,7 +72,7 @@ def test_draws_what_the_pooling_computes(
 def test_a_pooling_without_weights_and_names_twice_are_told(tool: Tool, tmp_path: Path, photo: Path) -> None:
     weights = checkpoint(tmp_path / "a.pth", "average")
     ended = tool("attend", "--weights", weights, "--output", tmp_path / "drawn", photo)
-    assert ended.code == 2 and "has no weight per position to show; crow" in ended.err
+    assert ended.code == 2 and "has no attention map to visualize; crow" in ended.err
     twice = tool("attend", "--weights", weights, photo, tmp_path / "other" / photo.name)
     assert twice.code == 2 and "two images are called a photo" in twice.err
     assert not (tmp_path / "drawn").exists()

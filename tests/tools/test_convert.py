@@ -31,7 +31,7 @@ def test_what_is_written_and_told(tool: Tool, foreign: Path, tmp_path: Path) -> 
         assert ended.code == 0, ended.err
         assert "resnet18 of reid-strong-baseline, 7 classes" in ended.out
         assert "RGB in [0, 1], 256 x 128 bilinear" in ended.out and "no ReLU in the stem" in ended.out
-        assert f"written: {tmp_path / name}" in ended.out
+        assert f"wrote {tmp_path / name}" in ended.out
     pictures = torch.rand(2, 3, 256, 128)
     found = [Embedder.load(tmp_path / name, device="cpu") for name in ("ours.pth", "ours.safetensors")]
     direct = Embedder.load(foreign, device="cpu")

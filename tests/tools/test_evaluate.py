@@ -53,7 +53,7 @@ def test_features_of_every_layout_score_the_same(tool: Tool, features: Path, tmp
     assert [(s["feature"], s["normalized"]) for s in found["scores"]] == [("input", False), ("input", True)]
     for name in SCORES:
         assert found["scores"][0][name] == expected[name]
-    assert "| f.npz | input, raw |" in ended.out and " s; written: " in ended.out
+    assert "| f.npz | input, raw |" in ended.out and " s; wrote " in ended.out
 
     arrays, mat = tmp_path / "arrays", {}
     arrays.mkdir()
@@ -134,7 +134,7 @@ def test_the_nearest_of_each_query(tool: Tool, features: Path, tmp_path: Path) -
         np.testing.assert_array_equal(found["indices"], distances.argsort(axis=1, kind="stable")[:, :4])
         np.testing.assert_allclose(found["distances"], np.sort(distances, axis=1)[:, :4])
     ended = tool("evaluate", "--features", features, "--top-k", "301")
-    assert ended.code == 2 and "must be 1 .. 300, the number of gallery rows" in ended.err
+    assert ended.code == 2 and "must be in [1, 300], at most the number of gallery rows" in ended.err
 
 
 def test_images_for_multi_query_that_come_with_the_features(tool: Tool, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_bad_arguments(tool: Tool, features: Path) -> None:
     ended = tool("evaluate", "--features", features, "--protocol", "single-shot", "--repeats", "0")
     assert ended.code == 2 and "repeats 0: must be at least 1" in ended.err
     ended = tool("evaluate", "--features", features, "--expand", "aqe", "--neighbours", "400")
-    assert ended.code == 2 and "1 .. 300" in ended.err
+    assert ended.code == 2 and "[1, 300]" in ended.err
 
 
 def test_across_domains(train: Tool, tool: Tool, tmp_path: Path) -> None:

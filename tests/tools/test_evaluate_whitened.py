@@ -120,7 +120,7 @@ def test_what_training_features_may_be(tool: Tool, files: tuple[Path, Path], tmp
         (("--whiten-from", features), "fitted on training images, not on the features it is applied to"),
         (("--whiten-from", tmp_path / "no.npz"), "no such feature file"),
         (("--whiten-from", tmp_path / "few.npz"), "dim 8: the 5 features vary in only 4 directions"),
-        (("--whiten-from", training, "--whiten-dim", "9"), "dim 9: must be 1 .. 8"),
+        (("--whiten-from", training, "--whiten-dim", "9"), "dim 9: must be in [1, 8]"),
         (("--whiten-from", tmp_path / "wide.npz", "--whiten-dim", "3"), "9 dimensions cannot be applied to features"),
         (("--whiten-from", tmp_path / "out.npz"), "holds the Eigenlayer's output, but its input is evaluated"),
     ):

@@ -36,7 +36,7 @@ def trained(tmp_path: Path) -> Path:
 def test_the_same_network_without_the_places_it_was_trained_at(tool: Tool, trained: Path, options: tuple[str]) -> None:
     target = trained.with_name("packed.safetensors")
     ended = tool("pack", trained, target, *options)
-    assert ended.code == 0 and "written" in ended.out, ended.err
+    assert ended.code == 0 and "wrote" in ended.out, ended.err
     ours, packed = (Embedder.load(path, device="cpu") for path in (trained, target))
     assert ours.model_id == packed.model_id
     assert np.array_equal(ours.embed(PICTURES), packed.embed(PICTURES))

@@ -57,7 +57,7 @@ def test_from_the_first_line_to_the_end(sample: served.SampleIndex) -> None:
         (("--host", "0.0.0.0"), "--host 0.0.0.0: other machines can reach it, so it needs a token; add --token"),
         (("--host", "0.0.0.0", "--token", "short"), "--token: must have at least 16 ASCII characters"),
         (("--host", "no.such.host.invalid"), "--host no.such.host.invalid: not an address of this machine"),
-        (("--port", "70000"), "--port 70000: must be in 0 .. 65535"),
+        (("--port", "70000"), "--port 70000: must be in [0, 65535]"),
         (("--index", "nowhere"), "nowhere: no such index; create one with tools/index.py"),
         (("--weights", "nowhere.pth"), "nowhere.pth"),
         (("--weights", "OTHER"), "was built with the model"),

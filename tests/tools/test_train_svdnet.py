@@ -50,7 +50,7 @@ def test_from_synthetic_data_to_report_and_back(
     assert ended.code == 0, ended.err
     assert max(frames) == 8
     run = tmp_path / "run"
-    for line in ("subset", "train ", "query ", "gallery ", "decorrelate", "control", "1 rounds; RRI has ended"):
+    for line in ("subset", "train ", "query ", "gallery ", "decorrelate", "control", "1 rounds; RRI stopped"):
         assert line in ended.out
     summary = json.loads((run / "scores.json").read_text())
     rows = {(row["run"], row["stage"], row["round"]): row for row in summary["rows"]}

@@ -67,7 +67,7 @@ def test_one_checkpoint_is_scored_as_evaluate_scores_it(
     assert len(found["lists"]) == 6 and len(found["lists"][0]["sides"][0]["answers"]) == 3
     assert found["sides"][0]["map"]["method"] == "pca"
     page = (output / "ranked_lists.html").read_text()
-    assert page.count("data:image/jpeg") > 6 and "no picture" not in page
+    assert page.count("data:image/jpeg") > 6 and "no image" not in page
     assert "rri_last.pth: rank-1" in ended.out and "ranked_lists.html" in ended.out
 
 
@@ -92,13 +92,13 @@ def test_features_saved_before(tool: Tool, tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     found = json.loads((tmp_path / "a" / "ranked_lists.json").read_text())
     assert found["dataset"] == "a.npz" and found["comparison"]["name"] == "difference"
-    assert "no picture" in (tmp_path / "a" / "ranked_lists.html").read_text()
+    assert "no image" in (tmp_path / "a" / "ranked_lists.html").read_text()
 
 
 def test_features_without_paths(tool: Tool, tmp_path: Path) -> None:
     save_features(tmp_path / "a.npz", *features(0, paths=False), feature="input")
     assert tool("visualize_ranks", "--features", tmp_path / "a.npz", "--output", tmp_path / "out").code == 0
-    assert "no picture" in (tmp_path / "out" / "ranked_lists.html").read_text()
+    assert "no image" in (tmp_path / "out" / "ranked_lists.html").read_text()
 
 
 def test_mistakes_are_told_in_one_line(tool: Tool, checkpoints: tuple[Path, Path], tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def _is_complete(output: Path, metadata: dict[str, Any], images: dict[str, int])
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{output} contains something other than a synthetic dataset; {remedy}") from None
     if differences:
-        raise InputError(f"{output} contains another synthetic dataset ({'; '.join(differences)}); {remedy}")
+        raise InputError(f"{output} contains a different synthetic dataset ({'; '.join(differences)}); {remedy}")
     for part, count in images.items():
         found = sum(1 for _ in (output / part).glob("*.jpg"))
         if found != count:

@@ -82,7 +82,9 @@ def _check_options(rates: Sequence[float], prior: float | None, replicates: int)
     if prior is not None and not 0 < prior < 1:
         raise InputError(f"a prior is a share of pairs between 0 and 1, not {prior}")
     if replicates < 1:
-        raise InputError(f"{replicates} bootstrap replicates give no interval: use at least 1, better {REPLICATES}")
+        raise InputError(
+            f"{replicates} bootstrap replicates give no interval: use at least 1 ({REPLICATES} recommended)"
+        )
 
 
 def _check_labels(query: Features, gallery: Features) -> None:
@@ -96,7 +98,7 @@ def _check_labels(query: Features, gallery: Features) -> None:
     cameras = np.unique(np.concatenate([query.cameras, gallery.cameras[labeled]]))
     if len(cameras) == 1:
         raise InputError(
-            f"all images are of camera {cameras[0]}, and matches count between different cameras only (consecutive "
-            "crops by one camera are nearly identical, which would make every threshold too strict); label the "
-            "cameras, or use query and gallery images by different ones"
+            f"all images are of camera {cameras[0]}, but matches only count across cameras (consecutive "
+            "crops from one camera are nearly identical, which would make every threshold too strict); label the "
+            "cameras, or use query and gallery images from different ones"
         )

@@ -82,7 +82,7 @@ def read_array_files(path: Path, *, max_in_memory: int) -> tuple[Features, Featu
     if prefix is None:
         raise InputError(
             f"{path}: the name must end in query.npy or gallery.npy, so that the other one and the labels are found "
-            "beside it; or give the folder that holds them"
+            "next to it; or give the folder that holds them"
         )
     query, gallery = (_read_split(path.parent, prefix, split, max_in_memory) for split in _SPLITS)
     return query, gallery, prefix.strip("_-. ") or path.resolve().parent.name
@@ -146,7 +146,7 @@ def _read_split(folder: Path, prefix: str, split: str, max_in_memory: int) -> Fe
         raise InputError(f"{folder}: has no {file.name} and no folder {stem.name}/ of shards")
     if labels is None:
         raise InputError(
-            f"{source}: no labels beside it; looked for {stem.name}.csv (columns identity, camera) and for "
+            f"{source}: no labels next to it; looked for {stem.name}.csv (columns identity, camera) and for "
             f"{stem.name}_ids.npy with {stem.name}_cameras.npy (or .txt)"
         )
     identities, cameras, paths, files = labels
@@ -180,7 +180,7 @@ def _shard_labels(folder: Path) -> Labels | None:
     parts = []
     for shard, table in zip(shards, tables, strict=True):
         if not table.is_file():
-            raise InputError(f"{shard}: no labels beside it; the other shards have .csv files")
+            raise InputError(f"{shard}: no labels next to it; the other shards have .csv files")
         part = _read_table(table)
         rows = len(_open_array(shard))
         if len(part[0]) != rows:

@@ -123,7 +123,7 @@ def _beside(path: Path, name: str) -> Path:
     for candidate in (folder, *(above / "data" / folder.name for above in folder.parents)):
         if (candidate / name).is_file():
             return candidate / name
-    raise InputError(f"{path}: no labels; {name} is neither beside it nor in data/{folder.name}/ above it")
+    raise InputError(f"{path}: no labels; {name} is neither next to it nor in data/{folder.name}/ above it")
 
 
 def _variable_names(path: Path) -> list[str]:

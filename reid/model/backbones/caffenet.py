@@ -71,7 +71,7 @@ def caffenet_trunk(
         InputError: If the weights do not fit or a last stride is given.
     """
     if last_stride is not None:
-        raise InputError(f"caffenet has no last stride to choose (given: {last_stride}); leave it at the network's own")
+        raise InputError(f"caffenet does not support MODEL.LAST_STRIDE (got {last_stride}); set it to 0")
     trunk = CaffeNetTrunk()
     if weights is not None:
         unused = [name for name in weights if name.startswith(("fc6.", "fc7.", "fc8."))]

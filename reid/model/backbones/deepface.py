@@ -78,7 +78,7 @@ def deepface_trunk(
         InputError: If the weights do not fit or a last stride is given.
     """
     if last_stride is not None:
-        raise InputError(f"deepface has no last stride to choose (given: {last_stride}); leave it at the network's own")
+        raise InputError(f"deepface does not support MODEL.LAST_STRIDE (got {last_stride}); set it to 0")
     trunk = DeepFaceTrunk()
     if weights is not None:
         unused = [name for name in weights if name.startswith(("f7.", "f8."))]

@@ -243,7 +243,7 @@ def osnet_trunk(
         InputError: If the weights do not fit or a last stride is given.
     """
     if last_stride is not None:
-        raise InputError(f"{name} has no last stride to choose (given: {last_stride}); leave it at the network's own")
+        raise InputError(f"{name} does not support MODEL.LAST_STRIDE (got {last_stride}); set it to 0")
     if weights is None:
         return OSNetTrunk(WIDTHS[name])
     bare = published_osnet(name, weights, source)

@@ -118,10 +118,10 @@ def small_trunk(
     """
     if weights is not None:
         raise InputError(
-            f"{source}: {name} is trained from scratch, it has no published weights; set MODEL.WEIGHTS none"
+            f"{source}: {name} is trained from scratch and has no published weights; set MODEL.WEIGHTS none"
         )
     if last_stride is not None:
-        raise InputError(f"{name} has no last stride to choose (given: {last_stride}); leave it at the network's own")
+        raise InputError(f"{name} does not support MODEL.LAST_STRIDE (got {last_stride}); set it to 0")
     return SmallTrunk(name)
 
 

@@ -35,7 +35,7 @@ def check_channels(inputs: int, outputs: int) -> None:
         InputError: If either is below 1.
     """
     if inputs < 1 or outputs < 1:
-        raise InputError(f"a layer from {inputs} to {outputs} channels connects nothing; give 1 or more of both")
+        raise InputError(f"in_channels and out_channels must be at least 1, got {inputs} and {outputs}")
 
 
 def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
@@ -55,7 +55,7 @@ def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
             below 0.
     """
     if min(*kernel, *stride) < 1 or min(padding) < 0:
-        raise InputError(f"a kernel {kernel} with stride {stride} and padding {padding} must be at least 1, 1 and 0")
+        raise InputError(f"kernel {kernel}, stride {stride} and padding {padding} must be at least 1, 1 and 0")
     if any(length + 2 * pad < wide for length, pad, wide in zip(size, padding, kernel, strict=True)):
         raise InputError(
             f"a map of {size[0]} x {size[1]} with padding {padding[0]}, {padding[1]} is smaller than its kernel of "

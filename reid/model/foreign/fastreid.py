@@ -56,7 +56,7 @@ def from_fastreid(remaining: RemainingTensors) -> Converted:
     for name in ("heads.weight", "heads.classifier.weight"):
         if name in remaining.tensors:
             classifier = remaining.take(name, None, head.width), None
-    no_gem = "average pooling is assumed: of its poolings only GeM with a learned exponent has a tensor"
+    no_gem = "average pooling is assumed: only GeM with a learned exponent can be inferred from the weights"
     mean, std = _pixels(remaining, "pixel_mean", IMAGENET_MEAN), _pixels(remaining, "pixel_std", IMAGENET_STD)
     recognized = Detection(
         family=NAME,
@@ -65,7 +65,8 @@ def from_fastreid(remaining: RemainingTensors) -> Converted:
         head=head,
         classifier=classifier,
         differences=(
-            "a last stride of 1 and images of 256 x 128 are assumed, its defaults: the tensors do not show them",
+            "a last stride of 1 and images of 256 x 128 are assumed, its defaults; they cannot be inferred from the "
+            "weights",
             "its classifier is assumed to be linear; its training may have used cosines and a margin",
             *(() if gem else (no_gem,)),
         ),
@@ -95,5 +96,5 @@ def _pixels(remaining: RemainingTensors, name: str, default: Sequence[float]) ->
         return tuple(default)
     values = remaining.tensors.pop(name).flatten().tolist()
     if len(values) != 3 or not all(0 <= value <= 255 for value in values):
-        raise InputError(f"{remaining.source}: {name} is {values[:4]} instead of three numbers in 0 .. 255, for RGB")
+        raise InputError(f"{remaining.source}: {name} is {values[:4]} instead of three numbers in [0, 255], for RGB")
     return tuple(round(value / 255, 6) for value in values)

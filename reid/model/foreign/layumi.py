@@ -59,9 +59,9 @@ def from_layumi(remaining: RemainingTensors) -> Converted:
         head=head,
         classifier=remaining.take_classifier("classifier.classifier.0", head.width),
         differences=(
-            "a last stride of 2 is assumed, its default: the tensors do not show it",
-            "the leaky ReLU that its first versions had before the classifier has no tensor and is not reproduced",
-            "its test adds the feature of the mirror image: that is the flip test here",
+            "a last stride of 2 is assumed, its default; it cannot be inferred from the weights",
+            "the leaky ReLU before the classifier of its first versions has no weights and is not reproduced",
+            "its test adds the feature of the mirror image, like the flip test here",
             *notes,
         ),
         resize="bicubic",

@@ -58,8 +58,8 @@ def from_strong_baseline(remaining: RemainingTensors) -> Converted:
         head=norm_head(remaining.take_norm("bottleneck", body.width)) if has_bottleneck else identity_head(body.width),
         classifier=remaining.take_classifier("classifier", body.width),
         differences=(
-            "a last stride of 1 and images of 256 x 128 are assumed, as in its configurations: the tensors do not show "
-            "them",
+            "a last stride of 1 and images of 256 x 128 are assumed, as in its configurations; they cannot be "
+            "inferred from the weights",
             *notes,
         ),
     )

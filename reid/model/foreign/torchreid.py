@@ -45,7 +45,9 @@ def from_torchreid(remaining: RemainingTensors) -> Converted:
         InputError: If tensors are missing, unexpected or have another shape.
     """
     body = _resnet(remaining) if any(name.startswith("layer") for name in remaining.tensors) else _osnet(remaining)
-    assumed = f"a last stride of {body.last_stride} is assumed, as in its models: the tensors do not show it"
+    assumed = (
+        f"a last stride of {body.last_stride} is assumed, as in its models; it cannot be inferred from the weights"
+    )
     recognized = Detection(
         family=NAME,
         body=body,

@@ -94,7 +94,7 @@ class Pooling(nn.Module, ABC):
     def _attention(self, maps: Tensor) -> Tensor:
         """Compute `attention` of maps that are float32 or float64."""
         raise InputError(
-            f"{type(self).__name__} pooling has no weight per position to show; crow, the weighted poolings and the "
+            f"{type(self).__name__} pooling has no attention map to visualize; crow, the weighted poolings and the "
             "VLADs have one"
         )
 

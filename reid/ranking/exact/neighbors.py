@@ -59,7 +59,7 @@ def nearest_and_largest(values: np.ndarray, k: int, *, block: int = 1024) -> Sel
         InputError: If k is outside 1 .. N, the block is below 1, or rows are not finite or too long for float32.
     """
     if not 1 <= k <= len(values):
-        raise InputError(f"k {k}: must be 1 .. {len(values)}, the number of rows")
+        raise InputError(f"k {k}: must be in [1, {len(values)}], at most the number of rows")
     if block < 1:
         raise InputError(f"block {block}: must be at least 1 row")
     check_rows(values, "feature")

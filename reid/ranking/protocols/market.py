@@ -106,10 +106,10 @@ def _no_match_message(query: Features, gallery: Features) -> str:
     cameras = np.union1d(query.cameras, gallery.cameras)
     if len(cameras) == 1:
         return start + (
-            f"all images are from camera {cameras[0]}, and images of the query's identity by the query's own camera "
+            f"all images are from camera {cameras[0]}, and images of the query's identity from the query's own camera "
             "are junk; set the camera numbers of the images"
         )
     return start + (
-        f"{int(present.sum())} have images of their identity only by their own camera, which are junk, and "
+        f"{int(present.sum())} have images of their identity only from their own camera, which are junk, and "
         f"{int((~present).sum())} have no image of their identity; are the camera numbers correct?"
     )

@@ -62,11 +62,11 @@ class RerankOptions:
             InputError: If k1 is outside 1 .. N - 1, k2 is outside 1 .. N, or a weight or power is out of range.
         """
         if not 1 <= self.k1 < rows:
-            raise InputError(f"k1 {self.k1}: must be 1 .. {rows - 1}, below the {rows} query and gallery rows")
+            raise InputError(f"k1 {self.k1}: must be in [1, {rows - 1}], below the {rows} query and gallery rows")
         if not 1 <= self.k2 <= rows:
-            raise InputError(f"k2 {self.k2}: must be 1 .. {rows}, the number of query and gallery rows")
+            raise InputError(f"k2 {self.k2}: must be in [1, {rows}], at most the query and gallery rows")
         if not 0.0 <= self.weight <= 1.0:
-            raise InputError(f"weight {self.weight}: the weight of the original distance (lambda) must be in 0 .. 1")
+            raise InputError(f"weight {self.weight}: the weight of the original distance (lambda) must be in [0, 1]")
         if self.distance_power not in (1, 2):
             raise InputError(
                 f"distance_power {self.distance_power}: must be 2 (as in deep-person-reid) or 1 (as in "

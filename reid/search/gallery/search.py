@@ -67,7 +67,8 @@ def search_snapshot(
         raise InputError(f"--top {top_k}: the number of results must be at least 1")
     if queries.ndim != 2 or queries.shape[1] != snapshot.dim:
         raise InputError(
-            f"queries of shape {queries.shape} do not fit an index of dimension {snapshot.dim}; is it of another model?"
+            f"queries of shape {queries.shape} do not fit an index of dimension {snapshot.dim}; was it built with a "
+            "different model?"
         )
     unfiltered = mask is None or bool(mask.all())
     candidates = snapshot.active_rows if unfiltered else np.unique(snapshot.rows[mask])

@@ -214,7 +214,7 @@ class _Updater:
                     self._report_unreadable(new[digest], str(error).rpartition(f"{path}: ")[2])
         for digest in [digest for digest, row in rows.items() if not row.any()]:
             del rows[digest]
-            self._report_unreadable(new[digest], "its feature is zero")
+            self._report_unreadable(new[digest], "its feature is all zero")
         return rows
 
     def _embed_paths(self, paths: list[str]) -> np.ndarray:

@@ -161,5 +161,5 @@ def _text(form: FormData, name: str) -> str:
 def _integer(form: FormData, name: str, maximum: int) -> int:
     text = _text(form, name).strip()
     if not (text.isascii() and text.isdecimal() and len(text) <= 18 and int(text) <= maximum):
-        raise RequestError(422, f"{name}: must be an integer in 0 .. {maximum:,}, not {text[:40]!a}")
+        raise RequestError(422, f"{name}: must be an integer in [0, {maximum:,}], not {text[:40]!a}")
     return int(text)

@@ -29,7 +29,7 @@ def bind(host: str, port: int) -> socket.socket:
         InputError: If the port is in use, reserved or out of range, or the host is not an address of this machine.
     """
     if not 0 <= port <= 65535:
-        raise InputError(f"--port {port}: must be in 0 .. 65535, where 0 selects a free port")
+        raise InputError(f"--port {port}: must be in [0, 65535]; 0 selects a free port")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError):

@@ -19,7 +19,7 @@ from reid.search.serve.limits import Limits, RequestError
 from reid.search.serve.live_index import ImageUnavailable, IndexView, LiveIndex
 from reid.search.serve.request import SearchRequest
 
-_NO_IMAGE = "the index does not hold this image (any more)"
+_NO_IMAGE = "this image is not in the index or was removed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,7 @@ class SearchService:
             except InputError as error:
                 raise RequestError(422, str(error)) from None
             if not feature.any():
-                raise RequestError(422, "the image: its feature is zero, so it cannot be searched for")
+                raise RequestError(422, "the image: its feature is all zero, so it cannot be searched")
             return feature, hashlib.sha256(request.image).digest(), None
         image = view.find_id(request.id) if request.id is not None else view.find_path(request.path or "")
         if image is None:

@@ -97,7 +97,7 @@ def test_a_folder_of_shards(tmp_path: Path, sides: Sides, labels: str) -> None:
         with pytest.raises(InputError, match=r"001\.csv: 2 labels for 1 feature rows"):
             read_features(tmp_path)
         (tmp_path / "gallery" / "001.csv").unlink()
-        with pytest.raises(InputError, match=r"001\.npy: no labels beside it"):
+        with pytest.raises(InputError, match=r"001\.npy: no labels next to it"):
             read_features(tmp_path)
 
 
@@ -129,7 +129,7 @@ def text(content: str) -> Callable[[Path], object]:
         ("npy", "gallery.npy", Path.unlink, "has no gallery.npy and no folder gallery/ of shards"),
         ("npy", "query_ids.npy", Path.unlink, "has no query_ids.npy"),
         ("txt", "query_cameras.txt", text("1\n2\nthree"), "query_cameras.txt: must hold one whole number per line"),
-        ("csv", "query.csv", Path.unlink, "no labels beside it; looked for query.csv"),
+        ("csv", "query.csv", Path.unlink, "no labels next to it; looked for query.csv"),
         ("csv", "query.csv", text("id,cam\n1,2\n"), "has no column identity and camera; the first line is id, cam"),
         ("csv", "query.csv", text("identity,camera\n1,2\n3\n"), "row 3 has no whole numbers"),
         ("csv", "query.csv", text("identity,camera\n1,2\n3,x\n"), "row 3 has no whole numbers"),

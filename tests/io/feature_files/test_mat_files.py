@@ -145,7 +145,7 @@ def test_broken_files(tmp_path: Path, sides: Sides, harm: Callable[[Path], objec
 def test_what_zhunzhong07s_files_may_lack(tmp_path: Path, sides: Sides) -> None:
     path = zhong(tmp_path, sides, flat=True)
     (tmp_path / "testCam.mat").unlink()
-    with pytest.raises(InputError, match=r"no labels; testCam.mat is neither beside it nor in data/"):
+    with pytest.raises(InputError, match=r"no labels; testCam.mat is neither next to it nor in data/"):
         read_features(path)
     scipy.io.savemat(tmp_path / "testCam.mat", {"a": [1], "b": [2]})
     with pytest.raises(InputError, match=r"testCam.mat: holds 2 variables \(a, b\), must be one"):

@@ -149,7 +149,7 @@ def test_a_training_step_lowers_the_loss(name: str) -> None:
 def test_attention_of_those_that_weigh_places(name: str) -> None:
     pooling = make(name)
     if name not in WITH_ATTENTION:
-        with pytest.raises(InputError, match="no weight per position to show"):
+        with pytest.raises(InputError, match="no attention map to visualize"):
             pooling.attention(MAPS)
         return
     weights = pooling.attention(MAPS)

@@ -118,7 +118,7 @@ def test_invalid_searches(index: Path, make_vector: Vector) -> None:
         snapshot.filter_mask(["5"])
     with pytest.raises(InputError, match="must be at least 1"):
         search_snapshot(snapshot, make_vector(b"1")[None], 0)
-    with pytest.raises(InputError, match="is it of another model"):
+    with pytest.raises(InputError, match="was it built with a different model"):
         search_snapshot(snapshot, np.ones((1, 4), dtype=np.float32), 1)
 
 

@@ -91,7 +91,7 @@ def test_another_pattern_relabels_without_reading(crops: Path, tmp_path: Path, e
     assert labels["0001/odd.jpg"] == "" and labels["0003/c2_100.jpg"] == "2"
 
 
-@pytest.mark.parametrize("content, reason", [(b"broken", "no whole image"), (b"zero", "its feature is zero")])
+@pytest.mark.parametrize("content, reason", [(b"broken", "no whole image"), (b"zero", "its feature is all zero")])
 def test_unreadable_images_are_reported_and_skipped(
     crops: Path, tmp_path: Path, embed: Any, make_vector: Vector, content: bytes, reason: str
 ) -> None:

@@ -47,7 +47,7 @@ def test_changes_of_a_writer_show_at_once(client: Client, own: served.SampleInde
     reply = search(page)
     assert (
         reply.status_code == 404
-        and "the index does not hold this image (any more); search again" in reply.json()["error"]
+        and "this image is not in the index or was removed; search again" in reply.json()["error"]
     )
     assert paths(search(page, new)) == paths(after) - {FIRST}
 

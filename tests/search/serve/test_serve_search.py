@@ -114,8 +114,8 @@ def test_filters(client: Client, sample: served.SampleIndex) -> None:
         ({"camera": "9"}, 422, "no image of camera 9; known are 1, 2, 3"),
         ({"from": "soon"}, 422, "invalid time 'soon'; use a number or a date such as 2026-01-31T23:59:59"),
         ({"from": "9", "to": "1"}, 422, "the time range from 9 to 1 ends before it starts"),
-        ({"top": "101"}, 422, "top: must be an integer in 0 .. 100, not '101'"),
-        ({"top": "ten"}, 422, "top: must be an integer in 0 .. 100, not 'ten'"),
+        ({"top": "101"}, 422, "top: must be an integer in [0, 100], not '101'"),
+        ({"top": "ten"}, 422, "top: must be an integer in [0, 100], not 'ten'"),
         ({"color": "red"}, 400, "unknown field 'color'; known are image, id, path, camera"),
         ({"id": "1"}, 400, "a search needs exactly one of: image, a file; id or path of an image of the index"),
     ],
@@ -168,7 +168,7 @@ def test_a_zero_feature_is_an_error(client: Client, sample: served.SampleIndex) 
             return np.zeros((len(images), self.dim), dtype=np.float32)
 
     reply = ask(client(sample, ZeroEmbedder()), served.person(0, 1))
-    assert reply.status_code == 422 and "its feature is zero" in reply.json()["error"]
+    assert reply.status_code == 422 and "its feature is all zero" in reply.json()["error"]
 
 
 def test_one_at_a_time_with_a_bounded_queue() -> None:
