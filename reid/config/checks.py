@@ -64,7 +64,7 @@ def parse_lr_factor(text: str) -> tuple[str, float] | None:
         text: Such as "neck.fc6=0.5".
 
     Returns:
-        Prefix of parameter names and learning rate factor; None if the text has another form or the factor is not
+        Prefix of parameter names and learning rate factor; None if the text has a different form or the factor is not
         above 0.
     """
     name, _, factor = text.partition("=")

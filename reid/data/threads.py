@@ -1,4 +1,4 @@
-"""Processor cores and the threads that load images beside the training step."""
+"""Processor cores and the threads that load images during the training step."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class CameraPairs:
 def score_camera_pairs(query: Features, gallery: Features) -> CameraPairs:
     """Compute rank-1 and mAP for each query camera a and gallery camera b, a != b.
 
-    The gallery of a cell holds the images by camera b without junk; distractors remain and are wrong results. As a
+    The gallery of a cell holds the images from camera b without junk; distractors remain and are wrong results. As a
     differs from b, no image is excluded for having been taken by the query's own camera. A query without an image of
     its identity by camera b is left out of that cell and counted. Distances, ties and AP (rectangle form) are those of
     `reid.ranking.rank_matches`.

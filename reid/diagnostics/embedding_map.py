@@ -24,8 +24,8 @@ class SameIdentity:
 
     Attributes:
         any_camera: Over all neighbors.
-        other_camera: Over neighbors by other cameras only, for the points whose identity another camera has seen; None
-            if there is no such point.
+        other_camera: Over neighbors from other cameras only, for the points whose identity another camera has seen;
+            None if there is no such point.
     """
 
     any_camera: float

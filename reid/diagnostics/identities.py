@@ -53,7 +53,7 @@ def similar_identities(weight: Tensor, split: Split | None, count: int = PAIRS) 
 def identity_pairs(weight: Tensor, labels: Mapping[int, int] | None = None, count: int = PAIRS) -> list[dict[str, Any]]:
     """Find the pairs of identities with the most similar weight vectors.
 
-    Unlike `weights.diagnose_layer`, which uses |cos|, negative cosines do not count as similarity here.
+    Unlike `weights.diagnose_layer`, which uses |cos|, negative cosines are not treated as similarity here.
 
     Args:
         weight: (classes, K) of the classifier, a row per identity.

@@ -88,7 +88,7 @@ def extract_shards(
         The number of shards of each part that this process extracted.
 
     Raises:
-        InputError: If the folder holds shards of another network, other settings or other images.
+        InputError: If the folder holds shards of a different network, different settings or different images.
     """
     extracted = dict[str, int]()
     run_on_main(lambda: _check_manifest(model, parts, folder, options.shard_size, {**settings, "flip": options.flip}))

@@ -18,7 +18,7 @@ _SPACE_MARGIN = 64 * 2**20
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` that replaces `path` when the block ends without an error.
+    """Open a temporary file next to `path` that replaces `path` when the block ends without an error.
 
     The content is flushed to the disk before the renaming, so `path` holds either the old content or all of the new.
     After an error, such as an OSError for a full disk, the temporary file is removed. A killed process leaves

@@ -189,7 +189,7 @@ def load_state_dict(
         unused: Names of `weights` that the module need not have.
 
     Raises:
-        InputError: If tensors are missing, unexpected or of another shape; the message names some of them.
+        InputError: If tensors are missing, unexpected or of a different shape; the message names some of them.
     """
     own = module.state_dict()
     check_state_dict(own, weights, network=network, source=source, unused=unused)
@@ -209,7 +209,7 @@ def check_state_dict(
         unused: Names of `weights` that the module need not have.
 
     Raises:
-        InputError: If tensors are missing, unexpected or of another shape.
+        InputError: If tensors are missing, unexpected or of a different shape.
     """
     missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in weights if name not in own and name not in unused]

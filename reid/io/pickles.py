@@ -32,7 +32,7 @@ def load_pickle(path: Path) -> Any:
     """Read a pickle of plain values and NumPy arrays without executing anything in it.
 
     Args:
-        path: A pickle of any protocol, also one written by Python 2.
+        path: A pickle of any protocol, including those written by Python 2.
 
     Returns:
         Dicts with string keys, lists, strings and numbers. Arrays become nested lists, tuples and sets become lists,

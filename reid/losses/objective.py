@@ -57,7 +57,7 @@ class LossWeights:
 class Objective(nn.Module):
     """The weighted losses of a batch by name; training minimizes their sum.
 
-    Its state, the centers of the center loss, is saved in checkpoints beside the network's.
+    Its state, the centers of the center loss, is saved in checkpoints alongside the network's.
 
     Args:
         weights: The weights; None for the identity loss alone.

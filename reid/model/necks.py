@@ -118,7 +118,7 @@ def caffenet_neck(
         The block, new (with a warning) if `d_in` is not the width of the weights.
 
     Raises:
-        InputError: If tensors of fc6 are missing or have another shape.
+        InputError: If tensors of fc6 are missing or have a different shape.
     """
     neck = FullyConnectedBlock("fc6", d_in, 4096, dropout=0.5, std=0.005, bias=1.0)
     if weights is not None and not _load_fully_connected(neck, weights, network="caffenet", source=source):
@@ -140,7 +140,7 @@ def deepface_neck(
         The block, new (with a warning) if `d_in` is not the width of the weights.
 
     Raises:
-        InputError: If tensors of F7 are missing or have another shape.
+        InputError: If tensors of F7 are missing or have a different shape.
     """
     neck = FullyConnectedBlock("f7", d_in, 4096, dropout=0.5, std=math.sqrt(2 / d_in), bias=0.0)
     if weights is not None and not _load_fully_connected(neck, weights, network="deepface", source=source):

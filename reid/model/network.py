@@ -136,7 +136,7 @@ def load_before_eigenlayer(network: ReidNetwork, weights: Mapping[str, Tensor], 
         source: Name of the weights in messages.
 
     Raises:
-        InputError: If tensors are missing, unexpected or have another shape.
+        InputError: If tensors are missing, unexpected or have a different shape.
     """
     before = nn.ModuleDict({name: network.get_submodule(name) for name in _BEFORE_EIGENLAYER})
     loaded = {name: value for name, value in weights.items() if name.split(".")[0] in _BEFORE_EIGENLAYER}

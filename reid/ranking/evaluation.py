@@ -3,7 +3,7 @@
 Exact means the ranking of the squared distances of the given features in float64, summed in a fixed order, with ties
 broken by gallery index. Neither the block size nor the number of threads nor the device changes it.
 
-Gallery images of a query's identity by another camera are its true matches. Those by the query's own camera, and all
+Gallery images of a query's identity from another camera are its true matches. Those from the query's own camera, and all
 images of identity -1, are junk: removed without rank cost. All others, including distractors of identity 0, are wrong
 answers.
 """

@@ -20,7 +20,7 @@ VISIBLE = 1e-12
 
 
 def spectrum_chart(values: Sequence[float], expected: Sequence[float], name: str) -> str:
-    """Draw the singular values of a layer beside those of a Gaussian matrix.
+    """Draw the singular values of a layer next to those of a Gaussian matrix.
 
     Args:
         values: Singular values in descending order.
@@ -34,7 +34,7 @@ def spectrum_chart(values: Sequence[float], expected: Sequence[float], name: str
 
 
 def norms_chart(norms: Sequence[float], expected: Sequence[float], name: str) -> str:
-    """Draw the norms of the weight vectors of a layer beside those of Gaussian vectors.
+    """Draw the norms of the weight vectors of a layer next to those of Gaussian vectors.
 
     Args:
         norms: Norms in any order.

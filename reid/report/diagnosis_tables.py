@@ -65,7 +65,7 @@ def survey_table(rows: Sequence[Mapping[str, Any]], top: int = 20) -> str:
 
 
 def layer_table(layer: Mapping[str, Any]) -> str:
-    """Format the numbers of one layer beside those of a Gaussian matrix as a Markdown table, and list its first pairs.
+    """Format the numbers of one layer next to those of a Gaussian matrix as a Markdown table, and list its first pairs.
 
     Args:
         layer: Entry of "layers" in `diagnosis.json`.

@@ -1,6 +1,6 @@
 """CUHK03-NP: CUHK03 (Li et al., CVPR 2014) under the new protocol of Zhong et al., CVPR 2017, labeled and detected.
 
-Two published forms are supported: the three folders of Market-1501, and the protocol's `.mat` file beside the images
+Two published forms are supported: the three folders of Market-1501, and the protocol's `.mat` file next to the images
 extracted from `cuhk-03.mat`. The identity numbers differ between the two, the images of each part do not.
 """
 
@@ -49,7 +49,7 @@ def _read(box: str, root: Path, *, strict: bool = True, cache: Path) -> Split:
     """Read CUHK03-NP, `labeled` or `detected`, from its three folders or from the protocol's `.mat` and the images.
 
     The folders are `cuhk03-np/labeled/{bounding_box_train,query,bounding_box_test}`. The alternative is
-    `cuhk03_new_protocol_config_labeled.mat` in `root`, `cuhk03/` or `cuhk03-np/` with the images beside it in
+    `cuhk03_new_protocol_config_labeled.mat` in `root`, `cuhk03/` or `cuhk03-np/` with the images next to it in
     `cuhk03_labeled/` or `images_labeled/`. For the detected boxes, all names contain `detected` instead of `labeled`.
     """
     layout = LAYOUTS[box]

@@ -40,7 +40,7 @@ def read_tree(root: Path, *, strict: bool = True, cache: Path, pattern: str, tes
 
     Identities and cameras may be any strings and are numbered from 1, numbers first and in numerical order (`01` is
     `1`), then the others sorted. There is no junk and no distractor. Without `{camera}` in the pattern, cameras are
-    unknown: queries count as camera 1 and the gallery as camera 2, so that each image of an identity is a match.
+    unknown: queries are assigned camera 1 and the gallery camera 2, so that each image of an identity is a match.
 
     Args:
         root: Folder of the images.
@@ -197,7 +197,7 @@ def _order(text: str) -> tuple[bool, int, str]:
 
 
 def _is_utf8(path: str) -> bool:
-    """Tell whether a path is valid UTF-8; others can be neither displayed nor stored."""
+    """Check whether a path is valid UTF-8; others can be neither displayed nor stored."""
     try:
         path.encode()
     except UnicodeEncodeError:

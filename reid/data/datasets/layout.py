@@ -118,7 +118,7 @@ def locate(layout: Layout, root: Path, *, cache: Path) -> Path:
 
 
 def is_present(layout: Layout, root: Path) -> bool:
-    """Tell whether `locate` would find the folder of a dataset without extracting a zip.
+    """Check whether `locate` would find the folder of a dataset without extracting a zip.
 
     Args:
         layout: Layout of the dataset.

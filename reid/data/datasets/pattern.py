@@ -7,8 +7,8 @@ the file name:
 |---|---|
 | `{identity}`, `{camera}` | the shortest string up to the first position where the rest matches; before `*` a number |
 | `{identity:4}` | exactly four characters |
-| `*` | any string, also the empty one, within one folder or file name |
-| `**/` | any number of folders, also none; only once |
+| `*` | any string, including the empty one, within one folder or file name |
+| `**/` | any number of folders, including none; only once |
 | anything else | itself |
 
 Matching never takes exponential time: each part takes the first position that matches and keeps it.
@@ -38,7 +38,7 @@ def compile_pattern(pattern: str, fields: Sequence[str] = FIELDS, setting: str =
         A regular expression with one group per field of the pattern.
 
     Raises:
-        InputError: If the pattern is empty, lacks a required field, or has another form.
+        InputError: If the pattern is empty, lacks a required field, or has a different form.
     """
     try:
         return _compile(pattern, fields)

@@ -22,7 +22,7 @@ def read_synthetic(
 ) -> Split:
     """Generate the synthetic dataset into `cache`, if it is not there yet, and read it with the reader of the layout.
 
-    A dataset that another version of the generator left in the cache is generated again.
+    A dataset that a different version of the generator left in the cache is generated again.
 
     Args:
         root: Unused, as nothing has to be supplied.

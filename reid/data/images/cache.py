@@ -52,7 +52,7 @@ def decode_images(
         progress: Whether to show a progress bar.
         corrupt: An empty dict. If given, an unreadable image is no error but black, and its number and the reason are
             added here.
-        resize: One of `reid.data.images.decode.FILTERS`, used with antialiasing for images of another size.
+        resize: One of `reid.data.images.decode.FILTERS`, used with antialiasing for images of a different size.
 
     Returns:
         (N, 3, height, width) uint8 RGB; a read-only `np.memmap` above `in_memory_limit` bytes.

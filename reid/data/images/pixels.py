@@ -212,7 +212,7 @@ def read_batches(images: DecodedImages | LazyImages, batches: Iterable[np.ndarra
 
     Args:
         images: The images.
-        batches: (B,) int64 image numbers of each batch.
+        batches: (B,) int64 image indices of each batch.
 
     Yields:
         The pixels of each batch, newly allocated, black for an image that cannot be read, and the errors of these.

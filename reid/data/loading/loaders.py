@@ -108,7 +108,7 @@ class TrainLoader:
 
         The order is determined by `seed` and, for a mining sampler, by `descriptors`. The augmentation of an image is
         determined by `seed`, its number and how often the epoch has shown it before. The next batch is prepared in a
-        background thread, which ends with the iteration, also if that is not exhausted.
+        background thread, which ends with the iteration, even if that is not exhausted.
 
         Args:
             seed: Seed of the epoch.
@@ -164,7 +164,7 @@ class TrainLoader:
             seed: Seed that determines the sample.
 
         Returns:
-            Ascending int64 image numbers.
+            Ascending int64 image indices.
         """
         generator = torch.Generator().manual_seed(seed)
         return torch.randperm(len(self.images), generator=generator)[:count].sort().values
@@ -182,7 +182,7 @@ class TrainLoader:
     def _shards(
         self, seed: int, descriptors: torch.Tensor | None, start: int, rank: int, world: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield a process's shard of every batch from `start` on: image numbers and how often each was seen before."""
+        """Yield a process's shard of every batch from `start` on: image indices and how often each was seen before."""
         seen: dict[int, int] = {}
         for number, index in enumerate(self._batches(torch.Generator().manual_seed(seed), descriptors)):
             # Counted over the whole batch, so that an image's random numbers do not depend on the process.
@@ -205,7 +205,7 @@ class TrainLoader:
         return torch.from_numpy(self.labels[rows]).to(self.device)
 
     def _read(self, batches: Iterator[np.ndarray]) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-        """Yield (B, 3, H, W) uint8 on the device and the image numbers, with replacements of skipped images."""
+        """Yield (B, 3, H, W) uint8 on the device and the image indices, with replacements of skipped images."""
         batches, ahead = itertools.tee(batches)
         for index, (images, corrupt) in zip(batches, read_batches(as_image_source(self.images), ahead), strict=True):
             rows = index.copy()

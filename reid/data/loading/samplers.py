@@ -41,7 +41,7 @@ def shard_batch(index: Tensor, group: int, rank: int, world: int) -> Tensor:
     """Select the part of a batch that one process computes: consecutive groups, as evenly as possible.
 
     Args:
-        index: (B,) int64 image numbers.
+        index: (B,) int64 image indices.
         group: Number of consecutive images that may not be separated.
         rank: Rank of the process.
         world: Number of processes.
@@ -118,7 +118,7 @@ def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) ->
         generator: A CPU generator.
 
     Yields:
-        (batch_size,) int64 image numbers.
+        (batch_size,) int64 image indices.
     """
     order = torch.randperm(count, generator=generator)
     if count < batch_size:
@@ -142,7 +142,7 @@ def identity_batches(labels: Tensor, batch_size: int, instances: int, generator:
         generator: A CPU generator.
 
     Yields:
-        (batch_size,) int64 image numbers, those of an identity consecutive.
+        (batch_size,) int64 image indices, those of an identity consecutive.
     """
     per_batch = batch_size // instances
     identities, left = _group_counts(labels, instances)
@@ -176,7 +176,7 @@ def mined_batches(
         generator: A CPU generator.
 
     Yields:
-        (batch_size,) int64 image numbers, tuple after tuple.
+        (batch_size,) int64 image indices, tuple after tuple.
     """
     size = 2 + negatives
     batches, tuples = max(1, len(labels) // batch_size), batch_size // size

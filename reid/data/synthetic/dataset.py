@@ -30,7 +30,7 @@ def generate_dataset(output: Path, *, size: str, layout: str = "market", seed: i
     Args:
         output: A folder that does not exist, is empty, or contains the same dataset already (then nothing is done). It
             gets `Market-1501-v15.09.15/` or `DukeMTMC-reID/` with `bounding_box_train`, `bounding_box_test` and
-            `query`, and `synthetic.json` beside it.
+            `query`, and `synthetic.json` next to it.
         size: "tiny", "demo" or "market".
         layout: "market" or "duke".
         seed: Seed of the generator, 0 or more.

@@ -50,7 +50,7 @@ def max_relative_difference(output: np.ndarray, reference: np.ndarray) -> float:
 
     Args:
         output: (N, D) floating.
-        reference: (N, D) floating; rows of zeros count as of unit norm.
+        reference: (N, D) floating; rows of zeros are treated as if of unit norm.
 
     Returns:
         The difference, or NaN if either array holds NaN.

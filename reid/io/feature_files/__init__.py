@@ -7,7 +7,7 @@ Layouts that are read, with N images, D dimensions and S standing for `query` an
 - a folder, or one of its two feature files: `S.npy` (N, D) with `S.csv` (columns identity, camera and perhaps path) or
   `S_ids.npy` and `S_cameras.npy` (or `.txt`, one number per line). A prefix common to all names is allowed:
   `market_query.npy`. Instead of `S.npy` there may be a folder `S/` of shards `000.npy`, `001.npy`, ..., whose labels
-  are beside the folder as above, or in it as `000.csv`, `001.csv`, ...
+  are next to the folder as above, or in it as `000.csv`, `001.csv`, ...
 - `pytorch_result.mat` as layumi's Person_reID_baseline_pytorch writes it: `S_f` (N, D), `S_label`, `S_cam` (1, N).
 - `NAME_test.mat` or `NAME_query.mat` as zhunzhong07's person-re-ranking writes them: one variable (D, N), with
   `testID.mat`, `testCam.mat`, `queryID.mat`, `queryCam.mat` in the same folder or in `data/DATASET` above it.
@@ -119,7 +119,7 @@ def read_multi_query(path: Path) -> Features | None:
     """Read the images whose features multi-query evaluation pools.
 
     Args:
-        path: Feature file, or folder with features, beside which layumi's `multi_query.mat` may be.
+        path: Feature file, or folder with features, next to which layumi's `multi_query.mat` may be.
 
     Returns:
         The features of these images, or None if there is no such file.

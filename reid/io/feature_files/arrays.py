@@ -172,7 +172,7 @@ def _labels(stem: Path) -> Labels | None:
 
 
 def _shard_labels(folder: Path) -> Labels | None:
-    """Read the tables beside the shards and concatenate them."""
+    """Read the tables next to the shards and concatenate them."""
     shards = sorted(folder.glob("*.npy"))
     tables = [shard.with_suffix(".csv") for shard in shards]
     if not any(table.is_file() for table in tables):

@@ -75,7 +75,7 @@ def check_labels(labels: np.ndarray, count: int, what: str) -> np.ndarray:
         (N,) int64 labels.
 
     Raises:
-        InputError: If the array has another shape or length, or holds anything but whole numbers.
+        InputError: If the array has a different shape or length, or holds anything but whole numbers.
     """
     shape = labels.shape
     if labels.ndim == 2 and min(shape) > 1:

@@ -44,7 +44,7 @@ class CaffeNetTrunk(nn.Module):
             (B, 256, 6, 6).
 
         Raises:
-            InputError: If the images have another size.
+            InputError: If the images have a different size.
         """
         check_image_size(images, self.input_size, "caffenet")
         maps = self.norm(self.pool(self.conv1(images).relu()))

@@ -52,7 +52,7 @@ class DeepFaceTrunk(nn.Module):
             (B, 16, 21, 21).
 
         Raises:
-            InputError: If the images have another size.
+            InputError: If the images have a different size.
         """
         check_image_size(images, self.input_size, "deepface")
         maps = self.c3(self.m2(self.c1(images).relu())).relu()

@@ -16,7 +16,7 @@ def check_image_size(images: Tensor, size: tuple[int, int], backbone: str) -> No
         backbone: Name of the backbone for the error message.
 
     Raises:
-        InputError: If the images have another size.
+        InputError: If the images have a different size.
     """
     if tuple(images.shape[2:]) != size:
         raise InputError(

@@ -85,7 +85,7 @@ class SmallTrunk(nn.Module):
             (B, 128, 16, 8).
 
         Raises:
-            InputError: If the images have another size.
+            InputError: If the images have a different size.
         """
         check_image_size(images, self.input_size, self.name)
         maps = self.bn1(self.conv1(images)).relu()

@@ -58,7 +58,7 @@ class LocallyConnected2d(nn.Module):
             (B, O, h, w).
 
         Raises:
-            InputError: If the maps have another size.
+            InputError: If the maps have a different size.
         """
         if maps.shape[1:] != (self.in_channels, *self.input_size):
             height, width = self.input_size

@@ -55,7 +55,7 @@ def convert(tensors: Mapping[str, Tensor], *, source: str, family: str | None = 
         The converted checkpoint.
 
     Raises:
-        InputError: If the family is unknown, or tensors are missing, unexpected or have another shape.
+        InputError: If the family is unknown, or tensors are missing, unexpected or have a different shape.
     """
     if family is None:
         family = next((name for name, one in FAMILIES.items() if one.matches(tensors)), None)

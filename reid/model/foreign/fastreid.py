@@ -45,7 +45,7 @@ def from_fastreid(remaining: RemainingTensors) -> Converted:
         The converted checkpoint.
 
     Raises:
-        InputError: If tensors are missing, unexpected or have another shape.
+        InputError: If tensors are missing, unexpected or have a different shape.
     """
     backbone, norm = recognize_resnet(remaining, "backbone.")
     gem = "heads.pool_layer.p" in remaining.tensors

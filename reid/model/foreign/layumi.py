@@ -41,7 +41,7 @@ def from_layumi(remaining: RemainingTensors) -> Converted:
         The converted checkpoint.
 
     Raises:
-        InputError: If tensors are missing, unexpected or have another shape.
+        InputError: If tensors are missing, unexpected or have a different shape.
     """
     body = BackboneSpec(*recognize_resnet(remaining, "model."), last_stride=2)
     notes = ["model.fc, which is unused, is dropped"] if remaining.drop("model.fc.") else []

@@ -177,7 +177,7 @@ class RemainingTensors:
             The tensor.
 
         Raises:
-            InputError: If it is missing or has another shape.
+            InputError: If it is missing or has a different shape.
         """
         if name not in self.tensors:
             raise InputError(f"{self.source}: lacks {name}, which such a checkpoint contains; is the file complete?")
@@ -200,7 +200,7 @@ class RemainingTensors:
             `weight`, `bias`, `running_mean` and `running_var`, (width,) each.
 
         Raises:
-            InputError: If one is missing or has another shape.
+            InputError: If one is missing or has a different shape.
         """
         self.tensors.pop(f"{prefix}.num_batches_tracked", None)
         parts = ("weight", "bias", "running_mean", "running_var")
@@ -217,7 +217,7 @@ class RemainingTensors:
             Weight (classes, width) and bias (classes,) or None; None if both are missing.
 
         Raises:
-            InputError: If one has another shape, or a bias has no weight.
+            InputError: If one has a different shape, or a bias has no weight.
         """
         if f"{name}.weight" not in self.tensors and f"{name}.bias" not in self.tensors:
             return None
@@ -346,7 +346,7 @@ def assemble(remaining: RemainingTensors, recognized: Detection) -> Converted:
         The converted checkpoint.
 
     Raises:
-        InputError: If tensors are missing, unexpected or have another shape.
+        InputError: If tensors are missing, unexpected or have a different shape.
     """
     head, names, classifier = recognized.head, recognized.names, recognized.classifier
     differences = (*head.notes, *recognized.differences)

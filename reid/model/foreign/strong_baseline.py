@@ -41,7 +41,7 @@ def from_strong_baseline(remaining: RemainingTensors) -> Converted:
         The converted checkpoint.
 
     Raises:
-        InputError: If tensors are missing, unexpected or have another shape.
+        InputError: If tensors are missing, unexpected or have a different shape.
     """
     backbone, norm = recognize_resnet(remaining, "base.")
     body = BackboneSpec(backbone, norm, last_stride=1, stem="no_relu" if norm == "batch" else "standard")

@@ -42,7 +42,7 @@ def from_torchreid(remaining: RemainingTensors) -> Converted:
         The converted checkpoint.
 
     Raises:
-        InputError: If tensors are missing, unexpected or have another shape.
+        InputError: If tensors are missing, unexpected or have a different shape.
     """
     body = _resnet(remaining) if any(name.startswith("layer") for name in remaining.tensors) else _osnet(remaining)
     assumed = (

@@ -18,7 +18,7 @@ class GroundTruth:
 
     Attributes:
         matches: One array per query: images of its identity by other cameras, which are to be found.
-        same_camera: One array per query: images of its identity by its own camera, which are junk.
+        same_camera: One array per query: images of its identity from its own camera, which are junk.
         unlabeled: Images of identity -1, which are junk for every query.
     """
 

@@ -6,7 +6,7 @@ among them is measured. Distractors (identity 0) belong to no identity and are a
 measure is the mean over queries and repeats.
 
 With a single true match at rank r, AP is 1 / r in the rectangle form. The mAP of this protocol is therefore the mean
-reciprocal rank and is called that; it is not an mAP over all images of an identity, which some tools print beside this
+reciprocal rank and is called that; it is not an mAP over all images of an identity, which some tools print next to this
 CMC.
 """
 

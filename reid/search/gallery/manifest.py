@@ -112,7 +112,7 @@ def open_manifest(folder: Path) -> sqlite3.Connection:
         A connection without implicit transactions.
 
     Raises:
-        InputError: If there is no index, or one of another format version.
+        InputError: If there is no index, or it has a different format version.
     """
     advice = f"create one with tools/index.py DIR --index {folder}"
     if not folder.is_dir():

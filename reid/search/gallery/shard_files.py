@@ -80,7 +80,7 @@ class ShardLayout:
             Read-only (n_i, D) float32 memory maps, one per shard.
 
         Raises:
-            InputError: If a file is truncated or has another shape.
+            InputError: If a file is truncated or has a different shape.
             FileNotFoundError: If a file is missing.
         """
         header = self.header

@@ -146,7 +146,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 
 def read_snapshot(folder: Path, *, model_id: str | None = None, dim: int | None = None) -> Snapshot:
-    """Read the current state of an index, also while another process writes to it.
+    """Read the current state of an index, even while another process writes to it.
 
     Args:
         folder: The folder of the index.
@@ -157,7 +157,7 @@ def read_snapshot(folder: Path, *, model_id: str | None = None, dim: int | None 
         The state.
 
     Raises:
-        InputError: If there is no index, or it is corrupt or was built by another model.
+        InputError: If there is no index, or it is corrupt or was built by a different model.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         with (

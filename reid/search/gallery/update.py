@@ -73,7 +73,7 @@ def update_index(
         gallery: The index, open for writing.
         listing: The crops of the folder.
         embed: Maps the full paths of n images to (n, D) float32 rows of unit length. It raises InputError for an image
-            it cannot read and returns zeros for one without a feature, which counts as unreadable.
+            it cannot read and returns zeros for one without a feature, which is treated as unreadable.
         skip_unreadable: Skip unreadable images and drop paths that now hold one, instead of raising an error.
         reread: Also read files of unchanged size and modification time. Known contents are never embedded again.
         progress: Show a progress bar on a terminal.

@@ -99,7 +99,7 @@ class Gallery:
             The index, open for writing.
 
         Raises:
-            InputError: If there is no index, another process writes to it, or it was built by another model.
+            InputError: If there is no index, another process writes to it, or it was built by a different model.
         """
         manifest.open_manifest(path).close()
         lock = lock_folder(path, _BUSY)

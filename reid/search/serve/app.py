@@ -50,8 +50,8 @@ def make_app(
         The application.
 
     Raises:
-        InputError: If the index is missing, corrupt or of another model, the token is missing or weak, or the prior is
-            invalid.
+        InputError: If the index is missing, corrupt or of a different model, the token is missing or weak, or the prior
+            is invalid.
     """
     limits = limits or Limits()
     if token is not None:

@@ -145,7 +145,7 @@ class LiveIndex:
             The same object until the index changes.
 
         Raises:
-            InputError: If the index is missing, corrupt, or was rebuilt by another model.
+            InputError: If the index is missing, corrupt, or was rebuilt by a different model.
         """
         with self._lock:
             state = self._read_state()

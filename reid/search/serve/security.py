@@ -36,7 +36,7 @@ class SecurityMiddleware:
     Args:
         app: The application behind it.
         loopback: Accept only names of this machine as host. Otherwise a foreign page whose name is made to resolve to
-            this machine (DNS rebinding) would count as same-origin.
+            this machine (DNS rebinding) would be treated as same-origin.
     """
 
     def __init__(self, app: ASGIApp, *, loopback: bool) -> None:
