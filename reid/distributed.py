@@ -306,8 +306,8 @@ def _initialize(info: ProcessInfo, join_timeout: float, timeout: float) -> dist.
     except (RuntimeError, ValueError, OSError) as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise InputError(
-            f"process {info.rank} of {info.world_size} did not find the others at {address} within "
-            f"{join_timeout:.0f} s; were all started, with one address and port that every host can reach? "
+            f"process {info.rank} of {info.world_size} could not reach the other processes at {address} within "
+            f"{join_timeout:.0f} s; were all started, with the same address and port, reachable from every host? "
             f"({str(error).splitlines()[0][:200]})"
         ) from None
     return store

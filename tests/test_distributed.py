@@ -66,7 +66,7 @@ def test_variables_that_make_no_sense(monkeypatch: pytest.MonkeyPatch, variables
 def test_who_never_comes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in zip(VARIABLES, ("1", "2", "1", "2", "127.0.0.1", "9"), strict=True):
         monkeypatch.setenv(name, value)
-    told = r"process 1 of 2 did not find the others at 127\.0\.0\.1:9 within 1 s"
+    told = r"process 1 of 2 could not reach the other processes at 127\.0\.0\.1:9 within 1 s"
     with pytest.raises(InputError, match=told), process_group(join_timeout=1):
         raise AssertionError
 

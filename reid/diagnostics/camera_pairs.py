@@ -51,8 +51,8 @@ def score_camera_pairs(query: Features, gallery: Features) -> CameraPairs:
 
     The gallery of a cell holds the images from camera b without junk; distractors remain and are wrong results. As a
     differs from b, no image is excluded for having been taken by the query's own camera. A query without an image of
-    its identity by camera b is left out of that cell and counted. Distances, ties and AP (rectangle form) are those of
-    `reid.ranking.rank_matches`.
+    its identity from camera b is left out of that cell and counted. Distances, ties and AP (rectangle form) are
+    those of `reid.ranking.rank_matches`.
 
     Args:
         query: Labeled features.

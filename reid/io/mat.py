@@ -92,7 +92,7 @@ def _iterate_variables(path: Path, complete: Collection[str] = ()) -> Iterator[t
                 uncompressed = _decompress(content, remaining + 1)
                 remaining -= len(uncompressed)
                 if remaining < 0:
-                    raise ValueError(f"holds more than {MAX_RATIO} times its own {len(data):,} bytes")
+                    raise ValueError(f"uncompressed size exceeds {MAX_RATIO} times the file size {len(data):,}")
                 inner, content, _ = _parse_element(memoryview(uncompressed), 0, order)
                 if inner != _MATRIX:
                     raise ValueError("a compressed element that is not a variable")

@@ -100,7 +100,7 @@ def last_layer_vector_count(d_in: int, k: int, num_classes: int) -> int:
         K, which is `num_classes`.
 
     Raises:
-        InputError: If `k` is not `num_classes` or there are more classes than input dimensions.
+        InputError: If `k` is neither 0 nor `num_classes`, or there are more classes than input dimensions.
     """
     if k not in (0, num_classes):
         raise InputError(f"an Eigenlayer that is the last layer has one vector per class: K = {num_classes}, not {k}")

@@ -3,9 +3,9 @@
 Exact means the ranking of the squared distances of the given features in float64, summed in a fixed order, with ties
 broken by gallery index. Neither the block size nor the number of threads nor the device changes it.
 
-Gallery images of a query's identity from another camera are its true matches. Those from the query's own camera, and all
-images of identity -1, are junk: removed without rank cost. All others, including distractors of identity 0, are wrong
-answers.
+Gallery images of a query's identity from another camera are its true matches. Those from the query's own camera, and
+all images of identity -1, are junk: removed without rank cost. All others, including distractors of identity 0, are
+wrong results.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def rank_matches(
         options=ComparisonOptions(metric, block, first_pass),
     )
     ranks = np.empty(offsets[-1], dtype=np.int64)
-    # The wrong answers nearer than a match, and the matches before it.
+    # The wrong results nearer than a match, and the matches before it.
     ranks[np.repeat(offsets[:-1], np.diff(offsets)) + found.order] = found.counts + found.order + 1
     return Ranking(ranks, offsets, len(gallery.identities), found.work)
 

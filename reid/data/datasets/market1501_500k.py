@@ -21,8 +21,8 @@ def read_market1501_500k(root: Path, *, strict: bool = True, cache: Path) -> Spl
     """Read Market-1501 and the 500,000 additional distractors from a folder or zip nearby.
 
     The distractors are searched in the folder of Market-1501, in `root` and, if `root` is a zip, next to it. They
-    follow the gallery in the order of their names, with identity 0 and a camera number of their own, one above the highest of
-    Market-1501.
+    follow the gallery in the order of their names, with identity 0 and a camera number of their own, one above the
+    highest of Market-1501.
 
     Args:
         root: As for `read_market1501`.

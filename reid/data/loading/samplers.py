@@ -53,7 +53,7 @@ def shard_batch(index: Tensor, group: int, rank: int, world: int) -> Tensor:
         InputError: If there are fewer groups than processes.
     """
     if not 0 <= rank < world:
-        raise ValueError(f"there is no process {rank} among {world}")
+        raise ValueError(f"rank {rank} is not in [0, {world - 1}]")
     groups = -(-len(index) // group)
     if groups < world:
         raise InputError(

@@ -61,8 +61,8 @@ def thresholds(
     unattainable = [rate for rate, distance in zip(rates, point[:, 0], strict=True) if distance == 0]
     if unattainable and cell is None:
         raise InputError(
-            f"more pairs of different identities than a share of {unattainable[0]:g} have equal features: does an "
-            "image appear under two identities, or has the model collapsed?"
+            f"more than a share of {unattainable[0]:g} of the pairs of different identities have equal features; does "
+            "an image appear under two identities, or has the model collapsed?"
         )
     random = np.random.default_rng(seed)
     uniform = np.full(pairs.num_units, 1 / pairs.num_units)

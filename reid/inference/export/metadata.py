@@ -55,7 +55,7 @@ class ModelMetadata:
             if not text.isprintable() or len(text) > _MAX_LENGTH:
                 raise InputError(f"{name} must be one line of at most {_MAX_LENGTH} characters")
         if not self.license:
-            raise InputError("--license is empty; leave it out if the license is not known")
+            raise InputError("--license is empty; omit it if the license is unknown")
 
     @property
     def caller_normalizes(self) -> bool:

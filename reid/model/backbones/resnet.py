@@ -65,7 +65,7 @@ def change_stem(trunk: nn.Module, stem: str, network: str) -> None:
     if stem == "standard":
         return
     if not isinstance(trunk, ResNetTrunk):
-        raise InputError(f"the stem {stem!r} is for ResNets, not for {network}; leave MODEL.STEM standard")
+        raise InputError(f"the stem {stem!r} is for ResNets, not for {network}; set MODEL.STEM standard")
     if stem == "no_relu":
         trunk.stem_relu = False
     else:

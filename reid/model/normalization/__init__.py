@@ -41,7 +41,7 @@ def normalize(backbone: nn.Module, name: str, *, groups: int = 32, network: str,
     if name == "batch":
         return backbone
     if not batch_norms(backbone):
-        raise InputError(f"{network} has no batch normalization that {name} could replace; leave MODEL.NORM.NAME batch")
+        raise InputError(f"{network} has no batch normalization that {name} could replace; set MODEL.NORM.NAME batch")
     if name == "sync_batch":
         return nn.SyncBatchNorm.convert_sync_batchnorm(backbone)
     lost = {

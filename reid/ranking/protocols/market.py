@@ -73,7 +73,7 @@ def matches_and_junk(
         gallery_cameras: (G,) integers.
 
     Returns:
-        int64 gallery indices of the true matches and of the junk, ascending; all others are wrong answers.
+        int64 gallery indices of the true matches and of the junk, ascending; all others are wrong results.
     """
     same_identity = np.flatnonzero(gallery_identities == query_identity)
     own = gallery_cameras[same_identity] == query_camera

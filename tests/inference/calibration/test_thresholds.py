@@ -108,7 +108,7 @@ def test_ties_are_not_accepted_beyond_the_rate() -> None:
 
 def test_equal_features_of_different_people_allow_no_threshold() -> None:
     pairs = one_dimension(np.array([0.1, 0.6]), np.array([0.0] * 3 + [0.9] * 7))
-    with pytest.raises(InputError, match=r"a share of 0\.1 have equal features"):
+    with pytest.raises(InputError, match=r"a share of 0\.1 of the pairs of different identities have equal features"):
         thresholds(pairs, [0.5, 0.1], replicates=1)
 
 
