@@ -224,7 +224,7 @@ def all_reduce_max(value: int) -> int:
         value: The value of this process.
 
     Returns:
-        The maximum.
+        Largest value of all processes.
     """
     if get_world_size() == 1:
         return value
@@ -257,7 +257,7 @@ def local_main_first() -> Iterator[None]:
     """Run the block on one process per host first, which unpacks and decodes what the others then find.
 
     Yields:
-        Nothing.
+        None, once: on one process per host before the others.
     """
     local_main = get_world_size() == 1 or process_info().local_rank == 0
     if not local_main:

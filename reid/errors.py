@@ -32,7 +32,7 @@ def unknown_name(kind: str, name: str, known: Collection[str]) -> InputError:
     Args:
         kind: What the name stands for, such as "metric".
         name: The name that was given.
-        known: The existing names.
+        known: Names that exist, from which similar ones are suggested.
 
     Returns:
         The error to raise; its message suggests similar names and lists all of them.
@@ -62,7 +62,7 @@ class StopSignal:
         """Defer KeyboardInterrupt to the end of the block; may be nested.
 
         Yields:
-            Nothing.
+            None, once; signals received meanwhile are deferred.
 
         Raises:
             KeyboardInterrupt: If a signal was received inside; raised at the end of the outermost block.
@@ -88,7 +88,7 @@ class StopSignal:
         """Handle a signal; the arguments are those of a handler of `signal.signal` and are not used.
 
         Args:
-            number: Signal number.
+            number: Signal number; unused.
             frame: Interrupted stack frame.
         """
         if self.requested:

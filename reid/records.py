@@ -23,7 +23,7 @@ class ImageRecord:
     """One image crop and its labels.
 
     Attributes:
-        path: Image file.
+        path: Path of the image file.
         identity: -1 for junk, 0 for a distractor, above 0 for an identity.
         camera: Number of the camera, from 1.
     """
@@ -43,9 +43,9 @@ class Split:
 
     Attributes:
         name: Name of the dataset.
-        train: Training images.
-        query: Query images.
-        gallery: Gallery images.
+        train: Training images, all of identity above 0.
+        query: Query images, of identities that are not in `train`.
+        gallery: Images to search, including junk and distractors.
         sources: If the training images come from several datasets, the name and lowest identity of each.
     """
 

@@ -102,7 +102,7 @@ def tested_feature(config: CfgNode) -> str:
     """Look up the feature that TEST.FEATURE selects.
 
     Args:
-        config: Configuration.
+        config: Frozen configuration; reads TEST.FEATURE.
 
     Returns:
         "input" or "output" of the Eigenlayer.
@@ -114,7 +114,7 @@ def objective(config: CfgNode, model: ReidNetwork, *, num_classes: int) -> Objec
     """Build the training objective of a network.
 
     Args:
-        config: Configuration.
+        config: Frozen configuration; reads LOSS, SAMPLER and SOLVER.LABEL_SMOOTHING.
         model: Network to train.
         num_classes: Number of training identities.
 
@@ -140,7 +140,7 @@ def plan(config: CfgNode) -> Plan:
     """Collect the settings of a training run.
 
     Args:
-        config: Configuration.
+        config: Frozen configuration; reads the stages, SOLVER, RRI, SEED and MODEL.DEVICE.
 
     Returns:
         The schedules of the stages, the solver, and the settings of the iteration.

@@ -36,9 +36,9 @@ class Loaders:
     """Loaders of the three splits of a dataset.
 
     Attributes:
-        train: Training images.
-        query: Query images.
-        gallery: Gallery images.
+        train: Shuffled, augmented training images with class labels.
+        query: Query images in their order, not augmented.
+        gallery: Gallery images in their order, not augmented.
     """
 
     train: TrainLoader
@@ -47,10 +47,10 @@ class Loaders:
 
 
 def device(config: CfgNode) -> torch.device:
-    """Select the device of MODEL.DEVICE; each of several processes on a host gets its own GPU.
+    """Select the device of MODEL.DEVICE; with several processes on a host, each gets its own GPU.
 
     Args:
-        config: Configuration.
+        config: Frozen configuration; reads MODEL.DEVICE.
 
     Returns:
         A CPU or CUDA device.
@@ -83,7 +83,7 @@ def _cache_folder(config: CfgNode) -> Path:
     """Locate the folder of unpacked archives and decoded images.
 
     Args:
-        config: Configuration.
+        config: Frozen configuration; reads DATASETS.CACHE.
 
     Returns:
         DATASETS.CACHE, else the environment variable REID_CACHE, else `~/.cache/reid`.
@@ -95,7 +95,7 @@ def split(config: CfgNode) -> Split:
     """Read the datasets of DATASETS.NAME, to be tested on DATASETS.TARGET.
 
     Args:
-        config: Configuration.
+        config: Frozen configuration; reads DATASETS.
 
     Returns:
         The combined split, with the fraction DATASETS.IDENTITIES of the training identities.
@@ -118,8 +118,8 @@ def loaders(config: CfgNode, data: Split) -> Loaders:
     """Build the loaders of all three splits.
 
     Args:
-        config: Configuration.
-        data: Dataset.
+        config: Frozen configuration; reads DATASETS, INPUT, SAMPLER, SOLVER, TEST and MODEL.DEVICE.
+        data: Dataset returned by `split`.
 
     Returns:
         Loaders of training, query and gallery images.
@@ -135,8 +135,8 @@ def train_loader(config: CfgNode, data: Split) -> TrainLoader:
     """Build the loader of the training images.
 
     Args:
-        config: Configuration.
-        data: Dataset.
+        config: Frozen configuration; reads DATASETS, INPUT, SAMPLER, SOLVER.BATCH_SIZE and MODEL.DEVICE.
+        data: Dataset returned by `split`; its training images are used.
 
     Returns:
         Loader with class labels 0..n-1.
@@ -161,7 +161,7 @@ def sampler(config: CfgNode) -> Sampler:
     """Build the sampler of training batches.
 
     Args:
-        config: Configuration.
+        config: Frozen configuration; reads SAMPLER.
 
     Returns:
         Settings of the sampler.
@@ -173,7 +173,7 @@ def test_loader(config: CfgNode, images: tuple[ImageRecord, ...]) -> TestLoader:
     """Build a loader of query or gallery images.
 
     Args:
-        config: Configuration.
+        config: Frozen configuration; reads DATASETS, INPUT, TEST.BATCH_SIZE and MODEL.DEVICE.
         images: Images, whose order is kept.
 
     Returns:
@@ -200,7 +200,7 @@ def whole_loader(
     """Build a loader of whole images, normalized as in training.
 
     Args:
-        config: Configuration.
+        config: Frozen configuration; reads INPUT.MEAN, INPUT.STD and MODEL.DEVICE.
         images: Images, whose order is kept.
         longest_side: Pixels that larger images are reduced to.
         batch_size: Maximum number of images per batch.
@@ -222,8 +222,8 @@ def pool_loader(config: CfgNode, data: Split) -> TestLoader | None:
     """Build a loader of the hand-labeled boxes of the query identities under the query cameras.
 
     Args:
-        config: Configuration.
-        data: Dataset.
+        config: Frozen configuration; reads DATASETS, INPUT, TEST.BATCH_SIZE and MODEL.DEVICE.
+        data: Dataset whose queries select the boxes.
 
     Returns:
         Loader of the boxes; None if the dataset has none.
@@ -243,7 +243,7 @@ def preprocessing(config: CfgNode) -> dict[str, Any]:
     """Describe the preprocessing of an image before the network.
 
     Args:
-        config: Configuration.
+        config: Frozen configuration; reads INPUT.
 
     Returns:
         `size` (height, width), `resize` (the filter), and `mean` and `std` of RGB in [0, 1].
@@ -267,7 +267,7 @@ def _root(config: CfgNode) -> Path:
 
 
 def _reader_options(datasets: CfgNode, name: str) -> dict[str, Any]:
-    """Arguments of a dataset's reader besides those that all readers take."""
+    """Arguments of a dataset's reader in addition to those that all readers take."""
     if name == "synthetic":
         synthetic = datasets.SYNTHETIC
         return {"size": synthetic.SIZE, "layout": synthetic.LAYOUT, "seed": synthetic.SEED}

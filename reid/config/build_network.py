@@ -30,7 +30,7 @@ def pretrained(config: CfgNode) -> dict[str, Tensor] | None:
     """Load the published weights of MODEL.WEIGHTS.
 
     Args:
-        config: Configuration.
+        config: Frozen configuration; reads MODEL.BACKBONE and MODEL.WEIGHTS.
 
     Returns:
         A state dict; None for a network from scratch.
@@ -47,7 +47,7 @@ def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | N
     """Compose the network from the section MODEL.
 
     Args:
-        config: Configuration.
+        config: Frozen configuration; reads MODEL.
         num_classes: Number of training identities.
         weights: State dict returned by `pretrained`, or None for a network from scratch. Of a whole network, everything
             before the Eigenlayer is loaded.
@@ -87,7 +87,7 @@ def load_network(path: Path) -> tuple[ReidNetwork, CfgNode]:
     """Load the network of a checkpoint of this project.
 
     Args:
-        path: Checkpoint.
+        path: Checkpoint file written by this project.
 
     Returns:
         The network, on the CPU in evaluation mode, and the configuration in the checkpoint.
@@ -106,7 +106,7 @@ def network_from_checkpoint(content: Mapping[str, Any], *, source: str) -> tuple
         source: What error messages call the checkpoint.
 
     Returns:
-        As `load_network`.
+        Same as `load_network`.
 
     Raises:
         InputError: If the weights do not fit the configuration.
@@ -124,7 +124,7 @@ def structure(config: CfgNode) -> dict[str, Any]:
     A key that a later version adds has a default under which earlier networks stay the same, and so does the result.
 
     Args:
-        config: Configuration.
+        config: Frozen configuration; reads MODEL.
 
     Returns:
         Values by dotted key within MODEL.

@@ -61,7 +61,7 @@ def parse_config(
 
     Args:
         text: YAML text. Its BASE is ignored.
-        overrides: As in `load_config`.
+        overrides: Same as in `load_config`.
         source: What error messages call the text.
         base: Replaces the defaults.
 

@@ -1,4 +1,4 @@
-"""From a section of the configuration to the frozen dataclass that the rooms above take."""
+"""Convert a section of the configuration to the frozen dataclass that other packages take."""
 
 from __future__ import annotations
 

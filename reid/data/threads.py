@@ -21,9 +21,9 @@ def available_cores() -> int:
 
 
 def single_thread_initializer() -> Callable[[], None]:
-    """Return a function with which a thread limits PyTorch to one thread for itself alone.
+    """Return a function with which a thread limits PyTorch to one thread, only for itself.
 
-    The thread count of all other threads stays as it was. `torch.set_num_threads` alone changes the count of the
+    The thread count of all other threads stays as it was. Calling only `torch.set_num_threads` changes the count of the
     calling thread and of every thread that has not yet read its own, possibly the main thread.
 
     Returns:

@@ -60,7 +60,7 @@ def replace_weight(weight: Tensor, *, variant: str = "US", order: str = "assignm
             value, as the SVD returns them, signs unchanged (the authors' first CaffeNet rounds).
 
     Returns:
-        The replacement.
+        New W, transform of the classifier, and singular values of the original W.
 
     Raises:
         InputError: If K > D_in, the matrix is empty or not finite, a name is unknown, or, for QD, a diagonal entry of R

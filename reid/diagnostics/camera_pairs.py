@@ -55,8 +55,8 @@ def score_camera_pairs(query: Features, gallery: Features) -> CameraPairs:
     those of `reid.ranking.rank_matches`.
 
     Args:
-        query: Labeled features.
-        gallery: Labeled features.
+        query: Features with identities and cameras.
+        gallery: Features with identities and cameras.
 
     Returns:
         The scores of all cells.

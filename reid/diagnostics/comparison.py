@@ -47,7 +47,7 @@ class RankingChange:
         """Describe the change of one query.
 
         Args:
-            query: Query row.
+            query: Row of the query.
 
         Returns:
             "repaired", "broken", or "kept" if the result at rank 1 is as right or wrong as before.

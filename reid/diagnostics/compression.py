@@ -26,7 +26,7 @@ def ranks_up_to(full: int) -> list[int]:
     """List the ranks to evaluate.
 
     Args:
-        full: The full rank.
+        full: Full rank, min(D_in, K); at least 1.
 
     Returns:
         8, 16, 32, ... and `full`; starting at 1 if `full` is at most 8.
@@ -52,8 +52,8 @@ def truncated_rows(
         query: The Eigenlayer's input.
         gallery: The Eigenlayer's input.
         train: The Eigenlayer's input with classes as identities; None to measure no loss.
-        ranks: Ranks r.
-        label_smoothing: Of the loss.
+        ranks: Ranks r in [1, min(D_in, K)].
+        label_smoothing: Label smoothing of the loss, in [0, 1).
 
     Returns:
         A row per rank. "parameters": of the two factors, r (D_in + K). "dimensions": numbers to store per image, r,
@@ -113,7 +113,7 @@ def pca_rows(query: Features, gallery: Features, train: Features, *, ranks: Sequ
         query: The Eigenlayer's input.
         gallery: The Eigenlayer's input.
         train: The Eigenlayer's input, from which mean and components are computed.
-        ranks: Ranks r.
+        ranks: Numbers r of components, in [1, D_in].
 
     Returns:
         A row per rank. "parameters": r D_in of the components and D_in of the mean. "dimensions": r. "variance": kept

@@ -99,8 +99,8 @@ def embedding_map(
     choice depends on the labels and the seed only, so that two checkpoints are mapped on the same images.
 
     Args:
-        query: Labeled features.
-        gallery: Labeled features.
+        query: Features with identities and cameras.
+        gallery: Features with identities and cameras.
         method: "pca", the two directions of greatest variance, or "tsne" (van der Maaten and Hinton 2008) with
             perplexity 30 or a third of the points, after PCA to 50 dimensions and initialized with the first two.
         identities: Maximum number of identities.

@@ -96,11 +96,11 @@ def doubling(first: int, last: int) -> list[int]:
     """List `first`, 2 `first`, 4 `first`, ... below `last`, and `last` itself.
 
     Args:
-        first: First number.
-        last: Last number.
+        first: Smallest number, above 0.
+        last: Largest number, always included.
 
     Returns:
-        The ascending numbers.
+        Numbers in ascending order.
     """
     numbers = []
     while first < last:

@@ -69,7 +69,7 @@ def cosine_histogram(cosine: Tensor, d_in: int) -> dict[str, Any]:
 
     Args:
         cosine: (groups, K, K).
-        d_in: D.
+        d_in: D, number of entries of a vector.
 
     Returns:
         "counts": `BINS` integers. "gaussian": `BINS` floats, the expected counts for as many pairs of Gaussian vectors.

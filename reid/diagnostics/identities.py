@@ -24,7 +24,7 @@ def classifier_name(model: ReidNetwork) -> str:
     """Get the name of the weight whose rows are identities.
 
     Args:
-        model: The network.
+        model: Network with or without a classifier after the Eigenlayer.
 
     Returns:
         Name of the classifier's weight, or of the Eigenlayer's if that is the last layer.
@@ -95,8 +95,8 @@ def identity_images(
     """Choose training images of the identities in `pairs`, from different cameras first.
 
     Args:
-        split: The dataset.
-        pairs: As `identity_pairs` returns them.
+        split: Dataset from whose training images to choose.
+        pairs: Value returned by `identity_pairs`.
         max_identities: Maximum number of identities.
         images_per_identity: Maximum number of images each.
 

@@ -39,12 +39,12 @@ def ranked_lists(query: Features, gallery: Features, *, top: int = 10) -> Ranked
     candidates; the candidates are ordered by the float64 distances that `rank_matches` uses.
 
     Args:
-        query: Labeled features.
-        gallery: Labeled features.
+        query: Features with identities and cameras.
+        gallery: Features with identities and cameras.
         top: Results per query, k.
 
     Returns:
-        The ranked lists.
+        First results and rank of the first true match per query.
 
     Raises:
         InputError: If `top` is outside [1, 50], or `reid.ranking.rank_matches` rejects the features.
@@ -73,7 +73,7 @@ def lowest_ap_first(lists: RankedLists, count: int) -> np.ndarray:
     """Find the queries with the lowest AP.
 
     Args:
-        lists: Ranked lists.
+        lists: Result of `ranked_lists`.
         count: Maximum number of queries.
 
     Returns:
@@ -88,9 +88,9 @@ def result_entries(lists: RankedLists, gallery: Features, query: int) -> list[di
     """Describe the results of one query as plain values.
 
     Args:
-        lists: Ranked lists.
+        lists: Result of `ranked_lists`.
         gallery: The gallery that was ranked.
-        query: Query row.
+        query: Row of the query.
 
     Returns:
         Entries with "rank" (from 1), "path", "identity", "camera", "distance" and "right".

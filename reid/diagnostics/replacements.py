@@ -55,10 +55,10 @@ class Head:
         """Copy the head of a network.
 
         Args:
-            model: The network.
+            model: Network whose Eigenlayer and classifier are copied.
 
         Returns:
-            The head.
+            Copy in float64 on the CPU.
         """
         layer, last = model.eigenlayer, model.classifier
         return cls(
@@ -108,7 +108,7 @@ def output_features(head: Head, features: Features) -> Features:
     """Compute the Eigenlayer's output for features of its input.
 
     Args:
-        head: The head.
+        head: Eigenlayer to apply.
         features: The Eigenlayer's input.
 
     Returns:
@@ -122,9 +122,9 @@ def training_loss(head: Head, train: Features | None, *, label_smoothing: float)
     """Compute the mean identity loss in evaluation mode.
 
     Args:
-        head: The head.
+        head: Eigenlayer and classifier that compute the logits.
         train: The Eigenlayer's input, with classes as identities; None if the network was trained on other identities.
-        label_smoothing: Of the loss.
+        label_smoothing: Label smoothing of the loss, in [0, 1).
 
     Returns:
         The loss in nats, or None if `train` is None or the loss is not finite.
@@ -156,7 +156,7 @@ def replacement_rows(
         query: The Eigenlayer's input.
         gallery: The Eigenlayer's input.
         train: The Eigenlayer's input, with classes as identities; None to measure no loss.
-        label_smoothing: Of the loss.
+        label_smoothing: Label smoothing of the loss, in [0, 1).
         order: Order of the columns in US and U.
 
     Returns:
@@ -183,7 +183,7 @@ def replaced_head(head: Head, name: str, *, order: str = "assignment") -> Head:
     """Replace the weight of a head.
 
     Args:
-        head: The head.
+        head: Head whose W is replaced in a copy.
         name: One of `VARIANTS`.
         order: Order of the columns in US and U.
 
@@ -201,7 +201,7 @@ def output_scores(head: Head, query: Features, gallery: Features) -> list[dict[s
     """Score the retrieval with the Eigenlayer's output.
 
     Args:
-        head: The head.
+        head: Eigenlayer to apply.
         query: The Eigenlayer's input.
         gallery: The Eigenlayer's input.
 
@@ -224,10 +224,10 @@ def equalities(
     """Compare the distances and scores of variants over random pairs of a query and a gallery image.
 
     Args:
-        head: The original head.
+        head: Head with the original W.
         query: The Eigenlayer's input.
         gallery: The Eigenlayer's input.
-        rows: As `replacement_rows` returns them.
+        rows: Value returned by `replacement_rows`.
         pairs: Number of pairs, drawn with replacement.
         seed: Seed of the pairs.
         order: Order of the columns in US and U.

@@ -76,10 +76,10 @@ def describe_retrieval(
         top: Results per listed query.
         method: Method of `embedding_map`, None for no map.
         seed: Seed of `embedding_map`.
-        gain: As `comparison.is_gain_of_rri` returns it.
+        gain: Value returned by `comparison.is_gain_of_rri`.
 
     Returns:
-        Plain values: "dataset"; "counts"; "sides" (name, variant, scores as SCORE without CMC, camera_pairs, map);
+        Plain values: "dataset"; "counts"; "sides" (name, variant, scores without CMC, camera_pairs, map);
         "comparison" (name of the difference, repaired and broken results at rank 1, ...; None for one side); "queries"
         (columns over all queries; first_hit is 0 and average_precision None without a true match); "listed" (rule,
         top, count); "lists" (one entry per listed query).

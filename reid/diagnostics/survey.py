@@ -46,7 +46,7 @@ def find_layers(
     change the width (ResNeSt), the guess can be wrong. `Layer.groups_from` states where the groups come from.
 
     Args:
-        tensors: The state dict.
+        tensors: State dict: tensor by name.
         network: Groups by tensor name, as `network_groups` returns them.
         groups: Groups by layer name, with or without ".weight", as the user gives them.
         source: What error messages call the state dict, such as its path.
@@ -72,13 +72,13 @@ def find_layer(tensors: Mapping[str, Tensor], layers: Sequence[Layer], name: str
     """Find a layer by name.
 
     Args:
-        tensors: The state dict.
+        tensors: State dict: tensor by name.
         layers: Layers found in it; a tensor that is not among them becomes a layer without groups.
         name: Name of the tensor, with or without ".weight".
         source: What error messages call the state dict.
 
     Returns:
-        The layer.
+        One of `layers`, or a layer without groups for another tensor.
 
     Raises:
         InputError: If the name is unknown (similar names are suggested), or the tensor is not a matrix.
@@ -91,7 +91,7 @@ def find_tensor(tensors: Mapping[str, Tensor], name: str, source: str = "the wei
     """Find the full name of a tensor.
 
     Args:
-        tensors: The state dict.
+        tensors: State dict: tensor by name.
         name: Name of the tensor, with or without ".weight".
         source: What error messages call the state dict.
 
@@ -117,7 +117,7 @@ def network_groups(model: nn.Module) -> dict[str, int]:
     """List the groups of every linear and convolution weight of a network.
 
     Args:
-        model: The network.
+        model: Any network; only its modules are inspected.
 
     Returns:
         Groups by the names of its state dict.
@@ -134,7 +134,7 @@ def survey(layers: Sequence[Layer]) -> list[dict[str, Any]]:
     """Measure the correlation of every layer.
 
     Args:
-        layers: As `find_layers` returns them.
+        layers: Value returned by `find_layers`.
 
     Returns:
         A row per layer, plain values: those of `weights.describe_layer` and `weights.measure_correlation`; "gaussian",

@@ -145,7 +145,7 @@ def diagnose_layer(layer: Layer, *, seed: int = 0) -> dict[str, Any]:
     """Diagnose one layer in detail, with the values of a Gaussian matrix of its shape as reference.
 
     Args:
-        layer: The layer.
+        layer: Weight of a linear or convolution layer.
         seed: Seed of the simulated Gaussian matrices.
 
     Returns:

@@ -78,9 +78,9 @@ def extract_shards(
     divide the shards among them and must share the folder.
 
     Args:
-        model: The network.
+        model: Network that embeds the images; it must be on the device of the batches.
         parts: Images by name, such as "query" and "gallery".
-        folder: Output folder.
+        folder: Folder in which the shards are written.
         options: Size and content of the shards.
         settings: Plain values that determine how images become features, in addition to the network's weights.
 
@@ -115,7 +115,7 @@ def fingerprint(model: torch.nn.Module) -> str:
     """Compute a digest of every tensor of a network.
 
     Args:
-        model: The network.
+        model: Network whose state dict is hashed.
 
     Returns:
         Hexadecimal SHA-256 digest.

@@ -84,7 +84,7 @@ def extract(
     """Embed every image of a loader; the mode of the model is restored.
 
     Args:
-        model: The network.
+        model: Network, on the device of the batches.
         loader: Images with labels.
         mirror: Embed the mirrored images instead.
         dtype: Autocast type, None for float32.
@@ -119,14 +119,14 @@ def extract_together(
     """Embed every image of a loader by all processes together.
 
     Args:
-        model: The network.
+        model: Network with the same weights on every process.
         loader: Images with labels.
         mirror: Embed the mirrored images instead.
         dtype: Autocast type, None for float32.
         title: Title of the progress bar.
 
     Returns:
-        On the first process the features as `extract` returns them, on all others {}.
+        On the main process the features as `extract` returns them, on all others {}.
     """
     if get_world_size() == 1:
         return extract(model, loader, mirror=mirror, dtype=dtype, title=title)
@@ -198,7 +198,7 @@ def extract_whole(
     The descriptors of the scales are combined in float64. A row of zeros stays zero, with a warning.
 
     Args:
-        model: The network.
+        model: Network that accepts images of any size, see `check_any_size`.
         images: Images in a fixed order.
         options: How descriptors are computed.
         title: Title of the progress bar and name in messages.
@@ -236,7 +236,7 @@ def check_any_size(model: ReidNetwork) -> None:
     """Check that a network accepts images of any size.
 
     Args:
-        model: The network.
+        model: Network whose backbone and pooling are checked.
 
     Raises:
         InputError: If its backbone or pooling has a fixed image size.

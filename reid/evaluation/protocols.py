@@ -86,8 +86,8 @@ def evaluate_features(
 
     Returns:
         `metric` and `scores`, always those of the Market-1501 protocol; `single_shot`, `multi_query`, `whitened`,
-        `expanded`, `reranked` and `verification` if requested, each a list whose entries name their feature as a SCORE
-        does. `whitened` and `expanded` only cover rows of length 1.
+        `expanded`, `reranked` and `verification` if requested, each a list whose entries name their feature as
+        a score does. `whitened` and `expanded` only cover rows of length 1.
 
     Raises:
         InputError: If one of the requested evaluations raises it.
@@ -167,7 +167,7 @@ def score_landmarks(
     Args:
         query: (Q, D) descriptors in the order of `truth`.
         gallery: (G, D) descriptors in the order of `truth`.
-        truth: The ground truth.
+        truth: Relevant and junk images per query, as gallery indices.
         metric: "euclidean" or "cosine".
         whitening: A fitted whitening, None for none.
 
@@ -195,7 +195,7 @@ def whitening_features(path: Path | None, scored: Path | None = None, feature: s
         feature: What these are, "input" or "output", "" if unknown.
 
     Returns:
-        The training features.
+        Features with the identities that the whitening needs.
 
     Raises:
         InputError: If there is no file, the file holds the evaluated features themselves, or it holds the Eigenlayer's
@@ -219,7 +219,7 @@ def _single_shot(variant: Variant, options: EvaluationOptions) -> dict[str, Any]
 
 
 def _multi_query(variant: Variant, pools: VariantFeatures | None) -> Iterable[dict[str, Any]]:
-    """Yield a SCORE per pooling with the source of the images (`pool`) and the number of unpooled queries (`alone`)."""
+    """Yield a score per pooling with the source of the images (`pool`) and the number of unpooled queries (`alone`)."""
     images = (
         own_camera_images(variant.query, variant.gallery) if pools is None else pools[variant.feature, variant.flip]
     )
@@ -244,7 +244,7 @@ def _unit(variant: Variant) -> bool:
 
 
 def _whitened(variant: Variant, options: WhiteningOptions, training: VariantFeatures) -> dict[str, Any]:
-    """Return a SCORE with the description of the whitening."""
+    """Return a score with the description of the whitening."""
     if (variant.feature, variant.flip) not in training:
         raise InputError(f"there are no training features to fit a whitening of the {variant.feature} on")
     images = training[variant.feature, variant.flip]
@@ -259,7 +259,7 @@ def _whitened(variant: Variant, options: WhiteningOptions, training: VariantFeat
 
 
 def _expanded(variant: Variant, options: EvaluationOptions) -> dict[str, Any]:
-    """Return a SCORE with the parameters of the expansion; a side that is not expanded is only normalized."""
+    """Return a score with the parameters of the expansion; a side that is not expanded is only normalized."""
     neighbors = options.neighbors or (5 if options.expand == "aqe" else 10)
     # The plain mean, for the gallery too.
     alpha = 0.0 if options.expand == "aqe" else options.alpha
@@ -274,6 +274,7 @@ def _expanded(variant: Variant, options: EvaluationOptions) -> dict[str, Any]:
     sides = dataclasses.replace(variant.query, values=query), dataclasses.replace(variant.gallery, values=gallery)
     steps = filter(None, ("augmented" if options.augment else "", EXPANSIONS.get(options.expand, "")))
     scores = variant.named(evaluate(*sides)).to_json()
+    # Existing files use the key "neighbours".
     return {**scores, "variant": ", ".join(steps), "neighbours": neighbors, "alpha": alpha}
 
 
@@ -290,13 +291,13 @@ def write_neighbors(folder: Path, features: FeatureSets, k: int, *, metric: str 
     Junk is not removed.
 
     Args:
-        folder: Output folder.
+        folder: Folder in which the files are written.
         features: Features of query and gallery.
         k: Number of gallery images per query.
         metric: "euclidean" or "cosine".
 
     Returns:
-        The written files.
+        Paths of the written files, one per feature.
 
     Raises:
         InputError: If k is outside 1 .. G.

@@ -34,14 +34,14 @@ def network_features(
     """Embed query and gallery by all processes together.
 
     Args:
-        model: The network.
-        query: Query images.
-        gallery: Gallery images.
+        model: Network with the same weights on every process.
+        query: Loader of the query images.
+        gallery: Loader of the gallery images.
         flips: Whether to average with the mirrored images; several values give several variants.
         dtype: Autocast type, None for float32.
 
     Returns:
-        On the first process the features of the Eigenlayer's "input" and "output" for each of `flips`, on all others
+        On the main process the features of the Eigenlayer's "input" and "output" for each of `flips`, on all others
         {}.
     """
     sides = [
@@ -62,7 +62,7 @@ def embed(
     """Embed images by all processes together.
 
     Args:
-        model: The network.
+        model: Network with the same weights on every process.
         images: Images with labels.
         flips: Whether to average with the mirrored images.
         dtype: Autocast type, None for float32.
@@ -106,13 +106,13 @@ class Variant:
             scores: Scores of this variant.
 
         Returns:
-            The named scores.
+            Copy of `scores` with the keys of `name`.
         """
         return dataclasses.replace(scores, **self.name)
 
     @property
     def name(self) -> dict[str, Any]:
-        """The keys of a SCORE that identify the variant."""
+        """The keys of a score that identify the variant."""
         return {"feature": self.feature, "normalized": self.normalized, "flip": self.flip}
 
     def with_sides(self, query: Features, gallery: Features) -> Variant:
@@ -141,7 +141,7 @@ def variants(
         normalized: Which of the two to generate.
 
     Yields:
-        The variants.
+        One variant per feature, flip and normalization.
     """
     for (name, flip), (query, gallery) in features.items():
         for unit in normalized if metric == "euclidean" else (False,):
@@ -173,10 +173,10 @@ def score(
 
 
 def score_together(features: FeatureSets) -> tuple[Scores, ...]:
-    """Score on the first process and send the scores to all.
+    """Score on the main process and send the scores to all.
 
     Args:
-        features: Features on the first process, {} on all others.
+        features: Features on the main process, {} on all others.
 
     Returns:
         Scores of each variant.

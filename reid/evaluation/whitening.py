@@ -85,7 +85,7 @@ class WhiteningOptions:
             training: Features of training images.
 
         Returns:
-            The fitted whitening.
+            Whitening fitted on the rows of unit length.
 
         Raises:
             InputError: If `pca_whitening`, `learned_whitening` or `matching_pairs` raises it.
@@ -104,7 +104,7 @@ class WhiteningOptions:
         """Describe a fitted whitening.
 
         Args:
-            whitening: The fitted whitening.
+            whitening: Result of `fit` for `training`.
             training: Features that it was fitted on.
 
         Returns:
@@ -118,7 +118,7 @@ def whiten_rows(whitening: Whitening, features: Any) -> np.ndarray:
     """Whiten features after dividing the rows by their length, as `WhiteningOptions.fit` does.
 
     Args:
-        whitening: The fitted whitening.
+        whitening: Result of `WhiteningOptions.fit`.
         features: (N, D) array, memory map or shards.
 
     Returns:
@@ -141,7 +141,7 @@ def pca_whitening(features: np.ndarray, *, dim: int = 0) -> Whitening:
         dim: Number of components kept, the strongest first; 0 for all.
 
     Returns:
-        The fitted whitening.
+        Mean (D,) and projection (D', D).
 
     Raises:
         InputError: If the features do not vary in `dim` directions.
@@ -172,7 +172,7 @@ def learned_whitening(features: np.ndarray, pairs: np.ndarray, *, dim: int = 0, 
             differs; the paper has none.
 
     Returns:
-        The fitted whitening.
+        Mean (D,) and projection (D', D).
 
     Raises:
         InputError: If the pairs do not differ in D independent directions.

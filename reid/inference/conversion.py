@@ -25,7 +25,7 @@ def load_any(path: Path) -> dict[str, Any]:
     """Load a checkpoint of this project, or convert one of another codebase.
 
     Args:
-        path: The checkpoint.
+        path: Checkpoint file, of this project or of a known family.
 
     Returns:
         The content of a checkpoint of this project.
@@ -45,7 +45,7 @@ def convert_checkpoint(
     """Convert another codebase's checkpoint.
 
     Args:
-        path: The checkpoint.
+        path: Checkpoint file of another codebase.
         family: One of `reid.model.foreign.FAMILIES`; None to recognize it by its tensors.
         overrides: KEY VALUE pairs for what the tensors do not determine, such as MODEL.LAST_STRIDE.
 

@@ -76,7 +76,7 @@ class Embedder:
             flip: Average the features of an image and its mirror image.
 
         Returns:
-            The embedder.
+            Model in evaluation mode on the device.
 
         Raises:
             InputError: If the file is missing, corrupt or of an unknown family, or an option is unknown.

@@ -34,7 +34,7 @@ def extract_zip(archive: Path, *, folders: Collection[str], cache: Path, progres
     time of the archive.
 
     Args:
-        archive: A zip file.
+        archive: Zip file to read.
         folders: Names of the folders to extract.
         cache: Folder in which the result is created.
         progress: Show a progress bar on a terminal.
@@ -95,7 +95,7 @@ def _extract(
 def _select_entries(
     archive: Path, entries: list[zipfile.ZipInfo], folders: Collection[str]
 ) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """Map `<folder>/<file>` to its entry, after checking every entry, also those that are not extracted."""
+    """Map `<folder>/<file>` to its entry, after checking every entry, including those that are not extracted."""
     if len(entries) > MAX_ENTRIES:
         raise InputError(f"{archive}: {len(entries):,} entries, above the limit of {MAX_ENTRIES:,}")
     selected: dict[PurePosixPath, zipfile.ZipInfo] = {}

@@ -58,7 +58,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 
     Args:
         path: File to create or replace.
-        data: Its whole content.
+        data: Complete new content.
     """
     with atomic_file(path) as file:
         file.write(data)
@@ -69,7 +69,7 @@ def write_text(path: Path, text: str) -> None:
 
     Args:
         path: File to create or replace.
-        text: Its whole content.
+        text: Complete new content.
     """
     write_bytes(path, text.encode("utf-8"))
 
@@ -88,7 +88,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     """Replace `target` by a hard link to `source`, or by a copy where the file system has no hard links.
 
     Args:
-        source: Existing file.
+        source: Existing file, which is left as it is.
         target: Name that refers to the content of `source` afterwards.
     """
     temporary = _temporary_name(target)

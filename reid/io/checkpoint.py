@@ -128,7 +128,7 @@ def load_tensors(path: Path) -> dict[Any, Any]:
     """Load any file of `torch.save` that holds a dict of tensors, plain values and NumPy scalars.
 
     Args:
-        path: The file.
+        path: File written by `torch.save`; its pickle is read without executing code.
 
     Returns:
         The dict, with tensors on the CPU.

@@ -1,6 +1,6 @@
 """JSON and YAML text parsed to plain values, within bounds and without executing anything.
 
-A short text can stand for very much: lists nested until the stack overflows, or YAML aliases of aliases that expand to
+A short text can expand enormously: lists nested until the stack overflows, or YAML aliases of aliases that expand to
 more values than any memory holds. Every value that is returned here can be traversed safely.
 """
 
@@ -23,7 +23,7 @@ def parse_json(text: str) -> Any:
     """Parse JSON.
 
     Args:
-        text: A JSON document.
+        text: JSON document, possibly from an untrusted source.
 
     Returns:
         Nested dicts and lists of strings, numbers, booleans and None.
@@ -43,7 +43,7 @@ def parse_yaml(text: str) -> Any:
     """Parse YAML with its standard tags only.
 
     Args:
-        text: A YAML document.
+        text: YAML document, possibly from an untrusted source.
 
     Returns:
         Nested dicts and lists of strings, numbers, dates, booleans and None.

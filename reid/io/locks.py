@@ -23,7 +23,7 @@ def lock_folder(folder: Path, busy: str = "trains into it; let it end, or choose
     """Lock a folder until the file is closed or the process ends, however it ends.
 
     Args:
-        folder: An existing folder.
+        folder: Existing folder in which a lock file is created.
         busy: End of the error message, after the name of the process that holds the lock.
 
     Returns:

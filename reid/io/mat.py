@@ -43,7 +43,7 @@ def list_variables(path: Path) -> list[str]:
     """List the names of the variables in a file.
 
     Args:
-        path: A MATLAB file.
+        path: MATLAB file, possibly from an untrusted source.
 
     Returns:
         The names in the order of the file.
@@ -58,7 +58,7 @@ def load_variables(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
     """Load variables from a file.
 
     Args:
-        path: A MATLAB file.
+        path: MATLAB file, possibly from an untrusted source.
         names: The variables to load; those that the file does not have are skipped.
 
     Returns:

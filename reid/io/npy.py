@@ -23,11 +23,11 @@ def load_npy(path: Path, *, mmap_mode: Literal["r"] | None = None) -> np.ndarray
     """Load an array from a `.npy` file.
 
     Args:
-        path: The file.
+        path: `.npy` file, possibly from an untrusted source.
         mmap_mode: "r" for a read-only memory map, None to read into memory.
 
     Returns:
-        The array.
+        Array of the stored shape and dtype, read-only if mapped.
 
     Raises:
         ValueError: If the file is corrupt, truncated, or not a `.npy` file of plain values.
@@ -51,7 +51,7 @@ class NpzReader(Mapping[str, np.ndarray]):
     Opening and looking up raise ValueError as `load_npy` does. Also a context manager, which closes the file.
 
     Args:
-        path: The file.
+        path: `.npz` file, possibly from an untrusted source.
     """
 
     def __init__(self, path: Path) -> None:

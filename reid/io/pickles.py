@@ -175,7 +175,7 @@ class _Unpickler(pickle._Unpickler):
 
     def _update(self, items: list[Any]) -> None:
         """Set items of the dict on top of the stack."""
-        # The hash of a tuple of tuples of tuples can take for ever.
+        # The hash of a tuple of tuples of tuples can take practically forever.
         if not all(key is None or isinstance(key, str | bytes | int | float) for key in items[::2]):
             raise _RefusedError("a mapping with unusual keys")
         if not isinstance(self.stack[-1], dict):

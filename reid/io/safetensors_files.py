@@ -52,7 +52,7 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     The library checks that the tensors are as large as the file, so a header cannot claim more.
 
     Args:
-        path: The file.
+        path: Safetensors file, possibly from an untrusted source.
 
     Returns:
         The tensors, on the CPU, and the metadata.

@@ -103,7 +103,7 @@ def open_shards(folder: Path) -> Shards:
         folder: Folder of the shards, which are concatenated in the order of their names.
 
     Returns:
-        The sharded matrix.
+        (N, D) matrix whose rows are read when they are used.
 
     Raises:
         InputError: If there are no shards, or they are corrupt or do not fit together.

@@ -120,7 +120,7 @@ def is_dense(value: Any) -> bool:
     """Return whether a value is a dense tensor of real numbers, as weights are.
 
     Args:
-        value: Anything.
+        value: Object of any type.
 
     Returns:
         False for sparse, quantized, complex and nested tensors, and for anything else.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class CenterLoss(nn.Module):
     """Mean over the batch of ½ ‖x - c_y‖² (Eq. 2, which sums); the centers follow the features by Eq. 3 and 4.
 
-    c_j moves by alpha · Σ (x - c_j) / (1 + n_j) over the n_j features of identity j in the batch, by that rule alone
+    c_j moves by alpha · Σ (x - c_j) / (1 + n_j) over the n_j features of identity j in the batch, by this rule
     and without an optimizer. The centers, (num_classes, width) float32, start at 0 and move only in training mode.
 
     Args:
@@ -34,7 +34,7 @@ class CenterLoss(nn.Module):
             labels: (B,) int64 in [0, num_classes).
 
         Returns:
-            A float32 scalar.
+            Loss, a float32 scalar.
         """
         offsets = features.float() - self.centers[labels]
         if self.training and torch.is_grad_enabled():

@@ -21,13 +21,13 @@ class LossWeights:
         label_smoothing: ε of the identity loss.
         feature: The Eigenlayer's "input" or "output", compared by all losses but the identity loss.
         triplet: Weight of the triplet loss.
-        triplet_margin: Its margin.
+        triplet_margin: Margin of the triplet loss, a Euclidean distance.
         contrastive: Weight of the contrastive loss.
-        contrastive_tau: Its margin τ.
+        contrastive_tau: Margin τ of the contrastive loss, in [0, 2].
         tuple_size: Size of the tuples that its pairs come from, 0 for all pairs of a batch.
         circle: Weight of the circle loss.
-        circle_margin: Its margin m.
-        circle_scale: Its scale γ.
+        circle_margin: Margin m of the circle loss.
+        circle_scale: Scale γ of the circle loss.
         center: Weight of the center loss.
         center_rate: Learning rate of the centers.
         penalty: A key of `PENALTIES`, or "none".
@@ -60,7 +60,7 @@ class Objective(nn.Module):
     Its state, the centers of the center loss, is saved in checkpoints alongside the network's.
 
     Args:
-        weights: The weights; None for the identity loss alone.
+        weights: Weight and settings of each loss; None for only the identity loss.
         num_classes: Number of identities, for the center loss.
         width: Width of the compared feature, for the center loss.
 

@@ -22,7 +22,7 @@ def so(vectors: Tensor) -> Tensor:
         vectors: W, (D_in, K) floating.
 
     Returns:
-        A float32 scalar.
+        Penalty, a float32 scalar, 0 for orthonormal columns.
     """
     return _gram_minus_identity(vectors.float().T).square().sum()
 
@@ -36,7 +36,7 @@ def dso(vectors: Tensor) -> Tensor:
         vectors: W, (D_in, K) floating.
 
     Returns:
-        A float32 scalar.
+        Penalty, a float32 scalar.
     """
     return so(vectors) + _gram_minus_identity(vectors.float()).square().sum()
 
@@ -52,7 +52,7 @@ def srip(vectors: Tensor) -> Tensor:
         vectors: W, (D_in, K) floating.
 
     Returns:
-        A float32 scalar.
+        Penalty, a float32 scalar, 0 for orthonormal columns.
     """
     difference = _gram_minus_identity(vectors.float().T)
     return torch.linalg.vector_norm(difference @ _largest_eigenvalue(difference)[1])
@@ -67,7 +67,7 @@ def svmo(vectors: Tensor) -> Tensor:
         vectors: W, (D_in, K) floating.
 
     Returns:
-        A float32 scalar.
+        Penalty, a float32 scalar, 0 if all singular values are equal.
     """
     gram = vectors.float().T @ vectors.float()
     largest, _ = _largest_eigenvalue(gram)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from reid.errors import InputError
 
-_EPS = 1e-12  # minimum of squared distances, since the root has no slope at 0
+_EPS = 1e-12  # minimum of squared distances, since the gradient of sqrt is infinite at 0
 
 
 def contrastive_loss(features: Tensor, labels: Tensor, *, tau: float = 0.7, tuple_size: int = 0) -> Tensor:
@@ -22,12 +22,12 @@ def contrastive_loss(features: Tensor, labels: Tensor, *, tau: float = 0.7, tupl
     Args:
         features: (B, D) floating.
         labels: (B,) int64.
-        tau: Margin τ.
+        tau: Margin τ, a distance of unit vectors in [0, 2].
         tuple_size: Number of consecutive rows per tuple; the pairs are the first row of each tuple with its others. 0
             uses all pairs of the batch.
 
     Returns:
-        A float32 scalar.
+        Loss, a float32 scalar.
 
     Raises:
         InputError: If `tuple_size` does not divide the batch.
@@ -49,7 +49,7 @@ def triplet_loss(features: Tensor, labels: Tensor, *, margin: float = 0.3) -> Te
     Args:
         features: (B, D) floating.
         labels: (B,) int64.
-        margin: The margin.
+        margin: Required difference between the two distances.
 
     Returns:
         A float32 scalar, 0 if all anchors are skipped.
@@ -76,7 +76,7 @@ def circle_loss(features: Tensor, labels: Tensor, *, margin: float = 0.25, scale
         scale: γ of the paper, by default its value for person re-identification.
 
     Returns:
-        A float32 scalar.
+        Loss, a float32 scalar.
 
     Raises:
         InputError: If pytorch-metric-learning is not installed.

@@ -24,9 +24,9 @@ class CosineLinear(nn.Linear):
     scale is one learnable number, since a softmax over bare cosines cannot come near 1. A zero vector gives 0.
 
     Args:
-        in_features: Input width.
+        in_features: Width of the feature vector.
         out_features: Number of identities.
-        scale: Initial scale.
+        scale: Initial value of the learnable scale.
     """
 
     def __init__(self, in_features: int, out_features: int, scale: float = 16.0) -> None:
@@ -55,7 +55,7 @@ class MarginLinear(nn.Linear):
     2019) or scale · (cos θ - margin) for "cosface" (Wang et al. 2018), as pytorch-metric-learning computes them.
 
     Args:
-        in_features: Input width.
+        in_features: Width of the feature vector.
         out_features: Number of identities.
         name: "arcface" or "cosface".
         scale: Fixed scale of the cosines.
@@ -108,7 +108,7 @@ def build_classifier(name: str, d_in: int, num_classes: int, *, scale: float = 1
         margin: Margin of "arcface" or "cosface"; 0 for the paper's.
 
     Returns:
-        The classifier.
+        Classifier on the CPU.
 
     Raises:
         InputError: If the name is unknown, or pytorch-metric-learning is needed and not installed.

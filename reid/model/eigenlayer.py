@@ -136,7 +136,7 @@ def build_eigenlayer(
         orthogonal_map: How the constraint is computed, see `parametrize_weight`.
 
     Returns:
-        The layer.
+        Eigenlayer (B, d_in) -> (B, k), on the CPU.
 
     Raises:
         InputError: If K > D_in or for an unknown name.

@@ -16,7 +16,7 @@ def fold_norms(trunk: nn.Module) -> nn.Module:
     Only batch normalizations with fixed statistics after a plain convolution that is used once are folded.
 
     Args:
-        trunk: The network.
+        trunk: Network to copy, in any mode; it is not changed.
 
     Returns:
         The copy in evaluation mode; unchanged if the network cannot be traced because its control flow depends on

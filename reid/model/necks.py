@@ -37,9 +37,9 @@ class FullyConnectedBlock(nn.Sequential):
 
     Args:
         name: Name of the layer, which its tensors carry in a state dict.
-        in_features: Input width.
-        out_features: Output width.
-        dropout: Dropout probability.
+        in_features: Width of the input vector.
+        out_features: Width of the output vector.
+        dropout: Probability of dropping an output in training, in [0, 1).
         std: Standard deviation of the initial weights.
         bias: Initial value of all biases.
     """
@@ -82,7 +82,7 @@ def osnet_neck(
         source: Name of the weights in error messages.
 
     Returns:
-        The block.
+        Layer (B, d_in) -> (B, 512), on the CPU.
 
     Raises:
         InputError: If the weights do not fit the OSNet.

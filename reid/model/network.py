@@ -46,7 +46,7 @@ class ReidNetwork(nn.Module):
         eigenlayer: (B, D_in) -> (B, K).
         classifier: (B, K) -> logits. None makes the Eigenlayer the last layer, an ablation of the paper: its output is
             the logits, and dropout comes before it.
-        dropout: Dropout probability.
+        dropout: Probability of dropping an input of the last layer in training, in [0, 1).
         bnneck: Batch normalization between neck and Eigenlayer, or None.
     """
 

@@ -45,7 +45,7 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
     """Compute the state dict that the model would have without parametrizations.
 
     Args:
-        model: Any module.
+        model: Module with or without parametrizations; it is not changed.
 
     Returns:
         The state dict, with every parametrized tensor under its own name instead of the tensors it is computed from.

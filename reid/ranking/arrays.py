@@ -231,7 +231,7 @@ def sort(values: Any) -> Any:
         values: One-dimensional array or tensor.
 
     Returns:
-        The sorted values.
+        Copy in ascending order, of the same type.
     """
     return values.sort()[0] if is_tensor(values) else np.sort(values)
 

@@ -47,7 +47,7 @@ def evaluate(
             not change the result.
 
     Returns:
-        The scores.
+        Averages over the queries with a true match.
 
     Raises:
         InputError: If a side is empty, the widths differ, a query has identity 0 or -1, rows have NaN or infinity, or
@@ -73,13 +73,13 @@ def rank_matches(
 
     Args:
         query: Queries, as in `evaluate`.
-        gallery: Gallery.
+        gallery: Features to search, of the same width.
         metric: "euclidean" or "cosine".
         block: Queries compared at once.
         first_pass: "auto", "float32" or "integers".
 
     Returns:
-        The ranks.
+        Ranks of the true matches after removing junk.
 
     Raises:
         InputError: If `evaluate` raises it.

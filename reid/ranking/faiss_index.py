@@ -125,7 +125,7 @@ def build_index(
         queries: (Q, D) rows to measure the recall on; None for rows of the gallery, each compared with the others.
 
     Returns:
-        The index.
+        Index with its measured recall.
 
     Raises:
         InputError: If FAISS is missing, for an unknown metric or kind, an empty gallery, numbers out of range, and for
@@ -169,7 +169,7 @@ def search_index(index: SearchIndex, query: Any, k: int) -> Neighbors:
     answered by `top_k`, with a warning; more `probes` avoid that.
 
     Args:
-        index: The index.
+        index: Result of `build_index`.
         query: (Q, D) floating, on the device of the gallery.
         k: Neighbors per query, 1 .. G.
 

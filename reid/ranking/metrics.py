@@ -133,7 +133,7 @@ class Ranking:
             max_rank: Length of the CMC curve.
 
         Returns:
-            The scores.
+            Averages over queries, each in [0, 1].
 
         Raises:
             InputError: If no query has a true match.

@@ -37,7 +37,7 @@ def top_k_unit_rows(
         allowed: (n,) bool, rows that may be found; None for all.
 
     Returns:
-        The neighbors.
+        Indices and distances of the k nearest rows per query.
 
     Raises:
         InputError: If k is below 1, the widths differ, or queries are not finite or not of length 1.

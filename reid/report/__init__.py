@@ -1,1 +1,1 @@
-"""Pages, figures and tables made from the files that other rooms write. No metric is computed here."""
+"""Pages, figures and tables made from the files that other packages write. No metric is computed here."""

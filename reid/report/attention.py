@@ -63,7 +63,7 @@ def cluster_color(cluster: int) -> tuple[int, int, int]:
     """Choose the color of a cluster.
 
     Args:
-        cluster: Its index.
+        cluster: Index of the cluster, from 0.
 
     Returns:
         Red, green and blue, 0 to 255.

@@ -31,7 +31,7 @@ class Compared:
     Attributes:
         label: Its folder, with as much of the path as distinguishes it from the other runs.
         line: Its index among the runs, which determines its color and dashes.
-        history: The run.
+        history: Everything read from the run's files.
     """
 
     label: str
@@ -50,7 +50,7 @@ def write_comparison(runs: Sequence[Path], output: Path, *, ignored: Collection[
         ignored: Configuration keys whose differences are not shown, such as paths and devices.
 
     Returns:
-        The file written.
+        Path of the HTML file.
 
     Raises:
         InputError: If there are fewer than two different folders, one holds no run, or the extra `report` is not
@@ -68,10 +68,10 @@ def render(histories: Sequence[History], ignored: Collection[str] = ()) -> str:
 
     Args:
         histories: The runs. On the page, those on the same dataset are grouped.
-        ignored: As in `write_comparison`.
+        ignored: Same as in `write_comparison`.
 
     Returns:
-        The page.
+        HTML document.
     """
     labels = run_labels([history.folder for history in histories])
     datasets = list(dict.fromkeys(history.dataset for history in histories))
@@ -101,7 +101,7 @@ def run_labels(folders: Sequence[Path]) -> list[str]:
     """Give each of several different folders a short and unique name.
 
     Args:
-        folders: The folders.
+        folders: Different run folders, relative or absolute.
 
     Returns:
         The name of each folder, with as many of its parents as needed.
@@ -121,7 +121,7 @@ def config_differences(histories: Sequence[History], ignored: Collection[str] = 
     """Find the configuration keys whose values differ between runs.
 
     Args:
-        histories: The runs.
+        histories: Runs to compare, at least two.
         ignored: Keys to leave out, such as paths and devices.
 
     Returns:

@@ -31,7 +31,7 @@ def write_diagnosis(folder: Path, content: Mapping[str, Any], *, images: Images 
         images: Images of the identities in it, which are embedded as thumbnails, up to 8 MB of them.
 
     Returns:
-        The file written.
+        Path of the HTML file.
 
     Raises:
         InputError: If the extra `report` is not installed.
@@ -49,7 +49,7 @@ def render(content: Mapping[str, Any], images: Images) -> str:
         images: See `write_diagnosis`.
 
     Returns:
-        The page.
+        HTML document.
     """
     return render_page(
         "diagnosis.html",

@@ -58,7 +58,7 @@ def survey_table(rows: Sequence[Mapping[str, Any]], top: int = 20) -> str:
         top: Number of rows to show.
 
     Returns:
-        The table.
+        Markdown, with one line per layer.
     """
     table = markdown_table(_escaped(HEADER), [_escaped(survey_cells(row)) for row in rows[:top]])
     return table + (f"\n{len(rows) - top} more in diagnosis.json and on the page" if len(rows) > top else "")
@@ -71,7 +71,7 @@ def layer_table(layer: Mapping[str, Any]) -> str:
         layer: Entry of "layers" in `diagnosis.json`.
 
     Returns:
-        The table.
+        Markdown table, followed by a list of pairs.
     """
     header = ("", "this layer", "Gaussian, formula", "simulated")
     table = markdown_table(header, [_escaped(row) for row in number_rows(layer)])
@@ -92,7 +92,7 @@ def replacement_table(dataset: Mapping[str, Any]) -> str:
         dataset: "dataset" of `diagnosis.json`.
 
     Returns:
-        The table.
+        Markdown, with one line per variant.
     """
     title = f"replacements on {dataset['name']}, without retraining; rank-1 / mAP of the Eigenlayer's output"
     rows = []

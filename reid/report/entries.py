@@ -21,7 +21,7 @@ def is_entry(entry: Any) -> bool:
     """Check a line of the log.
 
     Args:
-        entry: Any decoded JSON.
+        entry: Decoded JSON of any type.
 
     Returns:
         Whether its kind is known and it holds all that this kind needs.
@@ -31,10 +31,10 @@ def is_entry(entry: Any) -> bool:
 
 
 def is_row(row: Any) -> bool:
-    """Check a ROW of `scores.json`.
+    """Check a row of `scores.json`.
 
     Args:
-        row: Any decoded JSON.
+        row: Decoded JSON of any type.
 
     Returns:
         Whether it holds all that a row needs.
@@ -80,7 +80,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_score(value: Any) -> bool:
-    """Whether it is a SCORE of `scores.json`."""
+    """Whether it is a score in a row of `scores.json`."""
     return _holds(value, SCORE) and all(_is_count(value.get(name, 0)) for name in ("queries", "dropped_queries"))
 
 

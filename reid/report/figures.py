@@ -136,7 +136,7 @@ def to_svg(figure: Figure, name: str) -> str:
         name: Name of the chart, unique on its page.
 
     Returns:
-        The element.
+        SVG element, to be embedded in HTML.
     """
     text = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):

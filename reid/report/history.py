@@ -35,13 +35,13 @@ class History:
     """A run as recorded in its files.
 
     Attributes:
-        folder: The run folder.
+        folder: Folder from which the files were read.
         config: Content of `config.yaml`, empty if the file is missing.
         config_text: The file as text.
         start: The first line of the log: command, versions, machine.
         dataset: Name of the dataset.
         events: Epoch and stage lines of the log, in order.
-        rows: ROWs of `scores.json`, completed by the stage lines of the log where the file is missing or out of date.
+        rows: Rows of `scores.json`, completed by the stage lines of the log where the file is missing or out of date.
         variant: "feature", "normalized" and "flip" of the scores that the run reports as its result.
         stopped: Why RRI ended, or None while it has not.
         unread: Numbers of the unreadable lines of the log, from 1.
@@ -78,18 +78,18 @@ class History:
             round: Round of RRI, 0 for Step 0.
 
         Returns:
-            The ROW, or None if the stage is unfinished.
+            The row of `scores.json`, or None if the stage is unfinished.
         """
         return next((row for row in self.rows_of(run) if (row["stage"], row["round"]) == (stage, round)), None)
 
     def score(self, row: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Find the SCORE of a row in the reported variant.
+        """Find the score of a row in the reported variant.
 
         Args:
-            row: A ROW, or None.
+            row: Row of `scores.json`, or None.
 
         Returns:
-            The SCORE, or None.
+            Score in the reported variant, or None.
         """
         return pick(row["scores"], **self.variant) if row else None
 
@@ -97,7 +97,7 @@ class History:
         """Find the CMC curve of a row in the reported feature.
 
         Args:
-            row: A ROW.
+            row: Row of `scores.json`.
 
         Returns:
             Fractions from rank 1, empty if the log has no curve.
@@ -207,7 +207,7 @@ def read_history(folder: Path) -> History:
         folder: `OUTPUT_DIR` of the run.
 
     Returns:
-        The run.
+        Valid entries of the log, scores and configuration.
 
     Raises:
         InputError: If the folder holds no run, or its `config.yaml` or `scores.json` cannot be read.

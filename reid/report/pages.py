@@ -28,10 +28,10 @@ class Picture:
     """An image embedded in a page.
 
     Attributes:
-        src: Data URI.
+        src: `data:` URI of the encoded image.
         width: Width in pixels.
         height: Height in pixels.
-        alt: Text alternative.
+        alt: Text shown in place of the image.
     """
 
     src: str
@@ -45,7 +45,7 @@ class Chart:
     """A chart on a page, rendered by the macro `chart`.
 
     Attributes:
-        title: Heading.
+        title: Heading above the drawing.
         svg: The drawing, from `figures.to_svg`.
         alt: Text alternative including the numbers. The page puts the title before it.
         caption: Text below the drawing.
@@ -69,7 +69,7 @@ def check_available(
     """Check that optional libraries are installed, to be called before long work.
 
     Args:
-        names: Module names.
+        names: Names of the modules to import.
         extra: The extra of this package that installs them.
         what: What needs them, for the message.
 
@@ -92,7 +92,7 @@ def template_environment(folder: Path, **options: Any) -> Environment:
         **options: More options of `jinja2.Environment`, such as `autoescape`.
 
     Returns:
-        The environment.
+        Environment that loads templates from `folder`.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -131,10 +131,10 @@ def write_page(path: Path, page: str) -> Path:
 
     Args:
         path: File to write.
-        page: Content.
+        page: Complete HTML document.
 
     Returns:
-        The path.
+        `path`.
 
     Raises:
         InputError: If the path is a folder.
@@ -151,12 +151,12 @@ def picture(image: Image.Image | bytes, *, alt: str, max_side: int, kind: str = 
 
     Args:
         image: A PIL image or the bytes of a JPEG or PNG file.
-        alt: Text alternative.
+        alt: Text shown in place of the image.
         max_side: Largest width and height in pixels. Smaller images are not enlarged.
         kind: "JPEG" for photographs, or "PNG" for drawings and matrices (lossless).
 
     Returns:
-        The picture.
+        Encoded image as a `data:` URI, with its size.
 
     Raises:
         InputError: If the bytes cannot be decoded completely. The message names `alt`.
@@ -176,7 +176,7 @@ def encode(image: Image.Image, *, max_side: int, kind: str = "JPEG") -> tuple[by
     """Encode an image at a bounded size, without metadata.
 
     Args:
-        image: A PIL image.
+        image: PIL image of any size and mode.
         max_side: See `picture`.
         kind: See `picture`.
 

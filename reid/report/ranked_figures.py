@@ -22,7 +22,7 @@ def map_chart(side: dict[str, Any], number: int) -> Chart:
         number: Number of the chart on its page.
 
     Returns:
-        The chart.
+        SVG of the map, with its text alternative.
     """
     points = side["map"]["points"]
     identities, cameras = sorted({p["identity"] for p in points}), sorted({p["camera"] for p in points})

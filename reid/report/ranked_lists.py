@@ -23,7 +23,7 @@ def write_page(path: Path, content: dict[str, Any]) -> Path:
         content: Result of `diagnostics.retrieval.describe_retrieval`.
 
     Returns:
-        The file written.
+        Path of the HTML file.
 
     Raises:
         InputError: If the extra `report` is not installed.
@@ -38,7 +38,7 @@ def render(content: dict[str, Any]) -> str:
         content: See `write_page`.
 
     Returns:
-        The page.
+        HTML document.
     """
     pages.check_available()
     from reid.report.ranked_figures import map_chart

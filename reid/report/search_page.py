@@ -17,7 +17,7 @@ def answer_table(content: dict[str, Any]) -> str:
         content: Result of `tools/search.py`.
 
     Returns:
-        The tables.
+        Plain text, with one table per query.
     """
     lines = [f"{content['images']:,} images searched, {content['search']}", *meaning(content)]
     for query in content["queries"]:
@@ -33,7 +33,7 @@ def write_page(path: Path, content: dict[str, Any]) -> Path:
         content: Result of `tools/search.py`.
 
     Returns:
-        The file written.
+        Path of the HTML file.
 
     Raises:
         InputError: If the extra `report` is not installed.

@@ -34,7 +34,7 @@ def stage_name(history: History, entry: Mapping[str, Any]) -> str:
     """Name a stage.
 
     Args:
-        history: The run.
+        history: Run that the entry belongs to.
         entry: A row or an event of it.
 
     Returns:
@@ -63,7 +63,7 @@ def result(history: History) -> dict[str, Any]:
     """Collect the final score, that of the control, and the gain if the two can be compared.
 
     Args:
-        history: The run.
+        history: Run, finished or not.
 
     Returns:
         "final" and "control" (SCOREs or None), "gain" (rank-1 and mAP in points, or None), "after" (the stage of the
@@ -93,7 +93,7 @@ def ending(history: History) -> str:
     """Describe why RRI stopped, or how far it got.
 
     Args:
-        history: The run.
+        history: Run, finished or not.
 
     Returns:
         One or more sentences.

@@ -23,7 +23,7 @@ def write_sweep_page(path: Path, table: Sequence[dict[str, Any]]) -> Path:
         table: One record per setting, with the keys of `reid.sweep.table.Line`.
 
     Returns:
-        The file written.
+        Path of the HTML file.
 
     Raises:
         InputError: If the extra `report` is not installed.
@@ -38,7 +38,7 @@ def render(table: Sequence[dict[str, Any]]) -> str:
         table: See `write_sweep_page`. The order is kept.
 
     Returns:
-        The page.
+        HTML document.
     """
     scores = ("rank1", "mAP", "control_rank1", "control_mAP")
     lines = [

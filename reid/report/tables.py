@@ -18,7 +18,7 @@ def row_line(row: dict[str, Any], *, feature: str, normalized: bool, flip: bool)
     """One line per stage, with scores in percent.
 
     Args:
-        row: ROW of `scores.json`.
+        row: Row of `scores.json`.
         feature: "input" or "output" of the Eigenlayer.
         normalized: Whether to show the scores of L2-normalized features.
         flip: Whether to show the scores of the flip test.
@@ -67,7 +67,7 @@ def variant_name(variant: dict[str, Any]) -> str:
     """Describe what was compared to get a score.
 
     Args:
-        variant: Any record with the keys "feature", "normalized" and "flip", such as a SCORE.
+        variant: Any record with the keys "feature", "normalized" and "flip", such as a score of `scores.json`.
 
     Returns:
         The feature, whether it is normalized, and whether the flip test was used.
@@ -141,16 +141,16 @@ def _ranked(entry: dict[str, Any], metric: str) -> str:
 
 
 def pick(scores: list[dict[str, Any]], *, feature: str, normalized: bool, flip: bool) -> dict[str, Any] | None:
-    """Find the SCORE of one variant.
+    """Find the score of one variant.
 
     Args:
-        scores: SCOREs of one row.
+        scores: Scores of one row of `scores.json`.
         feature: See `row_line`.
         normalized: See `row_line`.
         flip: See `row_line`.
 
     Returns:
-        The first matching SCORE, or None.
+        The first matching score, or None.
     """
     for score in scores:
         if (score["feature"], score["normalized"], score["flip"]) == (feature, normalized, flip):
@@ -162,7 +162,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Format a Markdown table.
 
     Args:
-        header: Column names.
+        header: Heading of each column.
         rows: Cells of each row. Pipes in them are not escaped.
 
     Returns:
@@ -215,7 +215,7 @@ def with_deviation(mean: float, deviation: float | None, digits: int) -> str:
     """Format a mean and a standard deviation.
 
     Args:
-        mean: The mean.
+        mean: Mean of the measurements.
         deviation: The standard deviation, or None for a single measurement.
         digits: Digits after the decimal point.
 

@@ -19,11 +19,11 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     An interrupted run is reported as far as it went and marked as unfinished.
 
     Args:
-        run: The run folder.
+        run: OUTPUT_DIR of the run.
         output: File to write, by default `report.html` in the run folder.
 
     Returns:
-        The file written.
+        Path of the HTML file.
 
     Raises:
         InputError: If the folder holds no run, or the extra `report` is not installed.
@@ -36,10 +36,10 @@ def render(history: History) -> str:
     """Render the report.
 
     Args:
-        history: The run.
+        history: Run, finished or not.
 
     Returns:
-        The page.
+        HTML document.
     """
     return render_page(
         "training.html",

@@ -27,7 +27,7 @@ def correlation_chart(curves: Curves, bands: Sequence[Band], *, size: Size = WID
 
     Args:
         curves: (epoch, S(W)) points of each run. A decorrelate is a second point at the same epoch.
-        bands: Training stages.
+        bands: Spans of epochs of the training stages.
         size: Width and height in inches.
 
     Returns:
@@ -71,7 +71,7 @@ def loss_chart(
 
     Args:
         curves: (epoch, loss) points of each run.
-        bands: Training stages.
+        bands: Spans of epochs of the training stages.
         jumps: (epoch, loss before, loss after) of each decorrelate.
         size: Width and height in inches.
 
@@ -101,7 +101,7 @@ def score_chart(curves: Curves, bands: Sequence[Band], name: str) -> str:
 
     Args:
         curves: (epoch, percent) points of each run.
-        bands: Training stages.
+        bands: Spans of epochs of the training stages.
         name: Name of the score.
 
     Returns:
@@ -188,7 +188,7 @@ def cmc_axis(axes: Axes, ranks: int) -> None:
 
     Args:
         axes: Axes to change.
-        ranks: Largest rank.
+        ranks: Largest rank on the axis.
     """
     axes.set_xlim(1 - 0.02 * ranks, ranks)
     axes.xaxis.set_major_locator(FixedLocator([rank for rank in (1, 5, 10, 20, 30, 40, 50) if rank <= ranks]))

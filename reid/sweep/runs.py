@@ -28,10 +28,10 @@ class SweepRun:
 
     Attributes:
         name: Name of its setting, the same for every seed.
-        config: The configuration file.
+        config: YAML file that all runs share.
         setting: Overrides of the configuration.
-        seed: The seed.
-        folder: OUTPUT_DIR.
+        seed: Value of the key SEED.
+        folder: Value of OUTPUT_DIR.
         control: Whether the control is trained too.
     """
 
@@ -154,10 +154,10 @@ def run_all(
     On KeyboardInterrupt the trainings are interrupted too, so that they save their state, and it is raised again.
 
     Args:
-        runs: The runs.
+        runs: Runs to execute, in this order.
         jobs: Number of trainings at a time.
         ended: Called as `ended(run, error)` after each run, where `error` is None or the last line of a failed run.
-        train: The training script.
+        train: Path of the training script.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}

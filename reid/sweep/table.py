@@ -31,7 +31,7 @@ class Line:
         control_rank1: Rank-1 of the control, None unless every seed has one.
         control_mAP: Mean average precision of the control, None unless every seed has one.
         correlation: S(W) of the Eigenlayer after the last stage.
-        images_per_second: Training speed.
+        images_per_second: Training images per second.
     """
 
     name: str
@@ -90,7 +90,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         path: `.jsonl` file, which may be missing.
 
     Returns:
-        The rows.
+        Decoded rows in file order; empty if the file does not exist.
 
     Raises:
         InputError: If the file holds something else.
@@ -114,7 +114,7 @@ def check_row(row: Any) -> None:
     """Check that `lines` can summarize a row.
 
     Args:
-        row: Any decoded JSON.
+        row: Decoded JSON of any type.
 
     Raises:
         ValueError: If it is not a row. TypeError and KeyError are possible too.

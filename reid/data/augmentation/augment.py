@@ -89,7 +89,7 @@ def _flip_and_crop_each(images: Tensor, flipped: np.ndarray, shift: np.ndarray) 
     height, width = images.shape[2:]
     source = images.numpy()
     target = np.zeros_like(source) if shift.any() else np.empty_like(source)
-    # A window beyond the image is as black as one next to it.
+    # A window entirely outside the image is black, however far away it is.
     for number, (down, right) in enumerate(shift.clip([-height, -width], [height, width]).tolist()):
         # torch mirrors bytes six times as fast as NumPy, which copies windows twice as fast.
         image = images[number].flip(2).numpy() if flipped[number] else source[number]

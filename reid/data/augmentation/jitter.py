@@ -27,8 +27,8 @@ class Jitter:
 
     Attributes:
         brightness: x for a factor uniform in max(0, 1 - x) .. 1 + x.
-        contrast: As `brightness`.
-        saturation: As `brightness`.
+        contrast: Same as `brightness`, for the contrast.
+        saturation: Same as `brightness`, for the saturation.
         hue: x for a shift uniform in -x .. x, as a fraction of the color circle; at most 0.5.
         probability: Probability that an image is changed at all.
     """

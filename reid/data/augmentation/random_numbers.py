@@ -1,4 +1,4 @@
-"""Random numbers for augmentation, determined by the epoch's seed and the image alone.
+"""Random numbers for augmentation, determined only by the epoch's seed and the image.
 
 They depend neither on the order of the images, nor on the batch they are in, nor on the number of processes. Each image
 reads its own stretch of one counter-based stream (Philox, Salmon et al. 2011), so that no number has to be generated

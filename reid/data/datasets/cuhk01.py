@@ -42,7 +42,7 @@ def read_cuhk01(root: Path, *, strict: bool = True, cache: Path, seed: int = 0) 
         seed: Seed of the split.
 
     Returns:
-        The checked split.
+        Split with training, query and gallery images; counts are checked if `strict`.
 
     Raises:
         InputError: If the dataset is missing, a file name cannot be parsed, or a count differs.

@@ -33,7 +33,7 @@ def read_dukemtmcreid(root: Path, *, strict: bool = True, cache: Path) -> Split:
         cache: Folder in which a zip is unpacked once.
 
     Returns:
-        The checked split.
+        Split with training, query and gallery images; counts are checked if `strict`.
 
     Raises:
         InputError: If the dataset is missing, a file name cannot be parsed, or a count differs.

@@ -45,7 +45,7 @@ def read_tree(root: Path, *, strict: bool = True, cache: Path, pattern: str, tes
     Args:
         root: Folder of the images.
         strict: Whether every image must match the pattern; otherwise those that do not are ignored.
-        cache: Unused.
+        cache: Unused; all readers take it.
         pattern: Where identity and camera are in a path; see `reid.data.datasets.pattern`.
         test: Fraction of the eligible identities that are tested on, without part folders.
         seed: Seed of the split, without part folders.

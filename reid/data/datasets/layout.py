@@ -68,12 +68,12 @@ def read_dataset(layout: Layout, root: Path, *, strict: bool, cache: Path) -> Sp
 
     Args:
         layout: Layout of the dataset.
-        root: As for `locate`.
+        root: Same as for `locate`.
         strict: Whether the official counts must hold.
         cache: Folder in which a zip is extracted once.
 
     Returns:
-        The checked split.
+        Split with training, query and gallery images; counts are checked if `strict`.
 
     Raises:
         InputError: If the dataset is missing, a file name cannot be parsed, or a count differs.
@@ -93,7 +93,7 @@ def locate(layout: Layout, root: Path, *, cache: Path) -> Path:
         cache: Folder in which a zip is extracted once.
 
     Returns:
-        The folder.
+        Folder that holds the parts, possibly extracted into `cache`.
 
     Raises:
         InputError: If there is no such folder or zip.
@@ -122,7 +122,7 @@ def is_present(layout: Layout, root: Path) -> bool:
 
     Args:
         layout: Layout of the dataset.
-        root: As for `locate`.
+        root: Same as for `locate`.
 
     Returns:
         Whether the folder exists.
@@ -212,7 +212,7 @@ def is_image(name: str) -> bool:
     """Return whether a file is read as an image.
 
     Args:
-        name: File name.
+        name: File name, without folders.
 
     Returns:
         Whether it has a known suffix and is not hidden.
@@ -300,7 +300,7 @@ def split_table(split: Split) -> str:
     datasets, each of them has a line.
 
     Args:
-        split: The split.
+        split: Dataset whose identities, images and cameras are counted.
 
     Returns:
         The lines of the table, below the name of the split.

@@ -33,7 +33,7 @@ def read_market1501(root: Path, *, strict: bool = True, cache: Path) -> Split:
         cache: Folder in which a zip is unpacked once.
 
     Returns:
-        The checked split.
+        Split with training, query and gallery images; counts are checked if `strict`.
 
     Raises:
         InputError: If the dataset is missing, a file name cannot be parsed, or a count differs.
@@ -45,7 +45,7 @@ def read_hand_labeled_boxes(root: Path, *, cache: Path) -> tuple[ImageRecord, ..
     """Read the hand-labeled boxes of `gt_bbox`, which are pooled for multi-query evaluation.
 
     Args:
-        root: As for `read_market1501`. `gt_bbox` is not unpacked from a zip.
+        root: Same as for `read_market1501`. `gt_bbox` is not unpacked from a zip.
         cache: Folder in which a zip is unpacked once.
 
     Returns:

@@ -20,17 +20,17 @@ IMAGES = 500_000
 def read_market1501_500k(root: Path, *, strict: bool = True, cache: Path) -> Split:
     """Read Market-1501 and the 500,000 additional distractors from a folder or zip nearby.
 
-    The distractors are searched in the folder of Market-1501, in `root` and, if `root` is a zip, next to it. They
+    The distractors are searched for in the folder of Market-1501, in `root` and, if `root` is a zip, next to it. They
     follow the gallery in the order of their names, with identity 0 and a camera number of their own, one above the
     highest of Market-1501.
 
     Args:
-        root: As for `read_market1501`.
+        root: Same as for `read_market1501`.
         strict: Whether the official counts must hold; otherwise any subset in the same layout is accepted.
         cache: Folder in which a zip is unpacked once.
 
     Returns:
-        The checked split.
+        Split whose gallery ends with the distractors; counts are checked if `strict`.
 
     Raises:
         InputError: If a dataset is missing, a file name cannot be parsed, or a count differs.

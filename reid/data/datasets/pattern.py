@@ -30,7 +30,7 @@ def compile_pattern(pattern: str, fields: Sequence[str] = FIELDS, setting: str =
     """Compile a pattern to a regular expression for `fullmatch`.
 
     Args:
-        pattern: The pattern.
+        pattern: File name pattern such as `{identity}_c{camera}_*`, see the module.
         fields: Names allowed in braces. With the default ones, `{identity}` is required, else any one of them.
         setting: Name of the pattern in error messages.
 

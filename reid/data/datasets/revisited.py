@@ -27,8 +27,8 @@ class RevisitedGroundTruth:
         queries: Names of the Q query images.
         boxes: (Q, 4) float64: left, top, right, bottom in pixels of the region of the query image to search for.
         easy: Q int64 arrays of gallery indices from 0; the three lists of a query are disjoint.
-        hard: As `easy`.
-        junk: As `easy`.
+        hard: Same as `easy`, for the hard images.
+        junk: Same as `easy`, for the junk images.
     """
 
     images: tuple[str, ...]
@@ -46,7 +46,7 @@ def read_revisited(path: Path) -> RevisitedGroundTruth:
         path: A `.pkl` or `.json` file.
 
     Returns:
-        The ground truth.
+        File names, query boxes and relevant images per query.
 
     Raises:
         InputError: If the file is missing or corrupt, a pickle contains anything but plain values and arrays, or the

@@ -20,7 +20,7 @@ class RevisitedImages:
 
     Attributes:
         name: Name of the dataset.
-        truth: The ground truth.
+        truth: Relevant images per query, as indices into the gallery.
         query: Q regions to search for, in the order of `truth`.
         gallery: G whole images, in the order of `truth`.
     """

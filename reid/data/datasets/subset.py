@@ -13,7 +13,7 @@ def subset_identities(split: Split, fraction: float) -> Split:
     """Keep ⌈fraction · n⌉ of the n training identities, evenly spaced in their order and thus always the same ones.
 
     Args:
-        split: The full split.
+        split: Dataset with all training identities.
         fraction: In (0, 1].
 
     Returns:

@@ -33,7 +33,7 @@ def read_synthetic(
         seed: Seed of the generator, 0 or more.
 
     Returns:
-        The checked split.
+        Split of the generated images.
 
     Raises:
         InputError: If an option is invalid or the counts differ.

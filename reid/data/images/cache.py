@@ -50,8 +50,8 @@ def decode_images(
         cache: Folder of the file.
         in_memory_limit: Bytes up to which an array is decoded into memory and not stored.
         progress: Whether to show a progress bar.
-        corrupt: An empty dict. If given, an unreadable image is no error but black, and its number and the reason are
-            added here.
+        corrupt: An empty dict. If given, an unreadable image is replaced by black instead of raising, and its index and
+            the reason are added here.
         resize: One of `reid.data.images.decode.FILTERS`, used with antialiasing for images of a different size.
 
     Returns:

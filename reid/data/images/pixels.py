@@ -84,7 +84,7 @@ class ImageFiles:
     """Image files decoded each time they are read.
 
     Attributes:
-        paths: N files.
+        paths: Paths of the N image files.
         size: Height and width in pixels.
         threads: Decoding threads; with 1, the reading thread decodes.
         resize: One of `reid.data.images.decode.FILTERS`.
@@ -138,7 +138,7 @@ def slice_images(images: Images, first: int, last: int) -> Images:
     """Take a range of images.
 
     Args:
-        images: The images.
+        images: `DecodedImages` or `ImageFiles`.
         first: Number of the first image taken.
         last: Number after that of the last image taken.
 
@@ -158,7 +158,7 @@ def move_to_device(images: DecodedImages, device: torch.device, mode: str) -> De
     """Move decoded images to the memory of a device.
 
     Args:
-        images: The decoded images.
+        images: Images in host memory or in a memory-mapped file.
         device: The device that trains.
         mode: "on"; "off", which returns the images as they are; or "auto", which moves them to a GPU with three times
             their size free.
@@ -193,7 +193,7 @@ def to_device(images: Tensor, device: torch.device | str) -> Tensor:
     """Move a batch to the device, to a GPU asynchronously from pinned memory.
 
     Args:
-        images: A batch.
+        images: Batch of any shape, on any device.
         device: Where it is needed.
 
     Returns:
@@ -211,7 +211,7 @@ def read_batches(images: DecodedImages | LazyImages, batches: Iterable[np.ndarra
     `LazyImages` are decoded by their threads, one batch in advance; the threads end with the iteration.
 
     Args:
-        images: The images.
+        images: Images to read from.
         batches: (B,) int64 image indices of each batch.
 
     Yields:

@@ -131,7 +131,7 @@ class TrainLoader:
         Args:
             seed: Seed of the epoch.
             batch: Number of the batch.
-            descriptors: As for `epoch`.
+            descriptors: Same as for `epoch`.
             rank: Rank of this process.
             world: Number of processes.
 
@@ -151,7 +151,7 @@ class TrainLoader:
             world: Number of processes. Each gets consecutive batches, all together every one.
 
         Returns:
-            Batches as of `epoch`.
+            Batches like those of `epoch`.
         """
         batches = self.sample_index(count, seed).split(self.batch_size)
         return prefetch(lambda: self._plain(batches[process_slice(len(batches), rank, world)]))

@@ -115,7 +115,7 @@ def shuffled_batches(count: int, batch_size: int, generator: torch.Generator) ->
     Args:
         count: Number of images.
         batch_size: Images per batch.
-        generator: A CPU generator.
+        generator: Random generator on the CPU; its state advances.
 
     Yields:
         (batch_size,) int64 image indices.
@@ -138,8 +138,8 @@ def identity_batches(labels: Tensor, batch_size: int, instances: int, generator:
     Args:
         labels: (N,) int64.
         batch_size: P K, a multiple of `instances`.
-        instances: K.
-        generator: A CPU generator.
+        instances: K, images per identity in a batch.
+        generator: Random generator on the CPU; its state advances.
 
     Yields:
         (batch_size,) int64 image indices, those of an identity consecutive.
@@ -173,7 +173,7 @@ def mined_batches(
         descriptors: (N, D) floating, by which the nearest images are found.
         batch_size: Images per batch, a multiple of 2 + `negatives`.
         negatives: Negatives per tuple.
-        generator: A CPU generator.
+        generator: Random generator on the CPU; its state advances.
 
     Yields:
         (batch_size,) int64 image indices, tuple after tuple.

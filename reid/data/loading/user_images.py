@@ -34,7 +34,7 @@ class ImageList:
         images: Paths, Pillow images, (H, W, 3) uint8 RGB arrays and (3, H, W) uint8 tensors, mixed and of any sizes.
         size: Height and width to resize to, in pixels.
         resize: One of `reid.data.images.decode.FILTERS`.
-        threads: Decoding threads.
+        threads: Number of threads that decode.
     """
 
     images: Sequence[ImageInput]
@@ -113,7 +113,7 @@ def normalized_batches(
     The next batch is prepared in a background thread while the one after it is decoded by others.
 
     Args:
-        images: N images.
+        images: Source of N images, decoded when they are needed.
         batch_size: Images per batch.
         mean: Mean of the RGB channels in [0, 1].
         std: Standard deviation of the RGB channels in [0, 1].

@@ -27,7 +27,7 @@ class WholeImage:
     """An image file or a region of it.
 
     Attributes:
-        path: The file.
+        path: Image file.
         box: Left, top, right, bottom of the region in pixels of the file; None for the whole image.
     """
 
@@ -88,7 +88,7 @@ class WholeImageLoader:
     """Images in order, normalized, in batches of equal size.
 
     Attributes:
-        images: N images.
+        images: N image files or regions.
         mean: Mean of the RGB channels in [0, 1].
         std: Standard deviation of the RGB channels in [0, 1].
         device: Where batches are needed.

@@ -74,7 +74,7 @@ class Garment:
     """A piece of clothing.
 
     Attributes:
-        color: Main color.
+        color: Main color, sRGB levels.
         pattern: "plain", "striped", "columns", "checked" or "printed".
         second: Color of the pattern.
         period: Period of stripes or checks in body heights.
@@ -103,10 +103,10 @@ class Appearance:
         girth: Factor around 1.
         leg_length: Factor around 1.
         head_size: Factor around 1.
-        skin: Skin color.
-        hair: Hair color.
+        skin: sRGB levels of the skin.
+        hair: sRGB levels of the hair.
         hair_style: "short", "cropped", "long", "tail", "bun" or "bald".
-        top: The top.
+        top: Shirt or other garment of the upper body.
         jacket: Color of an open jacket, visible left and right of `top` and all over the back, or None.
         sleeve: Color of the sleeves.
         sleeve_length: In [0, 1].
@@ -157,7 +157,7 @@ def pick(rng: np.random.Generator, shares: Sequence[tuple[T, float]]) -> T:
     """Sample a value.
 
     Args:
-        rng: Random generator.
+        rng: Random generator; its state advances.
         shares: Values and their relative probabilities, which need not sum to 1.
 
     Returns:
@@ -178,7 +178,7 @@ def sample_appearance(rng: np.random.Generator) -> Appearance:
         rng: Random generator of the identity.
 
     Returns:
-        The appearance.
+        Body measures, clothes and bag of a new identity.
     """
     woman = rng.random() < 0.48
     top_color = pick(rng, TOP_SHARES)

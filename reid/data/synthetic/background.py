@@ -20,7 +20,7 @@ def cloud(rng: np.random.Generator, height: int, width: int, cells: tuple[int, i
     """Generate smooth noise.
 
     Args:
-        rng: Random generator.
+        rng: Random generator; its state advances.
         height: Height in pixels.
         width: Width in pixels.
         cells: Number of blobs vertically and horizontally.

@@ -23,7 +23,7 @@ def level(color: Color) -> np.ndarray:
     """Convert a color to an array.
 
     Args:
-        color: sRGB levels.
+        color: sRGB levels of red, green and blue.
 
     Returns:
         (3, 1, 1) float32.
@@ -35,10 +35,10 @@ def plain(color: Color) -> Paint:
     """Create a paint of one color.
 
     Args:
-        color: sRGB levels.
+        color: sRGB levels of red, green and blue.
 
     Returns:
-        The paint.
+        Paint that ignores the position.
     """
     value = level(color)
     return lambda along, across: value
@@ -53,7 +53,7 @@ def mixed(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarr
         weight: Weights in [0, 1].
 
     Returns:
-        The interpolated colors.
+        Colors of the broadcast shape of the arguments.
     """
     return first + weight * (second - first)
 
@@ -108,13 +108,13 @@ def cloth(garment: Garment, below: np.ndarray, turns: np.ndarray, scale: float) 
     """Compute the color of a garment.
 
     Args:
-        garment: The garment.
+        garment: Garment whose colors, pattern and print are drawn.
         below: Distances below the shoulders in body heights.
         turns: Angles around the body in turns.
         scale: Pixels per body height.
 
     Returns:
-        Colors as of a paint.
+        Colors (3, h, w), as a `Paint` returns them.
     """
     base = level(garment.color)
     if garment.pattern == "plain":
@@ -148,7 +148,7 @@ def trunk(person: Appearance, yaw: float, shoulder_row: float, scale: float) -> 
     """Create the paint of the trunk: top, open jacket and neckline.
 
     Args:
-        person: The appearance.
+        person: Identity whose top, jacket and skin are drawn.
         yaw: Orientation of the body in radians.
         shoulder_row: Row of the shoulders in pixels.
         scale: Pixels per body height.
@@ -177,7 +177,7 @@ def skirt(person: Appearance, yaw: float, shoulder_row: float, scale: float) -> 
     """Create the paint of a skirt, whose pattern continues that of the top if both form a dress.
 
     Args:
-        person: The appearance.
+        person: Identity whose skirt is drawn.
         yaw: Orientation of the body in radians.
         shoulder_row: Row of the shoulders in pixels.
         scale: Pixels per body height.
@@ -196,7 +196,7 @@ def leg(person: Appearance, yaw: float, side: int) -> Paint:
     """Create the paint of a trouser leg, with the stripe along its outside if there is one.
 
     Args:
-        person: The appearance.
+        person: Identity whose trousers are drawn.
         yaw: Orientation of the body in radians.
         side: -1 or +1.
 
@@ -219,7 +219,7 @@ def head(person: Appearance, yaw: float, pixels: float) -> Callable[[np.ndarray,
     """Create the paint of face, hair and hat.
 
     Args:
-        person: The appearance.
+        person: Identity whose face, hair and hat are drawn.
         yaw: Orientation of the body in radians.
         pixels: Half width of the head in pixels.
 

@@ -65,7 +65,7 @@ def write_dataset(
     """Write a dataset, which appears in `output` all at once; nothing is done if it is there already.
 
     Args:
-        output: As for `generate_dataset`.
+        output: Same as for `generate_dataset`.
         metadata: Description of the dataset, stored in `synthetic.json`.
         images: Number of images in each folder of the dataset.
         write: Writes the images into the folder it is called with.

@@ -24,8 +24,8 @@ def render_figure(canvas: Canvas, person: Appearance, pose: Pose, place: Placeme
 
     Args:
         canvas: Canvas to draw on.
-        person: The appearance.
-        pose: The pose.
+        person: Identity to draw: body measures, clothes and bag.
+        pose: Orientation of the body and phase of the step.
         place: Position in the image.
     """
     legs = {side: leg_joints(person, pose, side) for side in (-1, 1)}

@@ -60,7 +60,7 @@ class View:
     Attributes:
         building: Number of the building.
         kind: One of KINDS.
-        index: Number of the image among those of its building and kind.
+        index: Index of the image among those of its building and kind.
     """
 
     building: int
@@ -142,7 +142,7 @@ def render_view(seed: int, view: View) -> tuple[Image.Image, tuple[float, float,
 
     Args:
         seed: Seed of the dataset.
-        view: The image.
+        view: Building, kind and index of the image.
 
     Returns:
         The RGB image and the box of the visible part of its building: left, top, right, bottom in pixels.

@@ -65,12 +65,12 @@ class ImageSpec:
 
     Attributes:
         part: Folder of the image.
-        name: File name.
+        name: File name within the folder.
         identity: Identity label in the name.
         camera: Camera label in the name.
         subject: The person shown: an identity (> 0), or a stranger who is in no other image (< 0).
         kind: "person", "cut" (a wrong detection) or "clutter" (no person).
-        index: Number of the image among those of the subject in this part and camera.
+        index: Index of the image among those of the subject in this part and camera.
     """
 
     part: str
@@ -100,7 +100,7 @@ def plan_images(size: str, layout: str, seed: int) -> list[ImageSpec]:
         seed: Seed of the dataset.
 
     Returns:
-        The images.
+        One entry per image, in rendering order.
 
     Raises:
         InputError: If the size or layout is unknown.
@@ -157,7 +157,7 @@ def random_partition(rng: np.random.Generator, total: int, parts: int) -> list[i
     """Divide a number into random parts, some of them several times as large as others.
 
     Args:
-        rng: Random generator.
+        rng: Random generator; its state advances.
         total: The number to divide.
         parts: Number of parts.
 

@@ -27,7 +27,7 @@ SCALE = 1.25
 class Renderer:
     """Renders the images of one seed.
 
-    Each object has its own random stream (see `seeding`), so an image rendered alone has the same bytes as in the whole
+    Each object has its own random stream (see `seeding`), so a single rendered image has the same bytes as in the whole
     dataset. Cameras, persons and walks are created on first use.
 
     Args:
@@ -58,7 +58,7 @@ class Renderer:
         """Render one image.
 
         Args:
-            spec: The image.
+            spec: Identity, camera and kind of the image.
 
         Returns:
             Content of a JPEG file of HEIGHT x WIDTH pixels.

@@ -113,11 +113,11 @@ class Shot:
         pose: Pose of the person.
         place: Position of the person.
         column: Position of the window in the camera's view, as a fraction of the width.
-        row: As `column`, of the height.
+        row: Position of the window in the camera's view, as a fraction of the height.
         gain: Gain of the image.
         light_shift: Change of the light's x component.
         sharpness: Resolution as a fraction of the final size.
-        quality: JPEG quality.
+        quality: JPEG quality as Pillow takes it.
         occluded: Whether an object occludes the person.
         bystander: Whether another person is at the side.
     """
@@ -142,7 +142,7 @@ def sample_camera(rng: np.random.Generator, scale: float) -> Camera:
         scale: Pixels of the background per pixel of the final image.
 
     Returns:
-        The camera.
+        Camera with its rendered background and color response.
     """
     pitch = rng.uniform(*VIEW_HEIGHT)
     horizon = 0.52 - 1.15 * pitch + 0.06 * rng.normal()
@@ -171,10 +171,10 @@ def sample_walk(rng: np.random.Generator, camera: Camera) -> Walk:
 
     Args:
         rng: Random generator of the walk.
-        camera: The camera.
+        camera: Camera that the person passes.
 
     Returns:
-        The walk.
+        Properties that all images of the walk share.
     """
     return Walk(
         yaw=pick(rng, camera.yaws) + 0.25 * rng.normal(),
@@ -190,12 +190,12 @@ def sample_shot(rng: np.random.Generator, camera: Camera, walk: Walk, scale: flo
 
     Args:
         rng: Random generator of the image.
-        camera: The camera.
-        walk: The walk.
+        camera: Camera that takes the image.
+        walk: Properties that the images of the walk share.
         scale: Canvas pixels per pixel of the final image.
 
     Returns:
-        The properties.
+        Pose, position, lighting and quality of the image.
     """
     shift_x, shift_y, size, aspect = JITTER * np.clip(rng.normal(size=4), -2.2, 2.2)
     height = HEIGHT * scale * 0.93 / math.cos(camera.pitch) * (1.0 + size)

@@ -37,6 +37,6 @@ def generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
         *key: Which one, as non-negative numbers; always equally many for the same kind.
 
     Returns:
-        The generator.
+        Generator that depends only on the arguments.
     """
     return np.random.default_rng(np.random.SeedSequence([seed, VERSION, int(stream), *key]))

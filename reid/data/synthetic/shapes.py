@@ -26,7 +26,7 @@ class Light:
     Attributes:
         ambient: Strength of the ambient light.
         x: Component of the directional light to the right, scaled by its strength.
-        y: Component downwards.
+        y: Component pointing down.
         z: Component toward the viewer.
     """
 
@@ -58,9 +58,9 @@ class Canvas:
 
         Args:
             left: Left edge in pixels.
-            top: Top edge.
-            right: Right edge.
-            bottom: Bottom edge.
+            top: Row of the top edge in pixels.
+            right: Column of the right edge in pixels.
+            bottom: Row of the bottom edge in pixels.
 
         Returns:
             Slices of rows and columns, or None if the rectangle is outside the canvas.
@@ -110,7 +110,7 @@ def capsule(
     Args:
         canvas: Canvas to draw on.
         start: First point (x, y) in pixels.
-        end: Second point.
+        end: Column and row of the other end in pixels.
         radii: Radii at the two points in pixels.
         paint: Called with the distance from `start` in [0, 1] and the horizontal offset in radii.
         folds: Strength of the folds.

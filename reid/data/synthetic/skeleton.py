@@ -42,7 +42,7 @@ class Placement:
         scale: Pixels per body height.
         middle: Column of the figure in pixels.
         feet: Row of the ground point in pixels.
-        aspect: Horizontal stretch.
+        aspect: Factor by which the figure is stretched horizontally.
         pitch: Downward angle of the camera in radians.
         perspective: Relative magnification per body height above the ground.
     """
@@ -92,8 +92,8 @@ class Projection:
         """Compute how much closer to the camera than the body's axis a point is.
 
         Args:
-            x: Body coordinate.
-            y: Body coordinate.
+            x: Distance to the right of the body's axis in body heights.
+            y: Distance ahead of the body's axis in body heights.
 
         Returns:
             Distance in body heights.
@@ -118,8 +118,8 @@ def leg_joints(person: Appearance, pose: Pose, side: int) -> Joints:
     """Compute the joints of one leg; the knee of the swinging leg is bent.
 
     Args:
-        person: The appearance.
-        pose: The pose.
+        person: Identity with the body measures.
+        pose: Orientation of the body and phase of the step.
         side: -1 or +1.
 
     Returns:
@@ -138,8 +138,8 @@ def arm_joints(person: Appearance, pose: Pose, side: int) -> Joints:
     """Compute the joints of one arm, which swings opposite to the leg of its side.
 
     Args:
-        person: The appearance.
-        pose: The pose.
+        person: Identity with the body measures.
+        pose: Orientation of the body and phase of the step.
         side: -1 or +1.
 
     Returns:
@@ -166,7 +166,7 @@ def interpolate(start: Point, end: Point, fraction: float) -> Point:
         fraction: Position; above 1, beyond `end`.
 
     Returns:
-        The point.
+        (x, y, z) in body coordinates.
     """
     x, y, z = (a + fraction * (b - a) for a, b in zip(start, end, strict=True))
     return x, y, z

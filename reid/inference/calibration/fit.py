@@ -40,11 +40,11 @@ def calibrate(
         rates: False-match rates in (0, 1).
         prior: Share of matches among the pairs to which the probability will be applied, in (0, 1); None for that of
             these pairs.
-        replicates: Bootstrap replicates.
+        replicates: Number of bootstrap samples for the intervals.
         seed: Seed of the pair sampling, the bootstrap and the cross-validation.
 
     Returns:
-        The calibration.
+        Thresholds, overall and by pair of cameras, and the fitted probability curve.
 
     Raises:
         InputError: If an option is out of range, the labels have only one identity or one camera, there are no matches,

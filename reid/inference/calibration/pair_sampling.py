@@ -133,13 +133,13 @@ def collect_pairs(query: Features, gallery: Features, *, largest_rate: float, se
     """Collect the pairs of labeled features, with enough negatives for thresholds up to a false-match rate.
 
     Args:
-        query: Labeled features.
-        gallery: Labeled features.
+        query: Features with identities and cameras.
+        gallery: Features with identities and cameras.
         largest_rate: Largest false-match rate for which a threshold will be computed.
         seed: Seed of the random sample of negatives.
 
     Returns:
-        The pairs.
+        Distances of matches and of sampled negatives.
 
     Raises:
         InputError: If there is no match or no negative.

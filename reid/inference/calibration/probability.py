@@ -28,7 +28,7 @@ def fit_curve(pairs: Pairs, *, prior: float | None, seed: int = 0) -> Curve:
     without validation.
 
     Args:
-        pairs: Labeled pairs.
+        pairs: Distances of matches and negatives, from `collect_pairs`.
         prior: Share of matches, None for that of the data.
         seed: Seed of the folds and of the subsampling.
 

@@ -49,7 +49,7 @@ class CameraPair:
 
     Attributes:
         first: Camera id, at most `second`.
-        second: Camera id.
+        second: Camera id, at least `first`.
         matches: Number of pairs of one identity.
         others: Number of pairs of different identities.
         thresholds: By descending rate.
@@ -141,7 +141,7 @@ class Calibration:
         thresholds: By descending rate.
         refused: Requested rates that the data cannot support.
         camera_pairs: Thresholds of camera pairs with enough data.
-        curve: The match probability.
+        curve: Match probability by distance.
     """
 
     model_id: str
@@ -185,11 +185,11 @@ class Calibration:
         """Restore a calibration from plain values.
 
         Args:
-            plain: As `to_plain` returns it.
+            plain: Value returned by `to_plain`.
             source: What error messages call it.
 
         Returns:
-            The calibration.
+            Calibration equal to the one that was stored.
 
         Raises:
             InputError: If the values are not a valid calibration.

@@ -30,7 +30,7 @@ def is_supported(negatives: float, rate: float) -> bool:
 
     Args:
         negatives: Number of pairs of different identities.
-        rate: False-match rate.
+        rate: False-match rate in (0, 1).
 
     Returns:
         Whether at least 30 false matches are expected.
@@ -44,9 +44,9 @@ def thresholds(
     """Compute the largest distance at which the share of accepted negatives does not exceed each rate.
 
     Args:
-        pairs: Labeled pairs.
-        rates: False-match rates.
-        replicates: Bootstrap replicates.
+        pairs: Distances of matches and negatives, from `collect_pairs`.
+        rates: False-match rates in (0, 1).
+        replicates: Number of bootstrap samples for the intervals.
         seed: Seed of the bootstrap.
         cell: Use only pairs of this cell of cameras.
 
@@ -85,9 +85,9 @@ def camera_pair_thresholds(
     """Compute thresholds for every pair of cameras with enough shared identities and enough negatives.
 
     Args:
-        pairs: Labeled pairs.
-        rates: False-match rates.
-        replicates: Bootstrap replicates.
+        pairs: Distances of matches and negatives, from `collect_pairs`.
+        rates: False-match rates in (0, 1).
+        replicates: Number of bootstrap samples for the intervals.
         seed: Seed of the bootstrap.
 
     Returns:

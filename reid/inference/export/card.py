@@ -31,7 +31,7 @@ def render_card(
     """Render the model card of an exported file.
 
     Args:
-        path: The exported file.
+        path: Path of the exported file, named on the card.
         metadata: Description of the network.
         measured: Its scores, if known.
         format: "onnx" or "torch".

@@ -13,7 +13,7 @@ def write_export(path: Path, data: bytes, card: str, *, force: bool) -> Path:
 
     Args:
         path: The exported file; parent folders are created.
-        data: Its content.
+        data: Content of the exported file.
         card: Text of the model card.
         force: Replace existing files.
 
@@ -41,7 +41,7 @@ def card_path(path: Path) -> Path:
     """Get the path of the model card of an exported file.
 
     Args:
-        path: The exported file.
+        path: Path of the exported file, which need not exist.
 
     Returns:
         `path` with ".md" appended.
@@ -53,7 +53,7 @@ def check_output_path(path: Path, *, force: bool) -> None:
     """Check that an exported file and its card can be written without replacing other files.
 
     Args:
-        path: The exported file.
+        path: Path at which the file will be exported.
         force: Allow existing files.
 
     Raises:

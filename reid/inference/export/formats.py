@@ -54,7 +54,7 @@ def to_onnx(program: ExportedProgram, metadata: dict[str, str]) -> bytes:
     """Convert a traced network to an ONNX model from `images` to `embeddings` with a dynamic batch size.
 
     Args:
-        program: As `trace_network` returns it.
+        program: Value returned by `trace_network`.
         metadata: Stored as `metadata_props`.
 
     Returns:
@@ -99,7 +99,7 @@ def to_torch(program: ExportedProgram, metadata: str) -> bytes:
     """Serialize a traced network with `torch.export.save`.
 
     Args:
-        program: As `trace_network` returns it.
+        program: Value returned by `trace_network`.
         metadata: Stored as the extra file `METADATA_FILE`.
 
     Returns:
@@ -114,7 +114,7 @@ def load_onnx(data: bytes) -> Runner:
     """Load an ONNX model into ONNX Runtime on the CPU, with as many threads as PyTorch uses.
 
     Args:
-        data: As `to_onnx` returns it.
+        data: Value returned by `to_onnx`.
 
     Returns:
         A function that runs the model.
@@ -132,7 +132,7 @@ def load_torch(data: bytes) -> Runner:
     """Load a .pt2 file.
 
     Args:
-        data: As `to_torch` returns it.
+        data: Value returned by `to_torch`.
 
     Returns:
         A function that runs the program.

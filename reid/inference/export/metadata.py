@@ -75,6 +75,7 @@ class ModelMetadata:
         """
         interface = self.interface
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if self.caller_normalizes else (interface.mean, interface.std)
+        # Existing files use these keys in British spelling.
         properties = {
             "reid_version": __version__,
             "model_id": self.model_id,

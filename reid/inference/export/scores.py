@@ -48,7 +48,7 @@ def read_scores(path: Path) -> MeasuredScores:
     """Read an `evaluation.json`.
 
     Args:
-        path: The file.
+        path: An `evaluation.json` written by `tools/evaluate.py`.
 
     Returns:
         Its scores.

@@ -23,7 +23,7 @@ def check_output(
     """Run an exported network at several batch sizes and compare its output with a reference.
 
     Args:
-        run: The exported network.
+        run: Function that runs the exported network on a batch.
         pixels: (N, 3, H, W) uint8 RGB; fed in batches of 1, 2 and then 17.
         reference: (N, D) float32, the output of PyTorch.
         interface: How pixels become the inputs of the exported network.

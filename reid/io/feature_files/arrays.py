@@ -24,7 +24,7 @@ def is_array_folder(folder: Path) -> bool:
     """Return whether a folder holds features as arrays.
 
     Args:
-        folder: An existing folder.
+        folder: Existing folder with or without features.
 
     Returns:
         True if it contains `query.npy` or `gallery.npy`, or folders called `query` or `gallery`.
@@ -117,7 +117,7 @@ def save_matrix_folder(folder: Path, query: np.ndarray, gallery: np.ndarray) -> 
     """Write `query.npy` and `gallery.npy` for `read_matrix_folder`.
 
     Args:
-        folder: Existing folder.
+        folder: Existing folder; files of the same names are replaced.
         query: (Q, D) features.
         gallery: (G, D) features.
     """

@@ -46,11 +46,11 @@ def check_matrix(values: np.ndarray, source: str) -> np.ndarray:
     """Check that an array is a matrix of features.
 
     Args:
-        values: Any array.
+        values: Array of any shape and dtype.
         source: Its origin in error messages.
 
     Returns:
-        The same array.
+        `values`, unchanged.
 
     Raises:
         InputError: If it is not a floating-point matrix.

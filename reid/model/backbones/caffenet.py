@@ -65,7 +65,7 @@ def caffenet_trunk(
         source: Name of the weights in error messages.
 
     Returns:
-        The backbone.
+        Backbone with the given weights or new ones.
 
     Raises:
         InputError: If the weights do not fit or a last stride is given.

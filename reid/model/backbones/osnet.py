@@ -25,7 +25,7 @@ class ConvLayer(nn.Module):
         d_in: Number of input channels.
         d_out: Number of output channels.
         kernel: Kernel size, odd; the padding keeps the size of the maps.
-        stride: Stride.
+        stride: Stride of the convolution.
         linear: Leave the ReLU out.
     """
 
@@ -212,7 +212,7 @@ class FeatureBlock(nn.Sequential):
     """OSNet's fc block: linear to 512, batch normalization, ReLU, (B, in_features) -> (B, 512).
 
     Args:
-        in_features: Input width.
+        in_features: Width of the input vector.
     """
 
     def __init__(self, in_features: int) -> None:
@@ -237,7 +237,7 @@ def osnet_trunk(
         source: Name of the weights in error messages.
 
     Returns:
-        The backbone.
+        Backbone with the given weights or new ones.
 
     Raises:
         InputError: If the weights do not fit or a last stride is given.
@@ -262,7 +262,7 @@ def published_osnet(name: str, weights: Mapping[str, Tensor], source: str) -> OS
         source: Name of the weights in error messages.
 
     Returns:
-        The network.
+        Whole OSNet including its classifier, on the CPU.
 
     Raises:
         InputError: If the weights do not fit.

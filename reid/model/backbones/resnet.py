@@ -51,7 +51,7 @@ def change_stem(trunk: nn.Module, stem: str, network: str) -> None:
     """Change the stem of a ResNet, in place; no tensor changes.
 
     Args:
-        trunk: The backbone.
+        trunk: ResNet backbone to change; for "standard" any backbone.
         stem: One of `STEMS`. "standard" is torchvision's; "no_relu" has no ReLU before the maximum pooling, as in
             reid-strong-baseline; "ceil" has a maximum pooling without padding whose size is rounded up, as in
             fast-reid.
@@ -88,7 +88,7 @@ def resnet_trunk(
         source: Name of the weights in error messages.
 
     Returns:
-        The backbone.
+        Backbone with the given weights or new ones.
 
     Raises:
         InputError: If the weights do not fit or for another last stride.

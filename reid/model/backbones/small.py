@@ -19,7 +19,7 @@ class FullConnection(nn.Module):
     """Fully connected layer between maps of the same shape: (B, C, h, w) -> (B, C, h, w).
 
     Args:
-        channels: C.
+        channels: C, channels of the input and output maps.
         size: h and w.
     """
 
@@ -111,7 +111,7 @@ def small_trunk(
         source: Name of the weights in error messages.
 
     Returns:
-        The backbone.
+        Backbone with the given weights or new ones.
 
     Raises:
         InputError: If weights or a last stride are given.

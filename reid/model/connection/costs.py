@@ -42,14 +42,14 @@ def connection_costs(
     number of kernels: h w, t², 1.
 
     Args:
-        in_channels: C.
-        out_channels: O.
+        in_channels: C, channels of the input map.
+        out_channels: O, channels of the output map.
         kernel_size: One number, or rows and columns.
         input_size: H and W.
         stride: One number, or rows and columns.
         padding: One number, or rows and columns.
         tile: Period t of the tiled convolution: one number, or rows and columns.
-        bias: Count biases.
+        bias: Whether to count biases.
 
     Returns:
         The cost of each connection.

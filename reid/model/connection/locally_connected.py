@@ -17,8 +17,8 @@ class LocallyConnected2d(nn.Module):
     `weight` is (h, w, O, kw, kh, C), `bias` (h, w, O).
 
     Args:
-        in_channels: C.
-        out_channels: O.
+        in_channels: C, channels of the input map.
+        out_channels: O, channels of the output map.
         kernel_size: One number, or rows and columns.
         input_size: H and W.
         stride: One number, or rows and columns.

@@ -19,8 +19,8 @@ class TiledConv2d(nn.Module):
     than t, some kernels are unused. `weight` is (t, t, O, kw, kh, C), `bias` (t, t, O).
 
     Args:
-        in_channels: C.
-        out_channels: O.
+        in_channels: C, channels of the input map.
+        out_channels: O, channels of the output map.
         kernel_size: One number, or rows and columns.
         tile: Period t: one number, or rows and columns. 1 is a convolution; the size of the output makes it a locally
             connected layer.

@@ -25,7 +25,7 @@ class Family:
     Attributes:
         tensors: Typical tensor names, for the error message.
         matches: Whether the tensor names of a file belong to this family.
-        convert: The conversion.
+        convert: Function that converts the tensors of such a file.
     """
 
     tensors: str
@@ -47,12 +47,12 @@ def convert(tensors: Mapping[str, Tensor], *, source: str, family: str | None = 
     """Convert a state dict of another codebase.
 
     Args:
-        tensors: The state dict.
+        tensors: State dict of the other codebase.
         source: Name of the file in error messages.
         family: A key of `FAMILIES`; None recognizes it by the tensors.
 
     Returns:
-        The converted checkpoint.
+        Tensors under the names of `ReidNetwork`, and what was detected.
 
     Raises:
         InputError: If the family is unknown, or tensors are missing, unexpected or have a different shape.

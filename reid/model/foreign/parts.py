@@ -101,7 +101,7 @@ class Detection:
         family: Name of the family.
         body: The network up to the head.
         names: Pairs of name prefixes, the family's and ours.
-        head: The head.
+        head: BNNeck and Eigenlayer between pooled vector and classifier.
         classifier: Weight (classes, K) and bias (classes,) or None for zeros; None if the file has no classifier.
         differences: Assumptions and changes, one line each.
         size: Assumed height and width of the images.
@@ -174,7 +174,7 @@ class RemainingTensors:
             *shape: Expected size per dimension; None for any.
 
         Returns:
-            The tensor.
+            Tensor of that name, float32 if it is floating.
 
         Raises:
             InputError: If it is missing or has a different shape.
@@ -211,7 +211,7 @@ class RemainingTensors:
 
         Args:
             name: Name of the layer.
-            width: Input width.
+            width: Width K of the classifier's input.
 
         Returns:
             Weight (classes, width) and bias (classes,) or None; None if both are missing.
@@ -228,7 +228,7 @@ class RemainingTensors:
         """Remove the tensors whose names start with a prefix.
 
         Args:
-            prefix: The prefix.
+            prefix: Beginning of the names, such as `fc.`.
 
         Returns:
             Names of the removed tensors.
@@ -288,7 +288,7 @@ def identity_head(width: int) -> ConvertedHead:
 
 
 def norm_head(norm: Mapping[str, Tensor]) -> ConvertedHead:
-    """Build a head for a batch normalization alone: a BNNeck and an identity Eigenlayer.
+    """Build a head for only a batch normalization: a BNNeck and an identity Eigenlayer.
 
     A shift, which a BNNeck does not have, becomes the Eigenlayer's bias.
 
@@ -296,7 +296,7 @@ def norm_head(norm: Mapping[str, Tensor]) -> ConvertedHead:
         norm: `weight`, `bias`, `running_mean` and `running_var`, (D,) each.
 
     Returns:
-        The head.
+        Head whose output equals that of the batch normalization.
     """
     width = len(norm["weight"])
     tensors = {f"bnneck.{part}": norm[part] for part in ("weight", "running_mean", "running_var")}
@@ -317,7 +317,7 @@ def linear_head(weight: Tensor, bias: Tensor | None, norm: Mapping[str, Tensor] 
         norm: `weight`, `bias`, `running_mean` and `running_var` of the normalization, (K,) each, or None.
 
     Returns:
-        The head.
+        Head whose output equals that of the two layers.
     """
     shift = torch.zeros(len(weight)) if bias is None else bias
     if norm is None:
@@ -343,7 +343,7 @@ def assemble(remaining: RemainingTensors, recognized: Detection) -> Converted:
         recognized: What the family found in the file.
 
     Returns:
-        The converted checkpoint.
+        Tensors under the names of `ReidNetwork`, and what was detected.
 
     Raises:
         InputError: If tensors are missing, unexpected or have a different shape.

@@ -38,7 +38,7 @@ def from_strong_baseline(remaining: RemainingTensors) -> Converted:
         remaining: Tensors of the file.
 
     Returns:
-        The converted checkpoint.
+        Tensors under the names of `ReidNetwork`, and what was detected.
 
     Raises:
         InputError: If tensors are missing, unexpected or have a different shape.

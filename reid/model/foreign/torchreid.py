@@ -1,4 +1,4 @@
-"""torchreid (Zhou and Xiang, KaiyangZhou/deep-person-reid): ResNets, also with an fc layer, and OSNets."""
+"""torchreid (Zhou and Xiang, KaiyangZhou/deep-person-reid): ResNets, with or without an fc layer, and OSNets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def from_torchreid(remaining: RemainingTensors) -> Converted:
         remaining: Tensors of the file.
 
     Returns:
-        The converted checkpoint.
+        Tensors under the names of `ReidNetwork`, and what was detected.
 
     Raises:
         InputError: If tensors are missing, unexpected or have a different shape.

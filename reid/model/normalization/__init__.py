@@ -30,7 +30,7 @@ def normalize(backbone: nn.Module, name: str, *, groups: int = 32, network: str,
         pretrained: Whether the backbone has pretrained weights; a warning then says how much of them is lost.
 
     Returns:
-        The backbone.
+        The backbone with replaced normalizations.
 
     Raises:
         InputError: If the name is unknown, the backbone has no batch normalization, the groups do not divide the

@@ -46,7 +46,7 @@ def instance_norms(backbone: nn.Module) -> str:
     """Replace every batch normalization by `InstanceNorm`, in place.
 
     Args:
-        backbone: The backbone.
+        backbone: Backbone to change.
 
     Returns:
         What this discards, for the log.
@@ -63,7 +63,7 @@ def layer_norms(backbone: nn.Module) -> str:
     It has a scale and shift per channel, as group normalization with a single group.
 
     Args:
-        backbone: The backbone.
+        backbone: Backbone to change.
 
     Returns:
         What this discards, for the log.
@@ -77,7 +77,7 @@ def group_norms(backbone: nn.Module, groups: int, network: str) -> str:
     Group normalization (Wu and He 2018) has a scale and shift per channel.
 
     Args:
-        backbone: The backbone.
+        backbone: Backbone to change.
         groups: Number of groups.
         network: Name of the backbone in error messages.
 

@@ -11,7 +11,7 @@ def batch_norms(root: nn.Module) -> dict[str, nn.BatchNorm2d]:
     """List every batch normalization of maps.
 
     Args:
-        root: Any module.
+        root: Module to search, with all its submodules.
 
     Returns:
         The modules by name, in the order in which they are registered.
@@ -25,7 +25,7 @@ def normalized_convolutions(root: nn.Module, network: str) -> dict[str, tuple[st
     It is the last layer with a weight matrix that is registered before it.
 
     Args:
-        root: The network.
+        root: Module to search, with all its submodules.
         network: Its name in error messages.
 
     Returns:

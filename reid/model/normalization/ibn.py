@@ -82,7 +82,7 @@ def ibn_a(backbone: nn.Module, network: str) -> str:
     """Replace the normalization after conv1 by IBN in every block of layer1 to layer3, in place.
 
     Args:
-        backbone: A ResNet.
+        backbone: ResNet to change.
         network: Its name in error messages.
 
     Returns:
@@ -107,7 +107,7 @@ def ibn_b(backbone: nn.Module, network: str) -> str:
     """Use instance normalization in the stem and after the sum in the last block of layer1 and of layer2, in place.
 
     Args:
-        backbone: A ResNet.
+        backbone: ResNet to change.
         network: Its name in error messages.
 
     Returns:

@@ -18,7 +18,7 @@ def weight_norms(backbone: nn.Module, network: str) -> str:
     batch.
 
     Args:
-        backbone: The backbone.
+        backbone: Backbone to change.
         network: Its name in error messages.
 
     Returns:
@@ -42,7 +42,7 @@ def cosine_convolutions(backbone: nn.Module, network: str) -> str:
     """Replace every batch-normalized convolution by `CosineConv2d` and its normalization by nothing, in place.
 
     Args:
-        backbone: The backbone.
+        backbone: Backbone to change.
         network: Its name in error messages.
 
     Returns:

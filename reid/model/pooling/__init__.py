@@ -47,7 +47,7 @@ def build_pooling(name: str, backbone: nn.Module, **options: Any) -> Pooling:
         **options: Keyword arguments of the pooling, see `pooling_options`.
 
     Returns:
-        The pooling.
+        Pooling (B, C, h, w) -> (B, width(C)), on the CPU.
 
     Raises:
         InputError: If the name is unknown, an option is out of range, or "flatten" follows a backbone with maps of any

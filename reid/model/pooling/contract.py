@@ -15,11 +15,11 @@ from reid.errors import InputError
 class Pooling(nn.Module, ABC):
     """Base class of poolings: maps (B, C, h, w) floating -> (B, width(C)) float32, or float64 for float64 maps.
 
-    The computation is in float32 at least, also under autocast, so that a backbone in bfloat16 adds no more rounding
+    The computation is in float32 at least, even under autocast, so that a backbone in bfloat16 adds no more rounding
     than necessary.
 
     Args:
-        l2: Normalize the pooled vector to unit length, as retrieval by descriptors alone does.
+        l2: Normalize the pooled vector to unit length, as retrieval by only the descriptors does.
     """
 
     min_descriptors: int = 0
@@ -36,7 +36,7 @@ class Pooling(nn.Module, ABC):
             channels: Number of channels of the map.
 
         Returns:
-            The width.
+            Number of dimensions of the pooled vector.
         """
         return channels
 

@@ -18,8 +18,8 @@ class CroW(Pooling):
 
     s = sqrt(S / ||S||), S the sum over the channels at a position (a = b = 2 of the paper); the fourth powers of s sum
     to 1. The weight of a channel is ln(sum of q / q), q its fraction of non-zero values in this image, and 0 if it has
-    none. Gradients flow through s, not through the counts. S is clamped to at least 1e-6, since the root has no slope
-    at 0.
+    none. Gradients flow through s, not through the counts. S is clamped to at least 1e-6, since the gradient of
+    sqrt is infinite at 0.
 
     Args:
         channels: Number of channels, unused.

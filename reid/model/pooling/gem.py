@@ -68,7 +68,7 @@ def add_exponent(module: nn.Module, channels: int, *, p: float, p_per_channel: b
     Args:
         module: Module that gets the parameter or buffer `p`.
         channels: Number of channels.
-        p: Initial value.
+        p: Initial value of every exponent, above 0.
         p_per_channel: Add one exponent per channel instead of one for all.
         p_learnable: Add a parameter instead of a buffer.
 

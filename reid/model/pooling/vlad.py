@@ -43,6 +43,7 @@ class VLAD(Pooling):
         self.init = init
         self.min_descriptors = 0 if init == "random" else clusters
         # Descriptors have unit length, so random centers get it too. The spelling is that of existing checkpoints.
+        # Existing checkpoints use the name "centres".
         self.centres = nn.Parameter(functional.normalize(torch.randn(clusters, channels), dim=1))
 
     def width(self, channels: int) -> int:
@@ -72,7 +73,7 @@ class VLAD(Pooling):
 
 
 class HardVLAD(VLAD):
-    """VLAD that assigns every descriptor to its nearest center alone.
+    """VLAD that assigns every descriptor to only its nearest center.
 
     Args:
         channels: Number of channels C.
@@ -165,7 +166,7 @@ def net_vlad(channels: int, *, clusters: int = 64, init: str = "kmeans_v2") -> N
         init: Initialization, one of `INITS`.
 
     Returns:
-        The pooling.
+        NetVLAD with random centers until `initialize` is called.
     """
     return NetVLAD(channels, clusters=clusters, init=init)
 
@@ -180,7 +181,7 @@ def ghost_vlad(channels: int, *, clusters: int = 64, ghosts: int = 1, init: str 
         init: Initialization, one of `INITS`.
 
     Returns:
-        The pooling.
+        NetVLAD with ghosts, with random centers until `initialize` is called.
     """
     return NetVLAD(channels, clusters=clusters, ghosts=ghosts, init=init)
 

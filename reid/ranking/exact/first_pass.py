@@ -306,7 +306,7 @@ def _extremes(width: int, device: str) -> tuple[Any, Any]:
 def is_int8_faster(width: int, device: str = "cpu") -> bool:
     """Return whether the three 8-bit products are exact on this machine and faster than the float32 product.
 
-    Measured once per process, in some milliseconds.
+    Measured once per process, in a few milliseconds.
 
     Args:
         width: Number of dimensions D.

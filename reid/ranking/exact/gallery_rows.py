@@ -76,7 +76,7 @@ class GalleryTile:
 
 
 def tile_ranges(gallery: RowSource, *, title: str = "ranking") -> Iterator[tuple[int, int]]:
-    """Divide a gallery into tiles, with a progress bar after some seconds.
+    """Divide a gallery into tiles, with a progress bar after a few seconds.
 
     Args:
         gallery: The rows to divide.

@@ -145,7 +145,7 @@ def _search(values: np.ndarray, k: int, block: int) -> SelfNeighbors:
 
 
 def _add_diagonal(tile: TriangleTile, near: Shortlist, lock: threading.Lock) -> None:
-    """Add a tile on the diagonal, read by rows alone."""
+    """Add a tile on the diagonal, read only by rows."""
     distances, start = tile.distances, tile.first
     size = len(distances)
     # A row is nearer to itself than to any other.

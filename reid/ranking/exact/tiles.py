@@ -118,7 +118,7 @@ def columns_in_tile(tile: DistanceTile, indices: np.ndarray) -> np.ndarray:
     """Select the gallery indices that a tile contains.
 
     Args:
-        tile: A tile.
+        tile: Block of the distance matrix.
         indices: (n,) int64 gallery indices, ascending.
 
     Returns:

@@ -61,7 +61,7 @@ def prepare_triangle(values: np.ndarray, block: int) -> Triangle:
         block: Largest number of rows in a part.
 
     Returns:
-        The divided rows.
+        Rows ordered by their distance from the mean, in parts of at most `block`.
     """
     center = values.mean(axis=0, dtype=np.float64).astype(np.float32)
     lengths = [
@@ -88,7 +88,7 @@ def for_each_tile(triangle: Triangle, process: Callable[[TriangleTile], None]) -
     """Call a function with every tile once, those on the diagonal first.
 
     Args:
-        triangle: The divided rows.
+        triangle: Result of `prepare_triangle`.
         process: Called from several threads at once. The distances are in a buffer that it may change and that the
             thread's next tile overwrites.
     """

@@ -37,10 +37,10 @@ def market_ground_truth(query: Features, gallery: Features) -> GroundTruth:
 
     Args:
         query: Queries; only their labels are read.
-        gallery: Gallery.
+        gallery: Gallery features with identities and cameras.
 
     Returns:
-        The gallery indices.
+        Gallery indices of the matches and of the junk, per query.
 
     Raises:
         InputError: If a side is empty, a query has identity 0 or -1, or no query has a true match; the message names

@@ -23,7 +23,7 @@ class PooledQueries:
     """Queries with pooled descriptors.
 
     Attributes:
-        query: The queries.
+        query: Queries in their original order, with pooled rows.
         unpooled: Number of queries without images to pool, which are unchanged.
     """
 
@@ -37,7 +37,7 @@ def pool_queries(query: Features, images: Features, how: str = "mean") -> Pooled
     The descriptors are not normalized: for unit rows divide by the length before, after, or both.
 
     Args:
-        query: Queries.
+        query: Query features with identities and cameras.
         images: Images to pool, such as the hand-drawn boxes of Market-1501 (`gt_bbox`, which include the query's) or
             `own_camera_images`.
         how: "mean" or "max".
@@ -70,8 +70,8 @@ def own_camera_images(query: Features, gallery: Features) -> Features:
     """Collect the images to pool for datasets that do not provide any.
 
     Args:
-        query: Queries.
-        gallery: Gallery.
+        query: Query features with identities and cameras.
+        gallery: Gallery features with identities and cameras.
 
     Returns:
         The queries, and the gallery images of a query's identity by its camera, which are junk for that query.

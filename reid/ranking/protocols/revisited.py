@@ -104,10 +104,10 @@ def precision_at(ranks: np.ndarray, cut: int) -> float:
 
     Args:
         ranks: (m,) int64 ranks of all images to find, ascending, from 1; m > 0.
-        cut: The cutoff.
+        cut: Number of first results that are considered, at least 1.
 
     Returns:
-        The precision.
+        Fraction in [0, 1].
     """
     end = min(int(ranks[-1]), cut)
     return int(np.searchsorted(ranks, end, side="right")) / end

@@ -79,15 +79,15 @@ def evaluate_single_shot(
     without a true match is skipped, with a warning.
 
     Args:
-        query: Queries.
-        gallery: Gallery.
+        query: Query features with identities and cameras.
+        gallery: Gallery features with identities and cameras.
         metric: "euclidean" or "cosine".
         repeats: Number of samples per query.
         seed: Seed of the samples.
         max_rank: Length of the CMC curve.
 
     Returns:
-        The scores.
+        Averages over queries and repeats.
 
     Raises:
         InputError: If `reid.ranking.evaluate` raises it, or `repeats` is below 1.
@@ -124,8 +124,8 @@ def single_shot_ranks(
     identities; image i of an identity is its i-th by gallery index. Equal distances rank by gallery index.
 
     Args:
-        query: Queries.
-        gallery: Gallery.
+        query: Query features with identities and cameras.
+        gallery: Gallery features with identities and cameras.
         metric: "euclidean" or "cosine".
         repeats: Number of samples per query.
         seed: Seed of the samples.

@@ -119,12 +119,12 @@ def verify(query: Features, gallery: Features, *, metric: str = "euclidean") -> 
     number of true matches, not of pairs.
 
     Args:
-        query: Queries.
-        gallery: Gallery.
+        query: Query features with identities and cameras.
+        gallery: Gallery features with identities and cameras.
         metric: "euclidean" or "cosine".
 
     Returns:
-        The curve.
+        ROC curve and its summary values.
 
     Raises:
         InputError: If `reid.ranking.evaluate` raises it, or every pair is a true match or junk.

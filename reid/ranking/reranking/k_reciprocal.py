@@ -48,7 +48,7 @@ def normalized(squared: np.ndarray, largest: np.ndarray, distance_power: int) ->
     Args:
         squared: (n,) float64 squared distances.
         largest: The largest squared distance of their rows, a number or (n,).
-        distance_power: The power.
+        distance_power: Exponent applied after the division, at least 1.
 
     Returns:
         (n,) float64 in 0 .. 1; 0 if all distances of the row are.

@@ -87,7 +87,7 @@ def rerank_ranking(
 
     Args:
         query: Queries; tensors and shards are read into host memory.
-        gallery: Gallery.
+        gallery: Gallery features with identities and cameras.
         options: Parameters of re-ranking.
         metric: "euclidean", or "cosine" for rows divided by their length.
 
@@ -133,7 +133,7 @@ def rerank_blocks(
     """Compute all re-ranked distances, `block` queries at a time.
 
     Neither an N x N nor a Q x G array is allocated, N = Q + G. Memory is a copy of the features, half as much again
-    while neighbors are searched, and some hundred numbers per row.
+    while neighbors are searched, and a few hundred numbers per row.
 
     Args:
         query: (Q, D) floating.

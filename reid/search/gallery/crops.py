@@ -31,7 +31,7 @@ class Labels(NamedTuple):
 
     Attributes:
         identity: Identity of the person.
-        camera: Camera name.
+        camera: Name of the camera.
         time: A number or an ISO 8601 date, see `parse_time`.
     """
 
@@ -61,7 +61,7 @@ class CropListing:
     """The image files in a folder and its subfolders.
 
     Attributes:
-        folder: The root folder.
+        folder: Folder that was listed; paths are relative to it.
         crops: The images, in the order of `walk_images`.
         unmatched: Paths that do not match the pattern. They are part of `crops`, without labels.
         undecodable: Paths that are not valid UTF-8 and therefore cannot be stored.
@@ -77,7 +77,7 @@ def list_crops(folder: Path, pattern: str = "") -> CropListing:
     """List all image files in a folder and its subfolders without opening them.
 
     Args:
-        folder: The root folder.
+        folder: Folder to list; paths are relative to it.
         pattern: A key of `PATTERNS`, or a pattern with any of {identity}, {camera} and {time}; "" for no labels. A crop
             that does not match, or whose time cannot be parsed, has no labels.
 

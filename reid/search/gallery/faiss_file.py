@@ -66,6 +66,7 @@ def build_faiss_index(gallery: Gallery, *, kind: str = "ivf", seed: int = 0) -> 
         "k": built.k,
         "recall": built.recall,
         "summary": built.summary,
+        # Existing indexes use this key.
         "centre": np.asarray(built.center, dtype=np.float64).tolist(),
     }
     gallery.set_metadata(faiss=entry)
@@ -118,7 +119,7 @@ def load_faiss_index(snapshot: Snapshot) -> NeighborSearch:
         snapshot: The state of the index.
 
     Returns:
-        The search.
+        Search over the FAISS index.
 
     Raises:
         InputError: If FAISS is missing, or the FAISS index is missing, outdated or unreadable.

@@ -41,7 +41,7 @@ def translate_errors(folder: Path) -> Iterator[None]:
         folder: The folder of the index, for the messages.
 
     Yields:
-        Nothing.
+        None, once, inside the translation.
 
     Raises:
         InputError: If permissions are missing, or the manifest is busy or corrupt.
@@ -138,7 +138,7 @@ def write_transaction(connection: sqlite3.Connection) -> Iterator[None]:
         connection: A connection from `open_manifest`.
 
     Yields:
-        Nothing.
+        None, once, inside the transaction; it is rolled back after an error.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -158,7 +158,7 @@ def read_transaction(connection: sqlite3.Connection) -> Iterator[None]:
         connection: A connection from `open_manifest`.
 
     Yields:
-        Nothing.
+        None, once, inside the transaction.
     """
     connection.execute("BEGIN")
     try:

@@ -29,7 +29,7 @@ class ShardLayout:
     Attributes:
         folder: The folder of the index.
         generation: Number of times the index was compacted.
-        dim: Feature dimension.
+        dim: Number D of feature dimensions.
         shard_size: Rows per file.
     """
 
@@ -47,7 +47,7 @@ class ShardLayout:
             metadata: `generation`, `dim` and `shard`.
 
         Returns:
-            The layout.
+            Layout of the current generation.
         """
         return cls(folder, int(metadata["generation"]), int(metadata["dim"]), int(metadata["shard"]))
 
@@ -113,7 +113,7 @@ class ShardWriter:
     """Appends rows to the shards of one generation.
 
     Args:
-        layout: The shards.
+        layout: Where the shards are and how large they are.
         position: Index of the next row.
     """
 

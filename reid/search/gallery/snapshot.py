@@ -27,7 +27,7 @@ class Snapshot:
 
     Attributes:
         folder: The folder of the index.
-        crops: The N images.
+        crops: Path and labels of the N images.
         rows: (N,) int64, the feature row of each image; images of the same content share one.
         digests: SHA-256 digest of the content of each image.
         shards: (n_i, D) float32 memory maps of unit rows, tombstones included.
@@ -154,7 +154,7 @@ def read_snapshot(folder: Path, *, model_id: str | None = None, dim: int | None 
         dim: The feature dimension of the model; None to accept any.
 
     Returns:
-        The state.
+        Consistent view of the images and features; later updates do not change it.
 
     Raises:
         InputError: If there is no index, or it is corrupt or was built by a different model.

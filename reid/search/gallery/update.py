@@ -32,7 +32,7 @@ class UpdateSummary:
 
     Attributes:
         unchanged: Images with the same size and modification time as before.
-        added: New images.
+        added: Images that were not in the index.
         changed: Images whose file has changed.
         relabeled: Images with new labels, because the pattern has changed.
         deleted: Images dropped because their file is gone.

@@ -58,7 +58,7 @@ class Gallery:
         Args:
             path: A folder that is new, empty or holds an index whose creation was interrupted.
             model_id: The id of the model that computes the features.
-            dim: Feature dimension.
+            dim: Number D of feature dimensions.
             shard_size: Rows per file.
             metadata: Further plain values to store.
 
@@ -126,7 +126,7 @@ class Gallery:
         Args:
             path: The folder of the index.
             model_id: The id of the model that computes the features.
-            dim: Feature dimension.
+            dim: Number D of feature dimensions.
             shard_size: Rows per file; None for the existing value or the default.
             metadata: Further plain values to store in a new index.
 
@@ -210,7 +210,7 @@ class Gallery:
             deleted: Paths to drop.
 
         Raises:
-            InputError: If a row has another dimension or length. Nothing has changed then.
+            InputError: If a row has a different dimension or length. Nothing has changed then.
             OSError: If the disk is full. Nothing has changed then.
         """
         first = self._writer.position

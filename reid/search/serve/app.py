@@ -39,7 +39,7 @@ def make_app(
     """Create the application: `/`, `/search`, `/image/{id}`, `/health`, and `/login` if there is a token.
 
     Args:
-        embedder: The model.
+        embedder: Model that embeds the uploaded images.
         index_path: The folder of the index.
         token: Token that clients must present; None for no authentication.
         limits: Limits of a request; None for the defaults.
@@ -47,7 +47,7 @@ def make_app(
         prior: Share of matching pairs, see `Calibration.probability`.
 
     Returns:
-        The application.
+        ASGI application, for `server.run`.
 
     Raises:
         InputError: If the index is missing, corrupt or of a different model, the token is missing or weak, or the prior

@@ -28,7 +28,7 @@ class TokenAuthentication:
 
     Args:
         app: The application behind it.
-        token: The token.
+        token: Secret that clients must present.
         limits: Limits of a request.
     """
 
@@ -78,7 +78,7 @@ def check_token(token: str) -> None:
     """Check that a token cannot be guessed and fits into a header.
 
     Args:
-        token: The token.
+        token: Secret that clients must present.
 
     Raises:
         InputError: If it is too short, or holds spaces or characters other than printable ASCII.

@@ -129,7 +129,7 @@ class LiveIndex:
     Args:
         folder: The folder of the index.
         model_id: The id of the model that searches.
-        dim: Its feature dimension.
+        dim: Feature dimension of that model.
     """
 
     def __init__(self, folder: Path, model_id: str, dim: int) -> None:

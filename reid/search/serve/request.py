@@ -14,7 +14,7 @@ from reid.errors import InputError
 from reid.search.gallery import parse_time_range
 from reid.search.serve.limits import Limits, RequestError
 
-_OVERHEAD_BYTES = 65_536  # form fields and boundaries besides the image
+_OVERHEAD_BYTES = 65_536  # form fields and boundaries in addition to the image
 _FIELDS = ("image", "id", "path", "camera", "from", "to", "top", "exclude_same")
 _MAX_FIELDS = 1000
 
@@ -51,12 +51,12 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     """Read the body of a request up to a limit, regardless of the length in its header.
 
     Args:
-        request: The request.
-        max_bytes: Maximum size.
-        seconds: Maximum duration.
+        request: Request whose body has not been read.
+        max_bytes: Maximum size of the body in bytes.
+        seconds: Maximum duration of the upload in seconds.
 
     Returns:
-        The body.
+        Bytes of the whole body.
 
     Raises:
         RequestError: If it is too large or too slow.
@@ -72,7 +72,7 @@ async def read_search_request(request: Request, limits: Limits) -> SearchRequest
         limits: Limits of a request.
 
     Returns:
-        The search.
+        Validated images and options of the search.
 
     Raises:
         RequestError: If the request is too large, too slow or invalid.

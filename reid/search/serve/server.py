@@ -23,7 +23,7 @@ def bind(host: str, port: int) -> socket.socket:
         port: Port number; 0 for any free port.
 
     Returns:
-        The socket.
+        Socket that accepts connections, for `run`.
 
     Raises:
         InputError: If the port is in use, reserved or out of range, or the host is not an address of this machine.
@@ -53,7 +53,7 @@ def is_loopback(listener: socket.socket) -> bool:
     """Check whether only this machine can reach a socket.
 
     Args:
-        listener: A listening socket.
+        listener: Socket from `bind`.
 
     Returns:
         True if it is bound to a loopback address.
@@ -65,7 +65,7 @@ def page_url(listener: socket.socket) -> str:
     """Return the URL to open in a browser.
 
     Args:
-        listener: A listening socket.
+        listener: Socket from `bind`.
 
     Returns:
         The URL, with a trailing slash.
@@ -80,7 +80,7 @@ def make_server(app: FastAPI) -> uvicorn.Server:
     """Create a server that logs internal errors only, since URLs may hold a token.
 
     Args:
-        app: The application.
+        app: Application from `make_app`.
 
     Returns:
         The server, not started.
@@ -105,8 +105,8 @@ def run(app: FastAPI, listener: socket.socket) -> None:
     """Serve until Ctrl-C or SIGTERM; must be called in the main thread.
 
     Args:
-        app: The application.
-        listener: A listening socket.
+        app: Application from `make_app`.
+        listener: Socket from `bind`.
     """
     with contextlib.suppress(KeyboardInterrupt), stop_signals():
         make_server(app).run(sockets=[listener])

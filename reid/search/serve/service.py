@@ -27,8 +27,8 @@ class SearchService:
     """A model and an index to search. All methods raise InputError if the index cannot be read.
 
     Attributes:
-        embedder: The model.
-        index: The index.
+        embedder: Model that embeds the uploaded images.
+        index: Index to search, reread after each change.
         limits: Limits of a request.
         prior: Share of matching pairs for the probabilities; None uses the prior of the calibration.
     """
@@ -50,7 +50,7 @@ class SearchService:
         """Run a search.
 
         Args:
-            request: The validated request.
+            request: Images and options from `read_search_request`.
 
         Returns:
             The JSON of the reply: `answers` by rank, and what they were found among.
@@ -92,7 +92,7 @@ class SearchService:
             image_id: The id of the image.
 
         Returns:
-            A JPEG file.
+            Content of a JPEG file.
 
         Raises:
             RequestError: If there is no such image, or its file is not the indexed one.

@@ -31,7 +31,7 @@ class WorkQueue:
         """Occupy a slot of the queue, before the request is read.
 
         Yields:
-            Nothing.
+            None, once, while the slot is occupied.
 
         Raises:
             RequestError: If the queue is full.
