@@ -12,7 +12,7 @@ REID = ROOT / "reid"
 
 # Lowest layer first. CONTRIBUTING.md shows the same list.
 PACKAGES = {
-    "errors": "errors of a command and their exit codes",
+    "errors": "command-line errors and exit codes",
     "records": "the records that packages exchange: Split, Features, Scores, StageLog",
     "io": "reading and writing files safely and atomically",
     "distributed": "multiple processes with torchrun: rank, gather, a single writer",
@@ -23,7 +23,7 @@ PACKAGES = {
     "data": "datasets, synthetic pedestrians, images, augmentation, loading",
     "training": "the training engine: epoch, step, optimizer, schedule, state, run folder",
     "evaluation": "from a network to scores: features, protocols, whitening",
-    "svdnet": "one file per stage of the paper: Step 0, decorrelation, Restraint, Relaxation; and their iteration, RRI",
+    "svdnet": "one file per stage of the paper (Step 0, decorrelation, Restraint, Relaxation), and RRI",
     "config": "configuration keys, checks, loading, and `build.py`, which creates objects from a configuration",
     "report": "pages, figures and tables from files; computes no metric",
     "sweep": "hyperparameter sweeps: many runs, one table",
