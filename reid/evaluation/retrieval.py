@@ -115,18 +115,6 @@ class Variant:
         """The keys of a score that identify the variant."""
         return {"feature": self.feature, "normalized": self.normalized, "flip": self.flip}
 
-    def with_sides(self, query: Features, gallery: Features) -> Variant:
-        """Replace the features.
-
-        Args:
-            query: Features of the queries.
-            gallery: Features of the gallery.
-
-        Returns:
-            A variant of the same name.
-        """
-        return dataclasses.replace(self, query=query, gallery=gallery)
-
 
 def variants(
     features: FeatureSets, *, metric: str = "euclidean", normalized: Sequence[bool] = (False, True)

@@ -1,8 +1,8 @@
 """Operations whose spelling differs between NumPy and PyTorch, so that one algorithm serves both.
 
-`array-api-compat` was tried instead: the array API standard has no counterpart for most of these functions (bit views,
-k-th smallest, products into a buffer, row products, rows by index on a device), so the file became no shorter, and a
-dispatched call took about twice as long (roughly 5 instead of 2 microseconds for a small array).
+`array-api-compat` does not replace it: the array API standard has no counterpart for most of these functions (bit
+views, k-th smallest, products into a buffer, row products, rows by index on a device), so the file would be no
+shorter, and a dispatched call took about twice as long (roughly 5 instead of 2 microseconds for a small array).
 """
 
 from __future__ import annotations
