@@ -120,7 +120,7 @@ def process_group(*, join_timeout: float = JOIN_TIMEOUT, timeout: float = COLLEC
         timeout: Seconds to wait for them in every later collective call.
 
     Yields:
-        The position of this process.
+        Rank of this process and number of processes, on all hosts and on this one.
 
     Raises:
         InputError: If the other processes do not appear or one of them is lost.
@@ -221,10 +221,10 @@ def all_reduce_max(value: int) -> int:
     The values are exchanged between CPUs, so that a lost process is noticed at once.
 
     Args:
-        value: The value of this process.
+        value: Integer of this process.
 
     Returns:
-        Largest value of all processes.
+        Largest value; the same on every process.
     """
     if get_world_size() == 1:
         return value
@@ -243,7 +243,7 @@ def process_slice(count: int, rank: int, world_size: int) -> slice:
 
     Args:
         count: Length of the sequence.
-        rank: Number of the process.
+        rank: Rank of the process, from 0.
         world_size: Number of processes.
 
     Returns:

@@ -31,7 +31,7 @@ def unknown_name(kind: str, name: str, known: Collection[str]) -> InputError:
 
     Args:
         kind: What the name stands for, such as "metric".
-        name: The name that was given.
+        name: Name that does not exist.
         known: Names that exist, from which similar ones are suggested.
 
     Returns:

@@ -33,7 +33,7 @@ class LabeledBatches(Protocol):
         """Select the images of one process.
 
         Args:
-            rank: Number of the process.
+            rank: Rank of the process, from 0.
             world: Number of processes.
 
         Returns:

@@ -182,7 +182,7 @@ def load_state_dict(
     """Copy weights into a module if names and shapes match exactly; otherwise nothing is copied.
 
     Args:
-        module: The module to fill.
+        module: Module whose parameters and buffers are overwritten.
         weights: Name to tensor. BatchNorm's `num_batches_tracked` may be missing, as in old checkpoints.
         network: Name of the module in error messages.
         source: Name of the weights' origin in error messages.

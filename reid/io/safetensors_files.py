@@ -83,7 +83,7 @@ def parse_checkpoint(tensors: dict[str, Tensor], metadata: Mapping[str, str]) ->
 
     Args:
         tensors: Name to tensor.
-        metadata: The strings of the file.
+        metadata: String by key, from the header of the file.
 
     Returns:
         The content as `save_safetensors` received it, or None for a file of another program.

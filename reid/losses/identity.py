@@ -16,6 +16,6 @@ def identity_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
             Eq. 7-8).
 
     Returns:
-        A float32 scalar in nats.
+        Loss in nats, a float32 scalar.
     """
     return functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)

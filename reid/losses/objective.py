@@ -98,7 +98,7 @@ class Objective(nn.Module):
             tuples: Whether the batch consists of tuples; if not, the contrastive loss uses all pairs.
 
         Returns:
-            A float32 scalar per loss.
+            Name of each loss -> its weighted value, a float32 scalar.
         """
         w = self.weights
         compared = {"input": input, "output": output}[w.feature]

@@ -19,7 +19,7 @@ def is_tensor(values: Any) -> bool:
         values: Any matrix. Everything but a tensor (arrays, memory maps, shards) is read with NumPy.
 
     Returns:
-        True for a `torch.Tensor`.
+        True for a `torch.Tensor`, False for a NumPy array or anything else.
     """
     return type(values).__module__.startswith("torch")
 
@@ -44,8 +44,8 @@ def like(array: np.ndarray, other: Any) -> Any:
     """Convert an array to the kind of another object.
 
     Args:
-        array: The array to convert.
-        other: An array or a tensor.
+        array: Array of any shape.
+        other: NumPy array or tensor whose kind and device are used.
 
     Returns:
         A tensor on the device of `other` if that is a tensor, otherwise `array` itself.
@@ -85,7 +85,7 @@ def as_type(values: Any, dtype: str) -> Any:
     """Convert to a data type.
 
     Args:
-        values: An array or a tensor.
+        values: NumPy array or tensor of any shape.
         dtype: Name of the type, such as "float32".
 
     Returns:

@@ -80,7 +80,7 @@ def describe_answer(answer: dict[str, Any]) -> str:
     """Describe a result in words, as its text alternative.
 
     Args:
-        answer: A result of a search.
+        answer: One of "answers" of a query in the output of `tools/search.py`.
 
     Returns:
         Rank, distance, and what else is known.

@@ -19,7 +19,7 @@ def shuffled(items: Iterable[Item], seed: int) -> list[Item]:
         seed: Seed of the order.
 
     Returns:
-        The items in shuffled order.
+        New list; the order depends only on the items and the seed.
     """
     return sorted(items, key=lambda item: hashlib.sha256(f"{seed}\0{item}".encode()).digest())
 

@@ -38,7 +38,7 @@ def empty_float(images: Tensor) -> Tensor:
     """Allocate a float32 batch of the same shape and on the same device.
 
     Args:
-        images: A batch of any type.
+        images: Batch of any dtype, whose shape and device are used.
 
     Returns:
         An uninitialized float32 tensor.

@@ -139,8 +139,8 @@ def slice_images(images: Images, first: int, last: int) -> Images:
 
     Args:
         images: `DecodedImages` or `ImageFiles`.
-        first: Number of the first image taken.
-        last: Number after that of the last image taken.
+        first: Index of the first image taken.
+        last: Index after the last image taken.
 
     Returns:
         The images, numbered from 0.

@@ -113,7 +113,7 @@ class TrainLoader:
         Args:
             seed: Seed of the epoch.
             descriptors: (N, D) on the CPU, in the order of the images; required by a mining sampler.
-            start: Number of the first batch returned; those before it are not prepared.
+            start: Index of the first batch returned; those before it are not prepared.
             rank: Rank of this process.
             world: Number of processes. Each gets its shard of every batch (see `shard_batch`), and all shards together
                 are the batch of a single process.
@@ -130,7 +130,7 @@ class TrainLoader:
 
         Args:
             seed: Seed of the epoch.
-            batch: Number of the batch.
+            batch: Index of the batch in the epoch, from 0.
             descriptors: Same as for `epoch`.
             rank: Rank of this process.
             world: Number of processes.
@@ -286,11 +286,11 @@ class TestLoader:
         """Take a range of images.
 
         Args:
-            first: Number of the first image taken.
-            last: Number after that of the last image taken.
+            first: Index of the first image taken.
+            last: Index after the last image taken.
 
         Returns:
-            A loader of these images.
+            Loader of these images with the same settings.
         """
         rows = slice(first, last)
         return dataclasses.replace(
@@ -309,7 +309,7 @@ class TestLoader:
             world: Number of processes.
 
         Returns:
-            A loader of these batches.
+            Loader of the images of these batches.
         """
         batches = process_slice(len(self), rank, world)
         return self.slice(*(min(end * self.batch_size, len(self.images)) for end in (batches.start, batches.stop)))

@@ -22,7 +22,7 @@ def prefetch(produce: Callable[[], Iterator[Item]], ahead: int = 1) -> Iterator[
         ahead: Number of items prepared in advance.
 
     Yields:
-        The items in order.
+        Items in the order in which `produce` yields them.
     """
     items: queue.Queue[tuple[bool, Item | BaseException | None]] = queue.Queue(maxsize=ahead)
     stop = threading.Event()

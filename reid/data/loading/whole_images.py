@@ -44,7 +44,7 @@ def read_whole_image(image: WholeImage, *, longest_side: int = LONGEST_SIDE) -> 
     boxes refer to the pixels as stored.
 
     Args:
-        image: The file and the box.
+        image: File and the box to crop.
         longest_side: Maximum of the longer side of the whole file in pixels.
 
     Returns:

@@ -114,7 +114,7 @@ def cloth(garment: Garment, below: np.ndarray, turns: np.ndarray, scale: float) 
         scale: Pixels per body height.
 
     Returns:
-        Colors (3, h, w), as a `Paint` returns them.
+        Colors (3, 1 or h, 1 or w) in sRGB levels, as a `Paint` returns them.
     """
     base = level(garment.color)
     if garment.pattern == "plain":

@@ -158,7 +158,7 @@ def random_partition(rng: np.random.Generator, total: int, parts: int) -> list[i
 
     Args:
         rng: Random generator; its state advances.
-        total: The number to divide.
+        total: Sum of the parts.
         parts: Number of parts.
 
     Returns:

@@ -18,7 +18,7 @@ def write_export(path: Path, data: bytes, card: str, *, force: bool) -> Path:
         force: Replace existing files.
 
     Returns:
-        The path of the card.
+        Path of the card, next to the exported file.
 
     Raises:
         InputError: If one of the files exists and `force` is False.

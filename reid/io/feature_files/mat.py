@@ -61,7 +61,7 @@ def read_mat_images(path: Path) -> Features:
         path: A `.mat` file with `mquery_f` (N, D), `mquery_label` and `mquery_cam` (1, N).
 
     Returns:
-        The features of the images.
+        Features with identities and cameras.
 
     Raises:
         InputError: If the file or a variable is missing, corrupt or does not fit.

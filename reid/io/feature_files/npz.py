@@ -82,7 +82,7 @@ def is_training_npz(path: Path) -> bool:
         path: Any file; it need not exist.
 
     Returns:
-        True if it is a `.npz` file with training features.
+        False for a file that is missing, unreadable or of another kind.
     """
     try:
         with NpzReader(path) as arrays:

@@ -52,7 +52,7 @@ def connection_costs(
         bias: Whether to count biases.
 
     Returns:
-        The cost of each connection.
+        Parameters and operations of each connection.
 
     Raises:
         InputError: If the kernel is larger than the padded map or a tile is below 1.

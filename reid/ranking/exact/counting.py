@@ -78,7 +78,7 @@ def count_in_tile(approximation: Approximation, thresholds: Thresholds) -> TileC
 
     Args:
         approximation: At most 2^15 queries by 2^16 rows; the values of excluded pairs are infinite.
-        thresholds: The thresholds of these queries.
+        thresholds: Thresholds of the queries in the block.
 
     Returns:
         Certain counts and the undecided comparisons.

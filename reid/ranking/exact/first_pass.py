@@ -273,7 +273,7 @@ def integers_exact(width: int, device: str = "cpu") -> bool:
         device: Device that multiplies.
 
     Returns:
-        True if the products exist and are exact.
+        False if a product is inexact, or `device` has no 8-bit products.
     """
     import torch
 
@@ -313,7 +313,7 @@ def is_int8_faster(width: int, device: str = "cpu") -> bool:
         device: Device that multiplies.
 
     Returns:
-        True if integers are faster.
+        False whenever the products are not exact.
     """
     import time
 

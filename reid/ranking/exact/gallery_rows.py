@@ -79,7 +79,7 @@ def tile_ranges(gallery: RowSource, *, title: str = "ranking") -> Iterator[tuple
     """Divide a gallery into tiles, with a progress bar after a few seconds.
 
     Args:
-        gallery: The rows to divide.
+        gallery: Rows, in memory or on disk.
         title: Title of the progress bar.
 
     Yields:

@@ -26,11 +26,11 @@ def is_nearer(
     """Decide whether rows of a tile are nearer to their query than targets are.
 
     Args:
-        targets: The targets of all queries.
+        targets: Distances to compare with, of all queries.
         which: (n,) int64 numbers of the targets to compare with.
         query: Source of all queries.
         prepared: The same queries prepared for the first pass.
-        tile: A tile of the gallery.
+        tile: Gallery rows that `columns` counts in.
         columns: (n,) int64 indices of rows in the tile.
 
     Returns:

@@ -232,7 +232,7 @@ def count_rows(connection: sqlite3.Connection) -> int:
         connection: A connection from `open_manifest`.
 
     Returns:
-        The number of rows.
+        Number of rows, 0 for an empty index.
     """
     return int(connection.execute("SELECT COALESCE(MAX(place) + 1, 0) FROM contents").fetchone()[0])
 

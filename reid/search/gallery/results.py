@@ -16,7 +16,7 @@ def results_to_dicts(
     """Convert search results to dicts and add the probability of a match.
 
     Args:
-        results: The results of one query.
+        results: Results of one query, nearest first.
         calibration: The model's calibration, None if it has none.
         prior: Share of matching pairs, see `Calibration.probability`.
 

@@ -58,7 +58,7 @@ class ShardLayout:
             number: Number of the shard, from 0.
 
         Returns:
-            Its path.
+            Path of a file that need not exist.
         """
         return self.folder / FEATURES_FOLDER / f"{self.generation:06d}-{number:06d}.npy"
 
@@ -127,7 +127,7 @@ class ShardWriter:
             rows: (n, D) float32. They are overwritten later unless the manifest references them.
 
         Returns:
-            The index of the first row.
+            Index of the first row written.
 
         Raises:
             OSError: If the disk is full, with the name of the file.

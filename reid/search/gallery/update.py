@@ -71,7 +71,7 @@ def update_index(
 
     Args:
         gallery: The index, open for writing.
-        listing: The crops of the folder.
+        listing: Result of `list_crops` for the folder.
         embed: Maps the full paths of n images to (n, D) float32 rows of unit length. It raises InputError for an image
             it cannot read and returns zeros for one without a feature, which is treated as unreadable.
         skip_unreadable: Skip unreadable images and drop paths that now hold one, instead of raising an error.

@@ -89,7 +89,7 @@ class SearchService:
         """Encode a thumbnail from the pixels of an image of the index, without its metadata.
 
         Args:
-            image_id: The id of the image.
+            image_id: Id of the image from a search result.
 
         Returns:
             Content of a JPEG file.
