@@ -28,7 +28,7 @@ def decode_image(path: str, size: tuple[int, int], resize: str = "bilinear") -> 
     """Decode and resize one image.
 
     Args:
-        path: Image file in any format that Pillow reads.
+        path: Image file in one of `FORMATS`, whatever its suffix.
         size: Height and width in pixels.
         resize: One of `FILTERS`.
 
@@ -64,7 +64,7 @@ def read_image(path: str, content: bytes | None = None) -> Image.Image:
     """Read one image in its own size and convert it as `to_rgb` does.
 
     Args:
-        path: Image file in any format that Pillow reads.
+        path: Image file in one of `FORMATS`, whatever its suffix.
         content: Content of a file in memory, which is read instead; error messages then name it by `path`.
 
     Returns:

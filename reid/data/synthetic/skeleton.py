@@ -92,8 +92,8 @@ class Projection:
         """Compute how much closer to the camera than the body's axis a point is.
 
         Args:
-            x: Distance to the right of the body's axis in body heights.
-            y: Distance ahead of the body's axis in body heights.
+            x: x of the point in body coordinates, in body heights.
+            y: y of the point in body coordinates, in body heights.
 
         Returns:
             Distance in body heights.

@@ -42,8 +42,7 @@ class VLAD(Pooling):
         self.clusters = clusters
         self.init = init
         self.min_descriptors = 0 if init == "random" else clusters
-        # Descriptors have unit length, so random centers get it too. The spelling is that of existing checkpoints.
-        # Existing checkpoints use the name "centres".
+        # Descriptors have unit length, so random centers get it too. Existing checkpoints use the name "centres".
         self.centres = nn.Parameter(functional.normalize(torch.randn(clusters, channels), dim=1))
 
     def width(self, channels: int) -> int:

@@ -124,7 +124,7 @@ def verify(query: Features, gallery: Features, *, metric: str = "euclidean") -> 
         metric: "euclidean" or "cosine".
 
     Returns:
-        ROC curve and its summary values.
+        Counts of accepted pairs at every threshold, and the rates derived from them.
 
     Raises:
         InputError: If `reid.ranking.evaluate` raises it, or every pair is a true match or junk.

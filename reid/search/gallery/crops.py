@@ -31,7 +31,7 @@ class Labels(NamedTuple):
 
     Attributes:
         identity: Identity of the person.
-        camera: Name of the camera.
+        camera: Camera as the file name calls it, such as "3".
         time: A number or an ISO 8601 date, see `parse_time`.
     """
 
