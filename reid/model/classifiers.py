@@ -59,7 +59,7 @@ class MarginLinear(nn.Linear):
         out_features: Number of identities.
         name: "arcface" or "cosface".
         scale: Fixed scale of the cosines.
-        margin: In radians for "arcface", a difference of cosines for "cosface".
+        margin: Angle in radians for "arcface", difference of cosines for "cosface".
 
     Raises:
         InputError: If pytorch-metric-learning is not installed.

@@ -28,7 +28,7 @@ class SweepRun:
 
     Attributes:
         name: Name of its setting, the same for every seed.
-        config: YAML file that all runs share.
+        config: YAML file that the setting overrides.
         setting: Overrides of the configuration.
         seed: Value of the key SEED.
         folder: Value of OUTPUT_DIR.

@@ -14,7 +14,7 @@ def subset_identities(split: Split, fraction: float) -> Split:
 
     Args:
         split: Dataset with all training identities.
-        fraction: In (0, 1].
+        fraction: Fraction of the identities to keep, in (0, 1].
 
     Returns:
         The split with fewer training images; query and gallery are unchanged.

@@ -100,28 +100,28 @@ class Appearance:
 
     Attributes:
         shoulder: Half the shoulder width in body heights.
-        girth: Factor around 1.
-        leg_length: Factor around 1.
-        head_size: Factor around 1.
+        girth: Factor of the width of trunk and limbs, around 1.
+        leg_length: Factor of the length of the legs, around 1.
+        head_size: Factor of the size of the head, around 1.
         skin: sRGB levels of the skin.
         hair: sRGB levels of the hair.
         hair_style: "short", "cropped", "long", "tail", "bun" or "bald".
         top: Shirt or other garment of the upper body.
         jacket: Color of an open jacket, visible left and right of `top` and all over the back, or None.
         sleeve: Color of the sleeves.
-        sleeve_length: In [0, 1].
+        sleeve_length: How far down the arm the sleeve reaches, in [0, 1].
         hem: Height of the lower edge of the top above the ground, in body heights.
         bottom: "trousers", "shorts" or "skirt".
         bottom_garment: The trousers, shorts or skirt.
         bottom_length: How far down the leg the cloth reaches, in [0, 1].
-        leg_width: Factor around 1.
+        leg_width: Factor of the width of the trouser legs, around 1.
         stripe: Color of a stripe along the outside of the trousers, or None.
         shoe: Color of the shoes.
         sole: Color of the soles.
         bag: "none", "backpack", "shoulder" or "handbag".
         bag_color: Color of the bag.
-        bag_size: Factor around 1.
-        bag_side: -1 or +1.
+        bag_size: Factor of the size of the bag, around 1.
+        bag_side: Side of the body that carries the bag, -1 or +1.
         hat: "none", "cap" or "beanie".
         hat_color: Color of the hat.
     """

@@ -198,7 +198,7 @@ def leg(person: Appearance, yaw: float, side: int) -> Paint:
     Args:
         person: Identity whose trousers are drawn.
         yaw: Orientation of the body in radians.
-        side: -1 or +1.
+        side: Side of the body, -1 or +1.
 
     Returns:
         A paint for `shapes.capsule`.

@@ -120,7 +120,7 @@ def leg_joints(person: Appearance, pose: Pose, side: int) -> Joints:
     Args:
         person: Identity with the body measures.
         pose: Orientation of the body and phase of the step.
-        side: -1 or +1.
+        side: Side of the body, -1 or +1.
 
     Returns:
         Hip, knee and ankle.
@@ -140,7 +140,7 @@ def arm_joints(person: Appearance, pose: Pose, side: int) -> Joints:
     Args:
         person: Identity with the body measures.
         pose: Orientation of the body and phase of the step.
-        side: -1 or +1.
+        side: Side of the body, -1 or +1.
 
     Returns:
         Shoulder, elbow and wrist.

@@ -52,7 +52,7 @@ class CameraPair:
         second: Camera id, at least `first`.
         matches: Number of pairs of one identity.
         others: Number of pairs of different identities.
-        thresholds: By descending rate.
+        thresholds: Thresholds by descending rate.
     """
 
     first: int
@@ -138,7 +138,7 @@ class Calibration:
         matches: Number of pairs of one identity.
         others: Number of pairs of different identities.
         identities: Number of identities.
-        thresholds: By descending rate.
+        thresholds: Thresholds by descending rate.
         refused: Requested rates that the data cannot support.
         camera_pairs: Thresholds of camera pairs with enough data.
         curve: Match probability by distance.
