@@ -162,7 +162,7 @@ def test_no_array_of_all_pairs_is_held() -> None:
 def test_invalid_arguments_are_errors() -> None:
     values = drawn("normal", 5, 3, 3)
     for k in (0, 6):
-        with pytest.raises(InputError, match=rf"k {k}: must be 1 \.\. 5"):
+        with pytest.raises(InputError, match=rf"k {k}: must be in \[1, 5\]"):
             nearest_and_largest(values, k)
     with pytest.raises(InputError, match="block 0: must be at least 1 row"):
         nearest_and_largest(values, 2, block=0)

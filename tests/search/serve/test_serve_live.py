@@ -96,7 +96,7 @@ def test_an_empty_index_is_served_and_says_so(client: Client, own: served.Sample
     with gallery.Gallery.open(own.index, model_id=own.embedder.model_id, dim=own.embedder.dim) as index:
         index.set_removed(list(index.images()), removed=True)
     page = client(own)
-    assert "The index holds no image yet" in page.get("/").text
+    assert "The index is empty" in page.get("/").text
     reply = page.post("/search", files={"image": ("a.png", served.encode_image(served.person(0, 1)))})
     assert reply.status_code == 409 and reply.json()["error"].startswith("the index is empty")
 
