@@ -78,7 +78,7 @@ def test_rri_beside_its_control(tool: Tool, checkpoints: tuple[Path, Path], tmp_
     found = json.loads((folder / "ranked_lists.json").read_text())
     assert [side["name"] for side in found["sides"]] == ["rri_last.pth", "control_last.pth"]
     assert found["comparison"]["name"] == "gain of RRI"
-    assert f"repaired: {found['comparison']['repaired']}, broken: {found['comparison']['broken']}" in ended.out
+    assert f"fixed: {found['comparison']['repaired']}, broken: {found['comparison']['broken']}" in ended.out
     assert [side["map"] for side in found["sides"]] == [None, None]
     turned = tool("visualize_ranks", "--weights", checkpoints[1], "--against", checkpoints[0], "--queries", "0")
     assert turned.code == 0 and "difference: rank-1" in turned.out and "gain of RRI" not in turned.out

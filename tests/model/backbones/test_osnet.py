@@ -155,7 +155,7 @@ def test_weights_of_another_width_are_refused_naming_tensors() -> None:
 
 
 def test_last_stride_is_not_osnet_s() -> None:
-    with pytest.raises(InputError, match="osnet_x0_25 has no last stride"):
+    with pytest.raises(InputError, match="osnet_x0_25 does not support MODEL"):
         BACKBONES["osnet_x0_25"](last_stride=1)
 
 

@@ -148,7 +148,7 @@ def test_a_map_smaller_than_a_kernel_is_refused() -> None:
 def test_what_else_cannot_be_built() -> None:
     with pytest.raises(InputError, match=r"not \(0, 0\)"):
         TiledConv2d(3, 4, 3, tile=0)
-    with pytest.raises(InputError, match="from 0 to 4 channels"):
+    with pytest.raises(InputError, match="got 0 and 4"):
         TiledConv2d(0, 4, 3)
     with pytest.raises(InputError, match=r"stride \(0, 0\)"):
         LocallyConnected2d(3, 4, 3, input_size=(5, 5), stride=0)
