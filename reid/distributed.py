@@ -335,7 +335,7 @@ def _exit_error(store: dist.Store, info: ProcessInfo, error: BaseException) -> B
         return error
     return InputError(
         f"process {info.rank} of {info.world_size} lost contact with another process (killed or unreachable); "
-        "saved state is intact, restart with --resume"
+        "what was saved is intact; start the command again to resume (with --resume for training)"
     )
 
 
