@@ -100,7 +100,7 @@ def test_what_goes_between_processes(tmp_path: Path) -> None:
         assert seen["converted"]
         running, frozen, too_small, alone = seen["told"]
         assert "SyncBatchNorm shares the statistics of 2 processes on GPUs only" in running and not frozen
-        assert "a batch of 1 images" in too_small and "cannot be shared by 2 processes" in too_small
+        assert "a batch of 1 images in groups of 1 cannot be split among 2 processes" in too_small
         assert "cannot compute statistics from 1 image per process" in alone
     assert (one["gather"], two["gather"]) == ([[0], [1, 1, 1]], [])
     whole = extract(gloo_jobs.network(), gloo_jobs.gallery(7, 2))

@@ -109,7 +109,7 @@ def test_choose_filter_and_search_on(open_page: OpenPage, address: str, query: P
     paths = answered(page, "4 results out of 4 images.")
     assert all("_c2s1_" in path for path in paths)
     page.get_by_label("camera 3").check()
-    page.get_by_label("from").fill("203")
+    page.get_by_label("from", exact=True).fill("203")
     page.get_by_label("at most").fill("4")
     page.get_by_role("button", name="Search").click()
     assert len(answered(page, "4 results out of 6 images.")) == 4

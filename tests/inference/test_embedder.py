@@ -145,7 +145,7 @@ def test_an_image_in_any_mode(embedder: Embedder, tmp_path: Path) -> None:
     for mode in ("RGBA", "L", "LA", "P", "I;16"):
         given[mode][0].save(tmp_path / "image.png")
         assert np.abs(embedder.embed([tmp_path / "image.png"]) - embedder.embed([given[mode][1]])).max() < 1e-6, mode
-    with pytest.raises(InputError, match="image 0 of 1: floating point pixels"):
+    with pytest.raises(InputError, match="image 0 of 1: floating-point pixels"):
         embedder.embed([Image.fromarray(np.ones((9, 9), np.float32))])
 
 
@@ -335,14 +335,14 @@ def test_files_that_cannot_be_loaded(tmp_path: Path, weights: Path, monkeypatch:
     for file, message in (
         ("none.pth", "no such"),
         ("none.safetensors", "no such"),
-        ("unknown.pth", "no known family"),
-        (str(_written(tmp_path / "text.pth", b"hello")), "no checkpoint"),
+        ("unknown.pth", "unknown family"),
+        (str(_written(tmp_path / "text.pth", b"hello")), "corrupt or not a checkpoint"),
     ):
         with pytest.raises(InputError, match=message):
             Embedder.load(tmp_path / file)
     with pytest.raises(InputError, match="did you mean output"):
         Embedder.load(weights, feature="ouput")
-    with pytest.raises(InputError, match="no device"):
+    with pytest.raises(InputError, match="unknown device"):
         Embedder.load(weights, device="quantum")
     monkeypatch.setattr(reid.inference.embedder, "DEMO", tmp_path / "demo.safetensors")
     with pytest.raises(InputError, match="make model"):

@@ -74,5 +74,5 @@ def test_a_pooling_without_weights_and_names_twice_are_told(tool: Tool, tmp_path
     ended = tool("attend", "--weights", weights, "--output", tmp_path / "drawn", photo)
     assert ended.code == 2 and "has no attention map to visualize; crow" in ended.err
     twice = tool("attend", "--weights", weights, photo, tmp_path / "other" / photo.name)
-    assert twice.code == 2 and "two images are called a photo" in twice.err
+    assert twice.code == 2 and "two images are named a photo" in twice.err
     assert not (tmp_path / "drawn").exists()

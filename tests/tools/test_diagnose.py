@@ -54,7 +54,7 @@ def test_checkpoint_of_ours(tool: Tool, checkpoint: Path) -> None:
     for text in ("| eigenlayer.weight | linear | 512 × 32 |", "most similar identities: ", "2 more in diagnosis.json"):
         assert text in ended.out
     page = (checkpoint.parent / "diagnosis" / "diagnosis.html").read_text()
-    assert "Correlation in rri_last.pth" in page and str(checkpoint.parent) not in page.partition("Where it came")[0]
+    assert "Correlation in rri_last.pth" in page and str(checkpoint.parent) not in page.partition("Provenance")[0]
 
 
 def test_with_its_dataset(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:

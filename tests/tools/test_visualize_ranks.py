@@ -112,7 +112,7 @@ def test_mistakes_are_told_in_one_line(tool: Tool, checkpoints: tuple[Path, Path
         "takes no configuration": ("--features", tmp_path / "a.npz", "TEST.FLIP", "True"),
         "0 to 500 queries": ("--features", tmp_path / "a.npz", "--queries", "501"),
         "not 51": ("--features", tmp_path / "a.npz", "--top", "51"),
-        "no checkpoint": ("--weights", checkpoints[0], "--against", tmp_path / "text.pth"),
+        "not a checkpoint": ("--weights", checkpoints[0], "--against", tmp_path / "text.pth"),
         "no such checkpoint": ("--weights", tmp_path / "none.pth"),
         "did you mean": ("--weights", checkpoints[0], "TEST.FEATUR", "output"),
         "give another path": ("--features", tmp_path / "a.npz", "--output", tmp_path / "file"),
