@@ -146,6 +146,15 @@ def _arguments() -> argparse.Namespace:
         "--roc", action="store_true", help="also compute the ROC curve of all pairs and TPR at fixed FPR"
     )
     parser.add_argument("--top-k", type=int, metavar="K", help="also write the K nearest of each query, top_k_*.npz")
+    _add_variants(parser)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
+    )
+    return parser.parse_args()
+
+
+def _add_variants(parser: argparse.ArgumentParser) -> None:
+    """Add the options of re-ranking, expansion and whitening."""
     parser.add_argument(
         "--rerank", action="store_true", help="also evaluate k-reciprocal re-ranking with --k1, --k2, ..."
     )
@@ -180,10 +189,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--whiten-from", type=Path, metavar="FILE", help="training features to fit the whitening on, with --features"
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
-    )
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

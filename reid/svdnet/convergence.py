@@ -14,7 +14,7 @@ def converged(history: Sequence[float], *, tolerance: float, patience: int) -> b
         patience: Number of rounds without a rise.
 
     Returns:
-        True when none of the last `patience` values exceeds the best one before them by more than `tolerance`; False
+        True when the best of the last `patience` values exceeds the best one before them by `tolerance` or less; False
         with `patience` values or fewer.
     """
     if len(history) <= patience:
