@@ -118,3 +118,16 @@ def test_no_circular_imports() -> None:
     for name in graph:
         visit(name, ())
     assert len(done) == len(modules)
+
+
+def test_functions_are_short_and_take_few_arguments() -> None:
+    too_large = []
+    for path in [*FILES, *(ROOT / "tools").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name != "__init__":
+                names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                count = len([name for name in names if name not in ("self", "cls")])
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if count > 8 or lines > 60:
+                    too_large.append(f"{path.name}:{node.lineno} {node.name}: {count} arguments, {lines} lines")
+    assert not too_large, "\n".join(too_large)
