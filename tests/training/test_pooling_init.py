@@ -105,7 +105,7 @@ def test_more_clusters_than_descriptors_are_found_before_training(make: Any, loa
     check_pooling(make("netvlad", clusters=3 * PLACES), few)
     model = make("ghost_vlad", clusters=3 * PLACES, ghosts=1)
     for call in (lambda: check_pooling(model, few), lambda: initialize_pooling(model, few, seed=0)):
-        with pytest.raises(InputError, match=r"at least 37 local descriptors, but 3 training images of 4 x 3 positions provide 36"):
+        with pytest.raises(InputError, match=r"at least 37 local descriptors, .* positions provide 36"):
             call()
 
 
