@@ -7,10 +7,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import served
+
+if TYPE_CHECKING:
+    from playwright.sync_api import FileChooser
 
 OpenPage = Callable[..., Any]
 PATHS = "[...document.querySelectorAll('#answers li span span:last-child')].map(e => e.textContent)"
@@ -158,9 +161,14 @@ def test_the_keyboard_is_enough(open_page: OpenPage, address: str, query: Path) 
     page.bring_to_front()
     page.keyboard.press("Tab")
     until(page, "document.activeElement.id", "file")
-    with page.expect_file_chooser() as chooser:
+    choosers: list[FileChooser] = []
+    page.on("filechooser", lambda chooser: choosers.append(chooser))
+    for _ in range(20):  # Chromium drops key presses until it has painted its first frame
         page.keyboard.press("Space")
-    chooser.value.set_files(query)
+        page.wait_for_timeout(500)
+        if choosers:
+            break
+    choosers[0].set_files(query)
     answered(page, "12 results out of 12 images.")
     page.keyboard.press("Tab")
     page.keyboard.press("Space")
