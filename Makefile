@@ -8,21 +8,32 @@ KILLS ?= 200
 INDEX_KILLS ?= 100
 INPUTS ?= 400
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# The versions the tests have run with; LATEST=1 installs the newest ones that setup.py allows.
+LOCK := $(if $(LATEST),,--constraint requirements.lock)
 
-.PHONY: help setup demo model test lint docs bench profile fault fuzz clean
+# A prerequisite that is never up to date.
+.always:
+
+.PHONY: .always help setup lock demo model test lint docs bench profile fault fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
-setup: .venv/ready  ## create the virtual environment .venv
+setup: .venv/ready  ## create the virtual environment .venv with tested versions; LATEST=1: with the newest
 
-.venv/ready: setup.py
+.venv/ready: setup.py requirements.lock $(if $(LATEST),.always)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required; choose one: make PYTHON=python3.12 ...")'
 	@echo "installing PyTorch and other dependencies into .venv: takes several minutes and several GB the first time"
 	@$(PYTHON) -m venv .venv || { echo "cannot create a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools
-	@$(BIN)/python -m pip install -qq --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --upgrade $(LOCK) pip setuptools
+	@$(BIN)/python -m pip install -qq $(if $(LATEST),--upgrade,--build-constraint requirements.lock) $(LOCK) --editable '.[dev]'
 	@touch $@
+
+lock: .venv/ready  ## write the versions in .venv to requirements.lock
+	$(BIN)/python -m pip freeze --all --exclude-editable > requirements.new
+	@if grep -vE '^[A-Za-z0-9._-]+==[A-Za-z0-9.!+-]+$$' requirements.new; then rm requirements.new; \
+		echo "the packages above were not installed by name and version: remove them from .venv first"; exit 1; fi
+	@mv requirements.new requirements.lock && touch .venv/ready
 
 demo: .venv/ready  ## train SVDNet from scratch on synthetic pedestrians
 	@if [ -f $(DEMO_DIR)/config.yaml ]; then echo "removing the run of an earlier demo: $(DEMO_DIR)"; rm -rf $(DEMO_DIR); fi
