@@ -143,7 +143,7 @@ def run_command(main: Callable[[], None]) -> int:
             return _print_error(f"{error.filename}: cannot be read or written: {error.strerror}", 2)
         if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP):
             return _print_error(f"{error.filename}: {error.strerror}; give another path", 2)
-        if error.errno in (errno.EIO, errno.EFBIG, errno.ESTALE, errno.EMFILE, errno.ENFILE):
+        if error.errno in (errno.EIO, errno.EFBIG, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR):
             return _print_error(f"{error.filename or 'a file'}: {error.strerror}", 2)
         raise
     return 0

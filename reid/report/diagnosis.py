@@ -12,6 +12,7 @@ import numpy as np
 
 from reid.errors import InputError
 from reid.io.atomic import write_text
+from reid.io.reading import read_file
 from reid.records import ImageRecord
 from reid.report.dataset_sections import dataset_sections
 from reid.report.diagnosis_tables import HEADER, cosine, kind, number_rows, size, survey_cells
@@ -202,8 +203,8 @@ def _identities(alike: Mapping[str, Any] | None, images: Images) -> dict[str, An
         for image in images.get(identity, ()):
             alt = f"identity {identity}, camera {image.camera}"
             try:
-                thumbnail = picture(Path(image.path).read_bytes(), alt=alt, max_side=THUMBNAIL)
-            except (OSError, InputError):
+                thumbnail = picture(read_file(image.path), alt=alt, max_side=THUMBNAIL)
+            except (FileNotFoundError, NotADirectoryError, PermissionError, InputError):
                 unread += 1
                 continue
             if times * len(thumbnail.src) <= remaining:

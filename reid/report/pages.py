@@ -15,6 +15,7 @@ from PIL import Image
 
 from reid.errors import InputError
 from reid.io.atomic import write_text
+from reid.io.reading import is_machine_error
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -166,6 +167,8 @@ def picture(image: Image.Image | bytes, *, alt: str, max_side: int, kind: str = 
             image = Image.open(io.BytesIO(image), formats=("JPEG", "PNG"))
             image.load()
         except Exception as error:  # Pillow's decoders raise many kinds of errors on corrupt files.
+            if is_machine_error(error):
+                raise
             raise InputError(f"{alt}: corrupt or incomplete image: {' '.join(str(error).split())}") from None
     encoded, size = encode(image, max_side=max_side, kind=kind)
     data = base64.b64encode(encoded).decode("ascii")

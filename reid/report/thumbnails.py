@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
+from reid.errors import InputError
+from reid.io.reading import is_machine_error, read_file
 from reid.report.pages import Picture, picture
 
 FRAME = (56, 112)  # Width and height in pixels of an image on the page; images of another aspect ratio are centered.
 MAX_SIDE = 112  # Pixels. About twice the size on the page, for high-density screens.
 MAX_BYTES = 10_000_000  # Of all images on a page.
 MAX_PIXELS = 50_000_000
+MAX_FILE_BYTES = 2**29
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # As in reid.data.images.cache.
 
 
@@ -64,6 +67,9 @@ def thumbnails(paths: Iterable[str]) -> dict[str, Picture | None]:
 
     Returns:
         The thumbnail of each path, or None for a file that is missing, corrupt or too large to decode.
+
+    Raises:
+        OSError: If the machine cannot read a file now, for lack of file descriptors for example.
     """
     distinct = sorted(set(paths))
     return {path: _thumbnail(path) for path in tqdm(distinct, desc="thumbnails", unit="img", leave=False)}
@@ -71,14 +77,18 @@ def thumbnails(paths: Iterable[str]) -> dict[str, Picture | None]:
 
 def _thumbnail(path: str) -> Picture | None:
     try:
-        if not Path(path).is_file():
-            return None
-        with Image.open(path, formats=FORMATS) as image:
+        content = read_file(path, max_bytes=MAX_FILE_BYTES)
+    except (InputError, FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             columns, rows = image.size
             if columns * rows > MAX_PIXELS:
                 return None
             image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # Decodes a large JPEG at a fraction of its size.
             return picture(image.convert("RGB"), alt="", max_side=MAX_SIDE)
     # Pillow's decoders raise many kinds of errors on corrupt files, which must not prevent writing the page.
-    except Exception:
+    except Exception as error:
+        if is_machine_error(error):
+            raise
         return None

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
-import stat
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+
+# Imported now: Pillow does not report a decoder that it cannot import later, for lack of file descriptors for example.
+from PIL import (
+    BmpImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 from torch.nn import functional
 
 from reid.errors import InputError
+from reid.io.reading import is_machine_error, read_file
 
 MAX_PIXELS = 50_000_000
+MAX_BYTES = 2**29  # 50 megapixels uncompressed with 16 bits per channel are 400 MB
 # Pillow reads dozens of other formats, whatever the file name says, and runs another program for one of them.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 FILTERS = ("bilinear", "bicubic")
 """Filters to resize with, both with antialiasing."""
+
+_UNIDENTIFIED = "not a JPEG, PNG, BMP or WebP image, or a corrupt one"
+_DECODER_BYTES, _DECODER_BYTES_PER_PIXEL = 2**24, 8
 
 
 class CorruptImage(InputError):
@@ -38,6 +52,7 @@ def decode_image(path: str, size: tuple[int, int], resize: str = "bilinear") -> 
     Raises:
         CorruptImage: If the image is unreadable, truncated or larger than 50 megapixels.
         InputError: If there is no such file.
+        OSError: If the machine cannot read or decode it now; the image may be sound.
     """
     return resize_pixels(np.array(read_image(path)), size, resize)
 
@@ -73,22 +88,25 @@ def read_image(path: str, content: bytes | None = None) -> Image.Image:
     Raises:
         CorruptImage: If the image is unreadable, truncated or larger than 50 megapixels.
         InputError: If there is no such file.
+        OSError: If the machine cannot read it now, which says nothing about the image: see `reid.io.reading`.
     """
     try:
-        if content is None and not stat.S_ISREG(os.stat(path).st_mode):
-            raise CorruptImage(f"{path}: not a file")  # reading a pipe would block
-        with Image.open(path if content is None else io.BytesIO(content), formats=FORMATS) as image:
-            return to_rgb(image, path)
+        data = read_file(path, max_bytes=MAX_BYTES) if content is None else content
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; was the dataset moved or changed?") from None
+    except InputError as error:  # a pipe, or too large
+        raise CorruptImage(str(error)) from None
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return to_rgb(image, path)
     except CorruptImage:
         raise
     except Image.DecompressionBombError as error:
         raise CorruptImage(f"{path}: {error}") from None
     except UnidentifiedImageError as error:
-        if content is None:
-            raise _unreadable(path, error) from None
-        raise CorruptImage(f"{path}: not a JPEG, PNG, BMP or WebP image, or a corrupt one") from None
+        if content is not None and _has_memory():
+            raise CorruptImage(f"{path}: {_UNIDENTIFIED}") from None
+        raise _unreadable(path, error) from None
     except Exception as error:
         raise _unreadable(path, error) from None
 
@@ -123,12 +141,26 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
             return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
         return image.convert("RGB")
     except Exception as error:
-        raise _unreadable(name, error) from None
+        raise _unreadable(name, error, columns * rows) from None
 
 
-def _unreadable(name: str, error: Exception) -> Exception:
-    # Pillow's decoders raise errors of many types for corrupt files; a missing permission or memory is not one of them.
-    if isinstance(error, (InputError, PermissionError, MemoryError)):
+def _unreadable(name: str, error: Exception, pixels: int = 0) -> Exception:
+    """What an error of a decoder, of many possible types, says: the bytes are corrupt, or the machine lacks memory."""
+    if isinstance(error, CorruptImage):
         return error
+    if is_machine_error(error) or not _has_memory(pixels):
+        number = error.errno if isinstance(error, OSError) and error.errno else errno.ENOMEM
+        return OSError(number, os.strerror(number), name)
     reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):  # its own message names a buffer in memory
+        reason = _UNIDENTIFIED
     return CorruptImage(f"{name}: unreadable or truncated image ({reason}); replace or remove it")
+
+
+def _has_memory(pixels: int = 0) -> bool:
+    """Whether there is memory to decode with: libjpeg and libwebp report a lack of it as corrupt bytes."""
+    try:
+        bytearray(_DECODER_BYTES + _DECODER_BYTES_PER_PIXEL * pixels)
+    except MemoryError:
+        return False
+    return True

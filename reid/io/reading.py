@@ -1,0 +1,75 @@
+"""Reading a file whole, so that errors of the machine are never taken for errors in its bytes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from reid.errors import InputError
+
+_ATTEMPTS = 5
+
+
+class NotRegularFile(InputError):
+    """A path that exists but is a folder, a pipe or a device."""
+
+
+def read_file(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> bytes:
+    """Read all bytes of a file.
+
+    Bytes are read before they are decoded because a decoder reports a shortage of file descriptors, memory or a failing
+    disk as if the bytes were corrupt.
+
+    Args:
+        path: A regular file, or a link to one.
+        max_bytes: Size above which the file is not read.
+
+    Returns:
+        Its content.
+
+    Raises:
+        NotRegularFile: If it is a folder, a pipe or a device, whose reading could block.
+        InputError: If it is larger than `max_bytes`.
+        OSError: If the machine cannot read it now, with `filename` set: missing, no permission, no file descriptors, no
+            memory, an I/O error. This says nothing about the bytes.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _read(path, max_bytes)
+        except MemoryError:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), os.fspath(path)) from None
+        except OSError as error:
+            # Python repeats interrupted calls itself, but some file systems return EINTR from calls it does not repeat.
+            if error.errno != errno.EINTR or attempt == _ATTEMPTS - 1:
+                if error.filename is None and error.errno is not None:
+                    raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+                raise
+    raise AssertionError("unreachable")
+
+
+def is_machine_error(error: BaseException) -> bool:
+    """Return whether an error while decoding bytes in memory says something about the machine, not about the bytes.
+
+    Args:
+        error: Any exception of a decoder.
+
+    Returns:
+        True for a lack of memory, in any of the forms in which Python, Pillow and PyTorch report it, and for errors of
+        system calls, which have an error number.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return True
+    # Pillow raises OSError("out of memory error when ..."), PyTorch RuntimeError("... can't allocate memory ...").
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory error" in text or "can't allocate memory" in text
+
+
+def _read(path: str | os.PathLike[str], max_bytes: int | None) -> bytes:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise NotRegularFile(f"{os.fspath(path)}: not a file")
+    if max_bytes is not None and status.st_size > max_bytes:
+        raise InputError(f"{os.fspath(path)}: {status.st_size:,} bytes, above the limit of {max_bytes:,}")
+    with open(path, "rb") as file:
+        return file.read()
