@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, verified by their checksums, and read without executing pickles."""
+"""Checkpoints: written atomically, verified by a digest, and read without executing pickles."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import os
 import pickle
 import re
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from reid.errors import InputError
-from reid.io.atomic import link_or_copy, write_bytes
+from reid.io.atomic import atomic_file, link_or_copy
 from reid.io.safetensors_files import load_safetensors, parse_checkpoint
 from reid.io.tensor_files import FORMAT as FORMAT
-from reid.io.tensor_files import SAFE_GLOBALS, check_archive_size, check_tensors, is_dense, to_bytes
+from reid.io.tensor_files import SAFE_GLOBALS, check_seal, check_tensors, copy_archive, is_dense, seal, to_bytes
 
 
 class ForeignCheckpoint(InputError):
@@ -42,7 +40,10 @@ def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | Non
     data = to_bytes({"format": FORMAT, **content})
     if previous is not None and path.exists():
         link_or_copy(path, previous)
-    write_bytes(path, data)
+    comment = seal(data)
+    with atomic_file(path) as file:
+        file.write(data)
+        file.write(comment)
 
 
 def load_latest(path: Path, previous: Path, warn: Callable[[str], object] = print) -> dict[str, Any] | None:
@@ -90,8 +91,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         tensors, metadata = load_safetensors(path)
         content = parse_checkpoint(tensors, metadata) or {**metadata, **tensors}
     else:
-        if path.is_file():
-            _verify_checksums(path)
         content = load_tensors(path)
     kinds = {"format": int, "model": dict, "config": str, "num_classes": int}
     if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()) or content["format"] != FORMAT:
@@ -101,27 +100,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not all(isinstance(name, str) and is_dense(value) for name, value in content["model"].items()):
         raise InputError(f"{path}: its model is not a state dict of dense tensors")
     return content
-
-
-def _verify_checksums(path: Path) -> None:
-    """Compare the CRC-32 that `torch.save` wrote for every tensor, which `torch.load` ignores."""
-    if not zipfile.is_zipfile(path):
-        return  # `load_tensors` reports what it is
-    try:
-        check_archive_size(path)
-    except ValueError as error:
-        raise InputError(f"{path}: corrupt: {error}") from None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            corrupt = archive.testzip()
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # an offset before the start of the file
-            raise
-        corrupt = "its directory"
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError):
-        corrupt = "its directory"
-    if corrupt:
-        raise InputError(f"{path}: corrupt: {corrupt} does not match its checksum")
 
 
 def load_tensors(path: Path) -> dict[Any, Any]:
@@ -135,18 +113,23 @@ def load_tensors(path: Path) -> dict[Any, Any]:
 
     Raises:
         InputError: If the file is missing or corrupt, holds something else, or could only be loaded by executing code.
+        OSError: If it cannot be read, or memory runs out (ENOMEM) although the file matches its digest.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
+    whole = check_seal(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE_GLOBALS):
             warnings.simplefilter("ignore")
-            check_archive_size(path)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path if whole else copy_archive(path), map_location="cpu", weights_only=True)
             check_tensors(content, path.stat().st_size)
-    except MemoryError:
-        raise InputError(f"{path}: corrupt, or larger than the memory of this machine can hold") from None
+    except InputError:
+        raise
     except Exception as error:  # bytes that are no checkpoint make the unpickler fail in any way
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            if whole:  # a shortage of memory must not make a sound checkpoint pass for a corrupt one
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from None
+            raise InputError(f"{path}: corrupt, or larger than the memory of this machine can hold") from None
         # In a truncated file torch seeks before its start, an invalid argument; other OSErrors are the machine's.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
@@ -173,7 +156,8 @@ def _explain(path: Path, error: Exception) -> str:
     # torch.save writes a zip archive; old versions wrote a pickle of protocol 2 that begins with a magic number.
     if "magic number" in text or (start[:1] == b"\x80" and start[1:] in (b"\x03", b"\x04", b"\x05")):
         return f"a bare pickle, not a file of torch.save: reading it could execute code; {advice}"
-    return f"corrupt or not a checkpoint ({type(error).__name__})"
+    detail = str(error) if type(error) is ValueError and "\n" not in text else type(error).__name__
+    return f"corrupt or not a checkpoint ({detail})"
 
 
 def load_state_dict(

@@ -15,10 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reid.errors import InputError
+from reid.io.digest import DIGEST_LENGTH, compute_digest, compute_file_digest
+
 FORMAT = 1  # version of this project's checkpoints
 MAX_DEPTH = 64
 MAX_VALUES = 5_000_000
 _UNCHECKED_BYTES = 2**26  # claims up to this size are harmless
+_SEAL = b"reid sha256 "
+_ZIP = b"PK\x03\x04"
+_END = b"PK\x05\x06" + bytes(18)  # of an archive without a comment; other bytes vary
+_DIRECTORY = 0x10  # an attribute of MS-DOS
 
 # A NumPy scalar is pickled as a call of `scalar` with a dtype and bytes, which executes nothing. NumPy 1 has another
 # name for the function. Object dtypes are not in the list.
@@ -65,27 +72,98 @@ def from_bytes(data: bytes) -> Any:
         return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
 
 
-def check_archive_size(path: Path) -> None:
-    """Check that a zip archive is not much larger unpacked than packed, as `torch.save` compresses nothing but scripts.
+def seal(archive: memoryview) -> bytes:
+    """Prepare a zip archive for a digest at its end, in the comment that the format provides for.
+
+    Every reader of zip archives, `torch.load` too, skips the comment.
 
     Args:
-        path: A file that may or may not be a zip archive.
+        archive: The bytes that `to_bytes` returned; the length of the comment is set in place.
+
+    Returns:
+        The comment, to be written after the archive: `check_seal` recognizes the two by it.
+    """
+    archive[-2:] = (len(_SEAL) + DIGEST_LENGTH).to_bytes(2, "little")
+    return _SEAL + compute_digest(archive, _SEAL).encode()
+
+
+def check_seal(path: Path) -> bool:
+    """Compare a file with the digest at its end, before anything in it is parsed.
+
+    Args:
+        path: File, written with `seal` or not.
+
+    Returns:
+        Whether there is a digest; older versions and other programs write none.
 
     Raises:
-        ValueError: If it claims to hold far more than its own size.
+        InputError: If the file does not match its digest.
     """
-    if not zipfile.is_zipfile(path):
-        return
-    size = path.stat().st_size
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, RuntimeError, OSError):
-        return  # reported by `torch.load`
+    with open(path, "rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(size - DIGEST_LENGTH - len(_SEAL), 0))
+        seal, digest = file.read(len(_SEAL)), file.read()
+    if seal != _SEAL:
+        return False
+    if compute_file_digest(path, size - DIGEST_LENGTH).encode() != digest:
+        raise InputError(f"{path}: corrupt: it does not match its digest")
+    return True
+
+
+def copy_archive(path: Path) -> Path | io.BytesIO:
+    """Copy a file of `torch.save` entry by entry in memory, so that PyTorch parses only an archive written here.
+
+    PyTorch's parser checks no checksum and differs from Python's in which entries it skips and which of two it takes;
+    after this copy there is nothing left that both could read differently.
+
+    Args:
+        path: File that may or may not be a zip archive.
+
+    Returns:
+        The copy, or `path` if the file is not an archive to PyTorch.
+
+    Raises:
+        InputError: If an entry is corrupt, a folder, or named like another one, or the archive is cut short.
+        ValueError: If the archive claims to hold far more than its own size.
+        zipfile.BadZipFile: If it is no sound archive; zlib.error, EOFError, RuntimeError and OSError occur too.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(_ZIP)) != _ZIP:  # as in `torch.load`
+            return path
+        file.seek(max(file.seek(0, io.SEEK_END) - len(_END), 0))
+        end = file.read()
+    # PyTorch writes no comment; a checkpoint of this project that was cut short or changed in its digest has one.
+    if (end[:4], end[-2:]) != (_END[:4], _END[-2:]):
+        raise InputError(f"{path}: corrupt or not a checkpoint: its end is missing or was changed")
+    copy = io.BytesIO()
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
+        _check_entries(source, path)
+        for entry in source.infolist():
+            try:
+                data = source.read(entry)
+            except zipfile.BadZipFile:
+                raise InputError(f"{path}: corrupt: {entry.filename} does not match its checksum") from None
+            if len(data) != entry.file_size:
+                raise InputError(f"{path}: corrupt: {entry.filename} is shorter than the archive says")
+            target.writestr(zipfile.ZipInfo(entry.filename), data)
+    copy.seek(0)
+    return copy
+
+
+def _check_entries(archive: zipfile.ZipFile, path: Path) -> None:
+    entries, size = archive.infolist(), path.stat().st_size
+    unpacked = sum(entry.file_size for entry in entries)
     if unpacked > size + _UNCHECKED_BYTES:
         raise ValueError(
             f"uncompressed size {unpacked:,} exceeds file size {size:,}; torch.save files are not compressed"
         )
+    names = set()
+    for entry in entries:
+        if entry.is_dir() or entry.external_attr & _DIRECTORY:
+            raise InputError(f"{path}: corrupt: {entry.filename} is marked as a folder")
+        if entry.filename.lower() in names:  # PyTorch ignores the case
+            raise InputError(f"{path}: corrupt: {entry.filename} exists twice")
+        names.add(entry.filename.lower())
 
 
 def check_tensors(content: Any, size: int) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import errno
 import signal
+import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,14 +131,78 @@ def test_no_damage_gives_a_traceback(tmp_path: Path) -> None:
 
 
 def test_a_single_bit_is_noticed(tmp_path: Path) -> None:
+    path, older = tmp_path / "a.pth", tmp_path / "older.pth"
+    content = {**CONTENT, "model": {"weight": torch.arange(500.0)}}
+    save_checkpoint(path, content)
+    torch.save({"format": 1, **content}, older)
+    for file, message in ((path, "it does not match its digest"), (older, "data/0 does not match its checksum")):
+        data = bytearray(file.read_bytes())
+        data[data.find(torch.tensor(123.0).numpy().tobytes())] ^= 1
+        file.write_bytes(data)
+        torch.load(file, weights_only=True)  # which looks at neither
+        with pytest.raises(InputError, match=rf"{file.name}: corrupt: .*{message}"):
+            load_checkpoint(file)
+
+
+def test_other_programs_read_a_checkpoint_with_a_digest(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
-    save_checkpoint(path, {**CONTENT, "model": {"weight": torch.arange(500.0)}})
+    save_checkpoint(path, CONTENT)
+    for options in ({}, {"mmap": True}, {"weights_only": False}):
+        assert torch.equal(torch.load(path, **options)["model"]["weight"], torch.arange(3.0))
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None and archive.comment.startswith(b"reid sha256 ")
+
+
+def rewritten(source: Path, target: Path, change: Callable[[zipfile.ZipInfo, bytes], list[tuple[Any, bytes]]]) -> None:
+    """Copy an archive with other entries in place of each one."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about names that exist twice
+        for entry in old.infolist():
+            for name, data in change(entry, old.read(entry)):
+                new.writestr(name, data)
+
+
+def test_older_checkpoints_are_loaded_and_their_entries_compared_with_what_pytorch_would_read(tmp_path: Path) -> None:
+    older, path = tmp_path / "older.pth", tmp_path / "changed.pth"
+    torch.save({"format": 1, **CONTENT}, older)
+    assert torch.equal(load_checkpoint(older)["model"]["weight"], torch.arange(3.0))
+
+    def as_a_folder(entry: zipfile.ZipInfo, data: bytes) -> list[tuple[Any, bytes]]:
+        entry.external_attr |= 0x10
+        return [(entry, data)]
+
+    for change, message in (
+        (as_a_folder, "is marked as a folder"),
+        (lambda entry, data: [(entry, data), (entry.filename.upper(), bytes(len(data)))], "exists twice"),
+        (lambda entry, data: [(entry, data), (entry.filename, data)], "exists twice"),
+    ):
+        rewritten(older, path, change)
+        with pytest.raises(InputError, match=rf"changed\.pth: corrupt: .*{message}"):
+            load_checkpoint(path)
+
+    # An entry that is packed into nothing, with the checksum of nothing: PyTorch would not fill its memory.
+    rewritten(older, path, lambda entry, data: [(entry, b"" if "data/0" in entry.filename else data)])
     data = bytearray(path.read_bytes())
-    data[data.find(torch.tensor(123.0).numpy().tobytes())] ^= 1
+    place = data.rfind(b"/data/0") - data[data.rfind(b"PK\1\2", 0, data.rfind(b"/data/0")) :].find(b"/data/0")
+    data[place + 24 : place + 28] = (12).to_bytes(4, "little")
     path.write_bytes(data)
-    torch.load(path, weights_only=True)  # which looks at no checksum
-    with pytest.raises(InputError, match=r"a\.pth: corrupt: .*data/0 does not match its checksum"):
+    with pytest.raises(InputError, match=r"changed\.pth: corrupt: .*is shorter than the archive says"):
         load_checkpoint(path)
+
+
+def test_a_shortage_of_memory_does_not_replace_a_sound_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, previous = tmp_path / "a.pth", tmp_path / "b.pth"
+    for number in range(2):
+        save_checkpoint(path, {**CONTENT, "number": number}, previous=previous)
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        with monkeypatch.context() as patch:
+            patch.setattr("torch.load", lambda *_, _error=error, **__: (_ for _ in ()).throw(_error))
+            with pytest.raises(OSError) as caught:
+                load_latest(path, previous)
+        assert caught.value.errno == errno.ENOMEM
+    assert [load_checkpoint(p)["number"] for p in (path, previous)] == [1, 0]
 
 
 @pytest.mark.parametrize("links", [True, False])

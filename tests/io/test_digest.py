@@ -17,3 +17,10 @@ def test_pieces_and_arrays_have_the_digest_of_their_concatenation(tmp_path):
     expected = compute_digest(b"abc" + values.tobytes())
     assert compute_digest(b"a", bytearray(b"bc"), memoryview(values)) == expected
     assert compute_file_digest(tmp_path / "file") == expected
+
+
+def test_the_start_of_a_file(tmp_path):
+    data = bytes(range(256)) * 3000  # longer than a piece
+    (tmp_path / "file").write_bytes(data)
+    for length in (0, 1, 2**18, 2**18 + 1, len(data), None):
+        assert compute_file_digest(tmp_path / "file", length) == compute_digest(data[:length])
