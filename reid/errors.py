@@ -1,4 +1,4 @@
-"""The ways in which a command can fail, and the exit codes they become."""
+"""The errors that a command reports in one line, and signals to stop."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import difflib
 import errno
 import os
 import signal
-import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 MAX_MESSAGE = 2500  # characters
@@ -116,39 +115,6 @@ def stop_signals() -> Iterator[StopSignal]:
             signal.signal(number, handler)
 
 
-def run_command(main: Callable[[], None]) -> int:
-    """Call the main function of a command and turn errors into exit codes and one line on stderr.
-
-    Args:
-        main: Function without arguments.
-
-    Returns:
-        0 for success; 2 for an error that the user can fix (`InputError`, full disk, missing permission); 1 for a
-        diverged training; 130 for an interrupted one. Any other exception is a bug and is not caught.
-    """
-    try:
-        main()
-    except InputError as error:
-        return _print_error(error, 2)
-    except Diverged as error:
-        return _print_error(error, 1)
-    except Interrupted as error:
-        return _print_error(error, 130)
-    except KeyboardInterrupt:
-        return _print_error("interrupted", 130)
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            return _print_error(f"the disk is full: {error.filename or 'while writing'}; free some space and retry", 2)
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return _print_error(f"{error.filename}: cannot be read or written: {error.strerror}", 2)
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP):
-            return _print_error(f"{error.filename}: {error.strerror}; give another path", 2)
-        if error.errno in (errno.EIO, errno.EFBIG, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR):
-            return _print_error(f"{error.filename or 'a file'}: {error.strerror}", 2)
-        raise
-    return 0
-
-
 def one_line(message: object) -> str:
     r"""Format a message for a terminal, whatever file names it contains.
 
@@ -158,11 +124,8 @@ def one_line(message: object) -> str:
     Returns:
         One line of at most about 2,500 characters, with control characters escaped (a line break becomes `\n`).
     """
-    text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in str(message))
+    text = str(message)
+    if len(text) > 2 * MAX_MESSAGE:  # cut before escaping: a message may quote many megabytes
+        text = text[:MAX_MESSAGE] + text[-MAX_MESSAGE:]
+    text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
     return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
-
-
-def _print_error(message: object, code: int) -> int:
-    text = one_line(message)
-    print(f"error: {text}" if code != 130 else text, file=sys.stderr)
-    return code

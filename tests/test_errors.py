@@ -1,58 +1,17 @@
-"""Exit codes, the one line of an error, and signals to stop."""
+"""The one line of an error, and signals to stop."""
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 
 import pytest
 
-from reid.errors import Diverged, InputError, Interrupted, StopSignal, run_command, stop_signals
-
-
-def raising(error: BaseException) -> Callable[[], None]:
-    def main() -> None:
-        raise error
-
-    return main
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "message"),
-    [
-        (InputError("no such folder"), 2, "error: no such folder\n"),
-        (Diverged("loss is nan"), 1, "error: loss is nan\n"),
-        (Interrupted("to resume: x"), 130, "to resume: x\n"),
-        (KeyboardInterrupt(), 130, "interrupted\n"),
-        (
-            OSError(errno.ENOSPC, "No space", "a.pth"),
-            2,
-            "error: the disk is full: a.pth; free some space and retry\n",
-        ),
-        (
-            PermissionError(errno.EACCES, "Permission denied", "a"),
-            2,
-            "error: a: cannot be read or written: Permission denied\n",
-        ),
-    ],
-)
-def test_exit_codes(error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(raising(error)) == code
-    assert capsys.readouterr().err == message
-
-
-def test_done_is_zero() -> None:
-    assert run_command(lambda: None) == 0
-
-
-def test_a_bug_keeps_its_traceback() -> None:
-    with pytest.raises(ZeroDivisionError):
-        run_command(raising(ZeroDivisionError()))
+from reid.errors import StopSignal, one_line, stop_signals
 
 
 def test_a_request_to_stop_is_deferred() -> None:
@@ -90,11 +49,13 @@ def test_the_second_signal_stops_at_once() -> None:
     assert "press Ctrl-C again" in ended.stderr
 
 
-def test_a_message_is_one_printable_line(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail() -> None:
-        raise InputError("a\nb\x1b[2J\ud800 ä " + "x" * 10_000)
+def test_a_message_is_one_printable_line() -> None:
+    text = one_line("a\nb\x1b[2J\ud800 ä " + "x" * 10_000)
+    assert text.startswith(r"a\nb\x1b[2J\ud800 ä xxx") and text.isprintable()
+    assert len(text) < 3000 and " ... " in text
 
-    assert run_command(fail) == 2
-    printed = capsys.readouterr().err
-    assert printed.startswith(r"error: a\nb\x1b[2J\ud800 ä xxx") and printed.count("\n") == 1
-    assert len(printed) < 3000 and " ... " in printed
+
+def test_a_message_of_many_megabytes_is_cut_first() -> None:
+    start = time.process_time()
+    assert len(one_line("\n" * 2**25)) < 3000
+    assert time.process_time() - start < 1

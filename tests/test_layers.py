@@ -12,7 +12,8 @@ REID = ROOT / "reid"
 
 # Lowest layer first. CONTRIBUTING.md shows the same list.
 PACKAGES = {
-    "errors": "command-line errors and exit codes",
+    "errors": "errors that a command reports, and signals to stop",
+    "command": "how a command ends: one line and an exit code",
     "records": "the records that packages exchange: Split, Features, Scores, StageLog",
     "io": "reading and writing files safely and atomically",
     "distributed": "multiple processes with torchrun: rank, gather, a single writer",

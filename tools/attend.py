@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from reid.config import build
 from reid.data.images.decode import decode_image
 from reid.data.images.normalization import normalize
-from reid.errors import InputError, run_command
+from reid.errors import InputError
 from reid.report.attention import draw_assignments, draw_attention
 
 

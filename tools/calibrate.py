@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 from reid import Embedder
 from reid.config import build
 from reid.data import split_table
-from reid.errors import InputError, run_command
+from reid.errors import InputError
 from reid.inference.calibration import Calibration, calibrate
 from reid.inference.calibration.fit import RATES, REPLICATES
 from reid.io.atomic import write_json

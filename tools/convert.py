@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 from pathlib import Path
 
-from reid.errors import InputError, run_command
+from reid.errors import InputError
 from reid.inference.conversion import convert_checkpoint
 from reid.io.checkpoint import save_checkpoint
 from reid.io.safetensors_files import save_safetensors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from reid.diagnostics.dataset import DatasetDiagnosisOptions, diagnose_dataset
 from reid.diagnostics.identities import classifier_name, identity_images, similar_identities
 from reid.diagnostics.survey import find_layer, find_layers, network_groups, survey
 from reid.diagnostics.weights import Layer, diagnose_layer
-from reid.errors import InputError, run_command
+from reid.errors import InputError
 from reid.io.atomic import write_json
 from reid.io.state_dicts import read_state_dict
 from reid.model.network import ReidNetwork

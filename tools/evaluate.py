@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 import time
 from pathlib import Path
 
 from reid.config import build
 from reid.data import split_table
-from reid.errors import InputError, run_command
+from reid.errors import InputError
 from reid.evaluation.protocols import (
     EXPANSIONS,
     PROTOCOLS,

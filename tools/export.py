@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from yacs.config import CfgNode
 from reid import Embedder
 from reid.config import build
 from reid.decorrelation import correlation_metric
-from reid.errors import InputError, run_command
+from reid.errors import InputError
 from reid.evaluation.features import FEATURES
 from reid.inference.conversion import load_any
 from reid.inference.embedder import DEMO

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 from reid.config import build
 from reid.data import split_table
 from reid.distributed import gather, local_main_first, process_group, restart_command
-from reid.errors import InputError, Interrupted, run_command, stop_signals
+from reid.errors import InputError, Interrupted, stop_signals
 from reid.evaluation.extraction import ShardOptions, extract_shards
 from reid.evaluation.features import FEATURES
 from reid.model.precision import autocast_dtype

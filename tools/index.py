@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 import fnmatch
 import shlex
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from reid import Embedder
-from reid.errors import InputError, Interrupted, one_line, run_command, stop_signals
+from reid.errors import InputError, Interrupted, one_line, stop_signals
 from reid.search import gallery
 
 MAX_LISTED = 20  # paths of each kind

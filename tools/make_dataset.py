@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 import json
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 from reid.data.synthetic import generate_dataset, generate_landmarks
 from reid.data.synthetic.dataset import METADATA_FILE
 from reid.data.synthetic.sheet import contact_sheet
-from reid.errors import InputError, run_command
+from reid.errors import InputError
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 import itertools
 import time
@@ -15,7 +17,7 @@ from torch import Tensor
 from reid.config import build
 from reid.config.loading import load_config
 from reid.data.loading.loaders import TrainLoader
-from reid.errors import InputError, run_command
+from reid.errors import InputError
 from reid.training.callbacks import Callbacks
 from reid.training.epoch import EpochBatches, train_epoch
 from reid.training.mining import describe_all

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 from pathlib import Path
 
 from reid.config.keys import MOVABLE
-from reid.errors import run_command
 from reid.report.comparison import write_comparison
 from reid.report.training import write_report
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 import os
 import time
@@ -16,7 +18,6 @@ from yacs.config import CfgNode
 from reid.config import build
 from reid.data import read_revisited_images
 from reid.data.loading.whole_images import LONGEST_SIDE, WholeImage
-from reid.errors import run_command
 from reid.evaluation.features import COMBINATIONS, DescriptorOptions, check_any_size, extract_whole
 from reid.evaluation.protocols import score_landmarks, whitening_features
 from reid.evaluation.whitening import WHITENINGS, WhiteningOptions

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 import hashlib
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from reid import Embedder
-from reid.errors import InputError, run_command
+from reid.errors import InputError
 from reid.io.atomic import write_json
 from reid.report.pages import check_available
 from reid.report.search_page import answer_table, write_page

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 import secrets
 from pathlib import Path
 
 from reid import Embedder
-from reid.errors import InputError, run_command
+from reid.errors import InputError
 from reid.search import gallery, serve
 
 

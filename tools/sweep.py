@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 import dataclasses
 import shlex
@@ -13,7 +15,7 @@ from tqdm import tqdm
 
 from reid.config.keys import MOVABLE
 from reid.config.loading import complete_config, load_config
-from reid.errors import InputError, Interrupted, run_command
+from reid.errors import InputError, Interrupted
 from reid.io.atomic import write_text
 from reid.report.pages import check_available
 from reid.report.sweep import write_sweep_page

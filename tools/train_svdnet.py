@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 import contextlib
 import sys
@@ -27,7 +29,7 @@ from reid.distributed import (
     restart_command,
     run_on_main,
 )
-from reid.errors import InputError, Interrupted, StopSignal, run_command, stop_signals
+from reid.errors import InputError, Interrupted, StopSignal, stop_signals
 from reid.evaluation.retrieval import network_features, score_together
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from reid.command import run_command  # isort: split
+
 import argparse
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from reid.data import split_table
 from reid.diagnostics.comparison import distinct_names, is_gain_of_rri
 from reid.diagnostics.embedding_map import METHODS, check_method
 from reid.diagnostics.retrieval import CheckpointFeatures, check_sizes, describe_retrieval
-from reid.errors import InputError, run_command
+from reid.errors import InputError
 from reid.evaluation.retrieval import network_features, unit_rows
 from reid.io.atomic import write_json
 from reid.io.checkpoint import load_checkpoint
