@@ -24,11 +24,13 @@ from reid.errors import InputError, unknown_name
 from reid.evaluation.features import FEATURES
 from reid.inference.calibration import Calibration
 from reid.inference.conversion import load_any
+from reid.io.digest import compute_file_digest
 from reid.model.folding import fold_norms
 from reid.model.network import ReidNetwork
 from reid.ranking import normalize_rows
 
 DEMO = Path(__file__).parents[1] / "assets" / "demo.safetensors"
+DEMO_DIGEST = "8ce1ab6c313637aa5edaf85070279c8af861ff5d4a25cd245e1fc26c5d08a35a"
 
 # Forward batch size on a CPU, small enough for activations to stay in the cache.
 _CPU_BATCH = 16
@@ -83,7 +85,7 @@ class Embedder:
         """
         if feature is not None and feature not in FEATURES:
             raise unknown_name("feature", feature, FEATURES)
-        path = _checkpoint_path(file)
+        path = checkpoint_path(file)
         content = load_any(path)
         network, config = build.network_from_checkpoint(content, source=str(path))
         torch_device = build.device(build.evaluation_config(config, None, ["MODEL.DEVICE", device]))
@@ -187,11 +189,28 @@ class Embedder:
         return np.concatenate(rows)
 
 
-def _checkpoint_path(file: str | Path) -> Path:
-    if file != "demo":
+def checkpoint_path(file: str | Path) -> Path:
+    """Return the path of a checkpoint.
+
+    Args:
+        file: Path, or "demo" for the model that comes with the package.
+
+    Returns:
+        The path, which need not exist unless it is that of the demo model.
+
+    Raises:
+        InputError: If the demo model does not exist or is not the one that came with the package.
+    """
+    if str(file) != "demo":
         return Path(file).expanduser()
     if not DEMO.is_file():
         raise InputError(f"the demo model {DEMO} does not exist: create it with `make model`, or give a checkpoint")
+    digest = compute_file_digest(DEMO)
+    if digest != DEMO_DIGEST:
+        raise InputError(
+            f"the demo model {DEMO} was changed: restore it; if `make model` wrote it, set DEMO_DIGEST in "
+            f"reid/inference/embedder.py to {digest}"
+        )
     return DEMO
 
 

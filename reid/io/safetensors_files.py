@@ -12,12 +12,20 @@ from torch import Tensor
 
 from reid.errors import InputError
 from reid.io.atomic import write_bytes
+from reid.io.digest import DIGEST_LENGTH, compute_digest
 from reid.io.json_yaml import parse_json
 from reid.io.tensor_files import FORMAT
 
 # The parts of a checkpoint that this format keeps as strings; the state of a training needs a .pth file.
 STRING_KEYS = ("config", "num_classes", "calibration", "origin")
 _ALIGNMENT = 8
+
+# The digest comes first in the header, so that it can be checked before anything is parsed. It is the digest of the file
+# with zeros in its place.
+_DIGEST_KEY = "sha256"
+_ZEROS = "0" * DIGEST_LENGTH
+_START = f'{{"__metadata__":{{"{_DIGEST_KEY}":"'.encode()
+_PLACE = slice(8 + len(_START), 8 + len(_START) + DIGEST_LENGTH)
 
 
 def save_safetensors(path: Path, content: Mapping[str, Any]) -> None:
@@ -26,24 +34,33 @@ def save_safetensors(path: Path, content: Mapping[str, Any]) -> None:
     Args:
         path: File to create or replace; its folder is created.
         content: Content of a checkpoint. Its "model" becomes the tensors; "format" and `STRING_KEYS` become the
-            metadata, as JSON where they are not strings. Everything else, the state of the training, is dropped.
+            metadata, as JSON where they are not strings, with a digest of the file. Everything else, the state of the
+            training, is dropped.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in content["model"].items()}
-    metadata = {"format": str(content.get("format", FORMAT))}
+    metadata = {_DIGEST_KEY: _ZEROS, "format": str(content.get("format", FORMAT))}
     for key in STRING_KEYS:
         if content.get(key) is not None:
             value = content[key]
             metadata[key] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, _add_metadata(save(tensors), metadata))
+    data = _add_metadata(save(tensors), metadata)
+    data[_PLACE] = compute_digest(data).encode()
+    write_bytes(path, memoryview(data))
 
 
-def _add_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
+def _add_metadata(data: bytes, metadata: dict[str, str]) -> bytearray:
     # The library would write the strings in a different order each time.
     length = int.from_bytes(data[:8], "little")
     header = json.dumps({"__metadata__": metadata, **json.loads(data[8 : 8 + length])}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % _ALIGNMENT)
-    return len(header).to_bytes(8, "little") + header + data[8 + length :]
+    return bytearray().join((len(header).to_bytes(8, "little"), header, memoryview(data)[8 + length :]))
+
+
+def _matches_digest(data: bytes) -> bool:
+    content = memoryview(data)
+    digest = compute_digest(content[: _PLACE.start], _ZEROS.encode(), content[_PLACE.stop :])
+    return digest.encode() == data[_PLACE]
 
 
 def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -64,10 +81,15 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path}: no such file")
     try:
         data = path.read_bytes()
+        if data.startswith(_START, 8) and not _matches_digest(data):
+            raise InputError(f"{path}: corrupt: it does not match its digest (metadata {_DIGEST_KEY!r})")
         tensors = load(data)
         header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")].decode())
         metadata = {str(key): str(value) for key, value in (header.get("__metadata__") or {}).items()}
-    except PermissionError:
+        # Another program that saves changed tensors may keep the metadata, in another order.
+        if metadata.pop(_DIGEST_KEY, None) is not None and not data.startswith(_START, 8):
+            raise InputError(f"{path}: corrupt, or changed without its digest; save it without the key {_DIGEST_KEY!r}")
+    except (OSError, InputError):
         raise
     except MemoryError:
         raise InputError(f"{path}: larger than the memory of this machine can hold") from None

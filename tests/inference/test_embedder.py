@@ -20,6 +20,7 @@ from reid.data.images import cache as cache_module
 from reid.errors import InputError
 from reid.evaluation.retrieval import embed
 from reid.io.checkpoint import load_checkpoint, save_checkpoint
+from reid.io.digest import compute_file_digest
 from reid.io.safetensors_files import save_safetensors
 from reid.model.folding import fold_norms
 from reid.model.network import ReidNetwork
@@ -348,6 +349,11 @@ def test_files_that_cannot_be_loaded(tmp_path: Path, weights: Path, monkeypatch:
     with pytest.raises(InputError, match="make model"):
         Embedder.load("demo")
     save_safetensors(tmp_path / "demo.safetensors", load_checkpoint(weights))
+    with pytest.raises(InputError, match="the demo model .* was changed") as caught:
+        Embedder.load("demo")
+    digest = compute_file_digest(tmp_path / "demo.safetensors")
+    assert digest in str(caught.value)
+    monkeypatch.setattr(reid.inference.embedder, "DEMO_DIGEST", digest)
     assert Embedder.load("demo", device="cpu").model_id == Embedder.load(weights, device="cpu").model_id
 
 

@@ -48,6 +48,7 @@ def test_the_library_reads_it(tmp_path: Path) -> None:
     with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
         metadata = file.metadata()
         assert torch.equal(file.get_tensor("b.weight"), CONTENT["model"]["b.weight"])
+    assert len(metadata.pop("sha256")) == 64
     assert metadata == {
         "format": "1",
         "config": CONTENT["config"],
@@ -115,3 +116,41 @@ def test_what_is_not_ours(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "c.safetensors", metadata=texts | {"calibration": "[[["})
     with pytest.raises(InputError):
         load_checkpoint(tmp_path / "c.safetensors")
+
+
+def test_a_changed_file_is_refused_before_it_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.safetensors"
+    save_safetensors(path, CONTENT)
+    good = path.read_bytes()
+    monkeypatch.setattr("reid.io.safetensors_files.load", lambda data: pytest.fail("parsed"))
+    for place in (0, good.index(b"SEED"), good.index(b"calibration"), len(good) - 1):
+        data = bytearray(good)
+        data[place] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=r"m\.safetensors: corrupt: it does not match its digest"):
+            load_safetensors(path)
+
+
+def test_a_digest_that_another_program_copied_is_refused_wherever_it_lies(tmp_path: Path) -> None:
+    save_safetensors(tmp_path / "m.safetensors", CONTENT)
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) + 1 for name in file.keys()}  # noqa: SIM118
+    for number in range(5):  # the library writes the metadata in a different order each time
+        save_file(tensors, tmp_path / f"{number}.safetensors", metadata=metadata)
+        with pytest.raises(InputError, match="digest"):
+            load_safetensors(tmp_path / f"{number}.safetensors")
+    del metadata["sha256"]
+    save_file(tensors, tmp_path / "m.safetensors", metadata=metadata)
+    assert torch.equal(load_checkpoint(tmp_path / "m.safetensors")["model"]["a"], CONTENT["model"]["a"] + 1)
+
+
+def test_a_file_that_cannot_be_read_is_not_called_corrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_safetensors(tmp_path / "m.safetensors", CONTENT)
+
+    def fail(*_: object) -> bytes:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError):
+        load_safetensors(tmp_path / "m.safetensors")
