@@ -18,13 +18,13 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from reid.config import build
-from reid.data.images.decode import CorruptImage
 from reid.data.loading.user_images import ImageInput, ImageList, normalized_batches, tensor_batches
 from reid.errors import InputError, unknown_name
 from reid.evaluation.features import FEATURES
 from reid.inference.calibration import Calibration
 from reid.inference.conversion import load_any
 from reid.io.digest import compute_file_digest
+from reid.io.images import CorruptImage
 from reid.model.folding import fold_norms
 from reid.model.network import ReidNetwork
 from reid.ranking import normalize_rows

@@ -15,6 +15,7 @@ from PIL import Image
 
 from reid.errors import InputError
 from reid.io.atomic import write_text
+from reid.io.images import open_image
 from reid.io.reading import is_machine_error
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def picture(image: Image.Image | bytes, *, alt: str, max_side: int, kind: str = 
     """Embed an image, re-encoded at a bounded size and therefore without its metadata.
 
     Args:
-        image: A PIL image or the bytes of a JPEG or PNG file.
+        image: A PIL image or the bytes of an image file.
         alt: Text shown in place of the image.
         max_side: Largest width and height in pixels. Smaller images are not enlarged.
         kind: "JPEG" for photographs, or "PNG" for drawings and matrices (lossless).
@@ -164,7 +165,7 @@ def picture(image: Image.Image | bytes, *, alt: str, max_side: int, kind: str = 
     """
     if isinstance(image, bytes):
         try:
-            image = Image.open(io.BytesIO(image), formats=("JPEG", "PNG"))
+            image = open_image(alt, image)
             image.load()
         except Exception as error:  # Pillow's decoders raise many kinds of errors on corrupt files.
             if is_machine_error(error):

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from PIL import Image
 from tqdm import tqdm
 
 from reid.errors import InputError
+from reid.io.images import MAX_BYTES as MAX_FILE_BYTES
+from reid.io.images import open_image
 from reid.io.reading import is_machine_error, read_file
 from reid.report.pages import Picture, picture
 
 FRAME = (56, 112)  # Width and height in pixels of an image on the page; images of another aspect ratio are centered.
 MAX_SIDE = 112  # Pixels. About twice the size on the page, for high-density screens.
 MAX_BYTES = 10_000_000  # Of all images on a page.
-MAX_PIXELS = 50_000_000
-MAX_FILE_BYTES = 2**29
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # As in reid.data.images.cache.
 
 
 @dataclass(frozen=True)
@@ -81,10 +78,7 @@ def _thumbnail(path: str) -> Picture | None:
     except (InputError, FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            columns, rows = image.size
-            if columns * rows > MAX_PIXELS:
-                return None
+        with open_image(path, content) as image:
             image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # Decodes a large JPEG at a fraction of its size.
             return picture(image.convert("RGB"), alt="", max_side=MAX_SIDE)
     # Pillow's decoders raise many kinds of errors on corrupt files, which must not prevent writing the page.

@@ -18,10 +18,11 @@ from typing import IO
 import numpy as np
 from tqdm import tqdm
 
-from reid.data.images.decode import CorruptImage, decode_image
+from reid.data.images.decode import decode_image
 from reid.data.threads import available_cores, single_thread_initializer
 from reid.errors import InputError
 from reid.io.atomic import check_free_space, commit, write_bytes
+from reid.io.images import CorruptImage
 
 _CHUNK = 64
 # A process that builds an array writes to it all the time; an older file was left by a process that was killed.

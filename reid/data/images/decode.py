@@ -1,41 +1,24 @@
-"""Decoding of image files: size limits, checks, conversion to RGB, resizing."""
+"""Decoding of image files: checks, conversion to RGB, resizing."""
 
 from __future__ import annotations
 
 import errno
-import io
 import os
 
 import numpy as np
 import torch
-
-# Imported now: Pillow does not report a decoder that it cannot import later, for lack of file descriptors for example.
-from PIL import (
-    BmpImagePlugin,  # noqa: F401
-    Image,
-    JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
-    UnidentifiedImageError,
-    WebPImagePlugin,  # noqa: F401
-)
+from PIL import Image, UnidentifiedImageError
 from torch.nn import functional
 
 from reid.errors import InputError
+from reid.io.images import MAX_BYTES, CorruptImage, check_size, open_image
 from reid.io.reading import is_machine_error, read_file
 
-MAX_PIXELS = 50_000_000
-MAX_BYTES = 2**29  # 50 megapixels uncompressed with 16 bits per channel are 400 MB
-# Pillow reads dozens of other formats, whatever the file name says, and runs another program for one of them.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 FILTERS = ("bilinear", "bicubic")
 """Filters to resize with, both with antialiasing."""
 
 _UNIDENTIFIED = "not a JPEG, PNG, BMP or WebP image, or a corrupt one"
 _DECODER_BYTES, _DECODER_BYTES_PER_PIXEL = 2**24, 8
-
-
-class CorruptImage(InputError):
-    """An existing image that cannot be read: corrupt, truncated or too large."""
 
 
 def decode_image(path: str, size: tuple[int, int], resize: str = "bilinear") -> np.ndarray:
@@ -50,7 +33,7 @@ def decode_image(path: str, size: tuple[int, int], resize: str = "bilinear") -> 
         (3, height, width) uint8 RGB.
 
     Raises:
-        CorruptImage: If the image is unreadable, truncated or larger than 50 megapixels.
+        CorruptImage: If the image is unreadable, truncated, larger than 50 megapixels or takes too long to decode.
         InputError: If there is no such file.
         OSError: If the machine cannot read or decode it now; the image may be sound.
     """
@@ -86,7 +69,7 @@ def read_image(path: str, content: bytes | None = None) -> Image.Image:
         The image in RGB.
 
     Raises:
-        CorruptImage: If the image is unreadable, truncated or larger than 50 megapixels.
+        CorruptImage: If the image is unreadable, truncated, larger than 50 megapixels or takes too long to decode.
         InputError: If there is no such file.
         OSError: If the machine cannot read it now, which says nothing about the image: see `reid.io.reading`.
     """
@@ -97,7 +80,7 @@ def read_image(path: str, content: bytes | None = None) -> Image.Image:
     except InputError as error:  # a pipe, or too large
         raise CorruptImage(str(error)) from None
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with open_image(path, data) as image:
             return to_rgb(image, path)
     except CorruptImage:
         raise
@@ -127,11 +110,7 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
         CorruptImage: If the image is larger than 50 megapixels (it is not decoded then), its pixels cannot be read, or
             they are floating-point numbers without a known range.
     """
-    columns, rows = image.size
-    if columns * rows > MAX_PIXELS:
-        raise CorruptImage(
-            f"{name}: {columns} x {rows} pixels, above the limit of {MAX_PIXELS:,}; store a smaller image or remove it"
-        )
+    check_size(image, name)
     if image.mode == "F":
         raise CorruptImage(
             f"{name}: floating-point pixels have no known range; store the image with 8 bits per channel"
@@ -141,7 +120,7 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
             return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
         return image.convert("RGB")
     except Exception as error:
-        raise _unreadable(name, error, columns * rows) from None
+        raise _unreadable(name, error, image.size[0] * image.size[1]) from None
 
 
 def _unreadable(name: str, error: Exception, pixels: int = 0) -> Exception:

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid.data.images.decode import CorruptImage, decode_image
+from reid.data.images.decode import decode_image
 from reid.data.threads import single_thread_initializer
 from reid.errors import InputError
+from reid.io.images import CorruptImage
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ import torch
 
 from reid.data.augmentation.augment import Augmentation, augment
 from reid.data.augmentation.random_numbers import random_table, times_seen
-from reid.data.images.decode import CorruptImage
 from reid.data.images.normalization import normalize
 from reid.data.images.pixels import DecodedImages, Images, as_image_source, read_batches, slice_images, to_device
 from reid.data.loading.prefetch import prefetch
@@ -27,6 +26,7 @@ from reid.data.loading.samplers import (
 )
 from reid.distributed import process_slice
 from reid.errors import InputError
+from reid.io.images import CorruptImage
 
 logger = logging.getLogger(__name__)
 

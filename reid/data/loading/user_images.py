@@ -13,12 +13,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from reid.data.images.decode import MAX_PIXELS, CorruptImage, decode_image, resize_pixels, to_rgb
+from reid.data.images.decode import decode_image, resize_pixels, to_rgb
 from reid.data.images.normalization import normalize
 from reid.data.images.pixels import LazyImages, read_batches, to_device
 from reid.data.loading.prefetch import prefetch
 from reid.data.threads import available_cores
 from reid.errors import InputError
+from reid.io.images import MAX_PIXELS, CorruptImage
 
 ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
