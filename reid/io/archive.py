@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import lzma
 import shutil
@@ -16,10 +17,12 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from reid.errors import InputError
-from reid.io.atomic import atomic_folder, check_free_space
+from reid.io.atomic import atomic_folder, check_free_space, is_whole, make_folder
+from reid.io.locks import remove_abandoned
 
 MAX_BYTES = 4 * 2**30
 MAX_ENTRIES = 1_000_000
+_MARK = ".unpacked"
 _CHUNK_SIZE = 2**20
 _BLOCK_SIZE = 4096  # of a file system
 # The other methods can unpack a few bytes to very many in one step.
@@ -31,7 +34,7 @@ def extract_zip(archive: Path, *, folders: Collection[str], cache: Path, progres
 
     Only files directly inside a folder with one of the names are extracted, wherever that folder is in the archive;
     they are written to `<result>/<folder>/<file>`. The name of the result depends on the name, size and modification
-    time of the archive.
+    time of the archive. A result in which files are missing or have other sizes is extracted again.
 
     Args:
         archive: Zip file to read.
@@ -50,21 +53,22 @@ def extract_zip(archive: Path, *, folders: Collection[str], cache: Path, progres
     status = archive.stat()
     key = hashlib.sha256(f"{archive.name}\0{status.st_size}\0{status.st_mtime_ns}".encode()).hexdigest()[:12]
     result = cache / f"{archive.stem}-{key}"
-    marker = result / ".unpacked"
-    if marker.is_file():
+    if is_whole(result, _MARK):
         return result
     if result.is_symlink():
         raise InputError(f"{result} is a link where an unpacked zip should be; remove it")
     if result.is_dir():
+        if is_whole(result, _MARK):  # another process has just extracted it
+            return result
         shutil.rmtree(result)
     try:
         with zipfile.ZipFile(archive) as file:
             entries = _select_entries(archive, file.infolist(), folders)
-            cache.mkdir(parents=True, exist_ok=True)
+            make_folder(cache)
+            remove_abandoned(cache, f".{glob.escape(archive.stem)}-*.partial")
             check_free_space(cache, sum(_disk_usage(entry) for entry in entries.values()), f"unpacking {archive.name}")
-            with atomic_folder(result) as partial:
+            with atomic_folder(result, _MARK) as partial:
                 _extract(file, entries, partial, progress)
-                (partial / marker.name).touch()
     # All that zipfile raises for corrupt archives, names in another encoding than declared, and negative offsets.
     except (
         zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error, OSError,

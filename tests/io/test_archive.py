@@ -51,21 +51,37 @@ def test_only_the_parts_asked_for_are_taken(tmp_path):
 def test_a_second_call_unpacks_nothing_and_a_changed_zip_anew(tmp_path):
     source = pack(tmp_path / "d.zip")
     first = extract_zip(source, folders=PARTS, cache=tmp_path / "cache", progress=False)
-    (first / "query" / "a.jpg").write_bytes(b"touched")
+    (first / "query" / "a.jpg").write_bytes(b"zz")
     assert extract_zip(source, folders=PARTS, cache=tmp_path / "cache", progress=False) == first
-    assert (first / "query" / "a.jpg").read_bytes() == b"touched"
+    assert (first / "query" / "a.jpg").read_bytes() == b"zz"
     os.utime(source, ns=(1, 1))
     second = extract_zip(source, folders=PARTS, cache=tmp_path / "cache", progress=False)
     assert second != first and (second / "query" / "a.jpg").read_bytes() == b"aa"
 
 
-def test_a_folder_without_the_marker_is_not_trusted(tmp_path):
+@pytest.mark.parametrize("damage", ["no mark", "mark of an older version", "lost", "emptied"])
+def test_a_folder_that_is_not_whole_is_extracted_again(tmp_path, damage):
     source = pack(tmp_path / "d.zip")
     folder = extract_zip(source, folders=PARTS, cache=tmp_path / "cache", progress=False)
-    (folder / ".unpacked").unlink()
-    (folder / "query" / "a.jpg").unlink()
+    if damage == "no mark":
+        (folder / ".unpacked").unlink()
+    elif damage == "mark of an older version":
+        (folder / ".unpacked").write_bytes(b"")
+    if damage == "emptied":
+        (folder / "query" / "a.jpg").write_bytes(b"")
+    else:
+        (folder / "query" / "a.jpg").unlink()
     assert extract_zip(source, folders=PARTS, cache=tmp_path / "cache", progress=False) == folder
     assert files_below(folder) == [".unpacked", "query/a.jpg", "query/b.jpg"]
+    assert (folder / "query" / "a.jpg").read_bytes() == b"aa"
+
+
+def test_what_killed_processes_left_of_this_archive_is_removed(tmp_path):
+    cache = tmp_path / "cache"
+    for name in (".d-0123456789ab.0a1b.partial", ".other-0123456789ab.0a1b.partial"):
+        (cache / name / "query").mkdir(parents=True)
+    folder = extract_zip(pack(tmp_path / "d.zip"), folders=PARTS, cache=cache, progress=False)
+    assert sorted(cache.iterdir()) == sorted([cache / ".other-0123456789ab.0a1b.partial", folder])
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from reid.io.atomic import atomic_file, atomic_folder, link_or_copy, write_bytes, write_json, write_text
+from reid.io.atomic import (
+    atomic_file,
+    atomic_folder,
+    is_whole,
+    link_or_copy,
+    make_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def test_a_file_is_replaced_at_the_end_of_the_block(tmp_path: Path) -> None:
@@ -74,21 +84,101 @@ def test_a_file_is_kept_under_a_second_name(tmp_path: Path, monkeypatch: pytest.
     assert target.read_bytes() == b"1"
 
 
+def test_two_writers_at_once_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    with atomic_file(path) as first:
+        first.write(b"1")
+        with atomic_file(path) as second:
+            assert second.name != first.name
+            second.write(b"2")
+        assert path.read_bytes() == b"2"
+        first.write(b"1")
+    assert path.read_bytes() == b"11" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / ".a.bin.writing").write_bytes(b"half")
+    write_bytes(tmp_path / "a.bin", b"whole")
+    assert (tmp_path / "a.bin").read_bytes() == b"whole" and len(list(tmp_path.iterdir())) == 1
+    os.mkfifo(tmp_path / ".a.bin.writing")
+    write_bytes(tmp_path / "a.bin", b"again")
+    assert (tmp_path / "a.bin").read_bytes() == b"again" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_without_locks_files_and_folders_are_written_and_nothing_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    write_bytes(tmp_path / "a.bin", b"whole")
+    (tmp_path / ".made.0000.partial").mkdir()
+    with atomic_folder(tmp_path / "made", "mark") as partial:
+        (partial / "in").mkdir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".made.0000.partial", "a.bin", "made"]
+
+
 def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "made") as partial:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "made", "mark") as partial:
         (partial / "file").write_text("x")
         assert not (tmp_path / "made").exists()
         raise RuntimeError
     assert not list(tmp_path.iterdir())
-    with atomic_folder(tmp_path / "made") as partial:
+    with atomic_folder(tmp_path / "made", "mark") as partial:
         (partial / "file").write_text("x")
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 def test_the_folder_of_a_faster_process_stays(tmp_path: Path) -> None:
-    with atomic_folder(tmp_path / "made") as partial:
+    with atomic_folder(tmp_path / "made", "mark") as partial:
         (partial / "file").write_text("slow")
-        (tmp_path / "made").mkdir()
-        (tmp_path / "made" / "file").write_text("fast")
+        with atomic_folder(tmp_path / "made", "mark") as other:  # does not take the first for abandoned
+            (other / "file").write_text("fast")
     assert (tmp_path / "made" / "file").read_text() == "fast"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_folders_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".made.1.partial"  # by process number, as older versions named it
+    (left / "in").mkdir(parents=True)
+    (left / "in" / "file").write_text("half")
+    (tmp_path / ".other.1.partial").mkdir()
+    with atomic_folder(tmp_path / "made", "mark"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.1.partial", "made"]
+
+
+@pytest.mark.parametrize("damage", ["lost", "emptied", "added", "moved", "mark", "no mark", "older mark", "nothing"])
+def test_a_folder_is_whole_only_with_all_its_files(tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "made"
+    with atomic_folder(folder, "mark", {"seed": 3}) as partial:
+        (partial / "in").mkdir()
+        (partial / "in" / "a").write_text("a")
+        (partial / "in" / "b").write_text("bb")
+    assert is_whole(folder, "mark") and json.loads((folder / "mark").read_text())["seed"] == 3
+    for name in (".DS_Store", "in/.DS_Store", "notes.txt"):  # of other programs
+        (folder / name).write_text("")
+    if damage == "lost":
+        (folder / "in" / "a").unlink()
+    elif damage == "emptied":
+        (folder / "in" / "a").write_text("")
+    elif damage == "added":
+        (folder / "in" / "c").write_text("")
+    elif damage == "moved":
+        (folder / "in" / "a").rename(folder / "in" / "A")
+    elif damage == "mark":
+        (folder / "mark").write_text("{")
+    elif damage == "no mark":
+        (folder / "mark").unlink()
+    elif damage == "older mark":
+        (folder / "mark").write_text("")
+    assert is_whole(folder, "mark") is (damage == "nothing")
+
+
+def test_new_folders_are_flushed_in_their_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("reid.io.atomic.sync_folder", synced.append)
+    for _ in range(2):
+        make_folder(tmp_path / "a" / "b")
+    assert sorted(synced) == [tmp_path, tmp_path / "a"]

@@ -10,8 +10,10 @@ from typing import Any
 from reid.data.datasets import dukemtmcreid, market1501
 from reid.data.datasets.layout import PartCounts, check_counts, locate, read_folder
 from reid.data.synthetic import generate_dataset
+from reid.data.synthetic.dataset import METADATA_FILE
 from reid.data.synthetic.seeding import VERSION
 from reid.errors import InputError
+from reid.io.atomic import is_whole
 from reid.records import Split
 
 _LAYOUTS = {"market": market1501.LAYOUT, "duke": dukemtmcreid.LAYOUT}
@@ -22,7 +24,8 @@ def read_synthetic(
 ) -> Split:
     """Generate the synthetic dataset into `cache`, if it is not there yet, and read it with the reader of the layout.
 
-    A dataset that a different version of the generator left in the cache is generated again.
+    A dataset that a different version of the generator left in the cache is generated again, and so is one of which
+    files are missing or have other sizes.
 
     Args:
         root: Unused, as nothing has to be supplied.
@@ -43,11 +46,10 @@ def read_synthetic(
         raise InputError(f"unknown layout {layout!r} of the synthetic dataset; it must be one of {', '.join(_LAYOUTS)}")
     name = f"synthetic-{layout}-{size}-seed{seed}"
     folder = cache / name
-    metadata = folder / "synthetic.json"
-    if folder.is_dir() and _read_metadata(metadata).get("generator") != VERSION:
+    metadata = folder / METADATA_FILE
+    if folder.is_dir() and not _is_usable(folder):
         shutil.rmtree(folder)
     if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
         generate_dataset(folder, size=size, layout=layout, seed=seed)
     split = read_folder(_LAYOUTS[layout], locate(_LAYOUTS[layout], folder, cache=cache), name=name)
     if strict:
@@ -59,10 +61,18 @@ def read_synthetic(
     return split
 
 
+def _is_usable(folder: Path) -> bool:
+    """Whether this version of the generator drew the dataset, and its files are still those that it drew."""
+    metadata = _read_metadata(folder / METADATA_FILE)
+    if metadata.get("generator") != VERSION:
+        return False
+    return "files" not in metadata or is_whole(folder, METADATA_FILE)  # older versions did not store it
+
+
 def _read_metadata(path: Path) -> dict[str, Any]:
     """Read `synthetic.json`; empty if it is missing or damaged, and the dataset is generated again then."""
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return {}
     return metadata if isinstance(metadata, dict) else {}

@@ -1,17 +1,18 @@
-"""Cache of decoded images: decoded once into one array, which is written completely or not at all."""
+"""Cache of decoded images: one array, written completely or not at all, and verified when it is opened."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import json
+import logging
+import math
 import os
-import tempfile
-import time
+import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -21,12 +22,17 @@ from tqdm import tqdm
 from reid.data.images.decode import decode_image
 from reid.data.threads import available_cores, single_thread_initializer
 from reid.errors import InputError
-from reid.io.atomic import check_free_space, commit, write_bytes
+from reid.io.atomic import atomic_file, check_free_space, make_folder
+from reid.io.digest import compute_digest
 from reid.io.images import CorruptImage
+from reid.io.locks import remove_abandoned
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 64
-# A process that builds an array writes to it all the time; an older file was left by a process that was killed.
-_ABANDONED_SECONDS = 3600
+_MAGIC = b"reid-px1"
+# At the end of the file: the length of the digests in JSON, the digest of header and digests, the version.
+_END = struct.Struct(f"<Q32s{len(_MAGIC)}s")
 
 
 def decode_images(
@@ -42,8 +48,8 @@ def decode_images(
     """Decode images into one array and resize them to `size`.
 
     A large array is kept as a file, whose name is a digest of the images' paths, sizes and times, `size` and `resize`,
-    so that a changed image is decoded again. Processes that build the same array at the same time each write their own,
-    and the last one stays.
+    so that a changed image is decoded again. The file is verified by digests when it is opened, and decoded again if it
+    is corrupt. Processes that build the same array at the same time each write their own, and the last one stays.
 
     Args:
         paths: N image files.
@@ -60,7 +66,8 @@ def decode_images(
 
     Raises:
         InputError: If the size is not positive, an image is missing or, without `corrupt`, unreadable, truncated or
-            larger than 50 megapixels, or the disk is full.
+            larger than 50 megapixels, or there is too little disk space.
+        OSError: If the machine cannot read an image now; nothing is stored then.
     """
     height, width = size
     if height < 1 or width < 1:
@@ -71,22 +78,21 @@ def decode_images(
         return _concatenate(_decoded_chunks(paths, size, resize, progress, corrupt), shape)
 
     stored = cache / f"decoded-{height}x{width}-{_fingerprint(paths, size, resize)}.npy"
-    incomplete, note = stored.with_suffix(".incomplete.npy"), stored.with_suffix(".broken.json")
-    if corrupt is not None and incomplete.is_file() and (known := _read_note(note)):
-        corrupt.update(known)
-        return _open_stored(incomplete, shape)
-    if not stored.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(stored)
-        check_free_space(cache, needed, f"decoding {len(paths):,} images at {height}x{width}")
-        with _temporary_array(stored, shape, _decoded_chunks(paths, size, resize, progress, corrupt)) as file:
-            if corrupt:
-                # The array lacks images and must not be taken for a complete one: another name, the note first.
-                mine = Path(file.name).with_suffix(".json")
-                write_bytes(mine, json.dumps(dict(sorted(corrupt.items()))).encode())
-                os.replace(mine, note)
-            commit(file, incomplete if corrupt else stored)
-    return _open_stored(incomplete if corrupt else stored, shape)
+    known: dict[int, str] = {}
+    array = _open_stored(stored, shape, known)
+    if array is not None and (corrupt is not None or not known):
+        (corrupt if corrupt is not None else {}).update(known)
+        return array
+    make_folder(cache)
+    _remove_abandoned(stored)
+    check_free_space(cache, needed, f"decoding {len(paths):,} images at {height}x{width}")
+    with atomic_file(stored) as file:
+        _write_array(file, shape, _decoded_chunks(paths, size, resize, progress, corrupt), corrupt)
+    known = {}
+    array = _open_stored(stored, shape, known)
+    if array is None or (known and corrupt is None):
+        raise InputError(f"{stored}: changed or damaged while it was written; check the disk and start again")
+    return array
 
 
 def _concatenate(chunks: Iterator[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
@@ -135,50 +141,90 @@ def _decoded_chunks(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-@contextmanager
-def _temporary_array(stored: Path, shape: tuple[int, ...], chunks: Iterator[np.ndarray]) -> Iterator[IO[bytes]]:
-    """Write an .npy file chunk by chunk under a temporary name, to be committed by the `with` block or removed.
+def _write_array(
+    file: IO[bytes], shape: tuple[int, ...], chunks: Iterator[np.ndarray], corrupt: Mapping[int, str] | None
+) -> None:
+    """Write an `.npy` file followed by the digest of each chunk, which NumPy ignores.
 
     Plain writes, because a full disk under a memory map would kill the process instead of raising an error.
     """
-    handle, partial = tempfile.mkstemp(prefix=f".{stored.stem}.", suffix=".partial", dir=stored.parent)
-    os.close(handle)
-    try:
-        with open(partial, "wb") as file:
-            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for chunk in chunks:
-                file.write(chunk.data)
-            yield file
-    finally:
-        Path(partial).unlink(missing_ok=True)
+    header, digests = _npy_header(shape), list[str]()
+    file.write(header)
+    for chunk in chunks:
+        data = chunk.reshape(-1).data
+        file.write(data)
+        digests.append(compute_digest(data))
+    known = {str(number): reason for number, reason in sorted((corrupt or {}).items())}
+    trailer = json.dumps({"digests": digests, "corrupt": known}).encode("ascii")
+    file.write(trailer)
+    file.write(_END.pack(len(trailer), bytes.fromhex(compute_digest(header, trailer)), _MAGIC))
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(np.dtype(np.uint8))
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 def _remove_abandoned(stored: Path) -> None:
-    """Delete partial files of this array that killed processes left."""
-    for partial in stored.parent.glob(f".{stored.stem}.*.partial"):
-        # Another process may delete it first.
-        with suppress(FileNotFoundError):
-            if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
-                partial.unlink()
+    """Delete files that killed processes left, and those of this array in the format of older versions."""
+    for pattern in (".decoded-*.writing", ".decoded-*.partial"):
+        remove_abandoned(stored.parent, pattern)
+    for suffix in (".incomplete.npy", ".broken.json"):
+        stored.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def _read_note(note: Path) -> dict[int, str]:
-    """Read which images an incomplete array lacks; empty if unknown, and the array is not used then."""
+def _open_stored(stored: Path, shape: tuple[int, ...], corrupt: dict[int, str]) -> np.ndarray | None:
+    """Map an array and verify all of it, adding its unreadable images to `corrupt`; None if it must be decoded again.
+
+    Reading all of it also brings it into memory, from where the first epoch reads it again.
+    """
     try:
-        return {int(number): str(reason) for number, reason in json.loads(note.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, AttributeError):
-        return {}
+        with open(stored, "rb") as file:
+            known = _verify(file, shape)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(stored)) from None
+    except _Refused as error:
+        logger.warning("%s: %s; the images are decoded again", stored, error)
+        return None
+    corrupt.update(known)
+    return np.memmap(stored, dtype=np.uint8, mode="r", offset=len(_npy_header(shape)), shape=shape)
 
 
-def _open_stored(stored: Path, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        array = np.load(stored, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{stored}: damaged cache file ({error}); delete it and start again") from None
-    if array.shape != shape or array.dtype != np.uint8:
-        raise InputError(f"{stored}: holds {array.dtype} {array.shape}, not uint8 {shape}; delete it and start again")
-    return array
+class _Refused(Exception):
+    """The reason why a stored array is not used."""
+
+
+def _verify(file: IO[bytes], shape: tuple[int, ...]) -> dict[int, str]:
+    """Verify a file of `_write_array`; its unreadable images."""
+    header, size = _npy_header(shape), os.fstat(file.fileno()).st_size
+    pixels_end = len(header) + math.prod(shape)
+    file.seek(max(0, size - _END.size))
+    end = file.read()
+    if len(end) < _END.size or not end.endswith(_MAGIC):
+        raise _Refused("truncated, or without digests as written by older versions")
+    trailer_size, digest, _ = _END.unpack(end)
+    if size != pixels_end + trailer_size + _END.size:
+        raise _Refused("corrupt")
+    file.seek(pixels_end)
+    trailer = file.read(trailer_size)
+    file.seek(0)
+    if file.read(len(header)) != header or bytes.fromhex(compute_digest(header, trailer)) != digest:
+        raise _Refused("corrupt")
+    content, chunk_size = json.loads(trailer), _CHUNK * math.prod(shape[1:])
+
+    def verify(start: int, expected: str) -> bool:
+        return compute_digest(os.pread(file.fileno(), min(chunk_size, pixels_end - start), start)) == expected
+
+    # A few threads at once, as reading and hashing let others run.
+    starts = range(len(header), pixels_end, chunk_size)
+    with ThreadPoolExecutor(available_cores(), "verify") as pool:
+        if len(content["digests"]) != len(starts) or not all(pool.map(verify, starts, content["digests"])):
+            raise _Refused("corrupt")
+    return {int(number): reason for number, reason in content["corrupt"].items()}
 
 
 def _fingerprint(paths: Sequence[str], size: tuple[int, int], resize: str) -> str:

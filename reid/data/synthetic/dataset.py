@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from reid.data.synthetic.layout import FOLDERS, PARTS, ImageSpec, plan_images
 from reid.data.synthetic.rendering import Renderer
 from reid.data.synthetic.seeding import VERSION
 from reid.errors import InputError
+from reid.io.atomic import atomic_folder, is_whole
 from reid.records import DISTRACTOR, JUNK
 
 METADATA_FILE = "synthetic.json"
@@ -24,7 +23,8 @@ METADATA_FILE = "synthetic.json"
 def generate_dataset(output: Path, *, size: str, layout: str = "market", seed: int = 0, progress: bool = True) -> Path:
     """Generate a dataset of pedestrians.
 
-    The images appear in `output` all at once after the last is rendered; an interrupted run leaves nothing. The same
+    The images appear in `output` all at once after the last is rendered; an interrupted run leaves nothing, and what a
+    killed one leaves is removed by the next. The same
     arguments and the same version of Pillow give the same bytes.
 
     Args:
@@ -79,21 +79,10 @@ def write_dataset(
     output = Path(output)
     if _is_complete(output, metadata, images):
         return output
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    try:
+    with atomic_folder(output, METADATA_FILE, metadata) as partial:
         write(partial)
-        (partial / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
-        try:
-            partial.replace(output)
-        except OSError:
-            # Another process may have generated the same dataset meanwhile; the check reports anything else.
-            if not _is_complete(output, metadata, images):
-                raise
-            shutil.rmtree(partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    if not _is_complete(output, metadata, images):  # another process has put something else there meanwhile
+        raise InputError(f"{output} is empty or was removed while the dataset was generated; start again")
     return output
 
 
@@ -145,12 +134,14 @@ def _is_complete(output: Path, metadata: dict[str, Any], images: dict[str, int])
         differences = [
             f"{key} {stored[key]!r} instead of {metadata[key]!r}" for key in metadata if stored[key] != metadata[key]
         ]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{output} contains something other than a synthetic dataset; {remedy}") from None
     if differences:
         raise InputError(f"{output} contains a different synthetic dataset ({'; '.join(differences)}); {remedy}")
     for part, count in images.items():
-        found = sum(1 for _ in (output / part).glob("*.jpg"))
+        found = sum(1 for path in (output / part).glob("*.jpg") if path.stat().st_size)
         if found != count:
             raise InputError(f"{output}: {Path(part).name} contains {found} images instead of {count}; {remedy}")
+    if "files" in stored and not is_whole(output, METADATA_FILE):  # older versions did not store it
+        raise InputError(f"{output}: files have been added, removed or changed since they were generated; {remedy}")
     return True

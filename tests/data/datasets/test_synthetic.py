@@ -28,9 +28,25 @@ def test_both_layouts_are_generated_once_and_read(cache, layout, cameras):
     assert Path(split.train[0].path).stat().st_mtime_ns == time
 
 
-def test_a_lost_image_is_noticed(cache):
+@pytest.mark.parametrize("emptied", [True, False])
+def test_a_lost_or_emptied_image_is_drawn_again(cache, emptied):
     options = {"cache": cache, "size": "tiny", "layout": "market", "seed": 3}
     split = read_synthetic(Path("ignored"), **options)
+    lost = Path(split.query[0].path)
+    content = lost.read_bytes()
+    lost.write_bytes(b"") if emptied else lost.unlink()
+    assert read_synthetic(Path("ignored"), **options) == split
+    assert lost.read_bytes() == content
+
+
+def test_a_lost_image_of_a_dataset_of_an_older_version_is_noticed(cache):
+    options = {"cache": cache, "size": "tiny", "layout": "market", "seed": 3}
+    split = read_synthetic(Path("ignored"), **options)
+    metadata = cache / "synthetic-market-tiny-seed3" / "synthetic.json"
+    content = json.loads(metadata.read_text(encoding="utf-8"))
+    del content["files"]
+    metadata.write_text(json.dumps(content), encoding="utf-8")
+    assert read_synthetic(Path("ignored"), **options) == split
     Path(split.query[0].path).unlink()
     with pytest.raises(InputError, match=rf"query has {len(split.query) - 1} images, not {len(split.query)}"):
         read_synthetic(Path("ignored"), **options)

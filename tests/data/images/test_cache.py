@@ -7,6 +7,7 @@ import hashlib
 import multiprocessing
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from reid.data.images import cache as cache_module
 from reid.data.images.cache import decode_images
 from reid.errors import InputError
+from reid.io.atomic import atomic_file
 
 
 @pytest.fixture
@@ -138,8 +140,7 @@ def test_an_incomplete_array_is_never_taken_for_a_complete_one(tmp_path, paths, 
         again: dict[int, str] = {}
         np.testing.assert_array_equal(decode(paths, tmp_path, in_memory_limit=0, corrupt=again), images)
         assert again == found
-    for note in (tmp_path / "cache").glob("*.json"):
-        note.unlink()  # without it nobody knows what is missing: decoded anew
+    os.utime(broken, ns=(1, 1))  # decoded anew, next to the other
     once_more: dict[int, str] = {}
     decode(paths, tmp_path, in_memory_limit=0, corrupt=once_more)
     assert once_more == found
@@ -166,17 +167,20 @@ def test_processes_may_build_the_same_array_at_once(tmp_path, paths):
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_files_of_killed_processes_are_removed_and_those_of_running_ones_are_not(tmp_path, paths):
-    decode(paths, tmp_path, in_memory_limit=0)
-    (stored,) = (tmp_path / "cache").iterdir()
-    stem = stored.stem
-    stored.unlink()
-    old, new = (stored.with_name(f".{stem}.{part}.partial") for part in ("old", "new"))
-    old.write_bytes(b"x")
-    new.write_bytes(b"x")
-    os.utime(old, (1, 1))
-    decode(paths, tmp_path, in_memory_limit=0)
-    assert not old.exists() and new.exists()
+def test_files_of_killed_processes_are_removed_and_those_of_running_ones_are_not(tmp_path, paths, monkeypatch):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    left = [folder / name for name in (".decoded-1x1-00.npy.writing", ".decoded-1x1-00.abcd.partial")]
+    for path in left:
+        path.write_bytes(b"x")
+    with atomic_file(folder / "decoded-2x2-00.npy") as living, monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: 4e9)
+        os.utime(living.name, (1, 1))
+        living.write(b"whole")
+        decode(paths, tmp_path, in_memory_limit=0)
+        assert Path(living.name).exists() and not any(path.exists() for path in left)
+    assert (folder / "decoded-2x2-00.npy").read_bytes() == b"whole"
+    assert len(list(folder.iterdir())) == 2
 
 
 @pytest.mark.parametrize("size", [(64, 128), (50, 131), (200, 90), (31, 300)])
@@ -206,9 +210,61 @@ def test_free_space_is_checked_first(tmp_path, paths, monkeypatch):
         decode(paths, tmp_path, in_memory_limit=0)
 
 
-def test_a_damaged_cache_file_is_reported(tmp_path, paths):
-    decode(paths, tmp_path, in_memory_limit=0)
+def stored_file(tmp_path: Path) -> Path:
     (stored,) = (tmp_path / "cache").iterdir()
-    stored.write_bytes(stored.read_bytes()[:1000])
-    with pytest.raises(InputError, match="damaged cache file"):
-        decode(paths, tmp_path, in_memory_limit=0)
+    return stored
+
+
+def test_a_file_without_digests_is_decoded_again(tmp_path, paths, caplog):
+    expected = np.array(decode(paths, tmp_path, in_memory_limit=0))
+    stored = stored_file(tmp_path)
+    np.save(stored, np.zeros_like(expected))  # as an older version would have written it, with other pixels
+    for name in (stored.with_suffix(".incomplete.npy"), stored.with_suffix(".broken.json")):
+        name.write_bytes(b"")
+    np.testing.assert_array_equal(decode(paths, tmp_path, in_memory_limit=0), expected)
+    assert "without digests as written by older versions; the images are decoded again" in caplog.text
+    assert stored_file(tmp_path) == stored
+
+
+def test_an_array_of_one_image_and_another_reader_of_npy_files(tmp_path, paths):
+    image = decode(paths[:1], tmp_path, in_memory_limit=0)
+    np.testing.assert_array_equal(np.load(stored_file(tmp_path)), image)
+
+
+def test_every_changed_byte_is_refused_or_read_equal(tmp_path, make_image, monkeypatch, caplog):
+    caplog.set_level("ERROR")
+    files = [tmp_path / f"{index}.png" for index in range(3)]
+    for index, file in enumerate(files):
+        make_image(file, index, (4, 2))
+    files[1].write_bytes(b"no image")
+    monkeypatch.setattr(cache_module, "_CHUNK", 2)
+    corrupt: dict[int, str] = {}
+    options = {"size": (4, 2), "in_memory_limit": 0}
+    names = list(map(str, files))
+    expected = np.array(decode(names, tmp_path, corrupt=corrupt, **options))
+    stored = stored_file(tmp_path)
+    content = stored.read_bytes()
+    damaged = [content[:length] for length in range(0, len(content), 5)] + [content + b"\0"]
+    for place in range(len(content)):
+        damaged.append(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+    for bad in damaged:
+        stored.write_bytes(bad)
+        assert cache_module._open_stored(stored, expected.shape, {}) is None
+    again: dict[int, str] = {}
+    np.testing.assert_array_equal(decode(names, tmp_path, corrupt=again, **options), expected)
+    assert stored.read_bytes() == content and again == corrupt and list(corrupt) == [1]
+
+
+def test_a_disk_that_fails_is_no_corrupt_file(tmp_path, paths, monkeypatch):
+    decode(paths, tmp_path, in_memory_limit=0)
+
+    def fail(*_: Any) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    stored = stored_file(tmp_path)
+    content = stored.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fail)
+        with pytest.raises(OSError, match="Input/output error") as caught:
+            decode(paths, tmp_path, in_memory_limit=0)
+    assert caught.value.filename == str(stored) and stored.read_bytes() == content
