@@ -183,6 +183,22 @@ def as_integers(values: Any) -> Any:
     return values.view(torch.int32)
 
 
+def mean(values: Any) -> Any:
+    """Return the mean row, summed in float64.
+
+    Args:
+        values: (n, D) floating.
+
+    Returns:
+        (D,) float64 array or tensor.
+    """
+    if not is_tensor(values):
+        return values.mean(0, dtype=np.float64)
+    import torch
+
+    return values.mean(0, dtype=torch.float64)
+
+
 def max_abs(values: Any) -> np.ndarray:
     """Return the largest absolute value of each row.
 

@@ -22,8 +22,9 @@ class Work:
         pairs: Number of approximated distances.
         recomputed: Number of comparisons of a gallery row with a true match that these left undecided; they were
             decided by a tighter bound or by exact distances.
-        first_pass: "float32", "integers", or both in the order of their first use: "integers, then float32" if integers
-            left too many comparisons undecided, or if a GPU does not multiply integers in the shape of some tile.
+        first_pass: "float32", "integers", or several in the order of their first use: "integers, then float32" if
+            integers left too many comparisons undecided, or if a GPU does not multiply integers in the shape of some
+            tile; "float64" at the end if queries were too close to too many rows, as with collapsed features.
     """
 
     pairs: int

@@ -54,6 +54,17 @@ class TileCounts:
     start: np.ndarray
     end: np.ndarray
 
+    def only(self, some: np.ndarray) -> TileCounts:
+        """Drop what is known of the other thresholds.
+
+        Args:
+            some: (M,) bool, thresholds to keep.
+
+        Returns:
+            Counts that are 0, with nothing undecided, for the others.
+        """
+        return TileCounts(np.where(some, self.nearer, 0), self.keys, self.start, np.where(some, self.end, self.start))
+
     def undecided(self, batch_size: int = _UNDECIDED_BATCH) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """List the undecided comparisons.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -75,12 +76,13 @@ class GalleryTile:
     prepared: PreparedRows
 
 
-def tile_ranges(gallery: RowSource, *, title: str = "ranking") -> Iterator[tuple[int, int]]:
+def tile_ranges(gallery: RowSource, *, title: str = "ranking", short_first: bool = False) -> Iterator[tuple[int, int]]:
     """Divide a gallery into tiles, with a progress bar after a few seconds.
 
     Args:
         gallery: Rows, in memory or on disk.
         title: Title of the progress bar.
+        short_first: Make the first tile an eighth as long, to learn what to do with the others.
 
     Yields:
         (start, stop) indices of each tile.
@@ -90,8 +92,8 @@ def tile_ranges(gallery: RowSource, *, title: str = "ranking") -> Iterator[tuple
     rows = min(budget // (4 * max(1, gallery.width)), 1 << INDEX_BITS if on_device else _MAX_TILE_ROWS)
     step = 1 << max(8, rows.bit_length() - 1)
     with tqdm(total=len(gallery), desc=title, unit="row", unit_scale=True, leave=False, delay=3.0) as progress:
-        for start in range(0, len(gallery), step):
-            stop = min(start + step, len(gallery))
+        starts = [0, *range(max(256, step // 8) if short_first else step, len(gallery), step)]
+        for start, stop in itertools.pairwise([*starts, len(gallery)] if len(gallery) else []):
             yield start, stop
             progress.update(stop - start)
 
@@ -128,6 +130,7 @@ def mean_row(query: RowSource) -> Any:
         (D,) float32. Entries that are NaN or infinite become 0, so that errors name the rows that caused them.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = arrays.as_type(query[:].mean(0), "float32")
+        # In float64: rows that are nearly equal are much closer to each other than float32 sums are to their mean.
+        mean = arrays.as_type(arrays.mean(query[:]), "float32")
     mean[~(abs(mean) < np.inf)] = 0.0
     return mean

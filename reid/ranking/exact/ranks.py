@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from reid.ranking import arrays
-from reid.ranking.exact.counting import QUERY_BITS, Thresholds, count_in_tile
+from reid.ranking.exact.counting import QUERY_BITS, Thresholds, TileCounts, count_in_tile
+from reid.ranking.exact.crowded import CrowdedQueries
 from reid.ranking.exact.first_pass import PreparedRows, approximate, prepare_rows
 from reid.ranking.exact.gallery_rows import GalleryTile, RowSource, mean_row, tile_ranges
 from reid.ranking.exact.options import ComparisonOptions, check_comparable
@@ -25,6 +26,10 @@ from reid.ranking.metrics import Work
 # faster.
 _MAX_RECOMPUTED = 0.01
 _MIN_PAIRS_TO_JUDGE = 100_000
+# A query with more undecided comparisons in a tile, or with more than this share of its rows, is crowded, and compared
+# with all rows in float64: unless crowded queries have fewer together than it costs to prepare the tile for that.
+_CROWDED, _CROWDED_SHARE = 32, 1 / 16
+_MIN_CROWDED_PER_ROW = 8
 
 # Pairs of a block of queries and a tile that do not count: (first query, queries, first gallery row, rows) -> (indices
 # in the block, indices in the tile), int64.
@@ -84,7 +89,7 @@ def count_nearer(
     known = Targets(rows, prepared, source, center, offsets, targets)
     order = known.order()
     counter = _Counter(rows, prepared, known, offsets, min(options.block, 1 << QUERY_BITS))
-    for start, stop in tile_ranges(source):
+    for start, stop in tile_ranges(source, short_first=True):
         indices = np.arange(start, stop) if keep is None else start + np.flatnonzero(keep[start:stop])
         if not len(indices):
             continue
@@ -116,36 +121,49 @@ class _Counter:
         self._pairs = self._recomputed = 0
         self._passes: list[str] = []
         self._buffers: dict[str, Any] = {}
+        self._crowded = CrowdedQueries(query, targets, offsets)
 
     def add(self, tile: GalleryTile, excluded: ExcludedPairs) -> None:
         """Count the rows of a tile."""
         for begin in range(0, len(self._query), self._block):
             end = min(begin + self._block, len(self._query))
             own = slice(int(self._offsets[begin]), int(self._offsets[end]))
-            if own.start < own.stop:
+            if own.start == own.stop:
+                continue
+            self._pairs += (end - begin) * len(tile.indices)
+            # Queries that were crowded in an earlier tile are so in this one, too.
+            if not self._crowded.member[self._owner[own]].all():
                 pairs = excluded(begin, end - begin, tile.start, tile.stop - tile.start)
                 self._add_block(tile, begin, end, own, pairs)
+        if self._crowded.member.any():
+            self._passes += ["float64"] if "float64" not in self._passes else []
+            self._crowded.add(tile, excluded)
 
     def _add_block(
         self, tile: GalleryTile, begin: int, end: int, own: slice, excluded: tuple[np.ndarray, np.ndarray]
     ) -> None:
-        """Count the rows of a tile for the queries begin .. end - 1, whose targets are `own`."""
-        queries = self._prepared[begin:end]
-        approximation = approximate(queries, tile.prepared, self._buffers)
-        _exclude(approximation.values, excluded, tile)
-        index = self._owner[own] - begin
+        """Count the rows of a tile for the queries begin .. end - 1, whose targets are `own`, except crowded ones."""
+        queries, index = self._prepared[begin:end], self._owner[own] - begin
         norms = queries.squared[index]
         thresholds = Thresholds(index, self._lower[own] - norms, self._upper[own] - norms)
-        result = count_in_tile(approximation, thresholds)
+        crowded = self._crowded.member[begin:end]
+        for rows in (queries, queries.without_limbs()):
+            approximation = approximate(rows, tile.prepared, self._buffers)
+            used = "integers" if approximation.integers else "float32"
+            self._passes += [used] if used not in self._passes else []
+            _exclude(approximation.values, excluded, tile)
+            result = count_in_tile(approximation, thresholds).only(~crowded[index])
+            more = _crowded(result, index, queries=end - begin, rows=len(tile.indices))
+            if not (approximation.integers and more.any()):
+                break
+        crowded |= more
+        result = result.only(~crowded[index])
         self._counts[own] += result.nearer
         for threshold, column in result.undecided():
             which = self._ascending[own][threshold]
             nearer = is_nearer(self._targets, which, self._query, self._prepared, tile, column)
             self._counts[own] += np.bincount(threshold[nearer], minlength=own.stop - own.start)
             self._recomputed += len(nearer)
-        self._pairs += len(queries.squared) * len(tile.indices)
-        used = "integers" if approximation.integers else "float32"
-        self._passes += [used] if used not in self._passes else []
 
     @property
     def too_many_recomputed(self) -> bool:
@@ -157,12 +175,22 @@ class _Counter:
         """(M,) int64 counts in the order of the targets."""
         counts = np.empty_like(self._counts)
         counts[self._ascending] = self._counts
-        return counts
+        return counts + self._crowded.counts
 
     @property
     def work(self) -> Work:
         """Comparisons made so far."""
-        return Work(self._pairs, self._recomputed, ", then ".join(self._passes))
+        return Work(self._pairs, self._recomputed + self._crowded.recomputed, ", then ".join(self._passes))
+
+
+def _crowded(result: TileCounts, index: np.ndarray, *, queries: int, rows: int) -> np.ndarray:
+    """Return (b,) bool, the queries of a block with too many undecided comparisons for `is_nearer`."""
+    undecided = np.bincount(index, result.end - result.start, minlength=queries)
+    many = undecided > max(_CROWDED, _CROWDED_SHARE * rows)
+    if undecided[many].sum() <= _MIN_CROWDED_PER_ROW * rows:
+        return np.zeros(queries, dtype=bool)
+    # For few of a block the first pass takes as long as for all.
+    return many | (2 * np.count_nonzero(many) > queries)
 
 
 def _exclude(values: Any, pairs: tuple[np.ndarray, np.ndarray], tile: GalleryTile) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from exact_reference import distances
 
+from reid.ranking.exact import ranks
 from reid.ranking.exact.counting import (
     INDEX_BITS,
     QUERY_BITS,
@@ -183,7 +184,10 @@ def test_gaps_around_the_bound_in_the_whole(first_pass: str) -> None:
     assert found.work.first_pass == first_pass
 
 
-def test_equal_rows_by_the_thousand_take_little_memory() -> None:
+@pytest.mark.parametrize("crowded", [False, True])
+def test_equal_rows_by_the_thousand_take_little_memory(crowded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not crowded:  # every comparison is listed
+        monkeypatch.setattr(ranks, "_MIN_CROWDED_PER_ROW", np.inf)
     queries, rows, each = 16, 2048, 20
     query, gallery = np.ones((queries, 8), np.float32), np.ones((rows, 8), np.float32)
     offsets, targets = np.arange(queries + 1) * each, np.tile(np.arange(each), queries)
@@ -199,6 +203,6 @@ def test_equal_rows_by_the_thousand_take_little_memory() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert found.work.recomputed == queries * rows * each
+    assert found.work.recomputed == (0 if crowded else queries * rows * each)
     assert found.counts.tolist() == list(range(each)) * queries
     assert peak < queries * rows * each * 8 * 8, peak  # a list of all comparisons and its helpers take twice that
