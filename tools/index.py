@@ -25,66 +25,77 @@ def main() -> None:
         _maintain(arguments)
         return
     folder = arguments.folder.expanduser().resolve()
-    stored = gallery.read_metadata(arguments.index) if gallery.is_index(arguments.index) else {}
-    if stored and stored["root"] != str(folder) and not arguments.moved:
-        raise InputError(
-            f"{arguments.index}: is the index of {stored['root']}, not of {folder}; choose another --index or, if the "
-            "folder was moved, add --moved"
-        )
-    if not (arguments.weights or stored):
-        raise InputError("a new index needs --weights: a checkpoint, or demo for the bundled model")
-    pattern = arguments.pattern if arguments.pattern is not None else stored.get("pattern", "")
-    listing = gallery.list_crops(folder, pattern)
-    weights = arguments.weights or stored["weights"]
+    if gallery.is_index(arguments.index):
+        # From here on nobody else changes the index, so the listing below is not older than what it holds.
+        with gallery.Gallery.open(arguments.index) as index:
+            stored = index.metadata()
+            if stored.get("root") not in (None, str(folder)) and not arguments.moved:
+                raise InputError(
+                    f"{arguments.index}: is the index of {stored['root']}, not of {folder}; choose another --index or, "
+                    "if the folder was moved, add --moved"
+                )
+            embedder, metadata = _load_model(arguments, folder, stored)
+            index.check(embedder.model_id, embedder.dim, arguments.shard)
+            _update(arguments, index, embedder, metadata)
+        return
+    gallery.check_crops(folder, arguments.pattern or "")
+    embedder, metadata = _load_model(arguments, folder, {})
+    options = {} if arguments.shard is None else {"shard_size": arguments.shard}
+    with gallery.Gallery.create(
+        arguments.index, model_id=embedder.model_id, dim=embedder.dim, metadata=metadata, **options
+    ) as index:
+        _update(arguments, index, embedder, metadata)
+
+
+def _load_model(arguments: argparse.Namespace, folder: Path, stored: dict[str, Any]) -> tuple[Embedder, dict[str, Any]]:
+    """Load the model and describe it, the folder and the pattern for the metadata of the index."""
+    weights = arguments.weights or stored.get("weights")
+    if not weights:
+        of_what = "an index that does not name its model" if stored else "a new index"
+        raise InputError(f"{of_what} needs --weights: a checkpoint, or demo for the bundled model")
     embedder = Embedder.load(
         weights,
         device=arguments.device,
         feature=arguments.feature or stored.get("feature"),
-        flip=arguments.flip or stored.get("flip", False),
+        flip=arguments.flip or stored.get("flip") or False,
     )
-    metadata = {
+    return embedder, {
         "root": str(folder),
         "weights": weights if weights == "demo" else str(Path(weights).expanduser().resolve()),
         "feature": embedder.feature,
         "flip": embedder.flip,
-        "pattern": pattern,
+        "pattern": arguments.pattern if arguments.pattern is not None else stored.get("pattern") or "",
     }
-    _update(arguments, embedder, listing, metadata)
 
 
 def _update(
-    arguments: argparse.Namespace, embedder: Embedder, listing: gallery.CropListing, metadata: dict[str, Any]
+    arguments: argparse.Namespace, index: gallery.Gallery, embedder: Embedder, metadata: dict[str, Any]
 ) -> None:
     start = time.perf_counter()
-    with gallery.Gallery.open_or_create(
-        arguments.index,
-        model_id=embedder.model_id,
-        dim=embedder.dim,
-        shard_size=arguments.shard,
-        metadata=metadata,
-    ) as index:
-        index.set_metadata(**metadata)
-        try:
-            with stop_signals() as stop:
-                summary = gallery.update_index(
-                    index,
-                    listing,
-                    embedder.embed,
-                    skip_unreadable=arguments.broken == "skip",
-                    reread=arguments.reread,
-                    defer_interrupts=stop.held,
-                )
-        except KeyboardInterrupt:
-            command = shlex.join(["python", *sys.argv])
-            raise Interrupted(f"interrupted; embedded images are in the index; resume with: {command}") from None
-        _print_summary(summary, arguments.index, time.perf_counter() - start)
-        _update_faiss(index, arguments.faiss_beyond)
+    listing = gallery.list_crops(Path(metadata["root"]), metadata["pattern"])
+    index.set_metadata(**metadata)
+    try:
+        with stop_signals() as stop:
+            summary = gallery.update_index(
+                index,
+                listing,
+                embedder.embed,
+                skip_unreadable=arguments.broken == "skip",
+                reread=arguments.reread,
+                defer_interrupts=stop.held,
+            )
+    except KeyboardInterrupt:
+        command = shlex.join(["python", *sys.argv])
+        raise Interrupted(f"interrupted; embedded images are in the index; resume with: {command}") from None
+    _print_summary(summary, arguments.index, time.perf_counter() - start)
+    _update_faiss(index, arguments.faiss_beyond)
 
 
 def _print_summary(summary: gallery.UpdateSummary, index: Path, seconds: float) -> None:
     for title, lines in (
         ("unreadable", [f"{path}: {reason}" for path, reason in summary.unreadable.items()]),
         ("does not match the pattern, indexed without labels", summary.unmatched),
+        ("not entered, its path is too long", summary.too_deep),
         ("modified while it was read, left for the next update", summary.modified),
     ):
         for line in lines[:MAX_LISTED]:
@@ -110,7 +121,9 @@ def _update_faiss(index: gallery.Gallery, faiss_beyond: int | None) -> None:
     limit = index.metadata().get("faiss_beyond") if faiss_beyond is None else faiss_beyond
     index.set_metadata(faiss_beyond=limit)
     snapshot = gallery.read_snapshot(index.folder)
-    if limit is None or len(snapshot.active_rows) <= limit or gallery.has_current_faiss_index(snapshot):
+    if limit is None or len(snapshot.active_rows) <= limit:
+        return
+    if gallery.has_current_faiss_index(snapshot) and gallery.is_faiss_index_intact(snapshot):
         return
     start = time.perf_counter()
     entry = gallery.build_faiss_index(index)
@@ -134,13 +147,24 @@ def _maintain(arguments: argparse.Namespace) -> None:
         if arguments.compact:
             print(f"{index.compact():,} feature rows without an image dropped")
         if arguments.check:
-            corrupt = index.find_corrupt()
-            if corrupt:
-                raise InputError(
-                    f"{arguments.index}: the features of {len(corrupt):,} images do not match their checksums, first: "
-                    f"{corrupt[0]}; restore features/ from a copy, or build a new index"
-                )
-            print(f"{arguments.index}: all features match their checksums")
+            _check(index)
+
+
+def _check(index: gallery.Gallery) -> None:
+    """Check features and FAISS index; the manifest was checked when it was opened."""
+    corrupt = index.find_corrupt()
+    if corrupt:
+        raise InputError(
+            f"{index.folder}: the features of {len(corrupt):,} images do not match their checksums, first: "
+            f"{corrupt[0]}; restore features/ from a copy, or build a new index"
+        )
+    snapshot = gallery.read_snapshot(index.folder)
+    if gallery.has_current_faiss_index(snapshot) and not gallery.is_faiss_index_intact(snapshot):
+        raise InputError(
+            f"{index.folder / snapshot.metadata['faiss']['file']}: missing or corrupt, its digest is not that of the "
+            f"manifest; rebuild it with tools/index.py {snapshot.metadata.get('root', 'DIR')} --index {index.folder}"
+        )
+    print(f"{index.folder}: the manifest is consistent, and all features match their checksums")
 
 
 def _arguments() -> argparse.Namespace:
@@ -176,7 +200,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--compact", action="store_true", help="drop the features of removed and deleted images and exit"
     )
-    parser.add_argument("--check", action="store_true", help="compare all features with their checksums and exit")
+    parser.add_argument(
+        "--check", action="store_true", help="check the manifest, all features and the FAISS index, and exit"
+    )
     return parser.parse_args()
 
 

@@ -28,6 +28,7 @@ def main() -> None:
     # Before the model is loaded, so that errors show at once.
     mask = snapshot.filter_mask(arguments.camera or (), _parse_range(arguments.time))
     metadata = snapshot.metadata
+    gallery.check_tool_entries(arguments.index, metadata)
     embedder = Embedder.load(
         arguments.weights or metadata["weights"],
         device=arguments.device,

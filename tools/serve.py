@@ -31,6 +31,7 @@ def main() -> None:
                 "one, or --token T"
             )
         metadata = gallery.read_metadata(arguments.index)
+        gallery.check_tool_entries(arguments.index, metadata)
         embedder = Embedder.load(
             arguments.weights or metadata["weights"],
             device=arguments.device,

@@ -11,6 +11,8 @@ import pytest
 from fault import index_kills
 
 from reid.search.gallery import Gallery, read_snapshot
+from reid.search.gallery.manifest import write_transaction
+from reid.search.gallery.manifest_rows import change_everything
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,9 +38,12 @@ def test_what_is_wrong_is_seen(tmp_path: Path) -> None:
     assert index_kills.faults(old, crops, whole=False) == ["0001.jpg: committed and lost"]
     old.with_suffix(".said").unlink()
     with Gallery.open(old) as gallery:
-        gallery._connection.execute("UPDATE contents SET place = -1 WHERE place = 3")
-        gallery._connection.execute("UPDATE contents SET place = 3 WHERE place = 4")
-        gallery._connection.execute("UPDATE contents SET place = 4 WHERE place = -1")
+        connection = gallery._connection
+        with write_transaction(connection), change_everything(connection):
+            # As if the writer had confused two contents: the digest of one moves to the row of the other.
+            (one,), (other,) = connection.execute("SELECT digest FROM contents WHERE place IN (3, 4) ORDER BY place")
+            for place, digest in ((3, b""), (4, one), (3, other)):
+                connection.execute("UPDATE contents SET digest = ? WHERE place = ?", (digest, place))
     wrong = index_kills.faults(old, crops, whole=False)
     assert len(wrong) >= 2 and all("features of another image" in told for told in wrong)
     assert len(read_snapshot(old).crops) == index_kills.IMAGES

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,11 +115,13 @@ def _read(root: Path, part: str, expression: re.Pattern[str], pattern: str, stri
     return images
 
 
-def walk_images(folder: Path) -> Iterator[str]:
+def walk_images(folder: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[str]:
     """Walk over the images below a folder. Links are followed, but no folder is entered twice.
 
     Args:
         folder: Root of the tree.
+        on_error: Called with the error of a folder that cannot be read, and of a link of which the target cannot be
+            determined; both are skipped if it returns. None raises the error.
 
     Yields:
         Paths relative to `folder`, sorted within each folder.
@@ -130,16 +133,40 @@ def walk_images(folder: Path) -> Iterator[str]:
     def fail(error: OSError) -> None:
         raise error
 
+    on_error = on_error or fail
     entered = set[str]()
-    for parent, folders, files in os.walk(folder, followlinks=True, onerror=fail):
+    waiting = [str(folder)]
+    while waiting:
+        parent = waiting.pop()
         real = os.path.realpath(parent)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         if real in entered:
-            folders.clear()
             continue
         entered.add(real)
-        for name in sorted(filter(is_image, files)):
+        folders, files = _list_folder(parent, on_error)
+        for name in files:
             yield Path(parent, name).relative_to(folder).as_posix()
+        waiting += [os.path.join(parent, name) for name in reversed(folders)]
+
+
+def _list_folder(parent: str, on_error: Callable[[OSError], None]) -> tuple[list[str], list[str]]:
+    """List the names of folders and images, sorted."""
+    folders, files = [], []
+    try:
+        with os.scandir(parent) as entries:
+            for entry in entries:
+                try:
+                    is_folder = entry.is_dir()
+                except OSError as error:  # a link; one whose target is missing raises no error
+                    is_folder = False
+                    if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
+                        on_error(error)
+                if is_folder and not entry.name.startswith((".", "__MACOSX")):
+                    folders.append(entry.name)
+                elif not is_folder and is_image(entry.name):
+                    files.append(entry.name)
+    except OSError as error:
+        on_error(error)
+    return sorted(folders), sorted(files)
 
 
 def _random_split(root: Path, images: list[_Image], test: float, seed: int) -> dict[str, list[_Image]]:

@@ -2,11 +2,14 @@
 
 An index is a folder that holds
 
-- `manifest.sqlite`: every known image and the feature row of its content.
+- `manifest.sqlite`: every known image and the feature row of its content, with digests of itself and a checksum
+  of every feature row.
 - `features/GENERATION-NUMBER.npy`: float32 feature rows, append-only. Each file has room for a fixed number of rows and
   is a plain `.npy` matrix once it is full. Rows that the manifest does not reference were left by a killed process and
   are overwritten.
-- `faiss-VERSION.index`, an optional FAISS index; `.lock`, held by the writer.
+- `faiss-VERSION.index`, an optional FAISS index, whose digest is in the manifest; `.lock`, held by the writer.
+
+Nothing is used before it is verified: the manifest when it is opened, features and FAISS index at their first use.
 """
 
 from __future__ import annotations
@@ -16,12 +19,20 @@ from reid.search.gallery.crops import (
     Crop,
     CropListing,
     Labels,
+    check_crops,
     list_crops,
     parse_time,
     parse_time_range,
 )
-from reid.search.gallery.faiss_file import build_faiss_index, has_current_faiss_index, load_faiss_index, select_search
+from reid.search.gallery.faiss_file import (
+    build_faiss_index,
+    has_current_faiss_index,
+    is_faiss_index_intact,
+    load_faiss_index,
+    select_search,
+)
 from reid.search.gallery.manifest import is_index
+from reid.search.gallery.manifest_entries import check_tool_entries
 from reid.search.gallery.results import describe_calibration, results_to_dicts
 from reid.search.gallery.search import NeighborSearch, SearchResult, mean_query, search_snapshot
 from reid.search.gallery.snapshot import Snapshot, read_metadata, read_snapshot
@@ -40,8 +51,11 @@ __all__ = [
     "Snapshot",
     "UpdateSummary",
     "build_faiss_index",
+    "check_crops",
+    "check_tool_entries",
     "describe_calibration",
     "has_current_faiss_index",
+    "is_faiss_index_intact",
     "is_index",
     "list_crops",
     "load_faiss_index",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -23,6 +24,11 @@ PATTERNS = {
     "msmt17": "**/*_*_{camera}_*",
 }
 FIELDS = ("identity", "camera", "time")
+
+# What a path names is gone. Other errors say nothing about the file, and images may not be dropped because of them.
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_TOO_DEEP = errno.ENAMETOOLONG  # no image below can have been indexed
+_MAX_INTEGER = 2**63 - 1  # of SQLite
 
 
 # Named tuples: opening an index creates one of each per image, and dataclasses are several times slower to create.
@@ -65,12 +71,14 @@ class CropListing:
         crops: The images, in the order of `walk_images`.
         unmatched: Paths that do not match the pattern. They are part of `crops`, without labels.
         undecodable: Paths that are not valid UTF-8 and therefore cannot be stored.
+        too_deep: Folders whose paths are longer than the system allows, which are not entered.
     """
 
     folder: Path
     crops: tuple[Crop, ...]
     unmatched: tuple[str, ...] = ()
     undecodable: tuple[str, ...] = ()
+    too_deep: tuple[str, ...] = ()
 
 
 def list_crops(folder: Path, pattern: str = "") -> CropListing:
@@ -86,29 +94,68 @@ def list_crops(folder: Path, pattern: str = "") -> CropListing:
 
     Raises:
         InputError: If the folder is missing or holds no image, or the pattern is invalid.
+        OSError: If the system cannot list a folder or look up a file that exists.
     """
-    expression = compile_pattern(PATTERNS.get(pattern, pattern), FIELDS, "--pattern") if pattern else None
-    if not folder.is_dir():
-        raise InputError(f"{folder}: {'a file, not a folder' if folder.exists() else 'no such folder'} of crops")
-    crops, unmatched, undecodable = [], [], []
-    for path in walk_images(folder):
+    check_crops(folder, pattern)
+    expression = _compile(pattern)
+    crops, unmatched, undecodable, too_deep = [], [], [], list[str]()
+
+    def skip(error: OSError) -> None:
+        if error.errno == _TOO_DEEP:
+            too_deep.append(os.path.relpath(error.filename, folder))
+        elif error.errno not in GONE or error.filename == str(folder):
+            raise error
+
+    for path in walk_images(folder, skip):
         try:
             path.encode()
             status = os.stat(folder / path)
         except UnicodeEncodeError:
             undecodable.append(path)
             continue
-        except OSError:  # deleted in the meantime, a dangling or circular link
+        except OSError as error:
+            if error.errno != _TOO_DEEP:
+                skip(error)
             continue
         if not stat.S_ISREG(status.st_mode):
             continue
         labels = _parse_labels(path, expression) if expression else Labels()
         if labels is None:
             unmatched.append(path)
-        crops.append(Crop(path, status.st_size, status.st_mtime_ns, labels or Labels()))
+        crops.append(Crop(path, *size_and_time(status), labels or Labels()))
     if not crops:
-        raise InputError(f"{folder}: no image (.jpg, .jpeg, .png) in this folder or its subfolders")
-    return CropListing(folder, tuple(crops), tuple(unmatched), tuple(undecodable))
+        raise _no_image(folder)
+    return CropListing(folder, tuple(crops), tuple(unmatched), tuple(undecodable), tuple(too_deep))
+
+
+def check_crops(folder: Path, pattern: str = "") -> None:
+    """Check that a folder can be listed, without listing all of it.
+
+    Args:
+        folder: Folder to check.
+        pattern: Pattern for the names, see `list_crops`.
+
+    Raises:
+        InputError: If the folder is missing or holds no image, or the pattern is invalid.
+        OSError: If the system cannot list it.
+    """
+    _compile(pattern)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'a file, not a folder' if folder.exists() else 'no such folder'} of crops")
+    if next(walk_images(folder, lambda error: None), None) is None:
+        raise _no_image(folder)
+
+
+def size_and_time(status: os.stat_result) -> tuple[int, int]:
+    """Read what tells whether a file has changed.
+
+    Args:
+        status: Status of the file.
+
+    Returns:
+        Size in bytes, and modification time in nanoseconds, limited to what SQLite stores (the year 2262).
+    """
+    return status.st_size, max(-_MAX_INTEGER, min(status.st_mtime_ns, _MAX_INTEGER))
 
 
 def parse_time(text: str) -> float:
@@ -149,6 +196,14 @@ def parse_time_range(start: str, end: str) -> tuple[float, float] | None:
     if first > last:
         raise InputError(f"the time range from {start} to {end} ends before it starts")
     return first, last
+
+
+def _compile(pattern: str) -> re.Pattern[str] | None:
+    return compile_pattern(PATTERNS.get(pattern, pattern), FIELDS, "--pattern") if pattern else None
+
+
+def _no_image(folder: Path) -> InputError:
+    return InputError(f"{folder}: no image (.jpg, .jpeg, .png) in this folder or its subfolders")
 
 
 def _parse_labels(path: str, expression: re.Pattern[str]) -> Labels | None:

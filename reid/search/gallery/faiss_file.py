@@ -9,7 +9,7 @@ import numpy as np
 
 from reid.errors import InputError
 from reid.io.atomic import atomic_file
-from reid.io.shards import Shards
+from reid.io.digest import compute_file_digest
 from reid.ranking.faiss_index import IndexOptions, SearchIndex, build_index, search_index
 from reid.search.gallery.search import NeighborSearch
 from reid.search.gallery.snapshot import Snapshot, read_snapshot
@@ -26,15 +26,14 @@ class ActiveRows:
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self._shards, self._rows = Shards(snapshot.shards), snapshot.active_rows
-        self._all_active = len(self._rows) == len(self._shards)
+        self._snapshot, self._rows = snapshot, snapshot.active_rows
         self.shape, self.dtype, self.ndim = (len(self._rows), snapshot.dim), np.dtype(np.float32), 2
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, indices: Any) -> np.ndarray:
-        return self._shards[indices] if self._all_active else self._shards[self._rows[indices]]
+        return self._snapshot.read_rows(self._rows[indices])
 
 
 def build_faiss_index(gallery: Gallery, *, kind: str = "ivf", seed: int = 0) -> dict[str, Any]:
@@ -46,8 +45,8 @@ def build_faiss_index(gallery: Gallery, *, kind: str = "ivf", seed: int = 0) -> 
         seed: Random seed of the clustering and of the rows that recall is measured on.
 
     Returns:
-        The recorded entry: `file`, `version` of the indexed state, `rows`, `k`, `recall` (recall@10 against exact
-        search), `summary` and `centre`.
+        The recorded entry: `file` and its `sha256`, `version` of the indexed state, `rows`, `k`, `recall` (recall@10
+        against exact search), `summary` and `centre`.
 
     Raises:
         InputError: If FAISS is missing, the index is empty, or the file cannot be written.
@@ -61,6 +60,7 @@ def build_faiss_index(gallery: Gallery, *, kind: str = "ivf", seed: int = 0) -> 
     _write_faiss_index(built.index, path)
     entry = {
         "file": path.name,
+        "sha256": compute_file_digest(path),
         "version": version,
         "rows": len(snapshot.active_rows),
         "k": built.k,
@@ -83,10 +83,29 @@ def has_current_faiss_index(snapshot: Snapshot) -> bool:
         snapshot: The state of the index.
 
     Returns:
-        False if there is no FAISS index, or one of an earlier state.
+        False if there is no FAISS index, or one of an earlier state or without a digest.
     """
     entry: dict[str, Any] = snapshot.metadata.get("faiss") or {}
-    return entry.get("version") == snapshot.metadata["version"]
+    return entry.get("version") == snapshot.metadata["version"] and bool(entry.get("sha256"))
+
+
+def is_faiss_index_intact(snapshot: Snapshot) -> bool:
+    """Compare the file of the FAISS index with its digest.
+
+    Args:
+        snapshot: A state of the index for which `has_current_faiss_index` is true.
+
+    Returns:
+        False if it is missing or was not written by `build_faiss_index`.
+
+    Raises:
+        OSError: If it cannot be read now.
+    """
+    entry = snapshot.metadata["faiss"]
+    try:
+        return bool(compute_file_digest(snapshot.folder / entry["file"]) == entry["sha256"])
+    except FileNotFoundError:
+        return False
 
 
 def select_search(snapshot: Snapshot, faiss_beyond: int | None = None) -> tuple[NeighborSearch | None, str]:
@@ -132,6 +151,8 @@ def load_faiss_index(snapshot: Snapshot) -> NeighborSearch:
     if not has_current_faiss_index(snapshot):
         raise InputError(f"{snapshot.folder}: the FAISS index is outdated; {advice}")
     path = snapshot.folder / entry["file"]
+    if not is_faiss_index_intact(snapshot):  # FAISS would crash or return wrong results
+        raise InputError(f"{path}: missing or corrupt, its digest is not that of the manifest; {advice}")
     try:
         import faiss
     except ImportError as error:
@@ -139,9 +160,9 @@ def load_faiss_index(snapshot: Snapshot) -> NeighborSearch:
     try:
         index = faiss.read_index(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path}: missing or corrupt ({_first_characters(error)}); {advice}") from None
+        raise InputError(f"{path}: cannot be read ({_first_characters(error)}); {advice}") from None
     rows = ActiveRows(snapshot)
-    if index.ntotal != len(rows) or index.d != snapshot.dim:
+    if index.ntotal != len(rows) or index.d != snapshot.dim or len(entry["centre"]) != snapshot.dim:
         raise InputError(f"{path}: holds {index.ntotal} rows of {index.d}, expected {rows.shape}; {advice}")
     center = np.array(entry["centre"], dtype=np.float32)
     loaded = SearchIndex(index, rows, "euclidean", center, entry["k"], entry["recall"], entry["summary"])

@@ -1,7 +1,8 @@
 """The manifest of an index: a SQLite file with a rollback journal, which can be read from a read-only folder.
 
-Nothing in it is used before it is verified, because SQLite returns what it finds in a damaged page. The table definitions
-must be ours. The metadata carry a digest of themselves and one of each table (`reid.search.gallery.manifest_rows`).
+Nothing in it is used before it is verified, because SQLite returns what it finds in a damaged page. The definitions of
+the tables must be ours, and the metadata carry a digest of themselves and one of each table, see
+`reid.search.gallery.manifest_rows`.
 """
 
 from __future__ import annotations
@@ -271,9 +272,7 @@ def load_digests(connection: sqlite3.Connection) -> dict[str, int]:
     return _read_entries(connection)[1]
 
 
-def write_metadata(
-    connection: sqlite3.Connection, metadata: Mapping[str, Any], digests: Mapping[str, int]
-) -> None:
+def write_metadata(connection: sqlite3.Connection, metadata: Mapping[str, Any], digests: Mapping[str, int]) -> None:
     """Write all metadata.
 
     Args:

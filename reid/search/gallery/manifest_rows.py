@@ -138,7 +138,7 @@ def change_contents_and_images(connection: sqlite3.Connection, paths: Sequence[s
     unchanged = digests["images"] - _sum_images(connection, paths)
     yield
     added = connection.execute(f"{_CONTENT_ROWS} WHERE place >= ?", (count,))
-    contents = digests["contents"] + sum(_hash_content(*row) for row in added)
+    contents = digests["contents"] + _sum([_hash_content(*row) for row in added])
     images = unchanged + _sum_images(connection, paths)
     manifest.increment_version(connection, {"contents": contents % 2**64, "images": images % 2**64})
 

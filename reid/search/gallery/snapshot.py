@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,11 @@ import numpy as np
 
 from reid.errors import InputError
 from reid.io.shards import Shards
-from reid.search.gallery import manifest
+from reid.search.gallery import manifest, manifest_rows
 from reid.search.gallery.crops import Crop, parse_time
-from reid.search.gallery.shard_files import ShardLayout
+from reid.search.gallery.shard_files import ShardLayout, find_damaged
+
+logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
 
@@ -30,7 +33,9 @@ class Snapshot:
         crops: Path and labels of the N images.
         rows: (N,) int64, the feature row of each image; images of the same content share one.
         digests: SHA-256 digest of the content of each image.
-        shards: (n_i, D) float32 memory maps of unit rows, tombstones included.
+        mapped: (n_i, D) float32 memory maps of unit rows, tombstones included, which are not verified; use `shards` or
+            `read_rows`.
+        checksums: (n,) uint32, the CRC-32 of each row.
         metadata: The metadata of the index, see `manifest.load_metadata`.
     """
 
@@ -38,13 +43,24 @@ class Snapshot:
     crops: tuple[Crop, ...] = field(repr=False)
     rows: np.ndarray = field(repr=False)
     digests: tuple[bytes, ...] = field(repr=False)
-    shards: list[np.ndarray] = field(repr=False)
+    mapped: list[np.ndarray] = field(repr=False)
+    checksums: np.ndarray = field(repr=False)
     metadata: dict[str, Any]
 
     @property
     def dim(self) -> int:
         """Feature dimension."""
         return int(self.metadata["dim"])
+
+    @functools.cached_property
+    def shards(self) -> list[np.ndarray]:
+        """The (n_i, D) float32 memory maps, of which all rows are compared with their checksums at the first access.
+
+        Raises:
+            InputError: If a row is corrupt.
+        """
+        self._verify(None)
+        return self.mapped
 
     @functools.cached_property
     def active_rows(self) -> np.ndarray:
@@ -81,7 +97,37 @@ class Snapshot:
         Returns:
             (N, D) float32, in the order of `crops`.
         """
-        return Shards(self.shards)[self.rows] if self.shards else np.empty((0, self.dim), dtype=np.float32)
+        return self.read_rows(self.rows)
+
+    def read_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Read some feature rows into memory and compare them with their checksums.
+
+        Args:
+            rows: (m,) integers, indices of rows.
+
+        Returns:
+            (m, D) float32.
+
+        Raises:
+            InputError: If a row is corrupt.
+        """
+        if not self.mapped:
+            return np.empty((0, self.dim), dtype=np.float32)
+        if "shards" not in vars(self):  # otherwise all of them were verified
+            self._verify(rows)
+        return Shards(self.mapped)[rows]
+
+    def _verify(self, rows: np.ndarray | None) -> None:
+        if not self.mapped:
+            return
+        damaged = find_damaged(Shards(self.mapped), self.checksums, rows)
+        if len(damaged):
+            images = self.images_of_row(int(damaged[0]))
+            first = f"that of {self.crops[images[0]].path}" if len(images) else f"row {damaged[0]}, without an image"
+            raise InputError(
+                f"{self.folder}: {len(damaged):,} feature rows do not match their checksums, first {first}; restore "
+                "features/ from a copy, or delete the index and build it again"
+            )
 
     def filter_mask(self, cameras: Sequence[str] = (), time_range: tuple[float, float] | None = None) -> np.ndarray:
         """Select images by camera and time.
@@ -165,18 +211,20 @@ def read_snapshot(folder: Path, *, model_id: str | None = None, dim: int | None 
             contextlib.closing(manifest.open_manifest(folder)) as connection,
             manifest.read_transaction(connection),
         ):
-            metadata, count = manifest.load_metadata(connection), manifest.count_rows(connection)
+            metadata, version = manifest.load_metadata(connection), manifest.format_version(connection)
             manifest.check_model(folder, metadata, model_id, dim)
-            row_of = dict(connection.execute("SELECT digest, place FROM contents"))
-            images = [(crop, digest) for crop, digest, removed in manifest.read_images(connection) if not removed]
+            contents, known = manifest_rows.read_tables(connection)
         try:
-            shards = ShardLayout.from_metadata(folder, metadata).map_rows(count)
+            shards = ShardLayout.from_metadata(folder, metadata).map_rows(len(contents.digests))
             break
         except FileNotFoundError as error:
             # The index may have been compacted between reading the manifest and opening the files.
             if attempt == _ATTEMPTS:
                 raise InputError(f"{error.filename}: missing from the index; build a new index") from None
+    if version == manifest.FIRST_VERSION:
+        logger.warning("%s: has no digests, so damage may go unnoticed; tools/index.py adds them", folder)
+    row_of = {digest: row for row, digest in enumerate(contents.digests)}
+    images = [(crop, digest) for crop, digest, removed in known if not removed]
     rows = np.array([row_of[digest] for _, digest in images], dtype=np.int64)
-    return Snapshot(
-        folder, tuple(crop for crop, _ in images), rows, tuple(digest for _, digest in images), shards, metadata
-    )
+    crops, digests = tuple(crop for crop, _ in images), tuple(digest for _, digest in images)
+    return Snapshot(folder, crops, rows, digests, shards, contents.checksums, metadata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import time
@@ -15,7 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from reid.errors import InputError
-from reid.search.gallery.crops import Crop, CropListing
+from reid.io.reading import NotRegularFile, read_file
+from reid.search.gallery.crops import GONE, Crop, CropListing, size_and_time
 from reid.search.gallery.writer import Gallery
 
 EmbedFunction = Callable[[Sequence[str]], np.ndarray]
@@ -24,6 +26,7 @@ DeferInterrupts = Callable[[], AbstractContextManager[None]]
 _BATCH_SIZE = 64  # images per call of the embedding function
 _COMMIT_SECONDS = 2.0  # the work that a kill may lose
 _COMMIT_IMAGES = 4096
+_NO_PERMISSION = (errno.EACCES, errno.EPERM)
 
 
 @dataclass
@@ -38,8 +41,10 @@ class UpdateSummary:
         deleted: Images dropped because their file is gone.
         removed: Images skipped because the user removed them earlier.
         embedded: Contents that were embedded.
-        unreadable: Reason by path for images that could not be read or have a zero feature.
+        unreadable: Reason by path for images that could not be read or have a zero feature. An image that only the
+            permissions keep from being read stays in the index as it is.
         unmatched: Paths that do not match the pattern, indexed without labels.
+        too_deep: Folders whose paths are longer than the system allows, which are not entered.
         modified: Files modified while they were read, left for the next update.
     """
 
@@ -52,6 +57,7 @@ class UpdateSummary:
     embedded: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
     unmatched: tuple[str, ...] = ()
+    too_deep: tuple[str, ...] = ()
     modified: list[str] = field(default_factory=list)
 
 
@@ -67,7 +73,8 @@ def update_index(
 ) -> UpdateSummary:
     """Make an index hold exactly the crops of a folder.
 
-    Work is committed every few seconds, and also when an exception such as KeyboardInterrupt ends the update.
+    Work is committed every few seconds, and also when an exception such as KeyboardInterrupt ends the update. An image
+    is dropped only if its file is gone or is not an image anymore, never because the system cannot read it now.
 
     Args:
         gallery: The index, open for writing.
@@ -84,9 +91,13 @@ def update_index(
 
     Raises:
         InputError: If an image is unreadable and `skip_unreadable` is false; all images before it are committed.
+        OSError: If the system cannot read an image now: no file descriptors, no memory, an I/O error. All images before
+            it are committed.
     """
     summary = UpdateSummary(
-        unmatched=listing.unmatched, unreadable=dict.fromkeys(listing.undecodable, "the name is not valid UTF-8")
+        unmatched=listing.unmatched,
+        too_deep=listing.too_deep,
+        unreadable=dict.fromkeys(listing.undecodable, "the name is not valid UTF-8"),
     )
     if listing.undecodable and not skip_unreadable:
         raise InputError(f"{listing.folder}: the name {listing.undecodable[0]!a} is not valid UTF-8; rename the file")
@@ -157,9 +168,14 @@ class _Updater:
         new: dict[bytes, Crop] = {}
         for crop in crops:
             try:
-                digest = hashlib.sha256((self.folder / crop.path).read_bytes()).digest()
+                digest = hashlib.sha256(read_file(self.folder / crop.path)).digest()
+            except NotRegularFile:
+                self._report_unreadable(crop, "is no file anymore")
+                continue
             except OSError as error:
-                self._report_unreadable(crop, f"cannot be read: {error.strerror}")
+                if error.errno not in (*GONE, *_NO_PERMISSION):
+                    raise
+                self._report_unreadable(crop, f"cannot be read: {error.strerror}", drop=error.errno in GONE)
                 continue
             read.append((crop, digest))
             if digest not in self.committed_digests and digest not in self.features:
@@ -224,11 +240,11 @@ class _Updater:
             raise ValueError(f"the embedding of {len(paths)} images has shape {rows.shape}, expected {expected}")
         return rows
 
-    def _report_unreadable(self, crop: Crop, reason: str) -> None:
+    def _report_unreadable(self, crop: Crop, reason: str, *, drop: bool = True) -> None:
         if not self.skip_unreadable:
             raise InputError(f"{self.folder / crop.path}: {reason}; use --broken skip to skip such images")
         self.summary.unreadable[crop.path] = reason
-        if crop.path in self.known_paths:
+        if drop and crop.path in self.known_paths:
             self.unreadable_paths.append(crop.path)
 
     def _is_unmodified(self, crop: Crop) -> bool:
@@ -236,4 +252,4 @@ class _Updater:
             status = os.stat(self.folder / crop.path)
         except OSError:
             return False
-        return (status.st_size, status.st_mtime_ns) == (crop.size, crop.mtime_ns)
+        return size_and_time(status) == (crop.size, crop.mtime_ns)

@@ -14,9 +14,9 @@ from reid.io.atomic import sync_folder
 from reid.io.locks import LOCK_NAME, lock_folder
 from reid.io.shards import Shards
 from reid.ranking.unit_search import UNIT_SLACK
-from reid.search.gallery import manifest
+from reid.search.gallery import manifest, manifest_rows
 from reid.search.gallery.crops import Crop
-from reid.search.gallery.shard_files import FEATURES_FOLDER, ShardLayout, ShardWriter, row_checksums
+from reid.search.gallery.shard_files import FEATURES_FOLDER, ShardLayout, ShardWriter, find_damaged, row_checksums
 
 SHARD_SIZE = 65_536  # rows per file
 _BUSY = "is writing to this index; wait until it has finished"
@@ -39,9 +39,16 @@ class Gallery:
     def __init__(self, folder: Path, lock: IO[str]) -> None:
         self.folder, self._lock = folder, lock
         self._connection = manifest.open_manifest(folder)
-        metadata = self.metadata()
-        self.dim, self.shard_size = int(metadata["dim"]), int(metadata["shard"])
-        self._open_shards(ShardLayout.from_metadata(folder, metadata))
+        try:
+            # Before anything is changed or removed.
+            self._verify()
+            metadata = self.metadata()
+            self.dim, self.shard_size = int(metadata["dim"]), int(metadata["shard"])
+            self._open_shards(ShardLayout.from_metadata(folder, metadata))
+            self._remove_stale_faiss_indexes(metadata)
+        except BaseException:
+            self._connection.close()
+            raise
 
     @classmethod
     def create(
@@ -99,13 +106,14 @@ class Gallery:
             The index, open for writing.
 
         Raises:
-            InputError: If there is no index, another process writes to it, or it was built by a different model.
+            InputError: If there is no index, another process writes to it, it is corrupt, or it was built by a
+                different model.
         """
         manifest.open_manifest(path).close()
         lock = lock_folder(path, _BUSY)
         try:
             gallery = cls(path, lock)
-            manifest.check_model(path, gallery.metadata(), model_id, dim)
+            gallery.check(model_id, dim)
             return gallery
         except BaseException:
             lock.close()
@@ -140,12 +148,11 @@ class Gallery:
             size = SHARD_SIZE if shard_size is None else shard_size
             return cls.create(path, model_id=model_id, dim=dim, shard_size=size, metadata=metadata)
         gallery = cls.open(path, model_id=model_id, dim=dim)
-        if shard_size not in (None, gallery.shard_size):
+        try:
+            gallery.check(model_id, dim, shard_size)
+        except InputError:
             gallery.close()
-            raise InputError(
-                f"--shard {shard_size}: {path} was created with {gallery.shard_size:,} rows per shard, which cannot be "
-                "changed; omit --shard"
-            )
+            raise
         return gallery
 
     def __enter__(self) -> Gallery:
@@ -168,6 +175,24 @@ class Gallery:
         with manifest.translate_errors(self.folder):
             return manifest.load_metadata(self._connection)
 
+    def check(self, model_id: str | None, dim: int | None, shard_size: int | None = None) -> None:
+        """Check that the index was built by a given model and with a given size of its files.
+
+        Args:
+            model_id: The id of the model; None to accept any.
+            dim: The feature dimension of the model; None to accept any.
+            shard_size: Rows per file; None to accept any.
+
+        Raises:
+            InputError: If one differs.
+        """
+        manifest.check_model(self.folder, self.metadata(), model_id, dim)
+        if shard_size not in (None, self.shard_size):
+            raise InputError(
+                f"--shard {shard_size}: {self.folder} was created with {self.shard_size:,} rows per shard, which "
+                "cannot be changed; omit --shard"
+            )
+
     def set_metadata(self, **entries: Any) -> None:
         """Add or replace entries of the metadata.
 
@@ -184,7 +209,8 @@ class Gallery:
             By path: the crop, the digest of its content, and whether the user removed it.
         """
         with manifest.translate_errors(self.folder):
-            return {crop.path: (crop, digest, gone) for crop, digest, gone in manifest.read_images(self._connection)}
+            images = manifest_rows.read_images(self._connection)
+            return {crop.path: (crop, digest, gone) for crop, digest, gone in images}
 
     def digests(self) -> set[bytes]:
         """Load the digests of all contents that have features.
@@ -193,7 +219,7 @@ class Gallery:
             SHA-256 digests, tombstones included.
         """
         with manifest.translate_errors(self.folder):
-            return {digest for (digest,) in self._connection.execute("SELECT digest FROM contents")}
+            return set(manifest_rows.read_contents(self._connection).digests)
 
     def commit(
         self,
@@ -213,7 +239,8 @@ class Gallery:
             InputError: If a row has a different dimension or length. Nothing has changed then.
             OSError: If the disk is full. Nothing has changed then.
         """
-        first = self._writer.position
+        first, deleted = self._writer.position, list(deleted)
+        paths = [crop.path for crop, _ in crops] + deleted
         try:
             rows = np.empty((0, self.dim), dtype=np.float32)
             if features:
@@ -221,7 +248,11 @@ class Gallery:
                 _check_rows(rows, self.dim)
                 self._writer.append(rows)
             contents = zip(range(first, first + len(rows)), features or (), row_checksums(rows), strict=True)
-            with manifest.translate_errors(self.folder), manifest.write_transaction(self._connection):
+            with (
+                manifest.translate_errors(self.folder),
+                manifest.write_transaction(self._connection),
+                manifest_rows.change_contents_and_images(self._connection, paths),
+            ):
                 self._connection.executemany("INSERT INTO contents VALUES (?, ?, ?)", contents)
                 self._connection.executemany(
                     "INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
@@ -231,7 +262,6 @@ class Gallery:
                     ],
                 )
                 self._connection.executemany("DELETE FROM images WHERE path = ?", [(path,) for path in deleted])
-                manifest.increment_version(self._connection)
         except BaseException:
             # The rows are not referenced, so the next ones overwrite them.
             self._writer.position = first
@@ -246,14 +276,17 @@ class Gallery:
             paths: Paths of known images.
             removed: True to remove, False to restore.
         """
-        with manifest.translate_errors(self.folder), manifest.write_transaction(self._connection):
+        with (
+            manifest.translate_errors(self.folder),
+            manifest.write_transaction(self._connection),
+            manifest_rows.change_everything(self._connection),
+        ):
             self._connection.executemany(
                 "UPDATE images SET removed = ? WHERE path = ?", [(int(removed), path) for path in paths]
             )
             self._connection.execute(
                 "DELETE FROM images WHERE NOT removed AND digest NOT IN (SELECT digest FROM contents)"
             )
-            manifest.increment_version(self._connection)
 
     def compact(self) -> int:
         """Rewrite the shards without the features of removed and deleted images.
@@ -274,13 +307,15 @@ class Gallery:
             writer = ShardWriter(new_layout, 0)
             for start in range(0, len(kept), _CHUNK_ROWS):
                 writer.append(old[kept[start : start + _CHUNK_ROWS]])
-            with manifest.write_transaction(self._connection):
+            with (
+                manifest.write_transaction(self._connection),
+                manifest_rows.change_everything(self._connection),
+            ):
                 self._connection.execute(f"DELETE FROM contents WHERE NOT {_ACTIVE}")
                 # Ascending, so that each new position is free by then.
                 moved = [(new, row) for new, row in enumerate(kept.tolist()) if new != row]
                 self._connection.executemany("UPDATE contents SET place = ? WHERE place = ?", moved)
                 manifest.store_metadata(self._connection, {"generation": new_layout.generation})
-                manifest.increment_version(self._connection)
             self._open_shards(new_layout)
         return count - len(kept)
 
@@ -288,26 +323,44 @@ class Gallery:
         """Compare all feature rows with their checksums.
 
         Returns:
-            Paths of the images whose features are corrupt.
+            Paths of the images whose features are corrupt, and a note for each row without an image.
         """
         with manifest.translate_errors(self.folder):
-            known = self._connection.execute("SELECT place, checksum FROM contents ORDER BY place").fetchall()
-            corrupt: list[int] = []
-            if known:
-                stored = self._map_rows()
-                for start in range(0, len(known), _CHUNK_ROWS):
-                    chunk = known[start : start + _CHUNK_ROWS]
-                    actual = row_checksums(stored[np.array([row for row, _ in chunk])])
-                    corrupt += [row for (row, stored_sum), new in zip(chunk, actual, strict=True) if stored_sum != new]
-            query = "SELECT path FROM images JOIN contents USING (digest) WHERE place = ? ORDER BY path"
-            return [path for row in corrupt for (path,) in self._connection.execute(query, (row,))]
+            contents, images = manifest_rows.read_tables(self._connection)
+        if not contents.digests:
+            return []
+        damaged = {contents.digests[row] for row in find_damaged(self._map_rows(), contents.checksums).tolist()}
+        found = [(digest, crop.path) for crop, digest, _ in images if digest in damaged]
+        tombstones = len(damaged) - len({digest for digest, _ in found})
+        return [path for _, path in found] + ["a row of a deleted image"] * tombstones
 
     def _map_rows(self) -> Shards:
-        return Shards(self._writer.layout.map_rows(self._writer.position))
+        try:
+            return Shards(self._writer.layout.map_rows(self._writer.position))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{error.filename}: missing from the index; restore it from a copy, or delete the index and build it "
+                "again"
+            ) from None
+
+    def _verify(self) -> None:
+        with manifest.translate_errors(self.folder):
+            manifest.check_structure(self._connection)
+            manifest_rows.read_tables(self._connection)
+            if manifest.format_version(self._connection) == manifest.FIRST_VERSION:
+                with manifest.write_transaction(self._connection):
+                    manifest_rows.add_digests(self._connection)
+
+    def _remove_stale_faiss_indexes(self, metadata: Mapping[str, Any]) -> None:
+        # Nobody else writes to the folder while it is locked.
+        current = (metadata.get("faiss") or {}).get("file")
+        for path in (*self.folder.glob("faiss-*.index"), *self.folder.glob(".faiss-*.index.writing")):
+            if path.name != current:
+                path.unlink(missing_ok=True)
 
     def _open_shards(self, layout: ShardLayout) -> None:
         with manifest.translate_errors(self.folder):
-            count = manifest.count_rows(self._connection)
+            count = manifest_rows.count_contents(self._connection)
         (self.folder / FEATURES_FOLDER).mkdir(exist_ok=True)
         layout.remove_stale(count)
         self._writer = ShardWriter(layout, count)
@@ -320,6 +373,11 @@ def _check_folder(path: Path) -> None:
         names = sorted(entry.name for entry in path.iterdir() if entry.name not in (FEATURES_FOLDER, LOCK_NAME))
         if others := [name for name in names if not name.startswith(manifest.MANIFEST_NAME)]:
             raise InputError(f"{path}: holds other files ({', '.join(others[:3])}) and no index; choose a new folder")
+        if any((path / FEATURES_FOLDER).glob("*.npy")):
+            raise InputError(
+                f"{path}: holds features, but {manifest.MANIFEST_NAME} is missing or empty; restore it from a copy, or "
+                "delete the folder"
+            )
 
 
 def _check_rows(rows: np.ndarray, dim: int) -> None:

@@ -13,8 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from reid.errors import InputError
-from reid.io.shards import Shards
-from reid.search.gallery import NeighborSearch, Snapshot, read_metadata, read_snapshot, select_search
+from reid.search.gallery import (
+    NeighborSearch,
+    Snapshot,
+    check_tool_entries,
+    read_metadata,
+    read_snapshot,
+    select_search,
+)
 from reid.search.gallery.manifest import MANIFEST_NAME
 
 # The id of an image combines its generation and feature row, so it stays valid while images are added and removed. Up
@@ -88,7 +94,7 @@ class IndexView:
         Returns:
             (1, D) float32.
         """
-        return Shards(self.snapshot.shards)[self.snapshot.rows[[image]]]
+        return self.snapshot.read_rows(self.snapshot.rows[[image]])
 
     def read_file(self, image: int) -> bytes:
         """Read the file of an image.
@@ -151,6 +157,7 @@ class LiveIndex:
             state = self._read_state()
             if self._view is None or state != self._state:
                 snapshot = read_snapshot(self.folder, model_id=self.model_id, dim=self.dim)
+                check_tool_entries(self.folder, snapshot.metadata)
                 self._view = IndexView(snapshot, *select_search(snapshot))
                 # The state before reading: after a change during it, the index is read once more.
                 self._state = state
