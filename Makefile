@@ -63,7 +63,8 @@ bench: .venv/ready  ## time ranking, decorrelation and dataset generation on thi
 profile: .venv/ready  ## profile a training step; CONFIG=configs/NAME.yaml
 	$(BIN)/python tools/profile_step.py --config-file $(CONFIG)
 
-fault: .venv/ready fuzz  ## fuzz, then kill and resume 200 training and 100 indexing runs and compare; KILLS=, JOBS=, INDEX_KILLS=
+fault: .venv/ready fuzz  ## fuzz, flip bits of stored files, then kill and resume 200 training and 100 indexing runs and compare; KILLS=, JOBS=, INDEX_KILLS=
+	PYTHONPATH=tests $(BIN)/python tests/fault/bit_flips.py
 	PYTHONPATH=tests $(BIN)/python tests/fault/kills.py --kills $(KILLS) --jobs $(JOBS)
 	PYTHONPATH=tests $(BIN)/python tests/fault/index_kills.py --kills $(INDEX_KILLS)
 

@@ -2,7 +2,7 @@
 
 The folder contains `extraction.json`, which identifies the network, the settings and the images, and per feature of the
 Eigenlayer `FEATURE/PART/000000.npy`, `000001.npy`, ..., each with its checksum in a `.json` file. The labels,
-`FEATURE/PART.csv`, are written last, so an incomplete part is not read: `FEATURE` is a folder for
+`FEATURE/PART.csv` with a checksum too, are written last, so an incomplete part is not read: `FEATURE` is a folder for
 `reid.io.feature_files.read_features`.
 """
 
@@ -12,19 +12,19 @@ import csv
 import hashlib
 import io
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from reid.distributed import barrier, get_rank, get_world_size, is_main_process, run_on_main
 from reid.errors import InputError
 from reid.evaluation.features import FEATURES, LabeledBatches, extract, mean_features
-from reid.io.atomic import write_bytes, write_json
+from reid.io.atomic import write_json
+from reid.io.checksums import is_finished, write_with_checksum
+from reid.io.shards import save_matrix
 from reid.model.network import ReidNetwork
 from reid.records import Features
 
@@ -98,12 +98,12 @@ def extract_shards(
         extracted[part] = 0
         for number in range(get_rank(), len(starts), get_world_size()):
             files = [folder / feature / part / f"{number:06d}.npy" for feature in options.features]
-            if all(map(_is_finished, files)):
+            if all(map(is_finished, files)):
                 continue
             shard = images.slice(starts[number], min(starts[number] + options.shard_size, total))
             features = _embed_shard(model, shard, options, f"{part}, shard {number + 1} of {len(starts)}")
             for file, feature in zip(files, options.features, strict=True):
-                _write(file, features[feature].values)
+                save_matrix(file, features[feature].values)
             extracted[part] += 1
         barrier()
         if is_main_process():
@@ -147,7 +147,7 @@ def _check_manifest(
     if path.exists():
         try:
             previous = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{path}: corrupt ({error}); move the folder away and start again") from None
     different = [key for key, value in current.items() if key in previous and previous[key] != value]
     if different:
@@ -170,28 +170,6 @@ def _rows(images: LabeledBatches) -> Iterator[tuple[str, int, int]]:
     return zip(images.paths, images.identities.tolist(), images.cameras.tolist(), strict=True)
 
 
-def _write(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    # The shard counts only with its checksum, which is written afterwards.
-    write_bytes(path, buffer.getbuffer())
-    write_json(path.with_suffix(".json"), {"rows": len(values), "crc32": zlib.crc32(buffer.getbuffer())})
-
-
-def _is_finished(path: Path) -> bool:
-    """Return whether a shard exists and matches its checksum."""
-    try:
-        expected = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["crc32"]
-        checksum = 0
-        with open(path, "rb") as file:
-            while piece := file.read(2**24):
-                checksum = zlib.crc32(piece, checksum)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return False
-    return bool(checksum == expected)
-
-
 def _write_labels(folder: Path, part: str, images: LabeledBatches, shards: int, features: Sequence[str]) -> None:
     for feature in features:
         missing = [n for n in range(shards) if not (folder / feature / part / f"{n:06d}.npy").is_file()]
@@ -204,4 +182,4 @@ def _write_labels(folder: Path, part: str, images: LabeledBatches, shards: int, 
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(("identity", "camera", "path"))
         writer.writerows((identity, camera, path) for path, identity, camera in _rows(images))
-        write_bytes(folder / feature / f"{part}.csv", table.getvalue().encode("utf-8"))
+        write_with_checksum(folder / feature / f"{part}.csv", table.getvalue().encode("utf-8"))

@@ -15,8 +15,8 @@ from reid.data.datasets.revisited import RevisitedGroundTruth, read_revisited
 from reid.errors import InputError, unknown_name
 from reid.evaluation.retrieval import FeatureSets, Variant, VariantFeatures, score, unit_rows, variants
 from reid.evaluation.whitening import WHITENINGS, Whitening, WhiteningOptions, whiten_rows
-from reid.io.atomic import write_bytes
 from reid.io.feature_files import read_matrix_folder, read_training_features
+from reid.io.sealing import write_sealed
 from reid.ranking import evaluate, normalize_rows
 from reid.ranking.expansion import augment_gallery, expand_queries
 from reid.ranking.protocols.multi_query import QUERY_POOLINGS, own_camera_images, pool_queries
@@ -313,6 +313,6 @@ def write_neighbors(folder: Path, features: FeatureSets, k: int, *, metric: str 
         }
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, indices=found.indices, distances=found.distances, **paths)
-        write_bytes(path, buffer.getbuffer())
+        write_sealed(path, buffer.getbuffer())
         written.append(path)
     return written

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from reid.errors import InputError
-from reid.io.atomic import atomic_file, link_or_copy
+from reid.io.atomic import link_or_copy
 from reid.io.safetensors_files import load_safetensors, parse_checkpoint
+from reid.io.sealing import check_seal, write_sealed
 from reid.io.tensor_files import FORMAT as FORMAT
-from reid.io.tensor_files import SAFE_GLOBALS, check_seal, check_tensors, copy_archive, is_dense, seal, to_bytes
+from reid.io.tensor_files import SAFE_GLOBALS, check_tensors, copy_archive, is_dense, to_bytes
 
 
 class ForeignCheckpoint(InputError):
@@ -40,10 +41,7 @@ def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | Non
     data = to_bytes({"format": FORMAT, **content})
     if previous is not None and path.exists():
         link_or_copy(path, previous)
-    comment = seal(data)
-    with atomic_file(path) as file:
-        file.write(data)
-        file.write(comment)
+    write_sealed(path, data)
 
 
 def load_latest(path: Path, previous: Path, warn: Callable[[str], object] = print) -> dict[str, Any] | None:

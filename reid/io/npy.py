@@ -14,6 +14,8 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.lib import format as npy
 
+from reid.io.sealing import check_seal
+
 MAX_RATIO = 100  # of the unpacked to the compressed size; features of zeros and ones stay below it
 _UNCHECKED_BYTES = 2**26  # unpacked sizes up to this are harmless
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -48,13 +50,15 @@ def load_npy(path: Path, *, mmap_mode: Literal["r"] | None = None) -> np.ndarray
 class NpzReader(Mapping[str, np.ndarray]):
     """The arrays of a `.npz` file by name; each is read when it is looked up.
 
-    Opening and looking up raise ValueError as `load_npy` does. Also a context manager, which closes the file.
+    Opening and looking up raise ValueError as `load_npy` does; opening also compares the file with its digest, if it
+    has one (see `reid.io.sealing`). Also a context manager, which closes the file.
 
     Args:
         path: `.npz` file, possibly from an untrusted source.
     """
 
     def __init__(self, path: Path) -> None:
+        check_seal(path)
         try:
             self._zip = zipfile.ZipFile(path)
         except (OSError, MemoryError):
@@ -62,10 +66,21 @@ class NpzReader(Mapping[str, np.ndarray]):
         except Exception as error:
             raise ValueError(f"not a zip archive ({type(error).__name__})") from None
         self._entries = {entry.filename.removesuffix(".npy"): entry for entry in self._zip.infolist()}
+        if len(self._entries) < len(self._zip.infolist()):
+            self._zip.close()
+            raise ValueError("two arrays have the same name")
         unpacked, size = sum(entry.file_size for entry in self._zip.infolist()), path.stat().st_size
         if unpacked > MAX_RATIO * size + _UNCHECKED_BYTES:
             self._zip.close()
             raise ValueError(f"uncompressed size {unpacked:,} exceeds {MAX_RATIO} times the file size {size:,}")
+        try:
+            for entry in self._entries.values():  # compares the two places where an archive holds the name of an entry
+                self._zip.open(entry).close()
+        except Exception as error:
+            self._zip.close()
+            if isinstance(error, OSError | MemoryError):
+                raise
+            raise ValueError(f"{entry.filename} is corrupt ({type(error).__name__})") from None
 
     def __enter__(self) -> NpzReader:
         return self

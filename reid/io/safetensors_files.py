@@ -20,8 +20,8 @@ from reid.io.tensor_files import FORMAT
 STRING_KEYS = ("config", "num_classes", "calibration", "origin")
 _ALIGNMENT = 8
 
-# The digest comes first in the header, so that it can be checked before anything is parsed. It is the digest of the file
-# with zeros in its place.
+# The digest comes first in the header, so that it can be checked before anything is parsed. It is that of the file with
+# zeros in its place.
 _DIGEST_KEY = "sha256"
 _ZEROS = "0" * DIGEST_LENGTH
 _START = f'{{"__metadata__":{{"{_DIGEST_KEY}":"'.encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from reid.errors import InputError
+from reid.io.checksums import check_checksum, write_with_checksum
 from reid.io.npy import load_npy
 
 
@@ -69,11 +71,24 @@ class Shards:
         return result
 
 
+def save_matrix(path: Path, values: np.ndarray) -> None:
+    """Write a `.npy` file atomically, and its checksum next to it.
+
+    Args:
+        path: File to create or replace; its folder is created.
+        values: (N, D) matrix.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    write_with_checksum(path, buffer.getbuffer(), rows=len(values))
+
+
 def open_matrix(path: Path) -> np.ndarray:
     """Map a feature matrix into memory.
 
     Args:
-        path: A `.npy` file.
+        path: A `.npy` file; the checksum that `save_matrix` writes may be missing.
 
     Returns:
         (N, D) floating-point matrix, a read-only memory map.
@@ -83,6 +98,7 @@ def open_matrix(path: Path) -> np.ndarray:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such feature file")
+    check_checksum(path)
     try:
         matrix = load_npy(path, mmap_mode="r")
     except (ValueError, OSError) as error:

@@ -16,13 +16,11 @@ import torch
 from torch import Tensor
 
 from reid.errors import InputError
-from reid.io.digest import DIGEST_LENGTH, compute_digest, compute_file_digest
 
 FORMAT = 1  # version of this project's checkpoints
 MAX_DEPTH = 64
 MAX_VALUES = 5_000_000
 _UNCHECKED_BYTES = 2**26  # claims up to this size are harmless
-_SEAL = b"reid sha256 "
 _ZIP = b"PK\x03\x04"
 _END = b"PK\x05\x06" + bytes(18)  # of an archive without a comment; other bytes vary
 _DIRECTORY = 0x10  # an attribute of MS-DOS
@@ -70,44 +68,6 @@ def from_bytes(data: bytes) -> Any:
     """
     with torch.serialization.safe_globals(SAFE_GLOBALS):
         return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-
-
-def seal(archive: memoryview) -> bytes:
-    """Prepare a zip archive for a digest at its end, in the comment that the format provides for.
-
-    Every reader of zip archives, `torch.load` too, skips the comment.
-
-    Args:
-        archive: The bytes that `to_bytes` returned; the length of the comment is set in place.
-
-    Returns:
-        The comment, to be written after the archive: `check_seal` recognizes the two by it.
-    """
-    archive[-2:] = (len(_SEAL) + DIGEST_LENGTH).to_bytes(2, "little")
-    return _SEAL + compute_digest(archive, _SEAL).encode()
-
-
-def check_seal(path: Path) -> bool:
-    """Compare a file with the digest at its end, before anything in it is parsed.
-
-    Args:
-        path: File, written with `seal` or not.
-
-    Returns:
-        Whether there is a digest; older versions and other programs write none.
-
-    Raises:
-        InputError: If the file does not match its digest.
-    """
-    with open(path, "rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(max(size - DIGEST_LENGTH - len(_SEAL), 0))
-        seal, digest = file.read(len(_SEAL)), file.read()
-    if seal != _SEAL:
-        return False
-    if compute_file_digest(path, size - DIGEST_LENGTH).encode() != digest:
-        raise InputError(f"{path}: corrupt: it does not match its digest")
-    return True
 
 
 def copy_archive(path: Path) -> Path | io.BytesIO:

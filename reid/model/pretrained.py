@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import http.client
+import re
 import urllib.error
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 import torchvision
 from torch import Tensor
 
 from reid.errors import InputError
 from reid.io.checkpoint import load_checkpoint, load_tensors
+from reid.io.digest import compute_file_digest
 from reid.io.tensor_files import is_dense
 
 
@@ -19,7 +22,8 @@ def load_pretrained(backbone: str, weights: str, *, roots: Sequence[Path] = ()) 
     """Load the published state dict of a bare backbone, on the CPU.
 
     A file may hold the tensors under "state_dict" and their names may have the prefix "module.". From a checkpoint of
-    this project all tensors are loaded, under the names of the whole network.
+    this project all tensors are loaded, under the names of the whole network. A file whose name ends in the first 8
+    digits of its SHA-256, as torchvision's do, is compared with them each time, also where it was downloaded before.
 
     Args:
         backbone: Name of the backbone.
@@ -31,7 +35,8 @@ def load_pretrained(backbone: str, weights: str, *, roots: Sequence[Path] = ()) 
         The state dict, or None for "none".
 
     Raises:
-        InputError: If the file does not exist or contains no tensors, or if the download fails.
+        InputError: If the file does not exist, contains no tensors or does not match the digest in its name, or if the
+            download fails.
     """
     if weights == "none":
         return None
@@ -47,15 +52,31 @@ def _download(backbone: str) -> Mapping[str, Tensor]:
         raise InputError(
             f"torchvision has no ImageNet weights for {backbone}: give the path of its published file, or 'none'"
         ) from None
+    # `get_state_dict` would execute the pickle of a cached file, and check the hash of a new one only.
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(published.url).name)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(published.url, str(path), _published_hash(path))
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            reason = f"cannot be reached ({error})"
+        except RuntimeError as error:
+            reason = f"sent a corrupt file ({error})"
+        else:
+            return _read(path)
+        raise InputError(
+            f"the ImageNet weights of {backbone}: {published.url} {reason}; give the path of the file, or 'none'"
+        )
     try:
-        return dict(published.get_state_dict(progress=True, check_hash=True))
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        reason = f"cannot be reached ({error})"
-    except RuntimeError as error:
-        reason = f"sent a corrupt file ({error})"
-    raise InputError(
-        f"the ImageNet weights of {backbone}: {published.url} {reason}; give the path of the file, or 'none'"
-    )
+        return _read(path)
+    except InputError as error:
+        raise InputError(f"{error}; delete the file and it is downloaded again") from None
+
+
+def _published_hash(path: Path) -> str | None:
+    """The first digits of the SHA-256 of the file, which torchvision and others publish in its name."""
+    found = re.fullmatch(r".*-(?!(?:19|20)\d{6}\.)([0-9a-f]{8}|[0-9a-f]{64})\.\w+", path.name)  # not a date
+    return found[1] if found else None
 
 
 def _find(weights: str, roots: Sequence[Path]) -> Path:
@@ -71,6 +92,9 @@ def _find(weights: str, roots: Sequence[Path]) -> Path:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
+    expected = _published_hash(path)
+    if expected and not compute_file_digest(path).startswith(expected):
+        raise InputError(f"{path}: corrupt or changed: its SHA-256 does not begin with {expected}, as its name says")
     if path.suffix == ".safetensors":
         return dict(load_checkpoint(path)["model"])
     content: Mapping[str, object] = load_tensors(path)

@@ -349,7 +349,7 @@ def test_files_that_cannot_be_loaded(tmp_path: Path, weights: Path, monkeypatch:
     with pytest.raises(InputError, match="make model"):
         Embedder.load("demo")
     save_safetensors(tmp_path / "demo.safetensors", load_checkpoint(weights))
-    with pytest.raises(InputError, match="the demo model .* was changed") as caught:
+    with pytest.raises(InputError, match=r"the demo model .* was changed") as caught:
         Embedder.load("demo")
     digest = compute_file_digest(tmp_path / "demo.safetensors")
     assert digest in str(caught.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.message
 import io
 import pickle
+import shutil
 import urllib.error
 from collections import OrderedDict
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 from reid.errors import InputError
 from reid.io.checkpoint import load_state_dict
+from reid.io.digest import compute_file_digest
 from reid.model.pretrained import load_pretrained
 
 TENSORS = OrderedDict(weight=torch.arange(6.0).view(2, 3), bias=torch.ones(2))
@@ -133,6 +135,47 @@ def test_imagenet_download_of_something_else(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(InputError, match=r"resnet18.*sent a corrupt file"):
         load_pretrained("resnet18", "imagenet")
     assert not list(tmp_path.rglob("*.pth"))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder into which torchvision downloads, without a network."""
+
+    def download(*_: object, **__: object) -> None:
+        pytest.fail("downloaded")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", download)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_cached_file_is_not_executed_and_its_hash_is_checked(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = hub / "resnet18-f37072fd.pth"
+    torch.save({"weight": Bomb(hub / "ran")}, path)
+    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth: corrupt or changed: .*; delete the file") as caught:
+        load_pretrained("resnet18", "imagenet")
+    assert "\n" not in str(caught.value)
+    # A file with the right hash would not be executed either.
+    monkeypatch.setattr("reid.model.pretrained.compute_file_digest", lambda path: "f37072fd" + 56 * "0")
+    with pytest.raises(InputError, match=r"loading it would execute code.*; delete the file"):
+        load_pretrained("resnet18", "imagenet")
+    assert not (hub / "ran").exists()
+    torch.save(TENSORS, path)
+    assert set(load_pretrained("resnet18", "imagenet") or {}) == set(TENSORS)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_is_compared_with_the_hash_in_its_name(tmp_path: Path, suffix: str) -> None:
+    torch.save(TENSORS, tmp_path / "w.pth")
+    digest = compute_file_digest(tmp_path / "w.pth")
+    for name in (f"net-{digest[:8]}.pth", f"net-{digest}.pth", "net-20240101.pth", "net-deadbeef-2.pth"):
+        shutil.copy(tmp_path / "w.pth", tmp_path / name)
+        assert set(load_pretrained("resnet18", str(tmp_path / name)) or {}) == set(TENSORS)
+    shutil.copy(tmp_path / "w.pth", tmp_path / f"net-deadbeef{suffix}")
+    with pytest.raises(InputError, match="SHA-256 does not begin with deadbeef, as its name says"):
+        load_pretrained("resnet18", str(tmp_path / f"net-deadbeef{suffix}"))
 
 
 def test_imagenet_for_osnet_asks_for_the_file() -> None:

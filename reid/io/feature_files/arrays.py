@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from reid.errors import InputError
-from reid.io.atomic import write_bytes
+from reid.io.checksums import check_checksum
 from reid.io.feature_files.checks import make_features
 from reid.io.npy import load_npy
-from reid.io.shards import open_matrix, open_shards
+from reid.io.shards import open_matrix, open_shards, save_matrix
 from reid.records import Features
 
 _SPLITS = ("query", "gallery")
@@ -114,7 +113,7 @@ def read_matrix_folder(folder: Path) -> tuple[Any, Any]:
 
 
 def save_matrix_folder(folder: Path, query: np.ndarray, gallery: np.ndarray) -> None:
-    """Write `query.npy` and `gallery.npy` for `read_matrix_folder`.
+    """Write `query.npy` and `gallery.npy` for `read_matrix_folder`, each with a checksum next to it.
 
     Args:
         folder: Existing folder; files of the same names are replaced.
@@ -122,9 +121,7 @@ def save_matrix_folder(folder: Path, query: np.ndarray, gallery: np.ndarray) -> 
         gallery: (G, D) features.
     """
     for split, values in zip(_SPLITS, (query, gallery), strict=True):
-        buffer = io.BytesIO()
-        np.save(buffer, values, allow_pickle=False)
-        write_bytes(folder / f"{split}.npy", buffer.getbuffer())
+        save_matrix(folder / f"{split}.npy", values)
 
 
 def _read_split(folder: Path, prefix: str, split: str, max_in_memory: int) -> Features:
@@ -207,6 +204,7 @@ def _read_labels(path: Path) -> np.ndarray:
 
 def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Read identities, cameras and, if there is such a column, paths from a CSV file with a header."""
+    check_checksum(path)
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
         try:
@@ -239,6 +237,7 @@ def _is_valid(row: list[str], columns: tuple[int, int]) -> bool:
 
 def _open_array(path: Path) -> np.ndarray:
     """A read-only memory map, or an array in memory if the file is small."""
+    check_checksum(path)
     try:
         # An array without rows cannot be mapped.
         return load_npy(path, mmap_mode="r" if path.stat().st_size > 2**12 else None)

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from reid.errors import InputError
-from reid.io.atomic import write_bytes
 from reid.io.feature_files.checks import make_features
 from reid.io.npy import NpzReader
+from reid.io.sealing import write_sealed
 from reid.records import Features
 
 
 def save_features(path: Path, query: Features, gallery: Features, *, feature: str) -> None:
-    """Write query and gallery to one `.npz` file.
+    """Write query and gallery to one `.npz` file, with its digest in the comment of the archive.
 
     The arrays are `{query,gallery}_{values,identities,cameras,paths}` and `feature`.
 
@@ -130,4 +130,4 @@ def _write(path: Path, splits: dict[str, Features], feature: str) -> None:
     }
     buffer = io.BytesIO()
     np.savez(buffer, feature=np.asarray(feature), **arrays)
-    write_bytes(path, buffer.getbuffer())
+    write_sealed(path, buffer.getbuffer())
