@@ -14,7 +14,18 @@ HEADING = "## Readers"
 
 # Names that read stored bytes, or load or execute what they contain; a name covers what is under it.
 READERS = (
-    *("pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "eval", "exec", "runpy", "importlib.import_module"),
+    *(
+        "pickle",
+        "marshal",
+        "shelve",
+        "dill",
+        "cloudpickle",
+        "joblib",
+        "eval",
+        "exec",
+        "runpy",
+        "importlib.import_module",
+    ),
     *("torch.load", "torch.jit", "torch.hub", "torch.export.load", "torch.package", "torch.from_file"),
     *("torchvision.io", "torchvision.datasets", "safetensors.safe_open", "safetensors.torch.load"),
     *("safetensors.torch.load_file", "safetensors.torch.load_model", "onnx.load", "onnx.load_model"),

@@ -26,7 +26,7 @@ from reid.inference import embedder
 from reid.io.checkpoint import load_checkpoint, load_latest, save_checkpoint
 from reid.io.checksums import write_with_checksum
 from reid.io.feature_files import read_features, save_features
-from reid.io.safetensors_files import load_safetensors, save_safetensors
+from reid.io.safetensors_files import save_safetensors
 from reid.io.shards import save_matrix
 from reid.records import Features
 
@@ -151,7 +151,7 @@ FORMATS: dict[str, Format] = {
     ),
     "safetensors": Format(
         lambda folder: save_safetensors(folder / "a.safetensors", CONTENT),
-        lambda folder: load_safetensors(folder / "a.safetensors"),
+        lambda folder: load_checkpoint(folder / "a.safetensors"),
         same,
     ),
     "features (.npz)": Format(
@@ -184,30 +184,51 @@ def flip(format: Format, folder: Path, limit: int, seed: int = 0) -> Outcome:
     flipped = [path for path in files if path.match(format.flipped) or format.flipped == "**/*"]
     bits = [(path, bit) for path in flipped for bit in range(8 * len(files[path]))]
     whole, outcome = format.read(folder), Outcome()
+    signatures: dict[Path, Any] = {}
+    _restore(folder, files, signatures)
     if len(bits) > limit:
         chosen = np.random.default_rng(seed).choice(len(bits), limit, replace=False)
         bits = [bits[number] for number in np.sort(chosen).tolist()]
     for path, bit in bits:
-        _restore(folder, files)
-        data = bytearray(files[path])
-        data[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(data)
+        _flip(path, bit)
+        signature = _signature(path)
         ending, detail = _read(format, folder, whole)
+        if _signature(path) == signature:
+            _flip(path, bit)
+            signatures[path] = _signature(path)
+        _restore(folder, files, signatures)
         outcome.counts[ending] += 1
         if ending in ("traceback", "wrong"):
             outcome.faults.append(f"{path.relative_to(folder)}, byte {bit // 8}, bit {bit % 8}: {ending}: {detail}")
     return outcome
 
 
-def _restore(folder: Path, files: Mapping[Path, bytes]) -> None:
+def _flip(path: Path, bit: int) -> None:
+    with open(path, "r+b", buffering=0) as file:
+        file.seek(bit // 8)
+        value = file.read(1)[0] ^ 1 << bit % 8
+        file.seek(bit // 8)
+        file.write(bytes([value]))
+
+
+def _signature(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced or written."""
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _restore(folder: Path, files: Mapping[Path, bytes], signatures: dict[Path, Any]) -> None:
     """Undo what reading may have done: replaced, removed or new files."""
     for path in folder.glob("**/*"):
         if path.is_file() and path not in files:
             path.unlink()
     for path, data in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.is_file() or path.read_bytes() != data:
+        if signatures.get(path) != _signature(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
+            signatures[path] = _signature(path)
 
 
 def _read(format: Format, folder: Path, whole: Any) -> tuple[str, str]:
