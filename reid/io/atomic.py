@@ -28,7 +28,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     The content is flushed to the disk before the renaming, so `path` holds either the old content or all of the new.
     After an error, such as an OSError for a full disk, the temporary file is removed. A killed process leaves
     `.NAME.writing`, which the next write to `path` replaces. Of two processes that write at the same time, each writes
-    its own file, and the last one stays.
+    its own file, and the last one stays. An OSError of writing names `path`.
 
     Args:
         path: File to create or replace; its folder must exist.
@@ -36,7 +36,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     Yields:
         The temporary file, open for writing in binary mode.
     """
-    with _open_temporary(path) as file:
+    with _errors_name(path), _open_temporary(path) as file:
         try:
             yield file
             file.flush()
@@ -45,8 +45,9 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
                 file.close()
             os.replace(file.name, path)  # still open, and therefore held
         finally:
-            Path(file.name).unlink(missing_ok=True)
-    sync_folder(path.parent)
+            with contextlib.suppress(OSError):  # the next write tries again
+                os.unlink(file.name)
+        sync_folder(path.parent)
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -232,6 +233,17 @@ def check_free_space(folder: Path, needed: int, purpose: str) -> None:
             f"{purpose} needs {needed / 2**20:,.0f} MiB in {folder}, which has {free / 2**20:,.0f} MiB free; "
             "free some space or choose another cache folder"
         )
+
+
+@contextlib.contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Let errors of the operating system name a file, where they name none or a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and (error.filename is None or str(error.filename).endswith(".writing")):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
 
 
 def _open_temporary(path: Path) -> IO[bytes]:

@@ -65,6 +65,21 @@ def is_machine_error(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "out of memory error" in text or "can't allocate memory" in text
 
 
+def raise_machine_error(error: BaseException, path: str | os.PathLike[str]) -> None:
+    """Raise an error of the operating system again, with the name of the file, before it is taken for corrupt bytes.
+
+    Args:
+        error: Exception of a library that reads a file itself.
+        path: The file.
+
+    Raises:
+        OSError: If the error is one of a system call, except for an invalid argument: corrupt bytes can claim an offset
+            before the start of the file.
+    """
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+
+
 def _read(path: str | os.PathLike[str], max_bytes: int | None) -> bytes:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):

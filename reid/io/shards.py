@@ -13,6 +13,7 @@ import numpy as np
 from reid.errors import InputError
 from reid.io.checksums import check_checksum, write_with_checksum
 from reid.io.npy import load_npy
+from reid.io.reading import raise_machine_error
 
 
 class Shards:
@@ -102,6 +103,7 @@ def open_matrix(path: Path) -> np.ndarray:
     try:
         matrix = load_npy(path, mmap_mode="r")
     except (ValueError, OSError) as error:
+        raise_machine_error(error, path)
         if zipfile.is_zipfile(path):
             reason = "an .npz archive under the name of a .npy file; save one matrix with numpy.save"
         else:

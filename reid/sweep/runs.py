@@ -16,6 +16,7 @@ from typing import Any
 
 from reid.errors import InputError
 from reid.io.json_yaml import parse_json
+from reid.io.reading import read_file
 from reid.sweep.grid import Setting
 from reid.sweep.table import check_row
 
@@ -63,7 +64,7 @@ class SweepRun:
         if not self._scores.exists():
             return False
         with _reading(self._scores):
-            summary = parse_json(self._scores.read_text(encoding="utf-8"))
+            summary = parse_json(read_file(self._scores).decode())
             stopped = summary["stopped"] is not None
             if not stopped or not self.control:
                 return stopped
@@ -85,10 +86,10 @@ class SweepRun:
         """
         log = self.folder / "log.jsonl"
         with _reading(log):
-            start = parse_json(log.read_text(encoding="utf-8").splitlines()[0])
+            start = parse_json(read_file(log).decode().splitlines()[0])
             origin = {**{key: start["machine"][key] for key in ("threads", "processor")}, "commit": start["commit"]}
         with _reading(self._scores):
-            row = {**self._row(parse_json(self._scores.read_text(encoding="utf-8"))), **origin}
+            row = {**self._row(parse_json(read_file(self._scores).decode())), **origin}
             check_row(row)
         return row
 
@@ -142,7 +143,7 @@ def check_apart(runs: Sequence[SweepRun]) -> None:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
+    except (FileNotFoundError, ValueError, LookupError, TypeError, ArithmeticError) as error:
         raise InputError(f"{path}: cannot be read ({error!r}); move the folder away to repeat the run") from None
 
 

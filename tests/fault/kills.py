@@ -104,18 +104,18 @@ def differences(whole: Path, other: Path) -> Iterator[str]:
     for name in sorted(names & found):
         a, b = whole / name, other / name
         if name == "log.jsonl":
-            yield from _unlike([json.loads(x) for x in open(a)], [json.loads(x) for x in open(b)], name)  # noqa: SIM115
+            yield from unlike([json.loads(x) for x in open(a)], [json.loads(x) for x in open(b)], name)  # noqa: SIM115
         elif name.endswith(".json"):
-            yield from _unlike(json.loads(a.read_text()), json.loads(b.read_text()), name)
+            yield from unlike(json.loads(a.read_text()), json.loads(b.read_text()), name)
         elif name.endswith("_previous.pth"):
             load_checkpoint(b)
         elif name.endswith(".pth"):
-            yield from _unlike(load_checkpoint(a), load_checkpoint(b), name)
+            yield from unlike(load_checkpoint(a), load_checkpoint(b), name)
         elif name.endswith(".yaml") and a.read_text() != b.read_text():
             yield name
 
 
-def _unlike(a: Any, b: Any, place: str) -> Iterator[str]:
+def unlike(a: Any, b: Any, place: str) -> Iterator[str]:
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         if a.dtype != b.dtype or a.shape != b.shape or a.numpy().tobytes() != b.numpy().tobytes():
             yield place
@@ -125,12 +125,12 @@ def _unlike(a: Any, b: Any, place: str) -> Iterator[str]:
         left_out = (*CLOCKS, "command", "commit")
         for key in {**a, **b}:
             if key not in left_out:
-                yield from _unlike(a.get(key), b.get(key), f"{place}/{key}")
+                yield from unlike(a.get(key), b.get(key), f"{place}/{key}")
     elif isinstance(a, list | tuple):
         if len(a) != len(b):
             yield f"{place}: {len(a)} and {len(b)} entries"
         for number, (x, y) in enumerate(zip(a, b, strict=False)):
-            yield from _unlike(x, y, f"{place}/{number}")
+            yield from unlike(x, y, f"{place}/{number}")
     elif a != b and not (a != a and b != b):
         yield f"{place}: {a} and {b}"
 

@@ -182,3 +182,20 @@ def test_new_folders_are_flushed_in_their_parents(tmp_path: Path, monkeypatch: p
     for _ in range(2):
         make_folder(tmp_path / "a" / "b")
     assert sorted(synced) == [tmp_path, tmp_path / "a"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "unlink"])
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"1")
+    if call == "unlink":
+        (tmp_path / ".a.writing").write_bytes(b"left by a killed process")
+
+    def fail(*arguments: object, **_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), *arguments[:1] if call != "fsync" else ())
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError) as caught:
+        write_bytes(path, b"2")
+    assert caught.value.filename == str(path) and caught.value.errno == errno.EIO
+    assert path.read_bytes() == b"1"

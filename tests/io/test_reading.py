@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from reid.errors import InputError
-from reid.io import reading
+from reid.io import reading, shards
+from reid.io.feature_files import arrays as feature_arrays
+from reid.io.feature_files import npz
 from reid.io.reading import NotRegularFile, is_machine_error, read_file
 
 
@@ -82,3 +84,34 @@ def test_an_interrupted_call_is_repeated_a_few_times(
 )
 def test_which_errors_are_those_of_the_machine(error: Exception, machine: bool) -> None:
     assert is_machine_error(error) is machine
+
+
+@pytest.mark.parametrize("name", ["features.npy", "features.npz"])
+def test_features_that_cannot_be_read_now_are_not_called_corrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    for module in (feature_arrays, npz):
+        monkeypatch.setattr(module, "load_npy" if module is feature_arrays else "NpzReader", fail)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        feature_arrays._open_array(path) if path.suffix == ".npy" else npz.load_npz(path)
+    assert caught.value.filename == str(path)
+
+
+def test_a_matrix_that_cannot_be_read_now_is_not_called_corrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "matrix.npy"
+    path.write_bytes(b"")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(shards, "load_npy", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        shards.open_matrix(path)

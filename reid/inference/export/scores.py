@@ -12,6 +12,7 @@ from typing import Any
 
 from reid.errors import InputError
 from reid.inference.export.interface import ExportInterface
+from reid.io.reading import read_file
 
 METRICS = ("rank1", "rank5", "rank10", "mAP", "mINP")
 _CHECKPOINT_NAME = re.compile(r"(?P<run>rri|control)_(?:(?P<last>last)|(?:r(?P<round>\d+)_)?(?P<stage>[a-z0-9]+))")
@@ -128,7 +129,7 @@ def _is_score(score: Any) -> bool:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = json.loads(read_file(path))
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -13,6 +13,7 @@ from reid.errors import InputError
 from reid.io.checksums import check_checksum
 from reid.io.feature_files.checks import make_features
 from reid.io.npy import load_npy
+from reid.io.reading import raise_machine_error
 from reid.io.shards import open_matrix, open_shards, save_matrix
 from reid.records import Features
 
@@ -242,5 +243,6 @@ def _open_array(path: Path) -> np.ndarray:
         # An array without rows cannot be mapped.
         return load_npy(path, mmap_mode="r" if path.stat().st_size > 2**12 else None)
     except (ValueError, OSError) as error:
+        raise_machine_error(error, path)
         size, reason = path.stat().st_size, str(error).splitlines()[0]
         raise InputError(f"{path}: truncated at {size:,} bytes, corrupt, or not a plain array ({reason})") from None

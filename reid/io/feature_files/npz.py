@@ -12,6 +12,7 @@ import numpy as np
 from reid.errors import InputError
 from reid.io.feature_files.checks import make_features
 from reid.io.npy import NpzReader
+from reid.io.reading import raise_machine_error
 from reid.io.sealing import write_sealed
 from reid.records import Features
 
@@ -107,6 +108,7 @@ def _load(path: Path, splits: Sequence[str]) -> tuple[list[Features], str]:
     except InputError:
         raise
     except (ValueError, OSError) as error:
+        raise_machine_error(error, path)
         raise InputError(f"{path}: corrupt or not a feature file ({error})") from None
 
 

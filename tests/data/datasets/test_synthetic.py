@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from reid.data import DATASETS
+from reid.data.datasets import synthetic
 from reid.data.datasets.synthetic import read_synthetic
 from reid.errors import InputError
 
@@ -80,3 +83,17 @@ def test_an_unknown_layout_and_size_are_reported(tmp_path):
     with pytest.raises(InputError, match="huge"):
         read_synthetic(Path("ignored"), cache=tmp_path, size="huge")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dataset_that_cannot_be_read_now_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_synthetic(Path(), cache=tmp_path, size="tiny")
+    folder = tmp_path / "synthetic-market-tiny-seed0"
+    before = (folder / "synthetic.json").stat().st_ino
+
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    monkeypatch.setattr(synthetic, "read_file", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        read_synthetic(Path(), cache=tmp_path, size="tiny")
+    assert (folder / "synthetic.json").stat().st_ino == before
