@@ -7,6 +7,8 @@ CONFIG ?= configs/demo_synthetic.yaml
 KILLS ?= 200
 INDEX_KILLS ?= 100
 ERRORS ?= 8
+CACHE_KILLS ?= 100
+CRASHES ?= 6
 INPUTS ?= 400
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # The versions the tests have run with; LATEST=1 installs the newest ones that setup.py allows.
@@ -64,11 +66,13 @@ bench: .venv/ready  ## time ranking, decorrelation and dataset generation on thi
 profile: .venv/ready  ## profile a training step; CONFIG=configs/NAME.yaml
 	$(BIN)/python tools/profile_step.py --config-file $(CONFIG)
 
-fault: .venv/ready fuzz  ## fuzz, flip bits of stored files, kill and resume 200 training and 100 indexing runs and compare, make 2,000 system calls fail; KILLS=, JOBS=, INDEX_KILLS=, ERRORS= per kind of call
+fault: .venv/ready fuzz  ## fuzz, flip bits of stored files, kill and resume, make system calls fail, simulate power failures; KILLS=, JOBS=, INDEX_KILLS=, CACHE_KILLS=, ERRORS=, CRASHES=
 	PYTHONPATH=tests $(BIN)/python tests/fault/bit_flips.py
 	PYTHONPATH=tests $(BIN)/python tests/fault/kills.py --kills $(KILLS) --jobs $(JOBS)
 	PYTHONPATH=tests $(BIN)/python tests/fault/index_kills.py --kills $(INDEX_KILLS)
 	PYTHONPATH=tests $(BIN)/python tests/fault/injections.py --per $(ERRORS)
+	PYTHONPATH=tests $(BIN)/python tests/fault/cache_kills.py --kills $(CACHE_KILLS)
+	PYTHONPATH=tests $(BIN)/python tests/fault/power_loss.py --steps 40 --crashes $(CRASHES)
 
 fuzz: .venv/ready  ## run the fuzz tests: read 10,000 malicious files; INPUTS= per kind
 	FUZZ_INPUTS=$(INPUTS) $(BIN)/python -m pytest tests/fuzz

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reid.errors import InputError
-from reid.io.atomic import link_or_copy
+from reid.io.atomic import link_or_copy, make_folder
 from reid.io.safetensors_files import load_safetensors, parse_checkpoint
 from reid.io.sealing import check_seal, write_sealed
 from reid.io.tensor_files import FORMAT as FORMAT
@@ -37,7 +37,7 @@ def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | Non
         content: Tensors and plain Python values; the key "format" is added.
         previous: File to which an existing checkpoint is moved first.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     data = to_bytes({"format": FORMAT, **content})
     if previous is not None and path.exists():
         link_or_copy(path, previous)

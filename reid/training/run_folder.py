@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from reid.errors import InputError
-from reid.io.atomic import write_text
+from reid.io.atomic import make_folder, sync_folder, write_text
 from reid.io.json_yaml import flatten, parse_yaml
 from reid.io.locks import LOCK_NAME, lock_folder
 
@@ -97,7 +97,7 @@ class RunFolder:
             InputError: As in `check`, and if another training has locked the folder.
         """
         self.check(config_text, resume=resume, complete=complete, force=force)
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        make_folder(self.checkpoints)
         self._locked = lock_folder(self.path)
         # Again, now that no other process can write to the folder.
         changed = self.check(config_text, resume=resume, complete=complete, force=force)
@@ -122,10 +122,13 @@ class RunFolder:
         Args:
             entry: Plain values.
         """
+        new = not self._log.exists()
         with open(self._log, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        if new:
+            sync_folder(self.path)
         self._to_tensorboard(entry)
 
     def log_length(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,10 +21,10 @@ def kill_at(at: int, before: bool, targets: Sequence[Target]) -> Callable[[], in
             nonlocal done
             done += 1
             if done == at and before:
-                os.kill(os.getpid(), signal.SIGKILL)
+                signal.raise_signal(signal.SIGKILL)
             result = real(*arguments, **options)
             if done == at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                signal.raise_signal(signal.SIGKILL)
             return result
 
         return call
