@@ -20,6 +20,7 @@ from reid.io.safetensors_files import load_safetensors, parse_checkpoint
 from reid.io.sealing import check_seal, write_sealed
 from reid.io.tensor_files import FORMAT as FORMAT
 from reid.io.tensor_files import SAFE_GLOBALS, check_tensors, copy_archive, is_dense, to_bytes
+from reid.io.tensor_pickles import check_pickles
 
 
 class ForeignCheckpoint(InputError):
@@ -119,7 +120,9 @@ def load_tensors(path: Path) -> dict[Any, Any]:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(SAFE_GLOBALS):
             warnings.simplefilter("ignore")
-            content = torch.load(path if whole else copy_archive(path), map_location="cpu", weights_only=True)
+            source = path if whole else copy_archive(path)
+            check_pickles(source)
+            content = torch.load(source, map_location="cpu", weights_only=True)
             check_tensors(content, path.stat().st_size)
     except InputError:
         raise
@@ -146,13 +149,14 @@ def _explain(path: Path, error: Exception) -> str:
         if "GLOBAL" in text or "Unsupported class" in text:
             what = f" (it requests {requested[1]})" if requested else ""
             return f"loading it would execute code{what}, so it was not loaded; {advice}"
-    for kind, mark in (("TorchScript archive", "TorchScript"), ("file in the legacy .tar format", "legacy .tar")):
-        if mark in text:
-            return f"a {kind}, which cannot be read without executing code; {advice}"
     with open(path, "rb") as file:
-        start = file.read(2)
+        start = file.read(512)
+    is_tar = start[257:262] == b"ustar"
+    for kind, found in (("TorchScript archive", "TorchScript" in text), ("file in the legacy .tar format", is_tar)):
+        if found:
+            return f"a {kind}, which cannot be read without executing code; {advice}"
     # torch.save writes a zip archive; old versions wrote a pickle of protocol 2 that begins with a magic number.
-    if "magic number" in text or (start[:1] == b"\x80" and start[1:] in (b"\x03", b"\x04", b"\x05")):
+    if "magic number" in text or start[:2] in (b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return f"a bare pickle, not a file of torch.save: reading it could execute code; {advice}"
     detail = str(error) if type(error) is ValueError and "\n" not in text else type(error).__name__
     return f"corrupt or not a checkpoint ({detail})"

@@ -6,6 +6,7 @@ more values than any memory holds. Every value that is returned here can be trav
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,10 @@ MAX_DEPTH = 64
 MAX_JSON_VALUES = 10_000_000
 MAX_YAML_CHARACTERS = 2**18
 MAX_YAML_VALUES = 20_000
+MAX_NUMBER = 100  # characters; numbers in base 60 take quadratic time
+MAX_NUMBER_KEY = 18
 _INT_LIMIT = 2**63
+_TEXT, *_NUMBERS = (f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float"))
 
 
 def parse_json(text: str) -> Any:
@@ -53,8 +57,22 @@ def parse_yaml(text: str) -> Any:
     """
     if len(text) > MAX_YAML_CHARACTERS:
         raise ValueError(f"{len(text):,} characters, above the limit of {MAX_YAML_CHARACTERS:,}")
+    loader = yaml.SafeLoader(text)
+    with _one_line_errors():
+        root = loader.get_single_node()
+    if root is None:
+        return None
+    _check_nodes(root)
+    with _one_line_errors():
+        tree = loader.construct_document(root)
+    _check_bounds(tree, MAX_YAML_VALUES)
+    return tree
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
     try:
-        tree = yaml.safe_load(text)
+        yield
     except yaml.YAMLError as error:
         raise ValueError(f"invalid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
@@ -62,8 +80,29 @@ def parse_yaml(text: str) -> Any:
     # A tag with an unsuitable value, such as `!!int x`, fails in the library in as many ways as there are tags.
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise ValueError(f"invalid YAML: a value does not fit its tag ({type(error).__name__})") from None
-    _check_bounds(tree, MAX_YAML_VALUES)
-    return tree
+
+
+def _check_nodes(root: yaml.Node) -> None:
+    """Check size and depth before values are made of nodes, which expands aliases and merged mappings."""
+    pending: list[tuple[yaml.Node, int]] = [(root, 0)]
+    count = 0
+    while pending:
+        node, depth = pending.pop()
+        count += 1
+        if count > MAX_YAML_VALUES:
+            raise ValueError(f"more than {MAX_YAML_VALUES:,} values")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH}")
+        if isinstance(node, yaml.MappingNode):
+            for key, _ in node.value:
+                # Keys of other kinds can be chosen so that all of their hashes collide.
+                if not (isinstance(key, yaml.ScalarNode) and (key.tag == _TEXT or len(key.value) <= MAX_NUMBER_KEY)):
+                    raise ValueError("a key that is neither text nor a short number")
+            pending += [(item, depth + 1) for pair in node.value for item in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            pending += [(item, depth + 1) for item in node.value]
+        elif isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and len(node.value) > MAX_NUMBER:
+            raise ValueError(f"a number of more than {MAX_NUMBER} characters")
 
 
 def _check_bounds(tree: Any, max_values: int) -> None:

@@ -26,6 +26,10 @@ MAX_BYTES = 2**26
 # A value may be in many places at the cost of one instruction each, so the result is bounded too.
 MAX_VALUES = 2_000_000
 MAX_DEPTH = 64
+MAX_KEY = 4096  # characters
+MAX_UNUSUAL_KEYS = 5000
+_PLAIN_INT = 2**31  # optimizer states have small integers as keys
+_MAX_INT = 2**60
 
 
 def load_pickle(path: Path) -> Any:
@@ -47,7 +51,7 @@ def load_pickle(path: Path) -> Any:
         raise InputError(f"{path}: {size:,} bytes, above the limit of {MAX_BYTES:,}; is it the published file?")
     file = io.BytesIO(path.read_bytes())
     try:
-        return _Converter().convert(_Unpickler(file, encoding="latin1").load())
+        return _Converter().convert(_Unpickler(file).load())
     except _RefusedError as error:
         raise InputError(
             f"{path}: the pickle contains {error}; only plain values and arrays are read, and nothing in it was "
@@ -55,6 +59,37 @@ def load_pickle(path: Path) -> Any:
         ) from None
     except Exception as error:  # bytes that are no pickle make the unpickler fail in any way
         raise InputError(f"{path}: corrupt, cut short, or not a pickle ({type(error).__name__})") from None
+
+
+class Keys:
+    """A budget for keys of dicts.
+
+    Only the hashes of strings are random. Dicts of numbers or tuples can be made whose keys all collide, which takes
+    quadratic time; the hash of a tuple of tuples can take practically forever; and a long string is compared with an
+    equal one at every use. So strings are short, and there are few keys of unusual kinds.
+    """
+
+    def __init__(self) -> None:
+        self._remaining = MAX_UNUSUAL_KEYS
+
+    def accept(self, key: Any) -> bool:
+        """Return whether a key can be put into a dict in a short time.
+
+        Args:
+            key: Object of any type; it is not hashed here.
+
+        Returns:
+            True for strings and bytes of at most 4,096 characters, small integers, booleans and None; True for at most
+            5,000 floats, integers of up to 60 bits and short tuples of such values.
+        """
+        if isinstance(key, str | bytes):
+            return len(key) <= MAX_KEY
+        if key is None or (isinstance(key, int) and abs(key) < _PLAIN_INT):
+            return True
+        self._remaining -= 1
+        if isinstance(key, tuple):
+            return self._remaining >= 0 and len(key) <= 8 and all(type(k) is not tuple and self.accept(k) for k in key)
+        return self._remaining >= 0 and (isinstance(key, float) or (isinstance(key, int) and abs(key) < _MAX_INT))
 
 
 class _RefusedError(Exception):
@@ -66,8 +101,9 @@ class _Dtype:
 
     def __init__(self, code: Any, *_: Any) -> None:
         code = code.decode("latin1") if isinstance(code, bytes) else code
-        if not isinstance(code, str) or code[:1] not in tuple("iufbOUS") or not code[1:].isdecimal():
-            raise _RefusedError(f"an array of {str(code)[:40]!r}")
+        text = code if isinstance(code, str) and len(code) <= 8 else ""
+        if text[:1] not in tuple("iufbOUS") or not text[1:].isdecimal():
+            raise _RefusedError(f"an array of {_quoted(code)}")
         self.code, self.order = code, "="
 
     def build(self, state: Any) -> None:
@@ -94,13 +130,23 @@ class _Array:
                 raise _RefusedError("an array of objects without a list")
             self.content = data
             return self
-        if not isinstance(shape, tuple) or not all(type(side) is int and 0 <= side <= MAX_VALUES for side in shape):
+        # NumPy allows 64 dimensions.
+        if (
+            not isinstance(shape, tuple)
+            or len(shape) > 64
+            or not all(type(side) is int and 0 <= side <= MAX_VALUES for side in shape)
+        ):
             raise _RefusedError("an array of an unusual shape")
         data = data.encode("latin1") if isinstance(data, str) else data  # as Python 2 writes bytes
         if not isinstance(data, bytes):
             raise _RefusedError("an array without bytes")
         self.content = np.frombuffer(data, np.dtype(dtype.order + dtype.code)).reshape(shape, order=order)
         return self
+
+
+def _quoted(value: Any) -> str:
+    # The text of lists in lists can be as long as one likes.
+    return repr(value[:40]) if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
@@ -114,7 +160,7 @@ def _scalar(dtype: Any, data: Any) -> _Array:
 def _encode(text: Any, encoding: Any) -> bytes:
     """`_codecs.encode`, by which Python 3 writes bytes in the older protocols."""
     if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
-        raise _RefusedError(f"text to be encoded as {str(encoding)[:40]!r}")
+        raise _RefusedError(f"text to be encoded as {_quoted(encoding)}")
     return text.encode("latin1")
 
 
@@ -143,8 +189,8 @@ _OPCODES = (
     *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
     *("GLOBAL", "STACK_GLOBAL", "REDUCE"),
 )
-_CODES = {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes}
-_NAMES = {code: name for name, code in _CODES.items()}
+CODES = {opcode.name: ord(opcode.code) for opcode in pickletools.opcodes}
+_NAMES = {code: name for name, code in CODES.items()}
 
 
 class _Dispatch(dict[int, Callable[[Any], None]]):
@@ -161,12 +207,20 @@ class _Unpickler(pickle._Unpickler):
     stack: list[Any]
     append: Callable[[Any], None]
     read: Callable[[int], bytes]
+    readline: Callable[[], bytes]
+    memo: dict[int, Any]
     pop_mark: Callable[[], list[Any]]
 
-    dispatch = _Dispatch({_CODES[name]: pickle._Unpickler.dispatch[_CODES[name]] for name in _OPCODES})
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, encoding="latin1")
+        self._keys = Keys()
+        # Characters in arguments of calls, which a few bytes can repeat.
+        self._remaining = 2 * MAX_BYTES
+
+    dispatch = _Dispatch({CODES[name]: pickle._Unpickler.dispatch[CODES[name]] for name in _OPCODES})
     # Sets become lists here, because adding to a set would hash whatever the pickle adds.
     for _name, _like in (("EMPTY_SET", "EMPTY_LIST"), ("ADDITEMS", "APPENDS"), ("FROZENSET", "LIST")):
-        dispatch[_CODES[_name]] = dispatch[_CODES[_like]]
+        dispatch[CODES[_name]] = dispatch[CODES[_like]]
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _GLOBALS:
@@ -175,8 +229,7 @@ class _Unpickler(pickle._Unpickler):
 
     def _update(self, items: list[Any]) -> None:
         """Set items of the dict on top of the stack."""
-        # The hash of a tuple of tuples of tuples can take practically forever.
-        if not all(key is None or isinstance(key, str | bytes | int | float) for key in items[::2]):
+        if not all(self._keys.accept(key) for key in items[::2]):
             raise _RefusedError("a mapping with unusual keys")
         if not isinstance(self.stack[-1], dict):
             raise _RefusedError(f"items of a {type(self.stack[-1]).__name__}")
@@ -198,17 +251,38 @@ class _Unpickler(pickle._Unpickler):
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(self.read(size))
 
+    def _load_put(self) -> None:
+        number = int(self.readline()[:-1])
+        if not 0 <= number < _PLAIN_INT:  # the memo is a dict too
+            raise _RefusedError("a memo of unusual size")
+        self.memo[number] = self.stack[-1]
+
+    def _spend(self, arguments: Any) -> None:
+        if not isinstance(arguments, tuple) or len(arguments) > 16:
+            raise _RefusedError("an unusual call")
+        self._remaining -= sum(len(argument) for argument in arguments if isinstance(argument, str | bytes))
+        if self._remaining < 0:
+            raise _RefusedError("the same large value in very many places")
+
+    def _load_reduce(self) -> None:
+        arguments = self.stack.pop()
+        self._spend(arguments)
+        self.stack[-1] = self.stack[-1](*arguments)
+
     def _load_build(self) -> None:
         state = self.stack.pop()
+        self._spend(state)
         if not isinstance(self.stack[-1], _Dtype | _Array):
             raise _RefusedError(f"a state for a {type(self.stack[-1]).__name__}")
         self.stack[-1].build(state)
 
-    dispatch[_CODES["SETITEM"]] = _load_setitem
-    dispatch[_CODES["SETITEMS"]] = _load_setitems
-    dispatch[_CODES["DICT"]] = _load_dict
-    dispatch[_CODES["BYTEARRAY8"]] = _load_bytearray8
-    dispatch[_CODES["BUILD"]] = _load_build
+    dispatch[CODES["SETITEM"]] = _load_setitem
+    dispatch[CODES["SETITEMS"]] = _load_setitems
+    dispatch[CODES["DICT"]] = _load_dict
+    dispatch[CODES["BYTEARRAY8"]] = _load_bytearray8
+    dispatch[CODES["BUILD"]] = _load_build
+    dispatch[CODES["REDUCE"]] = _load_reduce
+    dispatch[CODES["PUT"]] = _load_put
 
 
 class _Converter:
