@@ -97,11 +97,14 @@ class Features:
     paths: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.values, np.ndarray) and not self.values.dtype.isnative:
+            # In the byte order of another machine, which neither PyTorch nor BLAS reads.
+            object.__setattr__(self, "values", self.values.astype(self.values.dtype.newbyteorder("=")))
         values, identities, cameras = self.values, self.identities, self.cameras
         if len(values.shape) != 2 or "float" not in str(values.dtype):
+            guess = "; are these identities or cameras?" if "int" in str(values.dtype) else ""
             raise InputError(
-                f"features must be a floating-point (N, D) array, not {values.dtype} {tuple(values.shape)}; "
-                "are these identities or cameras?"
+                f"features must be a floating-point (N, D) array, not {values.dtype} {tuple(values.shape)}{guess}"
             )
         for name, labels in (("identities", identities), ("cameras", cameras)):
             if labels.shape != (len(values),) or not np.issubdtype(labels.dtype, np.integer):

@@ -119,6 +119,10 @@ def float64_matrix(weight: Tensor) -> Tensor:
     Raises:
         InputError: If it is not a matrix, is empty or is not finite.
     """
+    if not isinstance(weight, Tensor):
+        raise InputError(
+            f"a weight matrix must be a tensor, not a {type(weight).__name__}; torch.as_tensor converts it"
+        )
     if weight.ndim != 2 or weight.numel() == 0 or not weight.is_floating_point():
         raise InputError(
             f"a weight matrix must be a non-empty floating (D_in, K) tensor, not {weight.dtype} {tuple(weight.shape)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,3 +122,10 @@ def test_bad_matrices_are_told() -> None:
                 function(wrong)
     with pytest.raises(InputError, match="0 x 4"):
         gaussian_correlation(0, 4)
+
+
+@pytest.mark.parametrize("measure", [*MEASURES, spectrum])
+@pytest.mark.parametrize("weight", [np.eye(3), [[1.0]], None])
+def test_only_tensors_are_measured(measure: Any, weight: Any) -> None:
+    with pytest.raises(InputError, match="must be a tensor, not a"):
+        measure(weight)

@@ -50,7 +50,7 @@ def check_matrix(values: np.ndarray, source: str) -> np.ndarray:
         source: Its origin in error messages.
 
     Returns:
-        `values`, unchanged.
+        `values`, unchanged; `Features` converts the byte order.
 
     Raises:
         InputError: If it is not a floating-point matrix.

@@ -150,3 +150,16 @@ def test_an_array_of_another_name(tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", np.zeros((2, 2)))
     with pytest.raises(InputError, match="the name must end in query"):
         read_features(tmp_path / "features.npy")
+
+
+@pytest.mark.parametrize("code", [">f4", ">f8", ">f2"])
+def test_features_of_a_machine_with_another_byte_order(tmp_path: Path, code: str) -> None:
+    values = np.random.default_rng(0).normal(size=(2000, 3))
+    for split in ("query", "gallery"):
+        np.save(tmp_path / f"{split}.npy", values.astype(code))
+        for kind in ("ids", "cameras"):
+            np.save(tmp_path / f"{split}_{kind}.npy", np.arange(2000).astype(">i4"))
+    query, _, _ = read_features(tmp_path)
+    assert query.values.dtype == np.dtype(code).newbyteorder("=") and query.values.dtype.isnative
+    np.testing.assert_array_equal(query.values, values.astype(code))
+    assert query.identities.tolist() == list(range(2000))
