@@ -5,12 +5,18 @@ from __future__ import annotations
 from reid.command import run_command  # isort: split
 
 import argparse
+import os
 import secrets
+import sys
 from pathlib import Path
 
 from reid import Embedder
 from reid.errors import InputError
+from reid.io.reading import read_file
 from reid.search import gallery, serve
+
+_VARIABLE = "REID_TOKEN"
+_MAX_TOKEN_BYTES = 4096
 
 
 def main() -> None:
@@ -19,8 +25,9 @@ def main() -> None:
     from reid.search.serve.app import make_app
     from reid.search.serve.authentication import check_token
     from reid.search.serve.server import bind, is_loopback, page_url, run
+    from reid.search.serve.work_queue import is_working
 
-    token = secrets.token_urlsafe(24) if arguments.token == "" else arguments.token
+    token = _token(arguments)
     if token is not None:
         check_token(token)
     with bind(arguments.host, arguments.port) as listener:
@@ -28,7 +35,7 @@ def main() -> None:
         if token is None and not loopback:
             raise InputError(
                 f"--host {arguments.host}: other machines can reach it, so it needs a token; add --token to generate "
-                "one, or --token T"
+                "one, or --token-file FILE"
             )
         metadata = gallery.read_metadata(arguments.index)
         gallery.check_tool_entries(arguments.index, metadata)
@@ -39,13 +46,30 @@ def main() -> None:
             flip=metadata["flip"],
         )
         app = make_app(embedder, arguments.index, token=token, loopback=loopback, prior=arguments.prior)
+        if arguments.token:
+            line = "--token T: other users of this machine can see T in the list of processes; use --token-file or"
+            print(f"{line} the environment variable {_VARIABLE}", file=sys.stderr)
         url = page_url(listener)
-        print(f"{url}?token={token}" if token else url, flush=True)
+        # The owner of a token kept elsewhere enters it in the page; what is printed may end up in a log.
+        print(f"{url}?token={token}" if arguments.token is not None else url, flush=True)
         if not loopback:
             print("not encrypted: on a shared network, use a tunnel such as ssh -L instead", flush=True)
         print("press Ctrl-C to stop", flush=True)
         run(app, listener)
-    print("stopped")
+    print("stopped", flush=True)
+    if is_working():
+        os._exit(0)  # its result is of no use anymore, and an interpreter that ends may crash under it
+
+
+def _token(arguments: argparse.Namespace) -> str | None:
+    """Return the token that clients must present, None for no authentication."""
+    if arguments.token == "":
+        return secrets.token_urlsafe(24)
+    if arguments.token is not None:
+        return str(arguments.token)
+    if arguments.token_file is not None:
+        return read_file(arguments.token_file, max_bytes=_MAX_TOKEN_BYTES).decode("utf-8", "replace").strip()
+    return os.environ.get(_VARIABLE)
 
 
 def _arguments() -> argparse.Namespace:
@@ -59,8 +83,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)"
     )
-    parser.add_argument(
-        "--token", nargs="?", const="", metavar="T", help="require a token; without a value, generate and print one"
+    tokens = parser.add_mutually_exclusive_group()
+    tokens.add_argument(
+        "--token",
+        nargs="?",
+        const="",
+        metavar="T",
+        help="require a token: generate and print one; a value T is visible to other users, so prefer --token-file",
+    )
+    tokens.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"require the token in a file (default: that in the environment variable {_VARIABLE}, if set)",
     )
     parser.add_argument(
         "--prior",

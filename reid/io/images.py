@@ -125,9 +125,10 @@ def _strip_png(name: str, content: bytes) -> bytes:
     """Return the file without metadata; also without the further frames of an animation, which are never shown."""
     kept, position = [content[:8]], 8
     for _ in range(MAX_PARTS):
-        if position >= len(content):
-            return b"".join(kept)
         start, position = position, position + 12 + int.from_bytes(content[position : position + 4], "big")
-        if content[start + 4 : start + 8] in _PNG_PIXELS:
+        kind = content[start + 4 : start + 8]
+        if kind in _PNG_PIXELS:
             kept.append(content[start:position])
+        if kind == b"IEND" or position >= len(content):
+            return b"".join(kept)
     raise CorruptImage(f"{name}: a PNG of more than {MAX_PARTS:,} chunks; remove its metadata")

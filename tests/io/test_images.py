@@ -100,6 +100,7 @@ ORDINARY = {
     "transparent PNG": encoded("PNG", "P", transparency=3),
     "PNG with metadata": encoded("PNG", pnginfo=texts(), icc_profile=b"p" * 9999, exif=EXIF.tobytes(), dpi=(72, 72)),
     "animated PNG": encoded("PNG", save_all=True, append_images=[Image.new("RGB", (40, 60))] * 3),
+    "zeros after the image": png() + bytes(2_000_000),
     "interlaced PNG": png(interlaced=True),
     "BMP": encoded("BMP"),
     "compressed BMP": bmp(40, 60, (b"\x28\x07\0\0") * 60 + b"\0\1"),

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -51,11 +52,78 @@ def test_from_the_first_line_to_the_end(sample: served.SampleIndex) -> None:
         process.wait()
 
 
+def test_it_stops_in_the_middle_of_uploads_and_of_a_search(sample: served.SampleIndex, tmp_path: Path) -> None:
+    # A search that never ends, in the tool as it is.
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import runpy, sys, time\n"
+        "from reid.search.serve.service import SearchService\n"
+        "SearchService.search = lambda *_: [time.sleep(0.01) for _ in iter(int, 1)]\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    token = "a token in a file".replace(" ", "-")
+    (tmp_path / "token").write_text(f"{token}\n")
+    command = [sys.executable, str(program), "tools/serve.py", "--index", str(sample.index), "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [*command, "--device", "cpu", "--token-file", str(tmp_path / "token")],
+        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout and process.stderr
+        url = process.stdout.readline().strip()
+        assert "token" not in url
+        port = int(url.rpartition(":")[2].strip("/"))
+        head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
+        head += "Content-Type: multipart/form-data; boundary=x\r\n"
+        body = '--x\r\nContent-Disposition: form-data; name="id"\r\n\r\n1\r\n--x--\r\n'
+        messages = [
+            f"{head}Content-Length: {len(body)}\r\n\r\n{body}",
+            f"{head}Content-Length: 50000\r\n\r\n--x",
+            "GET",
+        ]
+        connections = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in messages]
+        for connection, message in zip(connections, messages, strict=True):
+            connection.sendall(message.encode())
+        health = urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30).read()
+        assert json.loads(health) == {"status": "ok"}
+        start = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.stdout.read(), process.stderr.read()
+        assert (process.wait(30), err) == (0, "") and out == "press Ctrl-C to stop\nstopped\n"
+        assert time.monotonic() - start < 15  # seconds, most of them for the end of the interpreter on a busy machine
+        for connection in connections:
+            connection.close()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_where_the_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import serve
+
+    def token(*arguments: str) -> str | None:
+        monkeypatch.setattr(sys, "argv", ["serve.py", *arguments])
+        return serve._token(serve._arguments())
+
+    monkeypatch.delenv("REID_TOKEN", raising=False)
+    assert token() is None
+    monkeypatch.setenv("REID_TOKEN", "of the environment")
+    (tmp_path / "token").write_text(" of-the-file\n")
+    assert token() == "of the environment" and token("--token-file", str(tmp_path / "token")) == "of-the-file"
+    assert token("--token", "of-the-command") == "of-the-command"
+    assert len(token("--token") or "") >= 32 and token("--token") != token("--token")
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (("--host", "0.0.0.0"), "--host 0.0.0.0: other machines can reach it, so it needs a token; add --token"),
-        (("--host", "0.0.0.0", "--token", "short"), "--token: must have at least 16 ASCII characters"),
+        (("--host", "0.0.0.0", "--token", "short"), "the token must have at least 16 ASCII characters"),
+        (("--token-file", "nowhere.txt"), "nowhere.txt: No such file or directory"),
+        (("--token-file", "/dev/null"), "/dev/null: not a file"),
         (("--host", "no.such.host.invalid"), "--host no.such.host.invalid: not an address of this machine"),
         (("--port", "70000"), "--port 70000: must be in [0, 65535]"),
         (("--index", "nowhere"), "nowhere: no such index; create one with tools/index.py"),

@@ -22,9 +22,10 @@ from reid.search.serve.live_index import LiveIndex
 from reid.search.serve.request import read_search_request
 from reid.search.serve.security import SecurityMiddleware
 from reid.search.serve.service import SearchService
+from reid.search.serve.uploads import Uploads
 from reid.search.serve.work_queue import WorkQueue
 
-_THUMBNAILS_RUNNING, _THUMBNAILS_QUEUED = 2, 500
+_OTHERS_RUNNING, _OTHERS_QUEUED = 2, 500
 
 
 def make_app(
@@ -42,7 +43,8 @@ def make_app(
         embedder: Model that embeds the uploaded images.
         index_path: The folder of the index.
         token: Token that clients must present; None for no authentication.
-        limits: Limits of a request; None for the defaults.
+        limits: Limits of requests, and of the connections of a server that runs this application; None for the
+            defaults.
         loopback: Accept only names of this machine as host; otherwise a token is required.
         prior: Share of matching pairs, see `Calibration.probability`.
 
@@ -61,35 +63,41 @@ def make_app(
     describe_calibration(embedder.calibration, prior)
     service = SearchService(embedder, LiveIndex(index_path, embedder.model_id, embedder.dim), limits, prior)
     service.index.view()
+    uploads = Uploads(limits.max_uploads, limits.upload_seconds)
     # The pages of the API documentation would load scripts from other sites.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.state.limits = limits
     if token is not None:
-        app.add_middleware(TokenAuthentication, token=token, limits=limits)
+        app.add_middleware(TokenAuthentication, token=token, uploads=uploads)
     app.add_middleware(SecurityMiddleware, loopback=loopback)  # the last one is the outermost
-    _add_routes(app, service)
+    _add_routes(app, service, uploads)
     _add_error_handlers(app)
     return app
 
 
-def _add_routes(app: FastAPI, service: SearchService) -> None:
-    searches = WorkQueue(1, service.limits.max_queued)
-    thumbnails = WorkQueue(_THUMBNAILS_RUNNING, _THUMBNAILS_QUEUED)
+def _add_routes(app: FastAPI, service: SearchService, uploads: Uploads) -> None:
+    limits = service.limits
+    searches = WorkQueue(1, limits.max_queued, limits.queue_seconds, limits.search_seconds)
+    # The page and its images are shown while a search runs.
+    others = WorkQueue(_OTHERS_RUNNING, _OTHERS_QUEUED, limits.queue_seconds, limits.search_seconds)
 
     @app.get("/")
     async def page(request: Request) -> HTMLResponse:
-        about = await searches.run(service.describe)
+        async with others.slot():
+            about = await others.run(service.describe)
         return HTMLResponse(render_page("serve.html", nonce=request.state.nonce, about=about))
 
     @app.post("/search")
     async def search(request: Request) -> JSONResponse:
+        async with uploads.slot():
+            search_request = await read_search_request(request, limits)
         async with searches.slot():
-            search_request = await read_search_request(request, service.limits)
             return JSONResponse(await searches.run(service.search, search_request))
 
     @app.get("/image/{id}")
     async def image(id: Annotated[int, PathParameter(ge=0, lt=2**53)]) -> Response:
-        async with thumbnails.slot():
-            return Response(await thumbnails.run(service.thumbnail, id), media_type="image/jpeg")
+        async with others.slot():
+            return Response(await others.run(service.thumbnail, id), media_type="image/jpeg")
 
     @app.get("/health")
     async def health() -> dict[str, Any]:

@@ -12,10 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from reid.errors import InputError
 from reid.report.pages import render_page
-from reid.search.serve.limits import Limits, RequestError
+from reid.search.serve.limits import RequestError
 from reid.search.serve.request import read_body
+from reid.search.serve.uploads import Uploads
 
-COOKIE = "reid_session"
 MIN_TOKEN_LENGTH = 16  # too long to guess
 _LOGIN_BYTES = 4096
 
@@ -29,11 +29,11 @@ class TokenAuthentication:
     Args:
         app: The application behind it.
         token: Secret that clients must present.
-        limits: Limits of a request.
+        uploads: Limits of uploads.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str, limits: Limits) -> None:
-        self.app, self.limits = app, limits
+    def __init__(self, app: ASGIApp, *, token: str, uploads: Uploads) -> None:
+        self.app, self.uploads = app, uploads
         self._token, self._session = token.encode(), secrets.token_urlsafe(32)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,12 +52,13 @@ class TokenAuthentication:
             return self._log_in(request, request.query_params["token"])
         if (method, path) == ("POST", "/login"):
             try:
-                body = await read_body(request, _LOGIN_BYTES, self.limits.upload_seconds)
+                async with self.uploads.slot():
+                    body = await read_body(request, _LOGIN_BYTES)
             except RequestError as error:
                 return _login_page(request, error.message, error.status)
             return self._log_in(request, _form_field(body, "token"))
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if _equals_secret(request.cookies.get(COOKIE, ""), self._session.encode()) or (
+        if _equals_secret(request.cookies.get(_cookie(request), ""), self._session.encode()) or (
             scheme.lower() == "bearer" and _equals_secret(token, self._token)
         ):
             return None
@@ -70,7 +71,7 @@ class TokenAuthentication:
         if not _equals_secret(token, self._token):
             return _login_page(request, "That is not the token.", 403)
         response = RedirectResponse("/", 303)  # a URL without the token
-        response.set_cookie(COOKIE, self._session, httponly=True, samesite="strict")
+        response.set_cookie(_cookie(request), self._session, httponly=True, samesite="strict")
         return response
 
 
@@ -85,9 +86,15 @@ def check_token(token: str) -> None:
     """
     if len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token:
         raise InputError(
-            f"--token: must have at least {MIN_TOKEN_LENGTH} ASCII characters and no spaces; --token without a value "
+            f"the token must have at least {MIN_TOKEN_LENGTH} ASCII characters and no spaces; --token without a value "
             "generates one"
         )
+
+
+def _cookie(request: Request) -> str:
+    """Return the name of the cookie; browsers share cookies among the servers of a host, whatever their ports."""
+    port = request.headers.get("host", "").rpartition(":")[2]
+    return f"reid_session_{port if port.isdecimal() else 80}"
 
 
 def _form_field(body: bytes, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
@@ -13,6 +13,9 @@ from starlette.requests import ClientDisconnect, Request
 from reid.errors import InputError
 from reid.search.gallery import parse_time_range
 from reid.search.serve.limits import Limits, RequestError
+
+# Every malformed form would otherwise write a line to stderr.
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 
 _OVERHEAD_BYTES = 65_536  # form fields and boundaries in addition to the image
 _FIELDS = ("image", "id", "path", "camera", "from", "to", "top", "exclude_same")
@@ -47,21 +50,20 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = 2**62
 
 
-async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
+async def read_body(request: Request, max_bytes: int) -> bytes:
     """Read the body of a request up to a limit, regardless of the length in its header.
 
     Args:
         request: Request whose body has not been read.
         max_bytes: Maximum size of the body in bytes.
-        seconds: Maximum duration of the upload in seconds.
 
     Returns:
         Bytes of the whole body.
 
     Raises:
-        RequestError: If it is too large or too slow.
+        RequestError: If it is too large or incomplete.
     """
-    return b"".join([chunk async for chunk in _stream_body(request, max_bytes, seconds, f"{max_bytes:,} bytes")])
+    return b"".join([chunk async for chunk in _stream_body(request, max_bytes, f"{max_bytes:,} bytes")])
 
 
 async def read_search_request(request: Request, limits: Limits) -> SearchRequest:
@@ -75,15 +77,13 @@ async def read_search_request(request: Request, limits: Limits) -> SearchRequest
         Validated images and options of the search.
 
     Raises:
-        RequestError: If the request is too large, too slow or invalid.
+        RequestError: If the request is too large or invalid.
     """
     media_type, _, parameters = request.headers.get("content-type", "").lower().partition(";")
     # Some of Python's codecs need very long for little input.
     if media_type.strip() != "multipart/form-data" or "charset" in parameters:
         raise RequestError(415, "a search must be sent as multipart/form-data in UTF-8")
-    stream = _stream_body(
-        request, limits.upload_bytes + _OVERHEAD_BYTES, limits.upload_seconds, f"{limits.upload_bytes / 1e6:g} MB"
-    )
+    stream = _stream_body(request, limits.upload_bytes + _OVERHEAD_BYTES, f"{limits.upload_bytes / 1e6:g} MB")
     parser = _InMemoryParser(
         request.headers, stream, max_files=1, max_fields=_MAX_FIELDS, max_part_size=_OVERHEAD_BYTES
     )
@@ -99,27 +99,20 @@ async def read_search_request(request: Request, limits: Limits) -> SearchRequest
         await form.close()
 
 
-async def _stream_body(request: Request, max_bytes: int, seconds: float, limit: str) -> AsyncGenerator[bytes, None]:
+async def _stream_body(request: Request, max_bytes: int, limit: str) -> AsyncGenerator[bytes, None]:
     """Yield the body in chunks; `limit` is the maximum size in words."""
     too_large = RequestError(413, f"too large: the limit is {limit}")
     claimed = request.headers.get("content-length", "")
     # Digits only, and few enough to be parsed quickly.
     if claimed.isascii() and claimed.isdecimal() and (len(claimed) > 18 or int(claimed) > max_bytes):
         raise too_large
-    stream, size = request.stream(), 0
-    deadline = asyncio.get_running_loop().time() + seconds
+    size = 0
     try:
-        while True:
-            async with asyncio.timeout_at(deadline):
-                chunk = await anext(stream, None)
-            if chunk is None:
-                return
+        async for chunk in request.stream():
             size += len(chunk)
             if size > max_bytes:
                 raise too_large
             yield chunk
-    except TimeoutError:
-        raise RequestError(408, f"too slow: not received within {seconds:g} seconds") from None
     except ClientDisconnect:
         raise RequestError(400, "the connection was closed before the request was complete") from None
 

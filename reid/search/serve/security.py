@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
 import secrets
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -67,6 +67,9 @@ class SecurityMiddleware:
             return
         try:
             await self.app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            # The server stops and has closed the connection.
+            return
         except Exception:
             if not started:
                 message = "internal server error; see the terminal of the server"
@@ -82,7 +85,8 @@ class SecurityMiddleware:
         if self.loopback and not is_loopback_host(match[1].strip("[]")):
             return _error(421, "this page is served under localhost and 127.0.0.1 only")
         # Browsers send the origin of a request; other clients need no protection from pages of other sites.
-        same_origin = all(urlsplit(origin).netloc.lower() == hosts[0].lower() for origin in origins)
+        host = hosts[0].lower()
+        same_origin = all(origin.lower() in (f"http://{host}", f"https://{host}") for origin in origins)
         site = headers.get("sec-fetch-site", "none")
         followed_link = (
             scope["method"] == "GET"

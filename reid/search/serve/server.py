@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
+import functools
 import ipaddress
 import socket
+import time
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from reid.errors import InputError, stop_signals
+from reid.search.serve.connections import LimitedProtocol
 
-_MAX_CONNECTIONS = 100
+_FINISH_SECONDS = 3.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -76,7 +81,34 @@ def page_url(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def make_server(app: FastAPI) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """A server that stops within a few seconds, whatever its clients and searches do, and says nothing about them."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer the complete requests, for a few seconds, and close all connections.
+
+        Args:
+            sockets: The listening sockets.
+        """
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        connections, tasks = self.server_state.connections, self.server_state.tasks
+        for connection in list(connections):
+            connection.shutdown()
+        end = time.monotonic() + _FINISH_SECONDS
+        while (connections or tasks) and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        for connection in list(connections):
+            cast(LimitedProtocol, connection).abort()
+        for task in list(tasks):
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1)
+
+
+def make_server(app: FastAPI) -> Server:
     """Create a server that logs internal errors only, since URLs may hold a token.
 
     Args:
@@ -85,18 +117,17 @@ def make_server(app: FastAPI) -> uvicorn.Server:
     Returns:
         The server, not started.
     """
-    return uvicorn.Server(
+    protocol: Any = functools.partial(LimitedProtocol, limits=app.state.limits)
+    return Server(
         uvicorn.Config(
             app,
-            http="h11",
+            http=protocol,
             ws="none",
             lifespan="off",
             log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_MAX_CONNECTIONS,
-            timeout_graceful_shutdown=3,
         )
     )
 

@@ -226,8 +226,9 @@ def test_invalid_forms(page: Any, content: bytes, headers: dict[str, str], statu
 def test_the_token_is_required(locked: Any) -> None:
     reply = locked.get("/")
     assert reply.status_code == 401 and '<label for="token">' in reply.text and 'id="data"' not in reply.text
-    for headers in ({}, {"authorization": "Bearer wrong"}, {"cookie": "reid_session=wrong"}, {"authorization": TOKEN},
-                    {"cookie": f"reid_session={TOKEN}"}, {"authorization": "Bearer "}, {"cookie": "reid_session="},
+    cookie = "reid_session_8000"
+    for headers in ({}, {"authorization": "Bearer wrong"}, {"cookie": f"{cookie}=wrong"}, {"authorization": TOKEN},
+                    {"cookie": f"{cookie}={TOKEN}"}, {"authorization": "Bearer "}, {"cookie": f"{cookie}="},
                     {"authorization": b"Bearer \xe9"}):  # fmt: skip
         for reply in (
             locked.get("/image/0", headers=headers),
@@ -264,6 +265,25 @@ def test_the_token_once_and_then_a_cookie(locked: Any, way: str) -> None:
     assert TOKEN not in reply.headers["set-cookie"]
     assert 'id="data"' in locked.get("/").text  # the client has kept the cookie
     assert locked.post("/search", files=[FIRST]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [("127.0.0.1:8001", "8001"), ("localhost", "80"), ("[::1]", "80"), ("[::1]:8002", "8002"), ("localhost:", "80")],
+)
+def test_two_servers_of_a_host_have_two_cookies(locked: Any, host: str, name: str) -> None:
+    reply = locked.get("/", params={"token": TOKEN}, headers={"host": host})
+    if host.endswith(":"):
+        assert reply.status_code == 400
+        return
+    cookie = reply.headers["set-cookie"].partition(";")[0]
+    assert cookie.startswith(f"reid_session_{name}=")
+    other = cookie.replace(f"_{name}=", "_9999=")
+    statuses = [
+        locked.get("/image/99", headers={"host": host, "cookie": sent}).status_code
+        for sent in (cookie, other, f"{other}; {cookie}")
+    ]
+    assert statuses == [404, 401, 404]
 
 
 def test_the_login_form_is_protected_too(locked: Any) -> None:

@@ -191,7 +191,7 @@ def test_one_at_a_time_with_a_bounded_queue() -> None:
             return error.status
 
     async def all_at_once() -> list[object]:
-        queue = WorkQueue(1, 3)
+        queue = WorkQueue(1, 3, 10, 10)
         first = await asyncio.gather(*(one(queue, number) for number in range(6)))
         return [*first, await one(queue, 6)]
 
