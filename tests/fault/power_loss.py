@@ -34,6 +34,8 @@ from reid.errors import InputError
 from reid.io.archive import extract_zip
 from reid.io.atomic import is_whole, write_bytes
 from reid.io.checkpoint import load_latest, save_checkpoint
+from reid.search.gallery import Gallery, is_index, read_snapshot
+from reid.search.gallery.crops import Crop, Labels
 from reid.training.run_folder import RunFolder
 
 Say = Callable[[Any], None]
@@ -232,6 +234,49 @@ def decoding_faults(folder: Path, said: list[Any]) -> Iterator[str]:
         yield "lost or damaged"
 
 
+def row(number: int) -> np.ndarray:
+    features = np.zeros(4, dtype=np.float32)
+    features[number % 4] = 1
+    return features
+
+
+def add_rows(gallery: Gallery, numbers: range, committed: Callable[[int], None]) -> None:
+    for number in numbers:
+        digest = b"%032d" % number
+        gallery.commit([(Crop(f"{number:03d}.jpg", 1, 1, Labels()), digest)], {digest: row(number)})
+        committed(number)
+
+
+def write_index(folder: Path, say: Say, disk: Disk) -> None:
+    manifest = folder / "indexes" / "index" / "manifest.sqlite"
+    with Gallery.create(folder / "indexes" / "index", model_id="m", dim=4, shard_size=2) as gallery:
+        disk.snapshot(manifest)
+        say(-1)
+
+        def committed(number: int) -> None:
+            disk.snapshot(manifest)
+            say(number)
+
+        add_rows(gallery, range(STEPS), committed)
+
+
+def index_faults(folder: Path, said: list[Any]) -> Iterator[str]:
+    path = folder / "indexes" / "index"
+    if said and not is_index(path):
+        yield "the index is gone"
+        return
+    found = len(read_snapshot(path).crops) if is_index(path) else 0
+    if said and found not in (said[-1] + 1, said[-1] + 2):
+        yield f"{found} images in place of {said[-1] + 1}"
+    with Gallery.open_or_create(path, model_id="m", dim=4, shard_size=2) as gallery:
+        add_rows(gallery, range(found, found + 2), lambda number: None)
+        if gallery.find_corrupt():
+            yield "a checksum is wrong"
+    features = read_snapshot(path).features()
+    if not np.array_equal(features, np.stack([row(number) for number in range(found + 2)])):
+        yield "other features"
+
+
 CASES = {
     "files": Case(nothing, write_files, file_faults),
     "checkpoints": Case(nothing, write_checkpoints, checkpoint_faults),
@@ -239,6 +284,7 @@ CASES = {
     "archive": Case(make_archive, extract, archive_faults),
     "drawing": Case(nothing, draw, drawing_faults),
     "decoding": Case(make_images, decode, decoding_faults),
+    "index": Case(nothing, write_index, index_faults),
 }
 
 

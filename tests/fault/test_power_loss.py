@@ -12,6 +12,8 @@ from fault.disk import Disk, State, restore
 
 import reid.io.atomic
 import reid.io.checkpoint
+import reid.search.gallery.shard_files
+import reid.search.gallery.writer
 import reid.training.run_folder
 
 
@@ -37,6 +39,8 @@ def test_nothing_is_lost_or_mixed(tmp_path: Path, name: str) -> None:
         ("archive", reid.io.atomic, "sync_tree"),
         ("drawing", reid.io.atomic, "sync_tree"),
         ("decoding", reid.io.atomic, "sync_folder"),
+        ("index", reid.search.gallery.writer, "make_folder"),
+        ("index", reid.search.gallery.shard_files, "sync_folder"),
     ],
 )
 def test_a_missing_flush_is_seen(

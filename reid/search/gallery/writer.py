@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 
 from reid.errors import InputError
-from reid.io.atomic import sync_folder
+from reid.io.atomic import make_folder, sync_folder
 from reid.io.locks import LOCK_NAME, lock_folder
 from reid.io.shards import Shards
 from reid.ranking.unit_search import UNIT_SLACK
@@ -78,7 +78,7 @@ class Gallery:
         if shard_size < 1 or dim < 1:
             raise InputError(f"--shard {shard_size}, feature dimension {dim}: both must be at least 1")
         _check_folder(path)
-        (path / FEATURES_FOLDER).mkdir(parents=True, exist_ok=True)
+        make_folder(path / FEATURES_FOLDER)
         lock = lock_folder(path, _BUSY)
         try:
             if manifest.is_index(path):
