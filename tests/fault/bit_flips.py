@@ -182,14 +182,16 @@ def flip(format: Format, folder: Path, limit: int, seed: int = 0) -> Outcome:
     format.write(folder)
     files = {path: path.read_bytes() for path in sorted(folder.glob("**/*")) if path.is_file()}
     flipped = [path for path in files if path.match(format.flipped) or format.flipped == "**/*"]
-    bits = [(path, bit) for path in flipped for bit in range(8 * len(files[path]))]
+    ends = np.cumsum([8 * len(files[path]) for path in flipped])
+    bits = np.arange(ends[-1])
     whole, outcome = format.read(folder), Outcome()
     signatures: dict[Path, Any] = {}
     _restore(folder, files, signatures)
     if len(bits) > limit:
-        chosen = np.random.default_rng(seed).choice(len(bits), limit, replace=False)
-        bits = [bits[number] for number in np.sort(chosen).tolist()]
-    for path, bit in bits:
+        bits = np.sort(np.random.default_rng(seed).choice(len(bits), limit, replace=False))
+    for number in bits.tolist():
+        place = int(np.searchsorted(ends, number, side="right"))
+        path, bit = flipped[place], number - int(ends[place]) + 8 * len(files[flipped[place]])
         _flip(path, bit)
         signature = _signature(path)
         ending, detail = _read(format, folder, whole)
