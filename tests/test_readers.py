@@ -27,6 +27,7 @@ READERS = (
         "importlib.import_module",
     ),
     *("torch.load", "torch.jit", "torch.hub", "torch.export.load", "torch.package", "torch.from_file"),
+    *("torch._C.PyTorchFileReader", "torch.PyTorchFileReader"),
     *("torchvision.io", "torchvision.datasets", "safetensors.safe_open", "safetensors.torch.load"),
     *("safetensors.torch.load_file", "safetensors.torch.load_model", "onnx.load", "onnx.load_model"),
     *("onnxruntime.InferenceSession", "faiss.read_index", "faiss.deserialize_index", "sqlite3.connect"),
@@ -34,6 +35,7 @@ READERS = (
     *("numpy.lib.format.read_array", "numpy.lib.format.open_memmap", "scipy.io", "h5py", "pandas"),
     *("json.load", "json.loads", "csv.reader", "csv.DictReader", "tomllib", "configparser", "plistlib"),
     *("yaml.load", "yaml.safe_load", "yaml.full_load", "yaml.unsafe_load", "yaml.load_all", "yaml.safe_load_all"),
+    *("yaml.Loader", "yaml.SafeLoader", "yaml.FullLoader", "yaml.UnsafeLoader", "yaml.CLoader", "yaml.CSafeLoader"),
     *("zipfile.ZipFile", "tarfile", "shutil.unpack_archive", "zlib.decompress", "zlib.decompressobj", "gzip", "bz2"),
     *("PIL.Image.open", "cv2", "imageio", "xml", "yacs.config.CfgNode.load_cfg"),
 )
