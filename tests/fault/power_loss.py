@@ -10,6 +10,7 @@ there, nothing may be half there, and going on must give what an unbroken run gi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -212,11 +213,14 @@ def make_images(folder: Path) -> None:
 
 def decode(folder: Path, say: Say, disk: Disk | None = None) -> np.ndarray:
     # The name of the array must not depend on where and when the images were restored.
-    os.chdir(folder)
     names = [f"{number}.png" for number in range(STEPS)]
-    for name in names:
-        os.utime(name, (1, 1))
-    with mock.patch.object(os.path, "abspath", str), mock.patch.object(cache, "_CHUNK", 2):
+    with (
+        contextlib.chdir(folder),
+        mock.patch.object(os.path, "abspath", str),
+        mock.patch.object(cache, "_CHUNK", 2),
+    ):
+        for name in names:
+            os.utime(name, (1, 1))
         array = cache.decode_images(names, size=(4, 2), cache=folder / "c", in_memory_limit=0, progress=False)
     say("decoded")
     return np.array(array)
