@@ -40,7 +40,7 @@ def run_command(main: Callable[[], None]) -> int:
         interrupted one; 141, without a line, if the reader of stdout is gone, as with `| head`. Any other exception is
         a bug and is not caught.
     """
-    code = 0
+    end = None
     try:
         main()
     except SystemExit as ended:
@@ -51,7 +51,8 @@ def run_command(main: Callable[[], None]) -> int:
         end = _end(error)
         if end is None:
             raise
-        code = _print_end(*end)
+    # After the error is gone, and with it the progress bars of its frames, which clear their lines.
+    code = _print_end(*end) if end else 0
     return code or _flush_stdout()
 
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 from reid.errors import InputError
 from reid.io.digest import compute_digest
 from reid.io.locks import hold, hold_open, remove_abandoned
+from reid.io.reading import errors_name
 
 _SPACE_MARGIN = 64 * 2**20
 _SYNC_THREADS = 8
@@ -36,7 +37,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     Yields:
         The temporary file, open for writing in binary mode.
     """
-    with _errors_name(path), _open_temporary(path) as file:
+    with errors_name(path), _open_temporary(path) as file:
         try:
             yield file
             file.flush()
@@ -233,17 +234,6 @@ def check_free_space(folder: Path, needed: int, purpose: str) -> None:
             f"{purpose} needs {needed / 2**20:,.0f} MiB in {folder}, which has {free / 2**20:,.0f} MiB free; "
             "free some space or choose another cache folder"
         )
-
-
-@contextlib.contextmanager
-def _errors_name(path: Path) -> Iterator[None]:
-    """Let errors of the operating system name a file, where they name none or a temporary one."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None and (error.filename is None or str(error.filename).endswith(".writing")):
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
 
 
 def _open_temporary(path: Path) -> IO[bytes]:

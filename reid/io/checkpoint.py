@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from reid.errors import InputError
 from reid.io.atomic import link_or_copy, make_folder
+from reid.io.reading import names_file
 from reid.io.safetensors_files import load_safetensors, parse_checkpoint
 from reid.io.sealing import check_seal, write_sealed
 from reid.io.tensor_files import FORMAT as FORMAT
@@ -101,6 +102,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+@names_file
 def load_tensors(path: Path) -> dict[Any, Any]:
     """Load any file of `torch.save` that holds a dict of tensors, plain values and NumPy scalars.
 

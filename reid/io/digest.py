@@ -9,6 +9,8 @@ import hashlib
 import sys
 from pathlib import Path
 
+from reid.io.reading import names_file
+
 DIGEST_LENGTH = 64  # hexadecimal digits
 _PIECE = 2**18  # bytes, which stay in the cache of the processor
 
@@ -28,6 +30,7 @@ def compute_digest(*parts: bytes | bytearray | memoryview) -> str:
     return digest.hexdigest()
 
 
+@names_file
 def compute_file_digest(path: Path, length: int | None = None) -> str:
     """Compute the digest of a file without holding it in memory.
 

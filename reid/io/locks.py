@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from reid.errors import InputError
+from reid.io.reading import names_file
 
 try:
     import fcntl
@@ -23,6 +24,7 @@ _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # some network file systems
 
 
+@names_file
 def lock_folder(folder: Path, busy: str = "trains into it; let it end, or choose another OUTPUT_DIR") -> IO[str]:
     """Lock a folder until the file is closed or the process ends, however it ends.
 

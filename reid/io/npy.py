@@ -14,6 +14,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.lib import format as npy
 
+from reid.io.reading import names_file
 from reid.io.sealing import check_seal
 
 MAX_RATIO = 100  # of the unpacked to the compressed size; features of zeros and ones stay below it
@@ -21,6 +22,7 @@ _UNCHECKED_BYTES = 2**26  # unpacked sizes up to this are harmless
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
+@names_file
 def load_npy(path: Path, *, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
     """Load an array from a `.npy` file.
 

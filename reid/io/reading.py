@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import os
 import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from reid.errors import InputError
 
 _ATTEMPTS = 5
+
+_Options = ParamSpec("_Options")
+_Result = TypeVar("_Result")
 
 
 class NotRegularFile(InputError):
@@ -63,6 +71,46 @@ def is_machine_error(error: BaseException) -> bool:
     # Pillow raises OSError("out of memory error when ..."), PyTorch RuntimeError("... can't allocate memory ...").
     text = str(error)
     return isinstance(error, MemoryError) or "out of memory error" in text or "can't allocate memory" in text
+
+
+@contextlib.contextmanager
+def errors_name(path: Path) -> Iterator[None]:
+    """Let errors of the operating system name a file, where they name none or the temporary one it is written under.
+
+    Opening a file names it, but reading, writing and flushing do not.
+
+    Args:
+        path: The file that is read or written inside the context.
+
+    Yields:
+        None, once.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and (error.filename is None or str(error.filename).endswith(".writing")):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
+
+
+def names_file(
+    read: Callable[Concatenate[Path, _Options], _Result],
+) -> Callable[Concatenate[Path, _Options], _Result]:
+    """Decorate a function that reads the file of its first argument, so that it raises errors as in `errors_name`.
+
+    Args:
+        read: The function.
+
+    Returns:
+        The function with named errors.
+    """
+
+    @functools.wraps(read)
+    def call(path: Path, *arguments: _Options.args, **options: _Options.kwargs) -> _Result:
+        with errors_name(path):
+            return read(path, *arguments, **options)
+
+    return call
 
 
 def raise_machine_error(error: BaseException, path: str | os.PathLike[str]) -> None:

@@ -14,6 +14,7 @@ from reid.errors import InputError
 from reid.io.atomic import write_bytes
 from reid.io.digest import DIGEST_LENGTH, compute_digest
 from reid.io.json_yaml import parse_json
+from reid.io.reading import names_file
 from reid.io.tensor_files import FORMAT
 
 # The parts of a checkpoint that this format keeps as strings; the state of a training needs a .pth file.
@@ -63,6 +64,7 @@ def _matches_digest(data: bytes) -> bool:
     return digest.encode() == data[_PLACE]
 
 
+@names_file
 def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Load any safetensors file.
 

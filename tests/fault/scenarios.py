@@ -39,8 +39,9 @@ SYNTHETIC = ("DATASETS.NAME", "synthetic", "DATASETS.SYNTHETIC.SIZE", "tiny", "D
 KEPT = {"bounding_box_train": 16, "query": 4, "bounding_box_test": 12}  # images of each folder
 MARKET = ("DATASETS.NAME", "market1501", "DATASETS.ROOT", "../market", "DATASETS.STRICT", "False")
 SMALL = (*TINY, *MARKET, "STEP0.EPOCHS", "1", "SOLVER.BATCH_SIZE", "8", "RRI.FINAL_RESTRAINT", "False")
-# Names under which files are written before they are renamed, and locks: no results.
-TEMPORARY = (".", "manifest.sqlite-")
+# Names under which files are written before they are renamed, locks, and the manifest of an index that is not created
+# completely: no results.
+TEMPORARY = (".", "manifest.sqlite")
 
 
 def store_decoded() -> None:

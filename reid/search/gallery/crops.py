@@ -142,8 +142,9 @@ def check_crops(folder: Path, pattern: str = "") -> None:
     _compile(pattern)
     if not folder.is_dir():
         raise InputError(f"{folder}: {'a file, not a folder' if folder.exists() else 'no such folder'} of crops")
-    if next(walk_images(folder, lambda error: None), None) is None:
-        raise _no_image(folder)
+    errors: list[OSError] = []
+    if next(walk_images(folder, errors.append), None) is None:
+        raise next((error for error in errors if error.errno not in (*GONE, _TOO_DEEP)), _no_image(folder))
 
 
 def size_and_time(status: os.stat_result) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import errno
 import functools
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -190,8 +191,12 @@ def check_structure(connection: sqlite3.Connection) -> None:
 
     Raises:
         DamagedManifest: If anything is inconsistent.
+        OSError: If a page cannot be read now.
     """
     message = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+    code = re.search(r"error code=(\d+)", message)
+    if code and int(code[1]) & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM):
+        raise OSError(errno.EIO, " ".join(message.split()), MANIFEST_NAME)
     if message != "ok":
         raise DamagedManifest(" ".join(message.split()))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from reid.errors import InputError
-from reid.search.gallery import PATTERNS, list_crops, parse_time
+from reid.search.gallery import PATTERNS, check_crops, list_crops, parse_time
 
 NAMES = {
     "market1501": ("0002_c1s1_000451_03.jpg", ("2", "1", "451")),
@@ -56,3 +58,15 @@ def test_times() -> None:
     for text in ("noon", "", "nan", "inf", "1_0", "1e5", "９"):
         with pytest.raises(InputError, match="invalid time"):
             parse_time(text)
+
+
+def test_a_folder_that_cannot_be_listed_now_is_not_called_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    for check in (check_crops, list_crops):
+        with pytest.raises(OSError, match="Input/output error"):
+            check(tmp_path)
