@@ -223,10 +223,11 @@ def read_history(folder: Path) -> History:
     rows = {_stage(event): event for event in events.values() if event["kind"] == "stage"}
     for row in summary["rows"]:
         rows[_stage(row)] = {**rows.get(_stage(row), {}), **row}
+    last = {key[0]: key for key in rows}
     for entry in entries:
-        stages = [key for key in rows if key[0] == entry.get("run")]
-        if entry["kind"] == "final" and stages and len(entry["scores"]) > len(rows[stages[-1]]["scores"]):
-            rows[stages[-1]] = {**rows[stages[-1]], "scores": entry["scores"]}
+        key = last.get(entry["run"]) if entry["kind"] == "final" else None
+        if key and len(entry["scores"]) > len(rows[key]["scores"]):
+            rows[key] = {**rows[key], "scores": entry["scores"]}
     test = config.get("TEST") or {}
     variant = summary.get("final") or {
         "feature": test.get("FEATURE", "input"),
