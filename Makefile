@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_DIR ?= runs/demo
+MODEL_DIR ?= runs/model_demo
 CONFIG ?= configs/demo_synthetic.yaml
 KILLS ?= 200
 INDEX_KILLS ?= 100
@@ -38,14 +39,20 @@ lock: .venv/ready  ## write the versions in .venv to requirements.lock
 		echo "the packages above were not installed by name and version: remove them from .venv first"; exit 1; fi
 	@mv requirements.new requirements.lock && touch .venv/ready
 
-demo: .venv/ready  ## train SVDNet from scratch on synthetic pedestrians
-	@if [ -f $(DEMO_DIR)/config.yaml ]; then echo "removing the run of an earlier demo: $(DEMO_DIR)"; rm -rf $(DEMO_DIR); fi
-	$(BIN)/python tools/train_svdnet.py --config-file configs/demo_synthetic.yaml OUTPUT_DIR $(DEMO_DIR)
+demo: .venv/ready  ## train SVDNet from scratch on synthetic pedestrians, or resume; DEMO_DIR=
+	$(call train,configs/demo_synthetic.yaml,$(DEMO_DIR),DEMO_DIR)
 
-model: .venv/ready  ## retrain the bundled model, Embedder.load("demo")
-	rm -rf runs/model_demo
-	$(BIN)/python tools/train_svdnet.py --config-file configs/model_demo.yaml
-	$(BIN)/python tools/pack.py runs/model_demo/checkpoints/rri_last.pth reid/assets/demo.safetensors --no-classifier --force
+model: .venv/ready  ## retrain the bundled model, Embedder.load("demo"), or resume; MODEL_DIR=
+	$(call train,configs/model_demo.yaml,$(MODEL_DIR),MODEL_DIR)
+	$(BIN)/python tools/pack.py "$(MODEL_DIR)/checkpoints/rri_last.pth" reid/assets/demo.safetensors --no-classifier --force
+
+# Train with a configuration (1) into a folder (2), or resume the run in it; (3) is the variable that holds the folder.
+define train
+@if [ -f "$(2)/config.yaml" ]; then \
+  echo "resuming the run in $(2); to start a new one: make $@ $(3)=ANOTHER_FOLDER, or remove $(2)"; \
+fi
+$(BIN)/python tools/train_svdnet.py --config-file $(1) $$(test -f "$(2)/config.yaml" && echo --resume) OUTPUT_DIR "$(2)"
+endef
 
 test: .venv/ready  ## run the tests in JOBS processes (default: one per core)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS)

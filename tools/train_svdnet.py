@@ -40,6 +40,7 @@ from reid.report.training import write_report
 from reid.svdnet import rri, step0
 from reid.svdnet.experiment import Experiment, Scorer
 from reid.svdnet.plan import check_parameter_names
+from reid.training.data_record import record_data
 from reid.training.parallel import check_parallel, check_same_inputs, synchronize_norms
 from reid.training.pooling_init import check_pooling
 from reid.training.provenance import provenance
@@ -86,6 +87,10 @@ def main() -> None:
                 summary = experiment.finish(control)
 
         # Report
+        if not experiment.trained:
+            print(
+                f"the run in {folder.path} is finished: nothing is left to train; choose a new OUTPUT_DIR to train anew"
+            )
         if is_main_process():
             _report(summary, folder, experiment.final)
 
@@ -107,7 +112,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True, type=Path, help="a YAML file of configs/")
     parser.add_argument("--resume", action="store_true", help="resume the run in OUTPUT_DIR")
-    parser.add_argument("--force", action="store_true", help="resume although the configuration has changed")
+    parser.add_argument(
+        "--force", action="store_true", help="resume although configuration, images or log have changed"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. SEED 1 OUTPUT_DIR runs/again"
     )
@@ -154,7 +161,9 @@ def _open_experiment(
 ) -> Experiment:
     final = {"feature": config.TEST.FEATURE, "normalized": config.TEST.NORMALIZED, "flip": config.TEST.FLIP}
     options = _resume_options(arguments)
-    changes = run_on_main(lambda: folder.open(config.dump(), **options, tensorboard=config.TENSORBOARD))
+    changes = run_on_main(
+        lambda: folder.open(config.dump(), **options, tensorboard=config.TENSORBOARD, data=record_data(data.split))
+    )
     for change in changes:
         print(f"changed: {change}")
     return Experiment(
@@ -163,7 +172,7 @@ def _open_experiment(
         final=final,
         checkpoint_metadata={"config": config.dump(), "num_classes": data.num_classes},
         dataset=data.split.name,
-        provenance={"dataset": data.split.name, **provenance(), "processes": get_world_size()},
+        provenance={"dataset": data.split.name, **provenance(str(build.device(config))), "processes": get_world_size()},
         changes=changes,
         minutes=config.CHECKPOINT.MINUTES,
         stop=stop,

@@ -39,7 +39,8 @@ def lock_folder(folder: Path, busy: str = "trains into it; let it end, or choose
     Raises:
         InputError: If another process holds the lock.
     """
-    file = open(folder / LOCK_NAME, "a+", encoding="utf-8")  # noqa: SIM115 - stays open while it locks
+    # It stays open while it locks.
+    file = open(folder / LOCK_NAME, "a+", encoding="utf-8", opener=_open_regular)  # noqa: SIM115
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,3 +133,8 @@ def remove_abandoned(folder: Path, pattern: str) -> None:
                     path.unlink()
             finally:
                 os.close(descriptor)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open a lock file, but not the file that a link points to, which would be emptied."""
+    return os.open(path, flags | _NO_FOLLOW, 0o666)

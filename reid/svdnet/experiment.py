@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,13 +16,16 @@ from reid.distributed import all_reduce_max, is_main_process, run_on_main
 from reid.errors import Diverged, InputError, StopSignal
 from reid.evaluation.retrieval import choose
 from reid.io.atomic import write_json
-from reid.io.checkpoint import load_checkpoint, load_latest, load_state_dict, save_checkpoint
+from reid.io.checkpoint import check_state_dict, load_checkpoint, load_latest, load_state_dict, save_checkpoint
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.records import Scores, StageLog
+from reid.svdnet import step0
 from reid.svdnet.plan import Plan
 from reid.training.callbacks import Callbacks
+from reid.training.checkpoint_schema import check_training_content
 from reid.training.pooling_init import DESCRIPTORS, initialize_pooling
+from reid.training.provenance import ARITHMETIC, arithmetic_changes
 from reid.training.run_folder import RunFolder
 from reid.training.state import Batches, TrainState
 
@@ -41,12 +46,14 @@ class Experiment(Callbacks):
         final: The feature, normalization and flip that `final` in `scores.json` reports.
         checkpoint_metadata: What every checkpoint holds besides the state: "config" and "num_classes".
         dataset: Name of the dataset.
-        provenance: Where the run comes from, for the first line of the log.
-        changes: Changes of the configuration since the run began, for the log.
+        provenance: Where the run comes from, for the first line of the log, and to tell whether a resumed run can end
+            bit-identical to an uninterrupted one.
+        changes: Changes of configuration and images since the run began, for the log.
         minutes: Minutes between two checkpoints in the middle of an epoch, 0 for none.
         stop: Whether a stop was requested.
         on_stage_logged: Called with the record of every stage.
-        warn: Called with a message about each unreadable checkpoint.
+        warn: Called with one line about each thing that is not as the run left it, such as an unreadable checkpoint.
+        trained: Whether a stage has ended since the run was started or resumed.
     """
 
     folder: RunFolder
@@ -60,10 +67,12 @@ class Experiment(Callbacks):
     stop: StopSignal = field(default_factory=StopSignal)
     on_stage_logged: Callable[[StageLog], None] = lambda row: None
     warn: Callable[[str], None] = print
+    trained: bool = field(default=False, init=False)
     _checkpoints: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
     _original: list[StageLog] = field(default_factory=list, init=False)
     _stopped: str | None = field(default=None, init=False)
     _step0_alone: bool = field(default=False, init=False)
+    _step0: Callable[[], TrainState] | None = field(default=None, init=False)
     _saved: float = field(default=0.0, init=False)
 
     @contextlib.contextmanager
@@ -108,16 +117,20 @@ class Experiment(Callbacks):
         if is_main_process():
             self._cut_log()
         state = TrainState("rri", model, objective)
+        start = functools.partial(
+            initialize_pooling,
+            loader=loader,
+            seed=plan.solver.seed,
+            norm_statistics=plan.solver.norm_statistics,
+            descriptors=descriptors,
+        )
         if "rri" in self._checkpoints:
+            if run_on_main(lambda: self._lacks_step0(model)):
+                fresh = TrainState("rri", copy.deepcopy(model), copy.deepcopy(objective))
+                self._step0 = functools.partial(_train_step0, fresh, start, loader, plan)
             self._load(state)
         else:
-            initialize_pooling(
-                model,
-                loader,
-                seed=plan.solver.seed,
-                norm_statistics=plan.solver.norm_statistics,
-                descriptors=descriptors,
-            )
+            start(model)
             self._write(state, "last")
         self._saved = time.monotonic()
         return state
@@ -139,8 +152,7 @@ class Experiment(Callbacks):
         if "control" in self._checkpoints:
             self._load(state)
         else:
-            path = self.folder.checkpoints / "rri_step0.pth"
-            self._load_weights(state, run_on_main(lambda: load_checkpoint(path)), path)
+            self._load_step0(state)
             state.rows = [dataclasses.replace(self._original[0], run="control")]
             self._write(state, "last")
         self._saved = time.monotonic()
@@ -218,6 +230,7 @@ class Experiment(Callbacks):
             state: The state after the stage.
             row: Its record.
         """
+        self.trained = True
         cmc = {f"{s.feature}{'_normalized' if s.normalized else ''}": list(s.cmc[:MAX_CMC]) for s in row.scores}
         with self.stop.held():
             self._log({"kind": "stage", "epoch": row.epochs, "loss": row.train_loss, **row.to_json(), "cmc": cmc})
@@ -234,6 +247,10 @@ class Experiment(Callbacks):
             The context manager.
         """
         return self.stop.held()
+
+    @property
+    def _step0_path(self) -> Path:
+        return self.folder.checkpoints / "rri_step0.pth"
 
     def _last(self, run: str) -> Path:
         return self.folder.checkpoints / f"{run}_last.pth"
@@ -252,6 +269,8 @@ class Experiment(Callbacks):
                     path.unlink(missing_ok=True)
             try:
                 content = load_latest(self._last(run), self._previous(run), warnings.append)
+                if content is not None:
+                    check_training_content(content, run=run, source=str(self._last(run)))
             except InputError as error:
                 if run == "rri":
                     raise
@@ -260,33 +279,77 @@ class Experiment(Callbacks):
                 content = None
             if content is not None:
                 found[run] = content
+        if "control" in found and "rri" not in found:
+            raise InputError(f"{self._last('rri')} is missing; restore it, or choose another OUTPUT_DIR")
         for message in warnings:
             self.warn(message)
         return found
 
     def _cut_log(self) -> None:
         """Cut the log back to the checkpoint that the run is resumed from, or start it."""
-        newest = self._checkpoints.get("control") or self._checkpoints.get("rri")
-        self.folder.cut_log(newest["log_lines"] if newest else 0)
-        if not newest:
+        newest = max(self._checkpoints.values(), key=lambda content: content["log_lines"], default=None)
+        if newest is None:
+            self.folder.start_log()
             self.folder.log({"kind": "start", **self.provenance})
-        if newest and self.changes:
-            self.folder.log({"kind": "changed", "changes": list(self.changes)})
+            return
+        for note in self.folder.cut_log(newest["log_lines"], newest.get("log_sha256")):
+            self.warn(note)
+        known: dict[str, Any] = {}
+        for entry in self.folder.log_entries():
+            if entry.get("kind") in ("start", "changed"):
+                known |= {name: entry[name] for name in ARITHMETIC if name in entry}
+        moved = arithmetic_changes(known, self.provenance)
+        if moved:
+            self.warn(
+                f"resuming with {'; '.join(moved)}: the run need not end bit-identical to one that was not interrupted"
+            )
+        if self.changes or moved:
+            now = {name: self.provenance[name] for name in ARITHMETIC if name in self.provenance} if moved else {}
+            self.folder.log({"kind": "changed", "changes": [*self.changes, *moved], **now})
 
     def _load(self, state: TrainState) -> None:
         content, path = self._checkpoints.pop(state.run), self._last(state.run)
+        self._load_weights(state, content, path)
+        state.restore(content, str(path))
+
+    def _lacks_step0(self, model: ReidNetwork) -> bool:
+        """Whether the network after Step 0, with which the control starts, is not where the finished Step 0 left it."""
+        if "control" in self._checkpoints or not self._checkpoints["rri"]["rows"]:
+            return False
         try:
-            self._load_weights(state, content, path)
-            state.restore(content)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{path}: the checkpoint belongs to a different run ({type(error).__name__})") from None
+            weights = load_checkpoint(self._step0_path)["model"]
+            check_state_dict(model.state_dict(), weights, network="this run", source=str(self._step0_path))
+        except InputError as error:
+            self.warn(f"{error}; a control will train Step 0 again")
+            return True
+        return False
+
+    def _load_step0(self, state: TrainState) -> None:
+        """Load the network after Step 0, or train it again where `begin` has found its checkpoint unreadable."""
+        if self._step0 is None:
+            try:
+                content = run_on_main(lambda: load_checkpoint(self._step0_path))
+            except InputError as error:
+                raise InputError(f"{error}; with --resume the control trains Step 0 again") from None
+            self._load_weights(state, content, self._step0_path)
+            return
+        again = self._step0()
+        found, expected = again.rows[0], self._original[0]
+        if (found.train_loss, found.correlation) != (expected.train_loss, expected.correlation):
+            raise InputError(
+                f"{self._step0_path} is unreadable, and Step 0 trained again ended with loss {found.train_loss}, not "
+                f"{expected.train_loss}, perhaps because machine, versions or threads changed; restore the "
+                "file, or train the whole run again in another OUTPUT_DIR"
+            )
+        state.model.load_state_dict(again.model.state_dict())
+        state.objective.load_state_dict(again.objective.state_dict())
+        self._write(dataclasses.replace(again, rows=[expected]), "step0")
 
     def _load_weights(self, state: TrainState, content: dict[str, Any], path: Path) -> None:
         load_state_dict(state.model, content["model"], network="this run", source=str(path))
         # A checkpoint of an earlier version holds no objective; the identity loss it trained with has no state.
-        state.objective.load_state_dict(content.get("objective", {}))
+        objective = content.get("objective", {})
+        load_state_dict(state.objective, objective, network="the losses of this run", source=str(path))
 
     def _agree(self, due: bool = False) -> bool:
         """Whether any process has a stop request or is due to save: then all save, and stop, at the same step."""
@@ -302,7 +365,8 @@ class Experiment(Callbacks):
     def _write(self, state: TrainState, name: str) -> None:
         if not is_main_process():
             return
-        content = {**self.checkpoint_metadata, **state.to_checkpoint(), "log_lines": self.folder.log_length()}
+        self.folder.check_ours()
+        content = {**self.checkpoint_metadata, **state.to_checkpoint(), **self.folder.log_position()}
         previous = self._previous(state.run) if name == "last" else None
         save_checkpoint(self.folder.checkpoints / f"{state.run}_{name}.pth", content, previous=previous)
 
@@ -318,5 +382,13 @@ class Experiment(Callbacks):
             "stopped": self._stopped,
         }
         if is_main_process():
+            self.folder.check_ours()
             write_json(self.folder.path / "scores.json", summary)
         return summary
+
+
+def _train_step0(state: TrainState, start: Callable[[ReidNetwork], object], loader: Batches, plan: Plan) -> TrainState:
+    """Train Step 0 once more from its start, without logging or saving."""
+    start(state.model)
+    step0.run(state, loader, plan, Callbacks())
+    return state

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from reid.distributed import broadcast, gather, get_rank, get_world_size, is_main_process
-from reid.errors import Diverged
+from reid.errors import Diverged, InputError
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.training.callbacks import Callbacks
@@ -94,9 +94,10 @@ def train_epoch(
 
     Raises:
         Diverged: If the loss or a tensor of the model is not finite, at the latest before anything is saved.
+        InputError: If the epoch was interrupted after more batches than it has.
     """
     count, title = len(batches.loader), epoch_title(state, stage)
-    progress = _prepare(state, batches.seed, solver)
+    progress = _prepare(state, batches, solver, title)
     began = time.perf_counter() - progress.seconds
     read_every = READ_EVERY[state.model.eigenlayer.vectors.device.type]
     unread: list[BatchLoss] = []
@@ -144,13 +145,22 @@ def epoch_title(state: TrainState, stage: StagePlan) -> str:
     return f"{state.run} {stage.name} {stage.round or ''} epoch {state.epoch + 1}/{stage.last_epoch}".replace("  ", " ")
 
 
-def _prepare(state: TrainState, seed: int, solver: Solver) -> EpochProgress:
+def _prepare(state: TrainState, batches: EpochBatches, solver: Solver, title: str) -> EpochProgress:
     """Set training mode, and restore the random generators where the epoch was interrupted."""
     set_training_mode(state.model, solver.norm_statistics)
     state.objective.train()
     if state.progress is None:
         return EpochProgress()
-    _restore_random_states(state.progress, seed)
+    done, count = state.progress.batches, len(batches.loader)
+    if done >= count:
+        raise InputError(
+            f"{title}: the checkpoint was saved after {done} batches of an epoch that has {count} now; resume with the "
+            "batch size and the data that it was trained with"
+        )
+    try:
+        _restore_random_states(state.progress, batches.seed)
+    except RuntimeError as error:  # the state of a GPU, which only its generator can check
+        raise InputError(f"{title}: the random states of the checkpoint do not fit this machine ({error})") from None
     return state.progress
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from reid.errors import InputError
+from reid.io.tensor_files import is_dense
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
@@ -156,7 +157,8 @@ def resume_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         state: A `state_dict`.
 
     Raises:
-        InputError: If the state belongs to a different kind of optimizer or to different parameters.
+        InputError: If the state belongs to a different kind of optimizer or to different parameters, or if its buffers
+            do not fit them.
     """
     settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     held = [(set(group) - {"params"}, len(group["params"])) for group in optimizer.param_groups]
@@ -165,9 +167,41 @@ def resume_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
             "the unfinished stage was trained with a different optimizer or different parameters than the current "
             "configuration; change these only between two stages"
         )
-    optimizer.load_state_dict(dict(state))
-    for group, values in zip(optimizer.param_groups, settings, strict=True):
-        group.update(values)
+    _check_buffers(optimizer, state)
+    groups = [
+        {**values, "params": group["params"]} for values, group in zip(settings, state["param_groups"], strict=True)
+    ]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+
+
+def _check_buffers(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Compare the buffers with the parameters, which PyTorch does at the first step only, or not at all."""
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    shapes = {number: parameter.shape for number, parameter in zip(numbers, parameters, strict=True)}
+    expected = _buffer_names(optimizer)
+    for number, buffers in state["state"].items():
+        fits = number in shapes and set(buffers) == expected
+        if not fits or any(not _is_buffer(name, value, shapes[number]) for name, value in buffers.items()):
+            raise InputError(
+                f"the optimizer in the checkpoint does not fit its parameters (the buffers of parameter {number}); "
+                "the checkpoint was changed or belongs to a different run"
+            )
+
+
+def _buffer_names(optimizer: Optimizer) -> set[str]:
+    if isinstance(optimizer, SGD):
+        return {"momentum_buffer"}
+    amsgrad = {"max_exp_avg_sq"} if optimizer.defaults["amsgrad"] else set()
+    return {"step", "exp_avg", "exp_avg_sq"} | amsgrad
+
+
+def _is_buffer(name: str, value: Any, shape: torch.Size) -> bool:
+    if name == "step":
+        return is_dense(value) and value.numel() == 1 and bool((value >= 0).all())
+    if name == "momentum_buffer" and value is None:  # without momentum
+        return True
+    return is_dense(value) and value.shape == shape and value.is_floating_point()
 
 
 def set_training_mode(model: nn.Module, norm_statistics: str) -> None:

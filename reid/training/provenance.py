@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,17 @@ import torch
 import torchvision
 
 from reid import __version__
+from reid.io.json_yaml import flatten
+
+# What decides the last bits of a sum: code, libraries, processor, and in how many parts a sum is computed.
+ARITHMETIC = ("commit", "versions", "machine", "processes")
 
 
-def provenance() -> dict[str, Any]:
+def provenance(device: str | None = None) -> dict[str, Any]:
     """Describe where a run comes from.
+
+    Args:
+        device: The device that trains, None where it is of no interest.
 
     Returns:
         "command", "commit", "versions" and "machine", as plain values for the log.
@@ -35,8 +43,23 @@ def provenance() -> dict[str, Any]:
             "processor": _processor(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            **({"device": device} if device else {}),
         },
     }
+
+
+def arithmetic_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """Compare what may change the last bits of a result between two starts of a run.
+
+    Args:
+        was: An earlier provenance as read from a log; what it lacks, as those of older versions do, is not compared.
+        now: The present one.
+
+    Returns:
+        One entry per difference, such as "machine.threads was 4, is 2".
+    """
+    old, new = (dict(flatten({name: side[name] for name in ARITHMETIC if name in side})) for side in (was, now))
+    return tuple(f"{key} was {old[key]}, is {new[key]}" for key in new if key in old and old[key] != new[key])
 
 
 def _commit() -> str | None:

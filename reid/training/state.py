@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from reid.io.checkpoint import check_state_dict
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.records import Scores, StageLog
@@ -248,14 +249,15 @@ class TrainState:
             "rows": [_row_to_plain(row) for row in self.rows],
         }
 
-    def restore(self, content: dict[str, Any]) -> None:
+    def restore(self, content: dict[str, Any], source: str = "the checkpoint") -> None:
         """Restore what `to_checkpoint` returned.
 
         Args:
-            content: A checkpoint whose "model" and "objective" are loaded already.
+            content: A checkpoint that `check_training_content` accepts; its "model" and "objective" are loaded already.
+            source: Name of the checkpoint in error messages.
 
         Raises:
-            KeyError, TypeError, ValueError: If the content is not that of a checkpoint.
+            InputError: If the weights that training continues from are not those of the network.
         """
         for key, value in content["position"].items():
             setattr(self, key, value)
@@ -264,6 +266,7 @@ class TrainState:
         self.progress = EpochProgress.from_checkpoint(progress) if progress else None
         self.average = start_average(self.model) if trained else None
         if trained:
+            check_state_dict(self.average or {}, trained, network="this run", source=source)
             load_average(self.model, trained)
         self.rows = [_row_from_plain(row) for row in content["rows"]]
 

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_run import run_stages
+from small_experiment import (
+    EPOCHS,
+    PLAN,
+    Killed,
+    Loader,
+    Pixels,
+    assert_same_run,
+    evaluate,
+    experiment,
+    killing,
+    log,
+    timeless,
+)
 from torch import Tensor, nn
 
 from reid.data.augmentation.augment import Augmentation
@@ -27,123 +38,10 @@ from reid.model.network import ReidNetwork
 from reid.model.parametrization import parametrize_weight
 from reid.model.pooling import POOLINGS
 from reid.records import Scores
-from reid.svdnet import rri
-from reid.svdnet.experiment import Experiment
 from reid.svdnet.plan import Plan
 from reid.training.optimizer import Solver
-from reid.training.run_folder import RunFolder
 from reid.training.schedule import Schedule
 from reid.training.state import Batches
-
-EPOCHS = 3 + 2 * 3 + 2
-PLAN = Plan(
-    step0=Schedule(epochs=3, lr=(0.1,)),
-    restraint=Schedule(epochs=2, lr=(0.1,)),
-    relaxation=Schedule(epochs=1, lr=(0.1,)),
-    solver=Solver(),
-    max_rounds=2,
-    patience=3,
-    final_restraint=True,
-    loss_images=10,
-)
-FINAL = {"feature": "input", "normalized": False, "flip": False}
-
-
-class Pixels(nn.Module):
-    out_channels = 6
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 6, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.conv(images).relu()
-
-
-def make_network() -> ReidNetwork:
-    torch.manual_seed(0)
-    return ReidNetwork(Pixels(), POOLINGS["average"](6), nn.Identity(), Eigenlayer(6, 4), nn.Linear(4, 3), 0.3)
-
-
-class Loader:
-    images = torch.randn(24, 3, 2, 2, generator=torch.Generator().manual_seed(1))
-    labels = torch.arange(24) % 3
-    needs_descriptors = False
-
-    def __len__(self) -> int:
-        return 3
-
-    def epoch(
-        self, seed: int, descriptors: Tensor | None = None, start: int = 0, **shared: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(24, generator=torch.Generator().manual_seed(seed))
-        return ((self.images[i], self.labels[i]) for i in order.split(8)[start:])
-
-    def batch_paths(self, seed: int, batch: int, descriptors: Tensor | None = None) -> tuple[str, ...]:
-        return ()
-
-    def shard_sizes(self, world: int) -> tuple[int, ...]:
-        return (8,)
-
-    def sample(self, count: int, seed: int, **shared: int) -> Iterator[tuple[Tensor, Tensor]]:
-        yield self.images[:count], self.labels[:count]
-
-
-def evaluate(model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
-    """Any number that follows from the weights alone."""
-    value = float(model.eigenlayer.weight.detach().abs().sum() % 1)
-    score = Scores(value, value, value, value, value, value, (value, 1.0), 10)
-    flips = (False, True) if last else (False,)
-    return tuple(dataclasses.replace(score, feature=f, flip=b) for b in flips for f in ("input", "output"))
-
-
-@dataclass(frozen=True)
-class Trial:
-    """An experiment and what it trains, as `tools/train_svdnet.py` puts them together."""
-
-    path: Path
-    resume: bool = False
-    make_network: Callable[[], ReidNetwork] = make_network
-    make_objective: Callable[[ReidNetwork], Objective] = lambda model: Objective()
-    loader: Batches = field(default_factory=Loader)
-    plan: Plan = PLAN
-    control: bool = True
-    descriptors: int = 20
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def run(self) -> dict[str, Any]:
-        folder = RunFolder(self.path)
-        folder.open("SEED: 0\n", resume=self.resume)
-        given = {
-            "score": evaluate,
-            "final": FINAL,
-            "checkpoint_metadata": {"config": "SEED: 0\n", "num_classes": 3},
-            "dataset": "small",
-            "provenance": {},
-        }
-        experiment = Experiment(folder=folder, **{**given, **self.options})
-        model = self.make_network()
-        with experiment.recording():
-            objective = self.make_objective(model)
-            state = experiment.begin(model, objective, self.loader, self.plan, descriptors=self.descriptors)
-            stopped = run_stages(state, self.loader, self.plan, experiment)
-            summary = experiment.finish(state, stopped)
-            if self.control:
-                control = experiment.begin_control(state)
-                rri.run_control(control, self.loader, self.plan, experiment, state.rows)
-                summary = experiment.finish(control)
-        return summary
-
-
-def experiment(path: Path, **changes: Any) -> Trial:
-    """A trial; what its fields do not name goes to `Experiment`."""
-    names = {f.name for f in fields(Trial)}
-    options = {name: value for name, value in changes.items() if name not in names}
-    return Trial(path, options=options, **{name: changes[name] for name in names & set(changes)})
-
-
-def log(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
@@ -183,23 +81,6 @@ def test_without_a_control(tmp_path: Path) -> None:
     assert {row["run"] for row in summary["rows"]} == {"rri"}
 
 
-class Killed(BaseException):
-    pass
-
-
-def killing(after: int, where: Callable[[ReidNetwork], Any]) -> Callable[..., Any]:
-    calls = 0
-
-    def call(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == after:
-            raise Killed
-        return where(*arguments)
-
-    return call
-
-
 @pytest.mark.parametrize("after", [2, 5, 10, 12, 16])
 def test_a_run_killed_and_resumed_ends_the_same(tmp_path: Path, after: int) -> None:
     """Killed while evaluating for the `after`-th time, in Step 0, in a round, at the end and in the control."""
@@ -211,16 +92,6 @@ def test_a_run_killed_and_resumed_ends_the_same(tmp_path: Path, after: int) -> N
 
     assert timeless(found) == timeless(expected)
     assert_same_run(broken, whole)
-
-
-def assert_same_run(found: Path, expected: Path) -> None:
-    """The same log, but for times, and in every checkpoint the same tensors."""
-    assert timeless(log(found)) == timeless(log(expected))
-    for path in (expected / "checkpoints").iterdir():
-        content, other = load_checkpoint(path), load_checkpoint(found / "checkpoints" / path.name)
-        for part in ("model", "objective"):
-            assert content[part].keys() == other[part].keys()
-            assert all(torch.equal(tensor, other[part][name]) for name, tensor in content[part].items()), path.name
 
 
 class Dying:
@@ -300,12 +171,6 @@ def test_a_run_with_any_part_killed_in_an_epoch_ends_the_same(tmp_path: Path, pa
             experiment(broken, resume=number > 0, loader=Dying(loader, after), **changes).run()
     experiment(broken, resume=True, loader=Dying(loader, 0), **changes).run()
     assert_same_run(broken, whole)
-
-
-def timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "images_per_second")}
-    return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("after", [2, 8, 11, 13])

@@ -237,6 +237,22 @@ def test_a_checkpoint_of_another_network(train: Tool, tool: Tool, tmp_path: Path
     assert "eigenlayer.weight (32, 512) for (16, 512)" in ended.err
 
 
+def test_a_finished_run_says_so_and_is_not_resumed_with_other_images(train: Tool, tool: Tool, tmp_path: Path) -> None:
+    folder = drawn(tool, tmp_path)
+    options = (*MARKET, folder.parent, "RRI.MAX_ROUNDS", "0", "RRI.CONTROL", "False", "STEP0.EPOCHS", "1")
+    first = train(*options)
+    assert first.code == 0 and "nothing is left to train" not in first.out
+    again = train("--resume", *options)
+    assert again.code == 0 and "is finished: nothing is left to train" in again.out
+    removed = min((folder / "bounding_box_train").iterdir())
+    removed.unlink()
+    ended = train("--resume", *options)
+    assert ended.code == 2
+    assert f"images of 'train' are missing, the first: {removed.name}" in ended.err
+    forced = train("--resume", "--force", *options)
+    assert forced.code == 0 and "changed: 1 of" in forced.out, forced.err
+
+
 def test_a_run_is_not_overwritten(train: Tool, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("SEED: 7\n")

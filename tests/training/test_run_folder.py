@@ -131,6 +131,29 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
         RunFolder(tmp_path / "run").check("", resume=False)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("left", ["log.jsonl", "checkpoints/rri_last.pth"])
+def test_a_run_without_its_configuration_is_not_overwritten(tmp_path: Path, left: str, resume: bool) -> None:
+    (tmp_path / left).parent.mkdir(exist_ok=True)
+    (tmp_path / left).write_text("")
+    with pytest.raises(InputError, match=r"whose config\.yaml is missing"):
+        RunFolder(tmp_path).open("SEED: 0\n", resume=resume)
+
+
+@pytest.mark.parametrize("name", [".lock", "log.jsonl"])
+def test_what_a_link_points_to_is_not_written(tmp_path: Path, name: str) -> None:
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    mine.write_text("mine")
+    run.mkdir()
+    (run / "config.yaml").write_text("SEED: 0\n")
+    (run / name).symlink_to(mine)
+    folder = RunFolder(run)
+    with pytest.raises((InputError, OSError), match="not a regular file|symbolic links"):
+        folder.open("SEED: 0\n", resume=True)
+        folder.cut_log(0)
+    assert mine.read_text() == "mine"
+
+
 def test_nothing_is_made_before_the_folder_is_opened(tmp_path: Path) -> None:
     RunFolder(tmp_path / "run").check("SEED: 0\n", resume=False)
     assert not (tmp_path / "run").exists()
@@ -140,7 +163,9 @@ def test_the_log_is_lines_of_json_and_can_be_cut_back(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for number in range(5):
         folder.log({"kind": "epoch", "epoch": number})
-    assert folder.log_length() == 5
+    position = folder.log_position()
+    assert position["log_lines"] == 5
+    assert folder.cut_log(5, position["log_sha256"]) == ()
     folder.cut_log(2)
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [0, 1]

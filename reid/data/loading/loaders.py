@@ -175,7 +175,10 @@ class TrainLoader:
             return identity_batches(labels, self.batch_size, sampler.instances, generator)
         if sampler.name == "mined":
             if descriptors is None or len(descriptors) != len(labels):
-                raise ValueError("mining requires the descriptors of all training images")
+                raise InputError(
+                    f"mining needs the descriptors of all {len(labels)} training images, not of "
+                    f"{0 if descriptors is None else len(descriptors)}; was the checkpoint changed?"
+                )
             return mined_batches(labels, descriptors, self.batch_size, sampler.negatives, generator)
         return shuffled_batches(len(self.images), self.batch_size, generator)
 
