@@ -122,7 +122,7 @@ def _is_positive(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(0 <= value <= MAX_COUNT)
 
 
 def _is_fraction(value: Any) -> bool:

@@ -148,7 +148,7 @@ def test_what_a_link_points_to_is_not_written(tmp_path: Path, name: str) -> None
     (run / "config.yaml").write_text("SEED: 0\n")
     (run / name).symlink_to(mine)
     folder = RunFolder(run)
-    with pytest.raises((InputError, OSError), match="not a regular file|symbolic links"):
+    with pytest.raises((InputError, OSError), match=r"not a regular file|symbolic links"):
         folder.open("SEED: 0\n", resume=True)
         folder.cut_log(0)
     assert mine.read_text() == "mine"
