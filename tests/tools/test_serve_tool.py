@@ -90,9 +90,9 @@ def test_it_stops_in_the_middle_of_uploads_and_of_a_search(sample: served.Sample
         assert json.loads(health) == {"status": "ok"}
         start = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        out, err = process.stdout.read(), process.stderr.read()
-        assert (process.wait(30), err) == (0, "") and out == "press Ctrl-C to stop\nstopped\n"
-        assert time.monotonic() - start < 15  # seconds, most of them for the end of the interpreter on a busy machine
+        code = process.wait(60)
+        assert time.monotonic() - start < 30  # seconds, most of them for the end of the interpreter on a busy machine
+        assert (code, process.stderr.read(), process.stdout.read()) == (0, "", "press Ctrl-C to stop\nstopped\n")
         for connection in connections:
             connection.close()
     finally:
