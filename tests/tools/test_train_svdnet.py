@@ -242,14 +242,14 @@ def test_a_finished_run_says_so_and_is_not_resumed_with_other_images(train: Tool
     options = (*MARKET, folder.parent, "RRI.MAX_ROUNDS", "0", "RRI.CONTROL", "False", "STEP0.EPOCHS", "1")
     first = train(*options)
     assert first.code == 0 and "nothing is left to train" not in first.out
-    again = train("--resume", *options)
+    again = train(*options, "--resume")
     assert again.code == 0 and "is finished: nothing is left to train" in again.out
     removed = min((folder / "bounding_box_train").iterdir())
     removed.unlink()
-    ended = train("--resume", *options)
+    ended = train(*options, "--resume")
     assert ended.code == 2
     assert f"images of 'train' are missing, the first: {removed.name}" in ended.err
-    forced = train("--resume", "--force", *options)
+    forced = train(*options, "--resume", "--force")
     assert forced.code == 0 and "changed: 1 of" in forced.out, forced.err
 
 
