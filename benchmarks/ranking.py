@@ -1,7 +1,7 @@
 """Cost of the evaluation relative to its floor, the float32 matrix product of the same features.
 
     python benchmarks/ranking.py [--queries 3368] [--gallery 15913] [--width 2048] [--threads 1] [--rounds 3]
-                                 [--features FILE] [--torchreid CLONE] [--fastreid CLONE]
+                                 [--features FILE] [--torchreid CLONE] [--fastreid CLONE] [--collapsed]
 
 The default is the size of Market-1501 without its junk. The product, the distances and the evaluation with either
 first pass are timed alternately in one process; medians, and ratios within a round, are reported. The ranking step is
@@ -10,6 +10,8 @@ each in its own process.
 
 --features: saved features, in any layout that `tools/evaluate.py` reads. Junk is only passed to the evaluation, not to
 the product and the competitors.
+--collapsed: only compare features with many ties, such as those of a diverged training, with ordinary ones of the same
+size and labels, in CPU seconds.
 --torchreid, --fastreid: clones of these projects, whose rank evaluations are measured for comparison.
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +29,7 @@ from measuring import BLOCK, Peak, in_process, in_rounds, limit_threads, matrix_
 from synthetic_features import clustered, load, save, without_junk
 
 if TYPE_CHECKING:
+    import numpy as np
     from competitors import Cost
 
     from reid.ranking.metrics import Ranking
@@ -41,6 +45,7 @@ def main() -> None:
     parser.add_argument("--features", type=Path, metavar="FILE")
     parser.add_argument("--torchreid", type=Path, metavar="CLONE")
     parser.add_argument("--fastreid", type=Path, metavar="CLONE")
+    parser.add_argument("--collapsed", action="store_true")
     arguments = parser.parse_args()
     limit_threads(arguments.threads)  # hence the late imports
 
@@ -50,6 +55,9 @@ def main() -> None:
         query, gallery, _ = read_features(arguments.features)
     else:
         query, gallery = clustered(arguments.queries, arguments.gallery, arguments.width)
+    if arguments.collapsed:
+        print_collapsed(query, gallery)
+        return
     clean = without_junk(gallery)
     (queries, width), rows, junk = query.values.shape, len(clean.identities), len(gallery.identities)
     print(f"{queries} x {rows} x {width} and {junk - rows} junk rows, {arguments.threads} thread(s), ", end="")
@@ -71,6 +79,55 @@ def main() -> None:
             for name, clone in clones.items():
                 for evaluation, cost in compare(name, clone, folder, arguments.rounds).items() if clone else ():
                     print_competitor(evaluation, cost, ranking)
+
+
+def print_collapsed(query: Features, gallery: Features) -> None:
+    """Print what features with many ties cost, relative to ordinary and to random features."""
+    from reid.ranking import rank_matches
+    from reid.records import Features
+
+    warm_up("auto")
+    floors: list[float] = []
+    print("| features | CPU s | / ordinary | / random | recomputed | first pass |\n|---|---|---|---|---|---|")
+    for name, (first, second) in collapsed_features(query, gallery).items():
+        sides = Features(first, query.identities, query.cameras), Features(second, gallery.identities, gallery.cameras)
+        start = time.process_time()
+        work = rank_matches(*sides).work
+        seconds = time.process_time() - start
+        floors += [seconds] if len(floors) < 2 else []
+        assert work is not None
+        print(f"| {name} | {seconds:.2f} | {seconds / floors[0]:.2f} | {seconds / floors[-1]:.2f} ", end="")
+        print(f"| {100 * work.recomputed / work.pairs:.3f} % | {work.first_pass} |", flush=True)
+
+
+def collapsed_features(query: Features, gallery: Features) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Ordinary, random and collapsed values for both sides."""
+    import numpy as np
+
+    rng, width = np.random.default_rng(0), query.values.shape[1]
+    row, clusters = rng.normal(size=width), rng.normal(size=(5, width))
+
+    def far(rows: int) -> np.ndarray:
+        values = rng.normal(size=(rows, width))
+        values[0] *= 1e6
+        return values
+
+    cases: dict[str, Callable[[int], np.ndarray]] = {
+        "random": lambda rows: rng.normal(size=(rows, width)),
+        "all rows equal": lambda rows: np.tile(row, (rows, 1)),
+        "equal but for noise of 1e-6": lambda rows: row * (1 + 1e-6 * rng.normal(size=(rows, width))),
+        "equal but for the last bit": lambda rows: row * (1 + 6e-8 * rng.integers(-1, 2, (rows, width))),
+        "five clusters of equal rows": lambda rows: clusters[rng.integers(0, 5, rows)],
+        "five clusters, last bits differ": lambda rows: (
+            clusters[rng.integers(0, 5, rows)] * (1 + 6e-8 * rng.integers(-1, 2, (rows, width)))
+        ),
+        "binary": lambda rows: rng.integers(0, 2, (rows, width)),
+        "binary, 8 wide": lambda rows: rng.integers(0, 2, (rows, 8)),
+        "one row far from all others": far,
+    }
+    sizes = len(query.identities), len(gallery.identities)
+    found = {name: [draw(rows).astype(np.float32) for rows in sizes] for name, draw in cases.items()}
+    return {"ordinary": (query.values, gallery.values), **{name: (some[0], some[1]) for name, some in found.items()}}
 
 
 def timed(

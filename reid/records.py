@@ -83,6 +83,8 @@ class Split:
 class Features:
     """Features of a set of images.
 
+    Lists, and tensors as labels, are converted to arrays.
+
     Attributes:
         values: (N, D) floating-point features: an array, which must be finite, or a memory map,
             `reid.io.shards.Shards` or a tensor on a GPU, which are checked when they are used.
@@ -97,6 +99,9 @@ class Features:
     paths: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("values", "identities", "cameras"):
+            object.__setattr__(self, name, _as_array(name, getattr(self, name), keep_matrix=name == "values"))
+        object.__setattr__(self, "paths", tuple(self.paths))
         if isinstance(self.values, np.ndarray) and not self.values.dtype.isnative:
             # In the byte order of another machine, which neither PyTorch nor BLAS reads.
             object.__setattr__(self, "values", self.values.astype(self.values.dtype.newbyteorder("=")))
@@ -119,6 +124,21 @@ class Features:
         if len(bad):
             rows = ", ".join(map(str, bad[:5]))
             raise InputError(f"{len(bad)} feature rows hold NaN or infinity, the first: {rows}")
+
+
+def _as_array(name: str, given: Any, *, keep_matrix: bool) -> Any:
+    """Return an array of what is neither an array nor, if `keep_matrix`, another matrix such as shards or a tensor."""
+    if isinstance(given, np.ndarray) or (keep_matrix and hasattr(given, "shape") and hasattr(given, "dtype")):
+        return given
+    try:
+        array = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    except (TypeError, ValueError):
+        array = np.empty(0, dtype=object)
+    if array.dtype == object:
+        raise InputError(
+            f"{name}: a {type(given).__name__} that is no array of numbers; are its rows equally long? Pass an array"
+        )
+    return array if array.size or name == "values" else array.astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from reid.errors import InputError
+
 
 def is_tensor(values: Any) -> bool:
     """Return whether an object is a tensor.
@@ -64,9 +66,36 @@ def to_numpy(values: Any) -> np.ndarray:
         values: An array or a tensor on any device.
 
     Returns:
-        The same values as an array, without a copy where possible.
+        The same values as an array, without a copy where possible; bfloat16, which NumPy lacks, as float32.
     """
-    return values.cpu().numpy() if is_tensor(values) else np.asarray(values)
+    if not is_tensor(values):
+        return np.asarray(values)
+    host = values.detach().cpu()
+    return (host.float() if str(host.dtype) == "torch.bfloat16" else host).numpy()
+
+
+def as_matrix(values: Any, name: str) -> Any:
+    """Accept what NumPy can read as a matrix, such as a list of rows.
+
+    Args:
+        values: An array, a tensor, shards, or nested lists of numbers.
+        name: Name of the rows in error messages.
+
+    Returns:
+        `values` if it has a shape, otherwise an array.
+
+    Raises:
+        InputError: If it is no matrix of numbers.
+    """
+    if hasattr(values, "shape"):
+        return values
+    try:
+        matrix = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        matrix = np.empty(0)
+    if matrix.ndim != 2:
+        raise InputError(f"{name} features: a {type(values).__name__} that is no (N, D) matrix of numbers")
+    return matrix
 
 
 def all_rows(values: Any) -> np.ndarray:

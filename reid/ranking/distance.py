@@ -43,6 +43,9 @@ def distance_blocks(
     """
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
+    query, gallery = (
+        arrays.to_numpy(arrays.as_matrix(side, name)) for side, name in ((query, "query"), (gallery, "gallery"))
+    )
     if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
         raise InputError(
             f"query features {query.shape} and gallery features {gallery.shape} must be two matrices of the same "

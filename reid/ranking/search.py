@@ -9,9 +9,10 @@ import numpy as np
 
 from reid.errors import InputError
 from reid.ranking import arrays
+from reid.ranking.exact.close import CloseDistances, close_distances, distinct_rows, group_queries
 from reid.ranking.exact.distances import squared_distances
 from reid.ranking.exact.first_pass import approximate, prepare_rows
-from reid.ranking.exact.gallery_rows import EXACT_ROWS, RowSource, mean_row, tile_ranges
+from reid.ranking.exact.gallery_rows import EXACT_ROWS, RowSource, mean_row, tile_ranges, unique_pair_distances
 from reid.ranking.exact.options import ComparisonOptions, check_comparable
 from reid.ranking.exact.shortlist import Shortlist
 
@@ -53,6 +54,7 @@ def top_k(
         InputError: If k is outside 1 .. G, or `reid.ranking.evaluate` would reject the features.
     """
     options = ComparisonOptions(metric, block, first_pass)
+    query, gallery = arrays.as_matrix(query, "query"), arrays.as_matrix(gallery, "gallery")
     check_comparable(query, gallery, options)
     if not 1 <= k <= len(gallery):
         raise InputError(f"k {k}: must be in [1, {len(gallery)}], at most the number of gallery rows")
@@ -97,19 +99,49 @@ def _select(rows: RowSource, source: RowSource, shortlist: Shortlist, k: int) ->
     first = np.searchsorted(row, np.flatnonzero(complete))
     chosen = order[first[:, None] + np.arange(k)]
     indices[complete], distances[complete] = index[chosen], exact[chosen]
-    for overflowed in np.flatnonzero(shortlist.overflowed).tolist():
+    if shortlist.overflowed.any():
+        overflowed = np.flatnonzero(shortlist.overflowed)
         indices[overflowed], distances[overflowed] = _search_directly(rows, source, overflowed, k)
     return Neighbors(indices, distances)
 
 
-def _search_directly(rows: RowSource, source: RowSource, row: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Compare one query with the whole gallery, for queries with too many equal distances for a shortlist."""
-    indices, distances = np.empty(0, dtype=np.int64), np.empty(0)
-    for first in range(0, len(source), EXACT_ROWS):
-        part = source[first : first + EXACT_ROWS]
-        one = rows[np.full(len(part), row)]
-        indices = np.concatenate([indices, np.arange(first, first + len(part))])
-        distances = np.concatenate([distances, arrays.to_numpy(squared_distances(one, part))])
-        nearest = np.lexsort((indices, distances))[:k]
-        indices, distances = indices[nearest], distances[nearest]
+def _search_directly(
+    rows: RowSource, source: RowSource, overflowed: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compare queries with the whole gallery in float64, for those with too many near rows for a shortlist."""
+    some = RowSource(arrays.rows_of(rows.values, overflowed), "euclidean", rows.side)
+    groups = group_queries(some)
+    # Before any row is found, places hold an index beyond all rows at an infinite distance.
+    indices, distances = np.full((len(some), k), len(source)), np.full((len(some), k), np.inf)
+    for start, stop in tile_ranges(source, title="search"):
+        tile = source[start:stop]
+        distinct = distinct_rows(tile)
+        for group in groups:
+            for found in close_distances(some, group, distinct):
+                _add_nearest(found, some, tile, start, indices, distances)
     return indices, distances
+
+
+def _add_nearest(
+    found: CloseDistances, query: RowSource, tile: Any, start: int, indices: np.ndarray, distances: np.ndarray
+) -> None:
+    """Add what may be among the nearest so far to `indices` and `distances` (Q, k), by exact distance."""
+    k = indices.shape[1]
+    own, half = found.queries, found.half_width[:, None]
+    spread = np.take(found.values, found.inverse, axis=1)
+    limit = distances[own, -1:]
+    if len(found.columns) >= k:
+        limit = np.minimum(limit, np.partition(spread, k - 1, axis=1)[:, k - 1 : k] + half)
+    near, distinct = np.nonzero((found.values <= limit + half) & (half > 0))
+    if len(near):
+        pairs = own[near], found.distinct[distinct]
+        found.values[near, distinct] = unique_pair_distances(query, tile, *pairs)
+        spread = np.take(found.values, found.inverse, axis=1)
+    for i, number in enumerate(own.tolist()):
+        # Of equal distances the first come first, so that k of this tile suffice.
+        columns = np.flatnonzero(spread[i] <= limit[i])
+        columns = columns[np.argsort(spread[i, columns], kind="stable")[:k]]
+        index = np.concatenate([indices[number], start + found.columns[columns]])
+        distance = np.concatenate([distances[number], spread[i, columns]])
+        nearest = np.lexsort((index, distance))[:k]
+        indices[number], distances[number] = index[nearest], distance[nearest]

@@ -20,6 +20,7 @@ import numpy as np
 
 from reid.ranking import arrays
 from reid.ranking.exact import bounds
+from reid.ranking.exact.equal_rows import equal_rows
 from reid.ranking.exact.gallery_rows import RowSource
 
 # A query is centered by a row at least this many times closer than the center that it has.
@@ -130,11 +131,8 @@ def distinct_rows(rows: Any) -> DistinctRows:
     Returns:
         The distinct rows, in host memory.
     """
-    wide = _wide(rows, slice(None)) + 0.0  # turns -0 into 0
-    keys = np.ascontiguousarray(wide).view(np.dtype((np.void, wide.itemsize * wide.shape[1])))[:, 0]
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    if len(first) == len(wide):
-        first = inverse = np.arange(len(wide))
+    wide = _wide(rows, slice(None))
+    first, inverse = equal_rows(wide)
     values = wide if len(first) == len(wide) else wide[first]
     return DistinctRows(values, first, inverse, bounds.grid(values))
 

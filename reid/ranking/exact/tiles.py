@@ -4,16 +4,14 @@ Market-1501 ranking decides almost everything in a faster type. Other protocols 
 such as every true match of every query, so that nearly all comparisons would be close ones there; in float64 hardly any
 is.
 
-The bound. A product in float64 gives d' = |q|^2 + |g|^2 - 2 q.g in whatever order the library sums. With unit roundoff
-u = 2^-53 and D terms, each of the three sums is off by at most (D + 1) u / (1 - (D + 1) u) times the sum of the
-magnitudes of its terms, the two additions by u each, and these magnitudes add up to at most (|q| + |g|)^2. The distance
-in the fixed order is off by less than that. Both stay within (D + 4) u (|q| + |g|)^2 of the true distance, so they
-differ by at most twice as much; 2.1 instead of 2 covers the second-order terms and the rounding of the bound itself.
-Numbers below 2^-1022 lose bits or become zero, each by less than 2^-1074: 2^-1000 covers 2^74 of them.
+Both sides are centered by the median of the queries, so that features that are nearly equal are compared at the scale
+of their differences; `bounds.float64_distance` bounds the error. Where the numbers lie on a coarse grid, as those of
+equal rows do, there is none (`bounds.is_exact`).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +22,15 @@ from tqdm import tqdm
 from reid.errors import InputError, unknown_name
 from reid.ranking.arrays import rows_of, to_numpy
 from reid.ranking.distance import METRICS, normalize_rows
+from reid.ranking.exact import bounds
 from reid.ranking.exact.distances import squared_distances
+from reid.ranking.exact.equal_rows import equal_rows
 from reid.ranking.exact.pair_distances import pair_distances
 
 _GALLERY_ROWS = 8192
 _TILE_ELEMENTS = 1 << 22
-_UNDERFLOW = 2.0**-1000
+# Pairs per row from which equal rows are searched for.
+_MANY_PAIRS = 4
 # A smaller job finishes before a progress bar would be read.
 _MIN_WORK_FOR_PROGRESS = 1 << 28
 
@@ -42,7 +43,7 @@ class DistanceTile:
         first_query: Index of the first query.
         first_gallery: Index of the first gallery row.
         distances: (b, g) float64, a buffer that the next tile overwrites and the caller may change.
-        bound: (b,) float64; no entry of row i differs from `exact` by more than bound[i].
+        bound: (b,) float64; no entry of row i differs from `exact` by more than bound[i], which may be 0.
         query: (b, D) rows of the queries.
         gallery: (g, D) rows of the gallery.
     """
@@ -57,6 +58,9 @@ class DistanceTile:
     def exact(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Compute the distances of some pairs in the fixed order of summation.
 
+        Those without an error are read from `distances`, where the caller must not have changed them. Pairs of equal
+        rows are computed once.
+
         Args:
             rows: (n,) int64 rows of the tile.
             columns: (n,) int64 columns of the tile.
@@ -64,7 +68,23 @@ class DistanceTile:
         Returns:
             (n,) float64 squared distances.
         """
-        return pair_distances(self.query, self.gallery, rows, columns)
+        known = self.bound[rows] == 0
+        exact = np.where(known, self.distances[rows, columns], 0.0)
+        rows, columns = rows[~known], columns[~known]
+        if len(rows) < _MANY_PAIRS * (len(self.query) + len(self.gallery)):
+            exact[~known] = pair_distances(self.query, self.gallery, rows, columns)
+            return exact
+        first, own = self._distinct
+        pairs, inverse = np.unique(own[0][rows] * len(self.gallery) + own[1][columns], return_inverse=True)
+        some = first[0][pairs // len(self.gallery)], first[1][pairs % len(self.gallery)]
+        exact[~known] = pair_distances(self.query, self.gallery, *some)[inverse]
+        return exact
+
+    @functools.cached_property
+    def _distinct(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """For both sides, the first of each distinct row, and the distinct row that each row equals."""
+        query, gallery = equal_rows(self.query), equal_rows(self.gallery)
+        return (query[0], gallery[0]), (query[1], gallery[1])
 
 
 def distance_tiles(query: Any, gallery: Any, *, metric: str = "euclidean", title: str = "") -> Iterator[DistanceTile]:
@@ -87,7 +107,14 @@ def distance_tiles(query: Any, gallery: Any, *, metric: str = "euclidean", title
     width = queries.shape[1]
     block = max(1, min(len(queries), _TILE_ELEMENTS // min(_GALLERY_ROWS, max(1, len(gallery)))))
     buffer = np.empty(block * min(_GALLERY_ROWS, len(gallery)))
-    query_norms = np.concatenate([_squared_norms(queries[i : i + 2048], i) for i in range(0, len(queries), 2048)])
+    starts = range(0, len(queries), 2048)
+    for i in starts:
+        _check_rows(queries[i : i + 2048], i)
+    center = np.median(queries[:: max(1, len(queries) // 1024)].astype(np.float64), axis=0)
+    query_norms = np.concatenate([_squared_norms(queries[i : i + 2048] - center) for i in starts])
+    query_grid = bounds.grid(center[None])[0]
+    query_grid = min(query_grid, *(bounds.grid(queries[i : i + 2048].astype(np.float64)).min() for i in starts))
+    may_be_exact = bounds.is_exact(np.sqrt(query_norms.min()), query_grid)
     work = len(queries) * len(gallery) * width
     with tqdm(
         total=len(gallery),
@@ -99,17 +126,20 @@ def distance_tiles(query: Any, gallery: Any, *, metric: str = "euclidean", title
     ) as bar:
         for first_gallery in range(0, len(gallery), _GALLERY_ROWS):
             rows = _rows(gallery, slice(first_gallery, first_gallery + _GALLERY_ROWS), metric)
-            wide = rows.astype(np.float64)
-            norms = _squared_norms(rows, first_gallery)
+            _check_rows(rows, first_gallery)
+            grid = min(query_grid, bounds.grid(rows.astype(np.float64)).min()) if may_be_exact else 0.0
+            wide = rows - center
+            norms = _squared_norms(wide)
             longest = float(np.sqrt(norms.max()))
             for first_query in range(0, len(queries), block):
                 some = queries[first_query : first_query + block]
                 squares = query_norms[first_query : first_query + block]
                 distances = buffer[: len(some) * len(rows)].reshape(len(some), len(rows))
-                np.matmul(some.astype(np.float64) * -2.0, wide.T, out=distances)
+                np.matmul((some - center) * -2.0, wide.T, out=distances)
                 distances += squares[:, None]
                 distances += norms
-                bound = 2.1 * (width + 4) * 2.0**-53 * (np.sqrt(squares) + longest) ** 2 + _UNDERFLOW
+                reach = np.sqrt(squares) + longest
+                bound = np.where(bounds.is_exact(reach, grid), 0.0, bounds.float64_distance(reach, width))
                 yield DistanceTile(first_query, first_gallery, distances, bound, some, rows)
             bar.update(len(rows))
 
@@ -179,10 +209,11 @@ def _rows(values: Any, rows: Any, metric: str) -> np.ndarray:
     return normalize_rows(some) if metric == "cosine" else some
 
 
-def _squared_norms(rows: np.ndarray, first: int) -> np.ndarray:
-    wide = rows.astype(np.float64)
-    squared = np.einsum("ij,ij->i", wide, wide)
-    bad = np.flatnonzero(~np.isfinite(squared))
+def _squared_norms(rows: np.ndarray) -> np.ndarray:
+    return np.einsum("ij,ij->i", rows, rows)
+
+
+def _check_rows(rows: np.ndarray, first: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(_squared_norms(rows.astype(np.float64))))
     if len(bad):
         raise InputError(f"feature rows hold NaN, infinity or numbers too large to square, the first: {first + bad[0]}")
-    return squared

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reid.errors import InputError
-from reid.ranking.arrays import all_rows
+from reid.ranking.arrays import all_rows, as_matrix
 from reid.ranking.distance import normalize_rows
 from reid.ranking.exact import first_pass
 from reid.ranking.exact.neighbors import check_rows, nearest_and_largest
@@ -153,6 +153,7 @@ def rerank_blocks(
     if block < 1:
         raise InputError(f"block {block}: must be at least 1 query")
     reranked, workspace = _reranked_distances(query, gallery, options, metric)
+    query, gallery = reranked.query, reranked.gallery
     buffer = np.empty((min(block, len(query)), len(gallery)), dtype=np.float32)
     for i, row in reranked_rows(reranked, workspace, integers=False):
         buffer[i % block] = row.distances
@@ -164,6 +165,7 @@ def _reranked_distances(
     query: np.ndarray, gallery: np.ndarray, options: RerankOptions, metric: str
 ) -> tuple[RerankedDistances, np.ndarray]:
     """Return what the distances are computed from, and (N, D) float32 memory to work in."""
+    query, gallery = as_matrix(query, "query"), as_matrix(gallery, "gallery")
     check_matrices(query, gallery, metric)
     query, gallery = all_rows(query), all_rows(gallery)
     options.check(len(query) + len(gallery))

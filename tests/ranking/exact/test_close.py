@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid.errors import InputError
-from reid.ranking import rank_matches
+from reid.ranking import rank_matches, search
 from reid.ranking.exact import bounds, gallery_rows
 from reid.ranking.exact import ranks as nearer
 from reid.ranking.exact.close import close_distances, distinct_rows, group_queries
 from reid.ranking.exact.distances import squared_distances
 from reid.ranking.exact.gallery_rows import RowSource
 from reid.ranking.exact.options import ComparisonOptions
+from reid.ranking.exact.tiles import distance_tiles
 from reid.records import Features
 
 Draw = Callable[[np.random.Generator, int, int], np.ndarray]
@@ -223,6 +224,54 @@ def test_products_on_a_grid_are_exact_up_to_the_limit(bits: int) -> None:
             exact += 1
     assert 20 < exact < 200
     assert not bounds.is_exact(0.0, 2.0**-600, bits) and bounds.is_exact(0.0, np.inf, bits)
+
+
+@pytest.mark.parametrize("width", [2, 37])
+@pytest.mark.parametrize("kind", CASES)
+def test_nearest_rows_are_those_of_sorted_exact_distances(
+    kind: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_SPARE", 0)  # ties overflow every shortlist
+    monkeypatch.setattr(gallery_rows, "_TILE_BYTES", 1)
+    rng = np.random.default_rng(8)
+    query, gallery = (CASES[kind](rng, rows, width).astype(np.float32) for rows in (30, 600))
+    expected = np.stack([squared_distances(np.tile(row, (600, 1)), gallery) for row in query])
+    for k in (1, 7, 300, 600):
+        found = search.top_k(query, gallery, k)
+        assert np.array_equal(found.indices, np.argsort(expected, axis=1, kind="stable")[:, :k])
+        assert np.array_equal(found.distances, np.sort(expected, axis=1)[:, :k])
+
+
+def test_nearest_among_equal_rows_take_few_exact_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = 0
+
+    def counted(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        nonlocal computed
+        computed += len(first)
+        return squared_distances(first, second)
+
+    monkeypatch.setattr(search, "squared_distances", counted)
+    monkeypatch.setattr(gallery_rows, "squared_distances", counted)
+    for kind in ("equal", "clusters", "binary"):
+        query, gallery = (CASES[kind](np.random.default_rng(9), rows, 8).astype(np.float32) for rows in (300, 3000))
+        search.top_k(query, gallery, 10)
+        assert computed <= 300 * 100, kind  # compared with all rows, it would be 300 * 3000
+        computed = 0
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_tiles_are_within_their_bound_and_exact_where_it_is_zero(kind: str) -> None:
+    rng = np.random.default_rng(10)
+    query, gallery = (CASES[kind](rng, rows, 9).astype(np.float32) for rows in (30, 100))
+    for tile in distance_tiles(query, gallery):
+        rows, columns = np.divmod(np.arange(3000), 100)
+        exact = squared_distances(query[rows], gallery[columns])
+        assert (abs(tile.distances[rows, columns] - exact) <= tile.bound[rows]).all()
+        assert np.array_equal(tile.exact(rows, columns), exact)
+        some = rng.permutation(3000)[:50]
+        assert np.array_equal(tile.exact(rows[some], columns[some]), exact[some])
+        if kind in ("equal", "binary", "integers"):
+            assert not tile.bound.any()
 
 
 def work(kind: str, rows: int, width: int = 32) -> tuple[int, int]:
