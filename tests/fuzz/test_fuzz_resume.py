@@ -50,7 +50,7 @@ def replaced(content: dict[str, Any], place: tuple[Any, ...], value: Any) -> dic
     return content
 
 
-@fuzz(st.integers(0, 10**6), st.sampled_from(OTHERS), short=60)
+@fuzz(st.integers(0, 10**6), st.sampled_from(OTHERS), short=40)
 def test_checkpoints_with_other_values(tmp_path: Path, interrupted: Path, number: int, value: Any) -> None:
     content = load_checkpoint(interrupted / "checkpoints" / "rri_last.pth")
     assert content["middle"] and content["optimizer"]["state"]

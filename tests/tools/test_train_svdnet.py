@@ -249,8 +249,6 @@ def test_a_finished_run_says_so_and_is_not_resumed_with_other_images(train: Tool
     ended = train(*options, "--resume")
     assert ended.code == 2
     assert f"images of 'train' are missing, the first: {removed.name}" in ended.err
-    forced = train(*options, "--resume", "--force")
-    assert forced.code == 0 and "changed: 1 of" in forced.out, forced.err
 
 
 def test_a_run_is_not_overwritten(train: Tool, tmp_path: Path) -> None:
