@@ -135,14 +135,16 @@ def _maintain(arguments: argparse.Namespace) -> None:
     with gallery.Gallery.open(arguments.index) as index:
         for patterns, removed in ((arguments.remove, True), (arguments.restore, False)):
             if patterns:
-                paths = [path for path, (_, _, was_removed) in index.images().items() if was_removed != removed]
-                selected = {path for pattern in patterns for path in fnmatch.filter(paths, pattern)}
-                if not selected:
+                images = index.images()
+                matching = {path for pattern in patterns for path in fnmatch.filter(images, pattern)}
+                if not matching:
                     raise InputError(
-                        f"{arguments.index}: no {'image' if removed else 'removed image'} matches "
-                        f"{' or '.join(patterns)}; paths are relative to DIR"
+                        f"{arguments.index}: no image matches {' or '.join(patterns)}; paths are relative to DIR"
                     )
-                index.set_removed(selected, removed)
+                # Perhaps none: a command that failed later, while compacting, can be repeated.
+                selected = {path for path in matching if images[path][2] != removed}
+                if selected:
+                    index.set_removed(selected, removed)
                 print(f"{len(selected):,} images {'removed' if removed else 'restored'}")
         if arguments.compact:
             print(f"{index.compact():,} feature rows without an image dropped")

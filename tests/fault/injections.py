@@ -26,7 +26,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,16 +105,20 @@ class Runner:
         self.library.fail.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_long, ctypes.c_int, ctypes.c_int]
         self.library.calls.restype = ctypes.c_long
         self.library.failed_path.restype = ctypes.c_char_p
-        self.tools = {
-            name: runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name=name)["main"]
-            for name in sorted({scenario.tool for scenario in SCENARIOS})
-        }
-        # Drawing it takes longer than the training; the page has a scenario of its own.
-        self.tools["train_svdnet"].__globals__["write_report"] = lambda path: path
+        self.tools: dict[str, Callable[[], None]] = {}
+
+    def _load_tool(self, name: str) -> None:
+        main = runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name=name)["main"]
+        if name == "train_svdnet":
+            # Drawing it takes longer than the training; the page has a scenario of its own.
+            main.__globals__["write_report"] = lambda path: path
+        self.tools[name] = main
 
     def run(self, scenario: Scenario, folder: Path, failure: Failure | None = None) -> Ended:
         """Run a command in a folder, which is made if it is missing."""
         folder.mkdir(parents=True, exist_ok=True)
+        if scenario.tool not in self.tools:
+            self._load_tool(scenario.tool)
         process = os.fork()
         if not process:
             self._run(scenario, folder, failure)

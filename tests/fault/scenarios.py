@@ -109,8 +109,9 @@ def prepare(base: Path, chosen: Collection[str], run: Callable[[Scenario, Path],
     shutil.copytree(base / "run", start / "interrupted" / "run")
     _rewind(start / "interrupted" / "run")
     _draw_crops(base / "crops", run, start, named["indexing"])
-    run(named["evaluation"], base / "evaluated")
-    (base / "evaluated" / "out").rename(base / "features")
+    if "features" in chosen:
+        run(named["evaluation"], base / "evaluated")
+        (base / "evaluated" / "out").rename(base / "features")
     if "synthetic" in chosen:
         run(named["synthetic"], start / "synthetic")
         shutil.rmtree(start / "synthetic" / "out")

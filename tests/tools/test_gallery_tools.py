@@ -179,6 +179,9 @@ def test_a_second_run_reuses_the_settings(tool: Tool, index: Path, crops: Path, 
 def test_removing_compacting_checking(tool: Tool, index: Path, crops: Path) -> None:
     ended = tool("index", crops, "--index", index, "--remove", "0001/*", "0002/c1_8.png")
     assert (ended.code, ended.out) == (0, "5 images removed\n")
+    # As after an error while compacting.
+    ended = tool("index", crops, "--index", index, "--remove", "0001/*", "--check")
+    assert ended.code == 0 and ended.out.startswith("0 images removed\n")
     ended = tool("index", crops, "--index", index)
     assert "7 images (7 unchanged, 5 removed before)" in ended.out
     ended = tool("index", crops, "--index", index, "--compact", "--check")
