@@ -122,8 +122,7 @@ def train_epoch(
                 progress.seconds = time.perf_counter() - began
                 bar.set_postfix_str(_speed(progress), refresh=False)
             if save and progress.batches < count:
-                check_finite(state.model, title)
-                _save(state, progress, batches, optimizer, callbacks)
+                _save(state, progress, batches, optimizer, callbacks, title)
     if not progress.images:
         raise Diverged(f"{title}: all {count} batches were skipped; lower the learning rate")
     check_finite(state.model, title)
@@ -191,9 +190,15 @@ def _set_lr(optimizer: Optimizer, factor: float) -> float:
 
 
 def _save(
-    state: TrainState, progress: EpochProgress, batches: EpochBatches, optimizer: Optimizer, callbacks: Callbacks
+    state: TrainState,
+    progress: EpochProgress,
+    batches: EpochBatches,
+    optimizer: Optimizer,
+    callbacks: Callbacks,
+    title: str,
 ) -> None:
-    """Save in the middle of the epoch, with what continuing it needs."""
+    """Save in the middle of the epoch, with what continuing it needs, if the model is finite."""
+    check_finite(state.model, title)
     state.optimizer = optimizer.state_dict()
     progress.random_states = gather(random_states()) or [random_states()]
     progress.descriptors = batches.descriptors
