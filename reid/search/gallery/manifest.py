@@ -72,7 +72,7 @@ def translate_errors(folder: Path) -> Iterator[None]:
         yield
     except MemoryError:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from None
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter if a message of SQLite quotes damaged bytes
         code = error.sqlite_errorcode & 0xFF if hasattr(error, "sqlite_errorcode") else 0
         if code in _SYSTEM_ERRORS:
             raise OSError(_SYSTEM_ERRORS[code], f"{error}", str(path)) from None
