@@ -73,10 +73,11 @@ bench: .venv/ready  ## time ranking, decorrelation and dataset generation on thi
 profile: .venv/ready  ## profile a training step; CONFIG=configs/NAME.yaml
 	$(BIN)/python tools/profile_step.py --config-file $(CONFIG)
 
-fault: .venv/ready fuzz  ## fuzz, flip bits of stored files, kill and resume, make system calls fail, simulate power failures; KILLS=, JOBS=, INDEX_KILLS=, CACHE_KILLS=, ERRORS=, CRASHES=
+fault: .venv/ready fuzz  ## fuzz, flip bits of stored files, damage indexes, kill and resume, make system calls fail, simulate power failures; KILLS=, JOBS=, INDEX_KILLS=, CACHE_KILLS=, ERRORS=, CRASHES=
 	PYTHONPATH=tests $(BIN)/python tests/fault/bit_flips.py
 	PYTHONPATH=tests $(BIN)/python tests/fault/kills.py --kills $(KILLS) --jobs $(JOBS)
 	PYTHONPATH=tests $(BIN)/python tests/fault/index_kills.py --kills $(INDEX_KILLS)
+	PYTHONPATH=tests $(BIN)/python tests/fault/index_damage.py
 	PYTHONPATH=tests $(BIN)/python tests/fault/injections.py --per $(ERRORS)
 	PYTHONPATH=tests $(BIN)/python tests/fault/cache_kills.py --kills $(CACHE_KILLS)
 	PYTHONPATH=tests $(BIN)/python tests/fault/power_loss.py --steps 40 --crashes $(CRASHES)

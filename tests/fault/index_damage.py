@@ -180,10 +180,10 @@ def judge(
     written, rows = attempt(extend, folder)
     if written == "traceback":
         return "traceback", str(rows)
-    if written == "used" and (rows != extended if outcome == "used" else "features" not in str(result)):
-        # A FAISS index does not matter for extending, and damaged features are found when they are read.
-        if outcome == "used" or ("FAISS" not in str(result) and "faiss" not in str(result)):
-            return "silently wrong", "extending"
+    # Extending looks neither at the features that are there nor at the FAISS index.
+    unneeded = outcome == "refused" and any(word in str(result) for word in ("features", "faiss"))
+    if written == "used" and not unneeded and rows != extended:
+        return "silently wrong", "extending"
     return ("equal" if outcome == "used" else "refused"), str(result)[:200]
 
 

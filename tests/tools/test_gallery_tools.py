@@ -21,6 +21,7 @@ from PIL import Image
 from reid import Embedder
 from reid.config import build
 from reid.config.loading import parse_config
+from reid.errors import InputError
 from reid.inference.calibration import Calibration, Curve, Threshold
 from reid.io.checkpoint import load_checkpoint, save_checkpoint
 from reid.search.gallery import Gallery, read_snapshot, shard_files
@@ -272,3 +273,32 @@ def test_ctrl_c_keeps_what_is_embedded(
     assert ended.code == 130 and f"tools/index.py {crops} --index" in ended.err
     assert len(read_snapshot(tmp_path / "i").crops) == 6
     assert "12 images (6 new, 6 unchanged); 6 embedded" in tool("index", crops, "--index", tmp_path / "i").out
+
+
+def test_what_another_process_adds_meanwhile_stays(
+    tool: Tool, index: Path, crops: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Embedder.load
+
+    def add_and_load(*arguments: Any, **options: Any) -> Embedder:
+        # While this process loads its model, an image appears, and nobody else can index it.
+        (crops / "0002" / "c2_99.png").write_bytes((crops / "0000" / "c1_0.png").read_bytes())
+        with pytest.raises(InputError, match="is writing to this index"):
+            Gallery.open(index)
+        return load(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Embedder, "load", add_and_load)
+        assert "13 images (1 new" in tool("index", crops, "--index", index).out
+
+
+def test_an_index_made_from_python(tool: Tool, index: Path, crops: Path, tmp_path: Path, weights: Path) -> None:
+    metadata = read_snapshot(index).metadata
+    Gallery.create(tmp_path / "j", model_id=metadata["model_id"], dim=metadata["dim"]).close()
+    ended = tool("index", crops, "--index", tmp_path / "j")
+    assert ended.code == 2 and "an index that does not name its model needs --weights" in ended.err
+    pytest.importorskip("uvicorn")
+    ended = tool("serve", "--index", tmp_path / "j", "--port", "0")
+    assert ended.code == 2 and "does not say its root and weights" in ended.err and ended.err.count("\n") == 1
+    assert "12 new" in tool("index", crops, "--index", tmp_path / "j", "--weights", weights).out
+    assert tool("search", next(crops.rglob("*.png")), "--index", tmp_path / "j").code == 0

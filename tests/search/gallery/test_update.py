@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from reid.errors import InputError
-from reid.search.gallery import Gallery, UpdateSummary, list_crops, read_snapshot, update_index
+from reid.search.gallery import Gallery, UpdateSummary, list_crops, read_snapshot, update, update_index
 
 PATTERN = "{identity}/c{camera}_{time}"
 Vector = Callable[[bytes], np.ndarray]
@@ -172,3 +173,88 @@ def test_a_name_that_is_not_utf8(crops: Path, tmp_path: Path, embed: Any) -> Non
     except OSError:
         pytest.skip("the disk takes no such names")
     assert list(index(tmp_path / "i", crops, embed).unreadable.values()) == ["the name is not valid UTF-8"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOMEM, errno.ENFILE, errno.ESTALE])
+@pytest.mark.parametrize("moment", ["reading", "embedding", "listing"])
+def test_an_error_of_the_machine_drops_no_image(
+    crops: Path,
+    tmp_path: Path,
+    embed: Any,
+    make_vector: Vector,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    moment: str,
+) -> None:
+    index(tmp_path / "i", crops, embed)
+    embed.seen.clear()
+    (crops / "0002" / "c1_100.jpg").write_bytes(b"another")
+
+    def failing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *rest: Any, **options: Any) -> Any:
+            if "0002" in str(path):
+                raise OSError(number, os.strerror(number), str(path))
+            return real(path, *rest, **options)
+
+        return call
+
+    with monkeypatch.context() as patched, pytest.raises(OSError) as raised:
+        if moment == "listing":
+            patched.setattr("reid.search.gallery.crops.os.stat", failing(os.stat))
+        elif moment == "reading":
+            patched.setattr(update, "read_file", failing(update.read_file))
+        index(tmp_path / "i", crops, failing(embed) if moment == "embedding" else embed, reread=True)
+    assert raised.value.errno == number and "0002" in str(raised.value.filename)
+    assert len(read_snapshot(tmp_path / "i").crops) == 12
+    assert index(tmp_path / "i", crops, embed, reread=True).unreadable == {}
+    check(tmp_path / "i", crops, make_vector)
+
+
+def test_an_image_without_permission_stays(
+    crops: Path, tmp_path: Path, embed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index(tmp_path / "i", crops, embed)
+
+    def denied(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(update, "read_file", denied)
+        assert len(index(tmp_path / "i", crops, embed, reread=True).unreadable) == 12
+    assert len(read_snapshot(tmp_path / "i").crops) == 12
+
+
+def test_a_folder_that_vanishes_or_is_too_deep_stops_nothing(
+    crops: Path, tmp_path: Path, embed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index(tmp_path / "i", crops, embed)
+    before = Path.cwd()
+    try:
+        os.chdir(crops / "0002")
+        for _ in range(25):
+            os.mkdir("d" * 200)
+            os.chdir("d" * 200)
+        Path("deep.jpg").write_bytes(b"deep")
+    finally:
+        os.chdir(before)
+    real = os.scandir
+
+    def vanishing(path: Any) -> Any:
+        if Path(path).name == "0003":
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+        return real(path)
+
+    monkeypatch.setattr("reid.data.datasets.folder.os.scandir", vanishing)
+    listing = list_crops(crops)
+    assert len(listing.crops) == 8 and len(listing.too_deep) == 1
+    summary = index(tmp_path / "i", crops, embed)
+    assert summary.deleted == 4 and summary.too_deep == listing.too_deep
+
+
+def test_a_time_that_sqlite_cannot_store(crops: Path, tmp_path: Path, embed: Any) -> None:
+    path = crops / "0001" / "c1_100.jpg"
+    os.utime(path, (2**34, 2**34))
+    if path.stat().st_mtime < 2**34:
+        pytest.skip("the file system stores no such times")
+    assert index(tmp_path / "i", crops, embed).added == 12
+    assert index(tmp_path / "i", crops, embed).unchanged == 12
