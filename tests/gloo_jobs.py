@@ -25,6 +25,7 @@ from reid.data.loading.samplers import Sampler
 from reid.errors import InputError
 from reid.evaluation import extraction
 from reid.evaluation.features import extract_together
+from reid.io import checksums
 from reid.losses.objective import LossWeights, Objective
 from reid.model.eigenlayer import Eigenlayer
 from reid.model.network import ReidNetwork
@@ -241,7 +242,7 @@ def extracted(folder: str, count: int, shard: int, die_at: int = 0) -> dict[str,
 
     A shard that is written and not yet told of is the moment that matters.
     """
-    done, write = 0, extraction.write_json
+    done, write = 0, checksums.write_json
 
     def dying(path: Path, content: Any) -> None:
         nonlocal done
@@ -251,11 +252,11 @@ def extracted(folder: str, count: int, shard: int, die_at: int = 0) -> dict[str,
                 os.kill(os.getpid(), signal.SIGKILL)
         write(path, content)
 
-    extraction.write_json = dying
+    checksums.write_json = dying
     parts = {"query": gallery(4, 2), "gallery": gallery(count, 2)}
     try:
         return extraction.extract_shards(
             network(), parts, Path(folder), extraction.ShardOptions(shard), settings={"size": [16, 8]}
         )
     finally:
-        extraction.write_json = write
+        checksums.write_json = write

@@ -7,6 +7,7 @@ how many MiB the memory of the process had grown at its highest.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import pickle
@@ -185,7 +186,7 @@ def main(folder: Path) -> None:
         before, start, told = _peak(), time.process_time(), io.StringIO()
         with contextlib.redirect_stderr(told):
             try:
-                ended: object = run_command(lambda path=path: _read(path) and None)  # type: ignore[misc]
+                ended: object = run_command(functools.partial(_read, path))
             except BaseException as error:
                 ended = repr(error)[:200]
         found[path.name] = {
