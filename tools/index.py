@@ -164,7 +164,7 @@ def _check(index: gallery.Gallery) -> None:
     if gallery.has_current_faiss_index(snapshot) and not gallery.is_faiss_index_intact(snapshot):
         raise InputError(
             f"{index.folder / snapshot.metadata['faiss']['file']}: missing or corrupt, its digest is not that of the "
-            f"manifest; rebuild it with tools/index.py {snapshot.metadata.get('root', 'DIR')} --index {index.folder}"
+            f"manifest; rebuild it with {gallery.rebuild_command(snapshot)}"
         )
     print(f"{index.folder}: the manifest is consistent, and all features match their checksums")
 

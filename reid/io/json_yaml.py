@@ -57,8 +57,8 @@ def parse_yaml(text: str) -> Any:
     """
     if len(text) > MAX_YAML_CHARACTERS:
         raise ValueError(f"{len(text):,} characters, above the limit of {MAX_YAML_CHARACTERS:,}")
-    loader = yaml.SafeLoader(text)
     with _one_line_errors():
+        loader = yaml.SafeLoader(text)  # which rejects control characters at once
         root = loader.get_single_node()
     if root is None:
         return None

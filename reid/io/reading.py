@@ -129,7 +129,10 @@ def raise_machine_error(error: BaseException, path: str | os.PathLike[str]) -> N
 
 
 def _read(path: str | os.PathLike[str], max_bytes: int | None) -> bytes:
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except ValueError:  # a name with a null character
+        raise NotRegularFile(f"{os.fspath(path)!r}: not the name of a file") from None
     if not stat.S_ISREG(status.st_mode):
         raise NotRegularFile(f"{os.fspath(path)}: not a file")
     if max_bytes is not None and status.st_size > max_bytes:

@@ -239,8 +239,9 @@ def test_a_missing_config_suggests_near_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("SEED: " + "9" * 400, "64 bits"),
-        ("STEP0: {GAMMA: 0x" + "f" * 300 + "}", "64 bits"),
+        ("SEED: " + "9" * 50, "64 bits"),
+        ("STEP0: {GAMMA: 0x" + "f" * 50 + "}", "64 bits"),
+        ("SEED: " + "9" * 400, "a number of more than 100 characters"),
         ("SEED: !!int x", "does not fit its tag"),
         ("[" * 5000, "nested deeper"),
         ("OUTPUT_DIR: " + "a" * 5000, "at most 4,096 characters"),

@@ -200,7 +200,7 @@ class Disk:
             return _REAL_OPEN(file, mode, buffering, *rest, **options)
         with self._lock:
             existed = os.path.lexists(name)
-            raw = _RecordedFile(file, mode.replace("b", "").replace("t", ""))
+            raw = _RecordedFile(file, mode.replace("b", "").replace("t", ""), opener=options.pop("opener", None))
             if not existed:
                 self._made(name)
             raw.record, node = self._add, self._inodes[os.fstat(raw.fileno()).st_ino]

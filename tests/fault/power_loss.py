@@ -130,7 +130,7 @@ def write_run(folder: Path, say: Say, disk: Disk) -> None:
 def continue_run(run: RunFolder, epochs: range, say: Say) -> None:
     for number in epochs:
         run.log({"kind": "epoch", "run": "rri", "number": number})
-        content = checkpoint(number) | {"lines": run.log_length()}
+        content = checkpoint(number) | run.log_position()
         save_checkpoint(run.checkpoints / "last.pth", content, previous=run.checkpoints / "previous.pth")
         say(number)
     run.close()
@@ -147,7 +147,10 @@ def run_faults(folder: Path, said: list[Any]) -> Iterator[str]:
     found = -1 if content is None else content["number"]
     if found < (said[-1] if said else -1):
         yield f"checkpoint {found} in place of {said[-1]}"
-    run.cut_log(0 if content is None else content["lines"])
+    if content is None:
+        run.start_log()
+    else:
+        run.cut_log(content["log_lines"], content["log_sha256"])
     continue_run(run, range(found + 1, found + 3), lambda number: None)
     logged = [json.loads(line)["number"] for line in (run.path / "log.jsonl").read_text().splitlines()]
     if logged != list(range(found + 3)):

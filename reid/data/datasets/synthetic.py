@@ -14,6 +14,7 @@ from reid.data.synthetic.dataset import METADATA_FILE
 from reid.data.synthetic.seeding import VERSION
 from reid.errors import InputError
 from reid.io.atomic import is_whole
+from reid.io.reading import NotRegularFile, read_file
 from reid.records import Split
 
 _LAYOUTS = {"market": market1501.LAYOUT, "duke": dukemtmcreid.LAYOUT}
@@ -72,7 +73,7 @@ def _is_usable(folder: Path) -> bool:
 def _read_metadata(path: Path) -> dict[str, Any]:
     """Read `synthetic.json`; empty if it is missing or damaged, and the dataset is generated again then."""
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
+        metadata = json.loads(read_file(path))
+    except (FileNotFoundError, NotADirectoryError, NotRegularFile, ValueError, RecursionError):
         return {}
     return metadata if isinstance(metadata, dict) else {}

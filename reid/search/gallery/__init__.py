@@ -29,6 +29,7 @@ from reid.search.gallery.faiss_file import (
     has_current_faiss_index,
     is_faiss_index_intact,
     load_faiss_index,
+    rebuild_command,
     select_search,
 )
 from reid.search.gallery.manifest import is_index
@@ -64,6 +65,7 @@ __all__ = [
     "parse_time_range",
     "read_metadata",
     "read_snapshot",
+    "rebuild_command",
     "results_to_dicts",
     "search_snapshot",
     "select_search",

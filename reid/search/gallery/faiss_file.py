@@ -108,6 +108,18 @@ def is_faiss_index_intact(snapshot: Snapshot) -> bool:
         return False
 
 
+def rebuild_command(snapshot: Snapshot) -> str:
+    """Return the command that brings an index up to date.
+
+    Args:
+        snapshot: A state of the index.
+
+    Returns:
+        The command, with DIR for the folder of an index that was not made by `tools/index.py`.
+    """
+    return f"tools/index.py {snapshot.metadata.get('root', 'DIR')} --index {snapshot.folder}"
+
+
 def select_search(snapshot: Snapshot, faiss_beyond: int | None = None) -> tuple[NeighborSearch | None, str]:
     """Choose between exact search and the FAISS index.
 
@@ -126,8 +138,7 @@ def select_search(snapshot: Snapshot, faiss_beyond: int | None = None) -> tuple[
     if limit is None or len(snapshot.active_rows) <= limit:
         return None, "exact"
     if faiss_beyond is None and not has_current_faiss_index(snapshot):
-        command = f"tools/index.py {snapshot.metadata['root']} --index {snapshot.folder}"
-        return None, f"exact, because the FAISS index is outdated; rebuild it with {command}"
+        return None, f"exact, because the FAISS index is outdated; rebuild it with {rebuild_command(snapshot)}"
     return load_faiss_index(snapshot), snapshot.metadata["faiss"]["summary"]
 
 
@@ -144,8 +155,7 @@ def load_faiss_index(snapshot: Snapshot) -> NeighborSearch:
         InputError: If FAISS is missing, or the FAISS index is missing, outdated or unreadable.
     """
     entry: dict[str, Any] = snapshot.metadata.get("faiss") or {}
-    root = snapshot.metadata.get("root", "DIR")
-    advice = f"build one with tools/index.py {root} --index {snapshot.folder} --faiss-beyond N"
+    advice = f"build one with {rebuild_command(snapshot)} --faiss-beyond N"
     if not entry:
         raise InputError(f"{snapshot.folder}: has no FAISS index; {advice}")
     if not has_current_faiss_index(snapshot):

@@ -147,7 +147,7 @@ def test_the_loader_follows_its_sampler() -> None:
         assert torch.equal(labels[images[:, 0, 0, 0].round().long()], own)
     mining = loader(labels, Sampler("mined", negatives=1), 6)
     assert mining.needs_descriptors and mining.sampler.tuple_size == 3
-    with pytest.raises(ValueError, match="descriptors of all training images"):
+    with pytest.raises(ValueError, match="descriptors of all 30 training images, not of 0"):
         list(mining.epoch(0))
     descriptors = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     assert [len(own) for _, own in mining.epoch(0, descriptors)] == [6] * 5
