@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from reid.io.reading import names_file
-from reid.io.sealing import check_seal
+from reid.io.sealing import MARK, check_seal
 
 MAX_RATIO = 100  # of the unpacked to the compressed size; features of zeros and ones stay below it
 _UNCHECKED_BYTES = 2**26  # unpacked sizes up to this are harmless
@@ -60,13 +60,16 @@ class NpzReader(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, path: Path) -> None:
-        check_seal(path)
+        sealed = check_seal(path)
         try:
             self._zip = zipfile.ZipFile(path)
         except (OSError, MemoryError):
             raise
         except Exception as error:
             raise ValueError(f"not a zip archive ({type(error).__name__})") from None
+        if not sealed and self._zip.comment.startswith(MARK):
+            self._zip.close()
+            raise ValueError("the digest at its end is incomplete, so the file was cut short")
         self._entries = {entry.filename.removesuffix(".npy"): entry for entry in self._zip.infolist()}
         if len(self._entries) < len(self._zip.infolist()):
             self._zip.close()

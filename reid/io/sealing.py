@@ -12,7 +12,8 @@ from reid.errors import InputError
 from reid.io.atomic import atomic_file
 from reid.io.digest import DIGEST_LENGTH, compute_digest, compute_file_digest
 
-_MARK = b"reid sha256 "
+# What a comment that holds a digest begins with.
+MARK = b"reid sha256 "
 
 
 def write_sealed(path: Path, archive: memoryview) -> None:
@@ -22,11 +23,11 @@ def write_sealed(path: Path, archive: memoryview) -> None:
         path: File to create or replace.
         archive: An archive without a comment; the length of the comment is set in place.
     """
-    archive[-2:] = (len(_MARK) + DIGEST_LENGTH).to_bytes(2, "little")
-    digest = compute_digest(archive, _MARK)
+    archive[-2:] = (len(MARK) + DIGEST_LENGTH).to_bytes(2, "little")
+    digest = compute_digest(archive, MARK)
     with atomic_file(path) as file:
         file.write(archive)
-        file.write(_MARK + digest.encode())
+        file.write(MARK + digest.encode())
 
 
 def check_seal(path: Path) -> bool:
@@ -43,9 +44,9 @@ def check_seal(path: Path) -> bool:
     """
     with open(path, "rb") as file:
         size = file.seek(0, io.SEEK_END)
-        file.seek(max(size - DIGEST_LENGTH - len(_MARK), 0))
-        mark, digest = file.read(len(_MARK)), file.read()
-    if mark != _MARK:
+        file.seek(max(size - DIGEST_LENGTH - len(MARK), 0))
+        mark, digest = file.read(len(MARK)), file.read()
+    if mark != MARK:
         return False
     if compute_file_digest(path, size - DIGEST_LENGTH).encode() != digest:
         raise InputError(f"{path}: corrupt: it does not match its digest")
