@@ -154,7 +154,9 @@ def test_a_signal_or_lack_of_memory_during_the_imports() -> None:
         [
             sys.executable,
             "-c",
-            "from reid.command import run_command; print(1, flush=True); import time; time.sleep(60)",
+            # Processes in the background of a shell inherit that SIGINT is ignored.
+            "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "from reid.command import run_command; print(1, flush=True); time.sleep(60)",
         ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
