@@ -28,9 +28,9 @@ from PIL import Image
 from torch import Tensor
 
 from reid import Embedder
-from reid.command import run_command
 from reid.config import build
 from reid.data.loading.user_images import ImageList
+from reid.errors.command import run_command
 from reid.inference.export.exporter import export_network
 from reid.inference.export.formats import check_available, load_onnx
 from reid.inference.export.interface import ExportInterface

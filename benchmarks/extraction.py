@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from measuring import in_rounds
 
-from reid.command import run_command
 from reid.config import build
 from reid.data.loading.loaders import TestLoader
+from reid.errors.command import run_command
 from reid.evaluation.features import extract
 from reid.model.precision import autocast_dtype
 

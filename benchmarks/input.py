@@ -34,7 +34,6 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from reid.command import run_command  # noqa: E402
 from reid.data.augmentation import random_numbers  # noqa: E402
 from reid.data.augmentation.augment import Augmentation, erase, erasing_boxes, flip_and_crop  # noqa: E402
 from reid.data.augmentation.jitter import Jitter, jitter_colors  # noqa: E402
@@ -47,6 +46,7 @@ from reid.data.loading.loaders import TrainLoader  # noqa: E402
 from reid.data.synthetic.layout import plan_images  # noqa: E402
 from reid.data.synthetic.rendering import Renderer  # noqa: E402
 from reid.errors import InputError  # noqa: E402
+from reid.errors.command import run_command  # noqa: E402
 from reid.records import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
 
 SIZE, BATCH = (256, 128), 64

@@ -27,11 +27,11 @@ import torch
 from input import BATCH, jpegs
 from measuring import in_rounds, median_ratio
 
-from reid.command import run_command
 from reid.data.augmentation.augment import Augmentation
 from reid.data.images.cache import decode_images
 from reid.data.loading.loaders import TrainLoader
 from reid.errors import InputError
+from reid.errors.command import run_command
 from reid.losses.objective import LossWeights, Objective
 from reid.model.backbones import build_backbone
 from reid.model.classifiers import build_classifier

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from reid.command import run_command
 from reid.distributed import process_group
 from reid.errors import stop_signals
+from reid.errors.command import run_command
 
 IMPORTS = (
     "pytest",

@@ -12,8 +12,7 @@ REID = ROOT / "reid"
 
 # Lowest layer first. CONTRIBUTING.md shows the same list.
 PACKAGES = {
-    "errors": "errors that a command reports, and signals to stop",
-    "command": "how a command ends: one line and an exit code",
+    "errors": "errors that a command reports, signals to stop, and how a command ends: one line and an exit code",
     "records": "the records that packages exchange: Split, Features, Scores, StageLog",
     "io": "reading and writing files safely and atomically",
     "distributed": "multiple processes with torchrun: rank, gather, a single writer",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reid.command import run_command  # isort: split
+from reid.errors.command import run_command  # isort: split
 
 import argparse
 import itertools

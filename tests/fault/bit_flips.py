@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reid.command import run_command
+from reid.errors.command import run_command
 from reid.inference import embedder
 from reid.io.checkpoint import load_checkpoint, load_latest, save_checkpoint
 from reid.io.checksums import write_with_checksum

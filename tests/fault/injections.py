@@ -34,7 +34,7 @@ from typing import Any
 import torch
 from fault.scenarios import ROOT, SCENARIOS, Scenario, damage, differences, leftovers, prepare, results
 
-from reid.command import run_command
+from reid.errors.command import run_command
 
 # In the order of the enumeration in failing_calls.c.
 CALLS: dict[str, tuple[int, ...]] = {

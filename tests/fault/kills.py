@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from fault.tapping import kill_at
 
-from reid.command import run_command
+from reid.errors.command import run_command
 from reid.io.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]

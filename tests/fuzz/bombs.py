@@ -174,7 +174,7 @@ def _forget() -> None:
 def main(folder: Path) -> None:
     import gc
 
-    from reid.command import run_command
+    from reid.errors.command import run_command
 
     with contextlib.suppress(Exception):
         _read(folder / "none.pth")  # imports everything

@@ -21,7 +21,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reid.command import run_command
+from reid.errors.command import run_command
 
 # Inputs of each target. The short form draws the same ones every time, the long form others each time.
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "0"))

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from reid.command import run_command
 from reid.data.images import decode
 from reid.data.images.cache import decode_images
 from reid.data.images.decode import read_image
+from reid.errors.command import run_command
 from reid.io import reading
 from reid.io.images import CorruptImage
 from reid.report.thumbnails import thumbnails

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from reid.command import run_command
 from reid.errors import Diverged, InputError, Interrupted
+from reid.errors.command import run_command
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
 # `print` is buffered, as in a terminal's pipe, whatever the tests run in.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -97,13 +97,15 @@ def test_every_tool_goes_through_it_from_its_first_import_on() -> None:
     assert len(TOOLS) > 10
     for path in TOOLS:
         first = re.findall(r"^(?:from|import) .*", path.read_text(encoding="utf-8"), re.MULTILINE)[1]
-        assert first.startswith("from reid.command import run_command"), path
+        assert first.startswith("from reid.errors.command import run_command"), path
         assert path.read_text(encoding="utf-8").endswith("    raise SystemExit(run_command(main))\n"), path
 
 
 def shell(command: str, code: str) -> tuple[int, str, str]:
     """Run Python code with a shell command that redirects; the code goes through `run_command`."""
-    program = f"from reid.command import run_command\ndef main():\n    {code}\nraise SystemExit(run_command(main))"
+    program = (
+        f"from reid.errors.command import run_command\ndef main():\n    {code}\nraise SystemExit(run_command(main))"
+    )
     ended = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command, sys.executable, program],
         cwd=ROOT,
@@ -156,7 +158,7 @@ def test_a_signal_or_lack_of_memory_during_the_imports() -> None:
             "-c",
             # Processes in the background of a shell inherit that SIGINT is ignored.
             "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler); "
-            "from reid.command import run_command; print(1, flush=True); time.sleep(60)",
+            "from reid.errors.command import run_command; print(1, flush=True); time.sleep(60)",
         ],
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -44,7 +44,7 @@ def test_the_second_signal_stops_at_once() -> None:
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print('still here', flush=True)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (130, "True\n")
     assert "press Ctrl-C again" in ended.stderr
 
