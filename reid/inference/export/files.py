@@ -9,7 +9,7 @@ from reid.io.atomic import write_bytes
 
 
 def write_export(path: Path, data: bytes, card: str, *, force: bool) -> Path:
-    """Write the exported file and its card; if the card cannot be written, a new exported file is removed again.
+    """Write the exported file and its card; if either cannot be written, what is new is removed again.
 
     Args:
         path: The exported file; parent folders are created.
@@ -26,13 +26,13 @@ def write_export(path: Path, data: bytes, card: str, *, force: bool) -> Path:
     card_file = card_path(path)
     check_output_path(path, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    write_bytes(path, data)
+    new = [file for file in (path, card_file) if not file.exists()]
     try:
+        write_bytes(path, data)
         write_bytes(card_file, card.encode("utf-8", "replace"))
     except BaseException:
-        if new:
-            path.unlink(missing_ok=True)
+        for file in new:
+            file.unlink(missing_ok=True)
         raise
     return card_file
 
