@@ -250,6 +250,8 @@ class _Updater:
     def _is_unmodified(self, crop: Crop) -> bool:
         try:
             status = os.stat(self.folder / crop.path)
-        except OSError:
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
             return False
         return size_and_time(status) == (crop.size, crop.mtime_ns)
