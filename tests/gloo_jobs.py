@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-import runpy
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from small_trunk import SmallTrunk
 from torch import Tensor, nn
 
 from reid import distributed
+from reid.commands import main_function
 from reid.data.augmentation.augment import Augmentation
 from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.data.loading.samplers import Sampler
@@ -217,12 +217,12 @@ def gallery(count: int, batch: int) -> TestLoader:
 
 
 def called(tool: str, arguments: list[str], stop_at: int = 0) -> None:
-    """A tool as from the command line, to be called in processes that have not joined.
+    """A command as from the command line, to be called in processes that have not joined.
 
     stop_at: the batch of the last process's training before which it, and it alone, gets SIGTERM.
     """
-    sys.argv = [f"tools/{tool}.py", *arguments]
-    main = runpy.run_path(str(Path(__file__).parents[1] / "tools" / f"{tool}.py"), run_name="tool")["main"]
+    sys.argv = [tool, *arguments]
+    main = main_function(tool)
     made, whole = 0, TrainLoader.epoch
 
     def epoch(self: TrainLoader, *arguments: Any, **options: Any) -> Iterator[Any]:

@@ -1,55 +1,6 @@
-"""Visualize a checkpoint's pooling: the attention of weighted pooling, the clusters of VLAD."""
+"""The command `svdnet attend`, run from a clone: `reid/commands/attend.py`."""
 
-from __future__ import annotations
-
-from reid.errors.command import run_command  # isort: split
-
-import argparse
-from pathlib import Path
-
-import numpy as np
-import torch
-
-from reid.config import build
-from reid.data.images.decode import decode_image
-from reid.data.images.normalization import normalize
-from reid.errors import InputError
-from reid.report.attention import draw_assignments, draw_attention
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", required=True, type=Path, help="a checkpoint of this project")
-    parser.add_argument("--output", type=Path, default=Path("attention"), help="output folder (default: attention)")
-    parser.add_argument("image", type=Path, nargs="+", help="images of persons")
-    arguments = parser.parse_args()
-    model, config = build.load_network(arguments.weights)
-    height, width = config.INPUT.SIZE
-    vlad, ghosts = config.MODEL.POOLING.NAME.endswith("vlad"), 0
-    if config.MODEL.POOLING.NAME == "ghost_vlad":
-        ghosts = config.MODEL.POOLING.GHOSTS
-    names = [path.stem for path in arguments.image]
-    duplicate = next((name for name in names if names.count(name) > 1), None)
-    if duplicate:
-        raise InputError(f"two images are named {duplicate}: their output files would overwrite each other")
-    for path in arguments.image:
-        image = decode_image(str(path), (height, width), config.INPUT.RESIZE)
-        pixels = normalize(torch.tensor(image)[None], config.INPUT.MEAN, config.INPUT.STD)
-        with torch.no_grad():
-            weights = model.pooling.attention(model.backbone(pixels))[0].numpy()
-        image = np.ascontiguousarray(image.transpose(1, 2, 0))
-        if vlad:
-            drawings = {"clusters": draw_assignments(image, weights, ghosts=ghosts)}
-        elif weights.ndim == 3:
-            drawings = {f"region{number}": draw_attention(image, part) for number, part in enumerate(weights, start=1)}
-        else:
-            drawings = {"attention": draw_attention(image, weights)}
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        for name, drawing in drawings.items():
-            file = arguments.output / f"{path.stem}_{name}.png"
-            drawing.save(file)
-            print(file)
-
+from reid.commands import run
 
 if __name__ == "__main__":
-    raise SystemExit(run_command(main))
+    raise SystemExit(run("attend"))

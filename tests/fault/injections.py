@@ -17,7 +17,6 @@ import importlib
 import os
 import random
 import re
-import runpy
 import shutil
 import signal
 import subprocess
@@ -32,8 +31,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fault.scenarios import ROOT, SCENARIOS, Scenario, damage, differences, leftovers, prepare, results
+from fault.scenarios import SCENARIOS, Scenario, damage, differences, leftovers, prepare, results
 
+from reid.commands import main_function
 from reid.errors.command import run_command
 
 # In the order of the enumeration in failing_calls.c.
@@ -108,8 +108,8 @@ class Runner:
         self.tools: dict[str, Callable[[], None]] = {}
 
     def _load_tool(self, name: str) -> None:
-        main = runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name=name)["main"]
-        if name == "train_svdnet":
+        main = main_function(name)
+        if name == "train":
             # Drawing it takes longer than the training; the page has a scenario of its own.
             main.__globals__["write_report"] = lambda path: path
         self.tools[name] = main

@@ -14,7 +14,6 @@ import dataclasses
 import json
 import os
 import random
-import runpy
 import shutil
 import signal
 import sys
@@ -28,6 +27,7 @@ from typing import Any
 import torch
 from fault.tapping import kill_at
 
+from reid.commands import main_function
 from reid.errors.command import run_command
 from reid.io.checkpoint import load_checkpoint
 
@@ -68,7 +68,7 @@ class Case:
         return f"kill {self.number} ({self.kind}, {moment})"
 
 
-def start(tool: dict[str, Any], case: Case) -> int:
+def start(main: Callable[[], None], case: Case) -> int:
     """Fork a training; returns its process."""
     process = os.fork()
     if process:
@@ -85,7 +85,7 @@ def start(tool: dict[str, Any], case: Case) -> int:
         config = str(ROOT / "configs" / "demo_synthetic.yaml")
         sys.argv = ["train_svdnet.py", "--config-file", config, *resume, *TINY, *KINDS[case.kind]]
         counted = kill_at(0 if case.again else case.at, case.before, [(os, name) for name in OPERATIONS])
-        code = run_command(tool["main"])
+        code = run_command(main)
         Path("operations.txt").write_text(str(counted()))
         sys.stdout.flush()
         sys.stderr.flush()
@@ -136,14 +136,14 @@ def unlike(a: Any, b: Any, place: str) -> Iterator[str]:
 
 
 def run_all(
-    tool: dict[str, Any], cases: list[Case], jobs: int, ended: Callable[[Case, int, float], Case | None]
+    main: Callable[[], None], cases: list[Case], jobs: int, ended: Callable[[Case, int, float], Case | None]
 ) -> None:
     """Run the cases, `jobs` at once; ended(case, exit code, seconds) may give one that is to be run next."""
     waiting, active = deque(cases), dict[int, tuple[Case, float]]()
     while waiting or active:
         while waiting and len(active) < jobs:
             case = waiting.popleft()
-            active[start(tool, case)] = case, time.monotonic()
+            active[start(main, case)] = case, time.monotonic()
         time.sleep(0.002)
         for process, (case, began) in list(active.items()):
             passed = time.monotonic() - began
@@ -216,19 +216,19 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of trainings")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    tool = runpy.run_path(str(ROOT / "tools" / "train_svdnet.py"), run_name="train_svdnet")
-    tool["main"].__globals__["write_report"] = lambda path: path  # after the training, and no part of what is compared
+    main = main_function("train")
+    main.__globals__["write_report"] = lambda path: path  # after the training, and no part of what is compared
     folder = Path(tempfile.mkdtemp(prefix="kills_"))
     os.environ["REID_CACHE"] = str(folder / "cache")
     began = time.monotonic()
     trial = Trial(folder, arguments.kinds, arguments.seed)
     first, *others = trial.whole()  # the first one alone, for it draws the images
-    run_all(tool, [dataclasses.replace(first, folder=folder / "first")], 1, trial.whole_ended)
-    run_all(tool, [first, *others], arguments.jobs, trial.whole_ended)
+    run_all(main, [dataclasses.replace(first, folder=folder / "first")], 1, trial.whole_ended)
+    run_all(main, [first, *others], arguments.jobs, trial.whole_ended)
     broken = list(differences(folder / "first" / "run", first.folder / "run"))
     if broken:
         raise SystemExit(f"two unkilled runs differ: {'; '.join(broken[:5])}")
-    run_all(tool, [trial.draw(number) for number in range(arguments.kills)], arguments.jobs, trial.ended)
+    run_all(main, [trial.draw(number) for number in range(arguments.kills)], arguments.jobs, trial.ended)
     minutes = (time.monotonic() - began) / 60
     print(
         f"{trial.same} of {arguments.kills} runs, killed and resumed, ended as if never killed; {minutes:.1f} minutes"

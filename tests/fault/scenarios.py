@@ -74,13 +74,13 @@ class Scenario:
     def command(self, folder: Path) -> list[str]:
         """The arguments, with `--resume` for a training that left a run to resume."""
         resume = ["--resume"] if self.resumes and (folder / "run" / "config.yaml").exists() else []
-        return [f"tools/{self.tool}.py", *self.arguments, *resume]
+        return [self.tool, *self.arguments, *resume]
 
 
 SCENARIOS = (
-    Scenario("training", "train_svdnet", (*CONFIG, *SMALL, "RRI.CONTROL", "True"), resumes=True),
-    Scenario("resume", "train_svdnet", (*CONFIG, *SMALL, "RRI.CONTROL", "True"), "interrupted", resumes=True),
-    Scenario("drawing", "make_dataset", ("--size", "tiny", "--output", "drawn")),
+    Scenario("training", "train", (*CONFIG, *SMALL, "RRI.CONTROL", "True"), resumes=True),
+    Scenario("resume", "train", (*CONFIG, *SMALL, "RRI.CONTROL", "True"), "interrupted", resumes=True),
+    Scenario("drawing", "dataset", ("--size", "tiny", "--output", "drawn")),
     Scenario("decoding", "evaluate", (*WEIGHTS, "--output", "out", *ZIPPED), cache="cache", before=store_decoded),
     Scenario("synthetic", "evaluate", (*WEIGHTS, "--output", "out", *SYNTHETIC), "synthetic", cache="cache"),
     Scenario("evaluation", "evaluate", (*WEIGHTS, "--output", "out", "--save-features", "--top-k", "5")),

@@ -34,7 +34,7 @@ def test_interrupted_in_one_process_and_resumed_by_torchrun(tmp_path: Path) -> N
     short = ("RRI.MAX_ROUNDS", "0", "RRI.FINAL_RESTRAINT", "False", "RRI.CONTROL", "False")
     options = [*TINY, *short, "OUTPUT_DIR", str(run), "DATASETS.CACHE", os.environ["REID_CACHE"]]
     arguments = ["--config-file", str(CONFIG), *options]
-    first, second = together(gloo_jobs.called, tmp_path / "out", "train_svdnet", arguments, 2, joined=False)
+    first, second = together(gloo_jobs.called, tmp_path / "out", "train", arguments, 2, joined=False)
     assert (first.code, second.code) == (130, 130), first.told + second.told
     told = [line for line in (first.told + second.told).splitlines() if "To resume" in line]
     assert (

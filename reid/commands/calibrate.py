@@ -1,0 +1,153 @@
+"""Calibrate the distances of a model: thresholds for false-match rates, and the match probability."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reid import Embedder
+from reid.config import build
+from reid.data import split_table
+from reid.errors import InputError
+from reid.inference.calibration import Calibration, calibrate
+from reid.inference.calibration.fit import RATES, REPLICATES
+from reid.io.atomic import write_json
+from reid.io.checkpoint import load_checkpoint, save_checkpoint
+from reid.io.feature_files import read_features
+from reid.io.safetensors_files import save_safetensors
+from reid.records import Features, ImageRecord
+from reid.report.calibration import calibration_tables
+
+_NUM_VERIFIED = 4  # images whose features are recomputed
+_MIN_COSINE = 0.999  # of a feature and the same one recomputed
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    arguments = _arguments()
+    embedder = content = None
+    stamp = (0, 0, 0)
+    if arguments.weights:
+        stamp = _stamp(arguments.weights) if arguments.weights.is_file() else stamp
+        content = load_checkpoint(arguments.weights)
+        embedder = Embedder.load(
+            arguments.weights, device=arguments.device, feature=arguments.feature, flip=arguments.flip
+        )
+    if arguments.features:
+        if arguments.overrides or arguments.config_file:
+            raise InputError("--features takes no configuration: omit --config-file and KEY VALUE")
+        dataset = arguments.features.name
+        query, gallery, name = read_features(arguments.features)
+        if embedder:
+            _check_origin(embedder, (query, gallery), name, arguments.features)
+    elif embedder and content:
+        dataset, query, gallery = _embed(embedder, content, arguments)
+    else:
+        raise InputError(
+            "give --weights, --features, or both: features to calibrate on and the checkpoint that extracted them"
+        )
+    calibration = calibrate(
+        query,
+        gallery,
+        model_id=embedder.model_id if embedder else "",
+        dataset=dataset,
+        rates=arguments.rates,
+        prior=arguments.prior,
+        replicates=arguments.replicates,
+        seed=arguments.seed,
+    )
+    print(calibration_tables(calibration.to_plain()))
+    if arguments.output:
+        write_json(arguments.output, calibration.to_plain())
+        print(f"wrote {arguments.output}")
+    if content is not None:
+        _store(arguments.weights, content, calibration, stamp)
+        print(f"stored in {arguments.weights}, where tools/search.py uses it")
+
+
+def _embed(
+    embedder: Embedder, content: dict[str, Any], arguments: argparse.Namespace
+) -> tuple[str, Features, Features]:
+    """The dataset's name and the features of its query and gallery, embedded from files as in later use."""
+    config = build.evaluation_config(embedder.config, arguments.config_file, arguments.overrides)
+    split = build.split(config)
+    print(split_table(split), flush=True)
+    return split.name, _features(embedder, split.query), _features(embedder, split.gallery)
+
+
+def _features(embedder: Embedder, images: tuple[ImageRecord, ...]) -> Features:
+    paths = tuple(image.path for image in images)
+    values = embedder.embed(paths, progress=True)
+    identities, cameras = (np.array([getattr(i, name) for i in images]) for name in ("identity", "camera"))
+    return Features(values, identities, cameras, paths)
+
+
+def _check_origin(embedder: Embedder, sides: tuple[Features, Features], name: str, path: Path) -> None:
+    """Raise InputError if the features were not extracted by the model."""
+    width = sides[0].values.shape[1]
+    if width != embedder.dim:
+        raise InputError(
+            f"{path}: features have {width} dimensions, and the {embedder.feature} of the model has {embedder.dim}"
+        )
+    if {name, embedder.feature} == {"input", "output"}:
+        raise InputError(f"{path}: contains features of the Eigenlayer's {name}; give --feature {name}")
+    available = [index for index, file in enumerate(sides[0].paths) if Path(file).is_file()][:_NUM_VERIFIED]
+    if not available:
+        print(f"{path}: its images do not exist here, so it is not verified that this model extracted its features")
+        return
+    stored = np.asarray(sides[0].values[np.array(available)], dtype=np.float64)
+    stored /= np.linalg.norm(stored, axis=1, keepdims=True)
+    cosine = (stored * embedder.embed([sides[0].paths[index] for index in available])).sum(axis=1)
+    if cosine.min() < _MIN_COSINE:
+        file = sides[0].paths[available[int(cosine.argmin())]]
+        raise InputError(
+            f"{path}: the features were extracted by a different model: for {file} the cosine with the checkpoint's is "
+            f"{cosine.min():.3f}"
+        )
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _store(path: Path, content: dict[str, Any], calibration: Calibration, stamp: tuple[int, int, int]) -> None:
+    write = save_safetensors if path.suffix == ".safetensors" else save_checkpoint
+    if _stamp(path) != stamp:
+        raise InputError(f"{path}: changed since it was read, for example by a running training; calibrate it again")
+    write(path, {**content, "calibration": calibration.to_plain()})
+
+
+def _rates(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected comma-separated numbers, not {text!r}") from None
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, help="checkpoint in which to store the calibration")
+    parser.add_argument("--features", type=Path, help="labeled features to use instead of the checkpoint's dataset")
+    parser.add_argument("--config-file", type=Path, help="use DATASETS of this file, preferably not the training data")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument(
+        "--feature", choices=("input", "output"), help="side of the Eigenlayer (default: that of the checkpoint)"
+    )
+    parser.add_argument("--flip", action="store_true", help="average the features of an image and its mirror image")
+    parser.add_argument(
+        "--rates", type=_rates, default=list(RATES), help="false-match rates (default: 0.01,0.001,0.0001)"
+    )
+    parser.add_argument("--prior", type=float, metavar="P", help="share of matching pairs (default: that of the data)")
+    parser.add_argument(
+        "--replicates", type=int, default=REPLICATES, help=f"bootstrap replicates (default: {REPLICATES})"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap and the folds (default: 0)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the calibration as JSON")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
+    )
+    return parser.parse_args()

@@ -1,0 +1,181 @@
+"""Measure the correlation of a network's weight vectors and, given a dataset, its effect on retrieval."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from yacs.config import CfgNode
+
+from reid.config import build
+from reid.data import split_table
+from reid.diagnostics.dataset import DatasetDiagnosisOptions, diagnose_dataset
+from reid.diagnostics.identities import classifier_name, identity_images, similar_identities
+from reid.diagnostics.survey import find_layer, find_layers, network_groups, survey
+from reid.diagnostics.weights import Layer, diagnose_layer
+from reid.errors import InputError
+from reid.io.atomic import write_json
+from reid.io.state_dicts import read_state_dict
+from reid.model.network import ReidNetwork
+from reid.model.parametrization import plain_state
+from reid.model.precision import autocast_dtype
+from reid.records import ImageRecord, Split
+from reid.report.diagnosis import write_diagnosis
+from reid.report.diagnosis_tables import layer_table, replacement_table, survey_table
+from reid.report.pages import check_available
+from reid.training.provenance import provenance
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """The tensors of a file and, for a checkpoint of this project, the network and its configuration."""
+
+    source: str
+    tensors: dict[str, Tensor]
+    config_text: str | None
+    model: ReidNetwork | None
+    config: CfgNode | None
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    config: CfgNode
+    split: Split
+    same_as_training: bool
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    arguments = _arguments()
+    check_available()
+    weights = _read_weights(arguments)
+    layers = _find_layers(weights, arguments)
+    chosen = [find_layer(weights.tensors, layers, arguments.layer, weights.source)] if arguments.layer else []
+    if not layers and not chosen:
+        raise InputError(
+            f"{weights.source}: contains no weight of a linear or convolution layer ({len(weights.tensors)} tensors)"
+        )
+    dataset = _load_dataset(weights, arguments)
+    diagnosis: dict[str, Any] = {
+        "weights": arguments.weights.name,
+        "tensors": len(weights.tensors),
+        "config": weights.config_text,
+        "provenance": {**provenance(), "seed": arguments.seed},
+    }
+    if not arguments.layer:
+        diagnosis["survey"] = survey(layers)
+        chosen = _final_layers(weights, layers, diagnosis["survey"])
+    diagnosis["layers"] = [diagnose_layer(layer, seed=arguments.seed) for layer in chosen]
+    images = _add_identities(diagnosis["layers"], weights, dataset)
+    if weights.model and dataset:
+        diagnosis["dataset"] = _diagnose_dataset(weights.model, dataset)
+    _write(diagnosis, images, arguments.output or arguments.weights.parent / "diagnosis")
+
+
+def _read_weights(arguments: argparse.Namespace) -> _Weights:
+    tensors, config_text = read_state_dict(arguments.weights)
+    source = str(arguments.weights)
+    if config_text is not None:
+        model, config = build.load_network(arguments.weights)
+        return _Weights(source, plain_state(model), config_text, model, config)
+    if arguments.config_file or arguments.overrides:
+        raise InputError(
+            f"{source}: not a checkpoint of this project, so there is no network to run on a dataset; omit "
+            "--config-file and KEY VALUE"
+        )
+    return _Weights(source, tensors, None, None, None)
+
+
+def _find_layers(weights: _Weights, arguments: argparse.Namespace) -> list[Layer]:
+    groups = dict(_parse_groups(entry) for entry in arguments.groups)
+    network = network_groups(weights.model) if weights.model else None
+    return find_layers(weights.tensors, network=network, groups=groups, source=weights.source)
+
+
+def _load_dataset(weights: _Weights, arguments: argparse.Namespace) -> _Dataset | None:
+    if weights.config is None or not (arguments.config_file or arguments.overrides):
+        return None
+    config = build.evaluation_config(weights.config, arguments.config_file, arguments.overrides)
+    split = build.split(config)
+    print(split_table(split), flush=True)
+    return _Dataset(config, split, _is_same_dataset(config, weights.config))
+
+
+def _final_layers(weights: _Weights, layers: list[Layer], rows: list[dict[str, Any]]) -> list[Layer]:
+    """The Eigenlayer and the classifier of a network of this project, unless their weights are invalid."""
+    invalid = {row["name"] for row in rows if row["broken"]}
+    names = ("eigenlayer.weight", "classifier.weight") if weights.model else ()
+    return [layer for layer in layers if layer.name in names and layer.name not in invalid]
+
+
+def _add_identities(
+    layers: list[dict[str, Any]], weights: _Weights, dataset: _Dataset | None
+) -> dict[int, list[ImageRecord]] | None:
+    """Add the most similar identities to the classifier's entry, and return images of them."""
+    images = None
+    for layer in layers:
+        if weights.model and layer["name"] == classifier_name(weights.model):
+            split = dataset.split if dataset and dataset.same_as_training else None
+            layer["identities"] = similar_identities(weights.tensors[layer["name"]], split)
+            images = identity_images(split, layer["identities"]["pairs"]) if split else None
+    return images
+
+
+def _diagnose_dataset(model: ReidNetwork, dataset: _Dataset) -> dict[str, Any]:
+    config = dataset.config
+    device = build.device(config)
+    options = DatasetDiagnosisOptions(
+        seed=config.SEED,
+        name=dataset.split.name,
+        dtype=autocast_dtype(config.TEST.PRECISION, device),
+        loss_images=config.RRI.LOSS_IMAGES,
+        label_smoothing=config.SOLVER.LABEL_SMOOTHING,
+        order=config.RRI.ORDER,
+    )
+    return diagnose_dataset(model, build.loaders(config, dataset.split), device=device, options=options)
+
+
+def _write(diagnosis: dict[str, Any], images: dict[int, list[ImageRecord]] | None, output: Path) -> None:
+    """Write the JSON file and the page, and print the tables."""
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "diagnosis.json", diagnosis)
+    page = write_diagnosis(output, diagnosis, images=images)
+    tables = [survey_table(diagnosis["survey"])] if "survey" in diagnosis else []
+    tables += map(layer_table, diagnosis["layers"])
+    tables += [replacement_table(diagnosis["dataset"])] if "dataset" in diagnosis else []
+    print("\n\n".join(tables))
+    print(f"wrote {output / 'diagnosis.json'}, {page}")
+
+
+def _parse_groups(entry: str) -> tuple[str, int]:
+    name, _, groups = entry.rpartition("=")
+    if not name or not groups.isdigit():
+        raise InputError(f"--groups {entry!r}: expected NAME=G, such as layer1.0.conv2=32")
+    return name, int(groups)
+
+
+def _is_same_dataset(config: CfgNode, trained: CfgNode) -> bool:
+    """Whether the rows of the classifier are the identities of the dataset."""
+    irrelevant = ("ROOT", "FOLDER_ROOT", "CACHE", "STRICT")
+    return all(config.DATASETS[key] == trained.DATASETS[key] for key in config.DATASETS if key not in irrelevant)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", required=True, type=Path, help="checkpoint of a run, or any file of weights")
+    parser.add_argument("--layer", help="diagnose one layer in detail instead of a survey of all")
+    parser.add_argument("--config-file", type=Path, help="also use the dataset of this file (checkpoints of a run)")
+    parser.add_argument(
+        "--output", type=Path, help="folder for diagnosis.{json,html} (default: diagnosis next to the weights)"
+    )
+    parser.add_argument(
+        "--groups", action="append", default=[], metavar="NAME=G", help="number of groups of a convolution"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random matrices for comparison (default: 0)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
+    )
+    return parser.parse_args()

@@ -1,0 +1,192 @@
+"""Evaluate a checkpoint, or saved features of this or another codebase."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from reid.config import build
+from reid.data import split_table
+from reid.errors import InputError
+from reid.evaluation.protocols import (
+    EXPANSIONS,
+    PROTOCOLS,
+    EvaluationOptions,
+    evaluate_features,
+    evaluate_landmarks,
+    whitening_features,
+    write_neighbors,
+)
+from reid.evaluation.retrieval import FeatureSets, VariantFeatures, embed, network_features
+from reid.evaluation.whitening import WHITENINGS, WhiteningOptions
+from reid.io.atomic import write_json
+from reid.io.feature_files import read_features, read_multi_query, save_features, save_training_features
+from reid.model.precision import autocast_dtype
+from reid.ranking import METRICS, RerankOptions
+from reid.report.tables import evaluation_tables
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    arguments = _arguments()
+    if arguments.ground_truth:
+        _landmarks(arguments)
+        return
+    plain = ("metric", "protocol", "repeats", "seed", "roc", "expand", "augment", "neighbors", "alpha")
+    rerank = RerankOptions(**{name: getattr(arguments, name) for name in vars(RerankOptions())})
+    options = EvaluationOptions(
+        **{name: getattr(arguments, name) for name in plain},
+        rerank=rerank if arguments.rerank else None,
+        whitening=_whitening(arguments),
+    )
+    if arguments.whiten_from and not arguments.features:
+        raise InputError(
+            "--whiten-from requires --features; with --weights the training set of the configuration is used"
+        )
+    if arguments.features:
+        if arguments.overrides or arguments.config_file or arguments.save_features:
+            raise InputError("--features takes no configuration; remove --config-file, --save-features and KEY VALUE")
+        query, gallery, feature = read_features(arguments.features)
+        name, features = arguments.features.name, {(feature, False): (query, gallery)}
+        pool = read_multi_query(arguments.features) if options.protocol == "multi-query" else None
+        pools = {(feature, False): pool} if pool else None
+        training = None
+        if options.whitening:
+            training = {(feature, False): whitening_features(arguments.whiten_from, arguments.features, feature)}
+        default_output = arguments.features.with_suffix("") if arguments.features.is_file() else arguments.features
+    else:
+        name, features, pools, training = _embed(arguments, options)
+        default_output = arguments.weights.parent
+    output = arguments.output or default_output
+    output.mkdir(parents=True, exist_ok=True)
+    if arguments.save_features:
+        for feature in ("input", "output"):
+            query, gallery = features[feature, False]
+            save_features(output / f"features_{feature}.npz", query, gallery, feature=feature)
+            if training:
+                save_training_features(output / f"training_{feature}.npz", training[feature, False], feature=feature)
+    start = time.perf_counter()
+    if arguments.top_k is not None:
+        for path in write_neighbors(output, features, arguments.top_k, metric=options.metric):
+            print(f"wrote {path}")
+    content = {"dataset": name, **evaluate_features(features, options, pools, training)}
+    seconds = time.perf_counter() - start
+    write_json(output / "evaluation.json", content)
+    print(evaluation_tables(content))
+    print(f"evaluated in {seconds:.1f} s; wrote {output / 'evaluation.json'}")
+
+
+def _landmarks(arguments: argparse.Namespace) -> None:
+    """Evaluate features with the ground truth of revisited Oxford / Paris."""
+    if not arguments.features or not arguments.features.is_dir():
+        raise InputError("--ground-truth requires --features FOLDER with query.npy and gallery.npy, rows in its order")
+    whitening = _whitening(arguments)
+    training = whitening_features(arguments.whiten_from, arguments.features) if whitening else None
+    content = evaluate_landmarks(
+        arguments.features, arguments.ground_truth, metric=arguments.metric, whitening=whitening, training=training
+    )
+    output = arguments.output or arguments.features
+    output.mkdir(parents=True, exist_ok=True)
+    content = {"dataset": arguments.ground_truth.stem, **content}
+    write_json(output / "evaluation.json", content)
+    print(f"{evaluation_tables(content)}\nwrote {output / 'evaluation.json'}")
+
+
+def _whitening(arguments: argparse.Namespace) -> WhiteningOptions | None:
+    if not arguments.whiten:
+        return None
+    return WhiteningOptions(
+        arguments.whiten, dim=arguments.whiten_dim, ridge=arguments.whiten_ridge, seed=arguments.seed
+    )
+
+
+def _embed(
+    arguments: argparse.Namespace, options: EvaluationOptions
+) -> tuple[str, FeatureSets, VariantFeatures | None, VariantFeatures | None]:
+    """Return the dataset's name and its features under a checkpoint, those to pool and those of the training set."""
+    model, trained = build.load_network(arguments.weights)
+    config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
+    device = build.device(config)
+    dtype = autocast_dtype(config.TEST.PRECISION, device)
+    split = build.split(config)
+    print(split_table(split), flush=True)
+    parts = [build.test_loader(config, images) for images in (split.query, split.gallery)]
+    flips = (False, True) if config.TEST.FLIP else (False,)
+    model = model.to(device)
+    features = network_features(model, parts[0], parts[1], flips=flips, dtype=dtype)
+    boxes = build.pool_loader(config, split) if options.protocol == "multi-query" else None
+    pools = embed(model, boxes, flips=flips, dtype=dtype, title="multi-query") if boxes else None
+    training = None
+    if options.whitening:
+        images = build.test_loader(config, split.train)
+        training = embed(model, images, flips=flips, dtype=dtype, title="training set")
+    return split.name, features, pools, training
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--weights", type=Path, help="a checkpoint of a run")
+    source.add_argument(
+        "--features", type=Path, help="features in a .npz, a .mat, or arrays with labels; see reid/io/feature_files"
+    )
+    parser.add_argument("--ground-truth", type=Path, help="ground truth of revisited Oxford / Paris, .pkl or .json")
+    parser.add_argument("--config-file", type=Path, help="use DATASETS and TEST of this file")
+    parser.add_argument("--output", type=Path, help="folder for evaluation.json (default: next to the input)")
+    parser.add_argument("--save-features", action="store_true", help="also write features_{input,output}.npz")
+    parser.add_argument("--metric", choices=METRICS, default="euclidean", help="distance (default: euclidean)")
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, default="market", help="protocol besides that of Market-1501 (default: market)"
+    )
+    parser.add_argument("--repeats", type=int, default=100, help="samples per query for single-shot (default: 100)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the sampled pairs and single-shot galleries (default: 0)"
+    )
+    parser.add_argument(
+        "--roc", action="store_true", help="also compute the ROC curve of all pairs and TPR at fixed FPR"
+    )
+    parser.add_argument("--top-k", type=int, metavar="K", help="also write the K nearest of each query, top_k_*.npz")
+    _add_variants(parser)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
+    )
+    return parser.parse_args()
+
+
+def _add_variants(parser: argparse.ArgumentParser) -> None:
+    """Add the options of re-ranking, expansion and whitening."""
+    parser.add_argument(
+        "--rerank", action="store_true", help="also evaluate k-reciprocal re-ranking with --k1, --k2, ..."
+    )
+    for name, value in vars(RerankOptions()).items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"for re-ranking (default: {value})"
+        )
+    parser.add_argument(
+        "--expand", choices=EXPANSIONS, default="", help="also evaluate query expansion of L2-normalized features"
+    )
+    parser.add_argument("--augment", action="store_true", help="also evaluate database-side augmentation")
+    parser.add_argument(
+        "--neighbors",
+        "--neighbours",
+        type=int,
+        default=0,
+        help="neighbors for --expand and --augment (default: 5 for aqe, 10 for alpha)",
+    )
+    parser.add_argument(
+        "--alpha", type=float, default=3.0, help="exponent of the cosine for --expand and --augment (default: 3)"
+    )
+    parser.add_argument(
+        "--whiten", choices=WHITENINGS, default="", help="also evaluate whitened L2-normalized features"
+    )
+    parser.add_argument("--whiten-dim", type=int, default=0, metavar="D", help="dimensions kept (default: all)")
+    parser.add_argument(
+        "--whiten-ridge",
+        type=float,
+        default=0.0,
+        help="ridge of learned whitening, e.g. 1e-3 if pairs differ too little (default: 0)",
+    )
+    parser.add_argument(
+        "--whiten-from", type=Path, metavar="FILE", help="training features to fit the whitening on, with --features"
+    )

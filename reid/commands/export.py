@@ -1,0 +1,165 @@
+"""Export a checkpoint to ONNX or torch.export, verify it against PyTorch, and write a model card."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+from reid import Embedder
+from reid.config import build
+from reid.decorrelation import correlation_metric
+from reid.errors import InputError
+from reid.evaluation.features import FEATURES
+from reid.inference.conversion import load_any
+from reid.inference.embedder import checkpoint_path
+from reid.inference.export.card import render_card
+from reid.inference.export.exporter import export_network
+from reid.inference.export.files import check_output_path, write_export
+from reid.inference.export.formats import FORMATS, check_available
+from reid.inference.export.interface import PREPROCESSINGS, TRACKER_SIZE, ExportInterface
+from reid.inference.export.metadata import UNKNOWN, ModelMetadata, model_id_with_preprocessing
+from reid.inference.export.sample_images import read_crops, synthetic_crops
+from reid.inference.export.scores import find_scores, read_scores
+
+OVERRIDABLE = ("INPUT.SIZE", "INPUT.MEAN", "INPUT.STD")
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    arguments = _arguments()
+    output = arguments.output
+    format = _format(arguments)
+    check_available(format)
+    check_output_path(output, force=arguments.force)
+    measured = read_scores(arguments.scores) if arguments.scores else None
+    embedder = Embedder.load(str(arguments.weights), device="cpu", feature=arguments.feature, flip=arguments.flip)
+    config = build.evaluation_config(embedder.config, None, arguments.overrides)
+    content = load_any(checkpoint_path(arguments.weights))
+    metadata = _metadata(arguments, embedder, config, content.get("origin"))
+    interface = metadata.interface
+    if arguments.check:
+        pixels = read_crops(arguments.check, interface.size, resize=interface.resize)
+    else:
+        pixels = synthetic_crops(interface.size)
+    data, difference = export_network(embedder.network, metadata, pixels, format=format)
+    images = f"{len(pixels)} {'crops' if arguments.check else 'synthetic images'}"
+    verification = f"Largest difference from PyTorch on {images}, relative to a feature's length: {difference:.1e}."
+    # Scores measured with other preprocessing do not apply to this file.
+    if measured is None and metadata.model_id == embedder.model_id:
+        measured = find_scores(arguments.weights, metadata.correlation)
+    card = render_card(output, metadata, measured, format=format, verification=verification)
+    card_file = write_export(output, data, card, force=arguments.force)
+    print(verification)
+    _print_size(interface, build.preprocessing(embedder.config)["size"])
+    print(f"wrote {output} ({len(data) / 1e6:.1f} MB), {card_file}")
+
+
+def _format(arguments: argparse.Namespace) -> str:
+    """Determine the format and check it and the overrides."""
+    suffix = arguments.output.suffix
+    format: str = arguments.format or next((name for name, end in FORMATS.items() if end == suffix), "onnx")
+    if FORMATS[format] != suffix:
+        raise InputError(f"--output {arguments.output} must end in {FORMATS[format]} for --format {format}")
+    if wrong := [key for key in arguments.overrides[::2] if key not in OVERRIDABLE]:
+        raise InputError(f"{wrong[0]}: an export does not change the network; only {', '.join(OVERRIDABLE)} can be set")
+    return format
+
+
+def _metadata(
+    arguments: argparse.Namespace, embedder: Embedder, config: CfgNode, origin: dict[str, Any] | None
+) -> ModelMetadata:
+    images = build.preprocessing(config)
+    changed = images != build.preprocessing(embedder.config)
+    return ModelMetadata(
+        interface=ExportInterface(
+            size=images["size"],
+            mean=images["mean"],
+            std=images["std"],
+            feature=embedder.feature,
+            normalized=not arguments.no_normalize,
+            flip=embedder.flip,
+            preprocessing=arguments.preprocessing,
+            resize=images["resize"],
+        ),
+        dim=embedder.dim,
+        model_id=model_id_with_preprocessing(embedder.model_id, images) if changed else embedder.model_id,
+        correlation=correlation_metric(embedder.network.eigenlayer.vectors.detach()),
+        config=_without_paths(embedder.config).dump(),
+        backbone=config.MODEL.BACKBONE,
+        pooling=config.MODEL.POOLING.NAME,
+        weights=Path(config.MODEL.WEIGHTS).name,
+        # The content of a user's folder, and the training data of other codebases, are known to the user only.
+        trained_on=() if origin else tuple(name for name in config.DATASETS.NAME.split("+") if name != "folder"),
+        origin=f"{origin['family']}, {origin['architecture']}" if origin else "",
+        license=arguments.license,
+        data=arguments.data,
+        calibration=embedder.calibration.to_plain() if embedder.calibration and not changed else {},
+    )
+
+
+def _print_size(interface: ExportInterface, trained: tuple[int, int]) -> None:
+    size, tracker = (f"{height} x {width}" for height, width in (interface.size, TRACKER_SIZE))
+    if interface.size != trained:
+        print(
+            f"warning: the input size is {size}, and the network was trained at {trained[0]} x {trained[1]}: "
+            "measure its scores again"
+        )
+    if interface.size != TRACKER_SIZE:
+        print(
+            f"the input size is {size} (height x width); trackers such as boxmot feed {tracker}: resize the crops, or "
+            f"export with INPUT.SIZE '{list(TRACKER_SIZE)}' and measure the effect on the scores"
+        )
+
+
+def _without_paths(config: CfgNode) -> CfgNode:
+    """Remove the folders of the machine on which the network was trained."""
+    public = config.clone()
+    public.defrost()
+    public.OUTPUT_DIR, public.MODEL.WEIGHTS = "exported", Path(config.MODEL.WEIGHTS).name
+    public.DATASETS.ROOT = public.DATASETS.CACHE = public.DATASETS.FOLDER_ROOT = ""
+    return public
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", required=True, type=Path, help="checkpoint of this project or of another codebase")
+    parser.add_argument("--output", required=True, type=Path, help=".onnx or .pt2 file; the card is written to FILE.md")
+    parser.add_argument("--format", choices=FORMATS, help="file format (default: by the suffix of --output)")
+    parser.add_argument(
+        "--feature", choices=FEATURES, help="side of the Eigenlayer (default: TEST.FEATURE of the checkpoint)"
+    )
+    parser.add_argument("--no-normalize", action="store_true", help="do not scale embeddings to unit length")
+    parser.add_argument(
+        "--flip", action="store_true", help="average the features of an image and its mirror image; twice the time"
+    )
+    parser.add_argument(
+        "--preprocessing",
+        choices=PREPROCESSINGS,
+        default="tracker",
+        help="inside: the file takes uint8 RGB and normalizes it (default: tracker, the caller normalizes)",
+    )
+    parser.add_argument(
+        "--check",
+        action="append",
+        type=Path,
+        metavar="PATH",
+        help="images, or a folder of them, to verify the export with",
+    )
+    parser.add_argument(
+        "--license",
+        "--licence",
+        default=UNKNOWN,
+        help="license of the model, e.g. mit or cc-by-nc-4.0 (default: unknown)",
+    )
+    parser.add_argument("--data", default="", help="training data and its license, for the model card")
+    parser.add_argument(
+        "--scores", type=Path, help="evaluation.json for the card (default: search the checkpoint's run)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace existing files")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. INPUT.SIZE '[256, 128]'"
+    )
+    return parser.parse_args()

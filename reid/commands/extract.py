@@ -1,0 +1,89 @@
+"""Extract features of a large set of images shard by shard, in one process or several with torchrun; resumable."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from reid.config import build
+from reid.data import split_table
+from reid.distributed import gather, local_main_first, process_group, restart_command
+from reid.errors import InputError, Interrupted, stop_signals
+from reid.evaluation.extraction import ShardOptions, extract_shards
+from reid.evaluation.features import FEATURES
+from reid.model.precision import autocast_dtype
+
+PARTS = ("query", "gallery", "train")
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    arguments = _arguments()
+    with stop_signals(), process_group():
+        try:
+            _extract(arguments)
+        except KeyboardInterrupt:
+            again = restart_command(sys.argv[1:])
+            raise Interrupted(f"interrupted; finished shards are kept. To resume: {again}") from None
+
+
+def _extract(arguments: argparse.Namespace) -> None:
+    if arguments.shard < 1:
+        raise InputError(f"--shard {arguments.shard}: must be at least 1 image")
+    model, trained = build.load_network(arguments.weights)
+    config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
+    if "INPUT.CACHE" not in arguments.overrides[::2]:
+        # Each image is read once, and a decoded copy of a large set takes more space than its features.
+        config = build.evaluation_config(config, None, ("INPUT.CACHE", "off"))
+    device = build.device(config)
+    dtype = autocast_dtype(config.TEST.PRECISION, device)
+    with local_main_first():
+        split = build.split(config)
+        print(split_table(split), flush=True)
+    options = ShardOptions(
+        shard_size=arguments.shard,
+        features=FEATURES if arguments.feature == "both" else (arguments.feature,),
+        flip=config.TEST.FLIP,
+        dtype=dtype,
+    )
+    extracted = extract_shards(
+        model.to(device),
+        {part: build.test_loader(config, getattr(split, part)) for part in arguments.part},
+        arguments.output,
+        options,
+        settings={
+            "dataset": split.name,
+            "input": build.preprocessing(config),
+            "network": build.structure(config),
+            "precision": str(dtype or "float32").removeprefix("torch."),
+        },
+    )
+    by_process = gather(extracted)
+    for part in extracted:
+        images, now = len(getattr(split, part)), sum(counts[part] for counts in by_process)
+        print(f"{part}: {images:,} images in {-(-images // arguments.shard)} shards, {now} of them extracted now")
+    feature = arguments.output / ("input" if arguments.feature == "both" else arguments.feature)
+    print(f"wrote {arguments.output}; to score: python tools/evaluate.py --features {feature}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", required=True, type=Path, help="a checkpoint of a run")
+    parser.add_argument("--output", required=True, type=Path, help="output folder, shared by all hosts")
+    parser.add_argument(
+        "--part",
+        nargs="+",
+        choices=PARTS,
+        default=["query", "gallery"],
+        help="parts of the dataset (default: query gallery)",
+    )
+    parser.add_argument(
+        "--feature", choices=(*FEATURES, "both"), default="both", help="side of the Eigenlayer (default: both)"
+    )
+    parser.add_argument("--shard", type=int, default=10_000, metavar="N", help="images per file (default: 10000)")
+    parser.add_argument("--config-file", type=Path, help="use DATASETS and TEST of this file")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
+    )
+    return parser.parse_args()

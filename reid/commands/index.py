@@ -1,0 +1,207 @@
+"""Build an index of a folder of crops, or bring it up to date: only new and changed images are embedded."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from reid import Embedder
+from reid.errors import InputError, Interrupted, one_line, stop_signals
+from reid.search import gallery
+
+MAX_LISTED = 20  # paths of each kind
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    arguments = _arguments()
+    if arguments.remove or arguments.restore or arguments.compact or arguments.check:
+        _maintain(arguments)
+        return
+    folder = arguments.folder.expanduser().resolve()
+    if gallery.is_index(arguments.index):
+        # From here on nobody else changes the index, so the listing below is not older than what it holds.
+        with gallery.Gallery.open(arguments.index) as index:
+            stored = index.metadata()
+            if stored.get("root") not in (None, str(folder)) and not arguments.moved:
+                raise InputError(
+                    f"{arguments.index}: is the index of {stored['root']}, not of {folder}; choose another --index or, "
+                    "if the folder was moved, add --moved"
+                )
+            embedder, metadata = _load_model(arguments, folder, stored)
+            index.check(embedder.model_id, embedder.dim, arguments.shard)
+            _update(arguments, index, embedder, metadata)
+        return
+    gallery.check_crops(folder, arguments.pattern or "")
+    embedder, metadata = _load_model(arguments, folder, {})
+    options = {} if arguments.shard is None else {"shard_size": arguments.shard}
+    with gallery.Gallery.create(
+        arguments.index, model_id=embedder.model_id, dim=embedder.dim, metadata=metadata, **options
+    ) as index:
+        _update(arguments, index, embedder, metadata)
+
+
+def _load_model(arguments: argparse.Namespace, folder: Path, stored: dict[str, Any]) -> tuple[Embedder, dict[str, Any]]:
+    """Load the model and describe it, the folder and the pattern for the metadata of the index."""
+    weights = arguments.weights or stored.get("weights")
+    if not weights:
+        of_what = "an index that does not name its model" if stored else "a new index"
+        raise InputError(f"{of_what} needs --weights: a checkpoint, or demo for the bundled model")
+    embedder = Embedder.load(
+        weights,
+        device=arguments.device,
+        feature=arguments.feature or stored.get("feature"),
+        flip=arguments.flip or stored.get("flip") or False,
+    )
+    return embedder, {
+        "root": str(folder),
+        "weights": weights if weights == "demo" else str(Path(weights).expanduser().resolve()),
+        "feature": embedder.feature,
+        "flip": embedder.flip,
+        "pattern": arguments.pattern if arguments.pattern is not None else stored.get("pattern") or "",
+    }
+
+
+def _update(
+    arguments: argparse.Namespace, index: gallery.Gallery, embedder: Embedder, metadata: dict[str, Any]
+) -> None:
+    start = time.perf_counter()
+    listing = gallery.list_crops(Path(metadata["root"]), metadata["pattern"])
+    index.set_metadata(**metadata)
+    try:
+        with stop_signals() as stop:
+            summary = gallery.update_index(
+                index,
+                listing,
+                embedder.embed,
+                skip_unreadable=arguments.broken == "skip",
+                reread=arguments.reread,
+                defer_interrupts=stop.held,
+            )
+    except KeyboardInterrupt:
+        command = shlex.join(["python", *sys.argv])
+        raise Interrupted(f"interrupted; embedded images are in the index; resume with: {command}") from None
+    _print_summary(summary, arguments.index, time.perf_counter() - start)
+    _update_faiss(index, arguments.faiss_beyond)
+
+
+def _print_summary(summary: gallery.UpdateSummary, index: Path, seconds: float) -> None:
+    for title, lines in (
+        ("unreadable", [f"{path}: {reason}" for path, reason in summary.unreadable.items()]),
+        ("does not match the pattern, indexed without labels", summary.unmatched),
+        ("not entered, its path is too long", summary.too_deep),
+        ("modified while it was read, left for the next update", summary.modified),
+    ):
+        for line in lines[:MAX_LISTED]:
+            print(f"{title}: {one_line(line)}")
+        if len(lines) > MAX_LISTED:
+            print(f"{title}: {len(lines) - MAX_LISTED:,} more")
+    total = summary.unchanged + summary.added + summary.changed
+    counts = {
+        "new": summary.added,
+        "changed": summary.changed,
+        "unchanged": summary.unchanged,
+        "deleted": summary.deleted,
+        "relabeled": summary.relabeled,
+        "removed before": summary.removed,
+        "unreadable": len(summary.unreadable),
+    }
+    parts = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    print(f"{index}: {total:,} images ({parts}); {summary.embedded:,} embedded, {seconds:.1f} s")
+
+
+def _update_faiss(index: gallery.Gallery, faiss_beyond: int | None) -> None:
+    """Build a FAISS index if the gallery is large enough and the present one is missing or outdated."""
+    limit = index.metadata().get("faiss_beyond") if faiss_beyond is None else faiss_beyond
+    index.set_metadata(faiss_beyond=limit)
+    snapshot = gallery.read_snapshot(index.folder)
+    if limit is None or len(snapshot.active_rows) <= limit:
+        return
+    if gallery.has_current_faiss_index(snapshot) and gallery.is_faiss_index_intact(snapshot):
+        return
+    start = time.perf_counter()
+    entry = gallery.build_faiss_index(index)
+    print(f"{entry['summary']}; built in {time.perf_counter() - start:.1f} s")
+
+
+def _maintain(arguments: argparse.Namespace) -> None:
+    """Remove, restore, compact and check, which need no model."""
+    with gallery.Gallery.open(arguments.index) as index:
+        for patterns, removed in ((arguments.remove, True), (arguments.restore, False)):
+            if patterns:
+                images = index.images()
+                matching = {path for pattern in patterns for path in fnmatch.filter(images, pattern)}
+                if not matching:
+                    raise InputError(
+                        f"{arguments.index}: no image matches {' or '.join(patterns)}; paths are relative to DIR"
+                    )
+                # Perhaps none: a command that failed later, while compacting, can be repeated.
+                selected = {path for path in matching if images[path][2] != removed}
+                if selected:
+                    index.set_removed(selected, removed)
+                print(f"{len(selected):,} images {'removed' if removed else 'restored'}")
+        if arguments.compact:
+            print(f"{index.compact():,} feature rows without an image dropped")
+        if arguments.check:
+            _check(index)
+
+
+def _check(index: gallery.Gallery) -> None:
+    """Check features and FAISS index; the manifest was checked when it was opened."""
+    corrupt = index.find_corrupt()
+    if corrupt:
+        raise InputError(
+            f"{index.folder}: the features of {len(corrupt):,} images do not match their checksums, first: "
+            f"{corrupt[0]}; restore features/ from a copy, or build a new index"
+        )
+    snapshot = gallery.read_snapshot(index.folder)
+    if gallery.has_current_faiss_index(snapshot) and not gallery.is_faiss_index_intact(snapshot):
+        raise InputError(
+            f"{index.folder / snapshot.metadata['faiss']['file']}: missing or corrupt, its digest is not that of the "
+            f"manifest; rebuild it with {gallery.rebuild_command(snapshot)}"
+        )
+    print(f"{index.folder}: the manifest is consistent, and all features match their checksums")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", metavar="DIR", type=Path, help="crops, in subfolders of any depth")
+    parser.add_argument(
+        "--index", type=Path, default=Path("index"), metavar="PATH", help="index folder (default: index)"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="checkpoint, or demo (default: that of the index)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument(
+        "--feature", choices=("input", "output"), help="side of the Eigenlayer (default: that of the checkpoint)"
+    )
+    parser.add_argument("--flip", action="store_true", help="average the features of a crop and its mirror image")
+    known = ", ".join(gallery.PATTERNS)
+    parser.add_argument("--pattern", help=f"{known}, or your own, e.g. {{identity}}/cam{{camera}}_{{time}}")
+    parser.add_argument(
+        "--broken", choices=("skip", "error"), default="skip", help="what to do with unreadable images (default: skip)"
+    )
+    parser.add_argument(
+        "--reread", action="store_true", help="read all files again, even those of unchanged size and time"
+    )
+    parser.add_argument("--moved", action="store_true", help="the folder was moved since it was indexed")
+    parser.add_argument("--shard", type=int, metavar="N", help="feature rows per file (default: 65536)")
+    parser.add_argument(
+        "--faiss-beyond",
+        type=int,
+        metavar="N",
+        help="build a FAISS index if there are more than N images; remembered for later runs",
+    )
+    parser.add_argument("--remove", nargs="+", metavar="GLOB", help="remove matching images, e.g. 'cam3/*', and exit")
+    parser.add_argument("--restore", nargs="+", metavar="GLOB", help="restore matching removed images and exit")
+    parser.add_argument(
+        "--compact", action="store_true", help="drop the features of removed and deleted images and exit"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="check the manifest, all features and the FAISS index, and exit"
+    )
+    return parser.parse_args()

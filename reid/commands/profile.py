@@ -1,0 +1,115 @@
+"""Print where the time of a training step goes: waiting for data, forward, backward, optimizer."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reid.config import build
+from reid.config.loading import load_config
+from reid.data.loading.loaders import TrainLoader
+from reid.errors import InputError
+from reid.training.callbacks import Callbacks
+from reid.training.epoch import EpochBatches, train_epoch
+from reid.training.mining import describe_all
+from reid.training.optimizer import freeze, make_optimizer
+from reid.training.schedule import StagePlan
+from reid.training.seeding import seed_everything
+from reid.training.state import TrainState
+from reid.training.step import compile_backbone
+from reid.training.weight_average import start_average
+
+PARTS = {
+    "data": "waiting for data",
+    "forward": "forward and loss",
+    "backward": "backward",
+    "optimizer": "clipping and optimizer",
+    "rest": "averaging, reading the loss, progress bar",
+}
+
+
+class _Endless:
+    """As many batches of a loader as are measured, from one epoch after the other."""
+
+    needs_descriptors = False
+
+    def __init__(self, loader: TrainLoader, batches: int) -> None:
+        self.loader, self.batches = loader, batches
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def epoch(
+        self, seed: int, descriptors: Tensor | None = None, start: int = 0, **shared: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `TrainLoader.epoch`; without an end."""
+        for number in itertools.count(seed):
+            yield from self.loader.epoch(number, descriptors, **shared)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+
+class _Clock(Callbacks):
+    """The seconds of each phase of the steps after a warm-up; waits for a GPU at the end of each phase."""
+
+    def __init__(self, device: torch.device, warm: int) -> None:
+        self.device, self.warm, self.steps = device, warm, 0
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.last = time.perf_counter()
+
+    def on_phase_end(self, phase: str) -> None:
+        """Add the seconds since the last phase."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        if self.steps >= self.warm:
+            self.seconds[phase] += now - self.last
+        self.steps += phase == "optimizer"
+        self.last = now
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", required=True, type=Path, help="a YAML file of configs/")
+    parser.add_argument("--steps", type=int, default=30, help="steps to time (default: 30)")
+    parser.add_argument("--warm-up", type=int, default=5, help="warm-up steps (default: 5)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
+    )
+    arguments = parser.parse_args()
+    if arguments.steps < 1 or arguments.warm_up < 1:
+        raise InputError(f"--steps {arguments.steps} and --warm-up {arguments.warm_up} must be 1 or more")
+    config = load_config(arguments.config_file, arguments.overrides)
+    device, plan, weights = build.device(config), build.plan(config), build.pretrained(config)
+    solver, split = plan.solver, build.split(config)
+    loader, classes = build.train_loader(config, split), len(split.train_labels())
+    seed_everything(config.SEED)
+    model = build.network(config, num_classes=classes, weights=weights).to(device)
+    if config.SOLVER.COMPILE:
+        compile_backbone(model, device)
+    objective = build.objective(config, model, num_classes=classes).to(device)
+    freeze(model, plan.step0.freeze)
+    optimizer = make_optimizer(model, solver, plan.step0.base_lr(0), plan.step0.lr_factors)
+    state = TrainState("profile", model, objective, average=start_average(model) if solver.ema else None)
+    descriptors = describe_all(state, loader, solver.dtype) if loader.needs_descriptors else None
+    clock = _Clock(device, arguments.warm_up)
+    steps = arguments.warm_up + arguments.steps
+    batches = EpochBatches(_Endless(loader, steps * solver.accumulate), 0, descriptors)
+    result = train_epoch(state, batches, optimizer, StagePlan("step0", 0, plan.step0), solver, clock)
+    total = sum(clock.seconds.values())
+    images = result.images / steps * arguments.steps
+    print(f"{config.MODEL.BACKBONE}, {device}, {torch.get_num_threads()} threads, {arguments.steps} steps")
+    print(f"{'part of a step':<38} {'ms':>8} {'share':>7}")
+    for part, meaning in PARTS.items():
+        seconds = clock.seconds[part]
+        print(f"{meaning:<38} {1000 * seconds / arguments.steps:>8.2f} {seconds / total:>7.1%}")
+    print(f"{'total':<38} {1000 * total / arguments.steps:>8.2f}         {images / total:.0f} images/s")

@@ -1,0 +1,89 @@
+"""Show queries with their top-ranked images, for one checkpoint or two side by side: `ranked_lists.html`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from reid.config import build
+from reid.data import split_table
+from reid.diagnostics.comparison import distinct_names, is_gain_of_rri
+from reid.diagnostics.embedding_map import METHODS, check_method
+from reid.diagnostics.retrieval import CheckpointFeatures, check_sizes, describe_retrieval
+from reid.errors import InputError
+from reid.evaluation.retrieval import network_features, unit_rows
+from reid.io.atomic import write_json
+from reid.io.checkpoint import load_checkpoint
+from reid.io.feature_files import load_npz
+from reid.model.precision import autocast_dtype
+from reid.report.pages import check_available
+from reid.report.ranked_lists import write_page
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--weights", type=Path, help="a checkpoint of a run")
+    source.add_argument("--features", type=Path, help="features in an .npz file whose paths are those of the images")
+    parser.add_argument("--against", type=Path, help="a second checkpoint or feature file to compare with")
+    parser.add_argument("--config-file", type=Path, help="use DATASETS and TEST of this file")
+    parser.add_argument("--output", type=Path, help="output folder (default: next to the checkpoint)")
+    parser.add_argument("--queries", type=int, default=200, help="queries to list, at most 500 (default: 200)")
+    parser.add_argument("--top", type=int, default=10, help="images per query (default: 10)")
+    parser.add_argument(
+        "--map", default="pca", choices=(*METHODS, "none"), help="projection of the embedding (default: pca)"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
+    )
+    arguments = parser.parse_args()
+    if arguments.features and (arguments.overrides or arguments.config_file):
+        raise InputError("--features takes no configuration; remove --config-file and KEY VALUE")
+    check_sizes(arguments.queries, arguments.top)
+    check_available()
+    if arguments.map != "none":
+        check_method(arguments.map)
+    paths = [path for path in (arguments.weights or arguments.features, arguments.against) if path]
+    names, gain = distinct_names(paths), (False, "two sets of features")
+    if arguments.features:
+        dataset, sides = arguments.features.name, [_read(path, name) for path, name in zip(paths, names, strict=True)]
+    else:
+        contents = [load_checkpoint(path) for path in paths]
+        if len(paths) == 2:
+            gain = is_gain_of_rri(paths[0], contents[0], paths[1], contents[1])
+        embedded = [_embed(path, name, arguments) for path, name in zip(paths, names, strict=True)]
+        dataset, sides = embedded[0][0], [side for _, side in embedded]
+    method = None if arguments.map == "none" else arguments.map
+    content = describe_retrieval(dataset, sides, queries=arguments.queries, top=arguments.top, method=method, gain=gain)
+    output = arguments.output or (paths[0].parent if arguments.weights else paths[0].with_suffix(""))
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "ranked_lists.json", content)
+    page = write_page(output / "ranked_lists.html", content)
+    for side in content["sides"]:
+        print(f"{side['name']}: rank-1 {100 * side['scores']['rank1']:.1f}, mAP {100 * side['scores']['mAP']:.1f}")
+    if found := content["comparison"]:
+        print(f"{found['name']}: rank-1 {100 * found['rank1']:+.1f}, mAP {100 * found['mAP']:+.1f}; {found['reason']}")
+        print(f"top-1 results fixed: {found['repaired']}, broken: {found['broken']}")
+    print(f"wrote {output / 'ranked_lists.json'}, {page} ({page.stat().st_size / 2**20:.1f} MiB)")
+
+
+def _read(path: Path, name: str) -> CheckpointFeatures:
+    query, gallery, feature = load_npz(path)
+    return CheckpointFeatures(name, query, gallery, feature)
+
+
+def _embed(path: Path, name: str, arguments: argparse.Namespace) -> tuple[str, CheckpointFeatures]:
+    """Return the name of the dataset and the features selected by `TEST`."""
+    model, trained = build.load_network(path)
+    config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
+    device = build.device(config)
+    split = build.split(config)
+    print(f"{name} on {split_table(split)}", flush=True)
+    query, gallery = (build.test_loader(config, images) for images in (split.query, split.gallery))
+    test, dtype = config.TEST, autocast_dtype(config.TEST.PRECISION, device)
+    features = network_features(model.to(device), query, gallery, flips=(test.FLIP,), dtype=dtype)
+    pair = features[test.FEATURE, test.FLIP]
+    if test.NORMALIZED:
+        pair = unit_rows(pair[0]), unit_rows(pair[1])
+    return split.name, CheckpointFeatures(name, *pair, test.FEATURE, test.NORMALIZED, test.FLIP)

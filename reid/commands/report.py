@@ -1,0 +1,25 @@
+"""Rewrite the `report.html` of a run from the files in its folder, or write a page that compares several runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from reid.config.keys import MOVABLE
+from reid.report.comparison import write_comparison
+from reid.report.training import write_report
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, nargs="+", help="OUTPUT_DIR of a run; several are compared")
+    parser.add_argument(
+        "--output", type=Path, help="file to write (default: RUN/report.html, or ./comparison.html for several runs)"
+    )
+    arguments = parser.parse_args()
+    if len(arguments.run) == 1:
+        print(f"report: {write_report(arguments.run[0], arguments.output)}")
+    else:
+        output = arguments.output or Path("comparison.html")
+        print(f"comparison: {write_comparison(arguments.run, output, ignored=MOVABLE)}")

@@ -1,0 +1,120 @@
+"""Find the most similar images of an index, shown in the terminal and as a page."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from reid import Embedder
+from reid.errors import InputError
+from reid.io.atomic import write_json
+from reid.report.pages import check_available
+from reid.report.search_page import answer_table, write_page
+from reid.search import gallery
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    arguments = _arguments()
+    if arguments.output:
+        check_available()
+    snapshot = gallery.read_snapshot(arguments.index)
+    if not snapshot.crops:
+        raise InputError(f"{arguments.index}: the index is empty; add images with tools/index.py")
+    # Before the model is loaded, so that errors show at once.
+    mask = snapshot.filter_mask(arguments.camera or (), _parse_range(arguments.time))
+    metadata = snapshot.metadata
+    gallery.check_tool_entries(arguments.index, metadata)
+    embedder = Embedder.load(
+        arguments.weights or metadata["weights"],
+        device=arguments.device,
+        feature=metadata["feature"],
+        flip=metadata["flip"],
+    )
+    snapshot.check_model(embedder.model_id, embedder.dim)
+    crops = [str(path) for path in arguments.crops]
+    rows = embedder.embed(crops)
+    zero = np.flatnonzero(~rows.any(axis=1))
+    if len(zero):
+        raise InputError(f"{crops[zero[0]]}: its feature is all zero, so it cannot be searched")
+    query_paths = [[path] for path in crops]
+    if arguments.mean:
+        rows, query_paths = gallery.mean_query(rows), [crops]
+    exclude = []
+    if arguments.exclude_same_file:
+        exclude = [{hashlib.sha256(Path(path).read_bytes()).digest() for path in paths} for paths in query_paths]
+    neighbor_search, description = gallery.select_search(snapshot, arguments.faiss_beyond)
+    results = gallery.search_snapshot(
+        snapshot, rows, arguments.top, mask=mask, exclude=exclude, neighbor_search=neighbor_search
+    )
+    content = {
+        "index": str(arguments.index),
+        "root": metadata["root"],
+        "model_id": embedder.model_id,
+        "images": int(mask.sum()),
+        "search": description if mask.all() else "exact",
+        **gallery.describe_calibration(embedder.calibration, arguments.prior),
+        "queries": [
+            {
+                "paths": paths,
+                "answers": [
+                    {**answer, "file": str(Path(metadata["root"]) / answer["path"])}
+                    for answer in gallery.results_to_dicts(query_results, embedder.calibration, arguments.prior)
+                ],
+            }
+            for paths, query_results in zip(query_paths, results, strict=True)
+        ],
+    }
+    _write_output(content, arguments)
+
+
+def _write_output(content: dict[str, object], arguments: argparse.Namespace) -> None:
+    print(answer_table(content))
+    if arguments.json:
+        write_json(arguments.json, content)
+        print(f"wrote {arguments.json}")
+    if arguments.output:
+        print(f"wrote {write_page(arguments.output, content)}; it contains images of people, so share it with care")
+
+
+def _parse_range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    start, dots, end = text.partition("..")
+    if not dots or not (start or end):
+        raise InputError(f"--time {text!r}: must be FROM..TO, where either end may be omitted")
+    return gallery.parse_time_range(start, end)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("crops", metavar="CROP", nargs="+", type=Path, help="query images")
+    parser.add_argument(
+        "--index", type=Path, default=Path("index"), metavar="PATH", help="index folder (default: index)"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="the checkpoint, if it was moved since indexing")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--top", type=int, default=10, metavar="K", help="results per query (default: 10)")
+    parser.add_argument("--camera", nargs="+", metavar="C", help="only results from these cameras")
+    parser.add_argument(
+        "--time", metavar="FROM..TO", help="only results from this time range: numbers or dates as in the file names"
+    )
+    parser.add_argument(
+        "--exclude-same-file", action="store_true", help="exclude images byte for byte identical to the query"
+    )
+    parser.add_argument("--mean", action="store_true", help="average all crops of one person into one query")
+    parser.add_argument(
+        "--prior",
+        type=float,
+        metavar="P",
+        help="share of matching pairs assumed in probabilities (default: that of the calibration)",
+    )
+    parser.add_argument(
+        "--faiss-beyond", type=int, metavar="N", help="use the FAISS index if there are more than N images"
+    )
+    parser.add_argument("--output", type=Path, metavar="PAGE.html", help="also write a page with images")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
+    return parser.parse_args()

@@ -1,0 +1,108 @@
+"""Train configurations with many settings and seeds, and write one table and one page. Finished runs are skipped."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from reid.config.keys import MOVABLE
+from reid.config.loading import complete_config, load_config
+from reid.errors import InputError, Interrupted
+from reid.io.atomic import write_text
+from reid.report.pages import check_available
+from reid.report.sweep import write_sweep_page
+from reid.sweep.grid import Setting, parse_grids, setting_name
+from reid.sweep.runs import SweepRun, check_apart, run_all
+from reid.sweep.table import lines, markdown, read_rows, write_rows
+from reid.training.run_folder import RunFolder
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", required=True, type=Path, nargs="+", help="YAML files, e.g. configs/parts/*")
+    parser.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="'KEY=VALUE,VALUE KEY=VALUE'",
+        help="keys and values to vary, in all combinations; may be repeated",
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="seeds 0 to N - 1 of each setting (default: 1)")
+    parser.add_argument("--output", type=Path, default=Path("runs/sweep"), help="output folder (default: runs/sweep)")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings to run at a time (default: 1)")
+    parser.add_argument("--rows", type=Path, help=".jsonl file to append the rows to as well")
+    arguments = parser.parse_args()
+    if arguments.seeds < 1 or arguments.jobs < 1:
+        raise InputError("--seeds and --jobs must be 1 or more")
+
+    check_available()
+    settings = parse_grids(arguments.grid)
+    runs = [
+        _run(file, setting, seed, arguments.output)
+        for file in arguments.config_file
+        for setting in settings
+        for seed in range(arguments.seeds)
+    ]
+    check_apart(runs)
+    waiting = [run for run in runs if not run.finished()]
+    _rows(runs)  # Reports damaged files before anything is trained.
+    for path in filter(None, (arguments.output / "sweep.jsonl", arguments.rows)):
+        read_rows(path)
+    print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them already finished -> {arguments.output}", flush=True)
+    failed: list[str] = []
+    bar = tqdm(total=len(waiting), unit="run", mininterval=1.0)
+
+    def ended(run: SweepRun, error: str | None) -> None:
+        bar.update()
+        if error is None:
+            row = run.row()
+            bar.write(f"{run.name}, seed {run.seed}: rank-1 {100 * row['rank1']:.1f}, mAP {100 * row['mAP']:.1f}")
+        else:
+            failed.append(f"{run.name}, seed {run.seed}: {error} (see {run.log})")
+            bar.write(failed[-1])
+        _write(runs, arguments.output, arguments.rows)
+
+    try:
+        run_all(waiting, jobs=arguments.jobs, ended=ended)
+    except KeyboardInterrupt:
+        command = shlex.join([sys.executable, *sys.argv])
+        raise Interrupted(f"interrupted; finished epochs are saved. To resume: {command}") from None
+    finally:
+        bar.close()
+    print(f"\n{_write(runs, arguments.output, arguments.rows)}\n{arguments.output / 'sweep.html'}")
+    if failed:
+        raise InputError(f"{len(failed)} of {len(runs)} runs failed: " + "; ".join(failed))
+
+
+def _run(file: Path, setting: Setting, seed: int, output: Path) -> SweepRun:
+    """Create a run and check its configuration, also against that of an earlier run in its folder."""
+    name = f"{file.stem} {setting_name(setting)}" if setting else file.stem
+    folder = output / file.stem / setting_name(setting).replace("/", "_") / f"seed{seed}"
+    overrides = [text for pair in setting for text in pair]
+    config = load_config(file, [*overrides, "SEED", str(seed), "OUTPUT_DIR", str(folder)])
+    if (folder / "config.yaml").exists():
+        RunFolder(folder, movable=MOVABLE).check(config.dump(), resume=True, complete=complete_config)
+    return SweepRun(name, file, setting, seed, folder, control=config.RRI.CONTROL and config.RRI.MAX_ROUNDS > 0)
+
+
+def _rows(runs: list[SweepRun]) -> list[dict[str, Any]]:
+    return [run.row() for run in runs if run.finished()]
+
+
+def _write(runs: list[SweepRun], output: Path, rows_file: Path | None) -> str:
+    """Write the results of the finished runs and return the table."""
+    rows = _rows(runs)
+    write_rows(output / "sweep.jsonl", rows)
+    if rows_file:
+        write_rows(rows_file, rows)
+    table = lines(rows)
+    write_text(output / "sweep.md", markdown(table))
+    write_sweep_page(output / "sweep.html", [dataclasses.asdict(line) for line in table])
+    return markdown(table)

@@ -1,0 +1,209 @@
+"""Train SVDNet: Step 0, then the Restraint-and-Relaxation Iteration, and its control where requested."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from reid.config import build, load_config
+from reid.config.keys import MOVABLE
+from reid.config.loading import complete_config
+from reid.data import split_table
+from reid.decorrelation import gaussian_correlation
+from reid.distributed import (
+    get_world_size,
+    is_main_process,
+    local_main_first,
+    process_group,
+    restart_command,
+    run_on_main,
+)
+from reid.errors import InputError, Interrupted, StopSignal, stop_signals
+from reid.evaluation.retrieval import network_features, score_together
+from reid.losses.objective import Objective
+from reid.model.network import ReidNetwork
+from reid.model.precision import autocast_dtype
+from reid.records import Scores, Split
+from reid.report.tables import HEADER, REASONS, row_line, stage_table
+from reid.report.training import write_report
+from reid.svdnet import rri, step0
+from reid.svdnet.experiment import Experiment, Scorer
+from reid.svdnet.plan import check_parameter_names
+from reid.training.data_record import record_data
+from reid.training.parallel import check_parallel, check_same_inputs, synchronize_norms
+from reid.training.pooling_init import check_pooling
+from reid.training.provenance import provenance
+from reid.training.run_folder import RunFolder
+from reid.training.seeding import seed_everything
+from reid.training.step import compile_backbone
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    with stop_signals() as stop, process_group():
+        arguments = _arguments()
+        config = load_config(arguments.config_file, arguments.overrides)
+        folder = RunFolder(Path(config.OUTPUT_DIR), movable=MOVABLE)
+        if is_main_process():
+            folder.check(config.dump(), **_resume_options(arguments))  # before minutes of reading data
+        plan = build.plan(config)
+        dtype = autocast_dtype(config.TEST.PRECISION, build.device(config))
+
+        # Data
+        data = _read_data(config)
+        train = data.loaders.train
+
+        # Network
+        model, objective = _make_network(config, data)
+        check_parameter_names(plan, model)
+        check_pooling(model, train)
+        check_parallel(model, train, plan.solver.norm_statistics)
+
+        experiment = _open_experiment(arguments, config, folder, data, _scorer(config, data.loaders, dtype), stop)
+        _print_start(config, model, folder)
+        with _resumable(experiment):
+            state = experiment.begin(model, objective, train, plan, descriptors=config.MODEL.POOLING.DESCRIPTORS)
+
+            # Step 0, then rounds of decorrelation, Restraint and Relaxation (Sun et al. 2017, Section 3.2)
+            step0.run(state, train, plan, experiment)
+            reason = rri.run(state, train, plan, experiment)
+            summary = experiment.finish(state, reason)
+            print(REASONS[reason], flush=True)
+
+            # Control: the same rounds and epochs without decorrelation
+            if config.RRI.CONTROL:
+                control = experiment.begin_control(state)
+                rri.run_control(control, train, plan, experiment, state.rows)
+                summary = experiment.finish(control)
+
+        # Report
+        if not experiment.trained:
+            print(
+                f"the run in {folder.path} is finished: nothing is left to train; choose a new OUTPUT_DIR to train anew"
+            )
+        if is_main_process():
+            _report(summary, folder, experiment.final)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The images, and the pretrained weights if there are any."""
+
+    weights: dict[str, Tensor] | None
+    split: Split
+    loaders: build.Loaders
+
+    @property
+    def num_classes(self) -> int:
+        """Identities of the training set."""
+        return len(self.split.train_labels())
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", required=True, type=Path, help="a YAML file of configs/")
+    parser.add_argument("--resume", action="store_true", help="resume the run in OUTPUT_DIR")
+    parser.add_argument(
+        "--force", action="store_true", help="resume although configuration, images or log have changed"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. SEED 1 OUTPUT_DIR runs/again"
+    )
+    return parser.parse_args()
+
+
+def _resume_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"resume": arguments.resume, "force": arguments.force, "complete": complete_config}
+
+
+def _read_data(config: CfgNode) -> _Data:
+    with local_main_first():
+        weights = build.pretrained(config)
+        split = build.split(config)
+        print(split_table(split), flush=True)
+        loaders = build.loaders(config, split)
+    check_same_inputs(config.dump(), split, MOVABLE)
+    return _Data(weights, split, loaders)
+
+
+def _make_network(config: CfgNode, data: _Data) -> tuple[ReidNetwork, Objective]:
+    """Make the network before Step 0 and what its training minimizes, on the device."""
+    device = build.device(config)
+    seed_everything(config.SEED)
+    model = build.network(config, num_classes=data.num_classes, weights=data.weights)
+    model = (synchronize_norms(model) if config.SOLVER.SYNC_BN else model).to(device)
+    if config.SOLVER.COMPILE:
+        compile_backbone(model, device)
+    return model, build.objective(config, model, num_classes=data.num_classes).to(device)
+
+
+def _scorer(config: CfgNode, loaders: build.Loaders, dtype: torch.dtype | None) -> Scorer:
+    """Make the function that scores a network, at the end of a run with the flip test too."""
+
+    def score(model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
+        flips = (False, True) if last else (config.TEST.FLIP,)
+        return score_together(network_features(model, loaders.query, loaders.gallery, flips=flips, dtype=dtype))
+
+    return score
+
+
+def _open_experiment(
+    arguments: argparse.Namespace, config: CfgNode, folder: RunFolder, data: _Data, score: Scorer, stop: StopSignal
+) -> Experiment:
+    final = {"feature": config.TEST.FEATURE, "normalized": config.TEST.NORMALIZED, "flip": config.TEST.FLIP}
+    options = _resume_options(arguments)
+    changes = run_on_main(
+        lambda: folder.open(config.dump(), **options, tensorboard=config.TENSORBOARD, data=record_data(data.split))
+    )
+    for change in changes:
+        print(f"changed: {change}")
+    return Experiment(
+        folder=folder,
+        score=score,
+        final=final,
+        checkpoint_metadata={"config": config.dump(), "num_classes": data.num_classes},
+        dataset=data.split.name,
+        provenance={"dataset": data.split.name, **provenance(str(build.device(config))), "processes": get_world_size()},
+        changes=changes,
+        minutes=config.CHECKPOINT.MINUTES,
+        stop=stop,
+        on_stage_logged=lambda row: print(row_line(row.to_json(), **final), flush=True),
+    )
+
+
+def _print_start(config: CfgNode, model: ReidNetwork, folder: RunFolder) -> None:
+    start = "from scratch" if config.MODEL.WEIGHTS == "none" else f"weights {config.MODEL.WEIGHTS}"
+    several = f"{get_world_size()} processes, " if get_world_size() > 1 else ""
+    device, (d_in, k) = model.eigenlayer.vectors.device, model.eigenlayer.vectors.shape
+    print(f"{config.MODEL.BACKBONE}, {start}, {device}, {several}{torch.get_num_threads()} threads -> {folder.path}")
+    print(f"Eigenlayer {d_in} x {k}: a Gaussian matrix of this shape has S(W) = {gaussian_correlation(d_in, k):.4f}")
+    print(HEADER, flush=True)
+
+
+@contextlib.contextmanager
+def _resumable(experiment: Experiment) -> Iterator[None]:
+    """Turn a requested stop into the command that resumes the run."""
+    try:
+        with experiment.recording():
+            yield
+    except KeyboardInterrupt:
+        # The folder holds the configuration that --force accepted.
+        again = restart_command(["--resume", *(a for a in sys.argv[1:] if a not in ("--resume", "--force"))])
+        raise Interrupted(f"interrupted; everything trained so far is saved. To resume: {again}") from None
+
+
+def _report(summary: dict[str, Any], folder: RunFolder, final: dict[str, Any]) -> None:
+    print(f"\n{stage_table(summary, **final)}")
+    try:
+        print(f"report: {write_report(folder.path)}")
+    except InputError as error:  # the scores are there, only the libraries of the page are not
+        print(f"no report.html: {error}")
