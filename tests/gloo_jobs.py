@@ -221,7 +221,7 @@ def called(tool: str, arguments: list[str], stop_at: int = 0) -> None:
 
     stop_at: the batch of the last process's training before which it, and it alone, gets SIGTERM.
     """
-    sys.argv = [tool, *arguments]
+    sys.argv = [f"tools/{tool}.py", *arguments]
     main = main_function(tool)
     made, whole = 0, TrainLoader.epoch
 
