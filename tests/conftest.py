@@ -6,15 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
+
+# Several threads cost more than they bring on these small tensors, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).parents[2] / "shared"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    """More threads than cores cost more than they bring on these small tensors."""
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
 @pytest.fixture(scope="session")
