@@ -14,24 +14,35 @@ INPUTS ?= 400
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # The versions the tests have run with; LATEST=1 installs the newest ones that setup.py allows.
 LOCK := $(if $(LATEST),,--constraint requirements.lock)
+# The oldest versions that setup.py allows, and a core of the tests, which runs with them in a minute or two.
+OLDEST := --constraint constraints/oldest.txt
+OLDEST_TESTS ?= tests/decorrelation tests/losses tests/ranking
 
 # A prerequisite that is never up to date.
 .always:
 
-.PHONY: .always help setup lock demo model test lint docs bench profile fault fuzz clean
+.PHONY: .always help setup lock demo model test test-oldest lint docs bench profile fault fuzz clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 19
 
 setup: .venv/ready  ## create the virtual environment .venv with tested versions; LATEST=1: with the newest
 
 .venv/ready: setup.py requirements.lock $(if $(LATEST),.always)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required; choose one: make PYTHON=python3.12 ...")'
-	@echo "installing PyTorch and other dependencies into .venv: takes several minutes and several GB the first time"
-	@$(PYTHON) -m venv .venv || { echo "cannot create a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --upgrade $(LOCK) pip setuptools
-	@$(BIN)/python -m pip install -qq $(if $(LATEST),--upgrade,--build-constraint requirements.lock) $(LOCK) --editable '.[dev]'
-	@touch $@
+	$(call install,.venv,$(LOCK),$(if $(LATEST),--upgrade,--build-constraint requirements.lock))
+
+.venv-oldest/ready: setup.py constraints/oldest.txt
+	$(call install,.venv-oldest,$(OLDEST),--build-constraint constraints/oldest.txt)
+
+# Create a virtual environment (1) with the versions that the options (2) of pip allow; (3) are more, for this package.
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required; choose one: make PYTHON=python3.12 ...")'
+@echo "installing PyTorch and other dependencies into $(1): takes several minutes and several GB the first time"
+@$(PYTHON) -m venv $(1) || { echo "cannot create a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+@$(1)/bin/python -m pip install --quiet --upgrade $(2) pip setuptools
+@$(1)/bin/python -m pip install -qq $(3) $(2) --editable '.[dev]'
+@touch $(1)/ready
+endef
 
 lock: .venv/ready  ## write the versions in .venv to requirements.lock
 	$(BIN)/python -m pip freeze --all --exclude-editable > requirements.new
@@ -56,6 +67,9 @@ endef
 
 test: .venv/ready  ## run the tests in JOBS processes (default: one per core)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
+
+test-oldest: .venv-oldest/ready  ## run a core of the tests with the oldest versions; OLDEST_TESTS=tests: all of them
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses $(JOBS) $(OLDEST_TESTS)
 
 lint: .venv/ready  ## run ruff and mypy
 	$(BIN)/ruff check .
@@ -86,4 +100,4 @@ fuzz: .venv/ready  ## run the fuzz tests: read 10,000 malicious files; INPUTS= p
 	FUZZ_INPUTS=$(INPUTS) $(BIN)/python -m pytest tests/fuzz
 
 clean:  ## remove the virtual environment and caches, not runs/
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

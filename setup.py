@@ -1,4 +1,4 @@
-"""Packaging of `reid`. Lower bounds are versions the tests have run with."""
+"""Packaging of `reid`. The lower bounds are the versions of constraints/oldest.txt, which tests run with."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "reid/__init__.py").read_text(encoding="utf-8"))
 assert VERSION is not None
 
-REPORT = ["jinja2>=3.1.6", "matplotlib>=3.11"]
-SEARCH = ["faiss-cpu>=1.15"]
-LOSSES = ["pytorch-metric-learning>=2.9"]
-EXPORT = ["onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.31", "jinja2>=3.1.6"]
-SERVE = ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34", "jinja2>=3.1.6"]
-TENSORBOARD = ["tensorboard>=2.21"]
-TEST = ["pytest>=9.2", "pytest-xdist>=3.8", "hypothesis>=6.170", "playwright>=1.65", "httpx>=0.28", "packaging>=26"]
+REPORT = ["jinja2>=3.1.2", "matplotlib>=3.8.4"]
+SEARCH = ["faiss-cpu>=1.8"]
+EXPORT = ["onnx>=1.17", "onnxscript>=0.2", "onnxruntime>=1.20", "jinja2>=3.1.2"]
+SERVE = ["fastapi>=0.115.6", "uvicorn>=0.30", "python-multipart>=0.0.20", "jinja2>=3.1.2"]
+TENSORBOARD = ["tensorboard>=2.16.2"]
+TEST = [
+    *("pytest>=9.2", "pytest-xdist>=3.8", "hypothesis>=6.170", "playwright>=1.65", "httpx>=0.28", "packaging>=26"),
+    "pytorch-metric-learning>=2.9,<3",  # losses to compare ours with
+]
 LINT = ["ruff>=0.17", "mypy>=2.4", "types-PyYAML", "types-setuptools", "types-tqdm"]
 
 setup(
@@ -31,24 +33,23 @@ setup(
     packages=find_packages(include=["reid", "reid.*"]),
     package_data={"reid": ["assets/*"], "reid.report": ["templates/*"], "reid.inference.export": ["templates/*"]},
     install_requires=[
-        "torch>=2.15",
-        "torchvision>=0.29",
-        "numpy>=2.4",
-        "scipy>=1.17",
-        "scikit-learn>=1.9",
-        "pillow>=13.0",
-        "tqdm>=4.70",
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "numpy>=1.26.4",
+        "scipy>=1.11.4",
+        "scikit-learn>=1.4.2",
+        "pillow>=10.4",
+        "tqdm>=4.66",
         "yacs>=0.1.8",
-        "pyyaml>=6.0.3",
-        "safetensors>=0.8",
+        "pyyaml>=6.0.1",
+        "safetensors>=0.4.3",
     ],
     extras_require={
         "report": REPORT,
         "tensorboard": TENSORBOARD,
         "search": SEARCH,
-        "losses": LOSSES,
         "export": EXPORT,
         "serve": SERVE,
-        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *LOSSES, *EXPORT, *SERVE, *TEST, *LINT],
+        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *EXPORT, *SERVE, *TEST, *LINT],
     },
 )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from reid.losses.center import CenterLoss
 from reid.losses.identity import identity_loss
 from reid.losses.orthogonality import PENALTIES
-from reid.losses.pairwise import check_metric_learning, circle_loss, contrastive_loss, triplet_loss
+from reid.losses.pairwise import circle_loss, contrastive_loss, triplet_loss
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,12 @@ class Objective(nn.Module):
         weights: Weight and settings of each loss; None for only the identity loss.
         num_classes: Number of identities, for the center loss.
         width: Width of the compared feature, for the center loss.
-
-    Raises:
-        InputError: If a loss needs a library that is not installed.
     """
 
     def __init__(self, weights: LossWeights | None = None, *, num_classes: int = 0, width: int = 0) -> None:
         super().__init__()
         self.weights = weights or LossWeights()
         self.center = CenterLoss(num_classes, width, self.weights.center_rate) if self.weights.center else None
-        if self.weights.circle:
-            check_metric_learning("LOSS.CIRCLE")
 
     def forward(
         self,

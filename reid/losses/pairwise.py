@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -67,7 +65,11 @@ def triplet_loss(features: Tensor, labels: Tensor, *, margin: float = 0.3) -> Te
 
 
 def circle_loss(features: Tensor, labels: Tensor, *, margin: float = 0.25, scale: float = 128.0) -> Tensor:
-    """Compute the circle loss on cosines (Sun et al. 2020, Eq. 6), by pytorch-metric-learning.
+    """Compute the circle loss on cosines (Sun et al. 2020, Eq. 6).
+
+    Each anchor's loss is ln(1 + Σ exp(γ αₙ (sₙ - m)) Σ exp(-γ αₚ (sₚ - 1 + m))) over its non-matches n and its matches
+    p in the batch, with the weights αₙ = max(0, sₙ + m) and αₚ = max(0, 1 + m - sₚ) held constant in the gradient. The
+    mean is taken over the anchors whose loss is not 0, which leaves out those without a match or a non-match.
 
     Args:
         features: (B, D) floating.
@@ -76,29 +78,20 @@ def circle_loss(features: Tensor, labels: Tensor, *, margin: float = 0.25, scale
         scale: γ of the paper, by default its value for person re-identification.
 
     Returns:
-        Loss, a float32 scalar.
-
-    Raises:
-        InputError: If pytorch-metric-learning is not installed.
+        Loss, a float32 scalar, 0 if all anchors are left out.
     """
-    check_metric_learning("the circle loss")
-    from pytorch_metric_learning.losses import CircleLoss
-
-    loss: Tensor = CircleLoss(m=margin, gamma=scale)(features.float(), labels)
-    return loss
-
-
-def check_metric_learning(user: str) -> None:
-    """Check that pytorch-metric-learning, of the extra `losses`, is installed.
-
-    Args:
-        user: What needs it, for the error message.
-
-    Raises:
-        InputError: If it is not installed.
-    """
-    if importlib.util.find_spec("pytorch_metric_learning") is None:
-        raise InputError(f"{user} needs pytorch-metric-learning: pip install 'reid[losses]'")
+    features = features.float()
+    cosines = functional.normalize(features, dim=1) @ functional.normalize(features, dim=1).T
+    fixed = cosines.detach()
+    same = labels[:, None] == labels[None, :]
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    matches = -scale * (1 + margin - fixed).relu() * (cosines - (1 - margin))
+    others = scale * (fixed + margin).relu() * (cosines - margin)
+    exponents = matches.masked_fill(~same | itself, -torch.inf).logsumexp(1)
+    exponents = exponents + others.masked_fill(same, -torch.inf).logsumexp(1)
+    losses = functional.softplus(exponents)
+    counted = losses > 0
+    return losses[counted].mean() if counted.any() else features.sum() * 0
 
 
 def _pairs(count: int, tuple_size: int, device: torch.device) -> tuple[Tensor, Tensor]:

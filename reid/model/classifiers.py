@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid.errors import InputError, unknown_name
+from reid.errors import unknown_name
 
 MARGINS = {"arcface": 0.5, "cosface": 0.35}  # the papers' margins: radians, and a difference of cosines
 CLASSIFIERS = ("linear", "cosine", *MARGINS)
@@ -52,7 +50,7 @@ class MarginLinear(nn.Linear):
     """Scaled cosines with a margin for the true identity, (B, in_features) -> (B, out_features).
 
     The logits are scale · cos θ. In training the true identity's is scale · cos(θ + margin) for "arcface" (Deng et al.
-    2019) or scale · (cos θ - margin) for "cosface" (Wang et al. 2018), as pytorch-metric-learning computes them.
+    2019) or scale · (cos θ - margin) for "cosface" (Wang et al. 2018).
 
     Args:
         in_features: Width of the feature vector.
@@ -60,16 +58,12 @@ class MarginLinear(nn.Linear):
         name: "arcface" or "cosface".
         scale: Fixed scale of the cosines.
         margin: Angle in radians for "arcface", difference of cosines for "cosface".
-
-    Raises:
-        InputError: If pytorch-metric-learning is not installed.
     """
 
     def __init__(self, in_features: int, out_features: int, name: str, scale: float, margin: float) -> None:
         super().__init__(in_features, out_features, bias=False)
         self.name, self.scale, self.margin = name, scale, margin
         nn.init.normal_(self.weight, std=in_features**-0.5)
-        self._apply_margin = _margin_function(name, margin)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Compute the logits.
@@ -85,7 +79,7 @@ class MarginLinear(nn.Linear):
         cosines = functional.linear(unit, directions)
         if labels is not None:
             true = cosines.gather(1, labels[:, None]).clamp(-1 + _EPS, 1 - _EPS)
-            cosines = cosines.scatter(1, labels[:, None], self._apply_margin(true))
+            cosines = cosines.scatter(1, labels[:, None], _MARGIN_FUNCTIONS[self.name](true, self.margin))
         return self.scale * cosines
 
     def extra_repr(self) -> str:
@@ -111,7 +105,7 @@ def build_classifier(name: str, d_in: int, num_classes: int, *, scale: float = 1
         Classifier on the CPU.
 
     Raises:
-        InputError: If the name is unknown, or pytorch-metric-learning is needed and not installed.
+        InputError: If the name is unknown.
     """
     if name not in CLASSIFIERS:
         raise unknown_name("classifier", name, CLASSIFIERS)
@@ -125,16 +119,14 @@ def build_classifier(name: str, d_in: int, num_classes: int, *, scale: float = 1
     return layer
 
 
-def _margin_function(name: str, margin: float) -> Callable[[Tensor], Tensor]:
-    if importlib.util.find_spec("pytorch_metric_learning") is None:
-        raise InputError(f"MODEL.CLASSIFIER.NAME {name} needs pytorch-metric-learning: pip install 'reid[losses]'")
-    from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss
+def _arcface(cosines: Tensor, margin: float) -> Tensor:
+    """Return cos(θ + margin); past θ = π - margin, where that would rise again, a line that goes on falling."""
+    angles = cosines.acos()
+    return torch.where(angles <= math.pi - margin, (angles + margin).cos(), angles.cos() - margin * math.sin(margin))
 
-    # Only the library's function of a cosine is used: its loss would bring a second weight matrix.
-    with torch.random.fork_rng(devices=[]):
-        if name == "arcface":
-            loss = ArcFaceLoss(num_classes=1, embedding_size=1, margin=math.degrees(margin))
-        else:
-            loss = CosFaceLoss(num_classes=1, embedding_size=1, margin=margin)
-    function: Callable[[Tensor], Tensor] = loss.modify_cosine_of_target_classes
-    return function
+
+def _cosface(cosines: Tensor, margin: float) -> Tensor:
+    return cosines - margin
+
+
+_MARGIN_FUNCTIONS = {"arcface": _arcface, "cosface": _cosface}

@@ -7,6 +7,8 @@ shorter, and a dispatched call took about twice as long (roughly 5 instead of 2 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -156,19 +158,57 @@ def matmul(first: Any, second: Any, out: Any) -> None:
     if is_tensor(out):
         import torch
 
-        # One setting per backend; torch's older global one raises if both were used, and does not cover all of these.
-        backends: Any = torch.backends
-        settings = [s for s in (backends.cuda.matmul, backends.mkldnn.matmul) if s.fp32_precision != "ieee"]
+        with _ieee_products():
+            torch.matmul(first, second, out=out)
+    else:
+        np.matmul(first, second, out=out)
+
+
+@contextlib.contextmanager
+def _ieee_products() -> Iterator[None]:
+    """Switch off reduced precision of float32 products in the context."""
+    import torch
+
+    backends: Any = torch.backends
+    settings = [backends.cuda.matmul, getattr(backends.mkldnn, "matmul", None)]
+    if all(hasattr(setting, "fp32_precision") for setting in settings):
+        # One per backend; the global one raises if both kinds were used, and does not cover all of these.
+        settings = [setting for setting in settings if setting.fp32_precision != "ieee"]
         previous = [setting.fp32_precision for setting in settings]
         for setting in settings:
             setting.fp32_precision = "ieee"
         try:
-            torch.matmul(first, second, out=out)
+            yield
         finally:
             for setting, precision in zip(settings, previous, strict=True):
                 setting.fp32_precision = precision
-    else:
-        np.matmul(first, second, out=out)
+    else:  # PyTorch before 2.9 has only the global one
+        allowed = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(allowed)
+
+
+def int8_matmul(first: Any, second: Any, out: Any) -> None:
+    """Compute the product of 8-bit integers `first @ second`.
+
+    Args:
+        first: (n, D) int8 tensor.
+        second: (D, m) int8 tensor.
+        out: (n, m) int32 tensor, overwritten with the product.
+
+    Raises:
+        RuntimeError: If this version of PyTorch has no such product, or not for this device or these shapes.
+    """
+    import torch
+
+    # Not part of PyTorch's public API.
+    product = getattr(torch, "_int_mm", None)
+    if product is None:
+        raise RuntimeError(f"PyTorch {torch.__version__} has no product of 8-bit integers")
+    product(first, second, out=out)
 
 
 def row_products(first: Any, second: Any) -> Any:

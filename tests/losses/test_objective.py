@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from reid.errors import InputError
-from reid.losses import objective as module
 from reid.losses.identity import identity_loss
 from reid.losses.objective import LossWeights, Objective
 from reid.losses.orthogonality import so
@@ -86,12 +84,3 @@ def test_the_centers_are_its_state() -> None:
     again = Objective(LossWeights(center=1.0), num_classes=4, width=6)
     again.load_state_dict(objective.state_dict())
     assert again.center is not None and again.center.centers.any()
-
-
-def test_a_missing_library_is_found_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(user: str) -> None:
-        raise InputError(f"{user} needs it")
-
-    monkeypatch.setattr(module, "check_metric_learning", missing)
-    with pytest.raises(InputError, match=r"LOSS\.CIRCLE"):
-        Objective(LossWeights(circle=1.0))

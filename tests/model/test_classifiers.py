@@ -9,8 +9,6 @@ import torch
 from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss
 from torch.nn import functional
 
-from reid.errors import InputError
-from reid.model import classifiers as margin
 from reid.model.classifiers import MarginLinear
 
 
@@ -47,6 +45,21 @@ def test_the_loss_is_the_librarys_with_the_same_weights(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["arcface", "cosface"])
+@pytest.mark.parametrize("size", [0.1, 0.5, 1.2])
+def test_every_cosine_gets_the_librarys_margin(name: str, size: float) -> None:
+    # From one vector to its opposite: past the angle π - margin, the cosine with a margin would rise again.
+    kind, argument = (ArcFaceLoss, math.degrees(size)) if name == "arcface" else (CosFaceLoss, size)
+    library = kind(num_classes=1, embedding_size=1, margin=argument).modify_cosine_of_target_classes
+    angles = torch.linspace(0.01, math.pi - 0.01, 500)
+    head = MarginLinear(2, 1, name, 1.0, size)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[1.0, 0.0]]))
+    logits = head(torch.stack([angles.cos(), angles.sin()], dim=1), torch.zeros(500, dtype=torch.int64))
+    torch.testing.assert_close(logits[:, 0], library(angles.cos()), rtol=0, atol=1e-4)
+    assert (logits[1:] < logits[:-1]).all()
+
+
+@pytest.mark.parametrize("name", ["arcface", "cosface"])
 def test_a_feature_on_or_against_its_vector_has_a_finite_gradient(name: str) -> None:
     head = layer(name)
     features = torch.stack([head.weight[0], -head.weight[1]]).detach().requires_grad_()
@@ -63,9 +76,3 @@ def test_the_weight_alone_is_its_state_and_random_numbers_are_left_alone() -> No
     torch.nn.Linear(2, 2, bias=False)
     torch.nn.init.normal_(torch.empty(2, 2))
     assert torch.equal(first, torch.rand(1))
-
-
-def test_a_missing_library_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(margin.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"MODEL.CLASSIFIER.NAME arcface needs .*reid\[losses\]"):
-        layer("arcface")

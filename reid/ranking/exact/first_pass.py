@@ -251,7 +251,7 @@ def _integer_product(first: Any, second: Any, buffers: dict[str, Any], name: str
 
     out = _buffer(buffers, name, shape, "int32", first)
     tensors = [torch.as_tensor(part) for part in (first, second, out)]
-    torch._int_mm(tensors[0], tensors[1].T, out=tensors[2])
+    arrays.int8_matmul(tensors[0], tensors[1].T, tensors[2])
     return tensors[2]
 
 
@@ -281,10 +281,11 @@ def integers_exact(width: int, device: str = "cpu") -> bool:
     if width > _MAX_WIDTH or (device != "cpu" and width % 8):  # cuBLAS requires multiples of eight
         return False
     first, second = _extremes(width, device)
+    products = torch.empty(len(first), len(second), dtype=torch.int32, device=device)
     for columns in (width, 2 * width):
         try:
-            products = torch._int_mm(first[:, :columns], second[:, :columns].T)
-        except (RuntimeError, AttributeError):  # no such product on this device or in this build
+            arrays.int8_matmul(first[:, :columns], second[:, :columns].T, products)
+        except (RuntimeError, TypeError):  # no such product on this device, in this build or version
             return False
         # Every second row is the same.
         expected = first[:2, :columns].double() @ second[:2, :columns].double().T
@@ -323,10 +324,11 @@ def is_int8_faster(width: int, device: str = "cpu") -> bool:
     if not integers_exact(width, device):
         return False
     first, second = _extremes(width, device)
+    products = torch.empty(len(first), len(second), dtype=torch.int32, device=device)
 
-    def integers() -> Any:
-        torch._int_mm(first[:, :width], second[:, :width].T)
-        return torch._int_mm(first, second.T)
+    def integers() -> None:
+        arrays.int8_matmul(first[:, :width], second[:, :width].T, products)
+        arrays.int8_matmul(first, second.T, products)
 
     def elapsed(product: Callable[[], object]) -> float:
         start = time.perf_counter()

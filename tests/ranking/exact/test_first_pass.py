@@ -221,37 +221,64 @@ def test_tensors_are_prepared_as_arrays_are(dtype: str, integers: bool) -> None:
             np.testing.assert_allclose(other.low, plain.low, rtol=1e-5)
 
 
+PER_BACKEND = hasattr(torch.backends.cuda.matmul, "fp32_precision")  # since PyTorch 2.9
+
+
+def float32_settings() -> list[str]:
+    """The precision of float32 products, whichever way this version of PyTorch sets it."""
+    backends: Any = torch.backends
+    if PER_BACKEND:
+        return [kind.matmul.fp32_precision for kind in (backends.cuda, backends.mkldnn)]
+    return [torch.get_float32_matmul_precision()]
+
+
 @pytest.mark.parametrize("api", ["one setting", "one a backend"])
 def test_float32_products_are_float32_ones_whatever_is_allowed(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # With these settings PyTorch may multiply in TF32 or bfloat16, on processors as on GPUs.
+    if api == "one a backend" and not PER_BACKEND:
+        pytest.skip("this version of PyTorch has one setting for all backends")
     query, gallery = drawn("random", 200, 300, 512)
     tensors = [torch.from_numpy(part) for part in (query, gallery)]
     asked, tile = both(*tensors, integers=False, center=torch.zeros(512))
-    backends: Any = torch.backends
-    both_kinds = backends.cuda.matmul, backends.mkldnn.matmul
     seen: list[str] = []
     multiply = torch.matmul
 
     def watched(*sides: Any, **options: Any) -> Any:
-        seen.extend(kind.fp32_precision for kind in both_kinds)
+        seen.extend(float32_settings())
         return multiply(*sides, **options)
 
     monkeypatch.setattr(torch, "matmul", watched)
-    before = torch.get_float32_matmul_precision(), *(kind.fp32_precision for kind in both_kinds)
+    backends: Any = torch.backends
+    before, settings = torch.get_float32_matmul_precision(), float32_settings()
     try:
         if api == "one setting":
             torch.set_float32_matmul_precision("medium")
         else:
-            both_kinds[0].fp32_precision, both_kinds[1].fp32_precision = "tf32", "bf16"
-        allowed = [kind.fp32_precision for kind in both_kinds]
+            backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision = "tf32", "bf16"
+        allowed = float32_settings()
         found = approximate(asked, tile, {})
-        assert [kind.fp32_precision for kind in both_kinds] == allowed
+        assert float32_settings() == allowed != settings
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        both_kinds[0].fp32_precision, both_kinds[1].fp32_precision = before[1:]
-    assert seen and set(seen) == {"ieee"}
+        torch.set_float32_matmul_precision(before)
+        if PER_BACKEND:
+            backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision = settings
+    assert seen and set(seen) <= {"ieee", "highest"}
     true = ((query.astype(np.float64)[:, None] - gallery) ** 2).sum(axis=2) - asked.squared[:, None]
     assert (np.abs(arrays.to_numpy(found.values) - true) <= found.half_width[:, None]).all()
+
+
+class OneSetting:
+    """A backend as it was before PyTorch 2.9."""
+
+
+def test_versions_without_a_setting_per_backend_use_the_global_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(torch.backends.mkldnn, "matmul", OneSetting(), raising=False)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", seen.append)
+    out = torch.empty(2, 2)
+    arrays.matmul(torch.eye(2), torch.eye(2), out)
+    assert seen == ["highest", "medium"] and torch.equal(out, torch.eye(2))
 
 
 def saturating(first: torch.Tensor, second: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
