@@ -34,7 +34,10 @@ class ImageRecord:
 
     def __post_init__(self) -> None:
         if self.identity < JUNK or self.camera < 1:
-            raise InputError(f"{self.path}: identity {self.identity} or camera {self.camera} is out of range")
+            raise InputError(
+                f"{self.path}: identity {self.identity} or camera {self.camera} is out of range; identities count from "
+                "-1 (junk), cameras from 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Split:
         query: Query images, of identities that are not in `train`.
         gallery: Images to search, including junk and distractors.
         sources: If the training images come from several datasets, the name and lowest identity of each.
+        cameras_known: Whether cameras were read; otherwise their numbers only tell which gallery images may match.
+        copies: Queries whose own image is in the gallery and left out of their ranking.
     """
 
     name: str
@@ -54,6 +59,8 @@ class Split:
     query: tuple[ImageRecord, ...]
     gallery: tuple[ImageRecord, ...]
     sources: tuple[tuple[str, int], ...] = ()
+    cameras_known: bool = True
+    copies: int = 0
 
     def __post_init__(self) -> None:
         for split in ("train", "query", "gallery"):

@@ -159,7 +159,7 @@ def _parse_groups(entry: str) -> tuple[str, int]:
 
 def _is_same_dataset(config: CfgNode, trained: CfgNode) -> bool:
     """Whether the rows of the classifier are the identities of the dataset."""
-    irrelevant = ("ROOT", "FOLDER_ROOT", "CACHE", "STRICT")
+    irrelevant = ("ROOT", "FOLDER_ROOT", "CACHE", "STRICT", "TOLERANCE")
     return all(config.DATASETS[key] == trained.DATASETS[key] for key in config.DATASETS if key not in irrelevant)
 
 

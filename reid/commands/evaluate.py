@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 from reid.config import build
 from reid.data import split_table
+from reid.data.datasets.label_checks import label_counts
 from reid.errors import InputError
 from reid.evaluation.protocols import (
     EXPANSIONS,
@@ -18,7 +20,7 @@ from reid.evaluation.protocols import (
     whitening_features,
     write_neighbors,
 )
-from reid.evaluation.retrieval import FeatureSets, VariantFeatures, embed, network_features
+from reid.evaluation.retrieval import FeatureSets, VariantFeatures, embed, network_features, warn_of_equal_rows
 from reid.evaluation.whitening import WHITENINGS, WhiteningOptions
 from reid.io.atomic import write_json
 from reid.io.feature_files import read_features, read_multi_query, save_features, save_training_features
@@ -48,7 +50,8 @@ def main() -> None:
         if arguments.overrides or arguments.config_file or arguments.save_features:
             raise InputError("--features takes no configuration; remove --config-file, --save-features and KEY VALUE")
         query, gallery, feature = read_features(arguments.features)
-        name, features = arguments.features.name, {(feature, False): (query, gallery)}
+        warn_of_equal_rows(query, gallery)
+        header, features = {"dataset": arguments.features.name}, {(feature, False): (query, gallery)}
         pool = read_multi_query(arguments.features) if options.protocol == "multi-query" else None
         pools = {(feature, False): pool} if pool else None
         training = None
@@ -56,7 +59,7 @@ def main() -> None:
             training = {(feature, False): whitening_features(arguments.whiten_from, arguments.features, feature)}
         default_output = arguments.features.with_suffix("") if arguments.features.is_file() else arguments.features
     else:
-        name, features, pools, training = _embed(arguments, options)
+        header, features, pools, training = _embed(arguments, options)
         default_output = arguments.weights.parent
     output = arguments.output or default_output
     output.mkdir(parents=True, exist_ok=True)
@@ -70,7 +73,7 @@ def main() -> None:
     if arguments.top_k is not None:
         for path in write_neighbors(output, features, arguments.top_k, metric=options.metric):
             print(f"wrote {path}")
-    content = {"dataset": name, **evaluate_features(features, options, pools, training)}
+    content = {**header, **evaluate_features(features, options, pools, training)}
     seconds = time.perf_counter() - start
     write_json(output / "evaluation.json", content)
     print(evaluation_tables(content))
@@ -103,8 +106,8 @@ def _whitening(arguments: argparse.Namespace) -> WhiteningOptions | None:
 
 def _embed(
     arguments: argparse.Namespace, options: EvaluationOptions
-) -> tuple[str, FeatureSets, VariantFeatures | None, VariantFeatures | None]:
-    """Return the dataset's name and its features under a checkpoint, those to pool and those of the training set."""
+) -> tuple[dict[str, Any], FeatureSets, VariantFeatures | None, VariantFeatures | None]:
+    """Return the dataset's name and counts, its features, those to pool and those of the training set."""
     model, trained = build.load_network(arguments.weights)
     config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
     device = build.device(config)
@@ -121,7 +124,7 @@ def _embed(
     if options.whitening:
         images = build.test_loader(config, split.train)
         training = embed(model, images, flips=flips, dtype=dtype, title="training set")
-    return split.name, features, pools, training
+    return {"dataset": split.name, "labels": label_counts(split)}, features, pools, training
 
 
 def _arguments() -> argparse.Namespace:

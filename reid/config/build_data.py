@@ -17,6 +17,7 @@ from reid.data.augmentation.augment import Augmentation
 from reid.data.augmentation.jitter import Jitter
 from reid.data.datasets import DATASETS
 from reid.data.datasets.combine import combine
+from reid.data.datasets.label_checks import check_labels
 from reid.data.datasets.market1501 import read_hand_labeled_boxes
 from reid.data.datasets.pattern import compile_pattern
 from reid.data.datasets.subset import subset_identities
@@ -101,7 +102,8 @@ def split(config: CfgNode) -> Split:
         The combined split, with the fraction DATASETS.IDENTITIES of the training identities.
 
     Raises:
-        InputError: If a dataset is missing or unreadable, or its counts are not the official ones.
+        InputError: If a dataset is missing or unreadable, its counts are not the official ones, or more than
+            DATASETS.TOLERANCE of its labels are doubtful.
     """
     d = config.DATASETS
     names = d.NAME.split("+")
@@ -111,7 +113,9 @@ def split(config: CfgNode) -> Split:
         root = Path(d.FOLDER_ROOT).expanduser() if name == "folder" and d.FOLDER_ROOT else _root(config)
         return DATASETS[name](root, strict=d.STRICT, cache=_cache_folder(config), **options[name])
 
-    return subset_identities(combine(names, d.TARGET, read), d.IDENTITIES)
+    combined = combine(names, d.TARGET, read)
+    check_labels(combined, d.TOLERANCE)
+    return subset_identities(combined, d.IDENTITIES)
 
 
 def loaders(config: CfgNode, data: Split) -> Loaders:
@@ -127,8 +131,8 @@ def loaders(config: CfgNode, data: Split) -> Loaders:
     Raises:
         InputError: If `train_loader` raises it.
     """
-    query, gallery = test_loader(config, data.query), test_loader(config, data.gallery)
-    return Loaders(train_loader(config, data), query, gallery)
+    # In this order, so that too few identities are reported before images are decoded.
+    return Loaders(train_loader(config, data), test_loader(config, data.query), test_loader(config, data.gallery))
 
 
 def train_loader(config: CfgNode, data: Split) -> TrainLoader:
@@ -142,9 +146,12 @@ def train_loader(config: CfgNode, data: Split) -> TrainLoader:
         Loader with class labels 0..n-1.
 
     Raises:
-        InputError: If an image cannot be read and INPUT.CORRUPT is "error", or no batch can be filled.
+        InputError: If there is only one identity, an image cannot be read and INPUT.CORRUPT is "error", or no batch
+            can be filled.
     """
     labels = data.train_labels()
+    if len(labels) < 2:
+        raise InputError(f"{data.name}: 1 training identity with {len(data.train):,} images; at least 2 are required")
     return TrainLoader(
         images=_train_images(config, data.train),
         labels=np.array([labels[image.identity] for image in data.train], dtype=np.int64),

@@ -232,6 +232,13 @@ _DATASETS = {
         movable=True,
     ),
     "DATASETS.STRICT": Key(True, "Require the official image and identity counts."),
+    "DATASETS.TOLERANCE": Key(
+        0.5,
+        "Largest fraction of queries without a match, and of gallery identities that are trained on; 1: any.",
+        low=0,
+        high=1,
+        movable=True,
+    ),
     "DATASETS.IDENTITIES": Key(
         1.0, "Fraction of the training identities to use, for quick comparisons.", low=1e-9, high=1
     ),

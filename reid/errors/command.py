@@ -12,12 +12,15 @@ import io
 import os
 import select
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
 from reid.errors import FULL_DISK, Diverged, InputError, Interrupted, one_line
 
+_PACKAGE = Path(__file__).parents[1]
 BROKEN_PIPE = 141  # what a shell shows for a program that SIGPIPE ended
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _OTHER_PATH = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP)
@@ -42,7 +45,8 @@ def run_command(main: Callable[[], None]) -> int:
     """
     end = None
     try:
-        main()
+        with _warnings_in_one_line():
+            main()
     except SystemExit as ended:
         if failed := _flush_stdout():
             raise SystemExit(ended.code or failed) from None
@@ -54,6 +58,25 @@ def run_command(main: Callable[[], None]) -> int:
     # After the error is gone, and with it the progress bars of its frames, which clear their lines.
     code = _print_end(*end) if end else 0
     return code or _flush_stdout()
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Print warnings of this package without the line of source that gave them."""
+    plain = warnings.formatwarning
+
+    def format_warning(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if Path(filename).is_relative_to(_PACKAGE):
+            return f"warning: {message}\n"
+        return plain(message, category, filename, lineno, line)
+
+    warnings.formatwarning = format_warning
+    try:
+        yield
+    finally:
+        warnings.formatwarning = plain
 
 
 def _end(error: BaseException) -> tuple[int, str] | None:

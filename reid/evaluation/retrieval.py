@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from reid.evaluation.features import LabeledBatches, extract_together, mean_feat
 from reid.model.network import ReidNetwork
 from reid.ranking import evaluate, normalize_rows
 from reid.records import Features, Scores
+
+logger = logging.getLogger(__name__)
 
 # (feature, flip) -> features of some images.
 VariantFeatures = dict[tuple[str, bool], Features]
@@ -175,6 +178,33 @@ def score_together(features: FeatureSets) -> tuple[Scores, ...]:
 
 def _in_memory(features: Features) -> bool:
     return isinstance(features.values, np.ndarray) and not isinstance(features.values, np.memmap)
+
+
+def warn_of_equal_rows(query: Features, gallery: Features) -> None:
+    """Warn of queries whose row equals that of a match: the same image may be in both.
+
+    Args:
+        query: Features of the queries.
+        gallery: Features of the gallery; those that are not in memory are not compared.
+    """
+    if not (_in_memory(query) and _in_memory(gallery)):
+        return
+    persons = set(query.identities.tolist())
+    cameras: dict[tuple[int, int], set[int]] = {}
+    for person, camera, row in zip(gallery.identities.tolist(), gallery.cameras.tolist(), gallery.values, strict=True):
+        if person in persons:
+            cameras.setdefault((person, hash(row.tobytes())), set()).add(camera)
+    equal = sum(
+        bool(cameras.get((person, hash(row.tobytes())), set()) - {camera})
+        for person, camera, row in zip(query.identities.tolist(), query.cameras.tolist(), query.values, strict=True)
+    )
+    if equal:
+        logger.warning(
+            "%d of %d queries have the same features as a match in the gallery: are these the same images? Without "
+            "cameras, give an image the same camera in both, which leaves it out of its own ranking",
+            equal,
+            len(query.values),
+        )
 
 
 def unit_rows(features: Features) -> Features:

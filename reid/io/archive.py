@@ -104,9 +104,15 @@ def _select_entries(
         raise InputError(f"{archive}: {len(entries):,} entries, above the limit of {MAX_ENTRIES:,}")
     selected: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for entry in entries:
-        path = PurePosixPath(entry.filename)
+        # Some programs on Windows write backslashes.
+        path = PurePosixPath(entry.filename.replace("\\", "/"))
         _check_entry(archive, entry, path)
-        if entry.is_dir() or len(path.parts) < 2 or path.parts[0] == "__MACOSX" or path.name.startswith("."):
+        if (
+            entry.filename.endswith(("/", "\\"))
+            or len(path.parts) < 2
+            or path.parts[0] == "__MACOSX"
+            or path.name.startswith(".")
+        ):
             continue
         if path.parts[-2] not in folders:
             continue
@@ -124,7 +130,7 @@ def _select_entries(
 
 def _check_entry(archive: Path, entry: zipfile.ZipInfo, path: PurePosixPath) -> None:
     name = entry.filename
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
+    if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
         raise InputError(f"{archive}: the entry {name!r} would leave its folder; nothing was unpacked")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):

@@ -34,6 +34,10 @@ MAX_RUN_LENGTH_PIXELS = 5_000_000
 """Pixels of a BMP compressed with run lengths."""
 
 _JPEG, _PNG, _BMP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM"
+_OTHER_CONTENT = {
+    **dict.fromkeys((b"II*\0", b"MM\0*"), "TIFF"),
+    **{b"GIF8": "GIF", b"\0\0\0\x0cjP": "JPEG 2000", b"%PDF": "PDF", b"8BPS": "Photoshop"},
+}
 _MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
 _SEQUENTIAL_FRAMES, _START_OF_SCAN = (0xC0, 0xC1), 0xDA
 _WITHOUT_LENGTH = (0x01, *range(0xD0, 0xDA))
@@ -78,6 +82,28 @@ def open_image(name: str, content: bytes) -> Image.Image:
             f"{name}: a compressed BMP of {pixels:,} pixels takes too long to decode; store it uncompressed"
         )
     return image
+
+
+def name_content(content: bytes) -> str:
+    """Name what a file holds that is often saved under the name of an image.
+
+    Args:
+        content: Content of a file in none of `FORMATS`.
+
+    Returns:
+        The end of a message, such as `: a TIFF file, convert it to PNG`; empty if the content is unknown.
+    """
+    start = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not content:
+        return ": the file is empty"
+    if any(mark in start for mark in (b"<!doctype html", b"<html")):
+        return ": a web page, probably of a failed download; download the image again"
+    if start.startswith(b"version https://git-lfs"):
+        return ": a Git LFS pointer; run git lfs pull"
+    name = next((name for mark, name in _OTHER_CONTENT.items() if content.startswith(mark)), "")
+    if content[4:8] == b"ftyp":
+        name = "HEIC or AVIF"
+    return f": a {name} file, convert it to PNG" if name else ""
 
 
 def check_size(image: Image.Image, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,12 @@ def all_tensors(settings: CfgNode, data: Split) -> list[torch.Tensor]:
         *loaders.query,
         *loaders.gallery,
     ]
+
+
+def test_a_single_training_identity_is_reported_before_images_are_read(tmp_path, data):
+    alone = tuple(ImageRecord("no such file.jpg", 1, camera) for camera in (1, 2))
+    with pytest.raises(InputError, match="synthetic: 1 training identity with 2 images; at least 2 are required"):
+        build.loaders(config(tmp_path), dataclasses.replace(data, train=alone))
 
 
 def test_the_cache_does_not_change_the_images(tmp_path, data):

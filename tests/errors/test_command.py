@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,3 +187,14 @@ def test_an_error_does_not_share_a_line_with_a_progress_bar(capsys: pytest.Captu
     assert run_command(main) == 2
     output = capsys.readouterr().err
     assert "| 0/2" in output and output.endswith("\rerror: bad\n")
+
+
+def test_warnings_of_the_package_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        for place in (ROOT / "reid" / "evaluation" / "retrieval.py", "/elsewhere/torch/nn.py"):
+            print(warnings.formatwarning("3 queries are left out", UserWarning, str(place), 7), end="")
+
+    before = warnings.formatwarning
+    assert run_command(main) == 0 and warnings.formatwarning is before
+    own, other = capsys.readouterr().out.split("\n", maxsplit=1)
+    assert own == "warning: 3 queries are left out" and "nn.py:7: UserWarning: 3 queries" in other

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reid.evaluation.retrieval import choose, score
+from reid.evaluation.retrieval import choose, score, warn_of_equal_rows
 from reid.ranking import evaluate
 from reid.records import Features
 
@@ -33,3 +33,15 @@ def test_a_row_of_zeros_is_a_warning_and_no_end() -> None:
     with pytest.warns(UserWarning, match="1 of 4 feature rows are zero"):
         scores = score({("input", False): (features(values, 1), features(np.eye(4), 2))})
     assert scores[1].rank1 >= 0.75
+
+
+def test_queries_with_the_features_of_a_match_are_questioned(caplog: pytest.LogCaptureFixture) -> None:
+    values = np.arange(12.0).reshape(4, 3)
+    query = Features(values, [1, 2, 3, 4], [1, 1, 1, 1])
+    # Equal rows: a match; its own camera; another identity.
+    gallery = Features(values + np.array([[0], [0], [0], [1]]), [1, 2, 9, 4], [2, 1, 2, 2])
+    warn_of_equal_rows(query, gallery)
+    assert "1 of 4 queries have the same features as a match" in caplog.text
+    caplog.clear()
+    warn_of_equal_rows(query, Features(values + 1, [1, 2, 3, 4], [2, 2, 2, 2]))
+    assert not caplog.records

@@ -84,6 +84,13 @@ def test_what_killed_processes_left_of_this_archive_is_removed(tmp_path):
     assert sorted(cache.iterdir()) == sorted([cache / ".other-0123456789ab.0a1b.partial", folder])
 
 
+def test_backslashes_of_windows_separate_folders(tmp_path):
+    entries = {"D\\query\\": b"", "D\\query\\below\\": b"", "D\\query\\a.jpg": b"a", "D\\other\\b.jpg": b"b"}
+    source = pack(tmp_path / "d.zip", entries)
+    folder = extract_zip(source, folders=PARTS, cache=tmp_path / "cache", progress=False)
+    assert files_below(folder) == [".unpacked", "query/a.jpg"]
+
+
 @pytest.mark.parametrize(
     "name",
     ["D/query/../../../evil.jpg", "/query/evil.jpg", "C:/query/evil.jpg", "D\\query\\..\\evil.jpg", "../evil.txt"],

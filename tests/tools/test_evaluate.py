@@ -230,6 +230,7 @@ def test_across_domains(train: Tool, tool: Tool, tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     found = content(weights.parent)
     assert found["dataset"] == "market1501"
+    assert found["labels"]["queries_without_match"] == found["scores"][0]["dropped_queries"]
     queries = len(list((folder / "query").iterdir()))
     assert {(s["pool"], s["alone"]) for s in found["multi_query"]} == {("images of their own", queries - 1)}
     # A query that is its own only box stays what it is.

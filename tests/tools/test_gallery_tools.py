@@ -230,7 +230,7 @@ def test_invalid_folders(
     (tmp_path / "empty").mkdir()
     options = ("--weights", weights, "--index", tmp_path / "i")
     for folder, message in (
-        (tmp_path / "empty", "no image (.jpg, .jpeg, .png) in this folder"),
+        (tmp_path / "empty", "no image (.jpg, .jpeg, .png, .bmp, .webp) in this folder"),
         (tmp_path / "missing", "no such folder of crops"),
         (weights, "a file, not a folder of crops"),
     ):

@@ -56,7 +56,7 @@ def combine(names: Sequence[str], target: str, read: Callable[[str], Split]) -> 
         train.extend(images)
         sources.append((splits[source].name, min(image.identity for image in images)))
     name = f"{'+'.join(splits[name].name for name in names)} -> {tested.name}"
-    return Split(name, tuple(train), tested.query, tested.gallery, tuple(sources))
+    return dataclasses.replace(tested, name=name, train=tuple(train), sources=tuple(sources))
 
 
 def _check_persons(names: list[str]) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reid.data.datasets.label_checks import describe_counts
 from reid.errors import InputError
 from reid.io.archive import extract_zip
+from reid.io.image_files import IMAGE_SUFFIXES, list_images, walk_images
 from reid.records import DISTRACTOR, JUNK, ImageRecord, Split
 
 PARTS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+FOLDER_PATTERN = "**/{identity}_c{camera}*"
+"""DATASETS.PATTERN for the names of Market-1501, DukeMTMC-reID and CUHK03-NP in folders of any depth."""
 _ANNOTATION = "gt_query"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,24 @@ def locate(layout: Layout, root: Path, *, cache: Path) -> Path:
         raise InputError(f"{root}: neither a folder nor a zip; {remedy}pass the folder that contains {expected}")
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; it must contain {expected}. {layout.availability}")
-    entries = sorted(entry.name for entry in root.iterdir())
-    content = (
-        "is empty" if not entries else "contains " + ", ".join(entries[:4]) + (", ..." if len(entries) > 4 else "")
-    )
+    named = next((root / name for name in layout.folders if (root / name).is_dir()), None)
+    if named is not None or root.name in layout.folders:
+        folder = named or root
+        raise InputError(
+            f"{folder}: {layout.title} is incomplete; the folder {_content(folder)}, but neither "
+            f"{' nor '.join(layout.markers)}"
+        )
     raise InputError(
-        f"{root}: {layout.title} not found; the folder {content}, but must contain {expected}. {layout.availability}"
+        f"{root}: {layout.title} not found; the folder {_content(root)}, but must contain {expected}. "
+        f"{layout.availability}"
     )
+
+
+def _content(folder: Path) -> str:
+    entries = sorted(entry.name for entry in folder.iterdir())
+    if not entries:
+        return "is empty"
+    return "contains " + ", ".join(entries[:4]) + (", ..." if len(entries) > 4 else "")
 
 
 def is_present(layout: Layout, root: Path) -> bool:
@@ -142,7 +155,7 @@ def _find(layout: Layout, root: Path, cache: Path) -> Path | None:
 
 
 def _find_folder(layout: Layout, root: Path) -> Path | None:
-    nested = [root / outer / inner for outer in layout.folders for inner in layout.folders if outer != inner]
+    nested = [root / outer / inner for outer in layout.folders for inner in layout.folders]
     for folder in (root, *(root / name for name in layout.folders), *nested):
         if any((folder / marker).exists() for marker in layout.markers):
             return folder
@@ -189,35 +202,31 @@ def read_part(layout: Layout, folder: Path) -> tuple[ImageRecord, ...]:
     Raises:
         InputError: If there is no image or a file name cannot be parsed.
     """
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if is_image(entry.name) and entry.is_file())
+    names = list_images(folder)
     if not names:
-        raise InputError(f"{folder}: contains no image ({', '.join(IMAGE_SUFFIXES)})")
-    records, invalid = [], []
+        below = next(walk_images(folder), None)
+        hint = (
+            f", but its subfolders do, such as {below}: read them with DATASETS.NAME folder and DATASETS.PATTERN "
+            f"{FOLDER_PATTERN!r}"
+            if below
+            else f" ({', '.join(IMAGE_SUFFIXES)})"
+        )
+        raise InputError(f"{folder}: contains no image{hint}")
+    records, invalid, from_zero = [], [], False
     for name in names:
         match = layout.pattern.fullmatch(name)
         if match is None or int(match["camera"]) < 1:
             invalid.append(name)
+            from_zero |= match is not None
         else:
             records.append(ImageRecord(str(folder / name), int(match["identity"]), int(match["camera"])))
     if invalid:
         raise InputError(
             f"{folder / invalid[0]}: not a file name of {layout.title}, such as {layout.example} "
             f"({len(invalid):,} of {len(names):,} images in {folder.name} are named differently)"
+            + ("; cameras count from 1, these from 0" if from_zero else "")
         )
     return tuple(records)
-
-
-def is_image(name: str) -> bool:
-    """Return whether a file is read as an image.
-
-    Args:
-        name: File name, without folders.
-
-    Returns:
-        Whether it has a known suffix and is not hidden.
-    """
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
 def check_matches(split: Split, folder: Path) -> None:
@@ -297,7 +306,7 @@ def split_table(split: Split) -> str:
     """Format the table `subset | # ids | # images | # cameras`.
 
     The gallery's line also contains the numbers of junk and distractor images. If the training images come from several
-    datasets, each of them has a line.
+    datasets, each of them has a line. What is doubtful in the labels follows, see `label_checks.describe_counts`.
 
     Args:
         split: Dataset whose identities, images and cameras are counted.
@@ -308,18 +317,19 @@ def split_table(split: Split) -> str:
     lines = [f"{split.name}", "subset  |  # ids | # images | # cameras"]
     for part in PARTS:
         counts = count_part(getattr(split, part))
-        line = _row(part, counts)
+        line = _row(part, counts, split.cameras_known)
         if part == "gallery":
             line += f"   ({counts.junk:,} junk and {counts.distractors:,} distractor images among them)"
         lines.append(line)
         if part == "train" and len(split.sources) > 1:
             for name, images in train_by_source(split).items():
                 lines.append(f"{_row('', count_part(images))}   ({name})")
-    return "\n".join(lines)
+    return "\n".join(lines + describe_counts(split))
 
 
-def _row(name: str, counts: PartCounts) -> str:
-    return f"{name:<7} | {counts.identities:>6,} | {counts.images:>8,} | {counts.cameras:>9}"
+def _row(name: str, counts: PartCounts, cameras_known: bool = True) -> str:
+    cameras = counts.cameras if cameras_known else "unknown"
+    return f"{name:<7} | {counts.identities:>6,} | {counts.images:>8,} | {cameras:>9}"
 
 
 def train_by_source(split: Split) -> dict[str, list[ImageRecord]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from reid.data.datasets.layout import is_image, locate, read_dataset
+from reid.data.datasets.layout import locate, read_dataset
 from reid.data.datasets.market1501 import LAYOUT
 from reid.errors import InputError
 from reid.io.archive import extract_zip
+from reid.io.image_files import list_images
 from reid.records import DISTRACTOR, ImageRecord, Split
 
 ARCHIVE = "distractors_500k.zip"
@@ -37,8 +37,7 @@ def read_market1501_500k(root: Path, *, strict: bool = True, cache: Path) -> Spl
     """
     market = read_dataset(LAYOUT, root, strict=strict, cache=cache)
     folder = _locate_distractors(root.expanduser(), cache)
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if is_image(entry.name) and entry.is_file())
+    names = list_images(folder)
     if not names:
         raise InputError(f"{folder}: contains no image; it must contain the distractors of {ARCHIVE}")
     if strict and len(names) != IMAGES:

@@ -83,6 +83,7 @@ def _read_lists(folder: Path, lists: tuple[str, ...], subfolder: str, *, first: 
                 raise InputError(
                     f"{path}, line {number}: {line[:80]!r} is not a path and an identity, such as "
                     f"0000/{LAYOUT.example} 0"
+                    + ("; cameras count from 1" if match is not None and int(match["camera"]) < 1 else "")
                 )
             if name.startswith("/") or ".." in name.split("/"):
                 raise InputError(f"{path}, line {number}: {name!r} is not below {subfolder}/")

@@ -7,6 +7,7 @@ the file name:
 |---|---|
 | `{identity}`, `{camera}` | the shortest string up to the first position where the rest matches; before `*` a number |
 | `{identity:4}` | exactly four characters |
+| `{camera/2}`, `{camera:3/2}` | a number: 1 and 2 are camera 1, 3 and 4 are camera 2, and so on |
 | `*` | any string, including the empty one, within one folder or file name |
 | `**/` | any number of folders, including none; only once |
 | anything else | itself |
@@ -18,16 +19,47 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from reid.data.datasets.layout import IMAGE_SUFFIXES
 from reid.errors import InputError
+from reid.io.image_files import IMAGE_SUFFIXES
 
 FIELDS = ("identity", "camera")
 _TOKEN = re.compile(r"\{(?P<field>[^{}]*)\}|(?P<folders>\*\*/)|(?P<any>\*)|(?P<literal>[^{}*]+|[{}])")
 
 
-def compile_pattern(pattern: str, fields: Sequence[str] = FIELDS, setting: str = "DATASETS.PATTERN") -> re.Pattern[str]:
-    """Compile a pattern to a regular expression for `fullmatch`.
+@dataclass(frozen=True)
+class PathPattern:
+    """A compiled pattern.
+
+    Attributes:
+        expression: Regular expression with one group per field.
+        step: How many consecutive numbers in `{camera}` are one camera; 0 if it is the camera itself.
+    """
+
+    expression: re.Pattern[str]
+    step: int = 0
+
+    def fullmatch(self, path: str) -> dict[str, str] | None:
+        """Match a path.
+
+        Args:
+            path: Path below the root, without the suffix of the file name.
+
+        Returns:
+            Field -> the string at its place; None if the path does not match.
+        """
+        match = self.expression.fullmatch(path)
+        if match is None:
+            return None
+        fields = match.groupdict()
+        if self.step:
+            fields["camera"] = str((int(fields["camera"]) - 1) // self.step + 1)
+        return fields
+
+
+def compile_pattern(pattern: str, fields: Sequence[str] = FIELDS, setting: str = "DATASETS.PATTERN") -> PathPattern:
+    """Compile a pattern.
 
     Args:
         pattern: File name pattern such as `{identity}_c{camera}_*`, see the module.
@@ -35,7 +67,7 @@ def compile_pattern(pattern: str, fields: Sequence[str] = FIELDS, setting: str =
         setting: Name of the pattern in error messages.
 
     Returns:
-        A regular expression with one group per field of the pattern.
+        The compiled pattern, for `fullmatch`.
 
     Raises:
         InputError: If the pattern is empty, lacks a required field, or has a different form.
@@ -52,7 +84,7 @@ class _PatternError(ValueError):
     """An invalid pattern; the message continues a sentence about it."""
 
 
-def _compile(pattern: str, fields: Sequence[str]) -> re.Pattern[str]:
+def _compile(pattern: str, fields: Sequence[str]) -> PathPattern:
     if not pattern:
         raise _PatternError("is empty; it must contain a field such as {identity}")
     if pattern.startswith("/"):
@@ -60,7 +92,7 @@ def _compile(pattern: str, fields: Sequence[str]) -> re.Pattern[str]:
     if pattern.lower().endswith(IMAGE_SUFFIXES):
         raise _PatternError("ends with the suffix of a file name, but is matched without it: remove the suffix")
     tokens = list(_TOKEN.finditer(pattern))
-    expression, in_group, unbounded, seen = "", False, False, set[str]()
+    expression, in_group, unbounded, seen, step = "", False, False, set[str](), 0
     for position, token in enumerate(tokens):
         following = tokens[position + 1] if position + 1 < len(tokens) else None
         if token["literal"]:
@@ -75,17 +107,23 @@ def _compile(pattern: str, fields: Sequence[str]) -> re.Pattern[str]:
                 raise _PatternError("has **/ within a name; it matches whole folders")
             expression, in_group, unbounded = expression + (")" if in_group else "") + _FOLDERS, False, False
             continue
-        name, _, width = (token["field"] or "").partition(":")
+        field, slash, size = (token["field"] or "").partition("/")
+        name, _, width = field.partition(":")
         if token["field"] is not None:
             if name not in fields:
                 raise _PatternError(f"has {token[0]}; a field is {' or '.join(f'{{{field}}}' for field in fields)}")
             if name in seen:
                 raise _PatternError(f"has {{{name}}} twice; use * for one of them")
             seen.add(name)
-        if width or ":" in token[0]:
-            if not re.fullmatch(r"[1-9][0-9]?", width):
-                raise _PatternError(f"has {token[0]}; the width of a field is a number from 1 to 99")
+        if ":" in field and not re.fullmatch(r"[1-9][0-9]?", width):
+            raise _PatternError(f"has {token[0]}; the width of a field is a number from 1 to 99")
+        if slash:
+            step = _step(name, size, token[0])
+        if width and not slash:
             expression, unbounded = f"{expression}(?P<{name}>[^/]{{{width}}})", False
+        elif slash and (width or not unbounded):
+            number = f"(?!0{{{width}}})[0-9]{{{width}}}" if width else "(?!0+(?![0-9]))[0-9]{1,18}+"
+            expression, unbounded = f"{expression}(?P<{name}>{number})", False
         elif name and following is not None and following["any"]:
             expression, unbounded = f"{expression}(?P<{name}>[0-9]++)", False
         else:
@@ -98,7 +136,15 @@ def _compile(pattern: str, fields: Sequence[str]) -> re.Pattern[str]:
         raise _PatternError("has no {identity}")
     if not seen:
         raise _PatternError("has no field in braces")
-    return re.compile(expression + (r"\Z)" if in_group else ""))
+    return PathPattern(re.compile(expression + (r"\Z)" if in_group else "")), step)
+
+
+def _step(name: str, size: str, field: str) -> int:
+    if name != "camera" or not re.fullmatch(r"[1-9][0-9]{0,5}", size):
+        raise _PatternError(
+            f"has {field}; write {{camera/2}} or {{camera:3/2}} where each 2 consecutive numbers are one camera"
+        )
+    return int(size)
 
 
 _FOLDERS = "(?:[^/]+/)*?"

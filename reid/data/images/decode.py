@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.nn import functional
 
 from reid.errors import InputError
-from reid.io.images import MAX_BYTES, CorruptImage, check_size, open_image
+from reid.io.images import MAX_BYTES, CorruptImage, check_size, name_content, open_image
 from reid.io.reading import is_machine_error, read_file
 
 FILTERS = ("bilinear", "bicubic")
@@ -88,8 +88,8 @@ def read_image(path: str, content: bytes | None = None) -> Image.Image:
         raise CorruptImage(f"{path}: {error}") from None
     except UnidentifiedImageError as error:
         if content is not None and _has_memory():
-            raise CorruptImage(f"{path}: {_UNIDENTIFIED}") from None
-        raise _unreadable(path, error) from None
+            raise CorruptImage(f"{path}: {_UNIDENTIFIED}{name_content(data)}") from None
+        raise _unreadable(path, error, reason=f"{_UNIDENTIFIED}{name_content(data)}") from None
     except Exception as error:
         raise _unreadable(path, error) from None
 
@@ -123,16 +123,14 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise _unreadable(name, error, image.size[0] * image.size[1]) from None
 
 
-def _unreadable(name: str, error: Exception, pixels: int = 0) -> Exception:
+def _unreadable(name: str, error: Exception, pixels: int = 0, reason: str = "") -> Exception:
     """What an error of a decoder, of many possible types, says: the bytes are corrupt, or the machine lacks memory."""
     if isinstance(error, CorruptImage):
         return error
     if is_machine_error(error) or not _has_memory(pixels):
         number = error.errno if isinstance(error, OSError) and error.errno else errno.ENOMEM
         return OSError(number, os.strerror(number), name)
-    reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, UnidentifiedImageError):  # its own message names a buffer in memory
-        reason = _UNIDENTIFIED
+    reason = reason or " ".join(str(error).split()) or type(error).__name__
     return CorruptImage(f"{name}: unreadable or truncated image ({reason}); replace or remove it")
 
 

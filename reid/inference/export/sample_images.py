@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reid.data.datasets.layout import is_image
 from reid.data.loading.user_images import ImageList
 from reid.data.synthetic.layout import plan_images
 from reid.data.synthetic.rendering import Renderer
 from reid.errors import InputError
+from reid.io.image_files import walk_images
 
 MAX_IMAGES = 64
 NUM_SYNTHETIC = 20
@@ -40,7 +40,7 @@ def read_crops(
     """
     found: list[Path] = []
     for path in paths:
-        files = sorted(p for p in path.rglob("*") if is_image(p.name) and p.is_file()) if path.is_dir() else [path]
+        files = sorted(path / name for name in walk_images(path)) if path.is_dir() else [path]
         if not files:
             raise InputError(f"{path}: neither the folder nor its subfolders hold an image")
         found += files

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import glob
+import itertools
 from pathlib import Path
 from typing import Any, cast
 
@@ -143,9 +145,10 @@ def _read_split(folder: Path, prefix: str, split: str, max_in_memory: int) -> Fe
     else:
         raise InputError(f"{folder}: has no {file.name} and no folder {stem.name}/ of shards")
     if labels is None:
+        others = ", ".join(sorted(path.name for path in folder.glob(f"{glob.escape(stem.name)}*") if path != file))
         raise InputError(
             f"{source}: no labels next to it; looked for {stem.name}.csv (columns identity, camera) and for "
-            f"{stem.name}_ids.npy with {stem.name}_cameras.npy (or .txt)"
+            f"{stem.name}_ids.npy with {stem.name}_cameras.npy (or .txt)" + (f"; found {others}" if others else "")
         )
     identities, cameras, paths, files = labels
     return make_features(values, source, identities=(identities, files[0]), cameras=(cameras, files[1]), paths=paths)
@@ -190,7 +193,7 @@ def _shard_labels(folder: Path) -> Labels | None:
 
 
 def _label_file(stem: Path, kind: str) -> Path | None:
-    candidates = (stem.with_name(f"{stem.name}_{kind}{suffix}") for suffix in (".npy", ".txt"))
+    candidates = (stem.with_name(f"{stem.name}_{kind}{suffix}") for suffix in (".npy", ".txt", ".csv"))
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -198,7 +201,7 @@ def _read_labels(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         return np.array(_open_array(path))
     try:
-        return np.array([int(line) for line in path.read_text(encoding="utf-8").split()], dtype=np.int64)
+        return np.array([_whole_number(line) for line in path.read_text(encoding="utf-8-sig").split()], dtype=np.int64)
     except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: must hold one whole number per line ({error})") from None
 
@@ -206,9 +209,11 @@ def _read_labels(path: Path) -> np.ndarray:
 def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Read identities, cameras and, if there is such a column, paths from a CSV file with a header."""
     check_checksum(path)
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
+    with open(path, newline="", encoding="utf-8-sig") as file:
         try:
+            # Excel separates by semicolons in many countries; np.savetxt starts the header with #.
+            first = file.readline().lstrip("# ")
+            rows = csv.reader(itertools.chain([first], file), delimiter=max(",;\t", key=first.count))
             header = [name.strip().lower() for name in next(rows, [])]
             missing = [name for name in ("identity", "camera") if name not in header]
             if missing:
@@ -220,7 +225,7 @@ def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         except (csv.Error, UnicodeDecodeError) as error:
             raise InputError(f"{path}: unreadable table ({error})") from None
     try:
-        labels = [np.array([int(row[column]) for row in lines], dtype=np.int64) for column in indices]
+        labels = [np.array([_whole_number(row[column]) for row in lines], dtype=np.int64) for column in indices]
     except (ValueError, IndexError, OverflowError):
         bad = next(i for i, row in enumerate(lines, 2) if not _is_valid(row, indices))
         raise InputError(f"{path}: row {bad} has no whole numbers as identity and camera") from None
@@ -229,9 +234,20 @@ def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     return labels[0], labels[1], paths
 
 
+def _whole_number(text: str) -> int:
+    """Parse an integer, also as np.savetxt writes it: 1.000000000000000000e+00."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():  # inf and nan are not, either
+            raise ValueError(f"{text!r} is not a whole number") from None
+        return int(number)
+
+
 def _is_valid(row: list[str], columns: tuple[int, int]) -> bool:
     try:
-        return all(-(2**63) <= int(row[column]) < 2**63 for column in columns)
+        return all(-(2**63) <= _whole_number(row[column]) < 2**63 for column in columns)
     except (ValueError, IndexError):
         return False
 

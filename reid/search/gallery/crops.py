@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from reid.data.datasets.folder import walk_images
-from reid.data.datasets.pattern import compile_pattern
+from reid.data.datasets.pattern import PathPattern, compile_pattern
 from reid.errors import InputError
+from reid.io.image_files import IMAGE_SUFFIXES, walk_images, warn_of_skipped
 
 # File names of datasets, in the syntax of `reid.data.datasets.pattern`.
 PATTERNS = {
@@ -99,6 +99,7 @@ def list_crops(folder: Path, pattern: str = "") -> CropListing:
     check_crops(folder, pattern)
     expression = _compile(pattern)
     crops, unmatched, undecodable, too_deep = [], [], [], list[str]()
+    skipped = list[str]()
 
     def skip(error: OSError) -> None:
         if error.errno == _TOO_DEEP:
@@ -106,7 +107,7 @@ def list_crops(folder: Path, pattern: str = "") -> CropListing:
         elif error.errno not in GONE or error.filename == str(folder):
             raise error
 
-    for path in walk_images(folder, skip):
+    for path in walk_images(folder, skip, skipped):
         try:
             path.encode()
             status = os.stat(folder / path)
@@ -123,6 +124,7 @@ def list_crops(folder: Path, pattern: str = "") -> CropListing:
         if labels is None:
             unmatched.append(path)
         crops.append(Crop(path, *size_and_time(status), labels or Labels()))
+    warn_of_skipped(folder, skipped)
     if not crops:
         raise _no_image(folder)
     return CropListing(folder, tuple(crops), tuple(unmatched), tuple(undecodable), tuple(too_deep))
@@ -199,20 +201,19 @@ def parse_time_range(start: str, end: str) -> tuple[float, float] | None:
     return first, last
 
 
-def _compile(pattern: str) -> re.Pattern[str] | None:
+def _compile(pattern: str) -> PathPattern | None:
     return compile_pattern(PATTERNS.get(pattern, pattern), FIELDS, "--pattern") if pattern else None
 
 
 def _no_image(folder: Path) -> InputError:
-    return InputError(f"{folder}: no image (.jpg, .jpeg, .png) in this folder or its subfolders")
+    return InputError(f"{folder}: no image ({', '.join(IMAGE_SUFFIXES)}) in this folder or its subfolders")
 
 
-def _parse_labels(path: str, expression: re.Pattern[str]) -> Labels | None:
-    match = expression.fullmatch(path.rpartition(".")[0])
-    groups = match.groupdict(default="") if match else {}
-    if match is None or ("time" in groups and _parse_time(groups["time"]) is None):
+def _parse_labels(path: str, expression: PathPattern) -> Labels | None:
+    fields = expression.fullmatch(path.rpartition(".")[0])
+    if fields is None or ("time" in fields and _parse_time(fields["time"]) is None):
         return None
-    return Labels(**{name: _strip_zeros(text) for name, text in groups.items()})
+    return Labels(**{name: _strip_zeros(text) for name, text in fields.items()})
 
 
 def _parse_time(text: str) -> float | None:

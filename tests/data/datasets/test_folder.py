@@ -61,6 +61,49 @@ def test_the_folders_of_market1501_are_parts_too(tmp_path: Path) -> None:
     assert [len(part) for part in (read(root).train, read(root).query, read(root).gallery)] == [3, 2, 3]
 
 
+def test_parts_are_found_in_any_case_and_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    plain = read(touch(tmp_path / "plain", PARTS))
+    capital = [path.replace("train/", "Train/").replace("query/", "QUERY/").replace("gal", "Gal") for path in PARTS]
+    for root in (touch(tmp_path / "capital", capital), touch(tmp_path / "own" / "own", capital).parent):
+        split = read(root)
+        for part in ("train", "query", "gallery"):
+            assert [(image.identity, image.camera) for image in getattr(split, part)] == [
+                (image.identity, image.camera) for image in getattr(plain, part)
+            ]
+
+
+def test_parts_that_are_ambiguous_or_misspelled_are_named(tmp_path: Path) -> None:
+    both = touch(tmp_path / "both", (*PARTS, "bounding_box_test/9/cam2_1.jpg"))
+    with pytest.raises(
+        InputError, match="contains bounding_box_test and gallery, of which only one can be the gallery"
+    ):
+        read(both)
+    misspelled = [path.replace("train/", "tarin/").replace("query/", "queue/") for path in PARTS]
+    with pytest.raises(InputError, match=r"contain train .*; is tarin the train\?; is queue the query\?"):
+        read(touch(tmp_path / "one", misspelled), "**/{identity}/cam{camera}_*")
+    misspelled = [path.replace("gallery/", "test/") for path in misspelled]
+    with pytest.raises(InputError, match=r"contains tarin and queue, so it must contain"):
+        read(touch(tmp_path / "none", misspelled), "**/{identity}/cam{camera}_*")
+
+
+MARKET = ("-1/cam1_1.jpg", "0000/cam1_1.jpg", "0000/cam2_2.jpg")
+
+
+def test_junk_and_distractors_of_market1501_are_no_persons(tmp_path: Path) -> None:
+    root = touch(tmp_path / "parts", (*PARTS, *(f"gallery/{path}" for path in MARKET)))
+    assert [image.identity for image in read(root).gallery if image.identity < 1] == [-1, 0, 0]
+    split = read(touch(tree(tmp_path / "tree"), MARKET), test=1.0)
+    assert [image.identity for image in split.gallery][-3:] == [-1, 0, 0]
+    assert all(image.identity > 0 for image in (*split.train, *split.query, *split.gallery[:-3]))
+    with pytest.raises(InputError, match=r"train/-1/cam1_1\.jpg: identity -1 is junk, which only the gallery may"):
+        read(touch(root, [f"train/{MARKET[0]}"]))
+
+
+def test_a_person_may_be_called_0(tmp_path: Path) -> None:
+    split = read(touch(tmp_path, [f"{person}/cam{camera}_1.jpg" for person in range(3) for camera in (1, 2)]))
+    assert all(image.identity > 0 for image in (*split.train, *split.query, *split.gallery))
+
+
 def tree(root: Path) -> Path:
     """20 persons with 3 images of each of 2 cameras, 5 persons of one camera."""
     both = (f"p{person}/cam{camera}_{image}.jpg" for person in range(20) for camera in "12" for image in range(3))

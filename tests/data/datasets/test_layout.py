@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reid.data.datasets.layout import PartCounts, count_part, read_folder, split_table
+from reid.data.datasets.folder import read_tree
+from reid.data.datasets.layout import FOLDER_PATTERN, PARTS, PartCounts, count_part, read_folder, split_table
 from reid.data.datasets.market1501 import LAYOUT, read_market1501
 from reid.errors import InputError
 from reid.records import ImageRecord, Split
@@ -28,7 +29,7 @@ def test_labels_come_from_the_names_in_sorted_order(tmp_path, make_folder):
     assert split.query[0].path == str(folder / "query" / "0001_c1s1_001051_00.jpg")
 
 
-@pytest.mark.parametrize("place", [OFFICIAL, "market1501", f"market1501/{OFFICIAL}", "."])
+@pytest.mark.parametrize("place", [OFFICIAL, "market1501", f"market1501/{OFFICIAL}", f"{OFFICIAL}/{OFFICIAL}", "."])
 def test_the_folder_is_found_from_above_and_from_within(tmp_path, make_folder, place):
     make_folder(tmp_path / "root" / place)
     assert len(read(tmp_path / "root", tmp_path).train) == 3
@@ -94,6 +95,27 @@ def test_a_name_that_does_not_parse_is_named_with_the_number_of_such(tmp_path, m
     with pytest.raises(InputError, match="2 of 4 images in query") as caught:
         read(tmp_path, tmp_path)
     assert str(folder / "query" / name) in str(caught.value) and LAYOUT.example in str(caught.value)
+
+
+def test_cameras_that_count_from_0_are_named(tmp_path, make_folder):
+    names = {part: [f"000{len(part) % 7}_c0s1_01.jpg"] for part in PARTS.values()}
+    make_folder(tmp_path / OFFICIAL, names)
+    with pytest.raises(InputError, match="cameras count from 1, these from 0"):
+        read(tmp_path, tmp_path)
+
+
+def test_a_folder_for_each_person_is_named_with_what_reads_it(tmp_path, make_folder):
+    folder = make_folder(tmp_path / OFFICIAL)
+    as_files = read(tmp_path, tmp_path)
+    for path in list(folder.glob("*/*.jpg")):
+        person = path.parent / path.name.split("_")[0]
+        person.mkdir(exist_ok=True)
+        path.rename(person / path.name)
+    with pytest.raises(InputError, match=r"bounding_box_train: contains no image, but its subfolders") as caught:
+        read(tmp_path, tmp_path)
+    assert "DATASETS.NAME folder" in str(caught.value) and repr(FOLDER_PATTERN) in str(caught.value)
+    as_tree = read_tree(folder, cache=tmp_path, pattern=FOLDER_PATTERN)
+    assert split_table(as_tree).splitlines()[1:] == split_table(as_files).splitlines()[1:]
 
 
 def test_a_count_off_by_one_is_reported_with_both_numbers(tmp_path, make_folder):

@@ -100,7 +100,10 @@ def test_the_official_counts_are_required(tmp_path: Path, monkeypatch: pytest.Mo
         ({"list_train": ["0000/person.jpg 0"]}, r"list_train\.txt, line 1: '0000/person\.jpg 0' is not a path and"),
         ({"list_train": ["0000/0000_000_01_0303morning_0015_0.jpg"]}, "line 1: .* is not a path and an identity"),
         ({"list_train": ["0000/0000_000_01_0303morning_0015_0.jpg -1"]}, "line 1: .* is not a path and an identity"),
-        ({"list_train": ["0000/0000_000_00_0303morning_0015_0.jpg 0"]}, "line 1: .* is not a path and an identity"),
+        (
+            {"list_train": ["0000/0000_000_00_0303morning_0015_0.jpg 0"]},
+            ".* not a path .*; cameras count from 1",
+        ),
         ({"list_train": ["../0000_000_01_0303morning_0015_0.jpg 0"]}, "line 1: .* is not below train/"),
         ({"list_val": LISTS["list_train.txt"]}, r"list_train\.txt and list_val\.txt lists an image twice"),
     ],
@@ -116,6 +119,11 @@ def test_lists_without_images_and_an_archive_are_reported(tmp_path: Path) -> Non
     (tmp_path / "MSMT17_V1.tar.gz").touch()
     with pytest.raises(InputError, match=r"contains MSMT17_V1\.tar\.gz.*MSMT17_V1/.*extract its archive yourself"):
         read_loosely(tmp_path)
+    (tmp_path / "MSMT17_V1" / "train").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"MSMT17_V1: .*contains train, but neither list_train\.txt nor list_val\.txt"):
+        read_loosely(tmp_path)
+    (tmp_path / "MSMT17_V1" / "train").rmdir()
+    (tmp_path / "MSMT17_V1").rmdir()
     write(tmp_path / "MSMT17_V1", ("train", "tests"))
     with pytest.raises(InputError, match="are missing; found neither train/ and test/ nor mask_train_v2/"):
         read_loosely(tmp_path)

@@ -50,7 +50,24 @@ def test_other_paths_do_not_match(pattern: str, path: str) -> None:
 
 def test_a_pattern_without_a_camera_has_no_such_group() -> None:
     match = compile_pattern("{identity}/*").fullmatch("anna/1")
-    assert match is not None and match.groupdict() == {"identity": "anna"}
+    assert match == {"identity": "anna"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "camera"),
+    [
+        *(("{identity:4}{camera:3/2}", f"0001{image:03d}", f"{(image + 1) // 2}") for image in range(1, 5)),
+        ("{identity:4}{camera:3/10}", "0001011", "2"),
+        ("{identity}_{camera/2}", "anna_12", "6"),
+        ("{identity}_{camera/2}*", "anna_12b", "6"),
+        ("{identity:4}{camera:3/2}", "0001000", None),  # numbers count from 1
+        ("{identity}_{camera/2}", "anna_x", None),
+        ("{identity}_{camera/2}", "anna_00", None),
+    ],
+)
+def test_consecutive_numbers_are_one_camera(pattern: str, path: str, camera: str | None) -> None:
+    match = compile_pattern(pattern).fullmatch(path)
+    assert (match and match["camera"]) == camera
 
 
 @pytest.mark.parametrize(
@@ -69,6 +86,11 @@ def test_a_pattern_without_a_camera_has_no_such_group() -> None:
         ("{identity:0}_*", "width of a field"),
         ("{identity:}_*", "width of a field"),
         ("{identity:٣}_*", "width of a field"),
+        ("{identity}_{camera/0}", "has {camera/0}; write {camera/2}"),
+        ("{identity}_{camera/x}", "has {camera/x}; write {camera/2}"),
+        ("{identity/2}_{camera}", "has {identity/2}; write {camera/2}"),
+        ("{identity}{camera/2}", "no text between {identity} and {camera/2}"),
+        ("{identity:4}{camera:/2}", "width of a field"),
         ("a**/{identity}", "within a name"),
         ("**/x/**/{identity}", "**/ twice"),
         ("**{identity}", "no text between"),

@@ -101,6 +101,35 @@ def test_a_folder_of_shards(tmp_path: Path, sides: Sides, labels: str) -> None:
             read_features(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "separator", "header", "number"),
+    [
+        pytest.param("utf-8-sig", ",", "identity,camera", "{}", id="byte order mark"),
+        pytest.param("utf-8", ";", '"Identity";"Camera"', '"{}"', id="semicolons"),
+        pytest.param("utf-8", ",", "# identity,camera", "{:.18e}", id="np.savetxt"),
+    ],
+)
+def test_tables_of_other_programs(
+    tmp_path: Path, sides: Sides, encoding: str, separator: str, header: str, number: str
+) -> None:
+    write(tmp_path, sides, "csv")
+    rows = zip(sides[0].identities.tolist(), sides[0].cameras.tolist(), strict=True)
+    lines = [header, *(separator.join(number.format(label) for label in row) for row in rows)]
+    (tmp_path / "query.csv").write_text("\n".join(lines), encoding=encoding)
+    assert_equal(read_features(tmp_path)[0], sides[0])
+
+
+def test_labels_of_np_savetxt(tmp_path: Path, sides: Sides) -> None:
+    write(tmp_path, sides, "txt")
+    np.savetxt(tmp_path / "query_ids.txt", sides[0].identities)
+    (tmp_path / "query_cameras.txt").unlink()
+    np.savetxt(tmp_path / "query_cameras.csv", sides[0].cameras)
+    assert_equal(read_features(tmp_path)[0], sides[0])
+    (tmp_path / "query_ids.txt").write_text("1.5\n" * 5)
+    with pytest.raises(InputError, match=r"query_ids.txt: must hold one whole number per line \('1.5' is not"):
+        read_features(tmp_path)
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
 
@@ -130,6 +159,7 @@ def text(content: str) -> Callable[[Path], object]:
         ("npy", "query_ids.npy", Path.unlink, "has no query_ids.npy"),
         ("txt", "query_cameras.txt", text("1\n2\nthree"), "query_cameras.txt: must hold one whole number per line"),
         ("csv", "query.csv", Path.unlink, "no labels next to it; looked for query.csv"),
+        ("csv", "query.csv", lambda path: path.rename(path.with_suffix(".mat")), r"; found query\.mat$"),
         ("csv", "query.csv", text("id,cam\n1,2\n"), "has no column identity and camera; the first line is id, cam"),
         ("csv", "query.csv", text("identity,camera\n1,2\n3\n"), "row 3 has no whole numbers"),
         ("csv", "query.csv", text("identity,camera\n1,2\n3,x\n"), "row 3 has no whole numbers"),
