@@ -32,6 +32,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["reid", "reid.*"]),
     package_data={"reid": ["assets/*"], "reid.report": ["templates/*"], "reid.inference.export": ["templates/*"]},
+    entry_points={"console_scripts": ["svdnet = reid.commands:main"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

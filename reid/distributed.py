@@ -267,22 +267,27 @@ def local_main_first() -> Iterator[None]:
         barrier()
 
 
-def restart_command(arguments: Sequence[str]) -> str:
-    """Return the command line that starts this program again with as many processes.
+def restart_command(program: Sequence[str], arguments: Sequence[str]) -> str:
+    """Return the command line that starts a program again with as many processes.
 
     Args:
-        arguments: Command-line arguments after the name of the program.
+        program: Words that start it: an executable file and its command, such as ("svdnet", "train"), or what follows
+            "python", ("tools/train_svdnet.py",) or ("-m", "reid", "train").
+        arguments: Command-line arguments after the program.
 
     Returns:
         A shell command, or a description of it if there are several hosts.
     """
     info = process_info()
+    is_executable = program[0] != "-m" and not program[0].endswith(".py")
     if info.world_size == 1:
-        return shlex.join([sys.executable, sys.argv[0], *arguments])
+        return shlex.join([*([] if is_executable else [sys.executable]), *program, *arguments])
+    # torchrun starts Python files and modules, on all systems.
+    words = [*(["-m", "reid", *program[1:]] if is_executable else program), *arguments]
     if info.local_world_size == info.world_size:
         launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(info.world_size))
-        return shlex.join([sys.executable, *launcher, sys.argv[0], *arguments])
-    return f"torchrun, on every host as before, with {shlex.join([sys.argv[0], *arguments])}"
+        return shlex.join([sys.executable, *launcher, *words])
+    return f"torchrun, on every host as before, with {shlex.join(words)}"
 
 
 def _is_initialized() -> bool:

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from small_trunk import SmallTrunk
 from torch import Tensor, nn
 
 from reid import distributed
-from reid.commands import main_function
+from reid.commands import main_function, parse
 from reid.data.augmentation.augment import Augmentation
 from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.data.loading.samplers import Sampler
@@ -221,7 +220,6 @@ def called(tool: str, arguments: list[str], stop_at: int = 0) -> None:
 
     stop_at: the batch of the last process's training before which it, and it alone, gets SIGTERM.
     """
-    sys.argv = [f"tools/{tool}.py", *arguments]
     main = main_function(tool)
     made, whole = 0, TrainLoader.epoch
 
@@ -234,7 +232,7 @@ def called(tool: str, arguments: list[str], stop_at: int = 0) -> None:
             yield batch
 
     TrainLoader.epoch = epoch  # type: ignore[method-assign]
-    main()
+    main(parse(tool, arguments))
 
 
 def extracted(folder: str, count: int, shard: int, die_at: int = 0) -> dict[str, int]:

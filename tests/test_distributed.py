@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import gloo_jobs
@@ -72,13 +73,18 @@ def test_who_never_comes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["tools/a.py", "b"])
-    assert restart_command(["--resume", "a b"]).endswith("tools/a.py --resume 'a b'")
+    script, module, installed = ["tools/a.py"], ["-m", "reid", "a"], ["svdnet", "a"]
+    assert restart_command(script, ["--resume", "a b"]) == f"{sys.executable} tools/a.py --resume 'a b'"
+    assert restart_command(module, ["b"]) == f"{sys.executable} -m reid a b"
+    assert restart_command(installed, ["b"]) == "svdnet a b"
     for name, value in zip(VARIABLES, ("1", "4", "1", "4", "a", "9"), strict=True):
         monkeypatch.setenv(name, value)
-    assert restart_command(["c"]).endswith("-m torch.distributed.run --standalone --nproc-per-node 4 tools/a.py c")
+    launcher = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 4"
+    assert restart_command(script, ["c"]) == f"{launcher} tools/a.py c"
+    for program in (module, installed):
+        assert restart_command(program, ["c"]) == f"{launcher} -m reid a c"
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert restart_command(["c"]) == "torchrun, on every host as before, with tools/a.py c"
+    assert restart_command(script, ["c"]) == "torchrun, on every host as before, with tools/a.py c"
 
 
 @pytest.mark.parametrize(("count", "among"), [(0, 2), (1, 3), (7, 3), (9, 3), (100, 7)])

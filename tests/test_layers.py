@@ -56,11 +56,12 @@ def packages_imported(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imports(path) if "." in name} - {"__version__"}
 
 
-FILES = [path for path in sorted(REID.rglob("*.py")) if path != REID / "__init__.py"]
+_TOP = ("__init__.py", "__main__.py")
+FILES = [path for path in sorted(REID.rglob("*.py")) if path.parent != REID or path.name not in _TOP]
 
 
 def test_every_package_is_listed() -> None:
-    entries = {path.stem for path in REID.iterdir() if path.name not in ("__init__.py", "__pycache__", "assets")}
+    entries = {path.stem for path in REID.iterdir() if path.name not in (*_TOP, "__pycache__", "assets")}
     assert entries == set(PACKAGES)
 
 

@@ -1,36 +1,131 @@
-"""The commands: each module parses its arguments, reads the configuration, calls the packages below, and prints.
+"""The commands: each module reads the configuration, calls the packages below, and prints.
 
-`tools/` has a script for each, to run from a clone.
+`svdnet NAME ...`, `python -m reid NAME ...` and the scripts in `tools/` all call `run`, which parses the arguments
+before it imports the module of the command: that takes seconds, and `--help` does not need it.
 """
 
 from __future__ import annotations
 
 from reid.errors.command import run_command  # isort: split
 
+import argparse
+import contextlib
 import importlib
-from collections.abc import Callable
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from reid import __version__
+from reid.commands.parsers import PARSERS
+from reid.errors import unknown_name
 
 
-def run(name: str) -> int:
-    """Run a command with the arguments of the process.
-
-    Args:
-        name: Name of its module.
+def main() -> int:
+    """Run `svdnet` or `python -m reid` with the arguments of the process.
 
     Returns:
         The exit code, see `run_command`.
     """
-    return run_command(lambda: main_function(name)())
+    name, rest = sys.argv[1] if len(sys.argv) > 1 else "--help", sys.argv[2:]
+    if name in PARSERS:
+        return run(name, rest, program=(*_program(), name))
+    return run_command(lambda: _describe(name))
 
 
-def main_function(name: str) -> Callable[[], None]:
+def run(name: str, arguments: Sequence[str] | None = None, *, program: Sequence[str] = ()) -> int:
+    """Run a command.
+
+    Args:
+        name: Name of the command.
+        arguments: Its arguments; None for those of the process, which is then a script of `tools/`.
+        program: Words of a shell command that start the command, without "python", for messages; empty for the script,
+            or for `svdnet NAME` if there are arguments.
+
+    Returns:
+        The exit code, see `run_command`.
+
+    Raises:
+        SystemExit: With 0 after `--help`, with 2 for wrong arguments.
+    """
+    if arguments is None:
+        program, arguments = sys.argv[:1], sys.argv[1:]
+
+    def main() -> None:
+        parsed = parse(name, arguments, program)
+        main_function(name)(parsed)
+
+    return run_command(main)
+
+
+def parse(name: str, arguments: Sequence[str], program: Sequence[str] = ()) -> argparse.Namespace:
+    """Parse the arguments of a command.
+
+    Args:
+        name: Name of the command.
+        arguments: Its arguments, where KEY VALUE may stand between any two options.
+        program: Same as in `run`.
+
+    Returns:
+        The options, and `program` and `arguments` for the line that says how to repeat the command.
+
+    Raises:
+        SystemExit: With 0 after `--help`, with 2 for wrong arguments.
+    """
+    parser = PARSERS[name]()
+    program = tuple(program or ("svdnet", name))
+    parser.prog = _usage(program)
+    with _once_per_host():
+        parsed = parser.parse_intermixed_args(arguments)
+    parsed.program, parsed.arguments = program, tuple(arguments)
+    return parsed
+
+
+def main_function(name: str) -> Callable[[argparse.Namespace], None]:
     """Import a command, which takes seconds.
 
     Args:
-        name: Name of its module.
+        name: Name of the command.
 
     Returns:
-        Its function `main`.
+        Its function `main`, which takes what `parse` returns.
     """
-    main: Callable[[], None] = importlib.import_module(f"reid.commands.{name}").main
+    main: Callable[[argparse.Namespace], None] = importlib.import_module(f"reid.commands.{name}").main
     return main
+
+
+def _program() -> tuple[str, ...]:
+    """The words that start this process, without "python"."""
+    if getattr(sys.modules["__main__"], "__spec__", None) is not None:
+        return "-m", "reid"
+    path = sys.argv[0]
+    name = os.path.basename(path)
+    return (name if shutil.which(name) == path else path,)
+
+
+def _usage(program: Sequence[str]) -> str:
+    return " ".join(("python", *program) if program[0] == "-m" else (os.path.basename(program[0]), *program[1:]))
+
+
+@contextlib.contextmanager
+def _once_per_host() -> Iterator[None]:
+    """Silence stderr in all processes of torchrun but the first."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as devnull, contextlib.redirect_stderr(devnull):
+        yield
+
+
+def _describe(name: str) -> None:
+    """Answer what is not a command: --help, --version, or an unknown name."""
+    if name == "--version":
+        print(f"svdnet {__version__}")
+    elif name in ("-h", "--help", "help"):
+        print(f"usage: {_usage(_program())} COMMAND ...\n\ncommands:")
+        for command, make_parser in PARSERS.items():
+            sentence = " ".join((make_parser().description or "").split()).partition(". ")[0].rstrip(".")
+            print(f"  {command:<10} {sentence}")
+        print("\nsvdnet COMMAND --help describes the arguments of a command.")
+    else:
+        raise unknown_name("command", name, PARSERS)

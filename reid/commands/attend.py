@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,13 +14,12 @@ from reid.errors import InputError
 from reid.report.attention import draw_assignments, draw_attention
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", required=True, type=Path, help="a checkpoint of this project")
-    parser.add_argument("--output", type=Path, default=Path("attention"), help="output folder (default: attention)")
-    parser.add_argument("image", type=Path, nargs="+", help="images of persons")
-    arguments = parser.parse_args()
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     model, config = build.load_network(arguments.weights)
     height, width = config.INPUT.SIZE
     vlad, ghosts = config.MODEL.POOLING.NAME.endswith("vlad"), 0

@@ -13,7 +13,6 @@ from reid.config import build
 from reid.data import split_table
 from reid.errors import InputError
 from reid.inference.calibration import Calibration, calibrate
-from reid.inference.calibration.fit import RATES, REPLICATES
 from reid.io.atomic import write_json
 from reid.io.checkpoint import load_checkpoint, save_checkpoint
 from reid.io.feature_files import read_features
@@ -25,9 +24,12 @@ _NUM_VERIFIED = 4  # images whose features are recomputed
 _MIN_COSINE = 0.999  # of a feature and the same one recomputed
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    arguments = _arguments()
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     embedder = content = None
     stamp = (0, 0, 0)
     if arguments.weights:
@@ -119,35 +121,3 @@ def _store(path: Path, content: dict[str, Any], calibration: Calibration, stamp:
     if _stamp(path) != stamp:
         raise InputError(f"{path}: changed since it was read, for example by a running training; calibrate it again")
     write(path, {**content, "calibration": calibration.to_plain()})
-
-
-def _rates(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected comma-separated numbers, not {text!r}") from None
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, help="checkpoint in which to store the calibration")
-    parser.add_argument("--features", type=Path, help="labeled features to use instead of the checkpoint's dataset")
-    parser.add_argument("--config-file", type=Path, help="use DATASETS of this file, preferably not the training data")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument(
-        "--feature", choices=("input", "output"), help="side of the Eigenlayer (default: that of the checkpoint)"
-    )
-    parser.add_argument("--flip", action="store_true", help="average the features of an image and its mirror image")
-    parser.add_argument(
-        "--rates", type=_rates, default=list(RATES), help="false-match rates (default: 0.01,0.001,0.0001)"
-    )
-    parser.add_argument("--prior", type=float, metavar="P", help="share of matching pairs (default: that of the data)")
-    parser.add_argument(
-        "--replicates", type=int, default=REPLICATES, help=f"bootstrap replicates (default: {REPLICATES})"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap and the folds (default: 0)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the calibration as JSON")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
-    )
-    return parser.parse_args()

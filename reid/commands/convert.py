@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from reid.errors import InputError
 from reid.inference.conversion import convert_checkpoint
 from reid.io.checkpoint import save_checkpoint
 from reid.io.safetensors_files import save_safetensors
-from reid.model.foreign import FAMILIES
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "source", metavar="IN", type=Path, help="checkpoint of torchreid, fast-reid, reid-strong-baseline or layumi"
-    )
-    parser.add_argument("target", metavar="OUT", type=Path, help="a new .pth or .safetensors file")
-    parser.add_argument("--family", choices=FAMILIES, help="codebase of IN (default: recognized from its weights)")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY VALUE",
-        help="configuration overrides that IN does not determine, e.g. MODEL.LAST_STRIDE 1",
-    )
-    arguments = parser.parse_args()
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     target = arguments.target
     if target.suffix not in (".pth", ".safetensors"):
         raise InputError(f"{target}: a checkpoint must be a .pth or .safetensors file")

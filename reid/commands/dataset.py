@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from reid.data.synthetic import generate_dataset, generate_landmarks
 from reid.data.synthetic.dataset import METADATA_FILE
@@ -12,19 +11,12 @@ from reid.data.synthetic.sheet import contact_sheet
 from reid.errors import InputError
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--size", default="demo", choices=("tiny", "demo", "market"), help="number of images (default: demo)"
-    )
-    parser.add_argument(
-        "--layout", default="market", choices=("market", "duke", "revisited"), help="folder layout (default: market)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of identities and cameras (default: 0)")
-    parser.add_argument("--output", required=True, type=Path, help="folder to create")
-    parser.add_argument("--sheet", type=Path, help="also write a contact sheet of size demo to this PNG file")
-    arguments = parser.parse_args()
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     if arguments.sheet and (arguments.sheet.suffix.lower() != ".png" or not arguments.sheet.parent.is_dir()):
         raise InputError(f"{arguments.sheet}: --sheet must be the name of a .png file in an existing folder")
     if arguments.sheet and arguments.layout == "revisited":

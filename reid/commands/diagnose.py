@@ -47,9 +47,12 @@ class _Dataset:
     same_as_training: bool
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    arguments = _arguments()
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     check_available()
     weights = _read_weights(arguments)
     layers = _find_layers(weights, arguments)
@@ -63,7 +66,7 @@ def main() -> None:
         "weights": arguments.weights.name,
         "tensors": len(weights.tensors),
         "config": weights.config_text,
-        "provenance": {**provenance(), "seed": arguments.seed},
+        "provenance": {**provenance(command=(*arguments.program, *arguments.arguments)), "seed": arguments.seed},
     }
     if not arguments.layer:
         diagnosis["survey"] = survey(layers)
@@ -161,21 +164,3 @@ def _is_same_dataset(config: CfgNode, trained: CfgNode) -> bool:
     """Whether the rows of the classifier are the identities of the dataset."""
     irrelevant = ("ROOT", "FOLDER_ROOT", "CACHE", "STRICT", "TOLERANCE")
     return all(config.DATASETS[key] == trained.DATASETS[key] for key in config.DATASETS if key not in irrelevant)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", required=True, type=Path, help="checkpoint of a run, or any file of weights")
-    parser.add_argument("--layer", help="diagnose one layer in detail instead of a survey of all")
-    parser.add_argument("--config-file", type=Path, help="also use the dataset of this file (checkpoints of a run)")
-    parser.add_argument(
-        "--output", type=Path, help="folder for diagnosis.{json,html} (default: diagnosis next to the weights)"
-    )
-    parser.add_argument(
-        "--groups", action="append", default=[], metavar="NAME=G", help="number of groups of a convolution"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random matrices for comparison (default: 0)")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
-    )
-    return parser.parse_args()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 from reid.config import build
@@ -12,8 +11,6 @@ from reid.data import split_table
 from reid.data.datasets.label_checks import label_counts
 from reid.errors import InputError
 from reid.evaluation.protocols import (
-    EXPANSIONS,
-    PROTOCOLS,
     EvaluationOptions,
     evaluate_features,
     evaluate_landmarks,
@@ -21,17 +18,20 @@ from reid.evaluation.protocols import (
     write_neighbors,
 )
 from reid.evaluation.retrieval import FeatureSets, VariantFeatures, embed, network_features, warn_of_equal_rows
-from reid.evaluation.whitening import WHITENINGS, WhiteningOptions
+from reid.evaluation.whitening import WhiteningOptions
 from reid.io.atomic import write_json
 from reid.io.feature_files import read_features, read_multi_query, save_features, save_training_features
 from reid.model.precision import autocast_dtype
-from reid.ranking import METRICS, RerankOptions
+from reid.ranking import RerankOptions
 from reid.report.tables import evaluation_tables
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    arguments = _arguments()
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     if arguments.ground_truth:
         _landmarks(arguments)
         return
@@ -125,71 +125,3 @@ def _embed(
         images = build.test_loader(config, split.train)
         training = embed(model, images, flips=flips, dtype=dtype, title="training set")
     return {"dataset": split.name, "labels": label_counts(split)}, features, pools, training
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--weights", type=Path, help="a checkpoint of a run")
-    source.add_argument(
-        "--features", type=Path, help="features in a .npz, a .mat, or arrays with labels; see reid/io/feature_files"
-    )
-    parser.add_argument("--ground-truth", type=Path, help="ground truth of revisited Oxford / Paris, .pkl or .json")
-    parser.add_argument("--config-file", type=Path, help="use DATASETS and TEST of this file")
-    parser.add_argument("--output", type=Path, help="folder for evaluation.json (default: next to the input)")
-    parser.add_argument("--save-features", action="store_true", help="also write features_{input,output}.npz")
-    parser.add_argument("--metric", choices=METRICS, default="euclidean", help="distance (default: euclidean)")
-    parser.add_argument(
-        "--protocol", choices=PROTOCOLS, default="market", help="protocol besides that of Market-1501 (default: market)"
-    )
-    parser.add_argument("--repeats", type=int, default=100, help="samples per query for single-shot (default: 100)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the sampled pairs and single-shot galleries (default: 0)"
-    )
-    parser.add_argument(
-        "--roc", action="store_true", help="also compute the ROC curve of all pairs and TPR at fixed FPR"
-    )
-    parser.add_argument("--top-k", type=int, metavar="K", help="also write the K nearest of each query, top_k_*.npz")
-    _add_variants(parser)
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
-    )
-    return parser.parse_args()
-
-
-def _add_variants(parser: argparse.ArgumentParser) -> None:
-    """Add the options of re-ranking, expansion and whitening."""
-    parser.add_argument(
-        "--rerank", action="store_true", help="also evaluate k-reciprocal re-ranking with --k1, --k2, ..."
-    )
-    for name, value in vars(RerankOptions()).items():
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"for re-ranking (default: {value})"
-        )
-    parser.add_argument(
-        "--expand", choices=EXPANSIONS, default="", help="also evaluate query expansion of L2-normalized features"
-    )
-    parser.add_argument("--augment", action="store_true", help="also evaluate database-side augmentation")
-    parser.add_argument(
-        "--neighbors",
-        "--neighbours",
-        type=int,
-        default=0,
-        help="neighbors for --expand and --augment (default: 5 for aqe, 10 for alpha)",
-    )
-    parser.add_argument(
-        "--alpha", type=float, default=3.0, help="exponent of the cosine for --expand and --augment (default: 3)"
-    )
-    parser.add_argument(
-        "--whiten", choices=WHITENINGS, default="", help="also evaluate whitened L2-normalized features"
-    )
-    parser.add_argument("--whiten-dim", type=int, default=0, metavar="D", help="dimensions kept (default: all)")
-    parser.add_argument(
-        "--whiten-ridge",
-        type=float,
-        default=0.0,
-        help="ridge of learned whitening, e.g. 1e-3 if pairs differ too little (default: 0)",
-    )
-    parser.add_argument(
-        "--whiten-from", type=Path, metavar="FILE", help="training features to fit the whitening on, with --features"
-    )

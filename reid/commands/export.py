@@ -12,24 +12,26 @@ from reid import Embedder
 from reid.config import build
 from reid.decorrelation import correlation_metric
 from reid.errors import InputError
-from reid.evaluation.features import FEATURES
 from reid.inference.conversion import load_any
 from reid.inference.embedder import checkpoint_path
 from reid.inference.export.card import render_card
 from reid.inference.export.exporter import export_network
 from reid.inference.export.files import check_output_path, write_export
 from reid.inference.export.formats import FORMATS, check_available
-from reid.inference.export.interface import PREPROCESSINGS, TRACKER_SIZE, ExportInterface
-from reid.inference.export.metadata import UNKNOWN, ModelMetadata, model_id_with_preprocessing
+from reid.inference.export.interface import TRACKER_SIZE, ExportInterface
+from reid.inference.export.metadata import ModelMetadata, model_id_with_preprocessing
 from reid.inference.export.sample_images import read_crops, synthetic_crops
 from reid.inference.export.scores import find_scores, read_scores
 
 OVERRIDABLE = ("INPUT.SIZE", "INPUT.MEAN", "INPUT.STD")
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    arguments = _arguments()
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     output = arguments.output
     format = _format(arguments)
     check_available(format)
@@ -121,45 +123,3 @@ def _without_paths(config: CfgNode) -> CfgNode:
     public.OUTPUT_DIR, public.MODEL.WEIGHTS = "exported", Path(config.MODEL.WEIGHTS).name
     public.DATASETS.ROOT = public.DATASETS.CACHE = public.DATASETS.FOLDER_ROOT = ""
     return public
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", required=True, type=Path, help="checkpoint of this project or of another codebase")
-    parser.add_argument("--output", required=True, type=Path, help=".onnx or .pt2 file; the card is written to FILE.md")
-    parser.add_argument("--format", choices=FORMATS, help="file format (default: by the suffix of --output)")
-    parser.add_argument(
-        "--feature", choices=FEATURES, help="side of the Eigenlayer (default: TEST.FEATURE of the checkpoint)"
-    )
-    parser.add_argument("--no-normalize", action="store_true", help="do not scale embeddings to unit length")
-    parser.add_argument(
-        "--flip", action="store_true", help="average the features of an image and its mirror image; twice the time"
-    )
-    parser.add_argument(
-        "--preprocessing",
-        choices=PREPROCESSINGS,
-        default="tracker",
-        help="inside: the file takes uint8 RGB and normalizes it (default: tracker, the caller normalizes)",
-    )
-    parser.add_argument(
-        "--check",
-        action="append",
-        type=Path,
-        metavar="PATH",
-        help="images, or a folder of them, to verify the export with",
-    )
-    parser.add_argument(
-        "--license",
-        "--licence",
-        default=UNKNOWN,
-        help="license of the model, e.g. mit or cc-by-nc-4.0 (default: unknown)",
-    )
-    parser.add_argument("--data", default="", help="training data and its license, for the model card")
-    parser.add_argument(
-        "--scores", type=Path, help="evaluation.json for the card (default: search the checkpoint's run)"
-    )
-    parser.add_argument("--force", action="store_true", help="replace existing files")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. INPUT.SIZE '[256, 128]'"
-    )
-    return parser.parse_args()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
 from reid.config import build
 from reid.data import split_table
@@ -14,17 +12,18 @@ from reid.evaluation.extraction import ShardOptions, extract_shards
 from reid.evaluation.features import FEATURES
 from reid.model.precision import autocast_dtype
 
-PARTS = ("query", "gallery", "train")
 
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    arguments = _arguments()
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     with stop_signals(), process_group():
         try:
             _extract(arguments)
         except KeyboardInterrupt:
-            again = restart_command(sys.argv[1:])
+            again = restart_command(arguments.program, arguments.arguments)
             raise Interrupted(f"interrupted; finished shards are kept. To resume: {again}") from None
 
 
@@ -65,25 +64,3 @@ def _extract(arguments: argparse.Namespace) -> None:
         print(f"{part}: {images:,} images in {-(-images // arguments.shard)} shards, {now} of them extracted now")
     feature = arguments.output / ("input" if arguments.feature == "both" else arguments.feature)
     print(f"wrote {arguments.output}; to score: python tools/evaluate.py --features {feature}")
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", required=True, type=Path, help="a checkpoint of a run")
-    parser.add_argument("--output", required=True, type=Path, help="output folder, shared by all hosts")
-    parser.add_argument(
-        "--part",
-        nargs="+",
-        choices=PARTS,
-        default=["query", "gallery"],
-        help="parts of the dataset (default: query gallery)",
-    )
-    parser.add_argument(
-        "--feature", choices=(*FEATURES, "both"), default="both", help="side of the Eigenlayer (default: both)"
-    )
-    parser.add_argument("--shard", type=int, default=10_000, metavar="N", help="images per file (default: 10000)")
-    parser.add_argument("--config-file", type=Path, help="use DATASETS and TEST of this file")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
-    )
-    return parser.parse_args()

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from reid import Embedder
+from reid.distributed import restart_command
 from reid.errors import InputError, Interrupted, one_line, stop_signals
 from reid.search import gallery
 
 MAX_LISTED = 20  # paths of each kind
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    arguments = _arguments()
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     if arguments.remove or arguments.restore or arguments.compact or arguments.check:
         _maintain(arguments)
         return
@@ -84,7 +86,7 @@ def _update(
                 defer_interrupts=stop.held,
             )
     except KeyboardInterrupt:
-        command = shlex.join(["python", *sys.argv])
+        command = restart_command(arguments.program, arguments.arguments)
         raise Interrupted(f"interrupted; embedded images are in the index; resume with: {command}") from None
     _print_summary(summary, arguments.index, time.perf_counter() - start)
     _update_faiss(index, arguments.faiss_beyond)
@@ -166,42 +168,3 @@ def _check(index: gallery.Gallery) -> None:
             f"manifest; rebuild it with {gallery.rebuild_command(snapshot)}"
         )
     print(f"{index.folder}: the manifest is consistent, and all features match their checksums")
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", metavar="DIR", type=Path, help="crops, in subfolders of any depth")
-    parser.add_argument(
-        "--index", type=Path, default=Path("index"), metavar="PATH", help="index folder (default: index)"
-    )
-    parser.add_argument("--weights", metavar="FILE", help="checkpoint, or demo (default: that of the index)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument(
-        "--feature", choices=("input", "output"), help="side of the Eigenlayer (default: that of the checkpoint)"
-    )
-    parser.add_argument("--flip", action="store_true", help="average the features of a crop and its mirror image")
-    known = ", ".join(gallery.PATTERNS)
-    parser.add_argument("--pattern", help=f"{known}, or your own, e.g. {{identity}}/cam{{camera}}_{{time}}")
-    parser.add_argument(
-        "--broken", choices=("skip", "error"), default="skip", help="what to do with unreadable images (default: skip)"
-    )
-    parser.add_argument(
-        "--reread", action="store_true", help="read all files again, even those of unchanged size and time"
-    )
-    parser.add_argument("--moved", action="store_true", help="the folder was moved since it was indexed")
-    parser.add_argument("--shard", type=int, metavar="N", help="feature rows per file (default: 65536)")
-    parser.add_argument(
-        "--faiss-beyond",
-        type=int,
-        metavar="N",
-        help="build a FAISS index if there are more than N images; remembered for later runs",
-    )
-    parser.add_argument("--remove", nargs="+", metavar="GLOB", help="remove matching images, e.g. 'cam3/*', and exit")
-    parser.add_argument("--restore", nargs="+", metavar="GLOB", help="restore matching removed images and exit")
-    parser.add_argument(
-        "--compact", action="store_true", help="drop the features of removed and deleted images and exit"
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="check the manifest, all features and the FAISS index, and exit"
-    )
-    return parser.parse_args()

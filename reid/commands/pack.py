@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from reid.errors import InputError
 from reid.inference.conversion import load_any, pack_checkpoint
 from reid.io.safetensors_files import save_safetensors
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", metavar="IN", type=Path, help="a checkpoint of this project or of another codebase")
-    parser.add_argument("target", metavar="OUT", type=Path, help="a new .safetensors file")
-    parser.add_argument("--no-classifier", action="store_true", help="remove the classifier, which only training needs")
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
-    arguments = parser.parse_args()
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     target = arguments.target
     if target.suffix != ".safetensors":
         raise InputError(f"{target}: a packed network must be a .safetensors file")

@@ -6,7 +6,6 @@ import argparse
 import itertools
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,16 +75,12 @@ class _Clock(Callbacks):
         self.last = now
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config-file", required=True, type=Path, help="a YAML file of configs/")
-    parser.add_argument("--steps", type=int, default=30, help="steps to time (default: 30)")
-    parser.add_argument("--warm-up", type=int, default=5, help="warm-up steps (default: 5)")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
-    )
-    arguments = parser.parse_args()
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     if arguments.steps < 1 or arguments.warm_up < 1:
         raise InputError(f"--steps {arguments.steps} and --warm-up {arguments.warm_up} must be 1 or more")
     config = load_config(arguments.config_file, arguments.overrides)

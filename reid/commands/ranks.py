@@ -8,7 +8,7 @@ from pathlib import Path
 from reid.config import build
 from reid.data import split_table
 from reid.diagnostics.comparison import distinct_names, is_gain_of_rri
-from reid.diagnostics.embedding_map import METHODS, check_method
+from reid.diagnostics.embedding_map import check_method
 from reid.diagnostics.retrieval import CheckpointFeatures, check_sizes, describe_retrieval
 from reid.errors import InputError
 from reid.evaluation.retrieval import network_features, unit_rows
@@ -20,24 +20,12 @@ from reid.report.pages import check_available
 from reid.report.ranked_lists import write_page
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--weights", type=Path, help="a checkpoint of a run")
-    source.add_argument("--features", type=Path, help="features in an .npz file whose paths are those of the images")
-    parser.add_argument("--against", type=Path, help="a second checkpoint or feature file to compare with")
-    parser.add_argument("--config-file", type=Path, help="use DATASETS and TEST of this file")
-    parser.add_argument("--output", type=Path, help="output folder (default: next to the checkpoint)")
-    parser.add_argument("--queries", type=int, default=200, help="queries to list, at most 500 (default: 200)")
-    parser.add_argument("--top", type=int, default=10, help="images per query (default: 10)")
-    parser.add_argument(
-        "--map", default="pca", choices=(*METHODS, "none"), help="projection of the embedding (default: pca)"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. DATASETS.ROOT data"
-    )
-    arguments = parser.parse_args()
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     if arguments.features and (arguments.overrides or arguments.config_file):
         raise InputError("--features takes no configuration; remove --config-file and KEY VALUE")
     check_sizes(arguments.queries, arguments.top)

@@ -10,14 +10,12 @@ from reid.report.comparison import write_comparison
 from reid.report.training import write_report
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, nargs="+", help="OUTPUT_DIR of a run; several are compared")
-    parser.add_argument(
-        "--output", type=Path, help="file to write (default: RUN/report.html, or ./comparison.html for several runs)"
-    )
-    arguments = parser.parse_args()
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     if len(arguments.run) == 1:
         print(f"report: {write_report(arguments.run[0], arguments.output)}")
     else:

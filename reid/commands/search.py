@@ -16,9 +16,12 @@ from reid.report.search_page import answer_table, write_page
 from reid.search import gallery
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    arguments = _arguments()
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     if arguments.output:
         check_available()
     snapshot = gallery.read_snapshot(arguments.index)
@@ -87,34 +90,3 @@ def _parse_range(text: str | None) -> tuple[float, float] | None:
     if not dots or not (start or end):
         raise InputError(f"--time {text!r}: must be FROM..TO, where either end may be omitted")
     return gallery.parse_time_range(start, end)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("crops", metavar="CROP", nargs="+", type=Path, help="query images")
-    parser.add_argument(
-        "--index", type=Path, default=Path("index"), metavar="PATH", help="index folder (default: index)"
-    )
-    parser.add_argument("--weights", metavar="FILE", help="the checkpoint, if it was moved since indexing")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--top", type=int, default=10, metavar="K", help="results per query (default: 10)")
-    parser.add_argument("--camera", nargs="+", metavar="C", help="only results from these cameras")
-    parser.add_argument(
-        "--time", metavar="FROM..TO", help="only results from this time range: numbers or dates as in the file names"
-    )
-    parser.add_argument(
-        "--exclude-same-file", action="store_true", help="exclude images byte for byte identical to the query"
-    )
-    parser.add_argument("--mean", action="store_true", help="average all crops of one person into one query")
-    parser.add_argument(
-        "--prior",
-        type=float,
-        metavar="P",
-        help="share of matching pairs assumed in probabilities (default: that of the calibration)",
-    )
-    parser.add_argument(
-        "--faiss-beyond", type=int, metavar="N", help="use the FAISS index if there are more than N images"
-    )
-    parser.add_argument("--output", type=Path, metavar="PAGE.html", help="also write a page with images")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
-    return parser.parse_args()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from tqdm import tqdm
 
 from reid.config.keys import MOVABLE
 from reid.config.loading import complete_config, load_config
+from reid.distributed import restart_command
 from reid.errors import InputError, Interrupted
 from reid.io.atomic import write_text
 from reid.report.pages import check_available
@@ -23,22 +22,12 @@ from reid.sweep.table import lines, markdown, read_rows, write_rows
 from reid.training.run_folder import RunFolder
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config-file", required=True, type=Path, nargs="+", help="YAML files, e.g. configs/parts/*")
-    parser.add_argument(
-        "--grid",
-        action="append",
-        default=[],
-        metavar="'KEY=VALUE,VALUE KEY=VALUE'",
-        help="keys and values to vary, in all combinations; may be repeated",
-    )
-    parser.add_argument("--seeds", type=int, default=1, help="seeds 0 to N - 1 of each setting (default: 1)")
-    parser.add_argument("--output", type=Path, default=Path("runs/sweep"), help="output folder (default: runs/sweep)")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings to run at a time (default: 1)")
-    parser.add_argument("--rows", type=Path, help=".jsonl file to append the rows to as well")
-    arguments = parser.parse_args()
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     if arguments.seeds < 1 or arguments.jobs < 1:
         raise InputError("--seeds and --jobs must be 1 or more")
 
@@ -72,7 +61,7 @@ def main() -> None:
     try:
         run_all(waiting, jobs=arguments.jobs, ended=ended)
     except KeyboardInterrupt:
-        command = shlex.join([sys.executable, *sys.argv])
+        command = restart_command(arguments.program, arguments.arguments)
         raise Interrupted(f"interrupted; finished epochs are saved. To resume: {command}") from None
     finally:
         bar.close()

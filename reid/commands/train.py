@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +46,13 @@ from reid.training.seeding import seed_everything
 from reid.training.step import compile_backbone
 
 
-def main() -> None:
-    """Run the command with the arguments of the process."""
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those of its parser in `reid.commands.parsers`.
+    """
     with stop_signals() as stop, process_group():
-        arguments = _arguments()
         config = load_config(arguments.config_file, arguments.overrides)
         folder = RunFolder(Path(config.OUTPUT_DIR), movable=MOVABLE)
         if is_main_process():
@@ -70,7 +72,7 @@ def main() -> None:
 
         experiment = _open_experiment(arguments, config, folder, data, _scorer(config, data.loaders, dtype), stop)
         _print_start(config, model, folder)
-        with _resumable(experiment):
+        with _resumable(experiment, arguments):
             state = experiment.begin(model, objective, train, plan, descriptors=config.MODEL.POOLING.DESCRIPTORS)
 
             # Step 0, then rounds of decorrelation, Restraint and Relaxation (Sun et al. 2017, Section 3.2)
@@ -106,19 +108,6 @@ class _Data:
     def num_classes(self) -> int:
         """Identities of the training set."""
         return len(self.split.train_labels())
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config-file", required=True, type=Path, help="a YAML file of configs/")
-    parser.add_argument("--resume", action="store_true", help="resume the run in OUTPUT_DIR")
-    parser.add_argument(
-        "--force", action="store_true", help="resume although configuration, images or log have changed"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="configuration overrides, e.g. SEED 1 OUTPUT_DIR runs/again"
-    )
-    return parser.parse_args()
 
 
 def _resume_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -172,7 +161,11 @@ def _open_experiment(
         final=final,
         checkpoint_metadata={"config": config.dump(), "num_classes": data.num_classes},
         dataset=data.split.name,
-        provenance={"dataset": data.split.name, **provenance(str(build.device(config))), "processes": get_world_size()},
+        provenance={
+            "dataset": data.split.name,
+            **provenance(str(build.device(config)), command=(*arguments.program, *arguments.arguments)),
+            "processes": get_world_size(),
+        },
         changes=changes,
         minutes=config.CHECKPOINT.MINUTES,
         stop=stop,
@@ -190,14 +183,15 @@ def _print_start(config: CfgNode, model: ReidNetwork, folder: RunFolder) -> None
 
 
 @contextlib.contextmanager
-def _resumable(experiment: Experiment) -> Iterator[None]:
+def _resumable(experiment: Experiment, arguments: argparse.Namespace) -> Iterator[None]:
     """Turn a requested stop into the command that resumes the run."""
     try:
         with experiment.recording():
             yield
     except KeyboardInterrupt:
         # The folder holds the configuration that --force accepted.
-        again = restart_command(["--resume", *(a for a in sys.argv[1:] if a not in ("--resume", "--force"))])
+        rest = [word for word in arguments.arguments if word not in ("--resume", "--force")]
+        again = restart_command(arguments.program, ["--resume", *rest])
         raise Interrupted(f"interrupted; everything trained so far is saved. To resume: {again}") from None
 
 

@@ -20,7 +20,7 @@ from reid.io.reading import read_file
 from reid.sweep.grid import Setting
 from reid.sweep.table import check_row
 
-TRAIN = Path(__file__).parents[2] / "tools" / "train_svdnet.py"
+TRAIN = ("-m", "reid", "train")
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def run_all(
-    runs: Sequence[SweepRun], *, jobs: int, ended: Callable[[SweepRun, str | None], None], train: Path = TRAIN
+    runs: Sequence[SweepRun], *, jobs: int, ended: Callable[[SweepRun, str | None], None], train: Sequence[str] = TRAIN
 ) -> None:
     """Execute runs in parallel processes, which share the cores. A run that was interrupted before is resumed.
 
@@ -158,7 +158,7 @@ def run_all(
         runs: Runs to execute, in this order.
         jobs: Number of trainings at a time.
         ended: Called as `ended(run, error)` after each run, where `error` is None or the last line of a failed run.
-        train: Path of the training script.
+        train: Words after "python" that start a training.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -169,7 +169,7 @@ def run_all(
         run.folder.parent.mkdir(parents=True, exist_ok=True)
         overrides = [text for pair in run.setting for text in pair]
         resume = ["--resume"] if (run.folder / "config.yaml").exists() else []
-        command = [sys.executable, str(train), "--config-file", str(run.config), *resume, *overrides]
+        command = [sys.executable, *train, "--config-file", str(run.config), *resume, *overrides]
         command += ["SEED", str(run.seed), "OUTPUT_DIR", str(run.folder)]
         with open(run.log, "ab") as log:
             if stopping:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,18 @@ from reid.io.json_yaml import flatten
 ARITHMETIC = ("commit", "versions", "machine", "processes")
 
 
-def provenance(device: str | None = None) -> dict[str, Any]:
+def provenance(device: str | None = None, *, command: Sequence[str] = ()) -> dict[str, Any]:
     """Describe where a run comes from.
 
     Args:
         device: The device that trains, None where it is of no interest.
+        command: Words of the command line; empty for those of the process.
 
     Returns:
         "command", "commit", "versions" and "machine", as plain values for the log.
     """
     return {
-        "command": " ".join(sys.argv),
+        "command": " ".join(command or sys.argv),
         "commit": _commit(),
         "versions": {
             "reid": __version__,

@@ -99,6 +99,8 @@ def test_every_tool_goes_through_it_from_its_first_import_on() -> None:
     for path in TOOLS:
         imports = re.findall(r"^(?:from|import) .*", path.read_text(encoding="utf-8"), re.MULTILINE)
         assert imports == ["from reid.commands import run"], path
+    imports = re.findall(r"^(?:from|import) .*", (ROOT / "reid" / "__main__.py").read_text("utf-8"), re.MULTILINE)
+    assert imports == ["from reid.commands import main"]
     package = (ROOT / "reid" / "commands" / "__init__.py").read_text(encoding="utf-8")
     first = re.findall(r"^(?:from|import) .*", package, re.MULTILINE)[1]
     assert first.startswith("from reid.errors.command import run_command")
@@ -173,7 +175,7 @@ def test_a_signal_or_lack_of_memory_during_the_imports() -> None:
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "interrupted\n")
     if sys.platform == "linux":
-        limited = '(ulimit -v 400000; exec "$0" tools/search.py --help)'
+        limited = '(ulimit -v 400000; exec "$0" tools/search.py crop.jpg)'
         ended = subprocess.run(["bash", "-c", limited, sys.executable], cwd=ROOT, capture_output=True, text=True)
         assert ended.returncode == 2 and ended.stderr.startswith("error: not enough memory: "), ended.stderr
         assert ended.stderr.count("\n") == 1

@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from fault.scenarios import SCENARIOS, Scenario, damage, differences, leftovers, prepare, results
 
-from reid.commands import main_function
+from reid.commands import main_function, parse
 from reid.errors.command import run_command
 
 # In the order of the enumeration in failing_calls.c.
@@ -105,7 +105,7 @@ class Runner:
         self.library.fail.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_long, ctypes.c_int, ctypes.c_int]
         self.library.calls.restype = ctypes.c_long
         self.library.failed_path.restype = ctypes.c_char_p
-        self.tools: dict[str, Callable[[], None]] = {}
+        self.tools: dict[str, Callable[[argparse.Namespace], None]] = {}
 
     def _load_tool(self, name: str) -> None:
         main = main_function(name)
@@ -142,14 +142,14 @@ class Runner:
             for number, name in ((1, "out"), (2, "err")):
                 os.dup2(os.open(self.notes / name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), number)
             os.environ["REID_CACHE"] = scenario.cache or str(self.base / "data")
-            sys.argv = scenario.command(folder)
+            arguments = parse(scenario.tool, scenario.command(folder))
             if scenario.before:
                 scenario.before()
             wanted = (-1, 0, 0, 0)
             if failure:
                 wanted = (list(CALLS).index(failure.call), failure.n, failure.error, int(failure.always))
             self.library.fail(str(self.base).encode(), *wanted)
-            code = run_command(self.tools[scenario.tool])
+            code = run_command(lambda: self.tools[scenario.tool](arguments))
             sys.stdout.flush()
         except BaseException:
             sys.stderr.write(traceback.format_exc())

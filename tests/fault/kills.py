@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from fault.tapping import kill_at
 
-from reid.commands import main_function
+from reid.commands import main_function, parse
 from reid.errors.command import run_command
 from reid.io.checkpoint import load_checkpoint
 
@@ -49,6 +49,7 @@ KINDS = {
     ),
     "mined": ("CHECKPOINT.MINUTES", "0.0005", "SAMPLER.NAME", "mined", "LOSS.CONTRASTIVE", "1.0"),
 }
+Command = Callable[[argparse.Namespace], None]
 
 
 @dataclasses.dataclass
@@ -68,7 +69,7 @@ class Case:
         return f"kill {self.number} ({self.kind}, {moment})"
 
 
-def start(main: Callable[[], None], case: Case) -> int:
+def start(main: Command, case: Case) -> int:
     """Fork a training; returns its process."""
     process = os.fork()
     if process:
@@ -83,9 +84,9 @@ def start(main: Callable[[], None], case: Case) -> int:
         # Killed before there was a run, it is started again; --resume would say that there is none.
         resume = ["--resume"] if case.again and Path("run", "config.yaml").exists() else []
         config = str(ROOT / "configs" / "demo_synthetic.yaml")
-        sys.argv = ["train_svdnet.py", "--config-file", config, *resume, *TINY, *KINDS[case.kind]]
+        arguments = parse("train", ["--config-file", config, *resume, *TINY, *KINDS[case.kind]])
         counted = kill_at(0 if case.again else case.at, case.before, [(os, name) for name in OPERATIONS])
-        code = run_command(main)
+        code = run_command(lambda: main(arguments))
         Path("operations.txt").write_text(str(counted()))
         sys.stdout.flush()
         sys.stderr.flush()
@@ -135,9 +136,7 @@ def unlike(a: Any, b: Any, place: str) -> Iterator[str]:
         yield f"{place}: {a} and {b}"
 
 
-def run_all(
-    main: Callable[[], None], cases: list[Case], jobs: int, ended: Callable[[Case, int, float], Case | None]
-) -> None:
+def run_all(main: Command, cases: list[Case], jobs: int, ended: Callable[[Case, int, float], Case | None]) -> None:
     """Run the cases, `jobs` at once; ended(case, exit code, seconds) may give one that is to be run next."""
     waiting, active = deque(cases), dict[int, tuple[Case, float]]()
     while waiting or active:

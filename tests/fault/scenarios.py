@@ -59,7 +59,7 @@ def store_decoded() -> None:
 class Scenario:
     """A command.
 
-    tool: file in tools/; start: folder under `start` that it finds, or none; cache: REID_CACHE, or none for the one
+    tool: name of a command; start: folder under `start` that it finds, or none; cache: REID_CACHE, or none for the one
     that all share; before: called first; resumes: whether it takes --resume.
     """
 
@@ -74,7 +74,7 @@ class Scenario:
     def command(self, folder: Path) -> list[str]:
         """The arguments, with `--resume` for a training that left a run to resume."""
         resume = ["--resume"] if self.resumes and (folder / "run" / "config.yaml").exists() else []
-        return [self.tool, *self.arguments, *resume]
+        return [*self.arguments, *resume]
 
 
 SCENARIOS = (

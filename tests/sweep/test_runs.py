@@ -55,7 +55,7 @@ def calls(one: SweepRun) -> list[dict[str, Any]]:
 def test_each_run_gets_its_arguments_and_failures_do_not_stop_others(tmp_path: Path, train: Path) -> None:
     runs = [run(tmp_path / "a", "KEY"), run(tmp_path / "b", "FAIL", seed=2), run(tmp_path / "c")]
     ended: dict[str, str | None] = {}
-    run_all(runs, jobs=2, ended=lambda one, error: ended.update({one.name: error}), train=train)
+    run_all(runs, jobs=2, ended=lambda one, error: ended.update({one.name: error}), train=[str(train)])
     assert ended == {"a": None, "b": "error: this one fails", "c": None}
     arguments = calls(runs[0])[0]["arguments"]
     folder = str(runs[0].folder)
@@ -66,7 +66,7 @@ def test_each_run_gets_its_arguments_and_failures_do_not_stop_others(tmp_path: P
 def test_an_interrupted_run_is_resumed(tmp_path: Path, train: Path) -> None:
     one = run(tmp_path / "a")
     for _ in range(2):
-        run_all([one], jobs=1, ended=lambda *_: None, train=train)
+        run_all([one], jobs=1, ended=lambda *_: None, train=[str(train)])
     first, second = calls(one)
     assert "--resume" not in first["arguments"] and "--resume" in second["arguments"]
 
@@ -83,7 +83,7 @@ def test_an_interrupt_reaches_the_trainings_and_starts_no_other(tmp_path: Path, 
     try:
         threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
-            run_all(runs, jobs=1, ended=lambda *_: None, train=train)
+            run_all(runs, jobs=1, ended=lambda *_: None, train=[str(train)])
     finally:
         signal.signal(signal.SIGINT, before)
     assert (runs[0].folder / "interrupted.txt").exists()

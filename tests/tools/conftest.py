@@ -1,14 +1,14 @@
-"""Tools called as a user calls them, in this process: arguments in, exit code and output out."""
+"""Commands called as a user calls them, in this process: arguments in, exit code and output out."""
 
 from __future__ import annotations
 
-import runpy
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from reid.commands import run
 
 ROOT = Path(__file__).parents[2]
 QUICK = (
@@ -55,14 +55,15 @@ def quick() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
+def tool(capsys: pytest.CaptureFixture[str]) -> Tool:
     def call(name: str, *arguments: str | Path) -> Ended:
-        monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
+        try:
+            code = run(name, [str(argument) for argument in arguments])
+        except SystemExit as ended:  # of argparse
+            code = int(ended.code or 0)
         out, err = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), out, err)
+        return Ended(code, out, err)
 
     return call
 
@@ -73,8 +74,6 @@ def train(tool: Tool, tmp_path: Path) -> Tool:
 
     def call(*arguments: str | Path) -> Ended:
         output = ("OUTPUT_DIR", str(tmp_path / "run"))
-        return tool(
-            "train_svdnet", "--config-file", ROOT / "configs" / "demo_synthetic.yaml", *QUICK, *output, *arguments
-        )
+        return tool("train", "--config-file", ROOT / "configs" / "demo_synthetic.yaml", *QUICK, *output, *arguments)
 
     return call

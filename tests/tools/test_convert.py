@@ -62,7 +62,7 @@ def test_an_iteration_starts_from_it(tool: Tool, foreign: Path, quick: tuple[str
     )
     config = tmp_path / "c.yaml"
     config.write_text("DATASETS:\n  NAME: synthetic\n")
-    ended = tool("train_svdnet", "--config-file", config, *pairs)
+    ended = tool("train", "--config-file", config, *pairs)
     assert ended.code == 0, ended.err
     rows = json.loads((tmp_path / "run" / "scores.json").read_text())["rows"]
     assert [row["stage"] for row in rows] == ["step0", "decorrelate", "restraint", "relaxation"]

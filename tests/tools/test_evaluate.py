@@ -219,7 +219,7 @@ def test_across_domains(train: Tool, tool: Tool, tmp_path: Path) -> None:
     assert {s["pool"] for s in found["multi_query"]} == {"query and gallery"}
 
     # The same checkpoint on a Market-1501 that brings hand-drawn boxes: of one query's person, and of nobody's.
-    assert tool("make_dataset", "--size", "tiny", "--seed", "5", "--output", tmp_path / "data").code == 0
+    assert tool("dataset", "--size", "tiny", "--seed", "5", "--output", tmp_path / "data").code == 0
     folder = tmp_path / "data" / "Market-1501-v15.09.15"
     first = min((folder / "query").iterdir())
     (folder / "gt_bbox").mkdir()

@@ -270,7 +270,7 @@ def test_ctrl_c_keeps_what_is_embedded(
 
     monkeypatch.setattr(Embedder, "embed", interrupted)
     ended = tool("index", crops, "--index", tmp_path / "i", "--weights", weights)
-    assert ended.code == 130 and f"tools/index.py {crops} --index" in ended.err
+    assert ended.code == 130 and f"svdnet index {crops} --index" in ended.err
     assert len(read_snapshot(tmp_path / "i").crops) == 6
     assert "12 images (6 new, 6 unchanged); 6 embedded" in tool("index", crops, "--index", tmp_path / "i").out
 

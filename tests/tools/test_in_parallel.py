@@ -38,7 +38,7 @@ def test_interrupted_in_one_process_and_resumed_by_torchrun(tmp_path: Path) -> N
     assert (first.code, second.code) == (130, 130), first.told + second.told
     told = [line for line in (first.told + second.told).splitlines() if "To resume" in line]
     assert (
-        len(told) == 1 and "-m torch.distributed.run --standalone --nproc-per-node 2 tools/train.py --resume" in told[0]
+        len(told) == 1 and "-m torch.distributed.run --standalone --nproc-per-node 2 -m reid train --resume" in told[0]
     )
     assert "2 processes" in first.told and "Eigenlayer" not in second.told and "Traceback" not in first.told
     saved = load_checkpoint(run / "checkpoints" / "rri_last.pth")

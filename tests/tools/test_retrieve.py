@@ -191,10 +191,10 @@ def test_a_network_of_one_size_is_refused(tool: Tool, landmarks: Path, tmp_path:
 
 
 def test_landmarks_are_drawn_by_the_tool(tool: Tool, landmarks: Path, tmp_path: Path) -> None:
-    ended = tool("make_dataset", "--layout", "revisited", "--size", "tiny", "--output", tmp_path / "drawn")
+    ended = tool("dataset", "--layout", "revisited", "--size", "tiny", "--output", tmp_path / "drawn")
     assert ended.code == 0 and "6 landmarks, 6 queries, 72 gallery, seed 0" in ended.out
     assert truth_of(tmp_path / "drawn")["imlist"] == truth_of(landmarks)["imlist"]
-    ended = tool("make_dataset", "--layout", "revisited", "--size", "market", "--output", tmp_path / "x")
+    ended = tool("dataset", "--layout", "revisited", "--size", "market", "--output", tmp_path / "x")
     assert ended.code == 2 and "must be one of tiny, demo" in ended.err
-    ended = tool("make_dataset", "--layout", "revisited", "--output", tmp_path / "x", "--sheet", tmp_path / "x.png")
+    ended = tool("dataset", "--layout", "revisited", "--output", tmp_path / "x", "--sheet", tmp_path / "x.png")
     assert ended.code == 2 and "--sheet shows pedestrians" in ended.err

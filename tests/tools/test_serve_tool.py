@@ -20,6 +20,8 @@ import served
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
+from reid.commands import parse, serve
+
 ROOT = Path(__file__).parents[2]
 Tool = Callable[..., Any]
 
@@ -101,12 +103,8 @@ def test_it_stops_in_the_middle_of_uploads_and_of_a_search(sample: served.Sample
 
 
 def test_where_the_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import serve
-
     def token(*arguments: str) -> str | None:
-        monkeypatch.setattr(sys, "argv", ["serve.py", *arguments])
-        return serve._token(serve._arguments())
+        return serve._token(parse("serve", arguments))
 
     monkeypatch.delenv("REID_TOKEN", raising=False)
     assert token() is None

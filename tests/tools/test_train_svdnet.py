@@ -85,7 +85,7 @@ def test_from_synthetic_data_to_report_and_back(
 
 
 def test_the_duke_reader_from_end_to_end(train: Tool, tool: Tool, tmp_path: Path) -> None:
-    drawn = tool("make_dataset", "--size", "tiny", "--layout", "duke", "--seed", "1", "--output", tmp_path / "data")
+    drawn = tool("dataset", "--size", "tiny", "--layout", "duke", "--seed", "1", "--output", tmp_path / "data")
     assert drawn.code == 0, drawn.err
     options = ("DATASETS.NAME", "dukemtmcreid", "DATASETS.ROOT", tmp_path / "data", "RRI.MAX_ROUNDS", "0")
     ended = train(*options, "RRI.CONTROL", "False")
@@ -147,7 +147,7 @@ def test_a_pooling_with_clusters_from_k_means(train: Tool, tool: Tool, tmp_path:
 
 
 def drawn(tool: Tool, tmp_path: Path) -> Path:
-    ended = tool("make_dataset", "--size", "tiny", "--seed", "2", "--output", tmp_path / "data")
+    ended = tool("dataset", "--size", "tiny", "--seed", "2", "--output", tmp_path / "data")
     assert ended.code == 0
     return tmp_path / "data" / "Market-1501-v15.09.15"
 
@@ -204,7 +204,7 @@ def test_a_diverged_training_is_exit_code_1(train: Tool) -> None:
 
 
 def test_a_sheet_that_cannot_be_written_is_told_before_drawing(tool: Tool, tmp_path: Path) -> None:
-    ended = tool("make_dataset", "--size", "tiny", "--output", tmp_path / "data", "--sheet", tmp_path / "no" / "x.png")
+    ended = tool("dataset", "--size", "tiny", "--output", tmp_path / "data", "--sheet", tmp_path / "no" / "x.png")
     assert ended.code == 2
     assert "x.png" in ended.err
     assert not (tmp_path / "data").exists()
@@ -212,7 +212,7 @@ def test_a_sheet_that_cannot_be_written_is_told_before_drawing(tool: Tool, tmp_p
 
 def test_a_python_config_is_refused(tool: Tool, tmp_path: Path) -> None:
     (tmp_path / "c.py").write_text("raise SystemExit(99)")
-    ended = tool("train_svdnet", "--config-file", tmp_path / "c.py")
+    ended = tool("train", "--config-file", tmp_path / "c.py")
     assert ended.code == 2
     assert "never executed" in ended.err
 

@@ -55,9 +55,7 @@ def test_one_checkpoint_is_scored_as_evaluate_scores_it(
     tool: Tool, checkpoints: tuple[Path, Path], tmp_path: Path
 ) -> None:
     output, overrides = tmp_path / "shown", ("TEST.NORMALIZED", "True", "TEST.FEATURE", "output", "TEST.FLIP", "True")
-    ended = tool(
-        "visualize_ranks", "--weights", checkpoints[0], "--output", output, "--queries", "6", "--top", "3", *overrides
-    )
+    ended = tool("ranks", "--weights", checkpoints[0], "--output", output, "--queries", "6", "--top", "3", *overrides)
     assert ended.code == 0, ended.err
     found = json.loads((output / "ranked_lists.json").read_text())
     assert tool("evaluate", "--weights", checkpoints[0], "--output", output, *overrides).code == 0
@@ -72,7 +70,7 @@ def test_one_checkpoint_is_scored_as_evaluate_scores_it(
 
 
 def test_rri_beside_its_control(tool: Tool, checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
-    ended = tool("visualize_ranks", "--weights", checkpoints[0], "--against", checkpoints[1], "--map", "none")
+    ended = tool("ranks", "--weights", checkpoints[0], "--against", checkpoints[1], "--map", "none")
     assert ended.code == 0, ended.err
     folder = checkpoints[0].parent
     found = json.loads((folder / "ranked_lists.json").read_text())
@@ -80,7 +78,7 @@ def test_rri_beside_its_control(tool: Tool, checkpoints: tuple[Path, Path], tmp_
     assert found["comparison"]["name"] == "gain of RRI"
     assert f"fixed: {found['comparison']['repaired']}, broken: {found['comparison']['broken']}" in ended.out
     assert [side["map"] for side in found["sides"]] == [None, None]
-    turned = tool("visualize_ranks", "--weights", checkpoints[1], "--against", checkpoints[0], "--queries", "0")
+    turned = tool("ranks", "--weights", checkpoints[1], "--against", checkpoints[0], "--queries", "0")
     assert turned.code == 0 and "difference: rank-1" in turned.out and "gain of RRI" not in turned.out
     assert "gain of RRI:" in ended.out
 
@@ -88,7 +86,7 @@ def test_rri_beside_its_control(tool: Tool, checkpoints: tuple[Path, Path], tmp_
 def test_features_saved_before(tool: Tool, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
         save_features(tmp_path / f"{name}.npz", *features(seed), feature="input")
-    ended = tool("visualize_ranks", "--features", tmp_path / "a.npz", "--against", tmp_path / "b.npz")
+    ended = tool("ranks", "--features", tmp_path / "a.npz", "--against", tmp_path / "b.npz")
     assert ended.code == 0, ended.err
     found = json.loads((tmp_path / "a" / "ranked_lists.json").read_text())
     assert found["dataset"] == "a.npz" and found["comparison"]["name"] == "difference"
@@ -97,7 +95,7 @@ def test_features_saved_before(tool: Tool, tmp_path: Path) -> None:
 
 def test_features_without_paths(tool: Tool, tmp_path: Path) -> None:
     save_features(tmp_path / "a.npz", *features(0, paths=False), feature="input")
-    assert tool("visualize_ranks", "--features", tmp_path / "a.npz", "--output", tmp_path / "out").code == 0
+    assert tool("ranks", "--features", tmp_path / "a.npz", "--output", tmp_path / "out").code == 0
     assert "no image" in (tmp_path / "out" / "ranked_lists.html").read_text()
 
 
@@ -118,7 +116,7 @@ def test_mistakes_are_told_in_one_line(tool: Tool, checkpoints: tuple[Path, Path
         "give another path": ("--features", tmp_path / "a.npz", "--output", tmp_path / "file"),
     }
     for message, arguments in told.items():
-        ended = tool("visualize_ranks", *arguments)
+        ended = tool("ranks", *arguments)
         assert ended.code == 2, (message, ended.err)
         line = ended.err.strip().splitlines()[-1]
         assert line.startswith("error:") and message in line, line

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import runpy
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reid import commands
 from reid.data.synthetic import dataset, generate_dataset
 from reid.data.synthetic.appearance import PATTERN_SHARES, TOP_SHARES, Appearance, sample_appearance
 from reid.data.synthetic.dataset import count_images
@@ -27,7 +26,6 @@ NAMES = {
     "market": re.compile(r"(?P<identity>-1|\d{4})_c(?P<camera>[1-6])s[1-6]_\d{6}_\d{2}\.jpg"),
     "duke": re.compile(r"(?P<identity>\d{4})_c(?P<camera>[1-8])_f\d{7}\.jpg"),
 }
-TOOL = Path(__file__).parents[3] / "tools" / "make_dataset.py"
 
 
 @pytest.fixture(scope="module", params=["market", "duke"])
@@ -289,13 +287,10 @@ def test_unknown_size_layout_or_seed_is_refused(wrong: dict[str, object], tmp_pa
 
 
 def test_tool_prints_the_counts_and_refuses_in_one_line(
-    generated: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    generated: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(*arguments: str) -> object:
-        monkeypatch.setattr(sys, "argv", ["make_dataset.py", "--size", "tiny", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        return ended.value.code
+    def run(*arguments: str) -> int:
+        return commands.run("dataset", ["--size", "tiny", *arguments])
 
     assert run("--output", str(generated["market"])) == 0
     assert re.search(r"gallery \| +8 \| +84 \| +4 \| +10 \| +10", capsys.readouterr().out)

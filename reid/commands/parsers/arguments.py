@@ -1,0 +1,66 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from reid.commands.parsers.choices import FEATURES
+
+
+def add_overrides(parser: argparse.ArgumentParser, *, example: str = "DATASETS.ROOT data") -> None:
+    """Add the pairs KEY VALUE, which may stand anywhere between the options.
+
+    Args:
+        parser: Parser to extend.
+        example: Pairs for the help text.
+    """
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help=f"configuration overrides, e.g. {example}")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device, for commands without a configuration.
+
+    Args:
+        parser: Parser to extend.
+    """
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+
+
+def add_feature(parser: argparse.ArgumentParser, *, default: str = "that of the checkpoint") -> None:
+    """Add --feature, the side of the Eigenlayer.
+
+    Args:
+        parser: Parser to extend.
+        default: What the help text says about the default.
+    """
+    parser.add_argument("--feature", choices=FEATURES, help=f"side of the Eigenlayer (default: {default})")
+
+
+def add_index(parser: argparse.ArgumentParser) -> None:
+    """Add --index, the folder of an index of crops.
+
+    Args:
+        parser: Parser to extend.
+    """
+    parser.add_argument(
+        "--index", type=Path, default=Path("index"), metavar="PATH", help="index folder (default: index)"
+    )
+
+
+def numbers(text: str) -> list[float]:
+    """Parse comma-separated numbers.
+
+    Args:
+        text: Such as "1,0.7071,0.5".
+
+    Returns:
+        The numbers.
+
+    Raises:
+        argparse.ArgumentTypeError: If a part is not a number.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be comma-separated numbers, such as 0.5,0.1, not {text!r}") from None
