@@ -116,7 +116,7 @@ def _resume_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _read_data(config: CfgNode) -> _Data:
     with local_main_first():
-        weights = build.pretrained(config)
+        weights = None if config.STEP0.CHECKPOINT else build.pretrained(config)
         split = build.split(config)
         print(split_table(split), flush=True)
         loaders = build.loaders(config, split)
@@ -132,7 +132,10 @@ def _make_network(config: CfgNode, data: _Data) -> tuple[ReidNetwork, Objective]
     model = (synchronize_norms(model) if config.SOLVER.SYNC_BN else model).to(device)
     if config.SOLVER.COMPILE:
         compile_backbone(model, device)
-    return model, build.objective(config, model, num_classes=data.num_classes).to(device)
+    objective = build.objective(config, model, num_classes=data.num_classes).to(device)
+    if config.STEP0.CHECKPOINT:
+        build.load_trained(config, model, objective)
+    return model, objective
 
 
 def _scorer(config: CfgNode, loaders: build.Loaders, dtype: torch.dtype | None) -> Scorer:
@@ -175,6 +178,7 @@ def _open_experiment(
 
 def _print_start(config: CfgNode, model: ReidNetwork, folder: RunFolder) -> None:
     start = "from scratch" if config.MODEL.WEIGHTS == "none" else f"weights {config.MODEL.WEIGHTS}"
+    start = f"Step 0 of {config.STEP0.CHECKPOINT}" if config.STEP0.CHECKPOINT else start
     several = f"{get_world_size()} processes, " if get_world_size() > 1 else ""
     device, (d_in, k) = model.eigenlayer.vectors.device, model.eigenlayer.vectors.shape
     print(f"{config.MODEL.BACKBONE}, {start}, {device}, {several}{torch.get_num_threads()} threads -> {folder.path}")

@@ -28,6 +28,8 @@ from reid.config.checks import parse_lr_factor
 from reid.config.keys import STAGES
 from reid.config.loading import load_config, parse_config
 from reid.config.records import record_from
+from reid.errors import InputError
+from reid.io.checkpoint import load_checkpoint, load_state_dict
 from reid.losses.objective import LossWeights, Objective
 from reid.model.network import ReidNetwork
 from reid.model.precision import autocast_dtype
@@ -41,6 +43,7 @@ __all__ = [
     "device",
     "evaluation_config",
     "load_network",
+    "load_trained",
     "loaders",
     "network",
     "network_from_checkpoint",
@@ -136,6 +139,37 @@ def objective(config: CfgNode, model: ReidNetwork, *, num_classes: int) -> Objec
     return Objective(weights, num_classes=num_classes, width={"input": d_in, "output": k}[loss.FEATURE])
 
 
+def load_trained(config: CfgNode, model: ReidNetwork, objective: Objective) -> None:
+    """Load STEP0.CHECKPOINT, a network that somebody has trained, Eigenlayer and classifier included.
+
+    Args:
+        config: Frozen configuration; reads STEP0.CHECKPOINT and MODEL.
+        model: Network of the configuration, changed in place.
+        objective: Its training objective, changed in place if the checkpoint was trained with the same losses.
+
+    Raises:
+        InputError: If the file is not a checkpoint of this project, or of a different network or number of identities.
+    """
+    path = Path(config.STEP0.CHECKPOINT).expanduser()
+    content = load_checkpoint(path)
+    theirs, ours = structure(parse_config(content["config"], source=f"the configuration in {path}")), structure(config)
+    differing = [f"MODEL.{key}" for key in sorted(theirs.keys() | ours.keys()) if theirs.get(key) != ours.get(key)]
+    if differing:
+        raise InputError(
+            f"STEP0.CHECKPOINT {path}: the network there differs from this configuration in {', '.join(differing)}"
+        )
+    classes = 0 if model.classifier is None else model.classifier.out_features
+    if classes and classes != content["num_classes"]:
+        raise InputError(
+            f"STEP0.CHECKPOINT {path}: was trained with {content['num_classes']} identities, and this training set has "
+            f"{classes}; use the same data, or MODEL.WEIGHTS to take everything before the Eigenlayer"
+        )
+    load_state_dict(model, content["model"], network="this configuration", source=str(path))
+    losses = content.get("objective", {})
+    if losses.keys() == objective.state_dict().keys():
+        load_state_dict(objective, losses, network="the losses of this run", source=str(path))
+
+
 def plan(config: CfgNode) -> Plan:
     """Collect the settings of a training run.
 
@@ -157,7 +191,7 @@ def plan(config: CfgNode) -> Plan:
         fused={"auto": on.type == "cuda", "always": True, "never": False}[config.SOLVER.FUSED],
     )
     stages = {name.lower(): _schedule(config[name]) for name in STAGES}
-    return record_from(config.RRI, Plan, solver=solver, **stages)
+    return record_from(config.RRI, Plan, solver=solver, skip_step0=bool(config.STEP0.CHECKPOINT), **stages)
 
 
 def _schedule(stage: CfgNode) -> Schedule:

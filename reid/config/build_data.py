@@ -20,7 +20,7 @@ from reid.data.datasets.combine import combine
 from reid.data.datasets.label_checks import check_labels
 from reid.data.datasets.market1501 import read_hand_labeled_boxes
 from reid.data.datasets.pattern import compile_pattern
-from reid.data.datasets.subset import subset_identities
+from reid.data.datasets.subset import hold_out_identities, subset_identities
 from reid.data.images.cache import decode_images
 from reid.data.images.pixels import DecodedImages, ImageFiles, move_to_device
 from reid.data.loading.loaders import TestLoader, TrainLoader
@@ -99,7 +99,8 @@ def split(config: CfgNode) -> Split:
         config: Frozen configuration; reads DATASETS.
 
     Returns:
-        The combined split, with the fraction DATASETS.IDENTITIES of the training identities.
+        The combined split, with the fraction DATASETS.IDENTITIES of the training identities, and tested on the fraction
+        DATASETS.VALIDATION of these if it is not 0.
 
     Raises:
         InputError: If a dataset is missing or unreadable, its counts are not the official ones, or more than
@@ -115,7 +116,7 @@ def split(config: CfgNode) -> Split:
 
     combined = combine(names, d.TARGET, read)
     check_labels(combined, d.TOLERANCE)
-    return subset_identities(combined, d.IDENTITIES)
+    return hold_out_identities(subset_identities(combined, d.IDENTITIES), d.VALIDATION)
 
 
 def loaders(config: CfgNode, data: Split) -> Loaders:

@@ -159,11 +159,13 @@ def _check_eigenlayer(c: CfgNode) -> Iterator[str]:
             "RRI.ROTATE_CLASSIFIER: keeps the logits of a cosine classifier only if the rotation preserves lengths; "
             f"RRI.VARIANT {rri.VARIANT} does not, US does"
         )
-    if eigenlayer.PARAMETRIZATION != "none" and (rri.MAX_ROUNDS or rri.FINAL_RESTRAINT):
+    if eigenlayer.PARAMETRIZATION != "none" and rri.VARIANT != "none" and (rri.MAX_ROUNDS or rri.FINAL_RESTRAINT):
         yield (
             f"MODEL.EIGENLAYER.PARAMETRIZATION {eigenlayer.PARAMETRIZATION}: W cannot be replaced; set RRI.MAX_ROUNDS "
-            "0 and RRI.FINAL_RESTRAINT False to train Step 0 only"
+            "0 and RRI.FINAL_RESTRAINT False to train Step 0 only, or RRI.VARIANT none to train the rounds too"
         )
+    if rri.RESET_CLASSIFIER and (rri.ROTATE_CLASSIFIER or eigenlayer.LAST):
+        yield "RRI.RESET_CLASSIFIER: there must be a classifier after the Eigenlayer, and ROTATE_CLASSIFIER be False"
     if eigenlayer.LAST and (eigenlayer.DIM or eigenlayer.RELU):
         yield "MODEL.EIGENLAYER.LAST makes the Eigenlayer the classifier: DIM must be 0 and RELU False"
     if eigenlayer.LAST and classifier != "linear":

@@ -242,6 +242,12 @@ _DATASETS = {
     "DATASETS.IDENTITIES": Key(
         1.0, "Fraction of the training identities to use, for quick comparisons.", low=1e-9, high=1
     ),
+    "DATASETS.VALIDATION": Key(
+        0.0,
+        "Fraction of the training identities to hold out and test on instead of the test set; for tuning.",
+        low=0,
+        high=0.9,
+    ),
     "DATASETS.SPLIT_SEED": Key(
         0, "Seed of the random split of `cuhk01` and of a `folder` without splits.", low=0, high=LAST_SEED
     ),
@@ -334,9 +340,11 @@ _LOSS = {
 }
 
 _RRI = {
-    "RRI.VARIANT": Key("US", "Matrix that replaces W.", VARIANTS),
+    "RRI.VARIANT": Key("US", "Matrix that replaces W; `rotate` and `none` are comparisons.", VARIANTS),
     "RRI.ORDER": Key("assignment", "Order of the columns of the replacement.", ORDERS),
     "RRI.ROTATE_CLASSIFIER": Key(False, "Rotate the classifier too, so that the logits stay the same."),
+    "RRI.RESET_CLASSIFIER": Key(False, "Comparison: start a new classifier at each decorrelation."),
+    "RRI.FREEZE_EIGENLAYER": Key(True, "Keep the Eigenlayer fixed during Restraint; False: comparison without it."),
     "RRI.MAX_ROUNDS": Key(7, "Maximum number of rounds.", low=0, high=99),
     "RRI.PATIENCE": Key(1, "Rounds without an increase of S(W) after which the iteration has converged.", low=1),
     "RRI.TOLERANCE": Key(0.01, "Minimum increase in S(W) to count as progress.", low=0),
@@ -372,6 +380,7 @@ KEYS: dict[str, Key] = {
     **_SAMPLER,
     **_LOSS,
     **_stage("STEP0", 60, (0.4, 0.8)),
+    "STEP0.CHECKPOINT": Key("", "Trained checkpoint of the same network to start from instead of training Step 0."),
     **_stage("RESTRAINT", 20, (0.625,)),
     **_stage("RELAXATION", 20, (0.625,)),
     **_RRI,

@@ -24,8 +24,9 @@ def markdown() -> str:
     tables = []
     for section, keys in sections.items():
         if section == STAGES[0]:
-            declarations = {rest: [sections[stage][rest] for stage in STAGES] for rest in keys}
-            rows = [_row(f"STAGE.{rest}", key, declarations[rest]) for rest, key in keys.items()]
+            shared = {rest: [sections[stage][rest] for stage in STAGES] for rest in keys if rest in sections[STAGES[1]]}
+            rows = [_row(f"STAGE.{rest}", key, shared[rest]) for rest, key in keys.items() if rest in shared]
+            rows += [_row(f"{section}.{rest}", key, [key]) for rest, key in keys.items() if rest not in shared]
             tables.append(_table(", ".join(STAGES), rows))
         elif section not in STAGES:
             rows = [_row(f"{section}.{rest}" if section else rest, key, [key]) for rest, key in keys.items()]

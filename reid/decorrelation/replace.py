@@ -1,4 +1,4 @@
-"""Replace a weight matrix by one with orthogonal columns (the decorrelate step of SVDNet, Sun et al. 2017).
+"""Replace a weight matrix, in general by one with orthogonal columns (the decorrelate step of SVDNet, Sun et al. 2017).
 
 With W = U S V^T every variant is W_new = W M, so that the layer's output becomes f_new = M^T f. A classifier C on f
 keeps its logits when it becomes C M^{-T}; `Replacement.classifier_transform` is M^{-T}, computed without
@@ -9,7 +9,11 @@ dividing by a singular value:
     U         U P      V S^-1 P      V S P
     UVt       U V^T    V S^-1 V^T    V S V^T
     QD        Q D      R^-1 D        R^T D^-1      (W = Q R, D the diagonal of R)
+    rotate    W R      R             R             (R random orthogonal, from the Haar measure)
     none      W        I             I
+
+`rotate` is the foil of US. Both keep every distance between outputs and all singular values, and both change the logits
+of the classifier; but the columns of W R are as correlated as random rotation makes them.
 
 The SVD leaves the order and the signs of U's columns free; P, a permutation with signs, determines them.
 """
@@ -26,7 +30,7 @@ from torch import Tensor
 from reid.decorrelation.correlation import float64_matrix
 from reid.errors import InputError, unknown_name
 
-VARIANTS = ("US", "U", "UVt", "QD", "none")
+VARIANTS = ("US", "U", "UVt", "QD", "rotate", "none")
 ORDERS = ("assignment", "greedy", "sorted")
 
 
@@ -45,10 +49,10 @@ class Replacement:
     singular_values: Tensor
 
 
-def replace_weight(weight: Tensor, *, variant: str = "US", order: str = "assignment") -> Replacement:
-    """Replace W by a matrix with orthogonal columns.
+def replace_weight(weight: Tensor, *, variant: str = "US", order: str = "assignment", seed: int = 0) -> Replacement:
+    """Replace W by a matrix with orthogonal columns; "rotate" and "none" serve comparison.
 
-    US preserves the Euclidean distances between outputs; U and UVt share another set of distances.
+    US and rotate preserve the Euclidean distances between outputs; U and UVt share another set of distances.
 
     Args:
         weight: W, (D_in, K) floating, whose columns are the weight vectors.
@@ -58,6 +62,7 @@ def replace_weight(weight: Tensor, *, variant: str = "US", order: str = "assignm
             cosine; it does not depend on the order in which columns are visited. "greedy" takes column by column the
             best |cos| still available, with the sign of the cosine (the authors' script). "sorted" is by singular
             value, as the SVD returns them, signs unchanged (the authors' first CaffeNet rounds).
+        seed: Decides the matrix R of "rotate".
 
     Returns:
         New W, transform of the classifier, and singular values of the original W.
@@ -81,6 +86,9 @@ def replace_weight(weight: Tensor, *, variant: str = "US", order: str = "assignm
     right = right.T
     if variant == "none":
         return Replacement(matrix.clone(), torch.eye(k, dtype=matrix.dtype, device=matrix.device), values)
+    if variant == "rotate":
+        rotation = _random_rotation(k, seed).to(matrix.device)
+        return Replacement(matrix @ rotation, rotation, values)
     if variant == "UVt":
         return Replacement(left @ right.T, (right * values) @ right.T, values)
     if variant == "QD":
@@ -141,6 +149,12 @@ def _greedy(cosine: np.ndarray) -> np.ndarray:
         chosen[i] = row.argmax()
         free[:, chosen[i]] = -1.0
     return chosen
+
+
+def _random_rotation(k: int, seed: int) -> Tensor:
+    """Draw a (K, K) float64 orthogonal matrix from the Haar measure (Mezzadri 2007)."""
+    q, r = np.linalg.qr(np.random.default_rng(seed).standard_normal((k, k)))
+    return torch.from_numpy(q * np.sign(np.diagonal(r)))
 
 
 def _scaled_q(matrix: Tensor) -> tuple[Tensor, Tensor]:

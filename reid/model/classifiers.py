@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -29,9 +30,9 @@ class CosineLinear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, scale: float = 16.0) -> None:
         super().__init__(in_features, out_features, bias=False)
-        self.scale = nn.Parameter(torch.tensor(float(scale)))
-        # One step rotates a short vector by a large angle, so the initial lengths are about 1.
-        nn.init.normal_(self.weight, std=in_features**-0.5)
+        self.initial_scale = float(scale)
+        self.scale = nn.Parameter(torch.empty(()))
+        _initialize(self)
 
     def forward(self, features: Tensor) -> Tensor:
         """Compute the logits.
@@ -63,7 +64,7 @@ class MarginLinear(nn.Linear):
     def __init__(self, in_features: int, out_features: int, name: str, scale: float, margin: float) -> None:
         super().__init__(in_features, out_features, bias=False)
         self.name, self.scale, self.margin = name, scale, margin
-        nn.init.normal_(self.weight, std=in_features**-0.5)
+        _initialize(self)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Compute the logits.
@@ -114,9 +115,32 @@ def build_classifier(name: str, d_in: int, num_classes: int, *, scale: float = 1
     if name == "cosine":
         return CosineLinear(d_in, num_classes, scale)
     layer = nn.Linear(d_in, num_classes)
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.zeros_(layer.bias)
+    _initialize(layer)
     return layer
+
+
+def reset_classifier(classifier: nn.Linear, *, seed: int) -> None:
+    """Give a classifier new initial values, as if it had just been built.
+
+    Args:
+        classifier: A classifier of `build_classifier`, changed in place.
+        seed: Decides the values.
+    """
+    fresh = copy.deepcopy(classifier).cpu()
+    _initialize(fresh, torch.Generator().manual_seed(seed))
+    classifier.load_state_dict(fresh.state_dict())
+
+
+@torch.no_grad()
+def _initialize(layer: nn.Linear, generator: torch.Generator | None = None) -> None:
+    if isinstance(layer, CosineLinear | MarginLinear):
+        # One step rotates a short vector by a large angle, so the initial lengths are about 1.
+        nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
+    else:
+        nn.init.normal_(layer.weight, std=0.01, generator=generator)
+        nn.init.zeros_(layer.bias)
+    if isinstance(layer, CosineLinear):
+        layer.scale.fill_(layer.initial_scale)
 
 
 def _arcface(cosines: Tensor, margin: float) -> Tensor:

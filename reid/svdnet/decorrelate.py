@@ -1,4 +1,4 @@
-"""Decorrelate: replace the weight vectors of the Eigenlayer by uncorrelated ones."""
+"""Decorrelate: replace the weight vectors of the Eigenlayer by uncorrelated ones, or what comparisons put in place."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from reid.decorrelation import (
     transform_classifier,
 )
 from reid.distributed import broadcast_tensors, run_on_main
+from reid.model.classifiers import reset_classifier
 from reid.model.network import ReidNetwork
 from reid.records import StageLog
 from reid.svdnet.plan import Plan
+from reid.svdnet.sample_loss import loss_on_sample
 from reid.training.callbacks import Callbacks
-from reid.training.epoch import measure_loss
 from reid.training.seeding import seed_from
 from reid.training.stage import finish_stage
 from reid.training.state import Batches, TrainState
@@ -48,7 +49,7 @@ def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks, *,
     if finished:
         return finished
     state.begin("decorrelate", round)
-    measured = run_on_main(lambda: _replace(state, loader, plan))
+    measured = run_on_main(lambda: _replace(state, loader, plan, round))
     broadcast_tensors(state.model.state_dict().values())
     unchanged = plan.variant == "none" and state.rows
     scores = state.rows[-1].scores if unchanged else callbacks.evaluate(state.model)
@@ -56,20 +57,23 @@ def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks, *,
     return finish_stage(state, row, callbacks)
 
 
-def _replace(state: TrainState, loader: Batches, plan: Plan) -> dict[str, Any]:
+def _replace(state: TrainState, loader: Batches, plan: Plan, round: int) -> dict[str, Any]:
     """Replace W; returns the fields of the record that depend on it."""
-    loss_before = _loss(state, loader, plan)
+    loss_before = loss_on_sample(state, loader, plan)
     started = time.perf_counter()
     vectors = state.model.eigenlayer.vectors.detach()
     correlation_before = correlation_metric(vectors)
     before = _properties(vectors, "before")
     if plan.variant != "none":
-        _replace_weight(state.model, plan)
+        _replace_weight(state.model, plan, round)
+    if plan.reset_classifier and state.model.classifier is not None:
+        reset_classifier(state.model.classifier, seed=seed_from(plan.solver.seed, "classifier", round))
     vectors = state.model.eigenlayer.vectors.detach()
     correlation = correlation_metric(vectors)
     after = _properties(vectors, "after")
     seconds = time.perf_counter() - started
-    loss_after = loss_before if plan.variant == "none" else _loss(state, loader, plan)
+    unchanged = plan.variant == "none" and not plan.reset_classifier
+    loss_after = loss_before if unchanged else loss_on_sample(state, loader, plan)
     return {
         "seconds": seconds,
         "train_loss": loss_after,
@@ -86,9 +90,10 @@ def _replace(state: TrainState, loader: Batches, plan: Plan) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _replace_weight(model: ReidNetwork, plan: Plan) -> None:
+def _replace_weight(model: ReidNetwork, plan: Plan, round: int) -> None:
     vectors = model.eigenlayer.vectors.detach()
-    replacement = replace_weight(vectors, variant=plan.variant, order=plan.order)
+    seed = seed_from(plan.solver.seed, "rotation", round)
+    replacement = replace_weight(vectors, variant=plan.variant, order=plan.order, seed=seed)
     model.eigenlayer.vectors.copy_(replacement.weight)
     if plan.rotate_classifier and model.classifier is not None:
         model.classifier.weight.copy_(transform_classifier(model.classifier.weight, replacement.classifier_transform))
@@ -101,9 +106,3 @@ def _properties(vectors: Tensor, moment: str) -> dict[str, Any]:
         f"condition_number_{moment}": condition if math.isfinite(condition) else None,  # JSON has no infinity
         f"spectrum_{moment}": spectrum(vectors).tolist(),
     }
-
-
-def _loss(state: TrainState, loader: Batches, plan: Plan) -> float:
-    seed = seed_from(plan.solver.seed, "loss before and after a replacement")
-    batches = loader.sample(plan.loss_images, seed)
-    return measure_loss(state.model, batches, objective=state.objective, dtype=plan.solver.dtype)

@@ -117,13 +117,7 @@ class Experiment(Callbacks):
         if is_main_process():
             self._cut_log()
         state = TrainState("rri", model, objective)
-        start = functools.partial(
-            initialize_pooling,
-            loader=loader,
-            seed=plan.solver.seed,
-            norm_statistics=plan.solver.norm_statistics,
-            descriptors=descriptors,
-        )
+        start = functools.partial(_prepare_network, loader=loader, plan=plan, descriptors=descriptors)
         if "rri" in self._checkpoints:
             if run_on_main(lambda: self._lacks_step0(model)):
                 fresh = TrainState("rri", copy.deepcopy(model), copy.deepcopy(objective))
@@ -385,6 +379,18 @@ class Experiment(Callbacks):
             self.folder.check_ours()
             write_json(self.folder.path / "scores.json", summary)
         return summary
+
+
+def _prepare_network(model: ReidNetwork, loader: Batches, plan: Plan, descriptors: int) -> None:
+    """Do what precedes Step 0; a network that comes trained has its pooling."""
+    if not plan.skip_step0:
+        initialize_pooling(
+            model,
+            loader,
+            seed=plan.solver.seed,
+            norm_statistics=plan.solver.norm_statistics,
+            descriptors=descriptors,
+        )
 
 
 def _train_step0(state: TrainState, start: Callable[[ReidNetwork], object], loader: Batches, plan: Plan) -> TrainState:

@@ -20,6 +20,9 @@ class Plan:
         solver: Settings that all stages share.
         variant: What replaces W: one of `reid.decorrelation.VARIANTS`.
         order: Order of the new columns: one of `reid.decorrelation.ORDERS`.
+        reset_classifier: Whether to start a new classifier at each decorrelation.
+        freeze_eigenlayer: Whether Restraint keeps the Eigenlayer fixed. Without, it is the replacement alone.
+        skip_step0: Whether the network has been trained already, so that Step 0 is only evaluated.
         rotate_classifier: Whether to rotate the classifier with W, so that the logits do not change.
         max_rounds: Largest number of rounds.
         patience: Rounds without a rise of S(W) after which the iteration has converged.
@@ -35,11 +38,19 @@ class Plan:
     variant: str = "US"
     order: str = "assignment"
     rotate_classifier: bool = False
+    reset_classifier: bool = False
+    freeze_eigenlayer: bool = True
+    skip_step0: bool = False
     max_rounds: int = 7
     patience: int = 1
     tolerance: float = 0.01
     final_restraint: bool = False
     loss_images: int = 4096
+
+    @property
+    def restraint_freeze(self) -> tuple[str, ...]:
+        """What every Restraint freezes besides the parameters that its schedule names."""
+        return ("eigenlayer",) if self.freeze_eigenlayer else ()
 
 
 def check_parameter_names(plan: Plan, model: ReidNetwork) -> None:
@@ -55,5 +66,5 @@ def check_parameter_names(plan: Plan, model: ReidNetwork) -> None:
     for schedule in (plan.step0, plan.restraint, plan.relaxation):
         lr_factors_by_name(model, schedule.lr_factors)
     freeze(model, plan.step0.freeze)
-    freeze(model, (*plan.restraint.freeze, "eigenlayer"))
+    freeze(model, (*plan.restraint.freeze, *plan.restraint_freeze))
     freeze(model, plan.relaxation.freeze)

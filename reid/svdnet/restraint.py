@@ -29,13 +29,13 @@ def run(
         The record of the stage.
 
     Raises:
-        RuntimeError: If the Eigenlayer is not bit-identical before and after.
+        RuntimeError: If the Eigenlayer is frozen and not bit-identical before and after.
     """
     before = {name: tensor.clone() for name, tensor in state.model.eigenlayer.state_dict().items()}
-    stage = StagePlan("restraint", round, plan.restraint, freeze=("eigenlayer",), epochs=epochs)
+    stage = StagePlan("restraint", round, plan.restraint, freeze=plan.restraint_freeze, epochs=epochs)
     row = train_stage(state, loader, stage, plan.solver, callbacks)
     after = state.model.eigenlayer.state_dict()
     moved = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
-    if moved:
+    if moved and plan.freeze_eigenlayer:
         raise RuntimeError(f"the frozen Eigenlayer changed during Restraint: {', '.join(moved)}")
     return row

@@ -46,7 +46,7 @@ def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks) ->
 def run_control(
     state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks, original: Sequence[StageLog]
 ) -> None:
-    """Repeat the stages of a finished run from Step 0 on, without the decorrelation.
+    """Repeat the stages of a finished run from Step 0 on, without the decorrelation or a new classifier.
 
     Args:
         state: The network after Step 0, updated in place.
@@ -55,7 +55,7 @@ def run_control(
         callbacks: Called after every step, epoch and stage.
         original: The rows of the finished run, whose rounds and epochs are repeated.
     """
-    plan = dataclasses.replace(plan, variant="none")
+    plan = dataclasses.replace(plan, variant="none", reset_classifier=False)
     for row in original:
         if row.stage == "decorrelate":
             decorrelate.run(state, loader, plan, callbacks, round=row.round)

@@ -1,12 +1,15 @@
-"""Step 0: train the whole network, Eigenlayer included, until it has converged."""
+"""Step 0: train the whole network, Eigenlayer included, until it has converged; or take one that has been trained."""
 
 from __future__ import annotations
 
+from reid.decorrelation import correlation_metric
+from reid.distributed import run_on_main
 from reid.records import StageLog
 from reid.svdnet.plan import Plan
+from reid.svdnet.sample_loss import loss_on_sample
 from reid.training.callbacks import Callbacks
 from reid.training.schedule import StagePlan
-from reid.training.stage import train_stage
+from reid.training.stage import finish_stage, train_stage
 from reid.training.state import Batches, TrainState
 
 
@@ -16,10 +19,27 @@ def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks) ->
     Args:
         state: The state of the run, updated in place.
         loader: The training data.
-        plan: The settings of the run.
+        plan: The settings of the run. With `skip_step0` the network is evaluated as it is.
         callbacks: Called after every step, epoch and stage.
 
     Returns:
-        The record of the stage.
+        The record of the stage. Of a network that comes trained, `epochs` and `seconds` are 0 and `train_loss` is that
+        of `loss_on_sample`.
     """
-    return train_stage(state, loader, StagePlan("step0", 0, plan.step0), plan.solver, callbacks)
+    if not plan.skip_step0:
+        return train_stage(state, loader, StagePlan("step0", 0, plan.step0), plan.solver, callbacks)
+    finished = state.done("step0", 0)
+    if finished:
+        return finished
+    state.begin("step0", 0)
+    row = StageLog(
+        run=state.run,
+        stage="step0",
+        round=0,
+        epochs=0,
+        seconds=0.0,
+        train_loss=run_on_main(lambda: loss_on_sample(state, loader, plan)),
+        correlation=correlation_metric(state.model.eigenlayer.vectors),
+        scores=callbacks.evaluate(state.model),
+    )
+    return finish_stage(state, row, callbacks)

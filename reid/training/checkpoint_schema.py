@@ -89,9 +89,11 @@ def _contradiction(content: Mapping[str, Any], run: str) -> str:
         return f"the stage {position['stage']} {position['round']} does not follow its finished stages"
     if len(position["losses"]) != position["epoch"]:
         return f"it holds {len(position['losses'])} losses of {position['epoch']} epochs"
-    idle = next((row["stage"] for row in rows if (row["epochs"] == 0) != (row["stage"] == "decorrelate")), None)
-    if idle:
-        return f"its finished stage {idle} has an impossible number of epochs"
+    # Step 0 has none if it was taken from a checkpoint.
+    trains = {"decorrelate": (False,), "step0": (False, True)}
+    wrong = next((row["stage"] for row in rows if bool(row["epochs"]) not in trains.get(row["stage"], (True,))), None)
+    if wrong:
+        return f"its finished stage {wrong} has an impossible number of epochs"
     begun = position["round"] or position["epoch"] or content.get("middle")
     if begun and not position["stage"]:
         return "it holds a round or epochs that belong to no stage"

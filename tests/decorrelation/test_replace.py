@@ -58,7 +58,7 @@ def test_the_turned_classifier_keeps_the_logits(variant: str, order: str) -> Non
     torch.testing.assert_close(h @ result.weight @ transformed.T, h @ weight @ classifier.T, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(("variant", "order"), [pair for pair in ALL if pair[0] != "none"])
+@pytest.mark.parametrize(("variant", "order"), [pair for pair in ALL if pair[0] not in ("rotate", "none")])
 def test_the_columns_become_orthogonal(variant: str, order: str) -> None:
     weight = correlated(30, 12)
     result = replace_weight(weight, variant=variant, order=order)
@@ -239,3 +239,25 @@ def test_bad_arguments_are_told() -> None:
         replace_weight(weight)
     with pytest.raises(InputError, match=r"\(2, 4\) does not fit the 3 outputs"):
         transform_classifier(torch.ones(2, 4), torch.eye(3, dtype=torch.float64))
+
+
+def test_a_random_rotation_keeps_distances_and_spectrum_and_leaves_the_correlation() -> None:
+    weight, h = correlated(40, 16), inputs(40)
+    rotated = replace_weight(weight, variant="rotate", seed=3)
+    torch.testing.assert_close(distances(rotated.weight, h), distances(weight, h), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(torch.linalg.svdvals(rotated.weight), torch.linalg.svdvals(weight))
+    rotation = rotated.classifier_transform
+    torch.testing.assert_close(rotation.T @ rotation, torch.eye(16, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(weight @ rotation, rotated.weight)
+    assert correlation_metric(rotated.weight) < 0.5  # while US has 1
+    assert torch.equal(replace_weight(weight, variant="rotate", seed=3).weight, rotated.weight)
+    assert not torch.allclose(replace_weight(weight, variant="rotate", seed=4).weight, rotated.weight)
+
+
+def test_rotations_are_drawn_uniformly() -> None:
+    """Under the Haar measure an entry of a K x K orthogonal matrix has mean 0 and variance 1/K."""
+    draws = [replace_weight(torch.eye(4), variant="rotate", seed=seed).weight for seed in range(500)]
+    entries = torch.stack(draws).numpy()
+    assert np.abs(entries.mean(0)).max() < 4 * np.sqrt(1 / 4 / 500)
+    np.testing.assert_allclose(entries.var(0), 1 / 4, atol=0.06)
+    assert {round(float(np.linalg.det(matrix))) for matrix in entries} == {-1, 1}

@@ -22,6 +22,7 @@ from small_experiment import (
     experiment,
     killing,
     log,
+    make_network,
     timeless,
 )
 from torch import Tensor, nn
@@ -319,3 +320,23 @@ def test_step_0_alone_is_evaluated_once(tmp_path: Path) -> None:
     summary = experiment(tmp_path / "run", score=counting, control=False, plan=plan).run()
     assert asked == [True]
     assert {score["flip"] for score in summary["rows"][0]["scores"]} == {False, True}
+
+
+def test_a_run_from_the_checkpoint_of_step0_ends_like_the_run_it_comes_from(tmp_path: Path) -> None:
+    whole = experiment(tmp_path / "whole").run()
+    weights = load_checkpoint(tmp_path / "whole" / "checkpoints" / "rri_step0.pth")["model"]
+
+    def make_trained() -> ReidNetwork:
+        network = make_network()
+        network.load_state_dict(weights)
+        return network
+
+    plan = dataclasses.replace(PLAN, skip_step0=True)
+    summary = experiment(tmp_path / "later", make_network=make_trained, plan=plan).run()
+    for name in ("rri_last", "control_last", "rri_step0", "rri_r01_restraint"):
+        one, other = (load_checkpoint(tmp_path / run / "checkpoints" / f"{name}.pth") for run in ("whole", "later"))
+        assert all(torch.equal(tensor, other["model"][key]) for key, tensor in one["model"].items()), name
+    assert (summary["final"], summary["control_final"]) == (whole["final"], whole["control_final"])
+    assert [row["epochs"] for row in summary["rows"][:2]] == [0, 0]
+    again = experiment(tmp_path / "later", make_network=make_trained, plan=plan, resume=True).run()
+    assert timeless(again) == timeless(summary)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from small_run import callbacks, same_plan
+from small_run import CLASSES, callbacks, same_plan
 
 from reid.decorrelation import correlation_metric
 from reid.errors import Diverged
@@ -136,3 +137,46 @@ def test_variant_none_changes_nothing(make_model: Make, loader: Any) -> None:
     row = decorrelated(state, loader, variant="none")
     assert not moved(before, state.model)
     assert row.extra["train_loss_after"] == row.extra["train_loss_before"] == row.train_loss
+
+
+def test_an_eigenlayer_that_is_not_frozen_moves_in_restraint(make_model: Make, loader: Any) -> None:
+    state = TrainState("rri", make_model())
+    before = tensors(state.model)
+    restraint.run(state, loader, same_plan(SCHEDULE, SOLVER, freeze_eigenlayer=False), callbacks(), round=1)
+    assert "eigenlayer.weight" in moved(before, state.model)
+
+
+def test_a_rotation_raises_the_loss_and_keeps_the_correlation_low(make_model: Make, loader: Any) -> None:
+    state = TrainState("rri", make_model())
+    plan = same_plan(SCHEDULE, SOLVER, variant="rotate")
+    step0.run(state, loader, plan, callbacks())
+    before = tensors(state.model)
+    row = decorrelate.run(state, loader, plan, callbacks(), round=1)
+    assert moved(before, state.model) == {"eigenlayer.weight"}
+    assert row.extra["train_loss_after"] > row.extra["train_loss_before"]
+    assert row.correlation < 0.9
+    again = TrainState("rri", make_model())
+    again.model.load_state_dict(before)
+    decorrelate.run(again, loader, plan, callbacks(), round=2)
+    assert not torch.equal(again.model.eigenlayer.weight, state.model.eigenlayer.weight)  # each round has its own
+
+
+def test_a_new_classifier_each_round(make_model: Make, loader: Any) -> None:
+    state = TrainState("rri", make_model())
+    plan = same_plan(SCHEDULE, SOLVER, variant="none", reset_classifier=True)
+    before = tensors(state.model)
+    row = decorrelate.run(state, loader, plan, callbacks(), round=1)
+    assert moved(before, state.model) == {"classifier.weight", "classifier.bias"}
+    classifier = state.model.classifier
+    assert not classifier.bias.any() and float(classifier.weight.detach().std()) == pytest.approx(0.01, rel=0.5)
+    assert row.extra["train_loss_after"] == pytest.approx(math.log(CLASSES), rel=0.05)
+
+
+def test_a_network_that_comes_trained_is_evaluated_as_step0(make_model: Make, loader: Any) -> None:
+    state = TrainState("rri", make_model())
+    before = tensors(state.model)
+    plan = same_plan(SCHEDULE, SOLVER, skip_step0=True)
+    row = step0.run(state, loader, plan, callbacks())
+    assert not moved(before, state.model) and (row.epochs, row.round, row.stage) == (0, 0, "step0")
+    assert decorrelate.run(state, loader, plan, callbacks(), round=1).extra["train_loss_before"] == row.train_loss
+    assert step0.run(state, loader, plan, callbacks()) is row

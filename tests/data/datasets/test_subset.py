@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from reid.data.datasets.subset import subset_identities
+from reid.data.datasets.subset import hold_out_identities, subset_identities
 from reid.errors import InputError
 from reid.records import ImageRecord, Split
 
@@ -31,3 +31,33 @@ def test_the_full_set_is_unchanged_and_too_few_are_reported() -> None:
     assert subset_identities(whole, 1.0) is whole
     with pytest.raises(InputError, match=r"DATASETS.IDENTITIES 0.2 leaves 1 of 4"):
         subset_identities(whole, 0.2)
+
+
+def several_cameras() -> Split:
+    """Ten identities with two images under each of cameras 1..identity % 4."""
+    train = tuple(
+        ImageRecord(f"{i}_{c}_{k}.jpg", i, c) for i in range(1, 11) for c in range(1, i % 4 + 1) for k in range(2)
+    ) + tuple(ImageRecord(f"{i}_9_0.jpg", i, 9) for i in (4, 8))
+    return Split("synthetic", train, (ImageRecord("q.jpg", 20, 1),), (ImageRecord("g.jpg", 20, 2),))
+
+
+def test_held_out_identities_are_the_test_set() -> None:
+    whole, tuned = several_cameras(), hold_out_identities(several_cameras(), 0.5)
+    held = {image.identity for image in (*tuned.query, *tuned.gallery)}
+    assert len(held) == 5 and held.isdisjoint(image.identity for image in tuned.train)
+    assert sorted(map(str, (*tuned.train, *tuned.query, *tuned.gallery))) == sorted(map(str, whole.train))
+    assert tuned.name == "synthetic-validation"
+    for image in tuned.query:
+        assert any(g.identity == image.identity and g.camera != image.camera for g in tuned.gallery)
+    pairs = [(image.identity, image.camera) for image in tuned.query]
+    assert len(set(pairs)) == len(pairs)
+    assert set(pairs) == {(i, c) for i in held for c in range(1, i % 4 + 1) if i % 4 > 1}
+    assert hold_out_identities(whole, 0) is whole
+
+
+def test_a_validation_set_that_measures_nothing_is_refused() -> None:
+    for fraction, reason in ((0.1, "holds out 1 of 10"), (0.9, "leave at least 2")):
+        with pytest.raises(InputError, match=reason):
+            hold_out_identities(several_cameras(), fraction)
+    with pytest.raises(InputError, match="no held-out image has a match"):
+        hold_out_identities(split(10), 0.5)  # one camera
