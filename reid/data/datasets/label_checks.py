@@ -56,7 +56,8 @@ def describe_counts(split: Split) -> list[str]:
     """
     counts = label_counts(split)
     sentences = {
-        "queries_without_match": "{} of {:,} queries have no match by another camera in the gallery",
+        "queries_without_match": "{} of {:,} queries have no match in the gallery"
+        + (" from another camera" if split.cameras_known else ""),
         "identities_in_train_and_gallery": "{} of {:,} identities of the gallery are trained on",
         "queries_in_gallery": "{} of {:,} queries are in the gallery, too (same file): left out of their own ranking",
     }
@@ -80,7 +81,9 @@ def check_labels(split: Split, tolerance: float) -> None:
         ("identities_in_train_and_gallery", _gallery_identities(split), "is another folder the training set?"),
     ):
         if total and counts[key] / total > tolerance:
-            sentence = next(line for line in describe_counts(split) if line.startswith(f"{counts[key]:,} of {total:,}"))
+            sentence = next(
+                line for line in describe_counts(split) if line.startswith(f"{counts[key]:,} of {total:,} ")
+            )
             raise InputError(f"{split.name}: {sentence}; {hint} DATASETS.TOLERANCE 1.0 accepts it")
     if not split.cameras_known:
         return

@@ -40,7 +40,7 @@ def test_doubtful_labels_are_counted_and_shown() -> None:
     counts = {"queries_without_match": 2, "identities_in_train_and_gallery": 2, "queries_in_gallery": 0}
     assert label_counts(DOUBTFUL) == counts
     assert split_table(DOUBTFUL).splitlines()[5:] == [
-        "2 of 4 queries have no match by another camera in the gallery",
+        "2 of 4 queries have no match in the gallery from another camera",
         "2 of 4 identities of the gallery are trained on",
     ]
 
