@@ -20,7 +20,7 @@ TEST = [
     *("pytest>=9.2", "pytest-xdist>=3.8", "hypothesis>=6.170", "playwright>=1.65", "httpx>=0.28", "packaging>=26"),
     "pytorch-metric-learning>=2.9,<3",  # losses to compare ours with
 ]
-LINT = ["ruff>=0.17", "mypy>=2.4", "types-PyYAML", "types-setuptools", "types-tqdm"]
+LINT = ["ruff>=0.17", "mypy>=2.4", "types-PyYAML", "types-setuptools"]
 
 setup(
     name="reid",
@@ -40,7 +40,7 @@ setup(
         "scipy>=1.11.4",
         "scikit-learn>=1.4.2",
         "pillow>=10.4",
-        "tqdm>=4.66",
+        "rich>=13.3.1",
         "yacs>=0.1.8",
         "pyyaml>=6.0.1",
         "safetensors>=0.4.3",

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from measuring import BLOCK, Peak, in_process, limit_threads, median_ratio
 from ranking import FIRST_PASSES, warm_up
 from synthetic_features import FeatureModel, clustered, load, save
-from tqdm import tqdm
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +67,8 @@ def generate(folder: Path, queries: int, gallery: int, width: int) -> None:
 
     query, first = clustered(queries, min(gallery, MARKET), width)
     save(folder, query, first)
+    from reid.progress import track
+
     values = np.lib.format.open_memmap(
         folder / "gallery.npy", mode="w+", dtype=np.float32, shape=(gallery, width), version=(1, 0)
     )
@@ -77,7 +78,7 @@ def generate(folder: Path, queries: int, gallery: int, width: int) -> None:
     rng = np.random.default_rng(0)
     model = FeatureModel.sample(width, rng)  # the same as above, from the same seed
     rng = np.random.default_rng(1)
-    for start in tqdm(range(len(first.values), gallery, _ROWS_PER_STEP), desc="generating", leave=False):
+    for start in track(range(len(first.values), gallery, _ROWS_PER_STEP), "generating"):
         rows = slice(start, min(start + _ROWS_PER_STEP, gallery))
         images = model.images(np.zeros(rows.stop - start, dtype=np.int64), rng)
         values[rows], labels[1, rows] = images.values, images.cameras

@@ -14,6 +14,9 @@ from reid.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]
 
+# The columns of `Scores.per_query`.
+PER_QUERY = ("rank1", "mAP", "mINP")
+
 JUNK = -1
 DISTRACTOR = 0
 
@@ -165,6 +168,8 @@ class Scores:
         feature: Name of the feature: the "input" or "output" of the Eigenlayer.
         normalized: Whether features were L2-normalized.
         flip: Whether features are the mean of an image and its mirror image.
+        per_query: (queries, 3) float64, whether the first match is at rank 1 (0 or 1), AP and INP of every evaluated
+            query, whose means are `rank1`, `mAP` and `mINP`; None if they were not kept.
     """
 
     rank1: float
@@ -179,6 +184,7 @@ class Scores:
     feature: str = "output"
     normalized: bool = False
     flip: bool = False
+    per_query: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP"):
@@ -189,11 +195,10 @@ class Scores:
         """Convert to an entry of `scores.json`.
 
         Returns:
-            Every attribute except the CMC curve, which goes to the log.
+            Every attribute except the CMC curve, which goes to the log, and the values of single queries.
         """
-        entry = dataclasses.asdict(self)
-        del entry["cmc"]
-        return entry
+        names = (one.name for one in dataclasses.fields(self) if one.name not in ("cmc", "per_query"))
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,8 @@ class Loader:
 def evaluate(model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
     """Any number that follows from the weights alone."""
     value = float(model.eigenlayer.weight.detach().abs().sum() % 1)
-    score = Scores(value, value, value, value, value, value, (value, 1.0), 10)
+    per_query = model.eigenlayer.weight.detach().abs().double().flatten()[:12].view(4, 3).numpy() % 1
+    score = Scores(value, value, value, value, value, value, (value, 1.0), 4, per_query=per_query)
     flips = (False, True) if last else (False,)
     return tuple(dataclasses.replace(score, feature=f, flip=b) for b in flips for f in ("input", "output"))
 

@@ -14,10 +14,11 @@ import importlib
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
 from reid import __version__
-from reid.commands.parsers import PARSERS
+from reid.commands.parsers import EXAMPLES, PARSERS
 from reid.errors import unknown_name
 
 
@@ -53,7 +54,10 @@ def run(name: str, arguments: Sequence[str] | None = None, *, program: Sequence[
 
     def main() -> None:
         parsed = parse(name, arguments, program)
-        main_function(name)(parsed)
+        # Where a program reads the result, everything else goes to stderr.
+        apart = getattr(parsed, "format", None) in ("json", "csv")
+        with contextlib.redirect_stdout(sys.stderr) if apart else contextlib.nullcontext():
+            main_function(name)(parsed)
 
     return run_command(main)
 
@@ -67,7 +71,8 @@ def parse(name: str, arguments: Sequence[str], program: Sequence[str] = ()) -> a
         program: Same as in `run`.
 
     Returns:
-        The options, and `program` and `arguments` for the line that says how to repeat the command.
+        The options; `program` and `arguments` for the line that says how to repeat the command; and `result`, the
+        stream that its result is printed to.
 
     Raises:
         SystemExit: With 0 after `--help`, with 2 for wrong arguments.
@@ -75,9 +80,13 @@ def parse(name: str, arguments: Sequence[str], program: Sequence[str] = ()) -> a
     parser = PARSERS[name]()
     program = tuple(program or ("svdnet", name))
     parser.prog = _usage(program)
+    # The example stays on one line, to be copied.
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = textwrap.fill(parser.description or "", shutil.get_terminal_size().columns - 2)
+    parser.epilog = f"Example:\n  {parser.prog} {EXAMPLES[name]}"
     with _once_per_host():
         parsed = parser.parse_intermixed_args(arguments)
-    parsed.program, parsed.arguments = program, tuple(arguments)
+    parsed.program, parsed.arguments, parsed.result = program, tuple(arguments), sys.stdout
     return parsed
 
 

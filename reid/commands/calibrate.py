@@ -19,6 +19,7 @@ from reid.io.feature_files import read_features
 from reid.io.safetensors_files import save_safetensors
 from reid.records import Features, ImageRecord
 from reid.report.calibration import calibration_tables
+from reid.report.tables import render_tables
 
 _NUM_VERIFIED = 4  # images whose features are recomputed
 _MIN_COSINE = 0.999  # of a feature and the same one recomputed
@@ -61,9 +62,10 @@ def main(arguments: argparse.Namespace) -> None:
         replicates=arguments.replicates,
         seed=arguments.seed,
     )
-    print(calibration_tables(calibration.to_plain()))
+    plain = calibration.to_plain()
+    print(render_tables(calibration_tables(plain), arguments.format, plain), file=arguments.result)
     if arguments.output:
-        write_json(arguments.output, calibration.to_plain())
+        write_json(arguments.output, plain)
         print(f"wrote {arguments.output}")
     if content is not None:
         _store(arguments.weights, content, calibration, stamp)

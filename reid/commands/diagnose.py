@@ -26,6 +26,7 @@ from reid.records import ImageRecord, Split
 from reid.report.diagnosis import write_diagnosis
 from reid.report.diagnosis_tables import layer_table, replacement_table, survey_table
 from reid.report.pages import check_available
+from reid.report.tables import Table, render_tables
 from reid.training.provenance import provenance
 
 
@@ -75,7 +76,10 @@ def main(arguments: argparse.Namespace) -> None:
     images = _add_identities(diagnosis["layers"], weights, dataset)
     if weights.model and dataset:
         diagnosis["dataset"] = _diagnose_dataset(weights.model, dataset)
-    _write(diagnosis, images, arguments.output or arguments.weights.parent / "diagnosis")
+    output = arguments.output or arguments.weights.parent / "diagnosis"
+    page = _write(diagnosis, images, output)
+    print(render_tables(_tables(diagnosis), arguments.format, diagnosis), file=arguments.result)
+    print(f"wrote {output / 'diagnosis.json'}, {page}")
 
 
 def _read_weights(arguments: argparse.Namespace) -> _Weights:
@@ -141,16 +145,17 @@ def _diagnose_dataset(model: ReidNetwork, dataset: _Dataset) -> dict[str, Any]:
     return diagnose_dataset(model, build.loaders(config, dataset.split), device=device, options=options)
 
 
-def _write(diagnosis: dict[str, Any], images: dict[int, list[ImageRecord]] | None, output: Path) -> None:
-    """Write the JSON file and the page, and print the tables."""
+def _write(diagnosis: dict[str, Any], images: dict[int, list[ImageRecord]] | None, output: Path) -> Path:
+    """Write the JSON file and the page, and return the latter."""
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "diagnosis.json", diagnosis)
-    page = write_diagnosis(output, diagnosis, images=images)
+    return write_diagnosis(output, diagnosis, images=images)
+
+
+def _tables(diagnosis: dict[str, Any]) -> list[Table]:
     tables = [survey_table(diagnosis["survey"])] if "survey" in diagnosis else []
     tables += map(layer_table, diagnosis["layers"])
-    tables += [replacement_table(diagnosis["dataset"])] if "dataset" in diagnosis else []
-    print("\n\n".join(tables))
-    print(f"wrote {output / 'diagnosis.json'}, {page}")
+    return tables + ([replacement_table(diagnosis["dataset"])] if "dataset" in diagnosis else [])
 
 
 def _parse_groups(entry: str) -> tuple[str, int]:

@@ -23,7 +23,7 @@ from reid.io.atomic import write_json
 from reid.io.feature_files import read_features, read_multi_query, save_features, save_training_features
 from reid.model.precision import autocast_dtype
 from reid.ranking import RerankOptions
-from reid.report.tables import evaluation_tables
+from reid.report.tables import evaluation_tables, render_tables
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -76,7 +76,7 @@ def main(arguments: argparse.Namespace) -> None:
     content = {**header, **evaluate_features(features, options, pools, training)}
     seconds = time.perf_counter() - start
     write_json(output / "evaluation.json", content)
-    print(evaluation_tables(content))
+    print(render_tables(evaluation_tables(content), arguments.format, content), file=arguments.result)
     print(f"evaluated in {seconds:.1f} s; wrote {output / 'evaluation.json'}")
 
 
@@ -93,7 +93,8 @@ def _landmarks(arguments: argparse.Namespace) -> None:
     output.mkdir(parents=True, exist_ok=True)
     content = {"dataset": arguments.ground_truth.stem, **content}
     write_json(output / "evaluation.json", content)
-    print(f"{evaluation_tables(content)}\nwrote {output / 'evaluation.json'}")
+    print(render_tables(evaluation_tables(content), arguments.format, content), file=arguments.result)
+    print(f"wrote {output / 'evaluation.json'}")
 
 
 def _whitening(arguments: argparse.Namespace) -> WhiteningOptions | None:

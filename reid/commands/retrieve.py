@@ -21,7 +21,7 @@ from reid.io.atomic import write_json
 from reid.io.feature_files import save_matrix_folder, save_training_features
 from reid.model.precision import autocast_dtype
 from reid.records import Features
-from reid.report.tables import evaluation_tables
+from reid.report.tables import evaluation_tables, render_tables
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -70,7 +70,7 @@ def main(arguments: argparse.Namespace) -> None:
         if training:
             save_training_features(output / "training.npz", training, feature=config.TEST.FEATURE)
     write_json(output / "retrieval.json", content)
-    print(evaluation_tables(content))
+    print(render_tables(evaluation_tables(content), arguments.format, content), file=arguments.result)
     print(f"extracted and scored in {time.perf_counter() - start:.1f} s; wrote {output / 'retrieval.json'}")
 
 

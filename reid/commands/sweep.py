@@ -7,18 +7,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from reid.config.keys import MOVABLE
 from reid.config.loading import complete_config, load_config
 from reid.distributed import restart_command
 from reid.errors import InputError, Interrupted
 from reid.io.atomic import write_text
+from reid.progress import progress_bar
 from reid.report.pages import check_available
 from reid.report.sweep import write_sweep_page
+from reid.report.tables import percent, render_tables
 from reid.sweep.grid import Setting, parse_grids, setting_name
 from reid.sweep.runs import SweepRun, check_apart, run_all
-from reid.sweep.table import lines, markdown, read_rows, write_rows
+from reid.sweep.table import Line, lines, markdown, read_rows, table, write_rows
 from reid.training.run_folder import RunFolder
 
 
@@ -46,26 +46,27 @@ def main(arguments: argparse.Namespace) -> None:
         read_rows(path)
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them already finished -> {arguments.output}", flush=True)
     failed: list[str] = []
-    bar = tqdm(total=len(waiting), unit="run", mininterval=1.0)
 
     def ended(run: SweepRun, error: str | None) -> None:
-        bar.update()
+        bar.advance()
         if error is None:
             row = run.row()
-            bar.write(f"{run.name}, seed {run.seed}: rank-1 {100 * row['rank1']:.1f}, mAP {100 * row['mAP']:.1f}")
+            print(f"{run.name}, seed {run.seed}: rank-1 {percent(row['rank1'])}, mAP {percent(row['mAP'])}", flush=True)
         else:
             failed.append(f"{run.name}, seed {run.seed}: {error} (see {run.log})")
-            bar.write(failed[-1])
+            print(failed[-1], flush=True)
         _write(runs, arguments.output, arguments.rows)
 
     try:
-        run_all(waiting, jobs=arguments.jobs, ended=ended)
+        with progress_bar("sweep", len(waiting), unit="runs") as bar:
+            run_all(waiting, jobs=arguments.jobs, ended=ended)
     except KeyboardInterrupt:
         command = restart_command(arguments.program, arguments.arguments)
         raise Interrupted(f"interrupted; finished epochs are saved. To resume: {command}") from None
-    finally:
-        bar.close()
-    print(f"\n{_write(runs, arguments.output, arguments.rows)}\n{arguments.output / 'sweep.html'}")
+    settings = _write(runs, arguments.output, arguments.rows)
+    rows = [dataclasses.asdict(line) for line in settings]
+    print(render_tables([table(settings)], arguments.format, rows), file=arguments.result)
+    print(arguments.output / "sweep.html")
     if failed:
         raise InputError(f"{len(failed)} of {len(runs)} runs failed: " + "; ".join(failed))
 
@@ -85,13 +86,13 @@ def _rows(runs: list[SweepRun]) -> list[dict[str, Any]]:
     return [run.row() for run in runs if run.finished()]
 
 
-def _write(runs: list[SweepRun], output: Path, rows_file: Path | None) -> str:
-    """Write the results of the finished runs and return the table."""
+def _write(runs: list[SweepRun], output: Path, rows_file: Path | None) -> list[Line]:
+    """Write the results of the finished runs and return one line per setting."""
     rows = _rows(runs)
     write_rows(output / "sweep.jsonl", rows)
     if rows_file:
         write_rows(rows_file, rows)
-    table = lines(rows)
-    write_text(output / "sweep.md", markdown(table))
-    write_sweep_page(output / "sweep.html", [dataclasses.asdict(line) for line in table])
-    return markdown(table)
+    settings = lines(rows)
+    write_text(output / "sweep.md", markdown(settings))
+    write_sweep_page(output / "sweep.html", [dataclasses.asdict(line) for line in settings])
+    return settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,19 +32,25 @@ from reid.evaluation.retrieval import network_features, score_together
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.model.precision import autocast_dtype
-from reid.records import Scores, Split
-from reid.report.tables import HEADER, REASONS, row_line, stage_table
+from reid.progress import format_seconds, is_terminal, progress_bar
+from reid.records import Scores, Split, StageLog
+from reid.report.tables import HEADER, closing_lines, row_line
 from reid.report.training import write_report
 from reid.svdnet import rri, step0
+from reid.svdnet.course import locate
 from reid.svdnet.experiment import Experiment, Scorer
-from reid.svdnet.plan import check_parameter_names
+from reid.svdnet.plan import Plan, check_parameter_names
 from reid.training.data_record import record_data
 from reid.training.parallel import check_parallel, check_same_inputs, synchronize_norms
 from reid.training.pooling_init import check_pooling
 from reid.training.provenance import provenance
 from reid.training.run_folder import RunFolder
 from reid.training.seeding import seed_everything
+from reid.training.state import TrainState
 from reid.training.step import compile_backbone
+
+# In a log, a stage of hours says every so often that it is alive.
+LOG_SECONDS = 300
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -72,14 +79,13 @@ def main(arguments: argparse.Namespace) -> None:
 
         experiment = _open_experiment(arguments, config, folder, data, _scorer(config, data.loaders, dtype), stop)
         _print_start(config, model, folder)
-        with _resumable(experiment, arguments):
+        with _resumable(experiment, arguments), _stage_table(experiment, plan, config.RRI.CONTROL):
             state = experiment.begin(model, objective, train, plan, descriptors=config.MODEL.POOLING.DESCRIPTORS)
 
             # Step 0, then rounds of decorrelation, Restraint and Relaxation (Sun et al. 2017, Section 3.2)
             step0.run(state, train, plan, experiment)
             reason = rri.run(state, train, plan, experiment)
             summary = experiment.finish(state, reason)
-            print(REASONS[reason], flush=True)
 
             # Control: the same rounds and epochs without decorrelation
             if config.RRI.CONTROL:
@@ -172,7 +178,6 @@ def _open_experiment(
         changes=changes,
         minutes=config.CHECKPOINT.MINUTES,
         stop=stop,
-        on_stage_logged=lambda row: print(row_line(row.to_json(), **final), flush=True),
     )
 
 
@@ -183,7 +188,44 @@ def _print_start(config: CfgNode, model: ReidNetwork, folder: RunFolder) -> None
     device, (d_in, k) = model.eigenlayer.vectors.device, model.eigenlayer.vectors.shape
     print(f"{config.MODEL.BACKBONE}, {start}, {device}, {several}{torch.get_num_threads()} threads -> {folder.path}")
     print(f"Eigenlayer {d_in} x {k}: a Gaussian matrix of this shape has S(W) = {gaussian_correlation(d_in, k):.4f}")
+
+
+@contextlib.contextmanager
+def _stage_table(experiment: Experiment, plan: Plan, control: bool) -> Iterator[None]:
+    """Print a row for every finished stage, those of a resumed run too, above a bar of the whole training."""
+    rows: dict[str, list[StageLog]] = {}
+    printed = time.monotonic()
     print(HEADER, flush=True)
+
+    def update(state: TrainState) -> None:
+        nonlocal printed
+        resumed, shown = state.run not in rows, rows.get(state.run, [])
+        new = [row for row in state.rows[len(shown) :] if row.run == "rri" or row.stage != "step0"]
+        rows[state.run] = list(state.rows)
+        ended = state.run == "control"
+        course = locate(
+            plan, rows["rri"], state.epoch, control=rows.get("control", []) if control else None, ended=ended
+        )
+        bar.title = f"stage {course.stage} of {'' if course.exact else 'at most '}{course.stages}"
+        bar.total = course.epochs
+        (bar.skip if resumed else bar.advance)(course.epoch - bar.done)
+        lines = [row_line(row.to_json(), **experiment.final) for row in new]
+        if not lines and not is_terminal() and time.monotonic() >= printed + LOG_SECONDS:
+            lines = [_epoch_line(state, bar.seconds_left())]
+        if lines:
+            print("\n".join(lines), flush=True)
+            printed = time.monotonic()
+
+    with progress_bar("training", 0, unit="epochs") as bar:
+        experiment.on_progress = update
+        yield
+
+
+def _epoch_line(state: TrainState, left: float | None) -> str:
+    """An unfinished stage, with the columns of the table."""
+    position = f"{state.run:<8}{state.stage:<12}{state.round or '':>5}{state.epoch:>7}{state.seconds:>9.1f}"
+    loss = f"{state.losses[-1]:.2f}" if state.losses else ""
+    return f"{position}{loss:>11}   {'' if left is None else f'{format_seconds(left)} left'}".rstrip()
 
 
 @contextlib.contextmanager
@@ -200,7 +242,7 @@ def _resumable(experiment: Experiment, arguments: argparse.Namespace) -> Iterato
 
 
 def _report(summary: dict[str, Any], folder: RunFolder, final: dict[str, Any]) -> None:
-    print(f"\n{stage_table(summary, **final)}")
+    print(f"\n{closing_lines(summary, **final)}")
     try:
         print(f"report: {write_report(folder.path)}")
     except InputError as error:  # the scores are there, only the libraries of the page are not

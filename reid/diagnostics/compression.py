@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from reid.decorrelation import correlation_metric
 from reid.diagnostics.feature_statistics import covariance, doubling
 from reid.diagnostics.replacements import Head, output_scores, training_loss
 from reid.errors import InputError
+from reid.progress import track
 from reid.records import Features
 
 
@@ -68,7 +68,7 @@ def truncated_rows(
     linear = head.bias is None and not head.relu
     left, values, right = np.linalg.svd(head.weight, full_matrices=False)
     rows = []
-    for rank in tqdm(ranks, desc="truncated SVD", unit="rank", leave=False):
+    for rank in track(ranks, "truncated SVD", unit="ranks"):
         _check_rank(rank, min(d_in, k))
         thin = left[:, :rank] * values[:rank]
         compressed = dataclasses.replace(head, weight=thin @ right[:rank])
@@ -124,7 +124,7 @@ def pca_rows(query: Features, gallery: Features, train: Features, *, ranks: Sequ
     """
     mean, components, variances = principal_components(train.values)
     rows = []
-    for rank in tqdm(ranks, desc="PCA", unit="rank", leave=False):
+    for rank in track(ranks, "PCA", unit="ranks"):
         _check_rank(rank, len(mean))
         # PCA is a linear layer whose bias is minus the projected mean.
         projection = components[:, :rank]

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from reid.decorrelation import correlation_metric, replace_weight
 from reid.errors import InputError
 from reid.evaluation.retrieval import score
 from reid.losses.identity import identity_loss
 from reid.model.network import ReidNetwork
+from reid.progress import track
 from reid.records import Features, score_list
 
 VARIANTS = {"Orig": "none", "US": "US", "U": "U", "UVt": "UVt", "QD": "QD"}
@@ -166,7 +166,7 @@ def replacement_rows(
     """
     before = training_loss(head, train, label_smoothing=label_smoothing)
     rows = []
-    for name in tqdm(VARIANTS, desc="replacements", unit="variant", leave=False):
+    for name in track(VARIANTS, "replacements", unit="variants"):
         row: dict[str, Any] = {"variant": name, "correlation": None, "train_loss_before": before}
         try:
             replaced = replaced_head(head, name, order=order)

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from reid.decorrelation import gaussian_correlation
 from reid.diagnostics.weights import Layer, describe_layer, measure_correlation
 from reid.errors import InputError
+from reid.progress import track
 
 _EMBEDDING = re.compile(r"embed|^(wte|wpe)$")
 _NORM = re.compile(r"(^|_)(bn|norm|ln)\d*$|norm$")
@@ -145,7 +145,7 @@ def survey(layers: Sequence[Layer]) -> list[dict[str, Any]]:
         without numbers.
     """
     rows = []
-    for layer in tqdm(layers, desc="survey", unit="weight", leave=False):
+    for layer in track(layers, "survey", unit="weights"):
         row: dict[str, Any] = {**describe_layer(layer), "gaussian": None, "ratio": None, "broken": None}
         try:
             row |= measure_correlation(layer.matrices())

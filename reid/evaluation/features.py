@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
-from reid.distributed import gather, get_rank, get_world_size, is_main_process
+from reid.distributed import gather, get_rank, get_world_size
 from reid.errors import InputError, unknown_name
 from reid.model.network import ReidNetwork
 from reid.model.pooling.flatten import Flatten
+from reid.progress import progress_bar, track
 from reid.records import Features
 from reid.training.epoch import evaluation_mode
 from reid.training.step import autocast
@@ -95,9 +95,7 @@ def extract(
     """
     parts: dict[str, list[np.ndarray]] = {"input": [], "output": []}
     with evaluation_mode(model):
-        for images in tqdm(
-            loader, desc=title or "features", unit="batch", leave=False, mininterval=1.0, disable=not is_main_process()
-        ):
+        for images in track(loader, title or "features", total=len(loader), unit="batches"):
             with autocast(images.device, dtype):
                 embedding = model.embed(images.flip(-1) if mirror else images)
             parts["input"].append(embedding.input.float().cpu().numpy())
@@ -215,7 +213,7 @@ def extract_whole(
     parts = []
     with (
         evaluation_mode(model),
-        tqdm(total=len(images), desc=title or "features", unit="image", leave=False, mininterval=1.0) as bar,
+        progress_bar(title or "features", len(images), unit="images") as bar,
     ):
         for batch in images:
             descriptors = []
@@ -226,7 +224,7 @@ def extract_whole(
                     values = [getattr(model.embed(view), options.feature).double() for view in views]
                 descriptors.append(functional.normalize(torch.stack(values).mean(0), dim=1, eps=_EPS))
             parts.append(_combine(torch.stack(descriptors), exponent).float().cpu().numpy())
-            bar.update(len(batch))
+            bar.advance(len(batch))
     result = np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
     _check_rows(result, title)
     return result

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reid.distributed import run_on_main
+from reid.distributed import broadcast, is_main_process
 from reid.evaluation.features import LabeledBatches, extract_together, mean_features
 from reid.model.network import ReidNetwork
 from reid.ranking import evaluate, normalize_rows
@@ -170,10 +170,11 @@ def score_together(features: FeatureSets) -> tuple[Scores, ...]:
         features: Features on the main process, {} on all others.
 
     Returns:
-        Scores of each variant.
+        Scores of each variant, with the values of every query on the main process only.
     """
-    entries = run_on_main(lambda: [dataclasses.asdict(scores) for scores in score(features)])
-    return tuple(Scores(**entry) for entry in entries)
+    scores = score(features) if is_main_process() else ()
+    entries = broadcast([{**dataclasses.asdict(one), "per_query": None} for one in scores])
+    return scores or tuple(Scores(**entry) for entry in entries)
 
 
 def _in_memory(features: Features) -> bool:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from yacs.config import CfgNode
 
 from reid.config import build
@@ -27,6 +26,7 @@ from reid.io.digest import compute_file_digest
 from reid.io.images import CorruptImage
 from reid.model.folding import fold_norms
 from reid.model.network import ReidNetwork
+from reid.progress import progress_bar
 from reid.ranking import normalize_rows
 
 DEMO = Path(__file__).parents[1] / "assets" / "demo.safetensors"
@@ -147,7 +147,7 @@ class Embedder:
         count = len(sequence)
         result = np.zeros((count, self.dim), dtype=np.float32)
         done, zeros = 0, 0
-        with tqdm(total=count, desc="embedding", unit="img", disable=None if progress else True) as bar:
+        with progress_bar("embedding", count, unit="images", shown=progress) as bar:
             for batch, unreadable in self._batches(sequence, batch_size):
                 for index, error in unreadable.items():
                     if broken is None:
@@ -160,7 +160,7 @@ class Embedder:
                 result[done + nonzero] = normalize_rows(rows[nonzero])
                 zeros += len(rows) - len(nonzero) - len(unreadable)
                 done += len(rows)
-                bar.update(len(rows))
+                bar.advance(len(rows))
         if zeros:
             warnings.warn(f"{zeros} of {count} feature rows are zero and have no direction", stacklevel=2)
         return result

@@ -14,11 +14,10 @@ import zlib
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
 from reid.errors import InputError
 from reid.io.atomic import atomic_folder, check_free_space, is_whole, make_folder
 from reid.io.locks import remove_abandoned
+from reid.progress import track
 
 MAX_BYTES = 4 * 2**30
 MAX_ENTRIES = 1_000_000
@@ -84,13 +83,8 @@ def _extract(
 ) -> None:
     for folder in {path.parent for path in entries}:
         (target / folder).mkdir()
-    for path, entry in tqdm(
-        entries.items(),
-        desc=f"unpacking {Path(file.filename or '').name}",
-        unit="file",
-        disable=None if progress else True,
-        leave=False,
-    ):
+    title = f"unpacking {Path(file.filename or '').name}"
+    for path, entry in track(entries.items(), title, unit="files", shown=progress):
         with file.open(entry) as packed, open(target / path, "xb") as out:
             # In chunks: an entry that holds more than it declares would otherwise fill the memory.
             shutil.copyfileobj(packed, out, _CHUNK_SIZE)

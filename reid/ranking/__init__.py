@@ -4,6 +4,7 @@
 re-ranking and expansion. docs/ranking.md defines what exact means.
 """
 
+from reid.ranking.bootstrap import paired_bootstrap, score_difference
 from reid.ranking.distance import METRICS, distance_blocks, normalize_rows
 from reid.ranking.evaluation import evaluate, rank_matches
 from reid.ranking.expansion import augment_gallery, average_queries, expand_queries
@@ -31,10 +32,12 @@ __all__ = [
     "expand_queries",
     "matches_and_junk",
     "normalize_rows",
+    "paired_bootstrap",
     "pool_queries",
     "rank_matches",
     "rerank_blocks",
     "rerank_ranking",
+    "score_difference",
     "top_k",
     "verify",
 ]

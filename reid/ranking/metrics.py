@@ -140,6 +140,7 @@ class Ranking:
             InputError: If no query has a true match.
         """
         valid, first = self.valid, self.first_hit
+        precision, penalty = self.average_precision[valid], self.inverse_negative_penalty[valid]
         if not valid.any():
             raise InputError(f"0 of {len(valid)} queries have a true match in the gallery")
         rank1, rank5, rank10 = (float(np.mean(first[valid] <= k)) for k in (1, 5, 10))
@@ -147,12 +148,13 @@ class Ranking:
             rank1=rank1,
             rank5=rank5,
             rank10=rank10,
-            mAP=float(self.average_precision[valid].mean()),
+            mAP=float(precision.mean()),
             mAP_trapezoid=float(self.average_precision_trapezoid.mean()),
-            mINP=float(self.inverse_negative_penalty[valid].mean()),
+            mINP=float(penalty.mean()),
             cmc=tuple(self.cmc(max_rank).tolist()),
             queries=int(valid.sum()),
             dropped_queries=int((~valid).sum()),
+            per_query=np.stack([first[valid] == 1, precision, penalty], axis=1),
         )
 
     def _owner(self) -> np.ndarray:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from reid.report.tables import markdown_table, percent
+from reid.report.tables import Table, percent
 
 
-def calibration_tables(content: dict[str, Any]) -> str:
-    """Thresholds, thresholds per camera pair, and the reliability of the probabilities, as Markdown tables.
+def calibration_tables(content: dict[str, Any]) -> list[Table]:
+    """Thresholds, thresholds per camera pair, and the reliability of the probabilities.
 
     Args:
         content: Values that `Calibration.to_plain` returns.
@@ -17,45 +17,45 @@ def calibration_tables(content: dict[str, Any]) -> str:
         The tables with a sentence on each.
     """
     columns = ("false-match rate", "distance", "true-match rate")
-    lines = [
-        f"{content['dataset']}: {content['matches']:,} pairs of one identity, {content['others']:,} of different "
-        f"identities; {content['identities']:,} identities",
-        "",
-        markdown_table((columns[0], "accept up to the distance", columns[2]), map(_cells, content["thresholds"])),
-        "",
-        "In brackets: 95 % intervals, by bootstrap over identities rather than pairs, since pairs share identities.",
+    title = (
+        f"{content['dataset']}: {content['matches']:,} pairs of one identity, {content['others']:,} of different\n"
+        f"identities; {content['identities']:,} identities"
+    )
+    notes = [
+        "In brackets: 95 % intervals, by bootstrap over identities rather than pairs,\nsince pairs share identities."
     ]
     if content["refused"]:
         rates = ", ".join(f"{rate:g}" for rate in content["refused"])
-        lines.append(
-            f"Not estimated: {rates}; fewer than 30 false matches are expected among so many pairs of different "
+        notes.append(
+            f"Not estimated: {rates}; fewer than 30 false matches are expected among so\nmany pairs of different "
             "identities."
         )
+    if not content["camera_pairs"]:
+        notes.append("No pair of cameras has enough identities and pairs for its own thresholds.")
+    header = (columns[0], "accept up to the distance", columns[2])
+    tables = [Table(header, list(map(_cells, content["thresholds"])), title, "\n".join(notes))]
     if content["camera_pairs"]:
         rows = [
             [f"{pair['first']}–{pair['second']}", f"{pair['matches']:,} / {pair['others']:,}", *_cells(threshold)]
             for pair in content["camera_pairs"]
             for threshold in pair["thresholds"]
         ]
-        lines += ["", markdown_table(("cameras", "pairs of one identity / others", *columns), rows)]
-    else:
-        lines += ["", "No pair of cameras has enough identities and pairs for its own thresholds."]
-    return "\n".join([*lines, "", *_probability_lines(content["curve"])])
+        tables.append(Table(("cameras", "pairs of one identity / others", *columns), rows))
+    return [*tables, _probability_table(content["curve"])]
 
 
-def _probability_lines(curve: dict[str, Any]) -> list[str]:
-    lines = [f"Probability: {curve['method']}, assuming that a share of {curve['prior']:.3g} of the pairs match."]
+def _probability_table(curve: dict[str, Any]) -> Table:
+    title = f"Probability: {curve['method']}, assuming that a share of {curve['prior']:.3g} of the pairs match."
+    header = ("predicted probability", "share that match", "share of pairs")
     if curve["brier"][0] is None:
-        return [*lines, "There are too few identities to test it on held-out ones."]
+        return Table(header, [], title, "There are too few identities to test it on held-out ones.")
     logistic, isotonic = curve["brier"]
+    score = (
+        f"Brier score on held-out identities: logistic {logistic:.3g}, isotonic {isotonic:.3g};\nalways predicting the "
+        f"prior {curve['no_skill']:.3g}."
+    )
     rows = [[f"{said:.3f}", f"{seen:.3f}", f"{share:.2e}"] for said, seen, share in curve["reliability"]]
-    return [
-        *lines,
-        f"Brier score on held-out identities: logistic {logistic:.3g}, isotonic {isotonic:.3g}; always predicting the "
-        f"prior {curve['no_skill']:.3g}.",
-        "",
-        markdown_table(("predicted probability", "share that match", "share of pairs"), rows),
-    ]
+    return Table(header, rows, f"{title}\n{score}")
 
 
 def _cells(threshold: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reid.report.tables import MISSING, markdown_table, number
+from reid.report.tables import MISSING, Table, number, percent
 
 # Key of `measured`, `formula` and `simulation`; name; format.
 NUMBERS = (
@@ -22,6 +22,8 @@ HEADER = (
     *("weight", "kind", "D × K", "parameters", "S(W)", "of Gaussian", "severest pair", "condition", "effective rank"),
     "largest |cos|",
 )
+# In 80 characters.
+SHOWN = ("weight", "D × K", "S(W)", "of Gaussian", "condition", "effective rank")
 
 
 def survey_cells(row: Mapping[str, Any]) -> list[str]:
@@ -50,62 +52,64 @@ def survey_cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def survey_table(rows: Sequence[Mapping[str, Any]], top: int = 20) -> str:
-    """Format the first rows of a survey as a Markdown table.
+def survey_table(rows: Sequence[Mapping[str, Any]], top: int = 20) -> Table:
+    """Format the first rows of a survey.
 
     Args:
         rows: "survey" of `diagnosis.json`.
         top: Number of rows to show.
 
     Returns:
-        Markdown, with one line per layer.
+        A table with one row per layer, and the columns of `HEADER` that fit a terminal.
     """
-    table = markdown_table(_escaped(HEADER), [_escaped(survey_cells(row)) for row in rows[:top]])
-    return table + (f"\n{len(rows) - top} more in diagnosis.json and on the page" if len(rows) > top else "")
+    columns = [HEADER.index(name) for name in SHOWN]
+    shown = [[cells[column] for column in columns] for cells in map(survey_cells, rows[:top])]
+    note = f"{len(rows) - top} more in diagnosis.json and on the page" if len(rows) > top else ""
+    return Table(SHOWN, shown, note=note)
 
 
-def layer_table(layer: Mapping[str, Any]) -> str:
-    """Format the numbers of one layer next to those of a Gaussian matrix as a Markdown table, and list its first pairs.
+def layer_table(layer: Mapping[str, Any]) -> Table:
+    """Format the numbers of one layer next to those of a Gaussian matrix, and list its first pairs.
 
     Args:
         layer: Entry of "layers" in `diagnosis.json`.
 
     Returns:
-        Markdown table, followed by a list of pairs.
+        A table, with a list of pairs below it.
     """
-    header = ("", "this layer", "Gaussian, formula", "simulated")
-    table = markdown_table(header, [_escaped(row) for row in number_rows(layer)])
-    lines = [f"{layer['name']}: {kind(layer)}, {size(layer)}", table]
+    notes = []
     for title, pairs in (
         ("most correlated vectors", layer["pairs"][:5]),
         ("most similar identities", (layer.get("identities") or {}).get("pairs", [])[:10]),
     ):
         listed = ", ".join(f"{pair['first']}–{pair['second']} {cosine(pair['cos'])}" for pair in pairs)
-        lines += [f"{title}: {listed}"] if pairs else []
-    return "\n".join(lines)
+        notes += [f"{title}: {listed}"] if pairs else []
+    title = f"{layer['name']}: {kind(layer)}, {size(layer)}"
+    header = ("", "this layer", "Gaussian, formula", "simulated")
+    return Table(header, number_rows(layer), title=title, note="\n".join(notes))
 
 
-def replacement_table(dataset: Mapping[str, Any]) -> str:
-    """Format the effect of other weights in place of the Eigenlayer's, without retraining, as a Markdown table.
+def replacement_table(dataset: Mapping[str, Any]) -> Table:
+    """Format the effect of other weights in place of the Eigenlayer's, without retraining.
 
     Args:
         dataset: "dataset" of `diagnosis.json`.
 
     Returns:
-        Markdown, with one line per variant.
+        A table with one row per variant.
     """
-    title = f"replacements on {dataset['name']}, without retraining; rank-1 / mAP of the Eigenlayer's output"
+    title = f"replacements on {dataset['name']}, without retraining;\nrank-1 / mAP of the Eigenlayer's output"
     rows = []
     for row in dataset["replacements"]:
         scores = {score["normalized"]: score for score in row["scores"]}
         cells = [
-            f"{100 * scores[normalized]['rank1']:.1f} / {100 * scores[normalized]['mAP']:.1f}"
+            f"{percent(scores[normalized]['rank1'])} / {percent(scores[normalized]['mAP'])}"
             if normalized in scores
             else MISSING
             for normalized in (False, True)
         ]
         rows.append([row["variant"], number(row["correlation"], ".4f"), number(row["train_loss_after"], ".3f"), *cells])
-    return f"{title}\n{markdown_table(('weight', 'S(W)', 'loss', 'raw', 'L2-normalized'), rows)}"
+    return Table(("weight", "S(W)", "loss", "raw", "L2-normalized"), rows, title=title)
 
 
 def number_rows(layer: Mapping[str, Any]) -> list[list[str]]:
@@ -172,10 +176,6 @@ def cosine(value: float) -> str:
         Three digits, or a power of ten if these would all be zero.
     """
     return f"{value:+.3f}" if abs(value) >= 0.0005 or value == 0.0 else f"{value:+.0e}"
-
-
-def _escaped(cells: Sequence[str]) -> list[str]:
-    return [cell.replace("|", r"\|") for cell in cells]
 
 
 def _range(simulated: Mapping[str, float], form: str) -> str:

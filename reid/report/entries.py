@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from reid.records import PER_QUERY
+
 STAGES = ("step0", "decorrelate", "restraint", "relaxation")
 RUNS = ("rri", "control")
 MAX_NUMBER = 1e12
@@ -42,6 +44,18 @@ def is_row(row: Any) -> bool:
     return _holds(row, KINDS["stage"])
 
 
+def is_difference(value: Any) -> bool:
+    """Check "difference" of `scores.json`.
+
+    Args:
+        value: Decoded JSON of any type.
+
+    Returns:
+        Whether it is None, or holds a difference with its interval for every measure.
+    """
+    return value is None or _holds(value, dict.fromkeys(PER_QUERY, _is_interval))
+
+
 def config_error(config: dict[Any, Any]) -> str:
     """Find a value in a configuration that cannot be shown.
 
@@ -73,6 +87,10 @@ def _is_loss(value: Any) -> bool:
 
 def _is_fraction(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _is_interval(value: Any) -> bool:
+    return _list_of(_is_number)(value) and len(value) == 3
 
 
 def _is_count(value: Any) -> bool:

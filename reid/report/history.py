@@ -9,7 +9,7 @@ from typing import Any
 
 from reid.errors import InputError
 from reid.io.json_yaml import parse_json, parse_yaml
-from reid.report.entries import KINDS, config_error, is_entry, is_row
+from reid.report.entries import KINDS, config_error, is_difference, is_entry, is_row
 from reid.report.tables import pick
 
 
@@ -44,6 +44,8 @@ class History:
         rows: Rows of `scores.json`, completed by the stage lines of the log where the file is missing or out of date.
         variant: "feature", "normalized" and "flip" of the scores that the run reports as its result.
         stopped: Why RRI ended, or None while it has not.
+        difference: "difference" of `scores.json`: rank-1, mAP and mINP of the run minus those of its control, each
+            [difference, low, high] as fractions, or None if it was not computed.
         unread: Numbers of the unreadable lines of the log, from 1.
     """
 
@@ -56,6 +58,7 @@ class History:
     rows: tuple[dict[str, Any], ...]
     variant: dict[str, Any]
     stopped: str | None
+    difference: dict[str, list[float]] | None = None
     unread: tuple[int, ...] = ()
 
     def rows_of(self, run: str) -> list[dict[str, Any]]:
@@ -244,6 +247,7 @@ def read_history(folder: Path) -> History:
         rows=tuple(sorted(rows.values(), key=lambda row: row["run"] != "rri")),
         variant={name: variant[name] for name in ("feature", "normalized", "flip")},
         stopped=summary.get("stopped"),
+        difference=summary.get("difference"),
         unread=unread,
     )
 
@@ -294,7 +298,9 @@ def _is_summary(summary: Any) -> bool:
         return False
     final, stopped = summary.get("final"), summary.get("stopped")
     has_variant = not final or (isinstance(final, dict) and {"feature", "normalized", "flip"} <= set(final))
-    return has_variant and (stopped is None or isinstance(stopped, str))
+    difference = summary.get("difference")
+    difference = summary.get("difference")
+    return has_variant and (stopped is None or isinstance(stopped, str)) and is_difference(difference)
 
 
 def _read_summary(path: Path) -> dict[str, Any]:

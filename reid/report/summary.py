@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.report.history import History
+from reid.report.tables import shown_difference
 
 STAGES = {"step0": "Step 0", "decorrelate": "decorrelate", "restraint": "Restraint", "relaxation": "Relaxation"}
 RUNS = {"rri": "RRI", "control": "control"}
@@ -66,11 +67,13 @@ def result(history: History) -> dict[str, Any]:
         history: Run, finished or not.
 
     Returns:
-        "final" and "control" (SCOREs or None), "gain" (rank-1 and mAP in points, or None), "after" (the stage of the
-        final score) and "note" (why there is no gain).
+        "final" and "control" (SCOREs or None), "gain" (rank-1 and mAP in points, or None), "difference" (as in
+        `scores.json`: the same with intervals, as fractions, or None), "after" (the stage of the final score) and
+        "note" (why there is no gain).
     """
     rows = history.rows_of("rri")
-    found: dict[str, Any] = {"final": None, "control": None, "gain": None, "after": "", "note": ""}
+    found: dict[str, Any] = {"final": None, "control": None, "gain": None, "difference": None}
+    found |= {"after": "", "note": ""}
     if not rows:
         return {**found, "note": "No stage has ended yet, so there is no score."}
     found["final"] = history.score(rows[-1])
@@ -78,8 +81,8 @@ def result(history: History) -> dict[str, Any]:
     if history.control_complete:
         found["control"] = history.score(history.rows_of("control")[-1])
         if found["final"] and found["control"]:
-            gain = {name: 100 * (found["final"][name] - found["control"][name]) for name in ("rank1", "mAP")}
-            return {**found, "gain": gain}
+            gain = {name: shown_difference(found["final"][name], found["control"][name]) for name in ("rank1", "mAP")}
+            return {**found, "gain": gain, "difference": history.difference}
     if not _has_control(history):
         note = "No control was trained, so no gain is reported: more epochs alone raise the scores too."
     elif history.stopped:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.report.pages import Chart, render_page, write_page
-from reid.report.tables import MISSING, percent_with_deviation
+from reid.report.tables import MISSING, percent_with_deviation, shown_difference
 
 SINGLE_SEED = (
     "There is one seed per setting: the variance between seeds is unknown, and differences of a point may be due to "
@@ -52,7 +52,7 @@ def render(table: Sequence[dict[str, Any]]) -> str:
 def _gain(line: dict[str, Any]) -> str:
     if not (line["control_rank1"] and line["control_mAP"]):
         return MISSING
-    points = [100 * (line[key][0] - line[f"control_{key}"][0]) for key in ("rank1", "mAP")]
+    points = [shown_difference(line[key][0], line[f"control_{key}"][0]) for key in ("rank1", "mAP")]
     return " / ".join(f"{value:+.1f}" for value in points)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tqdm import tqdm
-
 from reid.errors import InputError
 from reid.io.images import MAX_BYTES as MAX_FILE_BYTES
 from reid.io.images import open_image
 from reid.io.reading import is_machine_error, read_file
+from reid.progress import track
 from reid.report.pages import Picture, picture
 
 FRAME = (56, 112)  # Width and height in pixels of an image on the page; images of another aspect ratio are centered.
@@ -69,7 +68,7 @@ def thumbnails(paths: Iterable[str]) -> dict[str, Picture | None]:
         OSError: If the machine cannot read a file now, for lack of file descriptors for example.
     """
     distinct = sorted(set(paths))
-    return {path: _thumbnail(path) for path in tqdm(distinct, desc="thumbnails", unit="img", leave=False)}
+    return {path: _thumbnail(path) for path in track(distinct, "thumbnails", unit="images")}
 
 
 def _thumbnail(path: str) -> Picture | None:

@@ -14,7 +14,6 @@ from typing import Any
 
 from reid.distributed import all_reduce_max, is_main_process, run_on_main
 from reid.errors import Diverged, InputError, StopSignal
-from reid.evaluation.retrieval import choose
 from reid.io.atomic import write_json
 from reid.io.checkpoint import check_state_dict, load_checkpoint, load_latest, load_state_dict, save_checkpoint
 from reid.losses.objective import Objective
@@ -22,6 +21,7 @@ from reid.model.network import ReidNetwork
 from reid.records import Scores, StageLog
 from reid.svdnet import step0
 from reid.svdnet.plan import Plan
+from reid.svdnet.summary import summarize
 from reid.training.callbacks import Callbacks
 from reid.training.checkpoint_schema import check_training_content
 from reid.training.pooling_init import DESCRIPTORS, initialize_pooling
@@ -51,7 +51,8 @@ class Experiment(Callbacks):
         changes: Changes of configuration and images since the run began, for the log.
         minutes: Minutes between two checkpoints in the middle of an epoch, 0 for none.
         stop: Whether a stop was requested.
-        on_stage_logged: Called with the record of every stage.
+        on_progress: Called with the state when the run or its control starts or resumes, and after every epoch and
+            stage.
         warn: Called with one line about each thing that is not as the run left it, such as an unreadable checkpoint.
         trained: Whether a stage has ended since the run was started or resumed.
     """
@@ -65,7 +66,7 @@ class Experiment(Callbacks):
     changes: tuple[str, ...] = ()
     minutes: float = 0.0
     stop: StopSignal = field(default_factory=StopSignal)
-    on_stage_logged: Callable[[StageLog], None] = lambda row: None
+    on_progress: Callable[[TrainState], None] = lambda state: None
     warn: Callable[[str], None] = print
     trained: bool = field(default=False, init=False)
     _checkpoints: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
@@ -127,6 +128,7 @@ class Experiment(Callbacks):
             start(model)
             self._write(state, "last")
         self._saved = time.monotonic()
+        self.on_progress(state)
         return state
 
     def begin_control(self, original: TrainState) -> TrainState:
@@ -150,6 +152,7 @@ class Experiment(Callbacks):
             state.rows = [dataclasses.replace(self._original[0], run="control")]
             self._write(state, "last")
         self._saved = time.monotonic()
+        self.on_progress(state)
         return state
 
     def finish(self, state: TrainState, stopped: str | None = None) -> dict[str, Any]:
@@ -178,9 +181,14 @@ class Experiment(Callbacks):
             last: Whether the run ends here.
 
         Returns:
-            The scores.
+            The scores. Only `final` of the last stage keeps the values of every query, for its difference to the
+            control: a checkpoint holds the scores of all stages.
         """
-        return self.score(model, last or self._step0_alone)
+        last = last or self._step0_alone
+        return tuple(
+            one if last and self.final.items() <= vars(one).items() else dataclasses.replace(one, per_query=None)
+            for one in self.score(model, last)
+        )
 
     def should_save(self, state: TrainState) -> bool:
         """See `Callbacks.should_save`: after `minutes`, and when a stop was requested from any process.
@@ -216,6 +224,7 @@ class Experiment(Callbacks):
         """
         self._log(entry)
         self.save(state)
+        self.on_progress(state)
 
     def on_stage_end(self, state: TrainState, row: StageLog) -> None:
         """Log, save and summarize.
@@ -231,7 +240,7 @@ class Experiment(Callbacks):
             self._write(state, row.stage if row.round == 0 else f"r{row.round:02d}_{row.stage}")
             self._write(state, "last")
             self._summarize(state)
-            self.on_stage_logged(row)
+            self.on_progress(state)
             self._agree()
 
     def hold_signals(self) -> contextlib.AbstractContextManager[None]:
@@ -365,16 +374,9 @@ class Experiment(Callbacks):
         save_checkpoint(self.folder.checkpoints / f"{state.run}_{name}.pth", content, previous=previous)
 
     def _summarize(self, state: TrainState) -> dict[str, Any]:
-        """Write `scores.json`; until RRI has ended, `stopped` is None and `final` is its last row so far."""
+        """Write `scores.json`."""
         rows, control = (state.rows, []) if state.run == "rri" else (self._original, state.rows)
-        summary = {
-            "dataset": self.dataset,
-            "rows": [row.to_json() for row in (*rows, *control[1:])],
-            "final": choose(rows[-1].scores, **self.final).to_json(),
-            "control_final": choose(control[-1].scores, **self.final).to_json() if control else None,
-            "rounds": max((row.round for row in rows if row.stage == "relaxation"), default=0),
-            "stopped": self._stopped,
-        }
+        summary = summarize(rows, control, dataset=self.dataset, final=self.final, stopped=self._stopped)
         if is_main_process():
             self.folder.check_ours()
             write_json(self.folder.path / "scores.json", summary)

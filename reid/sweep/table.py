@@ -12,7 +12,7 @@ from typing import Any
 from reid.errors import InputError
 from reid.io.atomic import write_bytes
 from reid.io.json_yaml import parse_json
-from reid.report.tables import MISSING, markdown_table, percent_with_deviation, with_deviation
+from reid.report.tables import MISSING, Table, markdown_table, percent_with_deviation, with_deviation
 
 NUMBERS = ("mAP", "rank1", "control_rank1", "control_mAP", "correlation", "images_per_second", "epochs")
 MAX_NUMBER = 1e12
@@ -60,27 +60,40 @@ def lines(rows: Iterable[dict[str, Any]]) -> list[Line]:
     return [_line(name, sorted(group, key=lambda row: row["seed"])) for name, group in groups.items()]
 
 
-def markdown(table: Sequence[Line]) -> str:
-    """Format the table as Markdown.
+def table(lines: Sequence[Line]) -> Table:
+    """Format the lines, with scores in percent.
 
     Args:
-        table: Lines of the table.
+        lines: Lines of the table.
 
     Returns:
-        The table, with scores in percent and a newline at its end.
+        The table.
     """
-    with_control = any(line.control_mAP for line in table)
+    with_control = any(line.control_mAP for line in lines)
     header = ["setting", "seeds", "epochs", "rank-1", "mAP", *(["control"] if with_control else []), "S(W)", "images/s"]
     body = []
-    for line in table:
-        cells = [f"`{line.name}`", str(len(line.seeds)), str(line.epochs)]
+    for line in lines:
+        cells = [line.name, str(len(line.seeds)), str(line.epochs)]
         cells += [percent_with_deviation(line.rank1), percent_with_deviation(line.mAP)]
         if with_control:
             both = line.control_rank1 and line.control_mAP
             scores = (percent_with_deviation(value) for value in (line.control_rank1, line.control_mAP))
             cells.append(" / ".join(scores) if both else MISSING)
         body.append([*cells, with_deviation(*line.correlation, 4), with_deviation(*line.images_per_second, 0)])
-    return markdown_table(header, body) + "\n"
+    return Table(header, body)
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """Format the lines as Markdown, with the names as code.
+
+    Args:
+        lines: Lines of the table.
+
+    Returns:
+        The table, with a newline at its end.
+    """
+    shown = table(lines)
+    return markdown_table(shown.header, [(f"`{row[0]}`", *row[1:]) for row in shown.rows]) + "\n"
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

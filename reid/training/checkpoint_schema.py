@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reid.errors import InputError
 from reid.io.tensor_files import is_dense
-from reid.records import StageLog
+from reid.records import PER_QUERY, StageLog
 
 ROUND = ("decorrelate", "restraint", "relaxation")
 MAX_COUNT = 10**12
@@ -223,6 +223,12 @@ def _is_descriptors(value: Any) -> bool:
     return is_dense(value) and value.ndim == 2 and value.dtype == torch.float32 and bool(value.isfinite().all())
 
 
+def _is_per_query(value: Any) -> bool:
+    """Whether it holds (Q, 3) fractions."""
+    matrix = is_dense(value) and value.dtype == torch.float64 and value.ndim == 2 and value.shape[1] == len(PER_QUERY)
+    return matrix and len(value) > 0 and bool(((value >= 0) & (value <= 1)).all())
+
+
 def _is_extra(value: Any) -> bool:
     """Whether it can be the additional entries of a row: other names than those of a row, and numbers for tables."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
@@ -244,6 +250,7 @@ SCORE: dict[str, Schema] = {
     "feature": _is_text,
     "normalized": _is_bool,
     "flip": _is_bool,
+    "per_query": (_is_per_query,),
 }
 ROW: dict[str, Schema] = {
     "run": _in("rri", "control"),
@@ -294,4 +301,4 @@ CONTENT: dict[str, Schema] = {
     "log_sha256": _is_text,
 }
 # Missing in checkpoints of earlier versions.
-OPTIONAL = {"objective", "middle", "trained", "steps", "parts", "skipped", "log_sha256"}
+OPTIONAL = {"objective", "middle", "trained", "steps", "parts", "skipped", "log_sha256", "per_query"}

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from tqdm import tqdm
 
-from reid.distributed import broadcast, gather, get_rank, get_world_size, is_main_process
+from reid.distributed import broadcast, gather, get_rank, get_world_size
 from reid.errors import Diverged, InputError
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
+from reid.progress import progress_bar
 from reid.training.callbacks import Callbacks
 from reid.training.optimizer import Solver, set_training_mode
 from reid.training.schedule import StagePlan
@@ -102,13 +102,13 @@ def train_epoch(
     read_every = READ_EVERY[state.model.eigenlayer.vectors.device.type]
     unread: list[BatchLoss] = []
     source = batches.iterate(progress.batches)
-    with _closing(source), _progress_bar(source, progress, count, title) as bar, tf32_products(solver.tf32):
-        remaining = iter(bar)
+    shown = progress_bar(title, count, done=progress.batches)
+    with _closing(source), shown as bar, tf32_products(solver.tf32):
         while progress.batches < count:
             size = min(solver.accumulate, count - progress.batches)
             position = state.epoch + progress.batches / count
             progress.lr = _set_lr(optimizer, stage.schedule.factor(position))
-            step = (itertools.islice(remaining, size), size, optimizer, solver, position / stage.schedule.epochs)
+            step = (itertools.islice(source, size), size, optimizer, solver, position / stage.schedule.epochs)
             losses = train_step(state, *step, parallel=parallel, on_phase_end=callbacks.on_phase_end)
             if len(losses) < size:
                 raise ValueError(f"{title}: expected {count} batches, got {progress.batches + len(losses)}")
@@ -120,7 +120,7 @@ def train_epoch(
             if save or len(unread) >= read_every or progress.batches == count:
                 _read_losses(unread, progress, batches, title)
                 progress.seconds = time.perf_counter() - began
-                bar.set_postfix_str(_speed(progress), refresh=False)
+            bar.advance(size, _speed(progress))
             if save and progress.batches < count:
                 _save(state, progress, batches, optimizer, callbacks, title)
     if not progress.images:
@@ -170,15 +170,10 @@ def _count_step(state: TrainState, solver: Solver) -> None:
 
 
 def _speed(progress: EpochProgress) -> str:
-    loss, speed = progress.loss / max(1, progress.images), progress.images / progress.seconds
-    return f"loss {loss:.3f}, {speed:.0f} images/s"
-
-
-def _progress_bar(source: Iterator[tuple[Tensor, Tensor]], progress: EpochProgress, count: int, title: str) -> tqdm:
-    return tqdm(
-        source, total=count, initial=progress.batches, desc=title, unit="batch", leave=False, mininterval=1.0,
-        disable=not is_main_process(),
-    )  # fmt: skip
+    if not progress.images:
+        return ""
+    loss, speed = progress.loss / progress.images, progress.images / progress.seconds
+    return f"loss {loss:.2f}, {speed:.0f} images/s"
 
 
 def _set_lr(optimizer: Optimizer, factor: float) -> float:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
-from reid.distributed import broadcast, gather, get_rank, get_world_size, is_main_process
+from reid.distributed import broadcast, gather, get_rank, get_world_size
 from reid.training.epoch import evaluation_mode
 from reid.training.state import Batches, TrainState
 from reid.training.step import autocast
@@ -33,9 +32,7 @@ def describe_all(state: TrainState, loader: Batches, dtype: torch.dtype | None) 
     parts = []
     batches = loader.sample(ALL_IMAGES, 0, rank=get_rank(), world=get_world_size())
     with evaluation_mode(state.model):
-        for images, _ in tqdm(
-            batches, desc="mining", unit="batch", leave=False, mininterval=1.0, disable=not is_main_process()
-        ):
+        for images, _ in batches:
             with autocast(images.device, dtype):
                 embedding = state.model.embed(images)
             compared = getattr(embedding, state.objective.weights.feature)

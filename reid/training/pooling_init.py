@@ -8,7 +8,6 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from reid.distributed import broadcast_tensors, is_main_process
 from reid.errors import InputError
@@ -86,9 +85,7 @@ def _local_descriptors(model: ReidNetwork, loader: Batches, count: int, seed: in
     set_training_mode(trunk, norm_statistics)
     generator = torch.Generator().manual_seed(seed)
     parts = []
-    for batch, _ in tqdm(
-        loader.sample(requested, seed), desc="descriptors", unit="batch", leave=False, mininterval=1.0
-    ):
+    for batch, _ in loader.sample(requested, seed):
         columns = _maps(trunk, batch).float().flatten(2).cpu()
         for image in columns:
             parts.append(image[:, torch.randperm(positions, generator=generator)[:per_image]].T)

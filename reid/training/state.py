@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from reid.io.checkpoint import check_state_dict
@@ -274,9 +276,19 @@ class TrainState:
 def _row_to_plain(row: StageLog) -> dict[str, Any]:
     plain = {name: getattr(row, name) for name in row.__dataclass_fields__}
     plain["scores"] = [{name: getattr(s, name) for name in s.__dataclass_fields__} for s in row.scores]
+    for score in plain["scores"]:
+        if score["per_query"] is not None:
+            score["per_query"] = torch.from_numpy(score["per_query"])
     return plain
 
 
 def _row_from_plain(plain: dict[str, Any]) -> StageLog:
-    scores = tuple(Scores(**{**score, "cmc": tuple(score["cmc"])}) for score in plain["scores"])
+    scores = tuple(
+        Scores(**{**score, "cmc": tuple(score["cmc"]), "per_query": _as_array(score.get("per_query"))})
+        for score in plain["scores"]
+    )
     return StageLog(**{**plain, "scores": scores})
+
+
+def _as_array(values: Tensor | None) -> np.ndarray | None:
+    return None if values is None else values.numpy()

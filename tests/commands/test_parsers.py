@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from reid import __version__, commands
 from reid.commands import main_function, parse
-from reid.commands.parsers import PARSERS, choices
+from reid.commands.parsers import EXAMPLES, PARSERS, choices
 from reid.data.loading.whole_images import LONGEST_SIDE
 from reid.diagnostics.embedding_map import METHODS
 from reid.evaluation.features import COMBINATIONS, FEATURES
@@ -25,6 +26,7 @@ from reid.inference.export.interface import PREPROCESSINGS
 from reid.inference.export.metadata import UNKNOWN
 from reid.model.foreign import FAMILIES
 from reid.ranking import METRICS, RerankOptions
+from reid.report import tables
 from reid.search.gallery import PATTERNS
 
 ROOT = Path(__file__).parents[2]
@@ -62,8 +64,25 @@ def test_choices_and_defaults_are_those_of_the_packages() -> None:
     assert choices.LONGEST_SIDE == LONGEST_SIDE and tuple(METHODS) == choices.MAPS
     assert tuple(FAMILIES) == choices.FAMILIES and tuple(PATTERNS) == choices.CROP_PATTERNS
     assert tuple(FORMATS) == choices.EXPORT_FORMATS and choices.PREPROCESSINGS == PREPROCESSINGS
+    assert tables.FORMATS == choices.FORMATS
     assert choices.UNKNOWN_LICENSE == UNKNOWN
     assert (choices.FALSE_MATCH_RATES, choices.REPLICATES) == (RATES, REPLICATES)
+
+
+def test_help_is_sentences_with_defaults_and_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(EXAMPLES) == set(PARSERS)
+    for name, make in PARSERS.items():
+        for action in make()._actions:
+            text = action.help or ""
+            if isinstance(action, argparse._HelpAction):
+                continue
+            assert text[:1].isupper() and text.endswith("."), f"{name} {action.dest}: {text}"
+            assert action.default in (None, False, "", 0, []) or "(default: " in text, f"{name} {action.dest}: {text}"
+        example = parse(name, shlex.split(EXAMPLES[name]))
+        assert example.arguments == tuple(shlex.split(EXAMPLES[name]))
+        with pytest.raises(SystemExit):
+            parse(name, ["--help"])
+        assert f"\nExample:\n  svdnet {name} {EXAMPLES[name]}\n" in capsys.readouterr().out
 
 
 def test_key_value_may_stand_anywhere_between_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +170,7 @@ def loaded(*names):
 for name in PARSERS:
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
         parse(name, ["--help"])
-assert not loaded("numpy", "torch", "yaml", "PIL", "tqdm"), sys.modules.keys()
+assert not loaded("numpy", "torch", "yaml", "PIL", "rich"), sys.modules.keys()
 """
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tqdm import tqdm
 
 from reid.errors import Diverged, InputError, Interrupted
 from reid.errors.command import run_command
@@ -179,16 +178,6 @@ def test_a_signal_or_lack_of_memory_during_the_imports() -> None:
         ended = subprocess.run(["bash", "-c", limited, sys.executable], cwd=ROOT, capture_output=True, text=True)
         assert ended.returncode == 2 and ended.stderr.startswith("error: not enough memory: "), ended.stderr
         assert ended.stderr.count("\n") == 1
-
-
-def test_an_error_does_not_share_a_line_with_a_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    def main() -> None:
-        for _ in tqdm([1, 2], leave=False):
-            raise InputError("bad")
-
-    assert run_command(main) == 2
-    output = capsys.readouterr().err
-    assert "| 0/2" in output and output.endswith("\rerror: bad\n")
 
 
 def test_warnings_of_the_package_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def test_the_numbers_are_those_of_the_files(tmp_path: Path) -> None:
     assert list(results) == list(progress) == ["run0", "run1", "run2"]
     for i, run in enumerate(runs):
         final, control = run.summary["final"], run.summary["control_final"]
-        gain = [100 * (final[name] - control[name]) for name in ("rank1", "mAP")]
+        gain = [round(100 * final[name], 1) - round(100 * control[name], 1) for name in ("rank1", "mAP")]
         assert results[f"run{i}"] == [
             *(pair(run.rows[0]["scores"][0]), pair(final), pair(control), f"{gain[0]:+.1f} / {gain[1]:+.1f}"),
             *("final Restraint", f"osnet_x0_25, from scratch, seed {i}"),

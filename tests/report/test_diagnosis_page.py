@@ -22,6 +22,7 @@ from reid.records import ImageRecord, Split
 from reid.report.diagnosis import render, write_diagnosis
 from reid.report.diagnosis_figures import colored
 from reid.report.diagnosis_tables import HEADER, layer_table, replacement_table, survey_table
+from reid.report.tables import render_tables
 from reid.training.provenance import provenance
 
 EVIL = "<img src=x onerror=alert(1)>&'\""
@@ -161,18 +162,18 @@ def test_identities_with_pictures(split: Split, monkeypatch: pytest.MonkeyPatch)
 
 def test_tables_for_the_terminal() -> None:
     content = generated()
-    lines = survey_table(content["survey"], top=2).splitlines()
-    assert len(lines) == 5 and lines[-1] == "2 more in diagnosis.json and on the page"
-    cells = [re.split(r"(?<!\\)\|", line) for line in lines[:-1]]
-    assert {len(row) for row in cells} == {len(HEADER) + 2}
-    text = layer_table(content["layers"][1])
-    assert text.startswith("fc.weight: linear, 12 × 5")
-    assert f"| S(W) | {content['layers'][1]['measured']['correlation']:.4f} |" in text
-    assert "most correlated vectors: " in text and "most similar identities: " in text
+    survey = survey_table(content["survey"], top=2)
+    assert len(survey.rows) == 2 and survey.note == "2 more in diagnosis.json and on the page"
+    assert {len(row) for row in survey.rows} == {len(survey.header)}
+    assert all(len(line) <= 80 for line in render_tables([survey], "table").splitlines())
+    layer = layer_table(content["layers"][1])
+    assert layer.title.startswith("fc.weight: linear, 12 × 5")
+    assert layer.rows[0][:2] == ["S(W)", f"{content['layers'][1]['measured']['correlation']:.4f}"]
+    assert "most correlated vectors: " in layer.note and "most similar identities: " in layer.note
     score = {"rank1": 0.5, "mAP": 0.25, "normalized": False}
     rows = [
         {"variant": "US", "correlation": 1.0, "train_loss_after": None, "scores": [score]},
         {"variant": "QD", "correlation": None, "train_loss_after": 2.0, "scores": []},
     ]
     table = replacement_table({"name": "drawn", "replacements": rows})
-    assert "| US | 1.0000 | – | 50.0 / 25.0 | – |" in table and "| QD | – | 2.000 | – | – |" in table
+    assert list(table.rows) == [["US", "1.0000", "–", "50.0 / 25.0", "–"], ["QD", "–", "2.000", "–", "–"]]

@@ -53,7 +53,7 @@ def test_the_numbers_are_those_of_the_files(tmp_path: Path) -> None:
     final, control = run.summary["final"], run.summary["control_final"]
     assert page.texts["final"] == f"{percent(final['rank1'])} / {percent(final['mAP'])}"
     assert page.texts["control"] == f"{percent(control['rank1'])} / {percent(control['mAP'])}"
-    gain = [100 * (final[name] - control[name]) for name in ("rank1", "mAP")]
+    gain = [round(100 * final[name], 1) - round(100 * control[name], 1) for name in ("rank1", "mAP")]
     assert page.texts["gain"] == f"{gain[0]:+.1f} / {gain[1]:+.1f}"
     assert page.texts["ending"].startswith("Converged after 2 rounds")
     assert "note" not in page.texts and "unread" not in page.texts

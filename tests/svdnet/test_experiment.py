@@ -38,6 +38,7 @@ from reid.model.eigenlayer import Eigenlayer
 from reid.model.network import ReidNetwork
 from reid.model.parametrization import parametrize_weight
 from reid.model.pooling import POOLINGS
+from reid.ranking import paired_bootstrap
 from reid.records import Scores
 from reid.svdnet.plan import Plan
 from reid.training.optimizer import Solver
@@ -76,9 +77,39 @@ def test_the_control_starts_from_step_0(tmp_path: Path) -> None:
     assert all(torch.equal(step0[name], control[name]) for name in step0)
 
 
+def test_the_difference_to_the_control(tmp_path: Path) -> None:
+    """Of the two networks that the run and its control end with, in the reported feature."""
+    summary = experiment(tmp_path).run()
+    per_query = []
+    for run in ("rri", "control"):
+        model = make_network()
+        model.load_state_dict(load_checkpoint(tmp_path / "checkpoints" / f"{run}_last.pth")["model"])
+        per_query.append(evaluate(model, last=True)[0].per_query)
+    expected = paired_bootstrap(*per_query)
+    assert summary["difference"] == dict(zip(("rank1", "mAP", "mINP"), expected.tolist(), strict=True))
+    # The rows of a checkpoint hold the scores of every stage, but the single queries of the last one only.
+    for run in ("rri", "control"):
+        *rows, last = load_checkpoint(tmp_path / "checkpoints" / f"{run}_last.pth")["rows"]
+        assert all(score["per_query"] is None for row in rows for score in row["scores"])
+        assert sum(score["per_query"] is not None for score in last["scores"]) == 1
+
+
+def test_no_difference_to_a_run_of_an_earlier_version(tmp_path: Path) -> None:
+    """Which kept no values of single queries."""
+    with pytest.raises(Killed):
+        experiment(tmp_path, score=killing(12, evaluate)).run()
+    for path in (tmp_path / "checkpoints").glob("rri_*.pth"):
+        content = load_checkpoint(path)
+        for score in (score for row in content["rows"] for score in row["scores"]):
+            del score["per_query"]
+        save_checkpoint(path, content)
+    summary = experiment(tmp_path, resume=True).run()
+    assert summary["control_final"] is not None and summary["difference"] is None
+
+
 def test_without_a_control(tmp_path: Path) -> None:
     summary = experiment(tmp_path, control=False).run()
-    assert summary["control_final"] is None
+    assert summary["control_final"] is None and summary["difference"] is None
     assert {row["run"] for row in summary["rows"]} == {"rri"}
 
 

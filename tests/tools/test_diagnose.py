@@ -51,7 +51,7 @@ def test_checkpoint_of_ours(tool: Tool, checkpoint: Path) -> None:
     assert [layer["name"] for layer in diagnosis["layers"]] == ["eigenlayer.weight", "classifier.weight"]
     assert diagnosis["layers"][1]["identities"]["dataset"] is None
     assert "dataset" not in diagnosis
-    for text in ("| eigenlayer.weight | linear | 512 × 32 |", "most similar identities: ", "2 more in diagnosis.json"):
+    for text in ("eigenlayer.weight ", "most similar identities: ", "2 more in diagnosis.json"):
         assert text in ended.out
     page = (checkpoint.parent / "diagnosis" / "diagnosis.html").read_text()
     assert "Correlation in rri_last.pth" in page and str(checkpoint.parent) not in page.partition("Provenance")[0]
@@ -60,7 +60,7 @@ def test_checkpoint_of_ours(tool: Tool, checkpoint: Path) -> None:
 def test_with_its_dataset(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
     ended = tool("diagnose", "--weights", checkpoint, "--output", tmp_path / "out", "DATASETS.SYNTHETIC.SIZE", "tiny")
     assert ended.code == 0, ended.err
-    assert "subset" in ended.out and "| UVt |" in ended.out
+    assert "subset" in ended.out and "\nUVt " in ended.out
     diagnosis = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
     assert diagnosis["dataset"]["replacements"][0]["variant"] == "Orig"
     pair = diagnosis["layers"][1]["identities"]["pairs"][0]

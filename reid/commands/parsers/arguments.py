@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reid.commands.parsers.choices import FEATURES
+from reid.commands.parsers.choices import FEATURES, FORMATS
 
 
 def add_overrides(parser: argparse.ArgumentParser, *, example: str = "DATASETS.ROOT data") -> None:
@@ -15,7 +15,12 @@ def add_overrides(parser: argparse.ArgumentParser, *, example: str = "DATASETS.R
         parser: Parser to extend.
         example: Pairs for the help text.
     """
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help=f"configuration overrides, e.g. {example}")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY VALUE",
+        help=f"Keys of the configuration with new values, such as {example}.",
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +29,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: Parser to extend.
     """
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument(
+        "--device", default="auto", help="Device to compute on: auto, cpu, cuda or cuda:N (default: auto)."
+    )
 
 
 def add_feature(parser: argparse.ArgumentParser, *, default: str = "that of the checkpoint") -> None:
@@ -34,7 +41,21 @@ def add_feature(parser: argparse.ArgumentParser, *, default: str = "that of the 
         parser: Parser to extend.
         default: What the help text says about the default.
     """
-    parser.add_argument("--feature", choices=FEATURES, help=f"side of the Eigenlayer (default: {default})")
+    parser.add_argument("--feature", choices=FEATURES, help=f"Side of the Eigenlayer (default: {default}).")
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Add --format, the form of the result on stdout.
+
+    Args:
+        parser: Parser to extend.
+    """
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="table",
+        help="Form of the result; with json and csv, everything else is printed on stderr (default: table).",
+    )
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +65,7 @@ def add_index(parser: argparse.ArgumentParser) -> None:
         parser: Parser to extend.
     """
     parser.add_argument(
-        "--index", type=Path, default=Path("index"), metavar="PATH", help="index folder (default: index)"
+        "--index", type=Path, default=Path("index"), metavar="PATH", help="Index folder (default: index)."
     )
 
 

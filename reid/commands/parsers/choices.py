@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 FEATURES = ("input", "output")
+FORMATS = ("table", "markdown", "json", "csv")
 METRICS = ("euclidean", "cosine")
 PROTOCOLS = ("market", "single-shot", "multi-query")
 EXPANSIONS = ("aqe", "alpha")

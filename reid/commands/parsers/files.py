@@ -18,38 +18,42 @@ def export() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Export a checkpoint to ONNX or torch.export, verify it against PyTorch, and write a model card."
     )
-    parser.add_argument("--weights", required=True, type=Path, help="checkpoint of this project or of another codebase")
-    parser.add_argument("--output", required=True, type=Path, help=".onnx or .pt2 file; the card is written to FILE.md")
-    parser.add_argument("--format", choices=EXPORT_FORMATS, help="file format (default: by the suffix of --output)")
-    add_feature(parser, default="TEST.FEATURE of the checkpoint")
-    parser.add_argument("--no-normalize", action="store_true", help="do not scale embeddings to unit length")
     parser.add_argument(
-        "--flip", action="store_true", help="average the features of an image and its mirror image; twice the time"
+        "--weights", required=True, type=Path, help="Checkpoint of this project or of another codebase."
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, help="File to write, .onnx or .pt2; the card is written to FILE.md."
+    )
+    parser.add_argument("--format", choices=EXPORT_FORMATS, help="File format (default: by the suffix of --output).")
+    add_feature(parser, default="TEST.FEATURE of the checkpoint")
+    parser.add_argument("--no-normalize", action="store_true", help="Do not scale embeddings to unit length.")
+    parser.add_argument(
+        "--flip", action="store_true", help="Average the features of an image and its mirror image; twice the time."
     )
     parser.add_argument(
         "--preprocessing",
         choices=PREPROCESSINGS,
         default="tracker",
-        help="inside: the file takes uint8 RGB and normalizes it (default: tracker, the caller normalizes)",
+        help="What normalizes the images: with inside, the file, which takes uint8 RGB (default: tracker, the caller).",
     )
     parser.add_argument(
         "--check",
         action="append",
         type=Path,
         metavar="PATH",
-        help="images, or a folder of them, to verify the export with",
+        help="Images, or a folder of them, to verify the export with.",
     )
     parser.add_argument(
         "--license",
         "--licence",
         default=UNKNOWN_LICENSE,
-        help="license of the model, e.g. mit or cc-by-nc-4.0 (default: unknown)",
+        help="License of the model, e.g. mit or cc-by-nc-4.0 (default: unknown).",
     )
-    parser.add_argument("--data", default="", help="training data and its license, for the model card")
+    parser.add_argument("--data", default="", help="Training data and its license, for the model card.")
     parser.add_argument(
-        "--scores", type=Path, help="evaluation.json for the card (default: search the checkpoint's run)"
+        "--scores", type=Path, help="An evaluation.json for the card (default: search the checkpoint's run)."
     )
-    parser.add_argument("--force", action="store_true", help="replace existing files")
+    parser.add_argument("--force", action="store_true", help="Replace existing files.")
     add_overrides(parser, example="INPUT.SIZE '[256, 128]'")
     return parser
 
@@ -64,15 +68,15 @@ def convert() -> argparse.ArgumentParser:
         description="Convert another codebase's checkpoint to one of this project, without executing code in it."
     )
     parser.add_argument(
-        "source", metavar="IN", type=Path, help="checkpoint of torchreid, fast-reid, reid-strong-baseline or layumi"
+        "source", metavar="IN", type=Path, help="Checkpoint of torchreid, fast-reid, reid-strong-baseline or layumi."
     )
-    parser.add_argument("target", metavar="OUT", type=Path, help="a new .pth or .safetensors file")
-    parser.add_argument("--family", choices=FAMILIES, help="codebase of IN (default: recognized from its weights)")
+    parser.add_argument("target", metavar="OUT", type=Path, help="A new .pth or .safetensors file.")
+    parser.add_argument("--family", choices=FAMILIES, help="Codebase of IN (default: recognized from its weights).")
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY VALUE",
-        help="configuration overrides that IN does not determine, e.g. MODEL.LAST_STRIDE 1",
+        help="Keys of the configuration that IN does not determine, such as MODEL.LAST_STRIDE 1.",
     )
     return parser
 
@@ -86,10 +90,12 @@ def pack() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Write a trained network as .safetensors, without the training state of its checkpoint."
     )
-    parser.add_argument("source", metavar="IN", type=Path, help="a checkpoint of this project or of another codebase")
-    parser.add_argument("target", metavar="OUT", type=Path, help="a new .safetensors file")
-    parser.add_argument("--no-classifier", action="store_true", help="remove the classifier, which only training needs")
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("source", metavar="IN", type=Path, help="A checkpoint of this project or of another codebase.")
+    parser.add_argument("target", metavar="OUT", type=Path, help="A new .safetensors file.")
+    parser.add_argument(
+        "--no-classifier", action="store_true", help="Remove the classifier, which only training needs."
+    )
+    parser.add_argument("--force", action="store_true", help="Replace OUT if it exists.")
     return parser
 
 
@@ -104,12 +110,12 @@ def dataset() -> argparse.ArgumentParser:
         "revisited Oxford)."
     )
     parser.add_argument(
-        "--size", default="demo", choices=("tiny", "demo", "market"), help="number of images (default: demo)"
+        "--size", default="demo", choices=("tiny", "demo", "market"), help="Number of images (default: demo)."
     )
     parser.add_argument(
-        "--layout", default="market", choices=("market", "duke", "revisited"), help="folder layout (default: market)"
+        "--layout", default="market", choices=("market", "duke", "revisited"), help="Folder layout (default: market)."
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of identities and cameras (default: 0)")
-    parser.add_argument("--output", required=True, type=Path, help="folder to create")
-    parser.add_argument("--sheet", type=Path, help="also write a contact sheet of size demo to this PNG file")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of identities and cameras (default: 0).")
+    parser.add_argument("--output", required=True, type=Path, help="Folder to create.")
+    parser.add_argument("--sheet", type=Path, help="Also write a contact sheet of size demo to this PNG file.")
     return parser

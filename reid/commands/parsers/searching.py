@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reid.commands.parsers.arguments import add_device, add_feature, add_index, add_overrides, numbers
+from reid.commands.parsers.arguments import add_device, add_feature, add_format, add_index, add_overrides, numbers
 from reid.commands.parsers.choices import CROP_PATTERNS, FALSE_MATCH_RATES, REPLICATES, TOKEN_VARIABLE
 
 
@@ -19,35 +19,37 @@ def index() -> argparse.ArgumentParser:
         description="Build an index of a folder of crops, or bring it up to date: only new and changed images are "
         "embedded."
     )
-    parser.add_argument("folder", metavar="DIR", type=Path, help="crops, in subfolders of any depth")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="Crops, in subfolders of any depth.")
     add_index(parser)
-    parser.add_argument("--weights", metavar="FILE", help="checkpoint, or demo (default: that of the index)")
+    parser.add_argument("--weights", metavar="FILE", help="Checkpoint, or demo (default: that of the index).")
     add_device(parser)
     add_feature(parser)
-    parser.add_argument("--flip", action="store_true", help="average the features of a crop and its mirror image")
+    parser.add_argument("--flip", action="store_true", help="Average the features of a crop and its mirror image.")
     known = ", ".join(CROP_PATTERNS)
-    parser.add_argument("--pattern", help=f"{known}, or your own, e.g. {{identity}}/cam{{camera}}_{{time}}")
     parser.add_argument(
-        "--broken", choices=("skip", "error"), default="skip", help="what to do with unreadable images (default: skip)"
+        "--pattern", help=f"How file names are read: {known}, or your own, e.g. {{identity}}/cam{{camera}}_{{time}}."
     )
     parser.add_argument(
-        "--reread", action="store_true", help="read all files again, even those of unchanged size and time"
+        "--broken", choices=("skip", "error"), default="skip", help="What to do with unreadable images (default: skip)."
     )
-    parser.add_argument("--moved", action="store_true", help="the folder was moved since it was indexed")
-    parser.add_argument("--shard", type=int, metavar="N", help="feature rows per file (default: 65536)")
+    parser.add_argument(
+        "--reread", action="store_true", help="Read all files again, even those of unchanged size and time."
+    )
+    parser.add_argument("--moved", action="store_true", help="The folder was moved since it was indexed.")
+    parser.add_argument("--shard", type=int, metavar="N", help="Feature rows per file (default: 65536).")
     parser.add_argument(
         "--faiss-beyond",
         type=int,
         metavar="N",
-        help="build a FAISS index if there are more than N images; remembered for later runs",
+        help="Build a FAISS index if there are more than N images; remembered for later runs.",
     )
-    parser.add_argument("--remove", nargs="+", metavar="GLOB", help="remove matching images, e.g. 'cam3/*', and exit")
-    parser.add_argument("--restore", nargs="+", metavar="GLOB", help="restore matching removed images and exit")
+    parser.add_argument("--remove", nargs="+", metavar="GLOB", help="Remove matching images, e.g. 'cam3/*', and exit.")
+    parser.add_argument("--restore", nargs="+", metavar="GLOB", help="Restore matching removed images and exit.")
     parser.add_argument(
-        "--compact", action="store_true", help="drop the features of removed and deleted images and exit"
+        "--compact", action="store_true", help="Drop the features of removed and deleted images and exit."
     )
     parser.add_argument(
-        "--check", action="store_true", help="check the manifest, all features and the FAISS index, and exit"
+        "--check", action="store_true", help="Check the manifest, all features and the FAISS index, and exit."
     )
     return parser
 
@@ -61,25 +63,25 @@ def search() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Find the most similar images of an index, shown in the terminal and as a page."
     )
-    parser.add_argument("crops", metavar="CROP", nargs="+", type=Path, help="query images")
+    parser.add_argument("crops", metavar="CROP", nargs="+", type=Path, help="Query images.")
     add_index(parser)
     _add_moved_weights(parser)
     add_device(parser)
-    parser.add_argument("--top", type=int, default=10, metavar="K", help="results per query (default: 10)")
-    parser.add_argument("--camera", nargs="+", metavar="C", help="only results from these cameras")
+    parser.add_argument("--top", type=int, default=10, metavar="K", help="Results per query (default: 10).")
+    parser.add_argument("--camera", nargs="+", metavar="C", help="Only results from these cameras.")
     parser.add_argument(
-        "--time", metavar="FROM..TO", help="only results from this time range: numbers or dates as in the file names"
+        "--time", metavar="FROM..TO", help="Only results from this time range: numbers or dates as in the file names."
     )
     parser.add_argument(
-        "--exclude-same-file", action="store_true", help="exclude images byte for byte identical to the query"
+        "--exclude-same-file", action="store_true", help="Exclude images byte for byte identical to the query."
     )
-    parser.add_argument("--mean", action="store_true", help="average all crops of one person into one query")
+    parser.add_argument("--mean", action="store_true", help="Average all crops of one person into one query.")
     _add_prior(parser)
     parser.add_argument(
-        "--faiss-beyond", type=int, metavar="N", help="use the FAISS index if there are more than N images"
+        "--faiss-beyond", type=int, metavar="N", help="Use the FAISS index if there are more than N images."
     )
-    parser.add_argument("--output", type=Path, metavar="PAGE.html", help="also write a page with images")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results as JSON")
+    parser.add_argument("--output", type=Path, metavar="PAGE.html", help="Also write a page with images.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Also write the results as JSON.")
     return parser
 
 
@@ -95,9 +97,11 @@ def serve() -> argparse.ArgumentParser:
     add_index(parser)
     _add_moved_weights(parser)
     add_device(parser)
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for any free port (default: 8000)")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)"
+        "--port", type=int, default=8000, help="Port to listen on, 0 for any free port (default: 8000)."
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="Address to listen on (default: 127.0.0.1, this machine only)."
     )
     tokens = parser.add_mutually_exclusive_group()
     tokens.add_argument(
@@ -105,13 +109,13 @@ def serve() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="T",
-        help="require a token: generate and print one; a value T is visible to other users, so prefer --token-file",
+        help="Require a token: generate and print one; a value T is visible to other users, so prefer --token-file.",
     )
     tokens.add_argument(
         "--token-file",
         type=Path,
         metavar="FILE",
-        help=f"require the token in a file (default: that in the environment variable {TOKEN_VARIABLE}, if set)",
+        help=f"Require the token in a file (default: that in the environment variable {TOKEN_VARIABLE}, if set).",
     )
     _add_prior(parser)
     return parser
@@ -126,27 +130,28 @@ def calibrate() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Calibrate the distances of a model: thresholds for false-match rates, and the match probability."
     )
-    parser.add_argument("--weights", type=Path, help="checkpoint in which to store the calibration")
-    parser.add_argument("--features", type=Path, help="labeled features to use instead of the checkpoint's dataset")
-    parser.add_argument("--config-file", type=Path, help="use DATASETS of this file, preferably not the training data")
+    parser.add_argument("--weights", type=Path, help="Checkpoint in which to store the calibration.")
+    parser.add_argument("--features", type=Path, help="Labeled features to use instead of the checkpoint's dataset.")
+    parser.add_argument("--config-file", type=Path, help="Use DATASETS of this file, preferably not the training data.")
     add_device(parser)
     add_feature(parser)
-    parser.add_argument("--flip", action="store_true", help="average the features of an image and its mirror image")
+    parser.add_argument("--flip", action="store_true", help="Average the features of an image and its mirror image.")
     parser.add_argument(
-        "--rates", type=numbers, default=list(FALSE_MATCH_RATES), help="false-match rates (default: 0.01,0.001,0.0001)"
+        "--rates", type=numbers, default=list(FALSE_MATCH_RATES), help="False-match rates (default: 0.01,0.001,0.0001)."
     )
-    parser.add_argument("--prior", type=float, metavar="P", help="share of matching pairs (default: that of the data)")
+    parser.add_argument("--prior", type=float, metavar="P", help="Share of matching pairs (default: that of the data).")
     parser.add_argument(
-        "--replicates", type=int, default=REPLICATES, help=f"bootstrap replicates (default: {REPLICATES})"
+        "--replicates", type=int, default=REPLICATES, help=f"Bootstrap replicates (default: {REPLICATES})."
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap and the folds (default: 0)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the calibration as JSON")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the bootstrap and the folds (default: 0).")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="Also write the calibration as JSON.")
+    add_format(parser)
     add_overrides(parser)
     return parser
 
 
 def _add_moved_weights(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", metavar="FILE", help="the checkpoint, if it was moved since indexing")
+    parser.add_argument("--weights", metavar="FILE", help="The checkpoint, if it was moved since indexing.")
 
 
 def _add_prior(parser: argparse.ArgumentParser) -> None:
@@ -154,5 +159,5 @@ def _add_prior(parser: argparse.ArgumentParser) -> None:
         "--prior",
         type=float,
         metavar="P",
-        help="share of matching pairs assumed in probabilities (default: that of the calibration)",
+        help="Share of matching pairs assumed in probabilities (default: that of the calibration).",
     )

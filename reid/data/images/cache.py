@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from tqdm import tqdm
 
 from reid.data.images.decode import decode_image
 from reid.data.threads import available_cores, single_thread_initializer
@@ -26,6 +25,7 @@ from reid.io.atomic import atomic_file, check_free_space, make_folder
 from reid.io.digest import compute_digest
 from reid.io.images import CorruptImage
 from reid.io.locks import remove_abandoned
+from reid.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -126,16 +126,14 @@ def _decoded_chunks(
     # Decoding calls small torch operations, for which several threads each would only wait for one another.
     pool = ThreadPoolExecutor(workers, "decode", initializer=single_thread_initializer())
     try:
-        with tqdm(
-            total=len(paths), desc="decoding images", unit="img", disable=None if progress else True, leave=False
-        ) as bar:
+        with progress_bar("decoding images", len(paths), unit="images", shown=progress) as bar:
             ahead: deque[Future[np.ndarray]] = deque(
                 pool.submit(decode, part) for part in itertools.islice(parts, 4 * workers)
             )
             while ahead:
                 chunk = ahead.popleft().result()
                 ahead.extend(pool.submit(decode, part) for part in itertools.islice(parts, 1))
-                bar.update(len(chunk))
+                bar.advance(len(chunk))
                 yield chunk
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import PIL
-from tqdm import tqdm
 
 from reid.data.synthetic.layout import FOLDERS, PARTS, ImageSpec, plan_images
 from reid.data.synthetic.rendering import Renderer
 from reid.data.synthetic.seeding import VERSION
 from reid.errors import InputError
 from reid.io.atomic import atomic_folder, is_whole
+from reid.progress import track
 from reid.records import DISTRACTOR, JUNK
 
 METADATA_FILE = "synthetic.json"
@@ -117,7 +117,7 @@ def count_images(specs: list[ImageSpec]) -> dict[str, dict[str, int]]:
 def _write(folder: Path, specs: list[ImageSpec], renderer: Renderer, name: str, progress: bool) -> None:
     for part in PARTS.values():
         (folder / name / part).mkdir(parents=True)
-    for spec in tqdm(specs, desc="generating", unit="image", disable=not progress):
+    for spec in track(specs, "generating", unit="images", shown=progress):
         (folder / name / spec.part / spec.name).write_bytes(renderer.jpeg(spec))
 
 

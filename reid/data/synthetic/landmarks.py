@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import PIL
 from PIL import Image, ImageDraw, ImageEnhance
-from tqdm import tqdm
 
 from reid.data.synthetic.building import HEIGHT, WIDTH, render_building
 from reid.data.synthetic.dataset import write_dataset
 from reid.data.synthetic.seeding import VERSION, Stream, generator
 from reid.errors import InputError, unknown_name
+from reid.progress import track
 
 NAME = "landmarks"
 LISTS = ("easy", "hard", "junk")
@@ -119,7 +119,7 @@ def _write(folder: Path, counts: Size, seed: int, progress: bool) -> None:
     names = [f"place_{number:06d}" for number in rng.permutation(len(queries) + len(gallery))]
     boxes = {}
     views = zip(names, [*queries, *gallery], strict=True)
-    for name, view in tqdm(views, total=len(names), desc="generating", unit="image", disable=not progress):
+    for name, view in track(views, "generating", total=len(names), unit="images", shown=progress):
         image, boxes[view] = render_view(seed, view)
         image.save(folder / "jpg" / f"{name}.jpg", quality=90)
     truth: list[dict[str, Any]] = [

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from reid.progress import progress_bar
 from reid.ranking import arrays
 from reid.ranking.distance import normalize_rows
 from reid.ranking.exact.counting import INDEX_BITS
@@ -77,7 +77,7 @@ class GalleryTile:
 
 
 def tile_ranges(gallery: RowSource, *, title: str = "ranking", short_first: bool = False) -> Iterator[tuple[int, int]]:
-    """Divide a gallery into tiles, with a progress bar after a few seconds.
+    """Divide a gallery into tiles, with a progress bar.
 
     Args:
         gallery: Rows, in memory or on disk.
@@ -91,11 +91,11 @@ def tile_ranges(gallery: RowSource, *, title: str = "ranking", short_first: bool
     budget = _TILE_BYTES * (16 if on_device else 1)
     rows = min(budget // (4 * max(1, gallery.width)), 1 << INDEX_BITS if on_device else _MAX_TILE_ROWS)
     step = 1 << max(8, rows.bit_length() - 1)
-    with tqdm(total=len(gallery), desc=title, unit="row", unit_scale=True, leave=False, delay=3.0) as progress:
+    with progress_bar(title, len(gallery), unit="rows") as bar:
         starts = [0, *range(max(256, step // 8) if short_first else step, len(gallery), step)]
         for start, stop in itertools.pairwise([*starts, len(gallery)] if len(gallery) else []):
             yield start, stop
-            progress.update(stop - start)
+            bar.advance(stop - start)
 
 
 def unique_pair_distances(first: RowSource, second: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from reid.errors import InputError, unknown_name
+from reid.progress import progress_bar
 from reid.ranking.arrays import rows_of, to_numpy
 from reid.ranking.distance import METRICS, normalize_rows
 from reid.ranking.exact import bounds
@@ -31,8 +31,6 @@ _GALLERY_ROWS = 8192
 _TILE_ELEMENTS = 1 << 22
 # Pairs per row from which equal rows are searched for.
 _MANY_PAIRS = 4
-# A smaller job finishes before a progress bar would be read.
-_MIN_WORK_FOR_PROGRESS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def distance_tiles(query: Any, gallery: Any, *, metric: str = "euclidean", title
         query: (Q, D) floating.
         gallery: (G, D) floating; a memory map or shards are read one tile at a time.
         metric: "euclidean", or "cosine" for the rows divided by their length.
-        title: Title of the progress bar, which is shown for large inputs.
+        title: Title of the progress bar.
 
     Yields:
         Tiles: gallery rows in order, and for each group of them all queries in order.
@@ -115,15 +113,7 @@ def distance_tiles(query: Any, gallery: Any, *, metric: str = "euclidean", title
     query_grid = bounds.grid(center[None])[0]
     query_grid = min(query_grid, *(bounds.grid(queries[i : i + 2048].astype(np.float64)).min() for i in starts))
     may_be_exact = bounds.is_exact(np.sqrt(query_norms.min()), query_grid)
-    work = len(queries) * len(gallery) * width
-    with tqdm(
-        total=len(gallery),
-        desc=title,
-        unit="row",
-        leave=False,
-        mininterval=1.0,
-        disable=work < _MIN_WORK_FOR_PROGRESS or None,
-    ) as bar:
+    with progress_bar(title, len(gallery), unit="rows") as bar:
         for first_gallery in range(0, len(gallery), _GALLERY_ROWS):
             rows = _rows(gallery, slice(first_gallery, first_gallery + _GALLERY_ROWS), metric)
             _check_rows(rows, first_gallery)
@@ -141,7 +131,7 @@ def distance_tiles(query: Any, gallery: Any, *, metric: str = "euclidean", title
                 reach = np.sqrt(squares) + longest
                 bound = np.where(bounds.is_exact(reach, grid), 0.0, bounds.float64_distance(reach, width))
                 yield DistanceTile(first_query, first_gallery, distances, bound, some, rows)
-            bar.update(len(rows))
+            bar.advance(len(rows))
 
 
 def columns_in_tile(tile: DistanceTile, indices: np.ndarray) -> np.ndarray:

@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from reid.progress import progress_bar
 from reid.ranking.exact import bounds, first_pass
 from reid.ranking.exact.first_pass import PreparedRows
 
 # Adjacent tiles per task of a thread.
 _TILES_PER_TASK = 8
-# A smaller job finishes before a progress bar would be read.
-_MIN_WORK_FOR_PROGRESS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -109,17 +107,10 @@ def for_each_tile(triangle: Triangle, process: Callable[[TriangleTile], None]) -
     number, step = len(parts), _TILES_PER_TASK
     diagonal = [(i, range(i, i + 1)) for i in range(number)]
     above = [(i, range(j, min(j + step, number))) for i in range(number) for j in range(i + 1, number, step)]
-    with tqdm(
-        total=number * (number + 1) // 2,
-        desc="neighbors",
-        unit="tile",
-        leave=False,
-        mininterval=1.0,
-        disable=parts[0].values.shape[1] * len(triangle.order) ** 2 < _MIN_WORK_FOR_PROGRESS or None,
-    ) as bar:
+    with progress_bar("neighbors", number * (number + 1) // 2, unit="tiles") as bar:
         for tasks in (diagonal, above):
             for done in _in_threads(run, tasks, integers=parts[0].limbs is not None):
-                bar.update(done)
+                bar.advance(done)
 
 
 def _in_threads(

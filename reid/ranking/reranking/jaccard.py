@@ -12,16 +12,14 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import csc_array, csr_array
-from tqdm import tqdm
 
+from reid.progress import progress_bar
 from reid.ranking.exact import bounds
 from reid.ranking.exact.first_pass import PreparedRows, approximate, prepare_rows
 from reid.ranking.exact.pair_distances import pair_distances
 from reid.ranking.reranking.k_reciprocal import normalized
 
 _QUERIES, _GALLERY_ROWS = 128, 8192
-# A smaller job finishes before a progress bar would be read.
-_MIN_WORK_FOR_PROGRESS = 1 << 28
 # For smaller numbers distances are below `bounds.UNDERFLOW`, so that float32 decides nothing.
 _MAX_INVERSE = 2.0**120
 
@@ -108,17 +106,12 @@ def reranked_rows(
     query, gallery = _prepared(reranked, workspace, integers)
     buffer = np.empty((min(_QUERIES, queries), len(reranked.gallery)), dtype=np.float32)
     buffers: dict[str, Any] = {}
-    for start in tqdm(
-        range(0, queries, _QUERIES),
-        desc="re-ranking",
-        unit="block",
-        leave=False,
-        mininterval=1.0,
-        disable=queries * reranked.gallery.size < _MIN_WORK_FOR_PROGRESS or None,
-    ):
-        half_widths = _squared_distances(query[start : start + _QUERIES], gallery, buffer, buffers)
-        for i, half_width in enumerate(half_widths, start):
-            yield i, _reranked_row(reranked, i, buffer[i - start], float(half_width))
+    with progress_bar("re-ranking", queries, unit="queries") as bar:
+        for start in range(0, queries, _QUERIES):
+            half_widths = _squared_distances(query[start : start + _QUERIES], gallery, buffer, buffers)
+            for i, half_width in enumerate(half_widths, start):
+                yield i, _reranked_row(reranked, i, buffer[i - start], float(half_width))
+            bar.advance(len(half_widths))
 
 
 def _prepared(

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from reid.errors import InputError
 from reid.io.reading import NotRegularFile, read_file
+from reid.progress import progress_bar
 from reid.search.gallery.crops import GONE, Crop, CropListing, size_and_time
 from reid.search.gallery.writer import Gallery
 
@@ -112,11 +112,11 @@ def update_index(
     summary.relabeled, summary.deleted = len(relabeled), len(deleted)
     updater = _Updater(gallery, listing.folder, embed, set(known), summary, skip_unreadable, defer_interrupts)
     try:
-        with tqdm(total=len(to_read), desc="index", unit="img", leave=False, disable=None if progress else True) as bar:
+        with progress_bar("index", len(to_read), unit="images", shown=progress) as bar:
             for start in range(0, len(to_read), _BATCH_SIZE):
                 batch = to_read[start : start + _BATCH_SIZE]
                 updater.process(batch)
-                bar.update(len(batch))
+                bar.advance(len(batch))
     finally:
         updater.commit()
     return summary

@@ -1,0 +1,76 @@
+"""Confidence intervals of the difference between two rankings of the same queries."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reid.errors import InputError
+from reid.records import PER_QUERY, Scores
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+_DRAWS_PER_BLOCK = 1 << 18
+
+
+def paired_bootstrap(
+    values: np.ndarray, reference: np.ndarray, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> np.ndarray:
+    """Compute the mean difference of paired measurements, with the percentile interval of the paired bootstrap.
+
+    Queries are drawn with replacement, and each query brings its values under both rankings, so that what makes a
+    query easy or hard for both cancels (Efron and Tibshirani 1993, chapter 13). The interval covers the choice of the
+    queries, not that of the training seed.
+
+    Args:
+        values: (Q,) or (Q, K) K measures of each query.
+        reference: The same measures of the same queries under the other ranking.
+        level: Probability that the interval is meant to cover, between 0 and 1.
+        resamples: How often queries are drawn.
+        seed: Seed of the draws.
+
+    Returns:
+        (3,) or (K, 3) float64: mean of `values` minus mean of `reference`, lower and upper end of its interval.
+
+    Raises:
+        InputError: If the shapes differ, there is no query, a value is not finite, or `level` or `resamples` is out of
+            range.
+    """
+    values, reference = np.asarray(values, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    if values.shape != reference.shape or values.ndim not in (1, 2) or not len(values):
+        raise InputError(
+            f"a paired comparison requires the same measures of the same queries, not arrays of {values.shape} and "
+            f"{reference.shape}"
+        )
+    if not (np.isfinite(values).all() and np.isfinite(reference).all()):
+        raise InputError("a paired comparison requires finite values; leave out the queries without a true match")
+    if not 0 < level < 1 or resamples < 1:
+        raise InputError(f"level {level} must be between 0 and 1, and resamples {resamples} at least 1")
+    differences, generator = values - reference, np.random.default_rng(seed)
+    count, means = len(differences), []
+    # In blocks, since all resamples together would need gigabytes. Every sum is that of NumPy, which does not depend on
+    # the number of threads.
+    block = max(1, _DRAWS_PER_BLOCK // count)
+    for start in range(0, resamples, block):
+        drawn = generator.integers(count, size=(min(block, resamples - start), count))
+        means.append(differences[drawn].mean(axis=1))
+    ends = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.stack([differences.mean(axis=0), *ends], axis=-1)
+
+
+def score_difference(scores: Scores, reference: Scores) -> dict[str, list[float]] | None:
+    """Compare the scores of two rankings of the same queries and gallery.
+
+    Args:
+        scores: Scores with the values of every query.
+        reference: Scores that are subtracted.
+
+    Returns:
+        "rank1", "mAP" and "mINP", each [difference, low, high], a fraction with its 95 % interval; None if one of the
+        two lacks the values of its queries.
+
+    Raises:
+        InputError: If they are scores of different numbers of queries.
+    """
+    if scores.per_query is None or reference.per_query is None:
+        return None
+    return dict(zip(PER_QUERY, paired_bootstrap(scores.per_query, reference.per_query).tolist(), strict=True))

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from reid.errors import InputError
+from reid.ranking import evaluate, paired_bootstrap, rank_matches, score_difference
+from reid.records import Features, Scores
+
+
+@pytest.fixture
+def pairs() -> tuple[np.ndarray, np.ndarray]:
+    """Two measures of 60 queries under two rankings, the second of which is better by 0.05."""
+    random = np.random.default_rng(3)
+    reference = random.uniform(0, 0.7, (60, 2))
+    return reference + random.normal(0.05, 0.1, (60, 2)), reference
+
+
+def test_equals_the_percentile_interval_of_scipy(pairs: tuple[np.ndarray, np.ndarray]) -> None:
+    found = paired_bootstrap(*pairs, resamples=20_000)
+    expected = stats.bootstrap(
+        pairs,
+        lambda values, reference, axis: np.mean(values - reference, axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=20_000,
+        batch=1000,
+        method="percentile",
+        rng=np.random.default_rng(7),
+    ).confidence_interval
+    np.testing.assert_allclose(found[:, 0], (pairs[0] - pairs[1]).mean(axis=0))
+    np.testing.assert_allclose(found[:, 1:], np.stack(expected, axis=1), atol=0.0012)  # a tenth of the standard error
+
+
+def test_equals_all_resamples_of_three_queries() -> None:
+    # Of the 27 draws from differences 0, 0, 3, the means 0, 1, 2, 3 have the probabilities 8, 12, 6 and 1 of 27.
+    assert paired_bootstrap(np.array([1.0, 2, 5]), np.array([1.0, 2, 2])).tolist() == [1, 0, 3]
+    assert paired_bootstrap(np.array([1.0, 2, 5]), np.array([1.0, 2, 2]), level=0.9).tolist() == [1, 0, 2]
+
+
+def test_the_seed_decides(pairs: tuple[np.ndarray, np.ndarray]) -> None:
+    first, again = (paired_bootstrap(*pairs, resamples=100) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert (paired_bootstrap(*pairs, resamples=100, seed=1) != first).any()
+
+
+def test_rejects_what_is_not_paired() -> None:
+    with pytest.raises(InputError, match="same queries"):
+        paired_bootstrap(np.ones(3), np.ones(4))
+    with pytest.raises(InputError, match="without a true match"):
+        paired_bootstrap(np.array([1.0, np.nan]), np.ones(2))
+    with pytest.raises(InputError, match="level"):
+        paired_bootstrap(np.ones(2), np.ones(2), level=95)
+
+
+def test_scores_keep_their_queries() -> None:
+    random = np.random.default_rng(0)
+    query = Features(random.normal(size=(7, 4)), np.arange(1, 8), np.ones(7, dtype=int))
+    # Identity 7 is missing, so that the last query has no match.
+    gallery = Features(random.normal(size=(30, 4)), random.permutation(np.arange(30) % 6 + 1), np.full(30, 2))
+    with pytest.warns(UserWarning, match="no true match"):
+        scores = evaluate(query, gallery)
+    ranking = rank_matches(query, gallery)
+    expected = [ranking.first_hit == 1, ranking.average_precision, ranking.inverse_negative_penalty]
+    np.testing.assert_array_equal(scores.per_query, np.stack(expected, axis=1)[:6])
+    assert "per_query" not in scores.to_json()
+
+    worse = dataclasses.replace(scores, per_query=scores.per_query / 2)
+    difference = score_difference(scores, worse)
+    assert difference is not None and list(difference) == ["rank1", "mAP", "mINP"]
+    for name, (mean, low, high) in difference.items():
+        assert mean == pytest.approx(getattr(scores, name) / 2) and low <= mean <= high
+    assert score_difference(scores, dataclasses.replace(worse, per_query=None)) is None
+    assert isinstance(scores, Scores)
