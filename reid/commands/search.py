@@ -60,6 +60,7 @@ def main(arguments: argparse.Namespace) -> None:
         "images": int(mask.sum()),
         "search": description if mask.all() else "exact",
         **gallery.describe_calibration(embedder.calibration, arguments.prior),
+        "kinds": sorted(snapshot.kinds.values()),
         "queries": [
             {
                 "paths": paths,

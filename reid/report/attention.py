@@ -9,10 +9,11 @@ from PIL import Image
 
 from reid.errors import InputError
 
+STRENGTH = 0.65  # Opacity of the largest weight, so that the image stays visible.
 GOLDEN_RATIO = 0.618033988749895  # Of the color wheel, so that consecutive clusters have distant colors.
 
 
-def draw_attention(image: np.ndarray, weights: np.ndarray, *, strength: float = 0.65) -> Image.Image:
+def draw_attention(image: np.ndarray, weights: np.ndarray, *, strength: float = STRENGTH) -> Image.Image:
     """Draw weights in red over the image in gray.
 
     Args:
@@ -34,7 +35,7 @@ def draw_attention(image: np.ndarray, weights: np.ndarray, *, strength: float = 
 
 
 def draw_assignments(
-    image: np.ndarray, assignments: np.ndarray, *, strength: float = 0.65, ghosts: int = 0
+    image: np.ndarray, assignments: np.ndarray, *, strength: float = STRENGTH, ghosts: int = 0
 ) -> Image.Image:
     """Draw the strongest cluster at each position over the image in gray. Weaker assignments are more transparent.
 

@@ -9,6 +9,12 @@ from reid.errors import one_line
 from reid.report import pages
 from reid.report.thumbnails import FRAME, page_images
 
+# What the labels of Market-1501 that name no person mean.
+_KINDS = {
+    "junk": "junk (labeled -1) is a poor detection: its label names no person, and evaluation ignores it",
+    "distractor": "a distractor (labeled 0 or 0000) is a false detection or a passer-by: its label names no person",
+}
+
 
 def answer_table(content: dict[str, Any]) -> str:
     """Format all queries and their results. Columns that are empty for all results of a query are left out.
@@ -46,11 +52,13 @@ def write_page(path: Path, content: dict[str, Any]) -> Path:
             for file in (*query["paths"], *(answer["file"] for answer in query["answers"]))
         ]
     )
+    threshold = default_threshold(content["thresholds"])
     page = pages.render_page(
         "search.html",
         content=content,
         meaning=meaning(content),
-        queries=[_query(query, images.ids) for query in content["queries"]],
+        threshold=threshold,
+        queries=[_query(query, images.ids, threshold) for query in content["queries"]],
         images=images,
         frame=FRAME,
     )
@@ -61,19 +69,50 @@ def meaning(content: dict[str, Any]) -> list[str]:
     """Explain distances and probabilities.
 
     Args:
-        content: A record with "prior", "calibrated_on" and "thresholds".
+        content: A record with "prior", "calibrated_on" and "thresholds"; "kinds" lists the kinds of images that are no
+            person, if any, see `Snapshot.kinds`.
 
     Returns:
         Sentences without capital letters and periods.
     """
+    kinds = content.get("kinds", ())
+    sentences = [_KINDS[kind] for kind in _KINDS if kind in kinds]
     if content["prior"] is None:
-        return ["not calibrated: distances rank the images but are not probabilities; see tools/calibrate.py"]
+        return [
+            "not calibrated: distances rank the images but are not probabilities; see tools/calibrate.py",
+            *sentences,
+        ]
     limits = "; ".join(f"up to {t['distance']:.3f}: {t['rate']:g}" for t in content["thresholds"])
     return [
         f"calibrated on {content['calibrated_on']}; false-match rates of pairs of different identities at distances "
         f"{limits}",
         f"probabilities assume that a share of {content['prior']:.3g} of the compared pairs are of one identity",
+        *sentences,
     ]
+
+
+def default_threshold(thresholds: list[dict[str, float]]) -> dict[str, float] | None:
+    """Choose the threshold that a page draws.
+
+    Args:
+        thresholds: "thresholds" of the output of `tools/search.py`, by descending false-match rate.
+
+    Returns:
+        The middle one, the stricter of two; None if there are none.
+    """
+    return thresholds[len(thresholds) // 2] if thresholds else None
+
+
+def answer_lines(answer: dict[str, Any]) -> list[str]:
+    """Describe a result in the short lines below its image.
+
+    Args:
+        answer: One of "answers" of a query in the output of `tools/search.py`.
+
+    Returns:
+        Rank and distance, then a line for each label that is known.
+    """
+    return [f"{answer['rank']} · {answer['distance']:.3f}", *_labels(answer)]
 
 
 def describe_answer(answer: dict[str, Any]) -> str:
@@ -88,8 +127,12 @@ def describe_answer(answer: dict[str, Any]) -> str:
     parts = [f"rank {answer['rank']}", f"distance {answer['distance']:.3f}"]
     if answer["probability"] is not None:
         parts.append(f"probability {answer['probability']:.2f}")
-    parts += [f"{name} {answer[name]}" for name in ("camera", "identity", "time") if answer[name]]
-    return ", ".join(parts)
+    return ", ".join([*parts, *_labels(answer)])
+
+
+def _labels(answer: dict[str, Any]) -> list[str]:
+    identity = {"identity": answer.get("kind") or f"identity {answer['identity']}"}
+    return [identity.get(name, f"{name} {answer[name]}") for name in ("camera", "identity", "time") if answer[name]]
 
 
 def _table(answers: list[dict[str, Any]]) -> list[str]:
@@ -101,7 +144,7 @@ def _table(answers: list[dict[str, Any]]) -> list[str]:
             "distance": f"{answer['distance']:.4f}",
             "probability": "" if answer["probability"] is None else f"{answer['probability']:.3f}",
             "camera": answer["camera"],
-            "identity": answer["identity"],
+            "identity": answer.get("kind") or answer["identity"],
             "time": answer["time"],
             "path": one_line(answer["path"]),
         }
@@ -116,11 +159,18 @@ def _table(answers: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _query(query: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
+def _query(query: dict[str, Any], ids: dict[str, str], threshold: dict[str, float] | None) -> dict[str, Any]:
+    answers = []
+    for answer in query["answers"]:
+        alt = describe_answer(answer)
+        if threshold:
+            alt += f", {'within' if answer['distance'] <= threshold['distance'] else 'beyond'} the threshold"
+        answers.append({**answer, **_image(answer["file"], alt, ids), "lines": answer_lines(answer)})
     return {
         "title": " + ".join(query["paths"]),
         "images": [_image(file, f"query {file}", ids) for file in query["paths"]],
-        "answers": [{**answer, **_image(answer["file"], describe_answer(answer), ids)} for answer in query["answers"]],
+        "answers": answers,
+        "within": sum(answer["distance"] <= threshold["distance"] for answer in answers) if threshold else 0,
     }
 
 

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
+import numpy as np
 import pytest
 import served
 
@@ -16,7 +18,13 @@ if TYPE_CHECKING:
     from playwright.sync_api import FileChooser
 
 OpenPage = Callable[..., Any]
-PATHS = "[...document.querySelectorAll('#answers li span span:last-child')].map(e => e.textContent)"
+PATHS = "[...document.querySelectorAll('#answers .facts > .quiet')].map(e => e.textContent)"
+NAME = "document.getElementById('name').textContent"
+BARS = """[...document.querySelectorAll("#answers .bar")].map(bar => ({
+  part: Number(bar.querySelector(".part").getAttribute("width")),
+  mark: parseFloat(bar.querySelector(".mark").getAttribute("d").slice(1)),
+  within: bar.classList.contains("within"),
+}))"""
 TOKEN = "a-token-of-this-test"
 
 
@@ -100,6 +108,12 @@ def test_choose_filter_and_search_on(open_page: OpenPage, address: str, query: P
     assert [path[:4] for path in paths[:3]] == ["0003"] * 3 and not page.locator("#error").is_visible()
     first = page.locator("#answers button").first
     assert first.text_content().startswith("1 · 0.0") and "p 0.9" in first.text_content()
+    # The bar reaches beyond the mark of the threshold exactly for the results within it.
+    bars = page.evaluate(BARS)
+    within = sum(bar["part"] >= bar["mark"] for bar in bars)
+    assert 0 < within < 12 and [bar["within"] for bar in bars] == [True] * within + [False] * (12 - within)
+    assert [bar["mark"] for bar in bars] == pytest.approx([100 / (1 + np.exp(8 * 0.25 - 4))] * 12)
+    assert page.locator("#within").text_content().startswith(f"{within} of 12 are within the threshold")
     name = page.locator("#answers img").first.get_attribute("alt")
     assert name.startswith("rank 1, distance 0.0") and "identity 3" in name
     until(
@@ -112,28 +126,68 @@ def test_choose_filter_and_search_on(open_page: OpenPage, address: str, query: P
     paths = answered(page, "4 results out of 4 images.")
     assert all("_c2s1_" in path for path in paths)
     page.get_by_label("camera 3").check()
-    page.get_by_label("from", exact=True).fill("203")
-    page.get_by_label("at most").fill("4")
+    page.get_by_label("Time from").fill("203")
+    page.get_by_label("At most").fill("4")
     page.get_by_role("button", name="Search").click()
     assert len(answered(page, "4 results out of 6 images.")) == 4
-    page.get_by_label("to", exact=True).fill("1")
+    page.get_by_label("Time to").fill("1")
     page.get_by_role("button", name="Search").click()
     assert failed(visit, 422) == "the time range from 203 to 1 ends before it starts"
-    page.get_by_label("to", exact=True).fill("203.5")
+    assert not page.locator("#found").is_visible()
+    page.get_by_label("Time to").fill("203.5")
     page.get_by_label("camera 2").uncheck()
     assert answered(page, "No results: no image of the index matches the filters.") == []
-    for label in ("from", "to"):
-        page.get_by_label(label, exact=True).fill("")
+    for label in ("Time from", "Time to"):
+        page.get_by_label(label).fill("")
     page.get_by_label("camera 3").uncheck()
     assert len(answered(page, "4 results out of 12 images.")) == 4
 
-    # An answer becomes the next query, and it is possible to go back.
+
+def test_addresses_and_back(open_page: OpenPage, address: str, query: Path) -> None:
+    visit = open_page(address)
+    page = visit.page
+    page.get_by_label("Choose an image of one person").set_input_files(query)
+    uploaded = answered(page, "12 results out of 12 images.")
+    assert page.url == address and page.get_by_text("so it cannot be shared").is_visible()
+    # A result becomes the next query, and the address holds the search.
     page.locator("#answers button").nth(1).click()
-    path = until(page, "document.getElementById('name').textContent", lambda text: text.endswith("_00.png"))
-    assert path not in answered(page, "4 results out of 12 images.")
-    page.get_by_role("button", name="Back to the previous query").click()
-    until(page, "document.getElementById('name').textContent", "query.png")
-    assert not page.get_by_role("button", name="Back to the previous query").is_visible()
+    path = until(page, NAME, lambda text: text.endswith("_00.png"))
+    page.get_by_label("camera 2").check()
+    page.get_by_label("camera 3").check()
+    found = answered(page, "8 results out of 8 images." if "_c1" in path else "7 results out of 8 images.")
+    assert parse_qs(page.url.partition("?")[2]) == {"path": [path], "camera": ["2", "3"]}
+    assert not page.locator("#unshared").is_visible() and page.title().startswith(path)
+    other = open_page(address).page
+    other.goto(page.url)
+    until(other, PATHS, found)
+    assert other.get_by_label("camera 3").is_checked() and not other.get_by_label("camera 1").is_checked()
+    # Back undoes the filters one by one, and then returns to the uploaded image.
+    for _ in range(2):
+        page.go_back()
+    answered(page, "11 results out of 12 images.")
+    assert not page.get_by_label("camera 2").is_checked()
+    page.go_back()
+    until(page, PATHS, uploaded)
+    assert page.locator("#name").text_content() == "query.png" and page.url == address
+    page.reload()
+    assert failed(visit) == "The uploaded image was not kept: choose it again."
+
+
+def test_results_on_several_pages(open_page: OpenPage, sample: served.SampleIndex) -> None:
+    from reid.search.serve.app import make_app
+    from reid.search.serve.limits import Limits
+
+    with served.serving(make_app(sample.embedder, sample.index, limits=Limits(page_results=5))) as address:
+        page = open_page(address).page
+        page.goto(f"{address}?path=0001_c1s1_000101_00.png&page=3")
+        until(page, "document.getElementById('page').textContent", "Page 3 of 3")
+        assert len(page.evaluate(PATHS)) == 1 and page.get_by_role("button", name="Next page").is_disabled()
+        page.get_by_role("button", name="Previous page").click()
+        until(page, "document.getElementById('page').textContent", "Page 2 of 3")
+        assert len(page.evaluate(PATHS)) == 5 and page.url.endswith("&page=2")
+        assert page.evaluate("document.activeElement.id") == "results-title"
+        page.go_back()
+        until(page, "document.getElementById('page').textContent", "Page 3 of 3")
 
 
 def test_drop_paste_and_invalid_images(open_page: OpenPage, address: str) -> None:
@@ -147,12 +201,15 @@ def test_drop_paste_and_invalid_images(open_page: OpenPage, address: str) -> Non
     assert [path[:4] for path in before[:3]] == ["0004"] * 3
     drop(page, "notes.txt", "text/plain", b"<script>alert(1)</script>")
     assert failed(visit, 422) == "the image: not a JPEG, PNG, BMP or WebP image, or a corrupt one"
+    # The earlier answers are not those of this image; Back returns to them.
+    assert not page.locator("#found").is_visible()
+    page.go_back()
+    assert answered(page, "12 results out of 12 images.") == before
     drop(page, "<img src=x onerror=alert(1)>.png", "image/png", bytes(200_001))
     assert failed(visit) == "<img src=x onerror=alert(1)>.png: too large: the limit is 0.2 MB."
-    # The earlier answers are still shown and can be filtered.
-    assert page.evaluate(PATHS) == before
-    page.get_by_label("camera 1").check()
-    assert len(answered(page, "4 results out of 4 images.")) == 4
+    assert not page.locator("#found").is_visible()
+    page.go_back()
+    assert answered(page, "12 results out of 12 images.") == before
     assert page.locator("#name").text_content() == "pasted.png"
 
 
@@ -176,7 +233,7 @@ def test_the_keyboard_is_enough(open_page: OpenPage, address: str, query: Path) 
     answered(page, "4 results out of 4 images.")
     outline = "getComputedStyle(document.activeElement).outlineStyle"
     assert page.evaluate(outline) == "solid"
-    for _ in range(8):
+    for _ in range(9):
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement === document.querySelector('#answers button')")
     assert page.evaluate(outline) == "solid"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from html_page import Page
 from PIL import Image
 
 from reid.config import build
@@ -16,6 +17,7 @@ from reid.config.loading import parse_config
 from reid.io.checkpoint import save_checkpoint
 from reid.report.attention import draw_assignments, draw_attention
 
+pytest.importorskip("jinja2")
 Tool = Callable[..., Any]
 
 
@@ -52,7 +54,10 @@ def test_draws_what_the_pooling_computes(
     output = tmp_path / "drawn"
     ended = tool("attend", "--weights", weights, "--output", output, photo)
     files = [output / f"a photo_{name}.png" for name in names]
-    assert (ended.code, ended.out.splitlines()) == (0, [str(file) for file in files]), ended.err
+    page = output / "attention.html"
+    assert (ended.code, ended.out.splitlines()) == (0, [*map(str, files), f"wrote {page}"]), ended.err
+    pictures = [attributes for tag, attributes in Page(page).tags if tag == "img" and attributes["alt"]]
+    assert [picture["alt"].partition(" of ")[0] for picture in pictures] == ["image a photo.png", *names]
     model, config = build.load_network(weights)
     image = np.asarray(Image.open(photo))
     pixels = (image / 255 - np.array(config.INPUT.MEAN)) / np.array(config.INPUT.STD)

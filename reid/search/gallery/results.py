@@ -37,7 +37,8 @@ def describe_calibration(calibration: Calibration | None, prior: float | None = 
         prior: Share of matching pairs in (0, 1); None uses the prior of the calibration.
 
     Returns:
-        `prior`, `calibrated_on` (a dataset name) and `thresholds`, a list of `rate` and `distance`.
+        `prior`, `calibrated_on` (a dataset name) and `thresholds`, a list of `rate`, `distance` and the `probability`
+        at that distance.
 
     Raises:
         InputError: If the prior is outside (0, 1) or given without a calibration.
@@ -48,6 +49,10 @@ def describe_calibration(calibration: Calibration | None, prior: float | None = 
         return {"prior": None, "calibrated_on": None, "thresholds": []}
     if prior is not None and not 0 < prior < 1:
         raise InputError(f"--prior {prior}: the share of matching pairs must be between 0 and 1")
-    thresholds = [{"rate": t.rate, "distance": t.distance} for t in calibration.thresholds]
+    at_thresholds = calibration.probability([t.distance for t in calibration.thresholds], prior).tolist()
+    thresholds = [
+        {"rate": t.rate, "distance": t.distance, "probability": p}
+        for t, p in zip(calibration.thresholds, at_thresholds, strict=True)
+    ]
     used = calibration.curve.prior if prior is None else prior
     return {"prior": used, "calibrated_on": calibration.dataset, "thresholds": thresholds}

@@ -28,6 +28,7 @@ class SearchResult:
         identity: Identity, "" if unknown.
         camera: Camera, "" if unknown.
         time: Time as written in the name, "" if unknown.
+        kind: "junk" or "distractor" if the identity is a label for that, see `Snapshot.kinds`; else "".
     """
 
     rank: int
@@ -36,6 +37,7 @@ class SearchResult:
     identity: str
     camera: str
     time: str
+    kind: str = ""
 
 
 def search_snapshot(
@@ -117,6 +119,6 @@ def _to_results(
     ]
     images.sort(key=lambda entry: (entry[0], entry[1].path))
     return [
-        SearchResult(rank, distance, crop.path, crop.labels.identity, crop.labels.camera, crop.labels.time)
+        SearchResult(rank, distance, crop.path, *crop.labels, snapshot.kinds.get(crop.labels.identity, ""))
         for rank, (distance, crop) in enumerate(images, start=1)
     ]

@@ -78,6 +78,19 @@ class Snapshot:
         known = {crop.labels.time for crop in self.crops if crop.labels.time}
         return (min(known, key=parse_time), max(known, key=parse_time)) if known else None
 
+    @functools.cached_property
+    def kinds(self) -> dict[str, str]:
+        """What the labels of Market-1501 that name no person mean: "junk" for -1, "distractor" for 0.
+
+        Other datasets may count people from 0, so 0 is a distractor only in a folder with the names of Market-1501 or
+        one that also holds junk.
+        """
+        identities = {crop.labels.identity for crop in self.crops}
+        kinds = {"-1": "junk"} if "-1" in identities else {}
+        if "0" in identities and (kinds or self.metadata.get("pattern") == "market1501"):
+            kinds["0"] = "distractor"
+        return kinds
+
     def images_of_row(self, row: int) -> np.ndarray:
         """Find the images of a feature row.
 

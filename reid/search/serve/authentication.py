@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -70,7 +70,7 @@ class TokenAuthentication:
     def _log_in(self, request: Request, token: str) -> Response:
         if not _equals_secret(token, self._token):
             return _login_page(request, "That is not the token.", 403)
-        response = RedirectResponse("/", 303)  # a URL without the token
+        response = RedirectResponse(f"/{_search(request)}", 303)  # a URL without the token
         response.set_cookie(_cookie(request), self._session, httponly=True, samesite="strict")
         return response
 
@@ -97,6 +97,12 @@ def _cookie(request: Request) -> str:
     return f"reid_session_{port if port.isdecimal() else 80}"
 
 
+def _search(request: Request) -> str:
+    """Return the search in the URL, which is kept over the login: "?" and the query without the token, or ""."""
+    query = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != "token"])
+    return f"?{query}" if query else ""
+
+
 def _form_field(body: bytes, name: str) -> str:
     """Return a field of a URL-encoded form, "" if it is missing."""
     try:
@@ -111,5 +117,5 @@ def _equals_secret(text: str, secret: bytes) -> bool:
 
 
 def _login_page(request: Request, message: str, status: int) -> Response:
-    page = render_page("serve_login.html", nonce=request.state.nonce, wrong=message)
+    page = render_page("serve_login.html", nonce=request.state.nonce, wrong=message, search=_search(request))
     return HTMLResponse(page, status)

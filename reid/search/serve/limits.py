@@ -16,6 +16,7 @@ class Limits:
         upload_seconds: Maximum duration of an upload.
         max_uploads: Uploads that are received at the same time; a further one replaces the oldest.
         max_results: Maximum number of results per search.
+        page_results: Results on a page.
         max_queued: Searches that may wait for the one that runs.
         queue_seconds: Maximum duration of this wait.
         search_seconds: Duration after which the client no longer waits for its search.
@@ -29,6 +30,7 @@ class Limits:
     upload_seconds: float = 30.0
     max_uploads: int = 16
     max_results: int = 100
+    page_results: int = 20
     max_queued: int = 8
     queue_seconds: float = 10.0
     search_seconds: float = 30.0

@@ -13,7 +13,7 @@ from reid.data.images.decode import read_image
 from reid.errors import InputError
 from reid.inference.embedder import Embedder
 from reid.report.pages import encode
-from reid.report.search_page import describe_answer, meaning
+from reid.report.search_page import answer_lines, default_threshold, describe_answer, meaning
 from reid.search.gallery import describe_calibration, results_to_dicts, search_snapshot
 from reid.search.serve.limits import Limits, RequestError
 from reid.search.serve.live_index import ImageUnavailable, IndexView, LiveIndex
@@ -75,7 +75,9 @@ class SearchService:
         for answer in results_to_dicts(results, self.embedder.calibration, self.prior):
             image = view.find_path(answer["path"])
             assert image is not None
-            answers.append({**answer, "id": view.image_id(image), "alt": describe_answer(answer)})
+            answers.append(
+                {**answer, "id": view.image_id(image), "alt": describe_answer(answer), "lines": answer_lines(answer)}
+            )
         about = self._describe(view)
         return {
             "query": query_id,
@@ -118,9 +120,12 @@ class SearchService:
             "cameras": snapshot.cameras,
             "times": snapshot.times,
             "search": view.search_description if view.neighbor_search else "exact",
-            "meaning": meaning(calibration),
+            "meaning": meaning({**calibration, "kinds": snapshot.kinds.values()}),
             "calibrated": self.embedder.calibration is not None,
+            "thresholds": calibration["thresholds"],
+            "default_threshold": default_threshold(calibration["thresholds"]),
             "answers": self.limits.max_results,
+            "page_results": self.limits.page_results,
             "upload_bytes": self.limits.upload_bytes,
         }
 

@@ -137,3 +137,24 @@ def test_the_mean_of_several_crops(make_vector: Vector) -> None:
     np.testing.assert_allclose(mean[0], expected / np.linalg.norm(expected), atol=1e-7)
     with pytest.raises(InputError, match="zero"):
         mean_query(np.stack([rows[0], -rows[0]]))
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "kinds"),
+    [
+        (("-1", "0000", "0007"), "", {"-1": "junk", "0": "distractor"}),
+        (("0000", "0007"), "market1501", {"0": "distractor"}),
+        (("0000", "0001"), "", {}),  # persons counted from 0
+    ],
+)
+def test_labels_that_name_no_person(
+    tmp_path: Path, embed: Any, make_vector: Vector, names: tuple[str, ...], pattern: str, kinds: dict[str, str]
+) -> None:
+    (tmp_path / "crops").mkdir()
+    for name in names:
+        (tmp_path / "crops" / f"{name}_c1s1_5_1.jpg").write_bytes(name.encode())
+    with Gallery.create(tmp_path / "i", model_id="m", dim=16, metadata={"pattern": pattern}) as gallery:
+        update_index(gallery, list_crops(tmp_path / "crops", "market1501"), embed, progress=False)
+    snapshot = read_snapshot(tmp_path / "i")
+    [found] = search_snapshot(snapshot, make_vector(b"0007")[None], 9)
+    assert snapshot.kinds == kinds and {result.identity: result.kind for result in found if result.kind} == kinds

@@ -257,7 +257,12 @@ def test_the_token_once_and_then_a_cookie(locked: Any, way: str) -> None:
         except UnicodeEncodeError:  # cannot even be sent
             continue
         assert reply.status_code == 403 and "That is not the token." in reply.text and not reply.cookies
-    assert locked.get("/").status_code == 401
+    # A shared address survives the login, without the token and on this server.
+    shared = locked.get("/", params={"path": "//a b/\u00fc.png", "camera": "1"})
+    assert shared.status_code == 401 and 'action="/login?path=%2F%2Fa+b%2F%C3%BC.png&amp;camera=1"' in shared.text
+    reply = locked.post("/login?path=%2F%2Fa&token=x", data={"token": TOKEN})
+    assert reply.status_code == 303 and reply.headers["location"] == "/?path=%2F%2Fa"
+    locked.cookies.clear()
     reply = give(TOKEN)
     assert reply.status_code == 303 and reply.headers["location"] == "/"
     cookie = reply.headers["set-cookie"].lower()
