@@ -152,7 +152,7 @@ def train_loader(config: CfgNode, data: Split) -> TrainLoader:
     """
     labels = data.train_labels()
     if len(labels) < 2:
-        raise InputError(f"{data.name}: 1 training identity with {len(data.train):,} images; at least 2 are required")
+        raise InputError(f"{data.name}: only 1 training identity; at least 2 are required")
     return TrainLoader(
         images=_train_images(config, data.train),
         labels=np.array([labels[image.identity] for image in data.train], dtype=np.int64),

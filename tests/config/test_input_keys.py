@@ -50,7 +50,7 @@ def all_tensors(settings: CfgNode, data: Split) -> list[torch.Tensor]:
 
 def test_a_single_training_identity_is_reported_before_images_are_read(tmp_path, data):
     alone = tuple(ImageRecord("no such file.jpg", 1, camera) for camera in (1, 2))
-    with pytest.raises(InputError, match="synthetic: 1 training identity with 2 images; at least 2 are required"):
+    with pytest.raises(InputError, match="synthetic: only 1 training identity; at least 2 are required"):
         build.loaders(config(tmp_path), dataclasses.replace(data, train=alone))
 
 

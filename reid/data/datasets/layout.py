@@ -182,7 +182,10 @@ def read_folder(layout: Layout, folder: Path, *, name: str | None = None) -> Spl
     """
     missing = [part for part in PARTS.values() if not (folder / part).is_dir()]
     if missing:
-        raise InputError(f"{folder}: {layout.title} is incomplete; missing folder: {' and '.join(missing)}")
+        raise InputError(
+            f"{folder}: {layout.title} is incomplete; missing folder: {' and '.join(missing)}; the folder "
+            f"{_content(folder)}"
+        )
     parts = {part: read_part(layout, folder / subfolder) for part, subfolder in PARTS.items()}
     split = Split(name or layout.name, parts["train"], parts["query"], parts["gallery"])
     check_matches(split, folder)

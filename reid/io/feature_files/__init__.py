@@ -5,7 +5,7 @@ Layouts that are read, with N images, D dimensions and S standing for `query` an
 - `FILE.npz`: `S_values` (N, D), `S_identities`, `S_cameras` (N,), and if known `S_paths` and `feature`, as
   `save_features` writes them; for training images `train_values` and so on, as `save_training_features` does.
 - a folder, or one of its two feature files: `S.npy` (N, D) with `S.csv` (columns identity, camera and perhaps path) or
-  `S_ids.npy` and `S_cameras.npy` (or `.txt`, one number per line). A prefix common to all names is allowed:
+  `S_ids.npy` and `S_cameras.npy` (or `.txt` or `.csv`, one number per line). A prefix common to all names is allowed:
   `market_query.npy`. Instead of `S.npy` there may be a folder `S/` of shards `000.npy`, `001.npy`, ..., whose labels
   are next to the folder as above, or in it as `000.csv`, `001.csv`, ...
 - `pytorch_result.mat` as layumi's Person_reID_baseline_pytorch writes it: `S_f` (N, D), `S_label`, `S_cam` (1, N).
