@@ -119,6 +119,8 @@ def _to_results(
     ]
     images.sort(key=lambda entry: (entry[0], entry[1].path))
     return [
-        SearchResult(rank, distance, crop.path, *crop.labels, snapshot.kinds.get(crop.labels.identity, ""))
+        SearchResult(
+            rank, distance, crop.path, **crop.labels._asdict(), kind=snapshot.kinds.get(crop.labels.identity, "")
+        )
         for rank, (distance, crop) in enumerate(images, start=1)
     ]
