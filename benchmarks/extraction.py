@@ -21,6 +21,7 @@ from reid.config import build
 from reid.data.loading.loaders import TestLoader
 from reid.errors.command import run_command
 from reid.evaluation.features import extract
+from reid.inference.conversion import load_network
 from reid.model.precision import autocast_dtype
 
 
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
     arguments = parser.parse_args()
-    model, trained = build.load_network(arguments.weights)
+    model, trained = load_network(arguments.weights)
     config = build.evaluation_config(trained, None, arguments.overrides)
     device = build.device(config)
     model, dtype = model.to(device), autocast_dtype(config.TEST.PRECISION, device)

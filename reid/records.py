@@ -138,8 +138,12 @@ class Features:
 
 def _as_array(name: str, given: Any, *, keep_matrix: bool) -> Any:
     """Return an array of what is neither an array nor, if `keep_matrix`, another matrix such as shards or a tensor."""
-    if isinstance(given, np.ndarray) or (keep_matrix and hasattr(given, "shape") and hasattr(given, "dtype")):
+    if isinstance(given, np.ndarray):
         return given
+    if keep_matrix and hasattr(given, "shape") and hasattr(given, "dtype"):
+        return given.detach() if getattr(given, "requires_grad", False) else given
+    if isinstance(given, list | tuple) and any(hasattr(item, "detach") for item in given):
+        given = [item.detach().tolist() if hasattr(item, "detach") else item for item in given]
     try:
         array = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
     except (TypeError, ValueError):

@@ -7,10 +7,10 @@ import argparse
 import numpy as np
 import torch
 
-from reid.config import build
 from reid.data.images.decode import decode_image
 from reid.data.images.normalization import normalize
 from reid.errors import InputError
+from reid.inference.conversion import load_network
 from reid.report.attention import draw_assignments, draw_attention
 from reid.report.attention_page import Attended, write_page
 from reid.report.pages import check_available
@@ -23,7 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments: Those of its parser in `reid.commands.parsers`.
     """
     check_available(["jinja2"], what="the page")
-    model, config = build.load_network(arguments.weights)
+    model, config = load_network(arguments.weights)
     height, width = config.INPUT.SIZE
     vlad, ghosts = config.MODEL.POOLING.NAME.endswith("vlad"), 0
     if config.MODEL.POOLING.NAME == "ghost_vlad":

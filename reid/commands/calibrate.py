@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
     stamp = (0, 0, 0)
     if arguments.weights:
         stamp = _stamp(arguments.weights) if arguments.weights.is_file() else stamp
-        content = load_checkpoint(arguments.weights)
+        content = load_checkpoint(arguments.weights)  # of this project, since the calibration is stored in it
         embedder = Embedder.load(
             arguments.weights, device=arguments.device, feature=arguments.feature, flip=arguments.flip
         )

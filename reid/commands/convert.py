@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
         f"std {recognized.std}"
     )
     print(f"feature: the Eigenlayer's {converted.feature}")
-    for difference in converted.differences:
+    for difference in (*converted.notes, *converted.differences):
         print(f"- {difference}")
     if arguments.overrides:
         print(f"- overridden: {' '.join(arguments.overrides)}")

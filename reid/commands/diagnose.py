@@ -17,6 +17,7 @@ from reid.diagnostics.identities import classifier_name, identity_images, simila
 from reid.diagnostics.survey import find_layer, find_layers, network_groups, survey
 from reid.diagnostics.weights import Layer, diagnose_layer
 from reid.errors import InputError
+from reid.inference.conversion import load_any
 from reid.io.atomic import write_json
 from reid.io.state_dicts import read_state_dict
 from reid.model.network import ReidNetwork
@@ -83,16 +84,16 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _read_weights(arguments: argparse.Namespace) -> _Weights:
-    tensors, config_text = read_state_dict(arguments.weights)
+    tensors, config_text, notes = read_state_dict(arguments.weights)
     source = str(arguments.weights)
-    if config_text is not None:
-        model, config = build.load_network(arguments.weights)
-        return _Weights(source, plain_state(model), config_text, model, config)
-    if arguments.config_file or arguments.overrides:
-        raise InputError(
-            f"{source}: not a checkpoint of this project, so there is no network to run on a dataset; omit "
-            "--config-file and KEY VALUE"
-        )
+    # A dataset needs a network; without one, the layers of any file are listed under their own names.
+    if config_text is not None or arguments.config_file or arguments.overrides:
+        content = load_any(arguments.weights)
+        # The survey names the layers that are not finite.
+        model, config = build.network_from_checkpoint(content, source=source, finite=False)
+        return _Weights(source, plain_state(model), content["config"], model, config)
+    for note in notes:
+        print(f"{source}: {note}")
     return _Weights(source, tensors, None, None, None)
 
 

@@ -10,6 +10,7 @@ from reid.config import build
 from reid.data import split_table
 from reid.data.datasets.label_checks import label_counts
 from reid.errors import InputError
+from reid.evaluation.features import distinct_features
 from reid.evaluation.protocols import (
     EvaluationOptions,
     evaluate_features,
@@ -19,6 +20,7 @@ from reid.evaluation.protocols import (
 )
 from reid.evaluation.retrieval import FeatureSets, VariantFeatures, embed, network_features, warn_of_equal_rows
 from reid.evaluation.whitening import WhiteningOptions
+from reid.inference.conversion import load_network
 from reid.io.atomic import write_json
 from reid.io.feature_files import read_features, read_multi_query, save_features, save_training_features
 from reid.model.precision import autocast_dtype
@@ -64,7 +66,7 @@ def main(arguments: argparse.Namespace) -> None:
     output = arguments.output or default_output
     output.mkdir(parents=True, exist_ok=True)
     if arguments.save_features:
-        for feature in ("input", "output"):
+        for feature in {name: None for name, _ in features}:
             query, gallery = features[feature, False]
             save_features(output / f"features_{feature}.npz", query, gallery, feature=feature)
             if training:
@@ -109,7 +111,7 @@ def _embed(
     arguments: argparse.Namespace, options: EvaluationOptions
 ) -> tuple[dict[str, Any], FeatureSets, VariantFeatures | None, VariantFeatures | None]:
     """Return the dataset's name and counts, its features, those to pool and those of the training set."""
-    model, trained = build.load_network(arguments.weights)
+    model, trained = load_network(arguments.weights)
     config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
     device = build.device(config)
     dtype = autocast_dtype(config.TEST.PRECISION, device)
@@ -118,7 +120,10 @@ def _embed(
     parts = [build.test_loader(config, images) for images in (split.query, split.gallery)]
     flips = (False, True) if config.TEST.FLIP else (False,)
     model = model.to(device)
-    features = network_features(model, parts[0], parts[1], flips=flips, dtype=dtype)
+    names = distinct_features(model)
+    features = network_features(model, parts[0], parts[1], flips=flips, dtype=dtype, names=names)
+    if len(names) == 1:
+        print("the Eigenlayer is the identity: its output equals its input, which alone is scored")
     boxes = build.pool_loader(config, split) if options.protocol == "multi-query" else None
     pools = embed(model, boxes, flips=flips, dtype=dtype, title="multi-query") if boxes else None
     training = None

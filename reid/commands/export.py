@@ -12,8 +12,6 @@ from reid import Embedder
 from reid.config import build
 from reid.decorrelation import correlation_metric
 from reid.errors import InputError
-from reid.inference.conversion import load_any
-from reid.inference.embedder import checkpoint_path
 from reid.inference.export.card import render_card
 from reid.inference.export.exporter import export_network
 from reid.inference.export.files import check_output_path, write_export
@@ -39,8 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
     measured = read_scores(arguments.scores) if arguments.scores else None
     embedder = Embedder.load(str(arguments.weights), device="cpu", feature=arguments.feature, flip=arguments.flip)
     config = build.evaluation_config(embedder.config, None, arguments.overrides)
-    content = load_any(checkpoint_path(arguments.weights))
-    metadata = _metadata(arguments, embedder, config, content.get("origin"))
+    metadata = _metadata(arguments, embedder, config, embedder.origin)
     interface = metadata.interface
     if arguments.check:
         pixels = read_crops(arguments.check, interface.size, resize=interface.resize)

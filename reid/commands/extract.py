@@ -9,7 +9,8 @@ from reid.data import split_table
 from reid.distributed import gather, local_main_first, process_group, restart_command
 from reid.errors import InputError, Interrupted, stop_signals
 from reid.evaluation.extraction import ShardOptions, extract_shards
-from reid.evaluation.features import FEATURES
+from reid.evaluation.features import distinct_features
+from reid.inference.conversion import load_network
 from reid.model.precision import autocast_dtype
 
 
@@ -30,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
 def _extract(arguments: argparse.Namespace) -> None:
     if arguments.shard < 1:
         raise InputError(f"--shard {arguments.shard}: must be at least 1 image")
-    model, trained = build.load_network(arguments.weights)
+    model, trained = load_network(arguments.weights)
     config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
     if "INPUT.CACHE" not in arguments.overrides[::2]:
         # Each image is read once, and a decoded copy of a large set takes more space than its features.
@@ -42,7 +43,7 @@ def _extract(arguments: argparse.Namespace) -> None:
         print(split_table(split), flush=True)
     options = ShardOptions(
         shard_size=arguments.shard,
-        features=FEATURES if arguments.feature == "both" else (arguments.feature,),
+        features=distinct_features(model) if arguments.feature == "both" else (arguments.feature,),
         flip=config.TEST.FLIP,
         dtype=dtype,
     )

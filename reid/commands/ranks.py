@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from reid.config import build
 from reid.data import split_table
@@ -12,8 +13,8 @@ from reid.diagnostics.embedding_map import check_method
 from reid.diagnostics.retrieval import CheckpointFeatures, check_sizes, describe_retrieval
 from reid.errors import InputError
 from reid.evaluation.retrieval import network_features, unit_rows
+from reid.inference.conversion import load_any
 from reid.io.atomic import write_json
-from reid.io.checkpoint import load_checkpoint
 from reid.io.feature_files import load_npz
 from reid.model.precision import autocast_dtype
 from reid.report.pages import check_available
@@ -37,10 +38,10 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.features:
         dataset, sides = arguments.features.name, [_read(path, name) for path, name in zip(paths, names, strict=True)]
     else:
-        contents = [load_checkpoint(path) for path in paths]
+        contents = [load_any(path) for path in paths]
         if len(paths) == 2:
             gain = is_gain_of_rri(paths[0], contents[0], paths[1], contents[1])
-        embedded = [_embed(path, name, arguments) for path, name in zip(paths, names, strict=True)]
+        embedded = [_embed(*named, arguments) for named in zip(paths, contents, names, strict=True)]
         dataset, sides = embedded[0][0], [side for _, side in embedded]
     method = None if arguments.map == "none" else arguments.map
     content = describe_retrieval(dataset, sides, queries=arguments.queries, top=arguments.top, method=method, gain=gain)
@@ -61,9 +62,11 @@ def _read(path: Path, name: str) -> CheckpointFeatures:
     return CheckpointFeatures(name, query, gallery, feature)
 
 
-def _embed(path: Path, name: str, arguments: argparse.Namespace) -> tuple[str, CheckpointFeatures]:
+def _embed(
+    path: Path, content: dict[str, Any], name: str, arguments: argparse.Namespace
+) -> tuple[str, CheckpointFeatures]:
     """Return the name of the dataset and the features selected by `TEST`."""
-    model, trained = build.load_network(path)
+    model, trained = build.network_from_checkpoint(content, source=str(path))
     config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
     device = build.device(config)
     split = build.split(config)

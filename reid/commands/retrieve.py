@@ -17,6 +17,7 @@ from reid.data.loading.whole_images import WholeImage
 from reid.evaluation.features import DescriptorOptions, check_any_size, extract_whole
 from reid.evaluation.protocols import score_landmarks, whitening_features
 from reid.evaluation.whitening import WhiteningOptions
+from reid.inference.conversion import load_network
 from reid.io.atomic import write_json
 from reid.io.feature_files import save_matrix_folder, save_training_features
 from reid.model.precision import autocast_dtype
@@ -36,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
     data = read_revisited_images(arguments.root, arguments.dataset)
     print(f"{data.name}: {len(data.query):,} queries, {len(data.gallery):,} images", flush=True)
     start = time.perf_counter()
-    model, trained = build.load_network(arguments.weights)
+    model, trained = load_network(arguments.weights)
     check_any_size(model)
     config = build.evaluation_config(trained, None, arguments.overrides)
     device = build.device(config)

@@ -23,7 +23,7 @@ from reid.config.build_data import (
     train_loader,
     whole_loader,
 )
-from reid.config.build_network import load_network, network, network_from_checkpoint, pretrained, structure
+from reid.config.build_network import network, network_from_checkpoint, pretrained, structure
 from reid.config.checks import parse_lr_factor
 from reid.config.keys import STAGES
 from reid.config.loading import load_config, parse_config
@@ -42,7 +42,6 @@ __all__ = [
     "config_from_overrides",
     "device",
     "evaluation_config",
-    "load_network",
     "load_trained",
     "loaders",
     "network",

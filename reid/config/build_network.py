@@ -15,11 +15,12 @@ from yacs.config import CfgNode
 from reid.config.keys import KEYS
 from reid.config.loading import defaults, parse_config
 from reid.errors import InputError
-from reid.io.checkpoint import load_checkpoint, load_state_dict
+from reid.io.checkpoint import load_state_dict
 from reid.io.json_yaml import flatten
 from reid.model.backbones import build_backbone
 from reid.model.classifiers import build_classifier
 from reid.model.eigenlayer import Eigenlayer, build_eigenlayer, last_layer_vector_count
+from reid.model.foreign import convert
 from reid.model.necks import BNNeck, build_neck
 from reid.model.network import ReidNetwork, is_whole_network, load_before_eigenlayer
 from reid.model.pooling import build_pooling, pooling_options
@@ -60,15 +61,18 @@ def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | N
     """
     model = config.MODEL
     published = None if is_whole_network(weights) else weights
-    backbone = build_backbone(
-        model.BACKBONE,
-        weights=published,
-        last_stride=model.LAST_STRIDE or None,
-        stem=model.STEM,
-        norm=model.NORM.NAME,
-        norm_groups=model.NORM.GROUPS,
-        source=model.WEIGHTS,
-    )
+    try:
+        backbone = build_backbone(
+            model.BACKBONE,
+            weights=published,
+            last_stride=model.LAST_STRIDE or None,
+            stem=model.STEM,
+            norm=model.NORM.NAME,
+            norm_groups=model.NORM.GROUPS,
+            source=model.WEIGHTS,
+        )
+    except InputError as error:
+        raise InputError(f"{error}{_conversion_advice(published, model.BACKBONE, model.WEIGHTS)}") from None
     pooling = build_pooling(model.POOLING.NAME, backbone, **_pooling_options(model.POOLING))
     pooled = pooling.width(backbone.out_channels)
     neck = build_neck(model.BACKBONE, pooled, fc512=model.NECK == "fc512", weights=published, source=model.WEIGHTS)
@@ -83,38 +87,26 @@ def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | N
     return composed
 
 
-def load_network(path: Path) -> tuple[ReidNetwork, CfgNode]:
-    """Load the network of a checkpoint of this project.
-
-    Args:
-        path: Checkpoint file written by this project.
-
-    Returns:
-        The network, on the CPU in evaluation mode, and the configuration in the checkpoint.
-
-    Raises:
-        InputError: If the file is not such a checkpoint, or its weights do not fit its configuration.
-    """
-    return network_from_checkpoint(load_checkpoint(path), source=str(path))
-
-
-def network_from_checkpoint(content: Mapping[str, Any], *, source: str) -> tuple[ReidNetwork, CfgNode]:
+def network_from_checkpoint(
+    content: Mapping[str, Any], *, source: str, finite: bool = True
+) -> tuple[ReidNetwork, CfgNode]:
     """Build the network of a checkpoint that has been read.
 
     Args:
         content: Content of the checkpoint.
         source: What error messages call the checkpoint.
+        finite: Whether to refuse weights that are NaN or infinite.
 
     Returns:
-        Same as `load_network`.
+        The network, on the CPU in evaluation mode, and the configuration in the checkpoint.
 
     Raises:
-        InputError: If the weights do not fit the configuration.
+        InputError: If the weights do not fit the configuration, or are not finite.
     """
     config = parse_config(content["config"], source=f"the configuration in {source}")
     _check_size(config, content, source)
     model = network(config, num_classes=content["num_classes"])
-    load_state_dict(model, content["model"], network="the configuration it carries", source=source)
+    load_state_dict(model, content["model"], network="the configuration it carries", source=source, finite=finite)
     return model.eval(), config
 
 
@@ -133,6 +125,18 @@ def structure(config: CfgNode) -> dict[str, Any]:
     return {
         key: value for key, value in flatten(config.MODEL) if value != plain[key] and KEYS[f"MODEL.{key}"].structural
     }
+
+
+def _conversion_advice(weights: dict[str, Tensor] | None, backbone: str, source: str) -> str:
+    """What to do with weights that are no bare backbone but a whole network of another codebase; empty for others."""
+    try:
+        found = convert(weights or {}, source=source)
+    except InputError:
+        return ""
+    if found.recognized.body.backbone != backbone:
+        return ""
+    command = f"svdnet convert {source} OUT.pth"
+    return f"; it is a {found.architecture} of {found.family}: set MODEL.WEIGHTS to what `{command}` writes"
 
 
 def _eigenlayer(settings: CfgNode, d_in: int, num_classes: int) -> Eigenlayer:

@@ -1,7 +1,8 @@
 """Correlation of the weight vectors of a linear layer.
 
 Throughout, `weight` is W of shape (D_in, K), any floating dtype, on any device that supports float64; its K columns are
-the weight vectors (`torch.nn.Linear.weight` is the transpose). G = W^T W is its Gram matrix.
+the weight vectors. `torch.nn.Linear.weight` is the transpose: pass the layer itself, or `layer.weight.T`. G = W^T W is
+its Gram matrix.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reid.errors import InputError
 
 
-def correlation_metric(weight: Tensor) -> float:
+def correlation_metric(weight: Tensor | nn.Linear) -> float:
     """Compute S(W) = sum_i g_ii / sum_ij |g_ij| (section 3.4 of Sun et al. 2017).
 
     It is 1 if all columns are orthogonal and 1/K if they coincide up to sign. It does not depend on the scale of W.
 
     Args:
-        weight: W, (D_in, K) floating.
+        weight: W, (D_in, K) floating, or a linear layer with these vectors.
 
     Returns:
         S(W), in [1/K, 1].
@@ -34,13 +35,13 @@ def correlation_metric(weight: Tensor) -> float:
     return min(1.0, float(gram.diagonal().sum() / gram.abs().sum()))
 
 
-def severest_pair(weight: Tensor) -> float:
+def severest_pair(weight: Tensor | nn.Linear) -> float:
     """Compute min eig(G) / min diag(G), which the official SVDNet code prints as the state of the most severe pair.
 
     It is 1 if all columns are orthogonal and 0 if they are linearly dependent (a zero column or K > D_in included).
 
     Args:
-        weight: W, (D_in, K) floating.
+        weight: W, (D_in, K) floating, or a linear layer with these vectors.
 
     Returns:
         The quotient, in [0, 1].
@@ -56,11 +57,11 @@ def severest_pair(weight: Tensor) -> float:
     return min(1.0, float(torch.linalg.svdvals(columns)[-1] / smallest_norm) ** 2)
 
 
-def condition_number(weight: Tensor) -> float:
+def condition_number(weight: Tensor | nn.Linear) -> float:
     """Compute the quotient of the largest and the smallest of the min(D_in, K) singular values.
 
     Args:
-        weight: W, (D_in, K) floating.
+        weight: W, (D_in, K) floating, or a linear layer with these vectors.
 
     Returns:
         The quotient, at least 1, infinite if the smallest value is zero.
@@ -72,11 +73,11 @@ def condition_number(weight: Tensor) -> float:
     return math.inf if float(values[-1]) == 0.0 else float(values[0] / values[-1])
 
 
-def spectrum(weight: Tensor) -> Tensor:
+def spectrum(weight: Tensor | nn.Linear) -> Tensor:
     """Compute the singular values.
 
     Args:
-        weight: W, (D_in, K) floating.
+        weight: W, (D_in, K) floating, or a linear layer with these vectors.
 
     Returns:
         (min(D_in, K),) float64, descending, on the device of `weight`.
@@ -107,11 +108,11 @@ def gaussian_correlation(d_in: int, k: int) -> float:
     return 1.0 / (1.0 + (k - 1) * math.sqrt(2.0 / (math.pi * d_in)))
 
 
-def float64_matrix(weight: Tensor) -> Tensor:
+def float64_matrix(weight: Tensor | nn.Linear) -> Tensor:
     """Convert a weight to a detached float64 matrix on its own device.
 
     Args:
-        weight: W, (D_in, K) floating.
+        weight: W, (D_in, K) floating, or a linear layer, whose `weight` is W transposed.
 
     Returns:
         W, (D_in, K) float64.
@@ -119,9 +120,12 @@ def float64_matrix(weight: Tensor) -> Tensor:
     Raises:
         InputError: If it is not a matrix, is empty or is not finite.
     """
+    if isinstance(weight, nn.Linear):
+        weight = weight.weight.T
     if not isinstance(weight, Tensor):
         raise InputError(
-            f"a weight matrix must be a tensor, not a {type(weight).__name__}; torch.as_tensor converts it"
+            f"a weight matrix must be a (D_in, K) tensor or an nn.Linear, not a {type(weight).__name__}; "
+            "torch.as_tensor converts an array"
         )
     if weight.ndim != 2 or weight.numel() == 0 or not weight.is_floating_point():
         raise InputError(
@@ -137,7 +141,7 @@ def float64_matrix(weight: Tensor) -> Tensor:
     return matrix
 
 
-def _unit_scale(weight: Tensor) -> Tensor:
+def _unit_scale(weight: Tensor | nn.Linear) -> Tensor:
     """Divide W by its largest entry, so that no square under- or overflows; the measures ignore the scale."""
     matrix = float64_matrix(weight)
     largest = matrix.abs().max()

@@ -69,8 +69,9 @@ def diagnose_dataset(
 
     Returns:
         The entry "dataset" of `diagnosis.json`, plain values: "features" holds the result of `describe_features` for
-        the Eigenlayer's "input" and "output", over "retrieval" (query and gallery without junk) and "train" (not
-        augmented); "input_scores" the SCOREs of the input, which no replacement changes; "replacements", "equalities",
+        the Eigenlayer's "input" and, unless it is the identity, "output", over "retrieval" (query and gallery without
+        junk) and "train" (not augmented); "input_scores" the SCOREs of the input, which no replacement changes;
+        "replacements", "equalities",
         "truncated_svd" and "pca" are documented at the functions that compute them. If the classes of the network are
         not those of the dataset, "loss_images" is 0 and losses are None.
 
@@ -151,14 +152,18 @@ def _describe_eigenlayer(head: Head) -> dict[str, Any]:
 
 
 def _statistics(head: Head, inputs: _Inputs) -> dict[str, Any]:
-    """Statistics of the Eigenlayer's input and output over the images of the retrieval and of the training."""
+    """Statistics of the Eigenlayer's input and output over the images of the retrieval and of the training.
+
+    An output that equals the input is left out.
+    """
     gallery = _rows(inputs.gallery, np.flatnonzero(inputs.gallery.identities != JUNK))
-    statistics: dict[str, Any] = {"input": {}, "output": {}}
+    statistics: dict[str, Any] = {name: {} for name in (("input",) if head.is_identity else ("input", "output"))}
     for part, features in (("retrieval", (inputs.query, gallery)), ("train", (inputs.train,))):
         statistics["input"][part] = describe_features(np.concatenate([f.values for f in features]))
-        statistics["output"][part] = describe_features(
-            np.concatenate([output_features(head, f).values for f in features])
-        )
+        if "output" in statistics:
+            statistics["output"][part] = describe_features(
+                np.concatenate([output_features(head, f).values for f in features])
+            )
     return statistics
 
 

@@ -73,6 +73,12 @@ class Head:
         """Number of identities that the logits distinguish."""
         return self.weight.shape[1] if self.classifier is None else self.classifier.out_features
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether the output equals the input."""
+        unchanged = not self.relu and (self.bias is None or not self.bias.any())
+        return unchanged and np.array_equal(self.weight, np.eye(len(self.weight)))
+
     def output(self, values: np.ndarray) -> np.ndarray:
         """Compute the Eigenlayer's output.
 

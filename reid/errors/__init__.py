@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import operator
 import os
 import signal
 from collections.abc import Collection, Iterator
@@ -39,6 +40,22 @@ def unknown_name(kind: str, name: str, known: Collection[str]) -> InputError:
     similar = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     guess = f"did you mean {' or '.join(similar)}? it " if similar else ""
     return InputError(f"unknown {kind} {name!r}; {guess}must be one of {', '.join(known)}")
+
+
+def check_count(name: str, value: object, *, minimum: int = 1) -> None:
+    """Check that a value is a whole number.
+
+    Args:
+        name: What the value is, for the error message.
+        value: Must be an int or a NumPy integer, not a bool.
+        minimum: Smallest value allowed.
+
+    Raises:
+        InputError: If it is something else or too small.
+    """
+    whole = hasattr(value, "__index__") and not isinstance(value, bool) and not getattr(value, "shape", ())
+    if not whole or operator.index(value) < minimum:  # type: ignore[arg-type]
+        raise InputError(f"{name} must be a whole number of at least {minimum}, not {value!r}")
 
 
 class StopSignal:

@@ -72,6 +72,18 @@ class ImageBatches(Protocol):
     def __iter__(self) -> Iterator[Tensor]: ...
 
 
+def distinct_features(model: ReidNetwork) -> tuple[str, ...]:
+    """List the features of a network that differ from each other.
+
+    Args:
+        model: The network.
+
+    Returns:
+        "input" and "output" of the Eigenlayer; only "input" if the Eigenlayer is the identity.
+    """
+    return FEATURES[:1] if model.eigenlayer.is_identity else FEATURES
+
+
 @torch.inference_mode()
 def extract(
     model: ReidNetwork,

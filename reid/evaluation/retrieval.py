@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from reid.distributed import broadcast, is_main_process
-from reid.evaluation.features import LabeledBatches, extract_together, mean_features
+from reid.evaluation.features import FEATURES, LabeledBatches, extract_together, mean_features
 from reid.model.network import ReidNetwork
 from reid.ranking import evaluate, normalize_rows
 from reid.records import Features, Scores
@@ -33,6 +33,7 @@ def network_features(
     *,
     flips: Sequence[bool] = (False,),
     dtype: torch.dtype | None = None,
+    names: Sequence[str] = FEATURES,
 ) -> FeatureSets:
     """Embed query and gallery by all processes together.
 
@@ -42,6 +43,7 @@ def network_features(
         gallery: Loader of the gallery images.
         flips: Whether to average with the mirrored images; several values give several variants.
         dtype: Autocast type, None for float32.
+        names: Features to keep, such as `distinct_features` of the network.
 
     Returns:
         On the main process the features of the Eigenlayer's "input" and "output" for each of `flips`, on all others
@@ -51,7 +53,7 @@ def network_features(
         embed(model, images, flips=flips, dtype=dtype, title=name)
         for name, images in (("query", query), ("gallery", gallery))
     ]
-    return {key: (sides[0][key], sides[1][key]) for key in sides[0]}
+    return {key: (sides[0][key], sides[1][key]) for key in sides[0] if key[0] in names}
 
 
 def embed(

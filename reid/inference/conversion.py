@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from yacs.config import CfgNode
 
 from reid.config import build
+from reid.distributed import is_main_process
 from reid.errors import InputError
 from reid.io.checkpoint import FORMAT, ForeignCheckpoint, load_checkpoint, load_state_dict
 from reid.io.state_dicts import read_state_dict
 from reid.model.foreign import Converted, convert
+from reid.model.network import ReidNetwork
 
 # Replaces the paths of the machine on which the network was trained.
 _WITHOUT_PATHS = [
@@ -22,7 +27,9 @@ _WITHOUT_PATHS = [
 
 
 def load_any(path: Path) -> dict[str, Any]:
-    """Load a checkpoint of this project, or convert one of another codebase.
+    """Load a checkpoint of this project, or convert one of another codebase, with a line on stderr that says so.
+
+    Everything that takes weights loads them here.
 
     Args:
         path: Checkpoint file, of this project or of a known family.
@@ -36,7 +43,28 @@ def load_any(path: Path) -> dict[str, Any]:
     try:
         return load_checkpoint(path)
     except ForeignCheckpoint:
-        return convert_checkpoint(path)[0]
+        content, found = convert_checkpoint(path)
+    if is_main_process():
+        notes = "".join(f"; {note}" for note in found.notes)
+        print(f"{path}: {_recognized(found)}, converted on loading{notes}", file=sys.stderr)
+    return content
+
+
+def load_network(path: Path, *, finite: bool = True) -> tuple[ReidNetwork, CfgNode]:
+    """Load the network of a checkpoint, see `load_any`.
+
+    Args:
+        path: Checkpoint file, of this project or of a known family.
+        finite: Whether to refuse weights that are NaN or infinite.
+
+    Returns:
+        The network, on the CPU in evaluation mode, and the configuration in the checkpoint.
+
+    Raises:
+        InputError: If the file is missing, corrupt or of an unknown family, or its weights do not fit its configuration
+            or are not finite.
+    """
+    return build.network_from_checkpoint(load_any(path), source=str(path), finite=finite)
 
 
 def convert_checkpoint(
@@ -56,17 +84,18 @@ def convert_checkpoint(
     Raises:
         InputError: If the family is unknown, or tensors or overrides do not fit.
     """
-    tensors, own = read_state_dict(path)
+    tensors, own, notes = read_state_dict(path)
     if own is not None:
         raise InputError(f"{path}: already a checkpoint of this project; there is nothing to convert")
-    found = convert(tensors, source=str(path), family=family)
+    found = dataclasses.replace(convert(tensors, source=str(path), family=family), notes=notes)
     own_pairs = [text for key, value in _keys_of(found).items() for text in (key, str(value))]
     config = build.config_from_overrides([*own_pairs, *overrides], source=f"the conversion of {path}")
     model = build.network(config, num_classes=found.num_classes)
     # A pooling exponent may be a tensor here but a constant in the other codebase.
     filled = model.pooling.state_dict(prefix="pooling.") | found.tensors
     load_state_dict(model, filled, network=f"{found.family}'s {found.architecture} as configured", source=str(path))
-    origin = {"family": found.family, "architecture": found.architecture, "differences": list(found.differences)}
+    differences = [*found.notes, *found.differences]
+    origin = {"family": found.family, "architecture": found.architecture, "differences": differences}
     content = {"model": dict(model.state_dict()), "config": config.dump(), "num_classes": found.num_classes}
     return {"format": FORMAT, **content, "origin": origin}, found
 
@@ -95,6 +124,11 @@ def pack_checkpoint(content: Mapping[str, Any], *, classifier: bool = True, sour
         names = [name for name in model if name.startswith("classifier.") and model[name].ndim]
         model |= {name: torch.zeros_like(model[name][:1]) for name in names}
     return {**kept, "model": model, "config": build.evaluation_config(config, None, _WITHOUT_PATHS).dump()}
+
+
+def _recognized(found: Converted) -> str:
+    classes = f"{found.num_classes} class{'' if found.num_classes == 1 else 'es'}"
+    return f"{found.architecture} of {found.family}, {classes}"
 
 
 def _keys_of(found: Converted) -> dict[str, Any]:

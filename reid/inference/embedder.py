@@ -53,6 +53,7 @@ class Embedder:
         model_id: Hexadecimal digest of everything that an embedding depends on; only embeddings with the same id may be
             compared.
         calibration: Thresholds and match probabilities, if the checkpoint has them for this `model_id`.
+        origin: For a network of another codebase: "family", "architecture" and the "differences" of its conversion.
     """
 
     network: ReidNetwork
@@ -63,6 +64,22 @@ class Embedder:
     dim: int
     model_id: str
     calibration: Calibration | None = None
+    origin: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        """Describe the model in two lines."""
+        height, width = self.size
+        network = f"{self.origin['architecture']} of {self.origin['family']}" if self.origin else self._architecture
+        flip, calibrated = ", flip" if self.flip else "", ", calibrated" if self.calibration else ""
+        return (
+            f"Embedder({network}, RGB images of {height} x {width} -> {self.dim} values of unit length,\n"
+            f"         feature {self.feature!r}{flip}{calibrated}, {self.device}, model_id {self.model_id[:12]}...)"
+        )
+
+    @property
+    def _architecture(self) -> str:
+        model = self.config.MODEL
+        return f"{model.BACKBONE}, {model.POOLING.NAME} pooling"
 
     @classmethod
     def load(
@@ -105,6 +122,7 @@ class Embedder:
             dim=width[feature],
             model_id=model_id,
             calibration=calibration if calibration and calibration.model_id == model_id else None,
+            origin=content.get("origin"),
         )
 
     @property
@@ -135,7 +153,8 @@ class Embedder:
                 unreadable images become rows of zeros instead of raising an error.
 
         Returns:
-            (N, dim) float32 rows of unit length in the order of the images.
+            (N, dim) float32 rows of unit length in the order of the images. Two rows are compared by their Euclidean
+            distance d; `reid.ranking.top_k` returns d², and its `Neighbors.euclidean` d.
 
         Raises:
             InputError: If an image cannot be read (the message gives its index, from 0, and its path), or a feature is

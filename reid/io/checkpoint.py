@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from reid.errors import InputError
 from reid.io.atomic import link_or_copy, make_folder
-from reid.io.reading import names_file
+from reid.io.reading import describe_text, names_file
 from reid.io.safetensors_files import load_safetensors, parse_checkpoint
 from reid.io.sealing import check_seal, write_sealed
 from reid.io.tensor_files import FORMAT as FORMAT
@@ -95,7 +95,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     kinds = {"format": int, "model": dict, "config": str, "num_classes": int}
     if not all(isinstance(content.get(key), kind) for key, kind in kinds.items()) or content["format"] != FORMAT:
         raise ForeignCheckpoint(
-            f"{path}: not a checkpoint written by this project (its keys: {', '.join(map(str, list(content)[:6]))})"
+            f"{path}: not a checkpoint written by this project (its keys: {', '.join(map(str, list(content)[:6]))}); "
+            f"`svdnet convert {path} OUT.pth` converts one of torchreid, fast-reid, reid-strong-baseline or layumi"
         )
     if not all(isinstance(name, str) and is_dense(value) for name, value in content["model"].items()):
         raise InputError(f"{path}: its model is not a state dict of dense tensors")
@@ -153,6 +154,8 @@ def _explain(path: Path, error: Exception) -> str:
             return f"loading it would execute code{what}, so it was not loaded; {advice}"
     with open(path, "rb") as file:
         start = file.read(512)
+    if text_file := describe_text(start):
+        return text_file
     is_tar = start[257:262] == b"ustar"
     for kind, found in (("TorchScript archive", "TorchScript" in text), ("file in the legacy .tar format", is_tar)):
         if found:
@@ -165,9 +168,15 @@ def _explain(path: Path, error: Exception) -> str:
 
 
 def load_state_dict(
-    module: nn.Module, weights: Mapping[str, Tensor], *, network: str, source: str, unused: Collection[str] = ()
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    *,
+    network: str,
+    source: str,
+    unused: Collection[str] = (),
+    finite: bool = True,
 ) -> None:
-    """Copy weights into a module if names and shapes match exactly; otherwise nothing is copied.
+    """Copy weights into a module if names and shapes match exactly and all are finite; otherwise nothing is copied.
 
     Args:
         module: Module whose parameters and buffers are overwritten.
@@ -175,12 +184,19 @@ def load_state_dict(
         network: Name of the module in error messages.
         source: Name of the weights' origin in error messages.
         unused: Names of `weights` that the module need not have.
+        finite: Whether to refuse weights that are NaN or infinite.
 
     Raises:
-        InputError: If tensors are missing, unexpected or of a different shape; the message names some of them.
+        InputError: If tensors are missing, unexpected, of a different shape or not finite; the message names some of
+            them.
     """
     own = module.state_dict()
     check_state_dict(own, weights, network=network, source=source, unused=unused)
+    if finite and (broken := [name for name in own if name in weights and not weights[name].isfinite().all()]):
+        raise InputError(
+            f"{source}: {len(broken)} of {len(own)} tensors hold NaN or infinity, the first is {broken[0]}; the "
+            "training has diverged: use an earlier checkpoint, or train with a lower learning rate"
+        )
     module.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)
 
 

@@ -128,6 +128,23 @@ def raise_machine_error(error: BaseException, path: str | os.PathLike[str]) -> N
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None
 
 
+def describe_text(start: bytes) -> str:
+    """Name a text that a download or a clone left in place of a binary file.
+
+    Args:
+        start: First bytes of the file, about 500.
+
+    Returns:
+        What it is and what to do; empty for anything else.
+    """
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
+        return "a web page, not the file itself: open the address in a browser and download the file from there"
+    return ""
+
+
 def _read(path: str | os.PathLike[str], max_bytes: int | None) -> bytes:
     try:
         status = os.stat(path)

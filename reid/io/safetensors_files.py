@@ -14,7 +14,7 @@ from reid.errors import InputError
 from reid.io.atomic import write_bytes
 from reid.io.digest import DIGEST_LENGTH, compute_digest
 from reid.io.json_yaml import parse_json
-from reid.io.reading import names_file
+from reid.io.reading import describe_text, names_file
 from reid.io.tensor_files import FORMAT
 
 # The parts of a checkpoint that this format keeps as strings; the state of a training needs a .pth file.
@@ -96,6 +96,8 @@ def load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except MemoryError:
         raise InputError(f"{path}: larger than the memory of this machine can hold") from None
     except Exception as error:  # the library, written in another language, may raise anything
+        if text_file := describe_text(path.read_bytes()[:512]):
+            raise InputError(f"{path}: {text_file}") from None
         raise InputError(f"{path}: corrupt or not a safetensors file ({' '.join(str(error).split())})") from None
     if not tensors:
         raise InputError(f"{path}: holds no tensors")

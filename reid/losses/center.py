@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from reid.errors import InputError, check_count
+from reid.losses.checks import check_batch
+
 
 class CenterLoss(nn.Module):
     """Mean over the batch of ½ ‖x - c_y‖² (Eq. 2, which sums); the centers follow the features by Eq. 3 and 4.
@@ -16,6 +19,9 @@ class CenterLoss(nn.Module):
         num_classes: Number of identities.
         width: Width of the features.
         alpha: Learning rate of the centers.
+
+    Raises:
+        InputError: If a size is not a whole number above 0.
     """
 
     # The name is part of checkpoints.
@@ -23,6 +29,8 @@ class CenterLoss(nn.Module):
 
     def __init__(self, num_classes: int, width: int, alpha: float = 0.5) -> None:
         super().__init__()
+        check_count("num_classes of the center loss", num_classes)
+        check_count("width of the center loss", width)
         self.alpha = alpha
         self.register_buffer("centers", torch.zeros(num_classes, width))
 
@@ -35,7 +43,13 @@ class CenterLoss(nn.Module):
 
         Returns:
             Loss, a float32 scalar.
+
+        Raises:
+            InputError: If features and labels are not those of a batch of this width.
         """
+        check_batch(features, labels)
+        if features.shape[1] != self.centers.shape[1]:
+            raise InputError(f"features of {features.shape[1]} dimensions and centers of {self.centers.shape[1]}")
         offsets = features.float() - self.centers[labels]
         if self.training and torch.is_grad_enabled():
             self._update_centers(offsets.detach(), labels)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
+from reid.losses.checks import check_batch
+
 
 def identity_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Compute the mean cross-entropy over the batch.
@@ -17,5 +19,9 @@ def identity_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
 
     Returns:
         Loss in nats, a float32 scalar.
+
+    Raises:
+        InputError: If logits and labels are not those of one batch.
     """
+    check_batch(logits, labels, "logits")
     return functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)

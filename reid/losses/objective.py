@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from reid.errors import InputError, unknown_name
 from reid.losses.center import CenterLoss
 from reid.losses.identity import identity_loss
 from reid.losses.orthogonality import PENALTIES
@@ -63,11 +64,20 @@ class Objective(nn.Module):
         weights: Weight and settings of each loss; None for only the identity loss.
         num_classes: Number of identities, for the center loss.
         width: Width of the compared feature, for the center loss.
+
+    Raises:
+        InputError: If a name in `weights` is unknown.
     """
 
     def __init__(self, weights: LossWeights | None = None, *, num_classes: int = 0, width: int = 0) -> None:
         super().__init__()
         self.weights = weights or LossWeights()
+        if not isinstance(self.weights, LossWeights):
+            raise InputError(f"weights must be a LossWeights, not a {type(weights).__name__}")
+        if self.weights.feature not in ("input", "output"):
+            raise unknown_name("feature", self.weights.feature, ("input", "output"))
+        if self.weights.penalty not in ("none", *PENALTIES):
+            raise unknown_name("penalty", self.weights.penalty, ("none", *PENALTIES))
         self.center = CenterLoss(num_classes, width, self.weights.center_rate) if self.weights.center else None
 
     def forward(

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reid.errors import InputError
+from reid.errors import InputError, check_count
+from reid.losses.checks import check_batch
 
 _EPS = 1e-12  # minimum of squared distances, since the gradient of sqrt is infinite at 0
 
@@ -25,13 +26,16 @@ def contrastive_loss(features: Tensor, labels: Tensor, *, tau: float = 0.7, tupl
             uses all pairs of the batch.
 
     Returns:
-        Loss, a float32 scalar.
+        Loss, a float32 scalar, 0 for a batch of one image.
 
     Raises:
-        InputError: If `tuple_size` does not divide the batch.
+        InputError: If `tuple_size` does not divide the batch, or features and labels are not those of one batch.
     """
+    check_batch(features, labels)
     unit = functional.normalize(features.float(), dim=1)
     first, second = _pairs(len(unit), tuple_size, unit.device)
+    if not len(first):
+        return unit.sum() * 0
     squares = (unit[first] - unit[second]).square().sum(1)
     distances = squares.clamp(min=_EPS).sqrt()
     losses = torch.where(labels[first] == labels[second], squares, (tau - distances).clamp(min=0).square())
@@ -51,7 +55,11 @@ def triplet_loss(features: Tensor, labels: Tensor, *, margin: float = 0.3) -> Te
 
     Returns:
         A float32 scalar, 0 if all anchors are skipped.
+
+    Raises:
+        InputError: If features and labels are not those of one batch.
     """
+    check_batch(features, labels)
     features = features.float()
     same = labels[:, None] == labels[None, :]
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
@@ -79,7 +87,11 @@ def circle_loss(features: Tensor, labels: Tensor, *, margin: float = 0.25, scale
 
     Returns:
         Loss, a float32 scalar, 0 if all anchors are left out.
+
+    Raises:
+        InputError: If features and labels are not those of one batch.
     """
+    check_batch(features, labels)
     features = features.float()
     cosines = functional.normalize(features, dim=1) @ functional.normalize(features, dim=1).T
     fixed = cosines.detach()
@@ -95,6 +107,7 @@ def circle_loss(features: Tensor, labels: Tensor, *, margin: float = 0.25, scale
 
 
 def _pairs(count: int, tuple_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    check_count("tuple_size", tuple_size, minimum=0)
     if not tuple_size:
         first, second = torch.triu_indices(count, count, 1, device=device)
         return first, second

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid.errors import unknown_name
+from reid.errors import check_count, unknown_name
 
 MARGINS = {"arcface": 0.5, "cosface": 0.35}  # the papers' margins: radians, and a difference of cosines
 CLASSIFIERS = ("linear", "cosine", *MARGINS)
@@ -106,10 +106,12 @@ def build_classifier(name: str, d_in: int, num_classes: int, *, scale: float = 1
         Classifier on the CPU.
 
     Raises:
-        InputError: If the name is unknown.
+        InputError: If the name is unknown, or a size is not a whole number above 0.
     """
     if name not in CLASSIFIERS:
         raise unknown_name("classifier", name, CLASSIFIERS)
+    check_count("the input width of a classifier", d_in)
+    check_count("the number of classes", num_classes)
     if name in MARGINS:
         return MarginLinear(d_in, num_classes, name, scale, margin or MARGINS[name])
     if name == "cosine":

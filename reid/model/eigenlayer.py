@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
+import torch
 from torch import Tensor, nn
 
-from reid.errors import InputError
+from reid.errors import InputError, check_count
 from reid.model.parametrization import parametrize_weight
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,17 @@ class Eigenlayer(nn.Linear):
         """W of the paper, (D_in, K), whose columns are the weight vectors: a view of `weight`."""
         return self.weight.T
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether the output is the input, as in a converted network without a linear layer before its classifier."""
+        square, shifted = self.in_features == self.out_features, self.bias is not None and bool(self.bias.any())
+        return (
+            square
+            and not shifted
+            and not self.relu
+            and torch.equal(self.weight, torch.eye(len(self.weight)).to(self.weight))
+        )
+
     def forward(self, features: Tensor) -> Tensor:
         """Project features onto the weight vectors.
 
@@ -75,10 +87,10 @@ def vector_count(d_in: int, k: int) -> int:
         K.
 
     Raises:
-        InputError: If `k` is negative or above `d_in`.
+        InputError: If `k` is negative or above `d_in`, or either is not a whole number.
     """
-    if k < 0:
-        raise InputError(f"the Eigenlayer cannot have K = {k} weight vectors; give 1 to {d_in}, or 0 for the default")
+    check_count("the Eigenlayer's input width D_in", d_in)
+    check_count("the Eigenlayer's K, or 0 for the default,", k, minimum=0)
     if k > d_in:
         raise InputError(
             f"the Eigenlayer's K = {k} is more than its input width D_in = {d_in}: more than D_in vectors in D_in "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import re
 import urllib.error
 from collections.abc import Mapping, Sequence
@@ -13,16 +14,17 @@ import torchvision
 from torch import Tensor
 
 from reid.errors import InputError
-from reid.io.checkpoint import load_checkpoint, load_tensors
 from reid.io.digest import compute_file_digest
-from reid.io.tensor_files import is_dense
+from reid.io.state_dicts import read_state_dict
+
+logger = logging.getLogger(__name__)
 
 
 def load_pretrained(backbone: str, weights: str, *, roots: Sequence[Path] = ()) -> Mapping[str, Tensor] | None:
     """Load the published state dict of a bare backbone, on the CPU.
 
-    A file may hold the tensors under "state_dict" and their names may have the prefix "module.". From a checkpoint of
-    this project all tensors are loaded, under the names of the whole network. A file whose name ends in the first 8
+    The tensors may lie wherever `reid.io.state_dicts.read_state_dict` finds them. From a checkpoint of this project all
+    are loaded, under the names of the whole network. A file whose name ends in the first 8
     digits of its SHA-256, as torchvision's do, is compared with them each time, also where it was downloaded before.
 
     Args:
@@ -35,7 +37,7 @@ def load_pretrained(backbone: str, weights: str, *, roots: Sequence[Path] = ()) 
         The state dict, or None for "none".
 
     Raises:
-        InputError: If the file does not exist, contains no tensors or does not match the digest in its name, or if the
+        InputError: If the file does not exist, holds no weights or does not match the digest in its name, or if the
             download fails.
     """
     if weights == "none":
@@ -95,22 +97,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     expected = _published_hash(path)
     if expected and not compute_file_digest(path).startswith(expected):
         raise InputError(f"{path}: corrupt or changed: its SHA-256 does not begin with {expected}, as its name says")
-    if path.suffix == ".safetensors":
-        return dict(load_checkpoint(path)["model"])
-    content: Mapping[str, object] = load_tensors(path)
-    if {"format", "model", "config", "num_classes"} <= set(content):
-        return dict(load_checkpoint(path)["model"])
-    if isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]  # type: ignore[assignment]
-    if not content:
-        raise InputError(f"{path}: contains no tensors")
-    tensors: dict[str, Tensor] = {}
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor) or not is_dense(value):
-            raise InputError(
-                f"{path}: {name!r} is a {type(value).__name__}, not a named tensor; "
-                "expected a state dict, or one under 'state_dict'"
-            )
-        tensors[name] = value
-    prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
-    return {name.removeprefix(prefix): value for name, value in tensors.items()}
+    tensors, _, notes = read_state_dict(path)
+    for note in notes:
+        logger.warning("%s: %s", path, note)
+    return tensors

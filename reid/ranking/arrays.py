@@ -15,6 +15,8 @@ import numpy as np
 
 from reid.errors import InputError
 
+_REAL = ("float", "bfloat", "int", "uint", "bool", "f", "i", "u")  # beginnings of the names of types
+
 
 def is_tensor(values: Any) -> bool:
     """Return whether an object is a tensor.
@@ -87,9 +89,12 @@ def as_matrix(values: Any, name: str) -> Any:
         `values` if it has a shape, otherwise an array.
 
     Raises:
-        InputError: If it is no matrix of numbers.
+        InputError: If it is no matrix of real numbers.
     """
     if hasattr(values, "shape"):
+        kind = str(getattr(values, "dtype", "")).removeprefix("torch.")
+        if not kind.lstrip("<>=|").startswith(_REAL):
+            raise InputError(f"{name} features of type {kind}: they must be real numbers, such as float32")
         return values
     try:
         matrix = np.asarray(values, dtype=np.float64)

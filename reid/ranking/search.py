@@ -27,11 +27,16 @@ class Neighbors:
     Attributes:
         indices: (Q, k) int64 gallery indices by distance and, if equal, by index.
         distances: (Q, k) float64 squared Euclidean distances; with "cosine" those of the rows divided by their length,
-            2 - 2 cos.
+            2 - 2 cos. `euclidean` gives the distances themselves, as `tools/search.py` and calibrations state them.
     """
 
     indices: np.ndarray
     distances: np.ndarray
+
+    @property
+    def euclidean(self) -> np.ndarray:
+        """(Q, k) float64 Euclidean distances, the square roots of `distances`; in [0, 2] for rows of length 1."""
+        return np.sqrt(self.distances)
 
 
 def top_k(

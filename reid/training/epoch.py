@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from reid.distributed import broadcast, gather, get_rank, get_world_size
+from reid.distributed import all_reduce_max, broadcast, gather, get_rank, get_world_size
 from reid.errors import Diverged, InputError
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
@@ -25,9 +25,10 @@ from reid.training.optimizer import Solver, set_training_mode
 from reid.training.schedule import StagePlan
 from reid.training.seeding import random_states, restore_random_states, seed_everything, seed_from
 from reid.training.state import Batches, EpochProgress, TrainState
-from reid.training.step import BatchLoss, loss_terms, tf32_products, train_step
+from reid.training.step import BatchLoss, autocast, loss_terms, tf32_products, train_step
 from reid.training.weight_average import update_average
 
+_PROBED = 8  # images whose logits decide whether a network is worth saving
 # Batches per reading of the losses from the device. A GPU waits for each reading.
 READ_EVERY = {"cpu": 1, "cuda": 20}
 
@@ -93,15 +94,14 @@ def train_epoch(
         The finished epoch, the same on every process.
 
     Raises:
-        Diverged: If the loss or a tensor of the model is not finite, at the latest before anything is saved.
+        Diverged: If the loss, a tensor of the model or its logits are not finite, before anything is saved.
         InputError: If the epoch was interrupted after more batches than it has.
     """
     count, title = len(batches.loader), epoch_title(state, stage)
     progress = _prepare(state, batches, solver, title)
     began = time.perf_counter() - progress.seconds
     read_every = READ_EVERY[state.model.eigenlayer.vectors.device.type]
-    unread: list[BatchLoss] = []
-    source = batches.iterate(progress.batches)
+    source, unread = batches.iterate(progress.batches), list[BatchLoss]()
     shown = progress_bar(title, count, done=progress.batches)
     with _closing(source), shown as bar, tf32_products(solver.tf32):
         while progress.batches < count:
@@ -118,14 +118,15 @@ def train_epoch(
             callbacks.on_step(state)
             save = callbacks.should_save(state)
             if save or len(unread) >= read_every or progress.batches == count:
-                _read_losses(unread, progress, batches, title)
+                _read_losses(unread, progress, batches, title, _advice(stage, progress.lr))
                 progress.seconds = time.perf_counter() - began
             bar.advance(size, _speed(progress))
             if save and progress.batches < count:
-                _save(state, progress, batches, optimizer, callbacks, title)
+                _check_step(state, batches.loader, solver, title, _advice(stage, progress.lr))
+                _save(state, progress, batches, optimizer, callbacks)
     if not progress.images:
-        raise Diverged(f"{title}: all {count} batches were skipped; lower the learning rate")
-    check_finite(state.model, title)
+        raise Diverged(f"{title}: all {count} batches were skipped; {_advice(stage, progress.lr)}")
+    _check_step(state, batches.loader, solver, title, _advice(stage, progress.lr))
     progress.seconds = time.perf_counter() - began
     # Clocks differ, and on different machines so may the last bit of a loss, by which a stage may end early.
     return dataclasses.replace(progress, **broadcast(progress.sums()))
@@ -190,10 +191,8 @@ def _save(
     batches: EpochBatches,
     optimizer: Optimizer,
     callbacks: Callbacks,
-    title: str,
 ) -> None:
-    """Save in the middle of the epoch, with what continuing it needs, if the model is finite."""
-    check_finite(state.model, title)
+    """Save in the middle of the epoch, with what continuing it needs."""
     state.optimizer = optimizer.state_dict()
     progress.random_states = gather(random_states()) or [random_states()]
     progress.descriptors = batches.descriptors
@@ -220,7 +219,9 @@ def _closing(batches: object) -> Iterator[None]:
             close()
 
 
-def _read_losses(unread: list[BatchLoss], progress: EpochProgress, batches: EpochBatches, title: str) -> None:
+def _read_losses(
+    unread: list[BatchLoss], progress: EpochProgress, batches: EpochBatches, title: str, advice: str
+) -> None:
     """Read the losses of the last batches from the device and add them to the sums, in their order."""
     values = iter(torch.cat([loss.values for loss in unread]).tolist())
     for batch, loss in enumerate(unread, progress.batches - len(unread)):
@@ -231,7 +232,7 @@ def _read_losses(unread: list[BatchLoss], progress: EpochProgress, batches: Epoc
         if not math.isfinite(total):
             raise Diverged(
                 f"{title}: the training loss is {total} at batch {batch + 1} of {len(batches.loader)}"
-                f"{_list_images(batches.names(batch))}; lower the learning rate, or set SOLVER.NONFINITE skip"
+                f"{_list_images(batches.names(batch))}; {advice}, or set SOLVER.NONFINITE skip"
             )
         progress.loss += total * loss.images
         progress.images += loss.images
@@ -247,12 +248,38 @@ def _list_images(names: Sequence[str]) -> str:
     return f", whose {len(names)} images are {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
 
 
-def check_finite(model: nn.Module, title: str) -> None:
+def _advice(stage: StagePlan, lr: float) -> str:
+    return f"the learning rate was {lr:.3g}: lower {stage.name.upper()}.LR and use --resume --force"
+
+
+def _check_step(state: TrainState, loader: Batches, solver: Solver, title: str, advice: str) -> None:
+    """Check that the network after the last step is finite and still computes finite logits, before it is saved.
+
+    A step that leaves finite weights of 1e30 would otherwise be noticed by the next one, or by the evaluation at the
+    end of the stage, when the checkpoint to return to has been replaced. All processes agree on the answer.
+    """
+    check_finite(state.model, title, advice)
+    sample = loader.sample(_PROBED, seed_from(solver.seed, "images that a checked network sees"))
+    with torch.no_grad(), evaluation_mode(state.model):
+        finite = [_logits(state.model, images, solver.dtype).isfinite().all(1) for images, _ in sample]
+    # A single image may overflow in a narrow type, and SOLVER.NONFINITE decides about that.
+    if all_reduce_max(int(not torch.cat(finite).any())):
+        raise Diverged(f"{title}: after its last step the network computes NaN or infinity for all images; {advice}")
+
+
+def _logits(model: ReidNetwork, images: Tensor, dtype: torch.dtype | None) -> Tensor:
+    with autocast(images.device, dtype):
+        logits: Tensor = model(images)
+    return logits
+
+
+def check_finite(model: nn.Module, title: str, advice: str = "lower the learning rate") -> None:
     """Check that no tensor of a model holds NaN or infinity.
 
     Args:
         model: The network.
         title: What errors begin with.
+        advice: What they end with.
 
     Raises:
         Diverged: If one does.
@@ -262,9 +289,7 @@ def check_finite(model: nn.Module, title: str) -> None:
     finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
     broken = [name for name, good in zip(tensors, finite, strict=True) if not good]
     if broken:
-        raise Diverged(
-            f"{title}: {broken[0]} and {len(broken) - 1} more tensors hold NaN or infinity; lower the learning rate"
-        )
+        raise Diverged(f"{title}: {broken[0]} and {len(broken) - 1} more tensors hold NaN or infinity; {advice}")
 
 
 @torch.no_grad()

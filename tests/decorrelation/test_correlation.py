@@ -127,5 +127,12 @@ def test_bad_matrices_are_told() -> None:
 @pytest.mark.parametrize("measure", [*MEASURES, spectrum])
 @pytest.mark.parametrize("weight", [np.eye(3), [[1.0]], None])
 def test_only_tensors_are_measured(measure: Any, weight: Any) -> None:
-    with pytest.raises(InputError, match="must be a tensor, not a"):
+    with pytest.raises(InputError, match=r"must be a \(D_in, K\) tensor or an nn.Linear, not a"):
         measure(weight)
+
+
+def test_a_linear_layer_is_measured_by_its_vectors() -> None:
+    layer = torch.nn.Linear(6, 4)
+    for measure in MEASURES:
+        assert measure(layer) == measure(layer.weight.T)
+    assert correlation_metric(layer) != correlation_metric(layer.weight)

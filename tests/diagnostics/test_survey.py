@@ -117,7 +117,7 @@ def test_rows_are_sorted_by_correlation_relative_to_chance() -> None:
 
 def test_real_weights(real_weights: Path) -> None:
     """S(W) of every weight of the published OSNet, by NumPy in float64 and by loops over groups."""
-    tensors, _ = read_state_dict(real_weights / "osnet_x0_25_imagenet.pth")
+    tensors, _, _ = read_state_dict(real_weights / "osnet_x0_25_imagenet.pth")
     rows = survey(find_layers(tensors))
     assert len(rows) == 153 and sum(row["correlation"] is None for row in rows) > 60
     for row in rows:

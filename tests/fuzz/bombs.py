@@ -138,10 +138,10 @@ def _claim_storage(name: str, part: bytes) -> bytes:
 
 
 def _read(path: Path) -> object:
-    from reid.config.build import load_network
     from reid.config.loading import load_config
     from reid.data.datasets.revisited import read_revisited
     from reid.data.images.decode import decode_image
+    from reid.inference.conversion import load_network
     from reid.io.archive import extract_zip
     from reid.io.feature_files import read_features
     from reid.io.shards import open_matrix

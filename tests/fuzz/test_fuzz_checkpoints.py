@@ -19,6 +19,7 @@ from safetensors.torch import save
 
 from reid.config import build
 from reid.config.loading import defaults, load_config
+from reid.inference.conversion import load_network
 from reid.io.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from reid.io.state_dicts import read_state_dict
 from reid.model.pretrained import load_pretrained
@@ -175,12 +176,12 @@ def test_networks(tmp_path: Path, whole: dict[str, Any], lines: list[str], class
         save_checkpoint(path, {"model": model, "config": whole["config"] + "\n".join(lines), "num_classes": classes})
     except (NotImplementedError, RuntimeError, OverflowError):
         return  # no such file can be written
-    attempt("checkpoints: networks", lambda: build.load_network(path))
+    attempt("checkpoints: networks", lambda: load_network(path))
 
 
 def test_a_sound_network_is_loaded(tmp_path: Path, whole: dict[str, Any]) -> None:
     save_checkpoint(tmp_path / "network.pth", whole)
-    assert attempt("checkpoints: networks", lambda: build.load_network(tmp_path / "network.pth")) is not None
+    assert attempt("checkpoints: networks", lambda: load_network(tmp_path / "network.pth")) is not None
 
 
 TENSORS = save({"a": torch.zeros(3, 2), "b": torch.ones(4, dtype=torch.bfloat16)}, metadata={"format": "pt"})

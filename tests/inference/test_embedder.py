@@ -19,6 +19,7 @@ from reid.config.loading import parse_config
 from reid.data.images import cache as cache_module
 from reid.errors import InputError
 from reid.evaluation.retrieval import embed
+from reid.inference.conversion import load_network
 from reid.io.checkpoint import load_checkpoint, save_checkpoint
 from reid.io.digest import compute_file_digest
 from reid.io.safetensors_files import save_safetensors
@@ -71,9 +72,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return paths
 
 
+def test_its_representation_is_two_lines(embedder: Embedder) -> None:
+    first, second = repr(embedder).splitlines()
+    assert "osnet_x0_25" in first and "64 x 32 -> 512" in first
+    assert "feature 'input'" in second and embedder.model_id[:12] in second
+
+
+def test_a_tensor_that_requires_a_gradient(embedder: Embedder) -> None:
+    images = torch.rand(2, 3, *SIZE)
+    assert np.array_equal(embedder.embed(images.clone().requires_grad_()), embedder.embed(images))
+
+
 def evaluated(weights: Path, files: list[str], feature: str, flip: bool) -> np.ndarray:
     """What `tools/evaluate.py` computes, rows of unit length."""
-    network, config = build.load_network(weights)
+    network, config = load_network(weights)
     loader = build.test_loader(config, tuple(ImageRecord(path, 1, 1) for path in files))
     values = embed(network, loader, flips=(False, True))[feature, flip].values.astype(np.float64)
     return values / np.linalg.norm(values, axis=1, keepdims=True)

@@ -83,7 +83,7 @@ def test_broken_and_foreign_files(tmp_path: Path) -> None:
         ("short.pth", "corrupt"),
         ("text.pth", "corrupt"),
         ("empty.pth", "corrupt"),
-        ("foreign.pth", "not a checkpoint written by this project"),
+        ("foreign.pth", "not a checkpoint written by this project.*svdnet convert"),
         ("odd.pth", "not a checkpoint written by this project"),
         ("legacy.pth", "corrupt"),
         ("list.pth", "holds a list"),

@@ -24,7 +24,7 @@ OPTIMIZER = {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": 
 
 
 def assert_read(path: Path) -> None:
-    tensors, config = read_state_dict(path)
+    tensors, config, _ = read_state_dict(path)
     assert list(tensors) == list(TENSORS) and config is None
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
 
@@ -59,16 +59,62 @@ def test_layouts_of_other_programs(tmp_path: Path, content: dict[str, Any]) -> N
     assert_read(tmp_path / "model.pth.tar-60")
 
 
+def prefixed(prefix: str, tensors: dict[str, torch.Tensor] = TENSORS) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+OTHER = {name: tensor + 1 for name, tensor in TENSORS.items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        ({"state_dict": prefixed("model."), "pytorch-lightning_version": "2.4.0"}, ""),
+        ({"state_dict": prefixed("model.model.")}, ""),
+        (prefixed("net.module."), ""),
+        ({"n_averaged": torch.tensor(3), **prefixed("module.")}, "beside module.*, n_averaged is left out"),
+        ({"state_dict": {**prefixed("model."), "criterion.margin": torch.ones(1)}}, "criterion.* is left out"),
+        (
+            {"initted": torch.tensor(True), **prefixed("online_model.", OTHER), **prefixed("ema_model.")},
+            "ema_model.* is taken, not online_model.*",
+        ),
+        (
+            {"state_dict": TENSORS, "ema_state_dict": prefixed("module.", OTHER)},
+            "state_dict is taken, not ema_state_dict",
+        ),
+    ],
+)
+def test_wrappers_are_removed_and_a_choice_is_named(tmp_path: Path, content: dict[str, Any], note: str) -> None:
+    torch.save(content, tmp_path / "a.pth")
+    tensors, _, notes = read_state_dict(tmp_path / "a.pth")
+    assert list(tensors) == list(TENSORS) and all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    assert bool(notes) == bool(note) and note in "".join(notes)
+
+
+def test_prefixes_of_parts_stay(tmp_path: Path) -> None:
+    parts = {
+        **prefixed("model.layer1."),
+        "classifier.weight": torch.ones(2, 3),
+        "model.bn.num_batches_tracked": torch.tensor([5]),
+    }
+    torch.save({f"module.{name}": tensor for name, tensor in parts.items()}, tmp_path / "a.pth")
+    tensors, _, notes = read_state_dict(tmp_path / "a.pth")
+    assert list(tensors) == list(parts) and not notes
+    assert tensors["model.bn.num_batches_tracked"].shape == ()
+    torch.save({**prefixed("teacher."), "student.weight": torch.ones(1)}, tmp_path / "a.pth")
+    assert "student.weight" in read_state_dict(tmp_path / "a.pth").tensors
+
+
 def test_safetensors(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "model.safetensors")
-    tensors, config = read_state_dict(tmp_path / "model.safetensors")
+    tensors, config, _ = read_state_dict(tmp_path / "model.safetensors")
     assert config is None and sorted(tensors) == sorted(TENSORS)
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
 
 
 def test_checkpoint_of_ours_carries_its_configuration(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pth", {"model": TENSORS, "config": "SEED: 1\n", "num_classes": 2})
-    tensors, config = read_state_dict(tmp_path / "a.pth")
+    tensors, config, _ = read_state_dict(tmp_path / "a.pth")
     assert list(tensors) == list(TENSORS)
     assert config == "SEED: 1\n"
 
@@ -137,6 +183,9 @@ def test_broken_files_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "short.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:-8])
     (tmp_path / "text.safetensors").write_text("hello, this is no header of anything")
     (tmp_path / "empty.safetensors").write_bytes(b"")
+    (tmp_path / "page.pth").write_text("\n<!DOCTYPE html><title>Sign in</title>")
+    (tmp_path / "page.safetensors").write_text("<html><title>Not found</title></html>")
+    (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     torch.save({"epoch": 3, "loss": 0.5}, tmp_path / "numbers.pth")
     torch.save({"one": TENSORS, "two": TENSORS}, tmp_path / "two.pth")
     torch.save([1, 2], tmp_path / "list.pth")
@@ -150,6 +199,9 @@ def test_broken_files_in_one_line(tmp_path: Path) -> None:
         ("numbers.pth", "no state dict found, its keys: epoch, loss"),
         ("two.pth", r"several keys hold tensors \(one, two\)"),
         ("list.pth", "holds a list"),
+        ("page.pth", "a web page, not the file itself"),
+        ("page.safetensors", "a web page, not the file itself"),
+        ("pointer.pth", "a Git LFS pointer"),
         ("missing.pth", "no such"),
         ("missing.safetensors", "no such"),
         (".", "no such"),

@@ -12,6 +12,7 @@ import torch
 from reid.config import build
 from reid.config.loading import load_config
 from reid.errors import InputError
+from reid.inference.conversion import load_network
 from reid.io.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from reid.io.state_dicts import read_state_dict
 from reid.io.tensor_files import check_tensors, is_dense
@@ -53,7 +54,7 @@ def test_a_packed_zip_of_very_many_zeros(tmp_path: Path) -> None:
 def test_a_checkpoint_of_other_content(tmp_path: Path, changes: dict[str, Any]) -> None:
     torch.save({"format": 1, **SOUND, **changes}, tmp_path / "a.pth")
     with pytest.raises(InputError, match=r"a\.pth"):
-        build.load_network(tmp_path / "a.pth")
+        load_network(tmp_path / "a.pth")
 
 
 def test_weights_that_hold_themselves(tmp_path: Path) -> None:
@@ -72,9 +73,9 @@ def test_a_configuration_of_a_far_larger_network(tmp_path: Path, classes: int) -
     path = tmp_path / "a.pth"
     save_checkpoint(path, {"model": model, "config": config.dump(), "num_classes": classes})
     with pytest.raises(InputError, match="describes a network of"):
-        build.load_network(path)
+        load_network(path)
     save_checkpoint(path, {"model": model, "config": config.dump(), "num_classes": 4})
-    assert build.load_network(path)[0].classifier is not None
+    assert load_network(path)[0].classifier is not None
 
 
 def test_what_cannot_be_walked_through() -> None:

@@ -73,6 +73,28 @@ def test_what_is_no_matrix_is_refused_in_one_line(values: Any, identities: Any, 
         Features(values, identities, np.ones(len(identities), dtype=np.int64))
 
 
+def test_rows_and_labels_as_lists_of_tensors() -> None:
+    expected = Features(VALUES, IDENTITIES, CAMERAS)
+    given = Features(
+        list(leaf(VALUES).unbind()), list(torch.from_numpy(IDENTITIES)), torch.from_numpy(CAMERAS).tolist()
+    )
+    assert evaluate(given, given).to_json() == evaluate(expected, expected).to_json()
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "object", "U3", "datetime64[s]"])
+def test_other_types_are_refused(dtype: str) -> None:
+    rows = np.ones((2, 4)).astype(np.int64).astype(dtype)
+    for given in (rows, torch.ones(2, 4, dtype=torch.complex64)):
+        with pytest.raises(InputError, match="must be real numbers"):
+            top_k(given, VALUES, 1)
+
+
+def test_distances_are_squared_and_euclidean_is_their_root() -> None:
+    found = top_k(VALUES[:2], VALUES, 3)
+    expected = np.linalg.norm(VALUES[:2, None].astype(np.float64) - VALUES[found.indices], axis=2)
+    assert np.allclose(found.euclidean, expected) and np.allclose(found.distances, expected**2)
+
+
 def test_searching_ragged_lists_is_refused() -> None:
     for call in (lambda rows: top_k(rows, VALUES, 1), lambda rows: list(rerank_blocks(rows, VALUES))):
         for rows in ([[1.0], [1.0, 2.0]], None, [1.0, 2.0], [["a"]]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -291,6 +292,25 @@ def test_a_diverged_training_names_the_last_good_checkpoint(tmp_path: Path) -> N
         experiment(tmp_path, loader=Bad()).run()
     assert "at batch 1 of 3" in str(caught.value)
     experiment(tmp_path, resume=True, control=False).run()  # the folder is free again
+
+
+def test_a_divergence_in_the_last_step_keeps_the_checkpoint_before_it(tmp_path: Path) -> None:
+    """The loss of the only batch is finite, and so are the weights after the step, but what they compute is not."""
+
+    class OneBatch(Loader):
+        def __len__(self) -> int:
+            return 1
+
+        def epoch(self, *arguments: Any, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+            return itertools.islice(super().epoch(*arguments, **options), 1)
+
+    once = dataclasses.replace(PLAN, step0=Schedule(epochs=1, lr=(1e30,)))
+    with pytest.raises(Diverged, match=r"rri step0 .* rate was 1e\+30: lower STEP0\.LR .*rri_last\.pth"):
+        experiment(tmp_path, loader=OneBatch(), plan=once).run()
+    content = load_checkpoint(tmp_path / "checkpoints" / "rri_last.pth")
+    assert content["position"]["epoch"] == 0 and all(tensor.abs().max() < 10 for tensor in content["model"].values())
+    slower = dataclasses.replace(PLAN, step0=Schedule(epochs=1, lr=(0.1,)))
+    experiment(tmp_path, resume=True, loader=OneBatch(), plan=slower, control=False).run()
 
 
 def test_a_forced_change_stands_in_the_log(tmp_path: Path) -> None:

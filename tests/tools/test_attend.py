@@ -14,6 +14,7 @@ from PIL import Image
 
 from reid.config import build
 from reid.config.loading import parse_config
+from reid.inference.conversion import load_network
 from reid.io.checkpoint import save_checkpoint
 from reid.report.attention import draw_assignments, draw_attention
 
@@ -58,7 +59,7 @@ def test_draws_what_the_pooling_computes(
     assert (ended.code, ended.out.splitlines()) == (0, [*map(str, files), f"wrote {page}"]), ended.err
     pictures = [attributes for tag, attributes in Page(page).tags if tag == "img" and attributes["alt"]]
     assert [picture["alt"].partition(" of ")[0] for picture in pictures] == ["image a photo.png", *names]
-    model, config = build.load_network(weights)
+    model, config = load_network(weights)
     image = np.asarray(Image.open(photo))
     pixels = (image / 255 - np.array(config.INPUT.MEAN)) / np.array(config.INPUT.STD)
     with torch.no_grad():

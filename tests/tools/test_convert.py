@@ -40,17 +40,28 @@ def test_what_is_written_and_told(tool: Tool, foreign: Path, tmp_path: Path) -> 
 
 
 def test_evaluation_and_diagnosis_work_on_it(tool: Tool, foreign: Path, tmp_path: Path) -> None:
-    assert tool("convert", foreign, tmp_path / "ours.safetensors", *TINY).code == 0
-    ended = tool("evaluate", "--weights", tmp_path / "ours.safetensors", "--output", tmp_path / "scores")
-    assert ended.code == 0, ended.err
-    scores = json.loads((tmp_path / "scores" / "evaluation.json").read_text())["scores"]
-    by_feature = {score["feature"]: score["mAP"] for score in scores if not score["normalized"]}
-    # The Eigenlayer is the identity.
-    assert by_feature["input"] == pytest.approx(by_feature["output"]) and 0 < by_feature["input"] < 1
-    ended = tool("diagnose", "--weights", tmp_path / "ours.safetensors", "--output", tmp_path / "diagnosis")
-    assert ended.code == 0, ended.err
-    layers = json.loads((tmp_path / "diagnosis" / "diagnosis.json").read_text())["layers"]
-    assert [layer["name"] for layer in layers] == ["eigenlayer.weight", "classifier.weight"]
+    told = "resnet18 of reid-strong-baseline, 7 classes, converted on loading"
+    ended = tool("evaluate", "--weights", foreign, "--output", tmp_path, "--save-features", *TINY)
+    assert ended.code == 0 and told in ended.err, ended.err
+    scores = json.loads((tmp_path / "evaluation.json").read_text())["scores"]
+    # The Eigenlayer is the identity, and what it gives is shown once.
+    assert [score["feature"] for score in scores] == ["input", "input"] and "the identity" in ended.out
+    assert 0 < scores[0]["mAP"] < 1
+    assert {path.name for path in tmp_path.glob("*.npz")} == {"features_input.npz"}
+    ended = tool("diagnose", "--weights", foreign, "--output", tmp_path / "diagnosis", *TINY)
+    assert ended.code == 0 and told in ended.err, ended.err
+    diagnosis = json.loads((tmp_path / "diagnosis" / "diagnosis.json").read_text())
+    assert [layer["name"] for layer in diagnosis["layers"]] == ["eigenlayer.weight", "classifier.weight"]
+    assert list(diagnosis["dataset"]["features"]) == ["input"]
+
+
+def test_extraction_and_calibration_of_it(tool: Tool, foreign: Path, tmp_path: Path) -> None:
+    ended = tool("extract", "--weights", foreign, "--output", tmp_path / "out", "--part", "query", *TINY)
+    assert ended.code == 0 and "converted on loading" in ended.err, ended.err
+    assert (tmp_path / "out" / "input").is_dir() and not (tmp_path / "out" / "output").exists()
+    before = foreign.read_bytes()
+    ended = tool("calibrate", "--weights", foreign, *TINY)  # which would have to write into it
+    assert ended.code == 2 and f"svdnet convert {foreign} OUT.pth" in ended.err and foreign.read_bytes() == before
 
 
 def test_an_iteration_starts_from_it(tool: Tool, foreign: Path, quick: tuple[str, ...], tmp_path: Path) -> None:

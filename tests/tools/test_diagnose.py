@@ -150,8 +150,8 @@ def test_mistakes_are_reported_in_one_line(tool: Tool, tmp_path: Path, monkeypat
         (["--weights", "a.pth", "--layer", "fx"], "a.pth: no layer 'fx'; did you mean fc.weight?"),
         (["--weights", "a.pth", "--layer", "fc.bias"], "fc.bias: a torch.float32 tensor of shape (3,)"),
         (["--weights", "a.pth", "--groups", "fc"], "--groups 'fc': expected NAME=G"),
-        (["--weights", "a.pth", "--config-file", CONFIG], "a.pth: not a checkpoint of this project"),
-        (["--weights", "a.pth", "SEED", "1"], "a.pth: not a checkpoint of this project"),
+        (["--weights", "a.pth", "--config-file", CONFIG], "a.pth: a checkpoint of an unknown family"),
+        (["--weights", "a.pth", "SEED", "1"], "a.pth: a checkpoint of an unknown family"),
         (["--weights", "a.pth", "--output", "text.pth"], "text.pth"),
     ]:
         ended = tool("diagnose", *arguments)

@@ -17,6 +17,7 @@ from torch.nn import functional
 from reid.config import build
 from reid.config.loading import parse_config
 from reid.data.synthetic import generate_landmarks
+from reid.inference.conversion import load_network
 from reid.io.checkpoint import save_checkpoint
 from reid.io.feature_files import load_training_npz
 
@@ -57,7 +58,7 @@ def truth_of(landmarks: Path) -> dict[str, Any]:
 
 def described(landmarks: Path, weights: Path, names: list[str], boxes: list[list[float]] | None) -> np.ndarray:
     """Two scales by the generalized mean, computed in float64, image after image; the longer side is at most 96."""
-    model, config = build.load_network(weights)
+    model, config = load_network(weights)
     model, p = model.double(), model.pooling.p.item()
     rows = []
     for i, name in enumerate(names):

@@ -171,6 +171,7 @@ def tensor_batches(
     if len(images) and 0 in images.shape:
         raise InputError(f"images of {images.shape[2]} x {images.shape[3]} (height x width) have no pixels")
     _check_area(tuple(images.shape[2:]), f"every image of {len(images)}")
+    images = images.detach()
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
         if part.is_floating_point():

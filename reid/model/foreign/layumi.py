@@ -28,7 +28,7 @@ def is_layumi(names: Collection[str]) -> bool:
     Returns:
         Whether the file belongs to the family.
     """
-    return any(name.startswith(("model.layer", "model.conv1", "classifier.add_block.")) for name in names)
+    return any(name.startswith(("model.layer", "classifier.add_block.")) for name in names)
 
 
 def from_layumi(remaining: RemainingTensors) -> Converted:

@@ -131,12 +131,14 @@ class Converted:
         tensors: State dict of the `ReidNetwork`.
         num_classes: Number of classes of its classifier.
         differences: Assumptions and changes, one line each.
+        notes: What of the file was left out or chosen, one line each.
     """
 
     recognized: Detection
     tensors: dict[str, Tensor]
     num_classes: int
     differences: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def family(self) -> str:
@@ -275,16 +277,17 @@ def recognize_resnet(remaining: RemainingTensors, prefix: str) -> tuple[str, str
     return depth, norm
 
 
-def identity_head(width: int) -> ConvertedHead:
+def identity_head(width: int, *, after: str = "") -> ConvertedHead:
     """Build a head for a family that compares the pooled vector itself: the Eigenlayer is the identity.
 
     Args:
         width: Width of the pooled vector.
+        after: Linear layers between pooling and classifier that do not come directly before the classifier, in words.
 
     Returns:
         The head, whose input and output are equal.
     """
-    return ConvertedHead({"eigenlayer.weight": torch.eye(width)}, "input", (_identity_note(width),))
+    return ConvertedHead({"eigenlayer.weight": torch.eye(width)}, "input", (_identity_note(width, after),))
 
 
 def norm_head(norm: Mapping[str, Tensor]) -> ConvertedHead:
@@ -375,8 +378,10 @@ def _build(body: BackboneSpec, head: ConvertedHead, num_classes: int) -> ReidNet
     return ReidNetwork(backbone, pooling, neck, eigenlayer, classifier, bnneck=bnneck)
 
 
-def _identity_note(width: int) -> str:
-    return f"it has no linear layer before its classifier: the Eigenlayer is the identity, {width} x {width}"
+def _identity_note(width: int, after: str = "") -> str:
+    before = f"{after} belongs to the network before the Eigenlayer"
+    why = before if after else "it has no linear layer before its classifier"
+    return f"{why}: the Eigenlayer is the identity, {width} x {width}, and its output equals its input"
 
 
 def _renamed(name: str, names: Sequence[tuple[str, str]], old: int, new: int) -> str:

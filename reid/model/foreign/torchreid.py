@@ -17,6 +17,7 @@ from reid.model.foreign.parts import (
 )
 
 NAME = "torchreid"
+_FC = "its fc, a linear layer followed by batch normalization and ReLU,"
 TENSORS = "conv1.weight, layer1.* (ResNet) or conv1.conv.weight, conv2.* (OSNet), with classifier.weight"
 
 
@@ -53,7 +54,7 @@ def from_torchreid(remaining: RemainingTensors) -> Converted:
         body=body,
         names=(("fc.", "neck."), ("", "backbone.")),
         classifier=remaining.take_classifier("classifier", body.width),
-        head=identity_head(body.width),
+        head=identity_head(body.width, after=_FC if "fc.0.weight" in remaining.tensors else ""),
         differences=(assumed,) if body.last_stride else (),
     )
     return assemble(remaining, recognized)

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from reid.errors import InputError
+from reid.errors import InputError, check_count
 from reid.model.normalization.batch_norms import batch_norms
 
 _LOST = "discards the pretrained statistics, scale and shift of {} batch normalizations and starts anew"
@@ -87,6 +87,7 @@ def group_norms(backbone: nn.Module, groups: int, network: str) -> str:
     Raises:
         InputError: If `groups` does not divide the channels of every layer.
     """
+    check_count("the number of groups", groups)
     norms = batch_norms(backbone)
     for name, norm in norms.items():
         if norm.num_features % groups:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from reid.errors import InputError, unknown_name
+from reid.errors import InputError, check_count, unknown_name
 from reid.model.pooling.contract import Pooling as Pooling
 from reid.model.pooling.crow import CroW
 from reid.model.pooling.flatten import Flatten
@@ -50,8 +50,8 @@ def build_pooling(name: str, backbone: nn.Module, **options: Any) -> Pooling:
         Pooling (B, C, h, w) -> (B, width(C)), on the CPU.
 
     Raises:
-        InputError: If the name is unknown, an option is out of range, or "flatten" follows a backbone with maps of any
-            size.
+        InputError: If the name is unknown, an option is unknown, of another type or out of range, or "flatten" follows
+            a backbone with maps of any size.
     """
     if name == "flatten":
         size: tuple[int, int] | None = getattr(backbone, "map_size", None)
@@ -64,7 +64,21 @@ def build_pooling(name: str, backbone: nn.Module, **options: Any) -> Pooling:
         return Flatten(channels, size=size)
     if name not in POOLINGS:
         raise unknown_name("pooling", name, (*POOLINGS, "flatten"))
+    _check_options(name, options)
     return POOLINGS[name](backbone.out_channels, **options)
+
+
+def _check_options(name: str, options: dict[str, Any]) -> None:
+    """Check names and types of options by the defaults of the pooling."""
+    parameters = inspect.signature(POOLINGS[name]).parameters
+    for option, value in options.items():
+        if option not in pooling_options(name):
+            raise unknown_name(f"option of the pooling {name}", option, pooling_options(name) or ("no options",))
+        kind = type(parameters[option].default)
+        if kind is int:
+            check_count(f"{option} of the pooling {name}", value, minimum=0)
+        elif kind is float and (not isinstance(value, int | float) or isinstance(value, bool)):
+            raise InputError(f"{option} of the pooling {name} must be a number, not {value!r}")
 
 
 def pooling_options(name: str) -> tuple[str, ...]:

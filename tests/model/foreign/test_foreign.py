@@ -160,6 +160,41 @@ def test_a_shift_of_the_last_norm_is_kept(images: Tensor) -> None:
     assert torch.equal(found.tensors["eigenlayer.bias"], shift)
 
 
+def test_wrappers_do_not_change_what_is_recognized(tmp_path: Path) -> None:
+    osnet = models.osnet().state
+    counters = {name: value.reshape(1) for name, value in osnet.items() if name.endswith("num_batches_tracked")}
+    for number, content in enumerate(
+        (
+            {"state_dict": {f"model.{name}": value for name, value in (osnet | counters).items()}},
+            {"n_averaged": torch.tensor(3), **{f"module.{name}": value for name, value in osnet.items()}},
+        )
+    ):
+        torch.save(content, tmp_path / f"{number}.pth")
+        content, found = convert_checkpoint(tmp_path / f"{number}.pth")
+        assert (found.family, found.architecture) == ("torchreid", "osnet_x0_25")
+        assert len(found.notes) == number and found.notes == tuple(content["origin"]["differences"][:number])
+    assert "its fc, a linear layer" in found.differences[0] and "no linear layer" not in found.differences[0]
+    torch.save({"model": {f"model.{name}": value for name, value in models.layumi().state.items()}}, tmp_path / "l.pth")
+    assert convert_checkpoint(tmp_path / "l.pth")[1].family == "layumi"
+
+
+def test_loading_says_what_was_recognized(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = models.osnet().state
+    torch.save({"state_dict": state, "ema_state_dict": state}, tmp_path / "f.pth")
+    load_any(tmp_path / "f.pth")
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "f.pth: osnet_x0_25 of torchreid, 7 classes, converted on loading" in told
+    assert "state_dict is taken, not ema_state_dict" in told
+
+
+def test_a_whole_network_as_pretrained_backbone_names_the_command(tmp_path: Path) -> None:
+    torch.save(models.torchreid_resnet().state, tmp_path / "f.pth")
+    pairs = ["MODEL.BACKBONE", "resnet18", "MODEL.WEIGHTS", str(tmp_path / "f.pth")]
+    config = build.config_from_overrides(pairs, source="a training")
+    with pytest.raises(InputError, match=r"resnet18 of torchreid: .*`svdnet convert .*f\.pth OUT\.pth`"):
+        build.network(config, num_classes=3, weights=build.pretrained(config))
+
+
 def test_without_a_classifier(images: Tensor) -> None:
     state = {key: value for key, value in models.osnet().state.items() if not key.startswith("classifier.")}
     found = convert(state, source="f")
