@@ -18,10 +18,13 @@ LOCK := $(if $(LATEST),,--constraint requirements.lock)
 OLDEST := --constraint constraints/oldest.txt
 OLDEST_TESTS ?= tests/decorrelation tests/losses tests/ranking
 
+# In contiguous parts, so that tests of a file share what they set up; a process without work takes over from another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+
 # A prerequisite that is never up to date.
 .always:
 
-.PHONY: .always help setup lock demo model test test-oldest lint docs bench profile fault fuzz clean
+.PHONY: .always help setup lock demo model test test-oldest test-times lint docs bench profile fault fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 19
@@ -66,7 +69,10 @@ $(BIN)/python tools/train_svdnet.py --config-file $(1) $$(test -f "$(2)/config.y
 endef
 
 test: .venv/ready  ## run the tests in JOBS processes (default: one per core)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
+	$(PYTEST)
+
+test-times: .venv/ready  ## run the tests and list the thirty that take longest
+	$(PYTEST) --durations 30
 
 test-oldest: .venv-oldest/ready  ## run a core of the tests with the oldest versions; OLDEST_TESTS=tests: all of them
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses $(JOBS) $(OLDEST_TESTS)

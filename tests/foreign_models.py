@@ -6,6 +6,7 @@ Each is a state dict under its family's own names, with random weights, and a fu
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,6 +51,14 @@ def randomize_norms(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def resnet(depth: str, *, last_stride: int, ibn: bool = False, seed: int = 0) -> nn.Module:
+    """The same network at every call, which must not be changed; random numbers drawn next are the same, too."""
+    network = _resnet(depth, last_stride, ibn, seed)
+    torch.manual_seed(seed)
+    return network
+
+
+@functools.lru_cache(maxsize=4)
+def _resnet(depth: str, last_stride: int, ibn: bool, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     network = torchvision.models.get_model(depth, weights=None)
     if last_stride == 1:

@@ -20,9 +20,9 @@ import numpy as np
 from fault.kills import TINY, unlike
 from served import encode_image, person
 
-from reid.config import load_config
+from reid.config import build, load_config
 from reid.data.images.cache import decode_images
-from reid.io.checkpoint import load_checkpoint
+from reid.io.checkpoint import load_checkpoint, save_checkpoint
 from reid.io.safetensors_files import load_safetensors
 from reid.search.gallery import has_current_faiss_index, is_index, load_faiss_index, read_snapshot
 
@@ -47,6 +47,8 @@ SMALL = (*TINY, *MARKET, "STEP0.EPOCHS", "1", "SOLVER.BATCH_SIZE", "8", "RRI.FIN
 # Names under which files are written before they are renamed, locks, and the manifest of an index that is not created
 # completely: no results.
 TEMPORARY = (".", "manifest.sqlite")
+# Commands for which any network will do.
+UNTRAINED = {"indexing", "rereading", "removal", "FAISS", "search"}
 
 
 def store_decoded() -> None:
@@ -104,15 +106,13 @@ def prepare(base: Path, chosen: Collection[str], run: Callable[[Scenario, Path],
     """Make what the chosen commands read; `run` runs one in `trial` and moves that folder."""
     named = {scenario.name: scenario for scenario in SCENARIOS}
     start = base / "start"
-    run(named["drawing"], start / "drawn")
-    _draw_market(start / "drawn" / "drawn", base / "market")
-    shutil.make_archive(str(base / "zip" / "Market-1501-v15.09.15"), "zip", base / "market")
-    run(named["training"], start / "finished")
-    shutil.copytree(start / "finished" / "run", base / "run")
-    (start / "model").mkdir()
-    shutil.copy(base / "run" / "checkpoints" / "rri_last.pth", start / "model" / "model.pth")
-    shutil.copytree(base / "run", start / "interrupted" / "run")
-    _rewind(start / "interrupted" / "run")
+    if UNTRAINED.issuperset(chosen):
+        config = load_config(Path(CONFIG[1]), SMALL)
+        network = build.network(config, num_classes=4)
+        content = {"model": network.state_dict(), "config": config.dump(), "num_classes": 4}
+        save_checkpoint(base / "run" / "checkpoints" / "rri_last.pth", content)
+    else:
+        _train(base, start, run, named)
     _draw_crops(base / "crops", run, start, named["indexing"])
     if "features" in chosen:
         run(named["evaluation"], base / "evaluated")
@@ -125,6 +125,19 @@ def prepare(base: Path, chosen: Collection[str], run: Callable[[Scenario, Path],
         settings = (*SMALL, "DATASETS.ROOT", str(base / "market"), "OUTPUT_DIR", "runs", "RRI.CONTROL", "False")
         (start / "sweep" / "tiny.yaml").write_text(load_config(Path(CONFIG[1]), settings).dump())
         run(named["sweep"], start / "sweep")
+
+
+def _train(base: Path, start: Path, run: Callable[[Scenario, Path], None], named: dict[str, Scenario]) -> None:
+    """Draw a dataset and train on it: a finished run and an interrupted one."""
+    run(named["drawing"], start / "drawn")
+    _draw_market(start / "drawn" / "drawn", base / "market")
+    shutil.make_archive(str(base / "zip" / "Market-1501-v15.09.15"), "zip", base / "market")
+    run(named["training"], start / "finished")
+    shutil.copytree(start / "finished" / "run", base / "run")
+    (start / "model").mkdir()
+    shutil.copy(base / "run" / "checkpoints" / "rri_last.pth", start / "model" / "model.pth")
+    shutil.copytree(base / "run", start / "interrupted" / "run")
+    _rewind(start / "interrupted" / "run")
 
 
 def _draw_market(drawn: Path, market: Path) -> None:

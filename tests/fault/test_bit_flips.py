@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fault.bit_flips import FORMATS, Format, flip, same
 
-FLIPS = 120  # a format, of up to 20,000 in `make fault`
+FLIPS = 40  # a format, of up to 20,000 in `make fault`
 
 
 @pytest.mark.parametrize("name", FORMATS)

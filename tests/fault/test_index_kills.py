@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,18 +14,16 @@ from reid.search.gallery import Gallery, read_snapshot
 from reid.search.gallery.manifest import write_transaction
 from reid.search.gallery.manifest_rows import change_everything
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_killed_while_indexing() -> None:
-    ended = subprocess.run(
-        [sys.executable, "tests/fault/index_kills.py", "--kills", "6"],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
-        text=True, capture_output=True,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "6 kills while indexing: 6 with nothing lost, double or wrong" in ended.stdout
+def test_killed_while_indexing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["index_kills.py", "--kills", "3"])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code, out = index_kills.main(), capsys.readouterr().out
+    assert code == 0, out
+    assert "3 kills while indexing: 3 with nothing lost, double or wrong" in out
 
 
 def test_what_is_wrong_is_seen(tmp_path: Path) -> None:

@@ -10,16 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fault.injections import PRELOADED, build_library
 from fault.scenarios import damage, differences
 
 ROOT = Path(__file__).parents[2]
 
 
+CALLS = ("open", "write", "rename", "print")
+
+
 @pytest.mark.skipif(not (sys.platform == "linux" and shutil.which("cc")), reason="preloads a library made by cc")
-def test_failing_calls_lose_nothing() -> None:
+def test_failing_calls_lose_nothing(tmp_path: Path) -> None:
+    library = str(build_library(tmp_path))
+    preloaded = {"LD_PRELOAD": library, PRELOADED: library, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
-        [sys.executable, "tests/fault/injections.py", "--per", "1", "--commands", "rereading"],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
+        [sys.executable, "tests/fault/injections.py", "--per", "1", "--commands", "rereading", "--calls", *CALLS],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"} | preloaded,
         text=True, capture_output=True,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -25,7 +25,7 @@ from reid.errors.command import run_command
 
 # Inputs of each target. The short form draws the same ones every time, the long form others each time.
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "0"))
-SHORT = 12
+SHORT = 5
 SECONDS = 20
 MEMORY = 2**30
 # How each reading ended, by target; an input may be read by several readers. And the inputs drawn, by test.

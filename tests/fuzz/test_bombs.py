@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forked import start
 from fuzz import bombs
 from fuzz.harness import ENDINGS, INPUTS, SECONDS, Counter
 
@@ -18,12 +17,13 @@ HARMLESS = ("entries.zip", "text.png")  # texts in an image are skipped
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the kernel's account of memory")
 def test_bombs(tmp_path: Path) -> None:
     bombs.make(tmp_path, inflated=bool(INPUTS))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, bombs.__file__, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    process = start(lambda: bombs.main(tmp_path))
+    try:
+        out, err = process.stdout.read(), process.stderr.read()
+        assert process.wait(600) == 0, err[-2000:]
+    finally:
+        process.close()
+    found = json.loads(out.splitlines()[-1])
     assert len(found) >= 19
     endings = ENDINGS.setdefault("bombs", Counter())
     for name, told in found.items():

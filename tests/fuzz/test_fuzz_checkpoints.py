@@ -165,7 +165,7 @@ LINES = [
     st.one_of(st.just(3), st.sampled_from((0, -1, 4, True, 2**31, 2**62, 10**30))),
     st.lists(st.tuples(st.integers(0, 200), odd_tensors()), max_size=2),
     share=0.25,
-    short=6,
+    short=3,
 )
 def test_networks(tmp_path: Path, whole: dict[str, Any], lines: list[str], classes: int, others: list[Any]) -> None:
     model = dict(whole["model"])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from fuzz.harness import TEXTS, altered, attempt, fuzz, mutated, texts, values
+from fuzz.harness import INPUTS, TEXTS, altered, attempt, fuzz, mutated, texts, values
 from hypothesis import strategies as st
 from yacs.config import CfgNode
 
@@ -26,6 +26,8 @@ KEYS = [key for key, _ in flatten(TREE)]
 ALIASES = "a: &a [1, 1]\n" + "".join(
     f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in zip("abcdefghijkl", "bcdefghijklm", strict=True)
 )
+# Lines of long files, which take seconds.
+MANY = 50_000 if INPUTS else 5_000
 HOSTILE = [
     *("!!python/object/apply:os.system ['true']", "!!int x", "!!bool x", "!!timestamp x", "!!binary x", "!!set {a, b}"),
     *("&a {b: *a}", "*x", "? {a: 1}\n: 2", "0o7777777777777777777777777", "1:99:99:99", "2020-99-99", "!!omap [a]"),
@@ -39,9 +41,9 @@ HOSTILE = [
         "BASE: [1]",
         "BASE: ../../x.yaml",
     ),
-    *("SEED: " + "9" * 5000, "SEED: 0x" + "f" * 5000, "OUTPUT_DIR: " + "a" * 200_000, "x: 1\n" * 50_000),
+    *("SEED: " + "9" * 5000, "SEED: 0x" + "f" * 5000, "OUTPUT_DIR: " + "a" * 200_000, "x: 1\n" * MANY),
     *(
-        "\n".join(f"k{i}: 1" for i in range(15_000)),
+        "\n".join(f"k{i}: 1" for i in range(MANY // 3)),
         "DATASETS: {NAME: " + "a+" * 90_000 + "}",
         "MODEL: 1",
         "MODEL: {}",

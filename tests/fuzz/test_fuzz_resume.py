@@ -50,7 +50,7 @@ def replaced(content: dict[str, Any], place: tuple[Any, ...], value: Any) -> dic
     return content
 
 
-@fuzz(st.integers(0, 10**6), st.sampled_from(OTHERS), short=40)
+@fuzz(st.integers(0, 10**6), st.sampled_from(OTHERS), short=20)
 def test_checkpoints_with_other_values(tmp_path: Path, interrupted: Path, number: int, value: Any) -> None:
     content = load_checkpoint(interrupted / "checkpoints" / "rri_last.pth")
     assert content["middle"] and content["optimizer"]["state"]
@@ -63,7 +63,7 @@ def test_checkpoints_with_other_values(tmp_path: Path, interrupted: Path, number
     assert len(log(folder)) >= before - 1
 
 
-@fuzz(st.data(), short=15)
+@fuzz(st.data(), short=8)
 def test_logs_with_other_bytes(tmp_path: Path, interrupted: Path, data: Any) -> None:
     folder = copied(interrupted, tmp_path / "run")
     good = (folder / "log.jsonl").read_bytes()

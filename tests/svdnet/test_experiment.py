@@ -46,9 +46,18 @@ from reid.training.optimizer import Solver
 from reid.training.schedule import Schedule
 from reid.training.state import Batches
 
+Finished = tuple[Path, dict[str, Any]]
 
-def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
-    summary = experiment(tmp_path).run()
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A run that was not interrupted, and its summary; its folder must not be changed."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, experiment(folder).run()
+
+
+def test_what_a_run_leaves_behind(finished: Finished) -> None:
+    tmp_path, summary = finished
     assert json.loads((tmp_path / "scores.json").read_text()) == summary
     rows = [(row["run"], row["stage"], row["round"]) for row in summary["rows"]]
     rounds = [(s, r) for r in (1, 2) for s in ("decorrelate", "restraint", "relaxation")]
@@ -71,8 +80,8 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     assert all({"kind", "run", "stage", "round", "epoch", "loss", "correlation"} <= set(line) for line in lines[1:4])
 
 
-def test_the_control_starts_from_step_0(tmp_path: Path) -> None:
-    experiment(tmp_path).run()
+def test_the_control_starts_from_step_0(finished: Finished) -> None:
+    tmp_path, _ = finished
     step0 = load_checkpoint(tmp_path / "checkpoints" / "rri_step0.pth")["model"]
     control = load_checkpoint(tmp_path / "checkpoints" / "control_r01_decorrelate.pth")["model"]
     assert all(torch.equal(step0[name], control[name]) for name in step0)
@@ -115,10 +124,9 @@ def test_without_a_control(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [2, 5, 10, 12, 16])
-def test_a_run_killed_and_resumed_ends_the_same(tmp_path: Path, after: int) -> None:
+def test_a_run_killed_and_resumed_ends_the_same(finished: Finished, tmp_path: Path, after: int) -> None:
     """Killed while evaluating for the `after`-th time, in Step 0, in a round, at the end and in the control."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    expected = experiment(whole).run()
+    (whole, expected), broken = finished, tmp_path / "broken"
     with pytest.raises(Killed):
         experiment(broken, score=killing(after, evaluate)).run()
     found = experiment(broken, resume=True).run()
@@ -207,9 +215,8 @@ def test_a_run_with_any_part_killed_in_an_epoch_ends_the_same(tmp_path: Path, pa
 
 
 @pytest.mark.parametrize("after", [2, 8, 11, 13])
-def test_stopped_in_the_middle_of_an_epoch_it_saves_and_goes_on(tmp_path: Path, after: int) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    expected = experiment(whole).run()
+def test_stopped_in_the_middle_of_an_epoch_it_saves_and_goes_on(finished: Finished, tmp_path: Path, after: int) -> None:
+    (whole, expected), broken = finished, tmp_path / "broken"
     stop, steps = StopSignal(), 0
 
     class Stopping(Loader):
@@ -245,9 +252,10 @@ def test_saved_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(("run", "alone"), [("rri", False), ("rri", True), ("control", False), ("control", True)])
-def test_a_broken_checkpoint_gives_way_to_the_one_before(tmp_path: Path, run: str, alone: bool) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    expected = experiment(whole).run()
+def test_a_broken_checkpoint_gives_way_to_the_one_before(
+    finished: Finished, tmp_path: Path, run: str, alone: bool
+) -> None:
+    (whole, expected), broken = finished, tmp_path / "broken"
     with pytest.raises(Killed):
         experiment(broken, score=killing({"rri": 6, "control": 12}[run], evaluate)).run()
     path = broken / "checkpoints" / f"{run}_last.pth"
@@ -265,9 +273,8 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(tmp_path: Path, run: st
     assert len(told) == 1 and path.name in told[0]
 
 
-def test_a_broken_end_of_the_original_starts_the_control_again(tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    expected = experiment(whole).run()
+def test_a_broken_end_of_the_original_starts_the_control_again(finished: Finished, tmp_path: Path) -> None:
+    (whole, expected), broken = finished, tmp_path / "broken"
     with pytest.raises(Killed):
         experiment(broken, score=killing(12, evaluate)).run()
     assert (broken / "checkpoints" / "control_last.pth").exists()

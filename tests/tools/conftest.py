@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,23 +11,14 @@ from pathlib import Path
 import pytest
 
 from reid.commands import run
+from reid.data.synthetic import generate_dataset
 
 ROOT = Path(__file__).parents[2]
 QUICK = (
-    *("DATASETS.SYNTHETIC.SIZE", "tiny", "INPUT.SIZE", "[32, 16]", "INPUT.PAD", "2", "SOLVER.BATCH_SIZE", "16"),
-    *("MODEL.BACKBONE", "resnet18", "SOLVER.PRECISION", "float32", "STEP0.EPOCHS", "2", "RRI.MAX_ROUNDS", "1"),
-    *(
-        "RRI.FINAL_RESTRAINT",
-        "False",
-        "RESTRAINT.EPOCHS",
-        "1",
-        "RELAXATION.EPOCHS",
-        "1",
-        "RRI.LOSS_IMAGES",
-        "32",
-        "MODEL.EIGENLAYER.DIM",
-        "32",
-    ),
+    *("DATASETS.SYNTHETIC.SIZE", "tiny", "INPUT.SIZE", "[128, 64]", "INPUT.PAD", "2", "SOLVER.BATCH_SIZE", "16"),
+    *("MODEL.BACKBONE", "small_convolution", "MODEL.EIGENLAYER.DIM", "32", "SOLVER.PRECISION", "float32"),
+    *("STEP0.EPOCHS", "2", "RESTRAINT.EPOCHS", "1", "RELAXATION.EPOCHS", "1", "RRI.MAX_ROUNDS", "1"),
+    *("RRI.FINAL_RESTRAINT", "False", "RRI.LOSS_IMAGES", "32"),
 )
 
 
@@ -41,11 +34,28 @@ Tool = Callable[..., Ended]
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One cache for all these tests, and no dataset of the user's."""
-    cache = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("REID_CACHE", str(cache))
+    """One cache for all these tests, also in several processes, and no dataset of the user's."""
+    monkeypatch.setenv("REID_CACHE", str(shared_folder(tmp_path_factory) / "cache"))
     monkeypatch.delenv("REID_DATA", raising=False)
     monkeypatch.delenv("REID_WEIGHTS", raising=False)
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of this run of the tests, the same in all of its processes."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def drawn_market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest synthetic dataset in the layout of Market-1501; must not be changed."""
+    return generate_dataset(tmp_path_factory.mktemp("drawn") / "data", size="tiny", seed=2, progress=False)
+
+
+@pytest.fixture
+def market(drawn_market: Path, tmp_path: Path) -> Path:
+    """A copy of that dataset, which a test may change."""
+    return Path(shutil.copytree(drawn_market, tmp_path / "data")) / "Market-1501-v15.09.15"
 
 
 @pytest.fixture

@@ -25,12 +25,12 @@ Tool = Callable[..., Any]
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     path = tmp_path / "a photo.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 32, 3), dtype=np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 64, 3), dtype=np.uint8)).save(path)
     return path
 
 
 def checkpoint(path: Path, pooling: str, *pairs: str) -> Path:
-    text = "MODEL: {BACKBONE: osnet_x0_25, WEIGHTS: none}\nINPUT: {SIZE: [64, 32]}"
+    text = "MODEL: {BACKBONE: small_convolution, WEIGHTS: none}\nINPUT: {SIZE: [128, 64]}"
     config = parse_config(text, ["MODEL.POOLING.NAME", pooling, "MODEL.POOLING.INIT", "random", *pairs])
     torch.manual_seed(0)
     model = build.network(config, num_classes=3)

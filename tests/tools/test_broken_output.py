@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from reid.commands.parsers import PARSERS
+
 Tool = Callable[..., Any]
 FULL = "error: the disk is full: while writing; free some space and retry\n"
-TOOLS = sorted(path.stem for path in (Path(__file__).parents[2] / "tools").glob("*.py"))
 
 
 def broken_pipe() -> int:
@@ -33,7 +34,7 @@ def broken_pipe() -> int:
         (broken_pipe, 141, ""),
     ],
 )
-@pytest.mark.parametrize("name", TOOLS)
+@pytest.mark.parametrize("name", PARSERS)
 def test_help(
     name: str, stream: Callable[[], int], code: int, message: str, tool: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

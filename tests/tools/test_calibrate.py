@@ -25,7 +25,7 @@ from reid.records import Features
 
 Tool = Callable[..., Any]
 PAIRS = [
-    *("MODEL.BACKBONE", "osnet_x0_25", "MODEL.WEIGHTS", "none", "INPUT.SIZE", "[64, 32]", "MODEL.DEVICE", "cpu"),
+    *("MODEL.BACKBONE", "small_convolution", "MODEL.WEIGHTS", "none", "INPUT.SIZE", "[128, 64]", "MODEL.DEVICE", "cpu"),
     *("MODEL.EIGENLAYER.DIM", "16", "TEST.FEATURE", "output", "DATASETS.NAME", "synthetic"),
     *("DATASETS.SYNTHETIC.SIZE", "tiny"),
 ]

@@ -15,7 +15,7 @@ import torch
 from reid import Embedder
 
 Tool = Callable[..., Any]
-TINY = ("DATASETS.NAME", "synthetic", "DATASETS.SYNTHETIC.SIZE", "tiny", "INPUT.SIZE", "[64, 32]")
+TINY = ("DATASETS.NAME", "synthetic", "DATASETS.SYNTHETIC.SIZE", "tiny", "INPUT.SIZE", "[32, 16]")
 
 
 @pytest.fixture
@@ -68,7 +68,8 @@ def test_an_iteration_starts_from_it(tool: Tool, foreign: Path, quick: tuple[str
     assert tool("convert", foreign, tmp_path / "ours.pth").code == 0
     pairs = (
         *quick,
-        *("MODEL.WEIGHTS", tmp_path / "ours.pth", "MODEL.LAST_STRIDE", "1", "MODEL.STEM", "no_relu"),
+        *("MODEL.BACKBONE", "resnet18", "MODEL.WEIGHTS", tmp_path / "ours.pth", "MODEL.LAST_STRIDE", "1"),
+        *("MODEL.STEM", "no_relu", "INPUT.SIZE", "[32, 16]", "SOLVER.BATCH_SIZE", "64"),
         *("MODEL.NECK", "bnneck", "OUTPUT_DIR", tmp_path / "run", "STEP0.EPOCHS", "1"),
     )
     config = tmp_path / "c.yaml"

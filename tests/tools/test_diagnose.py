@@ -16,6 +16,7 @@ import torchvision
 from reid.config import build
 from reid.config.loading import load_config
 from reid.io.checkpoint import save_checkpoint
+from reid.report.diagnosis_tables import survey_table
 
 Tool = Callable[..., Any]
 CONFIG = Path(__file__).parents[2] / "configs" / "demo_synthetic.yaml"
@@ -44,15 +45,17 @@ def test_checkpoint_of_ours(tool: Tool, checkpoint: Path) -> None:
     assert ended.code == 0, ended.err
     diagnosis = json.loads((checkpoint.parent / "diagnosis" / "diagnosis.json").read_text())
     tensors = torch.load(checkpoint, weights_only=True)["model"]
-    assert len(diagnosis["survey"]) == 20 + 2  # ResNet-18 without its fc, Eigenlayer and classifier
+    assert len(diagnosis["survey"]) == 5 + 2  # the convolutions, Eigenlayer and classifier
     for row in diagnosis["survey"]:
         assert row["correlation"] == pytest.approx(correlation(tensors[row["name"]]), rel=1e-9)
         assert row["groups_from"] == "network"
     assert [layer["name"] for layer in diagnosis["layers"]] == ["eigenlayer.weight", "classifier.weight"]
     assert diagnosis["layers"][1]["identities"]["dataset"] is None
     assert "dataset" not in diagnosis
-    for text in ("eigenlayer.weight ", "most similar identities: ", "2 more in diagnosis.json"):
+    for text in ("| eigenlayer.weight | linear | 128 × 32 |", "most similar identities: "):
         assert text in ended.out
+    first = survey_table(diagnosis["survey"], top=5)
+    assert first.count("\n") == 2 + 5 and first.endswith("2 more in diagnosis.json and on the page")
     page = (checkpoint.parent / "diagnosis" / "diagnosis.html").read_text()
     assert "Correlation in rri_last.pth" in page and str(checkpoint.parent) not in page.partition("Provenance")[0]
 
@@ -124,11 +127,11 @@ def test_nan_breaks_a_row_and_not_the_survey(tool: Tool, checkpoint: Path, tmp_p
     ended = tool("diagnose", "--weights", checkpoint)
     assert ended.code == 0, ended.err
     diagnosis = json.loads((tmp_path / "diagnosis" / "diagnosis.json").read_text())
-    assert diagnosis["survey"][-1]["broken"].startswith("1 of 16,384 entries are NaN or infinite, at [3, 4]")
+    assert diagnosis["survey"][-1]["broken"].startswith("1 of 4,096 entries are NaN or infinite, at [3, 4]")
     assert [layer["name"] for layer in diagnosis["layers"]] == ["classifier.weight"]
     ended = tool("diagnose", "--weights", checkpoint, "--layer", "eigenlayer")
     assert ended.code == 2
-    assert ended.err.splitlines()[-1].startswith("error: eigenlayer.weight: 1 of 16,384 entries are NaN or infinite")
+    assert ended.err.splitlines()[-1].startswith("error: eigenlayer.weight: 1 of 4,096 entries are NaN or infinite")
 
 
 class Trap:

@@ -134,13 +134,13 @@ def test_the_training_set_of_a_checkpoint(tool: Tool, tmp_path: Path) -> None:
         [
             *(
                 "MODEL.BACKBONE",
-                "osnet_x0_25",
+                "small_convolution",
                 "MODEL.WEIGHTS",
                 "none",
                 "MODEL.DEVICE",
                 "cpu",
                 "INPUT.SIZE",
-                "[32, 16]",
+                "[128, 64]",
             ),
             *("MODEL.EIGENLAYER.DIM", "16", "DATASETS.NAME", "synthetic", "DATASETS.SYNTHETIC.SIZE", "tiny"),
         ],

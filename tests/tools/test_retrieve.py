@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from narrow_resnet import narrow_resnet34
 from PIL import Image
 from torch.nn import functional
 
@@ -21,9 +22,11 @@ from reid.inference.conversion import load_network
 from reid.io.checkpoint import save_checkpoint
 from reid.io.feature_files import load_training_npz
 
+__all__ = ["narrow_resnet34"]
+pytestmark = pytest.mark.usefixtures("narrow_resnet34")
 Tool = Callable[..., Any]
 SMALL = (
-    *("MODEL.BACKBONE", "osnet_x0_25", "MODEL.WEIGHTS", "none", "MODEL.POOLING.NAME", "gem", "MODEL.DEVICE", "cpu"),
+    *("MODEL.BACKBONE", "resnet34", "MODEL.WEIGHTS", "none", "MODEL.POOLING.NAME", "gem", "MODEL.DEVICE", "cpu"),
     *("MODEL.EIGENLAYER.DIM", "16", "INPUT.SIZE", "[32, 16]", "DATASETS.NAME", "synthetic"),
     *("DATASETS.SYNTHETIC.SIZE", "tiny", "TEST.PRECISION", "float32"),
 )
@@ -70,7 +73,7 @@ def described(landmarks: Path, weights: Path, names: list[str], boxes: list[list
         pixels = np.asarray(picture.resize(size, Image.Resampling.LANCZOS)) / 255
         image = (pixels - np.array(config.INPUT.MEAN)) / np.array(config.INPUT.STD)
         batch = torch.from_numpy(image.transpose(2, 0, 1)[None])
-        total = np.zeros(512)
+        total = np.zeros(64)
         for scale in (1, 0.5):
             seen = functional.interpolate(batch, scale_factor=scale, mode="bilinear", align_corners=False)
             with torch.inference_mode():
@@ -129,7 +132,7 @@ def test_from_images_to_numbers(tool: Tool, landmarks: Path, weights: Path, tmp_
     assert (content["scales"], content["combine"], content["longest_side"]) == ([1.0, 0.5], "gem", 96)
 
     training, feature = load_training_npz(tmp_path / "training.npz")
-    assert feature == "input" and training.values.shape == (64, 512)
+    assert feature == "input" and training.values.shape == (64, 64)
     values = training.values.astype(np.float64)
     _, deviations, axes = np.linalg.svd(values - values.mean(0), full_matrices=False)
     white = [(side - values.mean(0)) @ axes[:12].T / deviations[:12] for side in (query, gallery)]
@@ -171,7 +174,7 @@ def test_from_images_to_numbers(tool: Tool, landmarks: Path, weights: Path, tmp_
         (("--longest-side", "0"), "at least 1 pixel, not 0"),
         (("--batch-size", "0"), "batch size 0 must be at least 1"),
         (("--dataset", "landmark"), "did you mean landmarks"),
-        (("--whiten", "pca", "--longest-side", "32"), "dim 512: the 64 features vary in only 63 directions"),
+        (("--whiten", "pca", "--longest-side", "32"), "dim 64: the 64 features vary in only"),
     ],
 )
 def test_bad_input_is_told_in_a_line(

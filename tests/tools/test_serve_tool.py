@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
@@ -17,10 +15,11 @@ from typing import Any
 
 import pytest
 import served
+from forked import start_command
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
-
 from reid.commands import parse, serve
+from reid.search.serve.service import SearchService
 
 ROOT = Path(__file__).parents[2]
 Tool = Callable[..., Any]
@@ -32,13 +31,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> served.SampleIndex:
 
 
 def test_from_the_first_line_to_the_end(sample: served.SampleIndex) -> None:
-    command = [sys.executable, "tools/serve.py", "--index", str(sample.index), "--port", "0", "--device", "cpu"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [*command, "--token"], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = start_command("serve", "--index", str(sample.index), "--port", "0", "--device", "cpu", "--token")
     try:
-        assert process.stdout and process.stderr
         where, _, token = process.stdout.readline().strip().partition("?token=")
         assert where.startswith("http://127.0.0.1:") and len(token) >= 32
         request = urllib.request.Request(where, headers={"Authorization": f"Bearer {token}"})
@@ -50,30 +44,18 @@ def test_from_the_first_line_to_the_end(sample: served.SampleIndex) -> None:
         out, err = process.stdout.read(), process.stderr.read()
         assert (process.wait(30), err) == (0, "") and out == "press Ctrl-C to stop\nstopped\n"
     finally:
-        process.kill()
-        process.wait()
+        process.close()
 
 
 def test_it_stops_in_the_middle_of_uploads_and_of_a_search(sample: served.SampleIndex, tmp_path: Path) -> None:
-    # A search that never ends, in the tool as it is.
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import runpy, sys, time\n"
-        "from reid.search.serve.service import SearchService\n"
-        "SearchService.search = lambda *_: [time.sleep(0.01) for _ in iter(int, 1)]\n"
-        "sys.argv = sys.argv[1:]\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
-    )
-    token = "a token in a file".replace(" ", "-")
+    def search_forever() -> None:
+        SearchService.search = lambda *_: [time.sleep(0.01) for _ in iter(int, 1)]  # type: ignore[method-assign]
+
+    token = "a-token-in-a-file"
     (tmp_path / "token").write_text(f"{token}\n")
-    command = [sys.executable, str(program), "tools/serve.py", "--index", str(sample.index), "--port", "0"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [*command, "--device", "cpu", "--token-file", str(tmp_path / "token")],
-        cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    options = ("--port", "0", "--device", "cpu", "--token-file", str(tmp_path / "token"))
+    process = start_command("serve", "--index", str(sample.index), *options, before=search_forever)
     try:
-        assert process.stdout and process.stderr
         url = process.stdout.readline().strip()
         assert "token" not in url
         port = int(url.rpartition(":")[2].strip("/"))
@@ -98,8 +80,7 @@ def test_it_stops_in_the_middle_of_uploads_and_of_a_search(sample: served.Sample
         for connection in connections:
             connection.close()
     finally:
-        process.kill()
-        process.wait()
+        process.close()
 
 
 def test_where_the_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

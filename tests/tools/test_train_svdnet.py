@@ -100,23 +100,29 @@ def test_the_duke_reader_from_end_to_end(train: Tool, tool: Tool, tmp_path: Path
     assert [row["stage"] for row in summary["rows"]] == ["step0"]
 
 
+SMALL_MAPS = ("MODEL.BACKBONE", "resnet18", "INPUT.SIZE", "[32, 16]")
+
+
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
         (("SOLVER.BATCHSIZE", "3", "STEP0.EPOCHS", "no"), ("SOLVER.BATCH_SIZE", "STEP0.EPOCHS must be an integer")),
         (("DATASETS.NAME", "market1501", "DATASETS.ROOT", "nowhere"), ("nowhere",)),
         (("MODEL.WEIGHTS", "missing.pth"), ("missing.pth",)),
-        (("MODEL.EIGENLAYER.DIM", "600"), ("K = 600", "512")),
+        (("MODEL.EIGENLAYER.DIM", "600"), ("K = 600", "128")),
         (("MODEL.DEVICE", "cuda:7"), ("cuda:7",)),
         (("MODEL.DEVICE", "toaster"), ("toaster",)),
         (("RESTRAINT.FREEZE", "['backbone.layer9']"), ("backbone.layer9",)),
         (("MODEL.POOLING.NAME", "gem", "MODEL.POOLING.P", "-2"), ("MODEL.POOLING.P -2.0 must be above 0",)),
-        (("MODEL.POOLING.NAME", "rmac"), ("regions, more than the 1 x 1 positions of the map",)),
+        ((*SMALL_MAPS, "MODEL.POOLING.NAME", "rmac"), ("regions, more than the 1 x 1 positions of the map",)),
         (
-            ("MODEL.POOLING.NAME", "netvlad", "MODEL.POOLING.CLUSTERS", "4000"),
+            (*SMALL_MAPS, "MODEL.POOLING.NAME", "netvlad", "MODEL.POOLING.CLUSTERS", "4000"),
             ("k-means needs at least 4000 local descriptors",),
         ),
-        (("MODEL.NORM.NAME", "group", "MODEL.NORM.GROUPS", "7"), ("7 groups do not divide the 64 channels of bn1",)),
+        (
+            (*SMALL_MAPS, "MODEL.NORM.NAME", "group", "MODEL.NORM.GROUPS", "7"),
+            ("7 groups do not divide the 64 channels of bn1",),
+        ),
         (("SAMPLER.NAME", "identity", "SOLVER.BATCH_SIZE", "400"), ("a batch of 100 identities with 4 images each",)),
         (
             ("SAMPLER.NAME", "mined", "LOSS.CONTRASTIVE", "1", "SOLVER.BATCH_SIZE", "400"),
@@ -139,48 +145,39 @@ def test_a_pooling_with_clusters_from_k_means(train: Tool, tool: Tool, tmp_path:
     options = ("MODEL.POOLING.NAME", "ghost_vlad", "MODEL.POOLING.CLUSTERS", "4", "RRI.MAX_ROUNDS", "0")
     ended = train(*options, "STEP0.EPOCHS", "1")
     assert ended.code == 0, ended.err
-    assert "Eigenlayer 2048 x 32" in ended.out
+    assert "Eigenlayer 512 x 32" in ended.out
     weights = tmp_path / "run" / "checkpoints" / "rri_last.pth"
     assert tool("evaluate", "--weights", weights, "--output", tmp_path / "again", "TEST.FLIP", "True").code == 0
     evaluation = json.loads((tmp_path / "again" / "evaluation.json").read_text())
     assert evaluation["scores"] == json.loads((tmp_path / "run" / "scores.json").read_text())["rows"][0]["scores"]
 
 
-def drawn(tool: Tool, tmp_path: Path) -> Path:
-    ended = tool("dataset", "--size", "tiny", "--seed", "2", "--output", tmp_path / "data")
-    assert ended.code == 0
-    return tmp_path / "data" / "Market-1501-v15.09.15"
-
-
 MARKET = ("DATASETS.NAME", "market1501", "DATASETS.STRICT", "False", "DATASETS.ROOT")
 
 
-def test_a_truncated_image_is_named(train: Tool, tool: Tool, tmp_path: Path) -> None:
-    folder = drawn(tool, tmp_path)
-    victim = sorted((folder / "query").glob("*.jpg"))[3]
+def test_a_truncated_image_is_named(train: Tool, market: Path) -> None:
+    victim = sorted((market / "query").glob("*.jpg"))[3]
     victim.write_bytes(victim.read_bytes()[:700])
-    ended = train(*MARKET, folder.parent)
+    ended = train(*MARKET, market.parent)
     assert ended.code == 2
     assert victim.name in ended.err
 
 
-def test_one_camera_leaves_nothing_to_find(train: Tool, tool: Tool, tmp_path: Path) -> None:
-    folder = drawn(tool, tmp_path)
-    for image in [*(folder / "query").iterdir(), *(folder / "bounding_box_test").iterdir()]:
+def test_one_camera_leaves_nothing_to_find(train: Tool, market: Path, tmp_path: Path) -> None:
+    for image in [*(market / "query").iterdir(), *(market / "bounding_box_test").iterdir()]:
         if "_c1s" not in image.name:
             image.unlink()
-    ended = train(*MARKET, folder.parent)
+    ended = train(*MARKET, market.parent)
     assert ended.code == 2
     assert "there is nothing to evaluate" in ended.err
     assert not (tmp_path / "run").exists()
 
 
-def test_no_query_with_a_true_match(train: Tool, tool: Tool, tmp_path: Path) -> None:
-    folder = drawn(tool, tmp_path)
-    for image in (folder / "bounding_box_test").iterdir():
+def test_no_query_with_a_true_match(train: Tool, market: Path, tmp_path: Path) -> None:
+    for image in (market / "bounding_box_test").iterdir():
         if not image.name.startswith(("-1", "0000")):
             image.rename(image.with_name("9" + image.name[1:]))
-    ended = train(*MARKET, folder.parent)
+    ended = train(*MARKET, market.parent)
     assert ended.code == 2
     assert "no query has a true match" in ended.err
     assert not (tmp_path / "run").exists()
@@ -217,11 +214,10 @@ def test_a_python_config_is_refused(tool: Tool, tmp_path: Path) -> None:
     assert "never executed" in ended.err
 
 
-def test_a_name_that_does_not_parse(train: Tool, tool: Tool, tmp_path: Path) -> None:
-    folder = drawn(tool, tmp_path)
-    first = min((folder / "bounding_box_train").iterdir())
+def test_a_name_that_does_not_parse(train: Tool, market: Path) -> None:
+    first = min((market / "bounding_box_train").iterdir())
     first.rename(first.with_name("holiday.jpg"))
-    ended = train(*MARKET, folder.parent)
+    ended = train(*MARKET, market.parent)
     assert ended.code == 2
     assert "holiday.jpg" in ended.err
 
@@ -234,17 +230,16 @@ def test_a_checkpoint_of_another_network(train: Tool, tool: Tool, tmp_path: Path
     torch.save(content, path)
     ended = tool("evaluate", "--weights", path)
     assert ended.code == 2
-    assert "eigenlayer.weight (32, 512) for (16, 512)" in ended.err
+    assert "eigenlayer.weight (32, 128) for (16, 128)" in ended.err
 
 
-def test_a_finished_run_says_so_and_is_not_resumed_with_other_images(train: Tool, tool: Tool, tmp_path: Path) -> None:
-    folder = drawn(tool, tmp_path)
-    options = (*MARKET, folder.parent, "RRI.MAX_ROUNDS", "0", "RRI.CONTROL", "False", "STEP0.EPOCHS", "1")
+def test_a_finished_run_says_so_and_is_not_resumed_with_other_images(train: Tool, market: Path) -> None:
+    options = (*MARKET, market.parent, "RRI.MAX_ROUNDS", "0", "RRI.CONTROL", "False", "STEP0.EPOCHS", "1")
     first = train(*options)
     assert first.code == 0 and "nothing is left to train" not in first.out
     again = train(*options, "--resume")
     assert again.code == 0 and "is finished: nothing is left to train" in again.out
-    removed = min((folder / "bounding_box_train").iterdir())
+    removed = min((market / "bounding_box_train").iterdir())
     removed.unlink()
     ended = train(*options, "--resume")
     assert ended.code == 2

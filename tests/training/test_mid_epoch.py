@@ -29,6 +29,10 @@ KINDS = {
 }
 
 
+# Runs that are not killed, by kind and need of descriptors.
+WHOLE: dict[tuple[str, bool], TrainState] = {}
+
+
 class Killed(Exception):
     pass
 
@@ -63,8 +67,10 @@ def stopping(after: int, every: int) -> tuple[Callbacks, dict[str, bytes]]:
 def test_killed_at_a_step(make_model: Make, loader: Any, kind: str, needs_descriptors: bool, after: int) -> None:
     loader.needs_descriptors = needs_descriptors
     plan = dataclasses.replace(PLAN, solver=KINDS[kind])
-    whole = new_state(make_model)
-    run_stages(whole, loader, plan, callbacks())
+    if (kind, needs_descriptors) not in WHOLE:
+        WHOLE[kind, needs_descriptors] = new_state(make_model)
+        run_stages(WHOLE[kind, needs_descriptors], loader, plan, callbacks())
+    whole = WHOLE[kind, needs_descriptors]
 
     after = -(-after // plan.solver.accumulate)
     hooks, saved = stopping(after, every=2)

@@ -4,7 +4,7 @@ import io
 import json
 import os
 import random
-import subprocess
+import signal
 import sys
 from pathlib import Path
 
@@ -43,16 +43,22 @@ def test_resume_needs_the_same_run(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks")
 def test_two_processes_do_not_train_into_one_folder(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from reid.training.run_folder import RunFolder; "
-    code += "f = RunFolder(Path(sys.argv[1])); "
-    code += "f.open('SEED: 0', resume=False); print('open', flush=True); sys.stdin.read()"
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert other.stdout is not None and other.stdout.readline() == "open\n"
-    with pytest.raises(InputError, match=r"process .* trains into it"):
+    (opened, opening), (ended, ending) = os.pipe(), os.pipe()
+    process = os.fork()
+    if not process:
+        try:
+            os.close(ending)
+            RunFolder(tmp_path).open("SEED: 0", resume=False)
+            os.write(opening, b"open")
+            os.read(ended, 1)
+        finally:
+            os._exit(0)
+    os.close(opening)
+    assert os.read(opened, 4) == b"open"
+    with pytest.raises(InputError, match=rf"process {process} .* trains into it"):
         RunFolder(tmp_path).open("SEED: 0", resume=True)
-    other.communicate()
+    os.close(ending)
+    os.waitpid(process, 0)
     RunFolder(tmp_path).open("SEED: 0", resume=True)
 
 
@@ -98,13 +104,15 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
     RunFolder(tmp_path).open("SEED: 0\n", resume=True)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_the_lock_of_a_killed_process_is_gone(tmp_path: Path) -> None:
-    code = (
-        "import os, signal, sys; from pathlib import Path; from reid.training.run_folder import RunFolder; "
-        "folder = RunFolder(Path(sys.argv[1])); folder.open('SEED: 0', resume=False); "
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[2], check=False)
+    process = os.fork()
+    if not process:
+        try:
+            RunFolder(tmp_path).open("SEED: 0", resume=False)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(process, 0)
     (tmp_path / ".config.yaml.writing").write_text("SE")
     (tmp_path / "checkpoints" / ".rri_last.pth.writing").write_text("PK")
     RunFolder(tmp_path).open("SEED: 0\n", resume=True)

@@ -23,8 +23,6 @@ from reid.ranking.exact.first_pass import (
 from reid.ranking.exact.gallery_rows import RowSource, mean_row
 from reid.ranking.exact.options import ComparisonOptions
 
-pytestmark = pytest.mark.usefixtures("_fresh_measurements")
-
 
 @pytest.fixture
 def _fresh_measurements() -> Iterator[None]:
@@ -36,8 +34,8 @@ def _fresh_measurements() -> Iterator[None]:
         remembered.cache_clear()
 
 
-def needs_integers(width: int = 64) -> None:
-    if not integers_exact(width):
+def needs_integers() -> None:
+    if not integers_exact(64):  # whatever the width: that would take as long as the tests
         pytest.skip("this machine has no exact 8-bit products")
 
 
@@ -82,7 +80,7 @@ def share_of_bound(found: Approximation, asked: PreparedRows, query: np.ndarray,
 @pytest.mark.parametrize("kind", [*KINDS, *SIZES])
 def test_the_bound_is_a_bound(kind: str, width: int, integers: bool) -> None:
     if integers:
-        needs_integers(width)
+        needs_integers()
     rows = 12 if width < 1000 else 4
     query, gallery = drawn(kind, rows, rows + 1, width)
     asked, tile = both(query, gallery, integers=integers)
@@ -104,7 +102,7 @@ def test_the_bound_covers_other_types(kind: str, dtype: type[np.floating], integ
 @pytest.mark.parametrize("integers", [False, True], ids=["float32", "integers"])
 def test_the_bound_holds_over_many_pairs(integers: bool) -> None:
     if integers:
-        needs_integers(257)
+        needs_integers()
     worst = 0.0
     for kind in ("random", "clustered", "heavy", "lengths"):
         query, gallery = drawn(kind, 150, 400, 257)
@@ -193,7 +191,7 @@ def test_int32_holds_every_sum(width: int) -> None:
     # No room is given away where the numbers fit anyway.
     assert highs.max() == 127 or largest.max() > 2**30
     # And the product is that of the integers.
-    if width < 10_000 and integers_exact(width):
+    if width < 10_000 and integers_exact(64):
         buffers: dict[str, Any] = {}
         approximate(asked, tile, buffers)
         expected = LOW * highs @ highs.T + highs @ lows.T + lows @ highs.T
@@ -300,6 +298,7 @@ def missing(first: torch.Tensor, second: torch.Tensor, out: torch.Tensor | None 
     raise RuntimeError("no such product")
 
 
+@pytest.mark.usefixtures("_fresh_measurements")
 @pytest.mark.parametrize("product", [saturating, off_by_one, missing])
 def test_wrong_products_are_noticed(product: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "_int_mm", product)
@@ -311,6 +310,7 @@ def test_wrong_products_are_noticed(product: Any, monkeypatch: pytest.MonkeyPatc
     assert not ComparisonOptions(first_pass="float32").uses_integers(query)
 
 
+@pytest.mark.usefixtures("_fresh_measurements")
 def test_a_version_of_torch_without_them_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch, "_int_mm")
     assert not first_pass.is_int8_faster(16)

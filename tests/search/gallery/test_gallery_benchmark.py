@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+from benchmark import run_benchmark
 
 
 def test_it_runs_through() -> None:
     pytest.importorskip("faiss")
     sizes = ("--crops=120", "--more=10", "--search=1500", "--width=16", "--queries=3")
-    environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-    command = [sys.executable, str(BENCHMARKS / "gallery.py"), *sizes]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr
+    code, out, err = run_benchmark("gallery", *sizes)
+    assert code == 0, err
     for title in (
         "| build |",
         "| add 10 |",
@@ -26,4 +18,4 @@ def test_it_runs_through() -> None:
         "| exact |",
         "| FAISS: ivf index over 1500",
     ):
-        assert done.stdout.count(title) == 1, done.stdout
+        assert out.count(title) == 1, out
