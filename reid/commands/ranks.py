@@ -19,6 +19,7 @@ from reid.io.feature_files import load_npz
 from reid.model.precision import autocast_dtype
 from reid.report.pages import check_available
 from reid.report.ranked_lists import write_page
+from reid.report.tables import difference_text, percent
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -49,10 +50,12 @@ def main(arguments: argparse.Namespace) -> None:
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "ranked_lists.json", content)
     page = write_page(output / "ranked_lists.html", content)
-    for side in content["sides"]:
-        print(f"{side['name']}: rank-1 {100 * side['scores']['rank1']:.1f}, mAP {100 * side['scores']['mAP']:.1f}")
+    scores = [side["scores"] for side in content["sides"]]
+    for side, score in zip(content["sides"], scores, strict=True):
+        print(f"{side['name']}: rank-1 {percent(score['rank1'])}, mAP {percent(score['mAP'])}")
     if found := content["comparison"]:
-        print(f"{found['name']}: rank-1 {100 * found['rank1']:+.1f}, mAP {100 * found['mAP']:+.1f}; {found['reason']}")
+        changes = [difference_text(*scores, key, found["intervals"]) for key in ("rank1", "mAP")]
+        print(f"{found['name']}: rank-1 {changes[0]}, mAP {changes[1]}, 95 % intervals; {found['reason']}")
         print(f"top-1 results fixed: {found['repaired']}, broken: {found['broken']}")
     print(f"wrote {output / 'ranked_lists.json'}, {page} ({page.stat().st_size / 2**20:.1f} MiB)")
 

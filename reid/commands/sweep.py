@@ -63,9 +63,9 @@ def main(arguments: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         command = restart_command(arguments.program, arguments.arguments)
         raise Interrupted(f"interrupted; finished epochs are saved. To resume: {command}") from None
-    settings = _write(runs, arguments.output, arguments.rows)
-    rows = [dataclasses.asdict(line) for line in settings]
-    print(render_tables([table(settings)], arguments.format, rows), file=arguments.result)
+    results = _write(runs, arguments.output, arguments.rows)
+    rows = [dataclasses.asdict(line) for line in results]
+    print(render_tables([table(results)], arguments.format, rows), file=arguments.result)
     print(arguments.output / "sweep.html")
     if failed:
         raise InputError(f"{len(failed)} of {len(runs)} runs failed: " + "; ".join(failed))

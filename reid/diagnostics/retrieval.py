@@ -14,6 +14,7 @@ from reid.diagnostics.comparison import RankingChange, align, compare_rankings
 from reid.diagnostics.embedding_map import embedding_map
 from reid.diagnostics.ranked_lists import MAX_TOP, RankedLists, lowest_ap_first, ranked_lists, result_entries
 from reid.errors import InputError
+from reid.ranking import score_difference
 from reid.records import Features
 
 MAX_QUERIES = 500
@@ -80,7 +81,8 @@ def describe_retrieval(
 
     Returns:
         Plain values: "dataset"; "counts"; "sides" (name, variant, scores without CMC, camera_pairs, map);
-        "comparison" (name of the difference, repaired and broken results at rank 1, ...; None for one side); "queries"
+        "comparison" (name of the difference, its 95 % "intervals" as `score_difference` returns them, repaired and
+        broken results at rank 1, ...; None for one side); "queries"
         (columns over all queries; first_hit is 0 and average_precision None without a true match); "listed" (rule,
         top, count); "lists" (one entry per listed query).
 
@@ -133,6 +135,7 @@ def _comparison(change: RankingChange, lists: Sequence[RankedLists], gain: tuple
         "name": "gain of RRI" if gain[0] else "difference",
         "reason": gain[1],
         **{name: getattr(scores[0], name) - getattr(scores[1], name) for name in METRICS},
+        "intervals": score_difference(scores[0], scores[1]),
         "repaired": int(change.repaired.sum()),
         "broken": int(change.broken.sum()),
         "right_in_both": int((right[0] & right[1]).sum()),

@@ -20,6 +20,7 @@ from reid.diagnostics.retrieval import CheckpointFeatures, describe_retrieval
 from reid.records import Features
 from reid.report import thumbnails as thumbnails_module
 from reid.report.ranked_lists import render, write_page
+from reid.report.tables import shown_difference
 from reid.report.thumbnails import MAX_SIDE, thumbnails
 
 EVIL = "<script>alert(1)</script>&'\".jpg"
@@ -56,7 +57,9 @@ def test_scores_and_comparison(content: dict[str, Any]) -> None:
     for row, side in zip(rows, content["sides"], strict=True):
         assert row == [side["name"], *(f"{100 * side['scores'][name]:.1f}" for name in names)]
     comparison = content["comparison"]
-    assert last == ["difference", *(f"{100 * comparison[name]:+.1f}" for name in names)]
+    first, second = (side["scores"] for side in content["sides"])
+    assert last == ["difference", *(f"{shown_difference(first[name], second[name]):+.1f}" for name in names)]
+    assert comparison["intervals"]["mAP"][0] == pytest.approx(comparison["mAP"])
     assert page.texts["repaired"].split() == [str(comparison["repaired"]), "/", str(comparison["broken"])]
     assert "not a gain of RRI" in page.texts["comparison"] and "for a test" in page.texts["comparison"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ def test_rri_beside_its_control(tool: Tool, checkpoints: tuple[Path, Path], tmp_
     found = json.loads((folder / "ranked_lists.json").read_text())
     assert [side["name"] for side in found["sides"]] == ["rri_last.pth", "control_last.pth"]
     assert found["comparison"]["name"] == "gain of RRI"
+    assert set(found["comparison"]["intervals"]) == {"rank1", "mAP", "mINP"}
+    assert re.search(r"gain of RRI: rank-1 [+-]\d+\.\d \([+-].*\), mAP .*95 % intervals; ", ended.out)
     assert f"fixed: {found['comparison']['repaired']}, broken: {found['comparison']['broken']}" in ended.out
     assert [side["map"] for side in found["sides"]] == [None, None]
     turned = tool("ranks", "--weights", checkpoints[1], "--against", checkpoints[0], "--queries", "0")

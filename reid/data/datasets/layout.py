@@ -322,7 +322,7 @@ def split_table(split: Split) -> str:
         counts = count_part(getattr(split, part))
         line = _row(part, counts, split.cameras_known)
         if part == "gallery":
-            line += f"   ({counts.junk:,} junk and {counts.distractors:,} distractor images among them)"
+            line += f"   ({counts.junk:,} junk, {counts.distractors:,} distractors)"
         lines.append(line)
         if part == "train" and len(split.sources) > 1:
             for name, images in train_by_source(split).items():

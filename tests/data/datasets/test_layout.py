@@ -164,4 +164,4 @@ def test_the_banner_lists_each_part(tmp_path, make_folder):
     assert cells[1] == ["train", "2", "3", "3"]
     assert cells[2] == ["query", "2", "2", "2"]
     assert cells[3][:3] == ["gallery", "2", "5"]
-    assert cells[3][3] == "3   (1 junk and 1 distractor images among them)"
+    assert cells[3][3] == "3   (1 junk, 1 distractors)"
