@@ -13,6 +13,7 @@ from reid.errors import InputError
 from reid.errors.command import run_command
 from reid.progress import Bar, format_seconds, progress_bar, track
 
+COLOR = re.compile(r"\x1b\[[0-9;]*m")
 CURSOR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
@@ -22,7 +23,7 @@ class Terminal(io.StringIO):
 
     def lines(self) -> list[str]:
         """Everything that was ever drawn, without what moves the cursor."""
-        return [line.rstrip() for line in CURSOR.sub("\n", self.getvalue()).split("\n") if line.strip()]
+        return [line.rstrip() for line in CURSOR.sub("\n", COLOR.sub("", self.getvalue())).split("\n") if line.strip()]
 
 
 def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -46,11 +47,22 @@ def test_from_synthetic_data_to_report_and_back(
     train: Tool, tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames = frames_to_embed(monkeypatch)
+    monkeypatch.setattr("reid.commands.train.LOG_SECONDS", 0.0)
     ended = train()
     assert ended.code == 0, ended.err
+    assert re.search(r"^rri     step0 {18}1 +\d+\.\d +\d+\.\d\d   \d:\d\d left$", ended.out, re.M)  # after an epoch
+    assert all(len(line) <= 80 for line in ended.out.splitlines() if str(tmp_path) not in line)
     assert max(frames) == 8
     run = tmp_path / "run"
-    for line in ("subset", "train ", "query ", "gallery ", "decorrelate", "control", "1 rounds; RRI stopped"):
+    for line in (
+        "subset",
+        "train ",
+        "query ",
+        "decorrelate",
+        "control",
+        "difference  rank-1 ",
+        "1 rounds; RRI stopped",
+    ):
         assert line in ended.out
     summary = json.loads((run / "scores.json").read_text())
     rows = {(row["run"], row["stage"], row["round"]): row for row in summary["rows"]}
@@ -239,6 +251,8 @@ def test_a_finished_run_says_so_and_is_not_resumed_with_other_images(train: Tool
     assert first.code == 0 and "nothing is left to train" not in first.out
     again = train(*options, "--resume")
     assert again.code == 0 and "is finished: nothing is left to train" in again.out
+    (row,) = (line for line in first.out.splitlines() if line.startswith("rri "))
+    assert again.out.splitlines().count(row) == 1  # the finished stage
     removed = min((market / "bounding_box_train").iterdir())
     removed.unlink()
     ended = train(*options, "--resume")
