@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from reid.config import build, load_config
 from reid.config.keys import MOVABLE
-from reid.config.loading import complete_config
+from reid.config.loading import complete_config, parse_config
 from reid.data import split_table
 from reid.decorrelation import gaussian_correlation
 from reid.distributed import (
@@ -59,8 +59,68 @@ def main(arguments: argparse.Namespace) -> None:
     Args:
         arguments: Those of its parser in `reid.commands.parsers`.
     """
+    _train(load_config(arguments.config_file, arguments.overrides), arguments)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        folder: Run folder, OUTPUT_DIR.
+        scores: Content of `scores.json`: the stages, the final scores, and those of the control if there is one.
+        checkpoint: Checkpoint of the final network, for `Embedder.load`, `svdnet evaluate` and others.
+        report: The page on the run, or where it would be if the extra `report` were installed.
+    """
+
+    folder: Path
+    scores: dict[str, Any]
+    checkpoint: Path
+    report: Path
+
+
+def train(
+    config: str | Path | CfgNode,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+) -> TrainResult:
+    """Train SVDNet, as `svdnet train` does: Step 0, RRI, and its control where the configuration requests one.
+
+    Must be called from the main thread, where it handles Ctrl-C. It prints its progress.
+
+    Args:
+        config: Name of a configuration such as "demo_synthetic", a YAML file, or a configuration that has been loaded.
+        overrides: Values of keys that take precedence, such as `{"OUTPUT_DIR": "runs/again", "SEED": 1}`.
+        resume: Continue an interrupted run in OUTPUT_DIR; a finished one is only read.
+        force: Resume although configuration, images or log have changed.
+
+    Returns:
+        The scores and where the files are.
+
+    Raises:
+        InputError: If the configuration, the data or the run folder cannot be used.
+        Diverged: If the training diverges.
+        Interrupted: After Ctrl-C; everything trained so far is saved.
+    """
+    pairs = [text for key, value in (overrides or {}).items() for text in (key, _as_text(value))]
+    if isinstance(config, CfgNode):
+        loaded = parse_config("", pairs, base=config)
+        words: list[str] = []
+    else:
+        loaded, words = load_config(config, pairs), ["--config-file", str(config)]
+    call = argparse.Namespace(resume=resume, force=force, program=("svdnet", "train"), arguments=(*words, *pairs))
+    return _train(loaded, call)
+
+
+def _as_text(value: Any) -> str:
+    """A value as it is written after a key on the command line."""
+    return str(list(value) if isinstance(value, tuple) else value)
+
+
+def _train(config: CfgNode, arguments: argparse.Namespace) -> TrainResult:
     with stop_signals() as stop, process_group():
-        config = load_config(arguments.config_file, arguments.overrides)
         folder = RunFolder(Path(config.OUTPUT_DIR), movable=MOVABLE)
         if is_main_process():
             folder.check(config.dump(), **_resume_options(arguments))  # before minutes of reading data
@@ -100,6 +160,7 @@ def main(arguments: argparse.Namespace) -> None:
             )
         if is_main_process():
             _report(summary, folder, experiment.final)
+        return TrainResult(folder.path, summary, folder.checkpoints / "rri_last.pth", folder.path / "report.html")
 
 
 @dataclass(frozen=True)
