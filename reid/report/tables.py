@@ -66,13 +66,13 @@ def closing_lines(summary: dict[str, Any], *, feature: str, normalized: bool, fl
         gains = [difference_text(final, control, name, intervals) for name in ("rank1", "mAP")]
         lines.append(_closing_line("difference", gains))
     if control and intervals:
-        lines[-1] += "  95 % intervals"
+        lines.append("            in brackets: 95 % intervals, by bootstrap over the queries")
     lines.append(f"{summary['rounds']} rounds; {REASONS.get(summary['stopped'], 'not finished')}")
     return "\n".join(lines)
 
 
 def _closing_line(name: str, cells: Sequence[str]) -> str:
-    return f"{name:<12}rank-1 {cells[0]:<21}mAP {cells[1]}"
+    return f"{name:<12}rank-1 {cells[0]:<24}mAP {cells[1]}"
 
 
 def shown_difference(value: float, reference: float) -> float:
