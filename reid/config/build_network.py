@@ -170,14 +170,15 @@ def _check_size(config: CfgNode, content: Mapping[str, Any], source: str) -> Non
     # Setting up a parametrization reads the weight's values, and it has as many parameters as the plain weight.
     bare.MODEL.EIGENLAYER.PARAMETRIZATION = "none"
     held = sum(tensor.numel() for tensor in content["model"].values())
+    classes = content["num_classes"]
     try:
         with torch.device("meta"):
-            tensors = network(bare, num_classes=content["num_classes"]).state_dict().values()
+            tensors = network(bare, num_classes=max(1, classes)).state_dict().values()
         claimed: float = sum(tensor.numel() for tensor in tensors)
     except (RuntimeError, OverflowError, TypeError):  # more than a tensor can hold
         claimed = math.inf
-    if content["num_classes"] < 1 or claimed > 2 * held + 1_000_000:
+    if classes < 1 or claimed > 2 * held + 1_000_000:
         raise InputError(
-            f"{source}: its configuration with {content['num_classes']} classes describes a network of {claimed:,} "
+            f"{source}: its configuration with {classes} classes describes a network of {claimed:,} "
             f"values, but the checkpoint holds {held:,}"
         )

@@ -56,7 +56,9 @@ def test_evaluation_and_diagnosis_work_on_it(tool: Tool, foreign: Path, tmp_path
 
 
 def test_extraction_and_calibration_of_it(tool: Tool, foreign: Path, tmp_path: Path) -> None:
-    ended = tool("extract", "--weights", foreign, "--output", tmp_path / "out", "--part", "query", *TINY)
+    ended = tool(
+        "extract", "--weights", foreign, "--output", tmp_path / "out", "--part", "query", "--shard", "50", *TINY
+    )
     assert ended.code == 0 and "converted on loading" in ended.err, ended.err
     assert (tmp_path / "out" / "input").is_dir() and not (tmp_path / "out" / "output").exists()
     before = foreign.read_bytes()
