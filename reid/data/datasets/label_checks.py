@@ -59,7 +59,7 @@ def describe_counts(split: Split) -> list[str]:
         "queries_without_match": "{} of {:,} queries have no match in the gallery"
         + (" from another camera" if split.cameras_known else ""),
         "identities_in_train_and_gallery": "{} of {:,} identities of the gallery are trained on",
-        "queries_in_gallery": "{} of {:,} queries are in the gallery, too (same file): left out of their own ranking",
+        "queries_in_gallery": "{} of {:,} queries are also gallery files: left out of their own ranking",
     }
     totals = {key: len(split.query) for key in counts} | {"identities_in_train_and_gallery": _gallery_identities(split)}
     return [sentences[key].format(f"{count:,}", totals[key]) for key, count in counts.items() if count]

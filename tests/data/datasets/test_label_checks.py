@@ -69,7 +69,7 @@ def test_without_cameras_a_querys_own_image_leaves_its_ranking_and_no_other(tmp_
     split = read_tree(write(tmp_path, COPIES), cache=tmp_path, pattern="{identity}/*")
     assert label_counts(split)["queries_in_gallery"] == 2
     table = split_table(split).splitlines()
-    assert table[-1] == "2 of 4 queries are in the gallery, too (same file): left out of their own ranking"
+    assert table[-1] == "2 of 4 queries are also gallery files: left out of their own ranking"
     assert all("unknown" in row for row in table[2:5])
 
     left_out = [
