@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from reid.decorrelation.correlation import float64_matrix
@@ -138,6 +137,8 @@ def _order_columns(matrix: Tensor, values: Tensor, right: Tensor, order: str) ->
 
 def _assignment(cosine: np.ndarray) -> np.ndarray:
     """Return the permutation with the largest sum of |cosine[i, chosen[i]]|."""
+    from scipy.optimize import linear_sum_assignment  # takes a second to import
+
     return linear_sum_assignment(np.abs(cosine), maximize=True)[1].astype(np.int64)
 
 

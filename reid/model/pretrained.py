@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor
 
 from reid.errors import InputError
@@ -48,6 +47,8 @@ def load_pretrained(backbone: str, weights: str, *, roots: Sequence[Path] = ()) 
 
 
 def _download(backbone: str) -> Mapping[str, Tensor]:
+    import torchvision  # takes a second
+
     try:
         published = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"]
     except (ValueError, KeyError):

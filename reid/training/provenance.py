@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 
 from reid import __version__
 from reid.io.json_yaml import flatten
@@ -30,6 +29,8 @@ def provenance(device: str | None = None, *, command: Sequence[str] = ()) -> dic
     Returns:
         "command", "commit", "versions" and "machine", as plain values for the log.
     """
+    import torchvision  # takes a second
+
     return {
         "command": " ".join(command or sys.argv),
         "commit": _commit(),

@@ -171,6 +171,9 @@ for name in PARSERS:
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
         parse(name, ["--help"])
 assert not loaded("numpy", "torch", "yaml", "PIL", "rich"), sys.modules.keys()
+from reid import Embedder
+assert loaded("torch")
+assert not loaded("torchvision", "scipy", "sklearn", "matplotlib"), loaded("torchvision", "scipy", "sklearn")
 """
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

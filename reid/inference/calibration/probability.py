@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from reid.inference.calibration.pair_sampling import Pairs
 from reid.inference.calibration.record import METHODS, Curve
@@ -97,6 +95,10 @@ def _weights_at_prior(same: np.ndarray, weights: np.ndarray, prior: float) -> np
 
 
 def _fit(method: str, distances: np.ndarray, same: np.ndarray, weights: np.ndarray, prior: float) -> Curve:
+    # scikit-learn takes seconds to import, and a stored calibration does not need it.
+    from sklearn.isotonic import IsotonicRegression
+    from sklearn.linear_model import LogisticRegression
+
     if method == "logistic":
         # Standardized distances improve the convergence; C = inf disables the penalty.
         center, spread = float(np.average(distances, weights=weights)), max(float(distances.std()), 1e-6)

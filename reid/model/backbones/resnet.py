@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from reid.errors import InputError, unknown_name
 from reid.io.checkpoint import load_state_dict
+
+# torchvision is imported by the functions that need it: it takes a second.
+if TYPE_CHECKING:
+    from torchvision.models.resnet import ResNet
 
 
 class ResNetTrunk(nn.Module):
@@ -93,9 +96,11 @@ def resnet_trunk(
     Raises:
         InputError: If the weights do not fit or for another last stride.
     """
+    from torchvision.models import get_model
+
     if last_stride not in (None, 1, 2):
         raise InputError(f"the last stride of {name} is 1 or 2, not {last_stride}")
-    trunk = ResNetTrunk(torchvision.models.get_model(name, weights=None), last_stride or 2)
+    trunk = ResNetTrunk(get_model(name, weights=None), last_stride or 2)
     if weights is not None:
         load_state_dict(trunk, weights, network=name, source=source, unused=("fc.weight", "fc.bias"))
     return trunk
@@ -103,6 +108,8 @@ def resnet_trunk(
 
 def _set_stride(block: nn.Module, stride: int) -> None:
     """Set the stride of a stage: in one 3x3 convolution of its first block and in the shortcut."""
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
     if isinstance(block, Bottleneck):
         block.conv2.stride = (stride, stride)
     elif isinstance(block, BasicBlock):

@@ -7,13 +7,16 @@ published weights.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from reid.errors import InputError
 from reid.model.normalization.activations import InstanceNorm
+
+if TYPE_CHECKING:
+    from torchvision.models.resnet import BasicBlock, Bottleneck
 
 
 class IBN(nn.Module):
@@ -56,9 +59,8 @@ class InstanceNormedBlock(nn.Module):
         for name, child in block.named_children():
             self.add_module(name, child)
         self.downsample = block.downsample
-        self.branches = 3 if isinstance(block, Bottleneck) else 2
-        last = block.bn3 if isinstance(block, Bottleneck) else block.bn2
-        self.IN = InstanceNorm(last.num_features)
+        self.branches = 3 if hasattr(block, "conv3") else 2  # a bottleneck or a basic block
+        self.IN = InstanceNorm(block.get_submodule(f"bn{self.branches}").num_features)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Compute the block.

@@ -8,16 +8,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csc_array, csr_array
 
 from reid.progress import progress_bar
 from reid.ranking.exact import bounds
 from reid.ranking.exact.first_pass import PreparedRows, approximate, prepare_rows
 from reid.ranking.exact.pair_distances import pair_distances
 from reid.ranking.reranking.k_reciprocal import normalized
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array, csr_array
 
 _QUERIES, _GALLERY_ROWS = 128, 8192
 # For smaller numbers distances are below `bounds.UNDERFLOW`, so that float32 decides nothing.

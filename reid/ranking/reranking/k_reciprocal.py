@@ -7,11 +7,16 @@ No row has more than (k1 + 1) (k1 / 2 + 1) entries before the local query expans
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy.sparse import csr_array
 
 from reid.ranking.exact.neighbors import SelfNeighbors
 from reid.ranking.exact.pair_distances import pair_distances
+
+# SciPy is imported by the functions that need it: it takes a second.
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 _ROWS = 4096
 
@@ -31,6 +36,8 @@ def encode(values: np.ndarray, neighbors: SelfNeighbors, *, k1: int, k2: int, di
     Returns:
         (N, N) sparse float64, rows summing to 1.
     """
+    from scipy.sparse import csr_array
+
     reciprocal = _expanded(neighbors.indices, k1)
     weights = _weights(values, neighbors, reciprocal, distance_power)
     # Each row becomes the mean over itself and its k2 - 1 nearest.
@@ -58,6 +65,8 @@ def normalized(squared: np.ndarray, largest: np.ndarray, distance_power: int) ->
 
 def _reciprocal(nearest: np.ndarray) -> csr_array:
     """Return an (N, N) binary matrix of mutual neighbors from (N, k + 1) nearest rows, which include the row itself."""
+    from scipy.sparse import csr_array
+
     kept = np.empty(nearest.shape, dtype=bool)
     for start in range(0, len(nearest), _ROWS):
         part = nearest[start : start + _ROWS]
@@ -94,6 +103,8 @@ def _weights(values: np.ndarray, neighbors: SelfNeighbors, members: csr_array, d
     squared = _member_distances(values, neighbors, rows, members.indices)
     weights = np.exp(-normalized(squared, neighbors.largest[rows], distance_power))
     weights /= np.add.reduceat(weights, members.indptr[:-1])[rows]
+    from scipy.sparse import csr_array
+
     return csr_array((weights, members.indices, members.indptr), shape=members.shape)
 
 
