@@ -1,11 +1,13 @@
-"""Packaging of `reid`. The lower bounds are the versions of constraints/oldest.txt, which tests run with."""
+"""Packaging of `reid` as `svdnet`. The lower bounds are those of constraints/oldest.txt, which tests run with."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "reid/__init__.py").read_text(encoding="utf-8"))
@@ -22,16 +24,41 @@ TEST = [
 ]
 LINT = ["ruff>=0.17", "mypy>=2.4", "types-PyYAML", "types-setuptools"]
 
+
+class BuildWithConfigs(build_py):
+    """Copies `configs/` into a built package; an editable installation reads the folder itself."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(HERE / "configs", Path(self.build_lib, "reid", "configs"), dirs_exist_ok=True)
+
+
 setup(
-    name="reid",
+    name="svdnet",
     version=VERSION.group(1),
     description="SVDNet for pedestrian retrieval: training, correlation and exact ranking evaluation",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
+    license_files=["LICENSE"],
+    author="The reid authors",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    cmdclass={"build_py": BuildWithConfigs},
     python_requires=">=3.11",
     packages=find_packages(include=["reid", "reid.*"]),
-    package_data={"reid": ["assets/*"], "reid.report": ["templates/*"], "reid.inference.export": ["templates/*"]},
+    package_data={
+        "reid": ["py.typed", "assets/*"],
+        "reid.report": ["templates/*"],
+        "reid.inference.export": ["templates/*"],
+    },
     entry_points={"console_scripts": ["svdnet = reid.commands:main"]},
     install_requires=[
         "torch>=2.6",

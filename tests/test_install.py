@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from unittest.mock import patch
 
@@ -55,3 +60,59 @@ def test_make_installs_the_pinned_versions() -> None:
     assert installs and all("$(2)" in line for line in installs)
     calls = [line.split(",")[1:3] for line in lines if "$(call install," in line]
     assert calls == [[".venv", "$(LOCK)"], [".venv-oldest", "$(OLDEST)"]]
+
+
+def _run(*command: str | Path, cwd: Path) -> str:
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "REID_DATA")}
+    ended = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert ended.returncode == 0, ended.stdout
+    return ended.stdout
+
+
+USE = """
+import reid
+from reid import Embedder
+from reid.commands import run
+from reid.config import load_config
+from reid.errors import install_command
+
+assert "site-packages" in reid.__file__, reid.__file__
+assert install_command("export") == "pip install 'svdnet[export]'"
+assert run("dataset", ["--size", "tiny", "--output", "people"]) == 0
+assert load_config("demo_synthetic").OUTPUT_DIR and load_config("parts/pooling_gem").MODEL.POOLING.NAME == "gem"
+assert Embedder.load("demo", device="cpu").dim
+"""
+
+
+def test_a_wheel_made_from_the_sources_works_in_an_empty_folder(tmp_path: Path) -> None:
+    source, dist, venv, empty = (tmp_path / name for name in ("source", "dist", "venv", "empty"))
+    for path in (source, empty):
+        path.mkdir()
+    for folder in ("reid", "configs"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    build = f"from setuptools import build_meta; build_meta.build_sdist({str(dist)!r})"
+    _run(sys.executable, "-c", build, cwd=source)
+    (sdist,) = dist.glob("svdnet-*.tar.gz")
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    options = ("--no-index", "--no-deps")
+    _run(*pip, "wheel", *options, "--no-build-isolation", "--wheel-dir", dist, sdist, cwd=empty)
+    (wheel,) = dist.glob("svdnet-*-none-any.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for folder in ("configs", "reid"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and path.suffix != ".pyc":
+                inside = path.relative_to(ROOT) if folder == "reid" else Path("reid", path.relative_to(ROOT))
+                assert inside.as_posix() in names
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    python = venv / "bin" / "python"
+    _run(*pip, "--python", python, "install", *options, wheel, cwd=empty)
+    (packages,) = venv.glob("lib/python*/site-packages")
+    # What it depends on: the packages of the environment that runs the tests, after its own.
+    (packages / "tests.pth").write_text(str(Path(pytest.__file__).parents[1]), encoding="utf-8")
+    assert "svdnet COMMAND" in _run(venv / "bin" / "svdnet", "--help", cwd=empty)
+    _run(python, "-c", USE, cwd=empty)
+    assert {path.name for path in empty.iterdir()} == {"people"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.config.keys import MOVABLE
-from reid.config.loading import complete_config, load_config
+from reid.config.loading import complete_config, find_config, load_config
 from reid.distributed import restart_command
 from reid.errors import InputError, Interrupted
 from reid.io.atomic import write_text
@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
     settings = parse_grids(arguments.grid)
     runs = [
         _run(file, setting, seed, arguments.output)
-        for file in arguments.config_file
+        for file in map(find_config, arguments.config_file)
         for setting in settings
         for seed in range(arguments.seeds)
     ]

@@ -1,5 +1,5 @@
 """The keys of a configuration, its loading and checks, and the objects that are built from it."""
 
-from reid.config.loading import load_config, parse_config
+from reid.config.loading import find_config, load_config, parse_config
 
-__all__ = ["load_config", "parse_config"]
+__all__ = ["find_config", "load_config", "parse_config"]

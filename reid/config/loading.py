@@ -20,6 +20,10 @@ from reid.config.keys import KEYS
 from reid.errors import InputError
 from reid.io.json_yaml import flatten, parse_yaml
 
+# In an installation a part of the package, in a clone the folder beside it.
+_PACKAGE = Path(__file__).parents[1]
+CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
+
 _RENAMED = {old: name for name, key in KEYS.items() for old in key.old_names}
 
 
@@ -36,11 +40,37 @@ def defaults() -> CfgNode:
     return config
 
 
+def find_config(name: str | Path) -> Path:
+    """Find a configuration.
+
+    Args:
+        name: YAML file, or a file of `configs/`, with or without the folder and the suffix, such as "demo_synthetic" or
+            "parts/pooling_gem". A file that exists is preferred.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        InputError: If there is no such file; the message names similar ones.
+    """
+    path = Path(name).expanduser()
+    own = [path, path.with_name(f"{path.name}.yaml")]
+    bundled = str(path.as_posix()).removeprefix("configs/")
+    candidates = [*own, *(CONFIGS / f"{bundled}{suffix}" for suffix in ("", ".yaml"))]
+    found = next((file for file in candidates if file.is_file()), None)
+    if found is not None:
+        return found
+    known = [file.relative_to(CONFIGS).with_suffix("").as_posix() for file in CONFIGS.rglob("*.yaml")]
+    near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.yaml")], n=3)
+    near += [file for file in difflib.get_close_matches(bundled.removesuffix(".yaml"), known, n=3) if file not in near]
+    raise InputError(f"{path}: no such configuration{suggestion(near[:3])}")
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
     """Load a configuration from a YAML file.
 
     Args:
-        path: YAML file, over the file that it names as BASE, if any, and the defaults.
+        path: YAML file or name, see `find_config`, over the file that it names as BASE, if any, and the defaults.
         overrides: Alternating keys and values, such as ("SEED", "1"), which take precedence.
 
     Returns:
@@ -50,7 +80,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> CfgNode:
         InputError: If a file cannot be read, or for unknown keys and names, wrong types, values out of range and
             combinations that cannot work; all of these are in one message.
     """
-    text, base = _read_yaml_text(Path(path)), _load_base(Path(path), ())
+    path = find_config(path)
+    text, base = _read_yaml_text(path), _load_base(path, ())
     return parse_config(text, overrides, source=str(path), base=base)
 
 

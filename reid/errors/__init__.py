@@ -7,8 +7,10 @@ import difflib
 import errno
 import operator
 import os
+import shlex
 import signal
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 MAX_MESSAGE = 2500  # characters
@@ -56,6 +58,26 @@ def check_count(name: str, value: object, *, minimum: int = 1) -> None:
     whole = hasattr(value, "__index__") and not isinstance(value, bool) and not getattr(value, "shape", ())
     if not whole or operator.index(value) < minimum:  # type: ignore[arg-type]
         raise InputError(f"{name} must be a whole number of at least {minimum}, not {value!r}")
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs optional dependencies.
+
+    Args:
+        extra: Name of the extra of the distribution `svdnet`.
+
+    Returns:
+        A shell command: with the folder of the clone if the package is used from one, else with the name of the
+        distribution.
+    """
+    clone = Path(__file__).resolve().parents[2]
+    if not (clone / "setup.py").is_file():
+        return f"pip install 'svdnet[{extra}]'"
+    return f"pip install --editable {shlex.quote(f'{_relative(clone)}[{extra}]')}"
+
+
+def _relative(folder: Path) -> str:
+    return "." if folder == Path.cwd() else str(folder)
 
 
 class StopSignal:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from reid.errors import InputError, unknown_name
+from reid.errors import InputError, install_command, unknown_name
 from reid.ranking import arrays
 from reid.ranking.exact.first_pass import prepare_rows
 from reid.ranking.exact.gallery_rows import RowSource, tile_ranges, unique_pair_distances
@@ -258,5 +258,5 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise InputError(f"an index requires FAISS ({error}); pip install 'reid[search]'") from None
+        raise InputError(f"an index requires FAISS ({error}); {install_command('search')}") from None
     return faiss

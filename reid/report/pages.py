@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from reid.errors import InputError
+from reid.errors import InputError, install_command
 from reid.io.atomic import write_text
 from reid.io.images import open_image
 from reid.io.reading import is_machine_error
@@ -80,7 +80,7 @@ def check_available(
     """
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"{what} needs {' and '.join(missing)}: pip install 'reid[{extra}]'")
+        raise InputError(f"{what} needs {' and '.join(missing)}: {install_command(extra)}")
 
 
 def template_environment(folder: Path, **options: Any) -> Environment:

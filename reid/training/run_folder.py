@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from reid.errors import InputError
+from reid.errors import InputError, install_command
 from reid.io.atomic import make_folder, sync_folder, write_bytes, write_text
 from reid.io.digest import compute_digest
 from reid.io.json_yaml import flatten, parse_json, parse_yaml
@@ -315,5 +315,5 @@ def _tensorboard_writer(path: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise InputError("TENSORBOARD True needs the extra: pip install 'reid[tensorboard]'") from None
+        raise InputError(f"TENSORBOARD True needs the extra: {install_command('tensorboard')}") from None
     return SummaryWriter(str(path / "tensorboard"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reid.config.loading import defaults, load_config, parse_config
+from reid.config.loading import defaults, find_config, load_config, parse_config
 from reid.errors import InputError
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -258,3 +258,19 @@ def test_hostile_values_are_errors(tmp_path: Path, text: str, message: str) -> N
 def test_hostile_overrides_are_errors(value: str) -> None:
     with pytest.raises(InputError):
         parse_config("", ["STEP0.GAMMA", value])
+
+
+def test_a_configuration_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundled = FOLDER / "demo_synthetic.yaml"
+    for name in ("demo_synthetic", "demo_synthetic.yaml", "configs/demo_synthetic.yaml"):
+        assert find_config(name) == bundled
+    assert load_config("parts/pooling_gem").MODEL.POOLING.NAME == "gem"
+    with pytest.raises(InputError, match=r"demo_syntetic: no such configuration \(did you mean demo_synthetic"):
+        load_config("demo_syntetic")
+    with pytest.raises(InputError, match=r"gem: no such configuration \(did you mean parts/pooling_gem"):
+        load_config("parts/poling_gem")
+    Path("demo_synthetic").mkdir()  # a folder, perhaps of a run, is no configuration
+    assert find_config("demo_synthetic") == bundled
+    Path("demo_synthetic.yaml").write_text("SEED: 7\n", encoding="utf-8")
+    assert load_config("demo_synthetic").SEED == load_config("demo_synthetic.yaml").SEED == 7

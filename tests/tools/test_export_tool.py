@@ -19,6 +19,7 @@ from reid import Embedder
 from reid.config import build
 from reid.config.loading import parse_config
 from reid.decorrelation import correlation_metric
+from reid.errors import install_command
 from reid.inference.export.formats import METADATA_FILE
 from reid.inference.export.verification import TOLERANCES
 from reid.io.checkpoint import save_checkpoint
@@ -144,5 +145,5 @@ def test_a_missing_package_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     ended = tool("export", "--weights", checkpoint, "--output", tmp_path / "m.onnx")
-    assert ended.code == 2 and "onnxruntime (missing): pip install 'reid[export]'" in ended.err
+    assert ended.code == 2 and f"onnxruntime (missing): {install_command('export')}" in ended.err
     assert not (tmp_path / "m.onnx").exists()

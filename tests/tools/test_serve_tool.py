@@ -19,6 +19,7 @@ from forked import start_command
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 from reid.commands import parse, serve
+from reid.errors import install_command
 from reid.search.serve.service import SearchService
 
 ROOT = Path(__file__).parents[2]
@@ -139,4 +140,4 @@ def test_a_missing_package_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     ended = tool("serve", "--index", sample.index)
-    assert ended.code == 2 and "the page needs uvicorn: pip install 'reid[serve]'" in ended.err
+    assert ended.code == 2 and f"the page needs uvicorn: {install_command('serve')}" in ended.err

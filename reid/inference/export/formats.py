@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from reid import __version__
-from reid.errors import InputError
+from reid.errors import InputError, install_command
 from reid.inference.export.verification import Runner
 
 OPSET = 18
@@ -47,7 +47,7 @@ def check_available(format: str) -> None:
         if tuple(int(part) for part in installed.split(".")[:2] if part.isdigit()) < minimum:
             problems.append(f"{name} {'.'.join(map(str, minimum))} or newer ({installed} is installed)")
     if problems:
-        raise InputError(f"an export needs {', '.join(problems)}: pip install 'reid[export]'")
+        raise InputError(f"an export needs {', '.join(problems)}: {install_command('export')}")
 
 
 def to_onnx(program: ExportedProgram, metadata: dict[str, str]) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from reid.errors import InputError
+from reid.errors import InputError, install_command
 from reid.io.atomic import atomic_file
 from reid.io.digest import compute_file_digest
 from reid.ranking.faiss_index import IndexOptions, SearchIndex, build_index, search_index
@@ -166,7 +166,7 @@ def load_faiss_index(snapshot: Snapshot) -> NeighborSearch:
     try:
         import faiss
     except ImportError as error:
-        raise InputError(f"a FAISS index needs FAISS ({error}); pip install 'reid[search]'") from None
+        raise InputError(f"a FAISS index needs FAISS ({error}); {install_command('search')}") from None
     try:
         index = faiss.read_index(str(path))
     except RuntimeError as error:
