@@ -60,7 +60,7 @@ def test_features_alone_tell_thresholds(tool: Tool, tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     found = Calibration.from_plain(json.loads((tmp_path / "c.json").read_text()))
     assert found == calibrate(*drawn(), dataset="f.npz", replicates=5) and found.model_id == ""
-    assert f"0.01  {found.thresholds[0].distance:.4f} [" in ended.out
+    assert re.search(rf"0\.01 +{found.thresholds[0].distance:.4f} \[", ended.out)
     assert (
         "Not estimated: 0.001, 0.0001" in ended.out and "Brier score" in ended.out and "rather than pairs" in ended.out
     )
