@@ -140,7 +140,7 @@ def process_group(*, join_timeout: float = JOIN_TIMEOUT, timeout: float = COLLEC
         if raised is error:
             raise
         raise raised from None
-    dist.destroy_process_group()
+    _destroy_group()
 
 
 def broadcast(value: Value) -> Value:
@@ -316,6 +316,19 @@ def _initialize(info: ProcessInfo, join_timeout: float, timeout: float) -> dist.
             f"({str(error).splitlines()[0][:200]})"
         ) from None
     return store
+
+
+def _destroy_group() -> None:
+    """Destroy the process group.
+
+    Before PyTorch 2.8 a group holds Python's lock while it waits for the threads of gloo, and one of them may be waiting
+    for that lock, to drop the last reference to a tensor. A reference to the backend does not hold it.
+    """
+    group: Any = dist.group.WORLD
+    backend = group._get_backend(torch.device("cpu")) if hasattr(group, "_get_backend") else None
+    del group  # destroyed before the backend
+    dist.destroy_process_group()
+    del backend
 
 
 def _exit_error(store: dist.Store, info: ProcessInfo, error: BaseException) -> BaseException:

@@ -72,6 +72,10 @@ def test_who_never_comes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError
 
 
+def test_processes_end_while_calls_are_still_running(tmp_path: Path) -> None:
+    assert [process.code for process in together(gloo_jobs.left_running, tmp_path, limit=60)] == [0, 0]
+
+
 def test_the_command_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     script, module, installed = ["tools/a.py"], ["-m", "reid", "a"], ["svdnet", "a"]
     assert restart_command(script, ["--resume", "a b"]) == f"{sys.executable} tools/a.py --resume 'a b'"
