@@ -26,7 +26,7 @@ from reid.model.precision import autocast_dtype
 from reid.records import ImageRecord, Split
 from reid.report.diagnosis import write_diagnosis
 from reid.report.diagnosis_tables import layer_table, replacement_table, survey_table
-from reid.report.pages import check_available
+from reid.report.pages import check_available, page_folder
 from reid.report.tables import Table, render_tables
 from reid.training.provenance import provenance
 
@@ -77,10 +77,15 @@ def main(arguments: argparse.Namespace) -> None:
     images = _add_identities(diagnosis["layers"], weights, dataset)
     if weights.model and dataset:
         diagnosis["dataset"] = _diagnose_dataset(weights.model, dataset)
-    output = arguments.output or arguments.weights.parent / "diagnosis"
+    output = arguments.output or _default_output(arguments)
     page = _write(diagnosis, images, output)
     print(render_tables(_tables(diagnosis), arguments.format, diagnosis), file=arguments.result)
     print(f"wrote {output / 'diagnosis.json'}, {page}")
+
+
+def _default_output(arguments: argparse.Namespace) -> Path:
+    folder = page_folder("diagnosis", arguments.weights)
+    return folder.with_name(f"{folder.name}_{arguments.layer.replace('/', '_')}") if arguments.layer else folder
 
 
 def _read_weights(arguments: argparse.Namespace) -> _Weights:

@@ -12,12 +12,12 @@ from reid.diagnostics.comparison import distinct_names, is_gain_of_rri
 from reid.diagnostics.embedding_map import check_method
 from reid.diagnostics.retrieval import CheckpointFeatures, check_sizes, describe_retrieval
 from reid.errors import InputError
-from reid.evaluation.retrieval import network_features, unit_rows
+from reid.evaluation.retrieval import choose_features, network_features
 from reid.inference.conversion import load_any
 from reid.io.atomic import write_json
 from reid.io.feature_files import load_npz
 from reid.model.precision import autocast_dtype
-from reid.report.pages import check_available
+from reid.report.pages import check_available, page_folder
 from reid.report.ranked_lists import write_page
 from reid.report.tables import difference_text, percent
 
@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
         dataset, sides = embedded[0][0], [side for _, side in embedded]
     method = None if arguments.map == "none" else arguments.map
     content = describe_retrieval(dataset, sides, queries=arguments.queries, top=arguments.top, method=method, gain=gain)
-    output = arguments.output or (paths[0].parent if arguments.weights else paths[0].with_suffix(""))
+    output = arguments.output or page_folder("ranks", *paths)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "ranked_lists.json", content)
     page = write_page(output / "ranked_lists.html", content)
@@ -77,7 +77,5 @@ def _embed(
     query, gallery = (build.test_loader(config, images) for images in (split.query, split.gallery))
     test, dtype = config.TEST, autocast_dtype(config.TEST.PRECISION, device)
     features = network_features(model.to(device), query, gallery, flips=(test.FLIP,), dtype=dtype)
-    pair = features[test.FEATURE, test.FLIP]
-    if test.NORMALIZED:
-        pair = unit_rows(pair[0]), unit_rows(pair[1])
+    pair = choose_features(features, feature=test.FEATURE, normalized=test.NORMALIZED, flip=test.FLIP)
     return split.name, CheckpointFeatures(name, *pair, test.FEATURE, test.NORMALIZED, test.FLIP)

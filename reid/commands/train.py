@@ -19,6 +19,8 @@ from reid.config.keys import MOVABLE
 from reid.config.loading import complete_config, parse_config
 from reid.data import split_table
 from reid.decorrelation import gaussian_correlation
+from reid.diagnostics.examples import TOP, describe_examples
+from reid.diagnostics.ranked_lists import RankedLists, ranked_lists
 from reid.distributed import (
     get_world_size,
     is_main_process,
@@ -28,12 +30,14 @@ from reid.distributed import (
     run_on_main,
 )
 from reid.errors import InputError, Interrupted, StopSignal, stop_signals
-from reid.evaluation.retrieval import network_features, score_together
+from reid.evaluation.retrieval import choose_features, network_features, score_together
+from reid.io.atomic import write_json
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.model.precision import autocast_dtype
 from reid.progress import format_seconds, is_terminal, progress_bar
 from reid.records import Scores, Split, StageLog
+from reid.report.examples import FILE as EXAMPLES
 from reid.report.tables import HEADER, closing_lines, row_line
 from reid.report.training import write_report
 from reid.svdnet import rri, step0
@@ -137,7 +141,8 @@ def _train(config: CfgNode, arguments: argparse.Namespace) -> TrainResult:
         check_pooling(model, train)
         check_parallel(model, train, plan.solver.norm_statistics)
 
-        experiment = _open_experiment(arguments, config, folder, data, _scorer(config, data.loaders, dtype), stop)
+        scorer = _scorer(config, data.loaders, dtype, folder.path / EXAMPLES)
+        experiment = _open_experiment(arguments, config, folder, data, scorer, stop)
         _print_start(config, model, folder)
         with _resumable(experiment, arguments), _stage_table(experiment, plan, config.RRI.CONTROL):
             state = experiment.begin(model, objective, train, plan, descriptors=config.MODEL.POOLING.DESCRIPTORS)
@@ -209,12 +214,24 @@ def _make_network(config: CfgNode, data: _Data) -> tuple[ReidNetwork, Objective]
     return model, objective
 
 
-def _scorer(config: CfgNode, loaders: build.Loaders, dtype: torch.dtype | None) -> Scorer:
-    """Make the function that scores a network, at the end of a run with the flip test too."""
+def _scorer(config: CfgNode, loaders: build.Loaders, dtype: torch.dtype | None, examples: Path) -> Scorer:
+    """Make the function that scores a network, at the end of a run with the flip test too.
+
+    Where RRI and its control both end in this process, it also writes the queries that were repaired and broken.
+    """
+    final = {"feature": config.TEST.FEATURE, "normalized": config.TEST.NORMALIZED, "flip": config.TEST.FLIP}
+    ends: list[RankedLists] = []
 
     def score(model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
         flips = (False, True) if last else (config.TEST.FLIP,)
-        return score_together(network_features(model, loaders.query, loaders.gallery, flips=flips, dtype=dtype))
+        features = network_features(model, loaders.query, loaders.gallery, flips=flips, dtype=dtype)
+        if last and config.RRI.CONTROL and is_main_process():
+            query, gallery = choose_features(features, **final)
+            ends.append(ranked_lists(query, gallery, top=TOP))
+            if len(ends) == 2:
+                found = describe_examples(query, gallery, after=("RRI", ends[0]), before=("control", ends[1]))
+                write_json(examples, found)
+        return score_together(features)
 
     return score
 

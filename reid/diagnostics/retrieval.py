@@ -102,7 +102,7 @@ def describe_retrieval(
         "comparison": _comparison(change, lists, gain) if change else None,
         "queries": _columns(first.query, lists),
         "listed": {"rule": "largest change of AP" if change else "lowest AP", "top": top, "count": len(rows)},
-        "lists": [_entry(row, first, lists, change) for row in rows.tolist()],
+        "lists": [query_entry(row, first.query, first.gallery, lists, change) for row in rows.tolist()],
     }
 
 
@@ -158,10 +158,21 @@ def _columns(query: Features, lists: Sequence[RankedLists]) -> dict[str, Any]:
     }
 
 
-def _entry(
-    row: int, first: CheckpointFeatures, lists: Sequence[RankedLists], change: RankingChange | None
+def query_entry(
+    row: int, query: Features, gallery: Features, lists: Sequence[RankedLists], change: RankingChange | None
 ) -> dict[str, Any]:
-    query = first.query
+    """Describe one query with its results.
+
+    Args:
+        row: Row of the query.
+        query: The queries.
+        gallery: The gallery that was ranked.
+        lists: Ranked lists of one network, or of two.
+        change: Change from the second to the first of two networks.
+
+    Returns:
+        Plain values: an entry of "lists" in `ranked_lists.json`.
+    """
     return {
         "query": row,
         "path": query.paths[row] if query.paths else "",
@@ -174,7 +185,7 @@ def _entry(
             {
                 "first_hit": int(side.ranking.first_hit[row]),
                 "average_precision": float(side.ranking.average_precision[row]),
-                "answers": result_entries(side, first.gallery, row),
+                "answers": result_entries(side, gallery, row),
             }
             for side in lists
         ],

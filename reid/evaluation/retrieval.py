@@ -230,6 +230,22 @@ def unit_rows(features: Features) -> Features:
     return dataclasses.replace(features, values=values)
 
 
+def choose_features(features: FeatureSets, *, feature: str, normalized: bool, flip: bool) -> tuple[Features, Features]:
+    """Select the features of one variant, as they are ranked.
+
+    Args:
+        features: Features in memory.
+        feature: "input" or "output".
+        normalized: Whether to divide rows by their length.
+        flip: Whether to take those averaged with the mirrored images.
+
+    Returns:
+        Query and gallery.
+    """
+    query, gallery = features[feature, flip]
+    return (unit_rows(query), unit_rows(gallery)) if normalized else (query, gallery)
+
+
 def choose(scores: Sequence[Scores], *, feature: str, normalized: bool, flip: bool) -> Scores:
     """Select the scores of one variant.
 

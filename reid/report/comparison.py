@@ -16,7 +16,7 @@ from reid.io.json_yaml import flatten
 from reid.report.history import History, read_history
 from reid.report.pages import Chart, check_available, render_page, write_page
 from reid.report.summary import last_event_name, network_name, result
-from reid.report.tables import MISSING, variant_name
+from reid.report.tables import MISSING, percent, variant_name
 
 Points = Sequence[tuple[float, float]]
 Draw = Callable[[Sequence[tuple[str, str, Points]], str, tuple[float, float]], str]
@@ -84,8 +84,14 @@ def render(histories: Sequence[History], ignored: Collection[str] = ()) -> str:
         if row["note"]:
             notes.setdefault(row["note"], []).append(row["label"])
     variants = list(dict.fromkeys(variant_name(run.history.variant) for run in runs))
+    charts = [chart for group in groups for chart in _charts(group, only_dataset=len(groups) == 1)]
+    sections = [("charts", "Charts")] if charts else []
+    sections += [("results", "Results"), ("progress", "Progress")]
+    sections += [("differences", "Configurations")] if sum(bool(run.history.config) for run in runs) > 1 else []
     return render_page(
         "comparison.html",
+        story=_story(rows, datasets),
+        contents=[(f"section-{name}", title) for name, title in sections],
         datasets=datasets,
         rows=rows,
         notes=list(notes.items()),
@@ -93,8 +99,33 @@ def render(histories: Sequence[History], ignored: Collection[str] = ()) -> str:
         labels=[run.label for run in runs if run.history.config],
         differences=config_differences([run.history for run in runs if run.history.config], ignored),
         without_config=[run.label for run in runs if not run.history.config],
-        charts=[chart for group in groups for chart in _charts(group, only_dataset=len(groups) == 1)],
+        charts=charts,
     )
+
+
+def _story(rows: Sequence[dict[str, Any]], datasets: Sequence[str]) -> list[str]:
+    """What was compared, the best of the finished runs, and the gains over the controls."""
+    epochs = [row["epochs"] for row in rows]
+    span = f"{epochs[0]}" if min(epochs) == max(epochs) else f"{min(epochs)} to {max(epochs)}"
+    where = datasets[0] if len(datasets) == 1 else f"{len(datasets)} datasets"
+    unfinished = sum(row["ended"].startswith("unfinished") for row in rows)
+    ended = f", {unfinished} of them unfinished" if unfinished else ""
+    sentences = [f"{len(rows)} runs of {span} epochs on {where}{ended}."]
+    for row in rows:
+        if "mAP" in row["best"]:
+            on = f" on {row['dataset']}" if len(datasets) > 1 else ""
+            sentences.append(
+                f"The highest mAP{on} is {percent(row['final']['mAP'])} % (rank-1 {percent(row['final']['rank1'])} %), "
+                f"of {row['label']}."
+            )
+    gains = [row["gain"]["mAP"] for row in rows if row["gain"]]
+    if len(gains) > 1:
+        higher = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
+        span = f"{min(gains):+.1f} to {max(gains):+.1f}"
+        sentences.append(f"RRI ends with a higher mAP than its control in {higher} runs; the gains are {span} points.")
+    elif gains:
+        sentences.append(f"RRI gains {gains[0]:+.1f} points of mAP over its control.")
+    return sentences
 
 
 def run_labels(folders: Sequence[Path]) -> list[str]:
@@ -157,7 +188,7 @@ def _rows(group: Sequence[Compared]) -> list[dict[str, Any]]:
                 "step0": history.score(history.row("rri", "step0", 0)),
                 **outcome,
                 "best": {key for key in best if final and final[key] == best[key]},
-                "correlations": [f"{value:.3f}" for value in _correlations(history)],
+                "correlations": [f"{value:.4f}" for value in _correlations(history)],
                 "rounds": sum(row["stage"] == "relaxation" for row in rri),
                 "epochs": sum(row["epochs"] for row in rri),
                 "ended": _ended(history),

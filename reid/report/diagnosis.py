@@ -15,7 +15,7 @@ from reid.io.atomic import write_text
 from reid.io.reading import read_file
 from reid.records import ImageRecord
 from reid.report.dataset_sections import dataset_sections
-from reid.report.diagnosis_tables import HEADER, cosine, kind, number_rows, size, survey_cells
+from reid.report.diagnosis_tables import HEADER, above_chance, cosine, kind, number_rows, size, survey_cells
 from reid.report.pages import Chart, Picture, picture, render_page
 from reid.report.summary import provenance_rows
 
@@ -52,18 +52,45 @@ def render(content: Mapping[str, Any], images: Images) -> str:
     Returns:
         HTML document.
     """
+    layers = [_layer(number, layer, images) for number, layer in enumerate(content["layers"])]
+    contents = [(layer["id"], layer["name"]) for layer in layers]
+    if "dataset" in content:
+        contents += [("section-features", "Features"), ("section-replacements", "Replacements")]
+        contents.append(("section-smaller", "Smaller layers"))
+    if content.get("survey"):
+        contents.append(("section-survey", "Survey"))
     return render_page(
         "diagnosis.html",
+        contents=[*contents, ("section-provenance", "Provenance")],
+        story=_story(content),
         weights=content["weights"],
         facts=_facts(content),
         header=list(zip(HEADER, _FIELDS, strict=True)),
         survey=[_survey_row(row) for row in content.get("survey", [])],
-        layers=[_layer(number, layer, images) for number, layer in enumerate(content["layers"])],
+        layers=layers,
         scale=_scale(),
         dataset=dataset_sections(content["dataset"]) if "dataset" in content else None,
         provenance=provenance_rows(content["provenance"]),
         config_text=content["config"] or "",
     )
+
+
+def _story(content: Mapping[str, Any]) -> list[str]:
+    """What was measured, and what came out for the layers in detail and over the whole network."""
+    sentences = []
+    for layer in content["layers"][:2]:
+        value, chance = layer["measured"]["correlation"], (layer["formula"] or {}).get("correlation")
+        if value is not None and chance is not None:
+            sentences.append(f"S(W) of {layer['name']} is {value:.4f}, against {chance:.4f} by chance.")
+    ratios = [(row["ratio"], row["name"]) for row in content.get("survey", []) if row.get("ratio") is not None]
+    if ratios:
+        lowest, name = min(ratios)
+        more = sum(ratio < 0.98 for ratio, _ in ratios)
+        sentences.append(
+            f"Of {len(ratios)} weights with pairs of vectors, {more} are more correlated than by chance, most of all "
+            f"{name} ({lowest:.3f} of the Gaussian value)."
+        )
+    return sentences
 
 
 # Fields by which the columns of the survey are sorted.
@@ -102,8 +129,9 @@ def _layer(number: int, layer: Mapping[str, Any], images: Images) -> dict[str, A
         "zero": layer["measured"]["zero_vectors"],
         "charts": _charts(number, layer),
         "gram": _gram(layer),
-        "pairs": [(p["first"], p["second"], cosine(p["cos"])) for p in layer["pairs"]],
-        "identities": _identities(layer.get("identities"), images),
+        "pairs": [(p["first"], p["second"], cosine(p["cos"])) for p in above_chance(layer, layer["pairs"])],
+        "chance": cosine(layer["formula"]["largest_cosine"])[1:] if layer["pairs"] else "",
+        "identities": _identities(layer, images),
     }
 
 
@@ -192,10 +220,12 @@ def _scale() -> Picture:
     return picture(figures.scale_bar(), alt="Color scale from |cos| 0, dark, to 1, bright", max_side=256, kind="PNG")
 
 
-def _identities(alike: Mapping[str, Any] | None, images: Images) -> dict[str, Any] | None:
-    """Each pair of identities with their images, up to the size limit."""
+def _identities(layer: Mapping[str, Any], images: Images) -> dict[str, Any] | None:
+    """Each pair of identities that is more similar than by chance, with their images, up to the size limit."""
+    alike = layer.get("identities")
     if alike is None:
         return None
+    alike = {**alike, "pairs": above_chance(layer, alike["pairs"])}
     remaining, unread = MAX_BYTES, 0
     shown = Counter(pair[side] for pair in alike["pairs"] for side in ("first", "second"))
     thumbnails: dict[int, list[Picture]] = {identity: [] for identity in shown}

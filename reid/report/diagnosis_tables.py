@@ -78,10 +78,11 @@ def layer_table(layer: Mapping[str, Any]) -> Table:
         A table, with a list of pairs below it.
     """
     notes = []
-    for title, pairs in (
-        ("most correlated vectors", layer["pairs"][:5]),
-        ("most similar identities", (layer.get("identities") or {}).get("pairs", [])[:10]),
+    for title, found, count in (
+        ("most correlated vectors", layer["pairs"], 5),
+        ("most similar identities", (layer.get("identities") or {}).get("pairs", []), 10),
     ):
+        pairs = above_chance(layer, found)[:count]
         listed = ", ".join(f"{pair['first']}–{pair['second']} {cosine(pair['cos'])}" for pair in pairs)
         notes += [f"{title}: {listed}"] if pairs else []
     title = f"{layer['name']}: {kind(layer)}, {size(layer)}"
@@ -173,9 +174,23 @@ def cosine(value: float) -> str:
         value: A number in [-1, 1].
 
     Returns:
-        Three digits, or a power of ten if these would all be zero.
+        Three digits.
     """
-    return f"{value:+.3f}" if abs(value) >= 0.0005 or value == 0.0 else f"{value:+.0e}"
+    return f"{value:+.3f}"
+
+
+def above_chance(layer: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Select the pairs that are more similar than the most similar pair among as many Gaussian vectors.
+
+    Args:
+        layer: Entry of "layers" in `diagnosis.json`.
+        pairs: Its "pairs" or those of its "identities".
+
+    Returns:
+        The pairs whose |cos| is above the median of the largest |cos| of Gaussian vectors.
+    """
+    chance = (layer["formula"] or {}).get("largest_cosine") or 0.0
+    return [pair for pair in pairs if abs(pair["cos"]) > chance]
 
 
 def _range(simulated: Mapping[str, float], form: str) -> str:

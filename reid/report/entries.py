@@ -56,6 +56,18 @@ def is_difference(value: Any) -> bool:
     return value is None or _holds(value, dict.fromkeys(PER_QUERY, _is_interval))
 
 
+def is_examples(value: Any) -> bool:
+    """Check the content of `examples.json`.
+
+    Args:
+        value: Decoded JSON of any type.
+
+    Returns:
+        Whether it holds the counts, the names of two networks, and the results of queries with both.
+    """
+    return _holds(value, EXAMPLES) and len(value["names"]) == 2
+
+
 def config_error(config: dict[Any, Any]) -> str:
     """Find a value in a configuration that cannot be shown.
 
@@ -150,6 +162,35 @@ KINDS: dict[Any, dict[str, Check]] = {
         "cmc": _map_of(_list_of(_is_fraction)),
     },
     "final": {"run": _in(*RUNS), "scores": _list_of(_is_score)},
+}
+ANSWER: dict[str, Check] = {
+    **{name: _is_count for name in ("rank", "camera")},
+    "identity": _is(int),
+    "path": _is(str),
+    "distance": _is_number,
+    "right": _is(bool),
+}
+SIDE: dict[str, Check] = {
+    "first_hit": _is_count,
+    "average_precision": _is_fraction,
+    "answers": _list_of(lambda value: _holds(value, ANSWER)),
+}
+EXAMPLES: dict[str, Check] = {
+    **{name: _is_count for name in ("queries", "repaired", "broken")},
+    "names": _list_of(_is(str)),
+    "lists": _list_of(
+        lambda value: _holds(
+            value,
+            {
+                **{name: _is_count for name in ("query", "camera", "matches")},
+                "identity": _is(int),
+                "path": _is(str),
+                "difference": _is_number,
+                "change": _in("repaired", "broken"),
+                "sides": lambda sides: _list_of(lambda side: _holds(side, SIDE))(sides) and len(sides) == 2,
+            },
+        )
+    ),
 }
 OPTIONAL = {
     *("machine", "versions", "train_loss_before", "train_loss_after", "spectrum_before", "spectrum_after", "cmc"),

@@ -128,6 +128,32 @@ def render_page(template: str, **values: Any) -> str:
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
+def page_folder(kind: str, file: Path, against: Path | None = None) -> Path:
+    """Choose the default folder for what a command writes about a file, so that commands do not overwrite each other.
+
+    Args:
+        kind: What is written, such as "diagnosis".
+        file: A checkpoint of a run, or any other file of weights or features.
+        against: A file that it is compared with.
+
+    Returns:
+        `RUN/KIND_NAME` for a checkpoint in the run folder RUN, else a folder of this name next to the file; with
+        `against` `KIND_NAME_vs_OTHER`.
+    """
+    folder, name = _run_folder(file), f"{kind}_{file.stem}"
+    if against is None:
+        return folder / name
+    # Checkpoints of different runs have the same names.
+    other = _run_folder(against)
+    run = "" if other.resolve() == folder.resolve() else f"{other.resolve().name}_"
+    return folder / f"{name}_vs_{run}{against.stem}"
+
+
+def _run_folder(file: Path) -> Path:
+    folder = file.parent if file.parent.name else file.parent.resolve()
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
 def write_page(path: Path, page: str) -> Path:
     """Write a page and create its folder if needed.
 

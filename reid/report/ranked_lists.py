@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,7 @@ def render(content: dict[str, Any]) -> str:
     from reid.report.ranked_figures import map_chart
 
     lists, sides = content["lists"], content["sides"]
-    images = page_images(
-        [
-            path
-            for entry in lists
-            for path in (entry["path"], *(answer["path"] for side in entry["sides"] for answer in side["answers"]))
-        ]
-    )
+    images = page_images(card_paths(lists))
     return pages.render_page(
         "ranked_lists.html",
         dataset=content["dataset"],
@@ -60,7 +55,7 @@ def render(content: dict[str, Any]) -> str:
         measures=MEASURES,
         comparison=content["comparison"],
         listed=content["listed"],
-        queries=[_query(entry, images.ids) for entry in lists],
+        queries=[query_card(entry, images.ids) for entry in lists],
         cameras=sorted({entry["camera"] for entry in lists}),
         images=images,
         frame=FRAME,
@@ -69,8 +64,32 @@ def render(content: dict[str, Any]) -> str:
     )
 
 
-def _query(entry: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
-    """What the card of a query shows."""
+def card_paths(entries: Iterable[dict[str, Any]]) -> list[str]:
+    """List the image files on the cards of queries.
+
+    Args:
+        entries: Entries of "lists" in `ranked_lists.json`.
+
+    Returns:
+        Paths of the queries and their results, in order of appearance.
+    """
+    return [
+        path
+        for entry in entries
+        for path in (entry["path"], *(answer["path"] for side in entry["sides"] for answer in side["answers"]))
+    ]
+
+
+def query_card(entry: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
+    """Prepare what the card of a query shows.
+
+    Args:
+        entry: Entry of "lists" in `ranked_lists.json`.
+        ids: `PageImages.ids`.
+
+    Returns:
+        The entry with the id and the text alternative of each image.
+    """
     return {
         **entry,
         "alt": f"query: identity {entry['identity']}, camera {entry['camera']}",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.report.history import History
-from reid.report.tables import shown_difference
+from reid.report.tables import percent, shown_difference
 
 STAGES = {"step0": "Step 0", "decorrelate": "decorrelate", "restraint": "Restraint", "relaxation": "Relaxation"}
 RUNS = {"rri": "RRI", "control": "control"}
@@ -90,6 +90,57 @@ def result(history: History) -> dict[str, Any]:
     else:
         note = "The control is trained after RRI has ended; until then no gain is reported."
     return {**found, "note": note}
+
+
+def story(history: History) -> list[str]:
+    """Tell a run in three sentences: what ran, what came out, and how that compares with the control.
+
+    Args:
+        history: Run, finished or not.
+
+    Returns:
+        Sentences, fewer while there is no score, or no control to compare with.
+    """
+    rows, outcome = history.rows_of("rri"), result(history)
+    if not rows:
+        return []
+    rounds = sum(row["stage"] == "relaxation" for row in rows)
+    iterated = f", then {rounds} round{'' if rounds == 1 else 's'} of decorrelation, Restraint and Relaxation"
+    backbone, epochs = network_name(history.config).partition(",")[0], sum(row["epochs"] for row in rows)
+    sentences = [
+        f"SVDNet with {backbone} was trained on {history.dataset} for {epochs} epochs: "
+        f"Step 0{iterated if rounds else ''}{', and a final Restraint' if history.final_restraint else ''}."
+    ]
+    final, control = outcome["final"], outcome["control"]
+    if final:
+        change = "" if len(rows) == 1 else f", and S(W) went from {_correlation(rows[0])} to {_correlation(rows[-1])}"
+        sentences.append(
+            f"After {outcome['after']}, the first result is right for {percent(final['rank1'])} % of the queries "
+            f"(rank-1), mAP is {percent(final['mAP'])} %{change}."
+        )
+    if outcome["gain"]:
+        gains = [_gain(outcome, key, name) for key, name in (("rank1", "rank-1"), ("mAP", "mAP"))]
+        reached = f"{percent(control['rank1'])} % and {percent(control['mAP'])} %"
+        sentences.append(
+            f"The control, trained for as many epochs without replacements, reaches {reached}: a gain "
+            f"of {' and '.join(gains)}."
+        )
+    return sentences
+
+
+def _correlation(row: Mapping[str, Any]) -> str:
+    return f"{row['correlation']:.4f}"
+
+
+def _gain(outcome: Mapping[str, Any], key: str, name: str) -> str:
+    """A gain over the control with its interval, and whether chance alone may have made it."""
+    text = f"{outcome['gain'][key]:+.1f} points of {name}"
+    interval = (outcome.get("difference") or {}).get(key)
+    if interval is None:
+        return text
+    low, high = (100 * bound for bound in interval[1:])
+    chance = ", which chance alone may explain" if low <= 0 <= high else ""
+    return f"{text} (95 % interval {low:+.1f} to {high:+.1f}{chance})"
 
 
 def ending(history: History) -> str:

@@ -30,7 +30,7 @@ def bars(table: Sequence[dict[str, Any]], *, width: float = WIDE[0]) -> str:
                 *zip(*controls, strict=True), "|", markersize=12, markeredgewidth=2, color=COLORS["control"],
                 label="control",
             )  # fmt: skip
-            axes.legend(loc="lower right")
+            figure.legend(loc="outside upper right")
         axes.set_yticks(positions, [_short(line["name"], int(5 * width)).replace("$", r"\$") for line in table])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")

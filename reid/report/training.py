@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reid.report.examples import read_examples
 from reid.report.history import History, read_history
 from reid.report.pages import Chart, check_available, render_page, write_page
-from reid.report.summary import RUNS, STAGES, ending, network_name, provenance_rows, result, stage_name
+from reid.report.summary import RUNS, STAGES, ending, network_name, provenance_rows, result, stage_name, story
 from reid.report.tables import MISSING, percent, variant_name
+from reid.report.thumbnails import FRAME
 
 
 def write_report(run: Path, output: Path | None = None) -> Path:
@@ -41,8 +43,21 @@ def render(history: History) -> str:
     Returns:
         HTML document.
     """
+    charts, examples = _charts(history), read_examples(history.folder)
+    finals = _finals(history)
+    sections = (
+        ("charts", "Charts", charts),
+        ("examples", "Examples", examples),
+        ("stages", "Stages", history.rows),
+        ("scores", "All scores", finals),
+        ("provenance", "Provenance", True),
+    )
     return render_page(
         "training.html",
+        story=story(history),
+        examples=examples,
+        frame=FRAME,
+        contents=[(f"section-{name}", title) for name, title, filled in sections if filled],
         dataset=history.dataset,
         network=network_name(history.config),
         variant=variant_name(history.variant),
@@ -52,8 +67,8 @@ def render(history: History) -> str:
         relaxed=[row["correlation"] for row in history.rows_of("rri") if row["stage"] == "relaxation"],
         times=_times(history),
         stages=[_stage_cells(history, row) for row in history.rows],
-        finals=_finals(history),
-        charts=_charts(history),
+        finals=finals,
+        charts=charts,
         unread=history.unread,
         provenance=provenance_rows(history.start),
         config_text=history.config_text,

@@ -157,6 +157,8 @@ def spectra_chart(spectra: Sequence[tuple[int, Sequence[float], Sequence[float]]
             Line2D([], [], color=COLORS["ink"], linewidth=1.3, label="before"),
             Line2D([], [], color=COLORS["ink"], linewidth=2.2, linestyle=(0, (1.5, 2)), label="after"),
         ]
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         axes.set_xlabel("index of the singular value, in descending order")
         axes.set_ylabel("value, log scale")
         axes.legend(handles=handles)

@@ -32,6 +32,8 @@ class Line:
         control_mAP: Mean average precision of the control, None unless every seed has one.
         correlation: S(W) of the Eigenlayer after the last stage.
         images_per_second: Training images per second.
+        config: File name of the configuration.
+        setting: Keys and values that the grid set.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Line:
     control_mAP: tuple[float, float | None] | None
     correlation: tuple[float, float | None]
     images_per_second: tuple[float, float | None]
+    config: str = ""
+    setting: tuple[tuple[str, str], ...] = ()
 
 
 def lines(rows: Iterable[dict[str, Any]]) -> list[Line]:
@@ -168,6 +172,8 @@ def _line(name: str, group: Sequence[dict[str, Any]]) -> Line:
         control_mAP=_control(group, "control_mAP"),
         correlation=_mean(group, "correlation"),
         images_per_second=_mean(group, "images_per_second"),
+        config=str(group[0].get("config", "")),
+        setting=tuple(dict(group[0].get("setting", {})).items()),
     )
 
 

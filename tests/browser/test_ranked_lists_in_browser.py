@@ -37,6 +37,7 @@ def page_and_content(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
         CheckpointFeatures("rri_last.pth", query, gallery, "input"),
         CheckpointFeatures("control_last.pth", other, gallery, "input"),
     ]
+    write_page(folder / "long.html", describe_retrieval("drawn", sides, queries=30))
     content = describe_retrieval("drawn", sides, queries=20)
     return write_page(folder / "page.html", content), content
 
@@ -73,6 +74,30 @@ def test_filters_and_their_count(open_page: OpenPage, page_and_content: tuple[Pa
     for change in ("repaired", "broken", "kept"):
         page.get_by_label("top-1 result").select_option(change)
         assert page.evaluate(SHOWN) == [entry["query"] for entry in content["lists"] if entry["change"] == change]
+
+
+def test_long_lists_have_pages_and_filters_apply_to_all(
+    open_page: OpenPage, page_and_content: tuple[Path, dict[str, Any]]
+) -> None:
+    visit = open_page(page_and_content[0].with_name("long.html"))
+    page, every = visit.page, "[...document.querySelectorAll('.query')].map(e => Number(e.id.slice(1)))"
+    listed = page.evaluate(every)
+    assert 20 < len(listed) <= 30
+    assert page.evaluate(SHOWN) == listed[:20]
+    above, below = page.locator(".turn").all()
+    assert below.inner_text().split("\n")[0].startswith("‹ previous") and "page 1 of 2" in above.inner_text()
+    assert above.get_by_role("button", name="previous").is_disabled()
+    below.get_by_role("button", name="next").click()
+    assert page.evaluate(SHOWN) == listed[20:] and "page 2 of 2" in above.inner_text()
+    # A query of the second page is found from the first, and the other way round.
+    for text, shown in ((f"{listed[0]}", listed[0]), (f"{listed[-1]}", listed[-1])):
+        identity = page.locator(f"#q{text}").get_attribute("data-identity")
+        page.get_by_role("searchbox", name="identity").fill(identity)
+        assert shown in page.evaluate(SHOWN) and not above.is_visible()
+    page.get_by_role("searchbox", name="identity").fill("")
+    assert page.evaluate(SHOWN) == listed[:20]
+    page.emulate_media(media="print")
+    assert page.evaluate(SHOWN) == listed
 
 
 def test_sorting(open_page: OpenPage, page_and_content: tuple[Path, dict[str, Any]]) -> None:

@@ -41,7 +41,7 @@ def test_the_numbers_are_those_of_the_files(tmp_path: Path) -> None:
             *("final Restraint", f"osnet_x0_25, from scratch, seed {i}"),
         ]
         rri = [row for row in run.rows if row["run"] == "rri"]
-        path = [f"{row['correlation']:.3f}" for row in rri if row["stage"] in ("step0", "relaxation")]
+        path = [f"{row['correlation']:.4f}" for row in rri if row["stage"] in ("step0", "relaxation")]
         seconds = [sum(r["seconds"] for r in run.rows if r["run"] == name) for name in ("rri", "control")]
         assert len(path) == 2 + i
         assert progress[f"run{i}"] == [

@@ -35,7 +35,7 @@ def generated(**names: str) -> dict[str, Any]:
     broken[1, 2] = torch.nan
     tensors = {
         "conv.weight": torch.randn(16, 3, 3, 3, generator=random),
-        names.get("layer", "fc.weight"): torch.randn(5, 12, generator=random) + 1,
+        names.get("layer", "fc.weight"): torch.randn(5, 12, generator=random) + 3,
         "depthwise.weight": torch.randn(6, 1, 3, 3, generator=random),
         "broken.weight": broken,
     }
@@ -50,6 +50,25 @@ def generated(**names: str) -> dict[str, Any]:
     }
     content["layers"][1]["identities"] = similar_identities(tensors[layers[1].name], None)
     return json.loads(json.dumps(content, allow_nan=False))
+
+
+def test_what_chance_makes_is_not_listed_as_correlated() -> None:
+    content = generated()
+    layer = content["layers"][1]
+    chance = layer["formula"]["largest_cosine"]
+    for pairs in (layer["pairs"], layer["identities"]["pairs"]):
+        for pair in pairs[1:]:
+            pair["cos"] = 7e-09
+        pairs[0]["cos"] = chance + 0.01
+    page = Page(render(content, {}))
+    assert len(page.tables["layer1-pairs"]) == 2 and "e-0" not in page.words
+    assert len(re.findall("<li><p>cosine", page.source)) == 1
+    for pairs in (layer["pairs"], layer["identities"]["pairs"]):
+        pairs[0]["cos"] = -chance + 0.01
+    page = Page(render(content, {}))
+    assert "layer1-pairs" not in page.tables and "No two vectors are more correlated than chance" in page.words
+    assert "No two identities have vectors more similar than by chance." in page.words
+    assert "most" not in layer_table(layer).note
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from PIL import Image
 from reid.errors import InputError
 from reid.report import pages
 from reid.report.figures import COLORS, DASHES, LINES, line_style, new_figure, plot_style, style, to_svg
-from reid.report.pages import Chart, picture, render_page, write_page
+from reid.report.pages import Chart, page_folder, picture, render_page, write_page
 
 TEMPLATE = """\
 {% extends "base.html" %}
@@ -196,3 +196,22 @@ def test_lines_contrast_with_the_background() -> None:
         for name in set(COLORS) - {"paper", "grid"}:
             light, dark = sorted((luminance(colors[name]), luminance(colors["paper"])), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 3, name
+
+
+@pytest.mark.parametrize(
+    ("file", "against", "expected"),
+    [
+        ("runs/a/checkpoints/rri_last.pth", None, "runs/a/ranks_rri_last"),
+        (
+            "runs/a/checkpoints/rri_last.pth",
+            "runs/a/checkpoints/control_last.pth",
+            "runs/a/ranks_rri_last_vs_control_last",
+        ),
+        ("runs/a/checkpoints/rri_last.pth", "runs/b/checkpoints/rri_last.pth", "runs/a/ranks_rri_last_vs_b_rri_last"),
+        ("weights/osnet.pth", None, "weights/ranks_osnet"),
+        ("f/a.npz", "f/b.npz", "f/ranks_a_vs_b"),
+    ],
+)
+def test_each_command_and_file_has_its_own_folder(file: str, against: str | None, expected: str) -> None:
+    assert page_folder("ranks", Path(file), Path(against) if against else None) == Path(expected)
+    assert page_folder("diagnosis", Path(file)) != page_folder("ranks", Path(file))

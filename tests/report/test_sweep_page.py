@@ -33,6 +33,19 @@ def test_every_line_is_in_the_table(tmp_path: Path) -> None:
     assert len(page.charts) == 2  # One drawing for wide screens and one for narrow ones.
 
 
+def test_each_varied_key_is_a_column() -> None:
+    keys = ("MODEL.POOLING.NAME", "MODEL.NECK.NAME", "SOLVER.LR")
+    values = (("gem", "bn", "0.1"), ("gem", "none", "0.1"), ("netvlad", "bn", "0.1"))
+    settings = [tuple(zip(keys, value, strict=True)) for value in values]
+    page = Page(render(lines(*({"name": f"a {i}", "setting": s, "config": "a.yaml"} for i, s in enumerate(settings)))))
+    head, *rows = page.tables["settings"]
+    assert head[:3] == ["MODEL.POOLING.NAME", "MODEL.NECK.NAME", "seeds"]
+    assert [row[:2] for row in rows] == [["gem", "bn"], ["gem", "none"], ["netvlad", "bn"]]
+    one = Page(render(lines({"setting": settings[0], "config": "a.yaml"}, {"setting": (), "config": "b.yaml"})))
+    assert one.tables["settings"][0][:4] == ["config", "MODEL.POOLING.NAME", "MODEL.NECK.NAME", "LR"]
+    assert one.tables["settings"][2][:4] == ["b", "–", "–", "–"]
+
+
 def test_the_chart_has_a_text_alternative_best_first(tmp_path: Path) -> None:
     page = Page(write_sweep_page(tmp_path / "a.html", lines({"mAP": (0.2, None)}, {"name": "b", "mAP": (0.4, 0.1)})))
     labels = [attrs["aria-label"] for _, attrs in page.tags if attrs.get("role") == "img"]

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 from html_page import Page, percent
+from PIL import Image
 from synthetic_run import SyntheticRun
 
 from reid.errors import InputError
@@ -57,6 +58,54 @@ def test_the_numbers_are_those_of_the_files(tmp_path: Path) -> None:
     assert page.texts["gain"] == f"{gain[0]:+.1f} / {gain[1]:+.1f}"
     assert page.texts["ending"].startswith("Converged after 2 rounds")
     assert "note" not in page.texts and "unread" not in page.texts
+
+
+def test_the_story_and_the_order(tmp_path: Path) -> None:
+    run = SyntheticRun(tmp_path)
+    run.summary["difference"] = {"rank1": [0.01, -0.02, 0.04], "mAP": [0.03, 0.01, 0.05], "mINP": [0.0, -0.1, 0.1]}
+    page = Page(write_report(run.write()))
+    final, control = run.summary["final"], run.summary["control_final"]
+    story = page.texts["story"]
+    assert "for 17 epochs: Step 0, then 2 rounds of decorrelation" in story and "and a final Restraint." in story
+    assert f"right for {percent(final['rank1'])} % of the queries (rank-1), mAP is {percent(final['mAP'])} %" in story
+    assert f"reaches {percent(control['rank1'])} % and {percent(control['mAP'])} %: a gain of" in story
+    assert page.source.index('id="section-charts"') < page.source.index('id="stages"')
+    links = [attributes["href"] for attributes in page.find("a")]
+    assert links and all(f'id="{link[1:]}"' in page.source for link in links)
+
+
+def test_an_interval_that_includes_zero_may_be_chance(tmp_path: Path) -> None:
+    from reid.report.summary import _gain
+
+    outcome = {
+        "gain": {"rank1": 1.0, "mAP": 3.0},
+        "difference": {"rank1": [0.01, -0.02, 0.04], "mAP": [0.03, 0.01, 0.05]},
+    }
+    assert _gain(outcome, "mAP", "mAP") == "+3.0 points of mAP (95 % interval +1.0 to +5.0)"
+    assert "interval -2.0 to +4.0, which chance alone may explain" in _gain(outcome, "rank1", "rank-1")
+    assert _gain({**outcome, "difference": None}, "rank1", "rank-1") == "+1.0 points of rank-1"
+
+
+def test_examples_of_repaired_and_broken_queries(tmp_path: Path) -> None:
+    run = SyntheticRun(tmp_path / "run", rounds=1).write()
+    Image.new("RGB", (8, 16), (200, 0, 0)).save(tmp_path / "a.png")
+    answer = {"rank": 1, "path": str(tmp_path / "a.png"), "identity": 3, "camera": 1, "distance": 1.0, "right": True}
+    side = {"first_hit": 1, "average_precision": 0.5, "answers": [answer]}
+    entry = {"query": 4, "path": "/none.png", "identity": 3, "camera": 2, "matches": 5, "difference": 0.25}
+    entry |= {"change": "repaired", "sides": [side, {**side, "first_hit": 7}]}
+    content = {"names": ["RRI", "control"], "queries": 9, "repaired": 1, "broken": 0, "lists": [entry]}
+    (run / "examples.json").write_text(json.dumps(content))
+    page = Page(write_report(run))
+    assert "from wrong to right for 1 of 9 queries" in page.words and "AP +25.0" in page.words.replace("\xa0", " ")
+    assert len(page.find("image")) == 1 and "1 image could not be read" in page.words
+    assert str(tmp_path) not in page.source
+    for broken in (
+        "[",
+        json.dumps({**content, "names": []}),
+        json.dumps({**content, "lists": [{**entry, "sides": 3}]}),
+    ):
+        (run / "examples.json").write_text(broken)
+        assert "section-examples" not in write_report(run).read_text(encoding="utf-8")
 
 
 def test_the_page_is_self_contained(tmp_path: Path) -> None:

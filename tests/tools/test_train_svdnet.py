@@ -79,6 +79,9 @@ def test_from_synthetic_data_to_report_and_back(
     for a, b in zip(before, after, strict=True):
         assert a["mAP"] == pytest.approx(b["mAP"], abs=0.01)
     assert (run / "report.html").stat().st_size > 1000
+    examples, final = json.loads((run / "examples.json").read_text()), summary["final"]
+    gained = round(examples["queries"] * (final["rank1"] - summary["control_final"]["rank1"]))
+    assert examples["names"] == ["RRI", "control"] and examples["repaired"] - examples["broken"] == gained
 
     last = run / "checkpoints" / "rri_last.pth"
     scored = tool("evaluate", "--weights", last, "--output", tmp_path / "again", "--save-features", "TEST.FLIP", "True")

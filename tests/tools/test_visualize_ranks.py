@@ -73,7 +73,7 @@ def test_one_checkpoint_is_scored_as_evaluate_scores_it(
 def test_rri_beside_its_control(tool: Tool, checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
     ended = tool("ranks", "--weights", checkpoints[0], "--against", checkpoints[1], "--map", "none")
     assert ended.code == 0, ended.err
-    folder = checkpoints[0].parent
+    folder = checkpoints[0].parents[1] / "ranks_rri_last_vs_control_last"
     found = json.loads((folder / "ranked_lists.json").read_text())
     assert [side["name"] for side in found["sides"]] == ["rri_last.pth", "control_last.pth"]
     assert found["comparison"]["name"] == "gain of RRI"
@@ -91,9 +91,9 @@ def test_features_saved_before(tool: Tool, tmp_path: Path) -> None:
         save_features(tmp_path / f"{name}.npz", *features(seed), feature="input")
     ended = tool("ranks", "--features", tmp_path / "a.npz", "--against", tmp_path / "b.npz")
     assert ended.code == 0, ended.err
-    found = json.loads((tmp_path / "a" / "ranked_lists.json").read_text())
+    found = json.loads((tmp_path / "ranks_a_vs_b" / "ranked_lists.json").read_text())
     assert found["dataset"] == "a.npz" and found["comparison"]["name"] == "difference"
-    assert "no image" in (tmp_path / "a" / "ranked_lists.html").read_text()
+    assert "no image" in (tmp_path / "ranks_a_vs_b" / "ranked_lists.html").read_text()
 
 
 def test_features_without_paths(tool: Tool, tmp_path: Path) -> None:

@@ -192,7 +192,9 @@ def ranks() -> argparse.ArgumentParser:
     source.add_argument("--features", type=Path, help="Features in an .npz file whose paths are those of the images.")
     parser.add_argument("--against", type=Path, help="A second checkpoint or feature file to compare with.")
     parser.add_argument("--config-file", type=Path, help="Use DATASETS and TEST of this file.")
-    parser.add_argument("--output", type=Path, help="Output folder (default: next to the checkpoint).")
+    parser.add_argument(
+        "--output", type=Path, help="Output folder (default: ranks_NAME in the run folder or next to the file)."
+    )
     parser.add_argument("--queries", type=int, default=200, help="Queries to list, at most 500 (default: 200).")
     parser.add_argument("--top", type=int, default=10, help="Images per query (default: 10).")
     parser.add_argument(
@@ -216,7 +218,9 @@ def diagnose() -> argparse.ArgumentParser:
     parser.add_argument("--layer", help="Name of one layer to diagnose in detail instead of a survey of all.")
     parser.add_argument("--config-file", type=Path, help="Also use the dataset of this file (checkpoints of a run).")
     parser.add_argument(
-        "--output", type=Path, help="Folder for diagnosis.{json,html} (default: diagnosis next to the weights)."
+        "--output",
+        type=Path,
+        help="Folder for diagnosis.{json,html} (default: diagnosis_NAME in the run folder or next to the weights).",
     )
     parser.add_argument(
         "--groups", action="append", default=[], metavar="NAME=G", help="Number of groups of a convolution."
