@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from reid.config.keys import KEYS, STAGES, Key
@@ -32,6 +33,24 @@ def markdown() -> str:
             rows = [_row(f"{section}.{rest}" if section else rest, key, [key]) for rest, key in keys.items()]
             tables.append(_table(section or "General", rows))
     return "\n\n".join(tables)
+
+
+def plain(width: int = 80) -> str:
+    """Render the keys for a terminal.
+
+    Args:
+        width: Characters in a line.
+
+    Returns:
+        A line with the name and the default of each key, and below it the meaning and the permitted values.
+    """
+    lines = []
+    for name, key in KEYS.items():
+        values = ", ".join(filter(None, key.choices)) or key.limits
+        meaning = f"{key.help} [{values}]" if values else key.help
+        lines.append(f"{name} {_default(key).strip('`')}")
+        lines += textwrap.wrap(meaning.replace("`", ""), width, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join(lines)
 
 
 def updated(page: str) -> str:

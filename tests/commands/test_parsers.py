@@ -15,6 +15,7 @@ import pytest
 from reid import __version__, commands
 from reid.commands import main_function, parse
 from reid.commands.parsers import EXAMPLES, PARSERS, choices
+from reid.config.keys import KEYS
 from reid.data.loading.whole_images import LONGEST_SIDE
 from reid.diagnostics.embedding_map import METHODS
 from reid.evaluation.features import COMBINATIONS, FEATURES
@@ -177,3 +178,11 @@ assert not loaded("torchvision", "scipy", "sklearn", "matplotlib"), loaded("torc
 """
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_keys_are_listed_with_default_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parse("train", ["--help-keys"])  # although --config-file is missing
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines if not line.startswith(" ")} == set(KEYS)
+    assert "RRI.MAX_ROUNDS " + str(KEYS["RRI.MAX_ROUNDS"].default) in lines and max(map(len, lines)) <= 80

@@ -16,11 +16,27 @@ def add_overrides(parser: argparse.ArgumentParser, *, example: str = "DATASETS.R
         example: Pairs for the help text.
     """
     parser.add_argument(
+        "--help-keys",
+        action=_HelpKeys,
+        nargs=0,
+        help="Show the keys of the configuration with defaults and exit.",
+    )
+    parser.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY VALUE",
         help=f"Keys of the configuration with new values, such as {example}.",
     )
+
+
+class _HelpKeys(argparse.Action):
+    """Prints the keys of the configuration, whose declarations take seconds to import, and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
+        from reid.config.table import plain
+
+        print(plain())
+        parser.exit()
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -72,12 +72,7 @@ def convert() -> argparse.ArgumentParser:
     )
     parser.add_argument("target", metavar="OUT", type=Path, help="A new .pth or .safetensors file.")
     parser.add_argument("--family", choices=FAMILIES, help="Codebase of IN (default: recognized from its weights).")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY VALUE",
-        help="Keys of the configuration that IN does not determine, such as MODEL.LAST_STRIDE 1.",
-    )
+    add_overrides(parser, example="MODEL.LAST_STRIDE 1, where IN does not determine them")
     return parser
 
 
