@@ -20,7 +20,7 @@ SERVE = ["fastapi>=0.115.6", "uvicorn>=0.30", "python-multipart>=0.0.20", "jinja
 TENSORBOARD = ["tensorboard>=2.16.2"]
 TEST = [
     *("pytest>=9.2", "pytest-xdist>=3.8", "hypothesis>=6.170", "playwright>=1.65", "httpx>=0.28", "packaging>=26"),
-    *("nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"),
+    *("nbclient>=0.11", "nbformat>=5.11", "ipykernel>=7.4"),
     "pytorch-metric-learning>=2.9,<3",  # losses to compare ours with
 ]
 LINT = ["ruff>=0.17", "mypy>=2.4", "types-PyYAML", "types-setuptools"]
