@@ -16,6 +16,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from reid import __version__
 from reid.commands.parsers import EXAMPLES, PARSERS
@@ -57,7 +58,9 @@ def run(name: str, arguments: Sequence[str] | None = None, *, program: Sequence[
         # Where a program reads the result, everything else goes to stderr.
         apart = getattr(parsed, "format", None) in ("json", "csv")
         with contextlib.redirect_stdout(sys.stderr) if apart else contextlib.nullcontext():
-            main_function(name)(parsed)
+            command = main_function(name)
+            _find_weights(parsed)
+            command(parsed)
 
     return run_command(main)
 
@@ -101,6 +104,18 @@ def main_function(name: str) -> Callable[[argparse.Namespace], None]:
     """
     main: Callable[[argparse.Namespace], None] = importlib.import_module(f"reid.commands.{name}").main
     return main
+
+
+def _find_weights(arguments: argparse.Namespace) -> None:
+    """Replace the name of a model by its path; index, search and serve, whose index holds the name, do it later."""
+    if not isinstance(weights := getattr(arguments, "weights", None), Path):
+        return
+    from reid.inference.embedder import DEMO, checkpoint_path
+
+    arguments.weights = checkpoint_path(weights)
+    # Nothing is written beside the model in the package.
+    if arguments.weights == DEMO and getattr(arguments, "output", "") is None:
+        arguments.output = Path("demo")
 
 
 def _program() -> tuple[str, ...]:

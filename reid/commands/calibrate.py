@@ -13,6 +13,7 @@ from reid.config import build
 from reid.data import split_table
 from reid.errors import InputError
 from reid.inference.calibration import Calibration, calibrate
+from reid.inference.embedder import DEMO
 from reid.io.atomic import write_json
 from reid.io.checkpoint import load_checkpoint, save_checkpoint
 from reid.io.feature_files import read_features
@@ -34,6 +35,8 @@ def main(arguments: argparse.Namespace) -> None:
     embedder = content = None
     stamp = (0, 0, 0)
     if arguments.weights:
+        if arguments.weights == DEMO:
+            raise InputError(f"--weights demo: calibrations are not stored in the package; give a copy of {DEMO}")
         stamp = _stamp(arguments.weights) if arguments.weights.is_file() else stamp
         content = load_checkpoint(arguments.weights)  # of this project, since the calibration is stored in it
         embedder = Embedder.load(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -218,10 +219,14 @@ def checkpoint_path(file: str | Path) -> Path:
         The path, which need not exist unless it is that of the demo model.
 
     Raises:
-        InputError: If the demo model does not exist or is not the one that came with the package.
+        InputError: If the demo model does not exist or is not the one that came with the package, or for a name that
+            is nearly "demo".
     """
     if str(file) != "demo":
-        return Path(file).expanduser()
+        path = Path(file).expanduser()
+        if not path.exists() and difflib.get_close_matches(path.name, ["demo"]):
+            raise InputError(f"{path}: no such file; did you mean demo, the model that comes with the package?")
+        return path
     if not DEMO.is_file():
         raise InputError(f"the demo model {DEMO} does not exist: create it with `make model`, or give a checkpoint")
     digest = compute_file_digest(DEMO)

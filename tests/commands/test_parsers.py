@@ -22,6 +22,7 @@ from reid.evaluation.features import COMBINATIONS, FEATURES
 from reid.evaluation.protocols import EXPANSIONS, PROTOCOLS
 from reid.evaluation.whitening import WHITENINGS
 from reid.inference.calibration.fit import RATES, REPLICATES
+from reid.inference.embedder import DEMO
 from reid.inference.export.formats import FORMATS
 from reid.inference.export.interface import PREPROCESSINGS
 from reid.inference.export.metadata import UNKNOWN
@@ -186,3 +187,18 @@ def test_keys_are_listed_with_default_and_meaning(capsys: pytest.CaptureFixture[
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines if not line.startswith(" ")} == set(KEYS)
     assert "RRI.MAX_ROUNDS " + str(KEYS["RRI.MAX_ROUNDS"].default) in lines and max(map(len, lines)) <= 80
+
+
+def test_weights_by_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[argparse.Namespace] = []
+    monkeypatch.setattr(commands, "main_function", lambda name: seen.append)
+    for name in ("evaluate", "diagnose", "ranks"):
+        assert commands.run(name, ["--weights", "demo"]) == 0
+        assert (seen[-1].weights, seen[-1].output) == (DEMO, Path("demo"))
+    assert commands.run("evaluate", ["--weights", "demo", "--output", "a"]) == 0 and seen[-1].output == Path("a")
+    assert commands.run("index", ["crops", "--weights", "demo"]) == 0 and seen[-1].weights == "demo"
+    assert commands.run("evaluate", ["--weights", "dmeo"]) == 2
+    assert "dmeo: no such file; did you mean demo" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert commands.run("calibrate", ["--weights", "demo"]) == 2
+    assert "calibrations are not stored in the package" in capsys.readouterr().err
