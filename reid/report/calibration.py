@@ -40,9 +40,7 @@ def calibration_tables(content: dict[str, Any]) -> list[Table]:
             for pair in content["camera_pairs"]
             for threshold in pair["thresholds"]
         ]
-        tables.append(
-            Table(("cameras", "pairs", *columns), rows, "by cameras; pairs of one identity / of different ones")
-        )
+        tables.append(Table(("cameras", "pairs", *columns), rows, "by cameras, pairs of one identity / of others"))
     return [*tables, _probability_table(content["curve"])]
 
 
