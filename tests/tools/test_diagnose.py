@@ -83,7 +83,7 @@ def test_with_its_dataset(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_another_dataset_names_no_identities(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
-    other = ("DATASETS.SYNTHETIC.SIZE", "tiny", "DATASETS.SYNTHETIC.SEED", "1")
+    other = ("DATASETS.SYNTHETIC.SIZE", "tiny", "DATASETS.SYNTHETIC.LAYOUT", "duke", "DATASETS.SYNTHETIC.SEED", "3")
     ended = tool("diagnose", "--weights", checkpoint, "--output", tmp_path / "out", "--layer", "classifier", *other)
     assert ended.code == 0, ended.err
     diagnosis = json.loads((tmp_path / "out" / "diagnosis.json").read_text())

@@ -48,7 +48,8 @@ def test_two_processes_do_not_train_into_one_folder(tmp_path: Path) -> None:
     if not process:
         try:
             os.close(ending)
-            RunFolder(tmp_path).open("SEED: 0", resume=False)
+            folder = RunFolder(tmp_path)
+            folder.open("SEED: 0", resume=False)
             os.write(opening, b"open")
             os.read(ended, 1)
         finally:
@@ -109,7 +110,8 @@ def test_the_lock_of_a_killed_process_is_gone(tmp_path: Path) -> None:
     process = os.fork()
     if not process:
         try:
-            RunFolder(tmp_path).open("SEED: 0", resume=False)
+            folder = RunFolder(tmp_path)
+            folder.open("SEED: 0", resume=False)
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(process, 0)
