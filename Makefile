@@ -16,7 +16,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 LOCK := $(if $(LATEST),,--constraint requirements.lock)
 # The oldest versions that setup.py allows, and a core of the tests, which runs with them in a minute or two.
 OLDEST := --constraint constraints/oldest.txt
-OLDEST_TESTS ?= tests/decorrelation tests/losses tests/ranking
+OLDEST_TESTS ?= tests/losses tests/ranking/exact/test_first_pass.py tests/ranking/test_metrics.py tests/test_distributed.py
 
 # In contiguous parts, so that tests of a file share what they set up; a process without work takes over from another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
@@ -32,18 +32,18 @@ help:  ## list the targets
 setup: .venv/ready  ## create the virtual environment .venv with tested versions; LATEST=1: with the newest
 
 .venv/ready: setup.py requirements.lock $(if $(LATEST),.always)
-	$(call install,.venv,$(LOCK),$(if $(LATEST),--upgrade,--build-constraint requirements.lock))
+	$(call install,.venv,$(LOCK),$(if $(LATEST),--upgrade,--build-constraint requirements.lock),dev)
 
 .venv-oldest/ready: setup.py constraints/oldest.txt
-	$(call install,.venv-oldest,$(OLDEST),--build-constraint constraints/oldest.txt)
+	$(call install,.venv-oldest,$(OLDEST),--build-constraint constraints/oldest.txt,tests)
 
-# Create a virtual environment (1) with the versions that the options (2) of pip allow; (3) are more, for this package.
+# Create a virtual environment (1) with the versions that the options (2) of pip allow; (3) are more, for this package with its extra (4).
 define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required; choose one: make PYTHON=python3.12 ...")'
 @echo "installing PyTorch and other dependencies into $(1): takes several minutes and several GB the first time"
 @$(PYTHON) -m venv $(1) || { echo "cannot create a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 @$(1)/bin/python -m pip install --quiet --upgrade $(2) pip setuptools
-@$(1)/bin/python -m pip install -qq $(3) $(2) --editable '.[dev]'
+@$(1)/bin/python -m pip install -qq $(3) $(2) --editable '.[$(4)]'
 @touch $(1)/ready
 endef
 
@@ -74,7 +74,7 @@ test: .venv/ready  ## run the tests in JOBS processes (default: one per core)
 test-times: .venv/ready  ## run the tests and list the thirty that take longest
 	$(PYTEST) --durations 30
 
-test-oldest: .venv-oldest/ready  ## run a core of the tests with the oldest versions; OLDEST_TESTS=tests: all of them
+test-oldest: .venv-oldest/ready  ## run a core of the tests with the oldest versions; OLDEST_TESTS=
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses $(JOBS) $(OLDEST_TESTS)
 
 lint: .venv/ready  ## run ruff and mypy

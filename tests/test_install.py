@@ -20,7 +20,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 
 
-LISTS = ["requirements.lock", "constraints/oldest.txt"]
+LISTS = {"requirements.lock": "dev", "constraints/oldest.txt": "tests"}  # and the extras they are for
 
 
 def versions(name: str) -> dict[str, str]:
@@ -30,25 +30,25 @@ def versions(name: str) -> dict[str, str]:
     return {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
 
 
-def declared() -> list[Requirement]:
+def declared(*extras: str) -> list[Requirement]:
     with patch("setuptools.setup") as setup:
         runpy.run_path(str(ROOT / "setup.py"))
     arguments = setup.call_args.kwargs
-    extras = [line for extra in arguments["extras_require"].values() for line in extra]
-    return [Requirement(line) for line in [*arguments["install_requires"], *extras]]
+    more = [line for extra in extras for line in arguments["extras_require"][extra]]
+    return [Requirement(line) for line in [*arguments["install_requires"], *more]]
 
 
 @pytest.mark.parametrize("name", LISTS)
 def test_the_pinned_versions_fulfill_every_requirement(name: str) -> None:
     pinned = versions(name)
-    for requirement in declared():
+    for requirement in declared(LISTS[name]):
         version = pinned.get(canonicalize_name(requirement.name))
         assert version is not None and requirement.specifier.contains(version), f"{name}: {requirement}: {version}"
 
 
 def test_lower_bounds_are_the_oldest_versions_that_are_tested() -> None:
     oldest = versions("constraints/oldest.txt")
-    for requirement in declared():
+    for requirement in declared("tests"):
         pinned = Version(oldest[canonicalize_name(requirement.name)]).release
         for bound in (Version(part.version).release for part in requirement.specifier if part.operator == ">="):
             assert pinned[: len(bound)] == bound, f"{requirement} is tested from {pinned}"
