@@ -191,10 +191,6 @@ def _read_data(config: CfgNode) -> _Data:
         weights = None if config.STEP0.CHECKPOINT else build.pretrained(config)
         split = build.split(config)
         print(split_table(split), flush=True)
-        if len(split.train_labels()) < 2:
-            raise InputError(
-                f"{split.name}: 1 training identity ({len(split.train)} images); at least 2 are required to tell apart"
-            )
         loaders = build.loaders(config, split)
     check_same_inputs(config.dump(), split, MOVABLE)
     return _Data(weights, split, loaders)
