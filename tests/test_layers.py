@@ -62,7 +62,7 @@ FILES = [path for path in sorted(REID.rglob("*.py")) if path.parent != REID or p
 
 
 def test_every_package_is_listed() -> None:
-    entries = {path.stem for path in REID.iterdir() if path.name not in (*_TOP, "__pycache__", "assets")}
+    entries = {path.stem for path in REID.iterdir() if path.name not in (*_TOP, "__pycache__", "assets", "py.typed")}
     assert entries == set(PACKAGES)
 
 
