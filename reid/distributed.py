@@ -321,8 +321,8 @@ def _initialize(info: ProcessInfo, join_timeout: float, timeout: float) -> dist.
 def _destroy_group() -> None:
     """Destroy the process group.
 
-    Before PyTorch 2.8 a group holds Python's lock while it waits for the threads of gloo, and one of them may be waiting
-    for that lock, to drop the last reference to a tensor. A reference to the backend does not hold it.
+    Before PyTorch 2.8 a group holds Python's lock while it waits for the threads of gloo, and one of them may be
+    waiting for that lock, to drop the last reference to a tensor. A reference to the backend does not hold it.
     """
     group: Any = dist.group.WORLD
     backend = group._get_backend(torch.device("cpu")) if hasattr(group, "_get_backend") else None

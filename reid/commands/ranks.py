@@ -54,7 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
     for side, score in zip(content["sides"], scores, strict=True):
         print(f"{side['name']}: rank-1 {percent(score['rank1'])}, mAP {percent(score['mAP'])}")
     if found := content["comparison"]:
-        changes = [difference_text(*scores, key, found["intervals"]) for key in ("rank1", "mAP")]
+        changes = [difference_text(scores[0], scores[1], key, found["intervals"]) for key in ("rank1", "mAP")]
         print(f"{found['name']}: rank-1 {changes[0]}, mAP {changes[1]}, 95 % intervals; {found['reason']}")
         print(f"top-1 results fixed: {found['repaired']}, broken: {found['broken']}")
     print(f"wrote {output / 'ranked_lists.json'}, {page} ({page.stat().st_size / 2**20:.1f} MiB)")
