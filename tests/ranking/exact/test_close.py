@@ -234,7 +234,7 @@ def test_nearest_rows_are_those_of_sorted_exact_distances(
     monkeypatch.setattr(search, "_SPARE", 0)  # ties overflow every shortlist
     monkeypatch.setattr(gallery_rows, "_TILE_BYTES", 1)
     rng = np.random.default_rng(8)
-    query, gallery = (CASES[kind](rng, rows, width).astype(np.float32) for rows in (15, 400))
+    query, gallery = (CASES[kind](rng, rows, width).astype(np.float32) for rows in (30, 600))
     expected = np.stack([squared_distances(np.tile(row, (600, 1)), gallery) for row in query])
     for k in (1, 7, 300, 600):
         found = search.top_k(query, gallery, k)
