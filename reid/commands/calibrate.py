@@ -72,7 +72,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"wrote {arguments.output}")
     if content is not None:
         _store(arguments.weights, content, calibration, stamp)
-        print(f"stored in {arguments.weights}, where tools/search.py uses it")
+        print(f"stored in {arguments.weights}, where svdnet search uses it")
 
 
 def _embed(

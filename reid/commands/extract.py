@@ -64,4 +64,4 @@ def _extract(arguments: argparse.Namespace) -> None:
         images, now = len(getattr(split, part)), sum(counts[part] for counts in by_process)
         print(f"{part}: {images:,} images in {-(-images // arguments.shard)} shards, {now} of them extracted now")
     feature = arguments.output / ("input" if arguments.feature == "both" else arguments.feature)
-    print(f"wrote {arguments.output}; to score: python tools/evaluate.py --features {feature}")
+    print(f"wrote {arguments.output}; to score: svdnet evaluate --features {feature}")

@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
         check_available()
     snapshot = gallery.read_snapshot(arguments.index)
     if not snapshot.crops:
-        raise InputError(f"{arguments.index}: the index is empty; add images with tools/index.py")
+        raise InputError(f"{arguments.index}: the index is empty; add images with svdnet index")
     # Before the model is loaded, so that errors show at once.
     mask = snapshot.filter_mask(arguments.camera or (), _parse_range(arguments.time))
     metadata = snapshot.metadata

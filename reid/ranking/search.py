@@ -27,7 +27,7 @@ class Neighbors:
     Attributes:
         indices: (Q, k) int64 gallery indices by distance and, if equal, by index.
         distances: (Q, k) float64 squared Euclidean distances; with "cosine" those of the rows divided by their length,
-            2 - 2 cos. `euclidean` gives the distances themselves, as `tools/search.py` and calibrations state them.
+            2 - 2 cos. `euclidean` gives the distances themselves, as `svdnet search` and calibrations state them.
     """
 
     indices: np.ndarray

@@ -20,7 +20,7 @@ def answer_table(content: dict[str, Any]) -> str:
     """Format all queries and their results. Columns that are empty for all results of a query are left out.
 
     Args:
-        content: Result of `tools/search.py`.
+        content: Result of `svdnet search`.
 
     Returns:
         Plain text, with one table per query.
@@ -36,7 +36,7 @@ def write_page(path: Path, content: dict[str, Any]) -> Path:
 
     Args:
         path: File to write.
-        content: Result of `tools/search.py`.
+        content: Result of `svdnet search`.
 
     Returns:
         Path of the HTML file.
@@ -79,7 +79,7 @@ def meaning(content: dict[str, Any]) -> list[str]:
     sentences = [_KINDS[kind] for kind in _KINDS if kind in kinds]
     if content["prior"] is None:
         return [
-            "not calibrated: distances rank the images but are not probabilities; see tools/calibrate.py",
+            "not calibrated: distances rank the images but are not probabilities; see svdnet calibrate",
             *sentences,
         ]
     limits = "; ".join(f"up to {t['distance']:.3f}: {t['rate']:g}" for t in content["thresholds"])
@@ -95,7 +95,7 @@ def default_threshold(thresholds: list[dict[str, float]]) -> dict[str, float] | 
     """Choose the threshold that a page draws.
 
     Args:
-        thresholds: "thresholds" of the output of `tools/search.py`, by descending false-match rate.
+        thresholds: "thresholds" of the output of `svdnet search`, by descending false-match rate.
 
     Returns:
         The middle one, the stricter of two; None if there are none.
@@ -107,7 +107,7 @@ def answer_lines(answer: dict[str, Any]) -> list[str]:
     """Describe a result in the short lines below its image.
 
     Args:
-        answer: One of "answers" of a query in the output of `tools/search.py`.
+        answer: One of "answers" of a query in the output of `svdnet search`.
 
     Returns:
         Rank and distance, then a line for each label that is known.
@@ -119,7 +119,7 @@ def describe_answer(answer: dict[str, Any]) -> str:
     """Describe a result in words, as its text alternative.
 
     Args:
-        answer: One of "answers" of a query in the output of `tools/search.py`.
+        answer: One of "answers" of a query in the output of `svdnet search`.
 
     Returns:
         Rank, distance, and what else is known.

@@ -13,7 +13,7 @@ from reid.training.state import TrainState
 class Callbacks:
     """Reporting, evaluating and saving, as methods that do nothing; override what is needed.
 
-    `reid.svdnet.experiment.Experiment` is the implementation behind `tools/train_svdnet.py`.
+    `reid.svdnet.experiment.Experiment` is the implementation behind `svdnet train`.
     """
 
     def evaluate(self, model: ReidNetwork, last: bool = False) -> tuple[Scores, ...]:

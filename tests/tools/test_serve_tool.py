@@ -106,7 +106,7 @@ def test_where_the_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (("--token-file", "/dev/null"), "/dev/null: not a file"),
         (("--host", "no.such.host.invalid"), "--host no.such.host.invalid: not an address of this machine"),
         (("--port", "70000"), "--port 70000: must be in [0, 65535]"),
-        (("--index", "nowhere"), "nowhere: no such index; create one with tools/index.py"),
+        (("--index", "nowhere"), "nowhere: no such index; create one with svdnet index"),
         (("--weights", "nowhere.pth"), "nowhere.pth"),
         (("--weights", "OTHER"), "was built with the model"),
         (("--prior", "0.1"), "--prior needs a calibrated model"),

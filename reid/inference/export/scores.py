@@ -49,7 +49,7 @@ def read_scores(path: Path) -> MeasuredScores:
     """Read an `evaluation.json`.
 
     Args:
-        path: An `evaluation.json` written by `tools/evaluate.py`.
+        path: An `evaluation.json` written by `svdnet evaluate`.
 
     Returns:
         Its scores.
@@ -59,7 +59,7 @@ def read_scores(path: Path) -> MeasuredScores:
     """
     content = _read_evaluation(path)
     if content is None or not content["scores"]:
-        raise InputError(f"{path}: not an evaluation.json as tools/evaluate.py writes it")
+        raise InputError(f"{path}: not an evaluation.json as svdnet evaluate writes it")
     return MeasuredScores(content["dataset"], tuple(content["scores"]), path.name)
 
 

@@ -103,7 +103,7 @@ def _load(path: Path, splits: Sequence[str]) -> tuple[list[Features], str]:
         name = str(error).strip("'\"").split(" ")[0]
         raise InputError(
             f"{path}: has no array {name}, only {', '.join(arrays) or 'nothing'}; "
-            "was it written by tools/evaluate.py --save-features?"
+            "was it written by svdnet evaluate --save-features?"
         ) from None
     except InputError:
         raise

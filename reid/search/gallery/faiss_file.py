@@ -115,9 +115,9 @@ def rebuild_command(snapshot: Snapshot) -> str:
         snapshot: A state of the index.
 
     Returns:
-        The command, with DIR for the folder of an index that was not made by `tools/index.py`.
+        The command, with DIR for the folder of an index that was not made by `svdnet index`.
     """
-    return f"tools/index.py {snapshot.metadata.get('root', 'DIR')} --index {snapshot.folder}"
+    return f"svdnet index {snapshot.metadata.get('root', 'DIR')} --index {snapshot.folder}"
 
 
 def select_search(snapshot: Snapshot, faiss_beyond: int | None = None) -> tuple[NeighborSearch | None, str]:

@@ -148,7 +148,7 @@ def open_manifest(folder: Path) -> sqlite3.Connection:
     Raises:
         InputError: If there is no index, its tables are not ours, or it has a different format version.
     """
-    advice = f"create one with tools/index.py DIR --index {folder}"
+    advice = f"create one with svdnet index DIR --index {folder}"
     if not folder.is_dir():
         raise InputError(f"{folder}: no such index; {advice}")
     if not is_index(folder):

@@ -28,7 +28,7 @@ def find_invalid_entry(metadata: Mapping[str, Any]) -> str:
 
 
 def check_tool_entries(folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Check that an index has the entries of `tools/index.py`, which `Gallery` does not require.
+    """Check that an index has the entries of `svdnet index`, which `Gallery` does not require.
 
     Args:
         folder: The folder of the index, for the message.
@@ -40,8 +40,8 @@ def check_tool_entries(folder: Path, metadata: Mapping[str, Any]) -> None:
     missing = [name for name in _TOOL_ENTRIES if metadata.get(name) is None]
     if missing:
         raise InputError(
-            f"{folder}: was built without tools/index.py and does not say its {' and '.join(missing)}; to add this: "
-            f"tools/index.py DIR --index {folder} --weights FILE"
+            f"{folder}: was built without svdnet index and does not say its {' and '.join(missing)}; to add this: "
+            f"svdnet index DIR --index {folder} --weights FILE"
         )
 
 

@@ -45,7 +45,7 @@ def describe_calibration(calibration: Calibration | None, prior: float | None = 
     """
     if calibration is None:
         if prior is not None:
-            raise InputError("--prior needs a calibrated model; run tools/calibrate.py first")
+            raise InputError("--prior needs a calibrated model; run svdnet calibrate first")
         return {"prior": None, "calibrated_on": None, "thresholds": []}
     if prior is not None and not 0 < prior < 1:
         raise InputError(f"--prior {prior}: the share of matching pairs must be between 0 and 1")

@@ -235,7 +235,7 @@ def read_snapshot(folder: Path, *, model_id: str | None = None, dim: int | None 
             if attempt == _ATTEMPTS:
                 raise InputError(f"{error.filename}: missing from the index; build a new index") from None
     if version == manifest.FIRST_VERSION:
-        logger.warning("%s: has no digests, so damage may go unnoticed; tools/index.py adds them", folder)
+        logger.warning("%s: has no digests, so damage may go unnoticed; svdnet index adds them", folder)
     row_of = {digest: row for row, digest in enumerate(contents.digests)}
     images = [(crop, digest) for crop, digest, removed in known if not removed]
     rows = np.array([row_of[digest] for _, digest in images], dtype=np.int64)

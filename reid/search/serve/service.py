@@ -61,7 +61,7 @@ class SearchService:
         view = self.index.view()
         snapshot = view.snapshot
         if not snapshot.crops:
-            raise RequestError(409, "the index is empty; add images with tools/index.py")
+            raise RequestError(409, "the index is empty; add images with svdnet index")
         try:
             mask = snapshot.filter_mask(request.cameras, request.time_range)
         except InputError as error:
