@@ -72,8 +72,7 @@ def test_a_configuration_of_a_far_larger_network(tmp_path: Path, classes: int) -
     model = build.network(config, num_classes=4).state_dict()
     path = tmp_path / "a.pth"
     save_checkpoint(path, {"model": model, "config": config.dump(), "num_classes": classes})
-    words = "describes a network of" if classes > 0 else f"a whole number of at least 1, not {classes}"
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match="describes a network of"):
         load_network(path)
     save_checkpoint(path, {"model": model, "config": config.dump(), "num_classes": 4})
     assert load_network(path)[0].classifier is not None
