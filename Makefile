@@ -42,7 +42,7 @@ define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required; choose one: make PYTHON=python3.12 ...")'
 @echo "installing PyTorch and other dependencies into $(1): takes several minutes and several GB the first time"
 @$(PYTHON) -m venv $(1) || { echo "cannot create a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-@$(1)/bin/python -m pip install --quiet --upgrade $(2) pip setuptools
+@$(1)/bin/python -m pip install --upgrade $(2) pip setuptools
 @$(1)/bin/python -m pip install -qq $(3) $(2) --editable '.[$(4)]'
 @touch $(1)/ready
 endef
@@ -82,8 +82,11 @@ lint: .venv/ready  ## run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: .venv/ready  ## regenerate the tables of docs/configuration.md
+docs: .venv/ready  ## regenerate the tables of docs/configuration.md and docs/commands.md, build the pages into site/
 	$(BIN)/python -m reid.config.table
+	$(BIN)/python -m reid.commands.parsers.table
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open site/index.html; $(BIN)/mkdocs serve shows changes at once and has a search"
 
 bench: .venv/ready  ## time ranking, decorrelation and dataset generation on this machine
 	$(BIN)/python benchmarks/ranking.py
@@ -106,4 +109,4 @@ fuzz: .venv/ready  ## run the fuzz tests: read 10,000 malicious files; INPUTS= p
 	FUZZ_INPUTS=$(INPUTS) $(BIN)/python -m pytest tests/fuzz
 
 clean:  ## remove the virtual environment and caches, not runs/
-	rm -rf .venv .venv-oldest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -23,6 +23,7 @@ TEST = [
     *("nbclient>=0.11", "nbformat>=5.11", "ipykernel>=7.4"),
     "pytorch-metric-learning>=2.9,<3",  # losses to compare ours with
 ]
+DOCS = ["mkdocs>=1.6.1,<2", "mkdocs-material>=9.8", "mkdocstrings-python>=2.0.11", "ruff>=0.17"]
 LINT = ["ruff>=0.17", "mypy>=2.4", "types-PyYAML", "types-setuptools"]
 
 
@@ -80,6 +81,7 @@ setup(
         "export": EXPORT,
         "serve": SERVE,
         "tests": [*REPORT, *SEARCH, *TEST],  # what runs with constraints/oldest.txt
-        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *EXPORT, *SERVE, *TEST, *LINT],
+        "docs": DOCS,
+        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *EXPORT, *SERVE, *TEST, *LINT, *DOCS],
     },
 )

@@ -12,7 +12,7 @@ from reid.model.connection.sizes import Pair, check_channels, he_normal, output_
 class LocallyConnected2d(nn.Module):
     """Locally connected layer (B, C, H, W) -> (B, O, h, w) of Taigman et al. 2014 (DeepFace), section 3.
 
-    out(o, j, k) = bias[j, k](o) + Σ_{c, y, x} K[j, k](o, x, y, c) in(c, j s + y - p, k s + x - p)
+        out(o, j, k) = bias[j, k](o) + Σ_{c, y, x} K[j, k](o, x, y, c) in(c, j s + y - p, k s + x - p)
 
     `weight` is (h, w, O, kw, kh, C), `bias` (h, w, O).
 

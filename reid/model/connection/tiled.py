@@ -13,7 +13,7 @@ from reid.model.connection.sizes import Pair, check_channels, he_normal, output_
 class TiledConv2d(nn.Module):
     """Tiled convolution (B, C, H, W) -> (B, O, h, w) of Ngiam et al. 2010 (Tiled Convolutional Neural Networks).
 
-    out(o, j, k) = bias[j', k'](o) + Σ_{c, y, x} K[j', k'](o, x, y, c) in(c, j s + y - p, k s + x - p)
+        out(o, j, k) = bias[j', k'](o) + Σ_{c, y, x} K[j', k'](o, x, y, c) in(c, j s + y - p, k s + x - p)
 
     with j' = j mod t and k' = k mod t. The maps may have any size that holds a kernel; if they have fewer positions
     than t, some kernels are unused. `weight` is (t, t, O, kw, kh, C), `bias` (t, t, O).
