@@ -39,10 +39,11 @@ def api_pages() -> dict[str, str]:
     """
     entries = [path for path in (ROOT / "reid").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
     names = ["reid", *(path.stem for path in entries if not path.name.startswith("_"))]
-    return {
-        f"api/{name}.md": f"# {name}\n\n" + "\n\n".join(f"::: {module}" for module in modules(name)) + "\n"
-        for name in names
-    }
+    shown = {name: modules(name) for name in names}
+    # What `reid` imports when it is used.
+    text = (ROOT / "reid" / "__init__.py").read_text(encoding="utf-8")
+    shown["reid"] += [f"reid.{name}" for name in re.findall(r"^    from \S+ import \w+ as (\w+)$", text, re.MULTILINE)]
+    return {f"api/{name}.md": "\n\n".join([f"# {name}", *(f"::: {entry}" for entry in shown[name])]) for name in names}
 
 
 def on_files(files: Any, config: Any) -> Any:

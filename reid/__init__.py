@@ -1,11 +1,11 @@
 """SVDNet for pedestrian retrieval: training, correlation diagnostics and exact ranking evaluation.
 
 Where to start:
-    `Embedder`: a trained model at work. `Embedder.load("demo").embed(paths)` gives one row per image.
-    `evaluate`: exact CMC, mAP and mINP of features. `evaluate(query, gallery)`, two `reid.records.Features`.
-    `top_k`: exact search. `top_k(query, gallery, 10)` gives the ten nearest rows and their distances.
-    `correlation_metric`: S(W), how correlated the weight vectors of a layer are. `correlation_metric(model.fc)`.
-    `train`: SVDNet from a configuration. `train("demo_synthetic")` gives the scores and where the files are.
+    - `Embedder`: a trained model at work. `Embedder.load("demo").embed(paths)` gives one row per image.
+    - `evaluate`: exact CMC, mAP and mINP of features. `evaluate(query, gallery)`, two `reid.records.Features`.
+    - `top_k`: exact search. `top_k(query, gallery, 10)` gives the ten nearest rows and their distances.
+    - `correlation_metric`: S(W), how correlated the weight vectors of a layer are. `correlation_metric(model.fc)`.
+    - `train`: SVDNet from a configuration. `train("demo_synthetic")` gives the scores and where the files are.
 
 `help(reid.train)` and the like describe each. On the command line: `svdnet --help`.
 """

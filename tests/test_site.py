@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+import reid
 from reid.commands.parsers import table
 
 ROOT = Path(__file__).parents[1]
@@ -62,12 +63,12 @@ def test_every_page_is_in_the_contents_once() -> None:
     assert sorted(entries(site["nav"])) == sorted([*own, *HOOKS["OUTSIDE"].values(), *HOOKS["api_pages"]()])
 
 
-def test_every_public_module_is_in_the_reference_once() -> None:
+def test_every_public_module_and_name_of_reid_is_in_the_reference_once() -> None:
     files = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "reid").rglob("*.py")]
     names = [path.parts[:-1] if path.name == "__init__" else path.parts for path in files]
     public = [".".join(parts) for parts in names if not any(part.startswith("_") for part in parts)]
     shown = re.findall(r"^::: (\S+)$", "\n".join(HOOKS["api_pages"]().values()), re.MULTILINE)
-    assert sorted(shown) == sorted(public)
+    assert sorted(shown) == sorted([*public, *(f"reid.{name}" for name in reid.__all__)])
 
 
 @pytest.mark.parametrize(
