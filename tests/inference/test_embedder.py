@@ -79,7 +79,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_its_representation_is_two_lines(embedder: Embedder) -> None:
     first, second = repr(embedder).splitlines()
-    assert "osnet_x0_25" in first and "64 x 32 -> 512" in first
+    assert embedder.config.MODEL.BACKBONE in first and f"64 x 32 -> {embedder.dim}" in first
     assert "feature 'input'" in second and embedder.model_id[:12] in second
 
 
@@ -261,10 +261,14 @@ def test_a_feature_without_direction_and_one_that_is_no_number(tmp_path: Path, f
     save_checkpoint(tmp_path / "zero.pth", content | {"model": content["model"] | {"eigenlayer.weight": 0 * weight}})
     with pytest.warns(UserWarning, match="2 of 2 feature rows are zero"):
         assert not Embedder.load(tmp_path / "zero.pth", device="cpu", feature="output").embed(files[:2]).any()
+    large = content["model"] | {"eigenlayer.weight": torch.full_like(weight, 3e38)}  # finite, unlike its sums
+    save_checkpoint(tmp_path / "large.pth", content | {"model": large})
+    with pytest.raises(InputError, match=r"image 0 of 2: .* NaN or infinity"):
+        Embedder.load(tmp_path / "large.pth", device="cpu", feature="output").embed(files[:2])
     broken = content["model"] | {"eigenlayer.weight": weight * float("inf")}
     save_checkpoint(tmp_path / "nan.pth", content | {"model": broken})
-    with pytest.raises(InputError, match=r"image 0 of 2: .* NaN or infinity"):
-        Embedder.load(tmp_path / "nan.pth", device="cpu", feature="output").embed(files[:2])
+    with pytest.raises(InputError, match=r"nan.pth: 1 of \d+ tensors hold NaN or infinity, the first is eigenlayer"):
+        Embedder.load(tmp_path / "nan.pth", device="cpu", feature="output")
 
 
 def test_few_images_are_in_memory_at_once(

@@ -39,7 +39,7 @@ def test_distractors_follow_the_gallery(root: Path, make_image: Callable[..., No
     assert [Path(image.path).name for image in added] == sorted(NAMES)
     # Market's highest camera here is 3.
     assert {(image.identity, image.camera) for image in added} == {(0, 4)}
-    assert "4 distractor images" in split_table(split)
+    assert "(1 junk, 4 distractors)" in split_table(split)
 
 
 def test_the_zip_is_unpacked(root: Path, make_image: Callable[..., None], make_zip: Callable[..., Path]) -> None:

@@ -246,7 +246,7 @@ def test_missing_and_old_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match=r"onnx 1\.23 or newer \(1\.2\.3 is installed\): pip install .*\[export\]"):
         check_available("onnx")
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
-    with pytest.raises(InputError, match=r"onnxscript \(missing\).*reid\[export\]"):
+    with pytest.raises(InputError, match=r"onnxscript \(missing\).*\[export\]"):
         check_available("onnx")
     check_available("torch")
 
