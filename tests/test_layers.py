@@ -17,7 +17,7 @@ PACKAGES = {
     "records": "the records that packages exchange: Split, Features, Scores, StageLog",
     "io": "reading and writing files safely and atomically",
     "distributed": "multiple processes with torchrun: rank, gather, a single writer",
-    "decorrelation": "the paper's linear algebra: S(W), spectra, US / U / UVt / QD",
+    "decorrelation": "the paper's linear algebra: S(W), spectra, US / U / UVt / QD; RRI in any training loop",
     "losses": "training losses",
     "ranking": "exact retrieval evaluation: features in, scores out",
     "model": "backbones, pooling, normalization, connection, Eigenlayer, heads, network",

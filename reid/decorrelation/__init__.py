@@ -1,4 +1,7 @@
-"""Correlation of a weight matrix and its replacement by an orthogonal one, in float64; independent of any network."""
+"""Correlation of a weight matrix and its replacement by an orthogonal one, in float64; independent of any network.
+
+`decorrelate_`, `restrained` and `RRI` are SVDNet in a training loop of your own.
+"""
 
 from reid.decorrelation.correlation import (
     condition_number,
@@ -7,16 +10,21 @@ from reid.decorrelation.correlation import (
     severest_pair,
     spectrum,
 )
+from reid.decorrelation.loop import RRI, Decorrelation, decorrelate_, restrained
 from reid.decorrelation.replace import ORDERS, VARIANTS, Replacement, replace_weight, transform_classifier
 
 __all__ = [
     "ORDERS",
+    "RRI",
     "VARIANTS",
+    "Decorrelation",
     "Replacement",
     "condition_number",
     "correlation_metric",
+    "decorrelate_",
     "gaussian_correlation",
     "replace_weight",
+    "restrained",
     "severest_pair",
     "spectrum",
     "transform_classifier",

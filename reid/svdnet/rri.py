@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from reid.decorrelation.convergence import converged
 from reid.records import StageLog
 from reid.svdnet import decorrelate, relaxation, restraint
-from reid.svdnet.convergence import converged
 from reid.svdnet.plan import Plan
 from reid.training.callbacks import Callbacks
 from reid.training.state import Batches, TrainState

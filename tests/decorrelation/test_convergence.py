@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reid.svdnet.convergence import converged
+from reid.decorrelation.convergence import converged
 
 
 @pytest.mark.parametrize(
