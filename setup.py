@@ -22,6 +22,7 @@ TEST = [
     *("pytest>=9.2", "pytest-xdist>=3.8", "hypothesis>=6.170", "playwright>=1.65", "httpx>=0.28", "packaging>=26"),
     *("nbclient>=0.11", "nbformat>=5.11", "ipykernel>=7.4"),
     "pytorch-metric-learning>=2.9,<3",  # losses to compare ours with
+    "mpmath>=1.3",  # singular values to hundreds of digits
 ]
 DOCS = ["mkdocs>=1.6.1,<2", "mkdocs-material>=9.8", "mkdocstrings-python>=2.0.11", "ruff>=0.17"]
 LINT = ["ruff>=0.17", "mypy>=2.4", "types-PyYAML", "types-setuptools"]

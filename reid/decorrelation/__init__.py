@@ -8,7 +8,9 @@ from reid.decorrelation.correlation import (
     correlation_metric,
     gaussian_correlation,
     severest_pair,
+    smallest_singular_value,
     spectrum,
+    vector_lengths,
 )
 from reid.decorrelation.loop import RRI, Decorrelation, decorrelate_, restrained
 from reid.decorrelation.replace import ORDERS, VARIANTS, Replacement, replace_weight, transform_classifier
@@ -26,6 +28,8 @@ __all__ = [
     "replace_weight",
     "restrained",
     "severest_pair",
+    "smallest_singular_value",
     "spectrum",
     "transform_classifier",
+    "vector_lengths",
 ]

@@ -40,21 +40,57 @@ def severest_pair(weight: Tensor | nn.Linear) -> float:
 
     It is 1 if all columns are orthogonal and 0 if they are linearly dependent (a zero column or K > D_in included).
 
+    The smallest singular value of an SVD is exact up to rounding of the largest one, which is useless for columns of
+    very different lengths. With W = B D, B the columns scaled to unit length and D their lengths, the square root of
+    the quotient is 1 / ||E R^-1||_2, where B = Q R and E = min(d) / d. Its relative error is of the order of
+    eps cond(B), whatever D is: QR is backward stable column by column and a triangular inverse row by row (Higham 2002,
+    "Accuracy and Stability of Numerical Algorithms", theorem 19.4 and section 14.2), and the factor E <= 1 scales the
+    rows of both. More is not to be had: that is the effect of rounding the entries of W (Demmel and Veselic 1992,
+    "Jacobi's method is more accurate than QR").
+
     Args:
         weight: W, (D_in, K) floating, or a linear layer with these vectors.
 
     Returns:
-        The quotient, in [0, 1].
+        The quotient, in [0, 1]; 0 if the columns of B are linearly dependent up to rounding.
 
     Raises:
         InputError: If the matrix is empty, zero or not finite.
     """
-    columns = _unit_scale(weight)
-    smallest_norm = float(torch.linalg.vector_norm(columns, dim=0).min())
-    if columns.shape[1] > columns.shape[0] or smallest_norm == 0.0:
+    matrix = float64_matrix(weight)
+    _check_nonzero(matrix)
+    if matrix.shape[1] > matrix.shape[0] or not bool(matrix.any(dim=0).all()):
         return 0.0
-    # The eigenvalues of G are the squared singular values of W, which keep twice the digits of an explicit G.
-    return min(1.0, float(torch.linalg.svdvals(columns)[-1] / smallest_norm) ** 2)
+    directions, lengths = _normalized(matrix)
+    triangle = torch.linalg.qr(directions, mode="r").R
+    if not bool(triangle.diagonal().all()):
+        return 0.0
+    inverse = torch.linalg.solve_triangular(triangle, torch.eye(len(triangle)).to(triangle), upper=True)
+    # NaN or infinite if the columns are so dependent that the inverse overflows.
+    if not float(torch.linalg.matrix_norm(inverse)) * _rounding(matrix) < 1.0:
+        return 0.0
+    return min(1.0, float(torch.linalg.matrix_norm(inverse / lengths[:, None], ord=2)) ** -2)
+
+
+def smallest_singular_value(weight: Tensor | nn.Linear) -> float:
+    """Compute the smallest of the min(D_in, K) singular values.
+
+    Args:
+        weight: W, (D_in, K) floating, or a linear layer with these vectors.
+
+    Returns:
+        The value. For K <= D_in its relative accuracy is that of `severest_pair`, also for columns of very different
+        lengths, and it is 0 if that is 0. For K > D_in it is exact up to rounding of the largest value, and 0 below.
+
+    Raises:
+        InputError: If the matrix is empty, zero or not finite.
+    """
+    matrix = float64_matrix(weight)
+    if matrix.shape[1] <= matrix.shape[0]:
+        return math.sqrt(severest_pair(matrix)) * float(vector_lengths(matrix).min())
+    _check_nonzero(matrix)
+    values = torch.linalg.svdvals(matrix)
+    return float(values[-1]) if float(values[-1]) > _rounding(matrix) * float(values[0]) else 0.0
 
 
 def condition_number(weight: Tensor | nn.Linear) -> float:
@@ -64,13 +100,31 @@ def condition_number(weight: Tensor | nn.Linear) -> float:
         weight: W, (D_in, K) floating, or a linear layer with these vectors.
 
     Returns:
-        The quotient, at least 1, infinite if the smallest value is zero.
+        The quotient, at least 1, with the accuracy of `smallest_singular_value`; infinite if that is 0.
 
     Raises:
         InputError: If the matrix is empty, zero or not finite.
     """
-    values = torch.linalg.svdvals(_unit_scale(weight))
-    return math.inf if float(values[-1]) == 0.0 else float(values[0] / values[-1])
+    matrix = _unit_scale(weight)
+    smallest = smallest_singular_value(matrix)
+    return math.inf if smallest == 0.0 else max(1.0, float(torch.linalg.matrix_norm(matrix, ord=2)) / smallest)
+
+
+def vector_lengths(weight: Tensor | nn.Linear) -> Tensor:
+    """Compute the Euclidean lengths of the columns; the squares of their entries cannot under- or overflow.
+
+    Args:
+        weight: W, (D_in, K) floating, or a linear layer with these vectors.
+
+    Returns:
+        (K,) float64, on the device of `weight`.
+
+    Raises:
+        InputError: If the matrix is empty or not finite.
+    """
+    matrix = float64_matrix(weight)
+    largest = matrix.abs().amax(dim=0)
+    return torch.linalg.vector_norm(matrix / torch.where(largest > 0, largest, 1.0), dim=0) * largest
 
 
 def spectrum(weight: Tensor | nn.Linear) -> Tensor:
@@ -144,9 +198,29 @@ def float64_matrix(weight: Tensor | nn.Linear) -> Tensor:
 def _unit_scale(weight: Tensor | nn.Linear) -> Tensor:
     """Divide W by its largest entry, so that no square under- or overflows; the measures ignore the scale."""
     matrix = float64_matrix(weight)
-    largest = matrix.abs().max()
-    if float(largest) == 0.0:
+    _check_nonzero(matrix)
+    return matrix / matrix.abs().max()
+
+
+def _check_nonzero(matrix: Tensor) -> None:
+    if not bool(matrix.any()):
         raise InputError(
             f"all entries of the {matrix.shape[0]} x {matrix.shape[1]} weight matrix are zero; it has no correlation"
         )
-    return matrix / largest
+
+
+def _normalized(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the columns, which must not be zero, at unit length, and their lengths as multiples of the shortest.
+
+    A multiple beyond the range of float64 is infinite.
+    """
+    largest = matrix.abs().amax(dim=0)
+    columns = matrix / largest
+    norms = torch.linalg.vector_norm(columns, dim=0)
+    multiples = largest / largest.min() * norms
+    return columns / norms, multiples / multiples.min()
+
+
+def _rounding(matrix: Tensor) -> float:
+    """Relative error of the largest singular value, as for `torch.linalg.matrix_rank`."""
+    return max(matrix.shape) * torch.finfo(matrix.dtype).eps

@@ -127,9 +127,11 @@ def _order_columns(matrix: Tensor, values: Tensor, right: Tensor, order: str) ->
     k = len(values)
     if order == "sorted":
         return torch.arange(k, device=matrix.device), torch.ones_like(values)
-    # w_i . u_j = s_j v_ij; a zero column has no direction and matches nothing (cosine 0).
+    # w_i . u_j = s_j v_ij, exact up to rounding of s_1. A column shorter than that has no direction: it matches nothing
+    # (cosine 0), and does not outweigh the other columns with an error divided by its tiny length.
     norms = torch.linalg.vector_norm(matrix, dim=0)
-    cosine = (right * values / torch.where(norms > 0, norms, torch.ones_like(norms))[:, None]).cpu().numpy()
+    rounding = max(matrix.shape) * torch.finfo(values.dtype).eps * values[0]
+    cosine = (right * values / torch.where(norms > rounding, norms, torch.inf)[:, None]).cpu().numpy()
     chosen = _assignment(cosine) if order == "assignment" else _greedy(cosine)
     signs = np.where(cosine[np.arange(k), chosen] < 0, -1.0, 1.0)
     return torch.from_numpy(chosen).to(matrix.device), torch.from_numpy(signs).to(matrix.device)
@@ -143,11 +145,11 @@ def _assignment(cosine: np.ndarray) -> np.ndarray:
 
 
 def _greedy(cosine: np.ndarray) -> np.ndarray:
-    """Return row by row the largest |cosine| among the columns not yet taken."""
+    """Return row by row the largest |cosine| among the columns not yet taken; rows of zeros take what is left."""
     free = np.abs(cosine)
     chosen = np.empty(len(free), dtype=np.int64)
-    for i, row in enumerate(free):
-        chosen[i] = row.argmax()
+    for i in np.argsort(~free.any(axis=1), kind="stable"):
+        chosen[i] = free[i].argmax()
         free[:, chosen[i]] = -1.0
     return chosen
 

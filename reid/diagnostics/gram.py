@@ -12,10 +12,43 @@ from scipy.spatial.distance import squareform
 from scipy.stats import beta
 from torch import Tensor
 
+from reid.decorrelation import vector_lengths
+
 MAX_PIXELS = 512
 BINS = 200
 # Optimal leaf ordering is cubic in the number of vectors, clustering quadratic.
 _MAX_OPTIMAL, _MAX_CLUSTERED = 512, 6_000
+
+
+def norms(matrices: Tensor) -> Tensor:
+    """Compute the norms of all weight vectors.
+
+    Args:
+        matrices: (groups, D, K) float64, finite.
+
+    Returns:
+        (groups, K) float64.
+    """
+    groups, d_in, k = matrices.shape
+    return vector_lengths(matrices.transpose(0, 1).reshape(d_in, groups * k)).reshape(groups, k)
+
+
+def living(lengths: Tensor, d_in: int) -> Tensor:
+    """Tell living from dead weight vectors, whose length is below the rounding error of the longest in float64.
+
+    A dead vector, often left behind by weight decay at lengths of 1e-40, has no effect on the output of the layer, and
+    its direction has no meaning.
+
+    Args:
+        lengths: (groups, K) float64, as `norms` returns them.
+        d_in: D, entries of a vector.
+
+    Returns:
+        (groups, K) bool, whether the length is above max(D, K) eps times the longest of all groups, the limit of
+        `torch.linalg.matrix_rank`; False for zero vectors.
+    """
+    rounding = max(d_in, lengths.shape[1]) * torch.finfo(lengths.dtype).eps
+    return lengths > rounding * lengths.max()
 
 
 def cosines(matrices: Tensor) -> Tensor:
@@ -25,10 +58,11 @@ def cosines(matrices: Tensor) -> Tensor:
         matrices: (groups, D, K) float64.
 
     Returns:
-        (groups, K, K) float64; 0 on the diagonal and for zero vectors.
+        (groups, K, K) float64; NaN for pairs with a dead vector (see `living`), 0 on the diagonal.
     """
-    norms = torch.linalg.vector_norm(matrices, dim=1, keepdim=True)
-    directions = matrices / torch.where(norms > 0, norms, torch.ones_like(norms))
+    lengths = norms(matrices)
+    alive = living(lengths, matrices.shape[1])
+    directions = matrices / torch.where(alive, lengths, torch.nan)[:, None]
     cosine = (directions.transpose(1, 2) @ directions).clamp_(-1.0, 1.0)
     cosine.diagonal(dim1=1, dim2=2).zero_()
     return cosine
@@ -43,11 +77,13 @@ def most_correlated(cosine: Tensor, count: int, *, signed: bool = False) -> list
         signed: Compare cos instead of |cos|.
 
     Returns:
-        Pairs with "first" < "second", counted from 0, and "cos"; largest first.
+        Pairs of living vectors with "first" < "second", counted from 0, and "cos"; largest first.
     """
     k = cosine.shape[1]
     values = _upper_triangle(cosine)
-    chosen = (values if signed else values.abs()).flatten().topk(min(count, values.numel())).indices
+    scores = (values if signed else values.abs()).flatten().nan_to_num(nan=-torch.inf)
+    chosen = scores.topk(min(count, values.numel())).indices
+    chosen = chosen[scores[chosen] > -torch.inf]
     group, position = chosen // values.shape[1], chosen % values.shape[1]
     # Row i of the upper triangle starts after the k - 1, k - 2, ... pairs of the rows before it.
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), torch.arange(k - 1, 0, -1).cumsum(0)])
@@ -63,7 +99,7 @@ def most_correlated(cosine: Tensor, count: int, *, signed: bool = False) -> list
 
 
 def cosine_histogram(cosine: Tensor, d_in: int) -> dict[str, Any]:
-    """Count pairs of vectors by cosine in equal bins over [-1, 1].
+    """Count pairs of living vectors by cosine in equal bins over [-1, 1].
 
     The cosine c of two Gaussian vectors of D entries has (c + 1) / 2 distributed as Beta((D - 1) / 2, (D - 1) / 2).
 
@@ -74,6 +110,7 @@ def cosine_histogram(cosine: Tensor, d_in: int) -> dict[str, Any]:
     Returns:
         "counts": `BINS` integers. "gaussian": `BINS` floats, the expected counts for as many pairs of Gaussian vectors.
     """
+    # NaN is in no bin.
     counts = np.histogram(_upper_triangle(cosine).numpy(), bins=BINS, range=(-1.0, 1.0))[0]
     shape = max((d_in - 1) / 2, 1e-9)
     expected = np.diff(beta.cdf(np.linspace(0.0, 1.0, BINS + 1), shape, shape)) * counts.sum()
@@ -89,7 +126,7 @@ def _upper_triangle(cosine: Tensor) -> Tensor:
 def cosine_image(cosine: Tensor) -> dict[str, Any]:
     """Render |cos| of all pairs as a square image with similar vectors next to each other.
 
-    The diagonal is 1, and vectors of different groups, which see different inputs, have 0.
+    The diagonal is 1. Vectors of different groups, which see different inputs, have 0, and so have dead ones.
 
     Args:
         cosine: (groups, K, K).
@@ -103,7 +140,7 @@ def cosine_image(cosine: Tensor) -> dict[str, Any]:
         - size: pixels per side, at most 512.
         - pixels: base64 of size * size bytes, row by row, |cos| times 255, rounded.
     """
-    absolute = torch.block_diag(*cosine).abs_().numpy() if len(cosine) > 1 else cosine[0].abs().numpy()
+    absolute = (torch.block_diag(*cosine) if len(cosine) > 1 else cosine[0]).abs().nan_to_num_(0.0).numpy()
     size = len(absolute)
     clustered = size <= _MAX_CLUSTERED
     order = _cluster_order(absolute) if clustered else np.arange(size)

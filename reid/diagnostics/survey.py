@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reid.decorrelation import gaussian_correlation
-from reid.diagnostics.weights import Layer, describe_layer, measure_correlation
+from reid.diagnostics.weights import Layer, describe_layer, gaussian_vectors, measure_correlation
 from reid.errors import InputError
 from reid.progress import track
 
@@ -138,11 +138,11 @@ def survey(layers: Sequence[Layer]) -> list[dict[str, Any]]:
 
     Returns:
         A row per layer, plain values: those of `weights.describe_layer` and `weights.measure_correlation`; "gaussian",
-        the expected S(W) of as many Gaussian vectors of the same length; "ratio", S(W) over that value, 1 for
-        independent vectors and below 1 for more correlated ones; "broken", why there are no numbers (NaN, all zero, too
-        many vectors), or None. Rows are sorted by "ratio", smallest first, since S(W) itself decreases with the number
-        of vectors and cannot be compared across shapes. Layers without pairs of vectors (depthwise) follow, then those
-        without numbers.
+        the expected S(W) of as many Gaussian vectors of the same length, dead ones not counted; "ratio", S(W) over that
+        value, 1 for independent vectors and below 1 for more correlated ones; "broken", why there are no numbers (NaN,
+        all zero, too many vectors), or None. Rows are sorted by "ratio", smallest first, since S(W) itself decreases
+        with the number of vectors and cannot be compared across shapes. Layers without pairs of living vectors
+        (depthwise) follow, then those without numbers.
     """
     rows = []
     for layer in track(layers, "survey", unit="weights"):
@@ -152,7 +152,8 @@ def survey(layers: Sequence[Layer]) -> list[dict[str, Any]]:
         except InputError as error:
             row["broken"] = str(error).removeprefix(f"{layer.name}: ")
         if row.get("correlation") is not None:
-            row["gaussian"] = gaussian_correlation(layer.d_in, layer.vectors // layer.groups)
+            alive = gaussian_vectors(layer.vectors, layer.groups, row["dead_vectors"])
+            row["gaussian"] = gaussian_correlation(layer.d_in, alive)
             row["ratio"] = row["correlation"] / row["gaussian"]
         rows.append(row)
     return sorted(rows, key=lambda row: (row["broken"] is not None, math.inf if row["ratio"] is None else row["ratio"]))

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reid.decorrelation import correlation_metric, gaussian_correlation, spectrum
+from reid.decorrelation import correlation_metric, gaussian_correlation, smallest_singular_value, spectrum
 from reid.diagnostics import gaussian
-from reid.diagnostics.gram import cosine_histogram, cosine_image, cosines, most_correlated
+from reid.diagnostics.gram import cosine_histogram, cosine_image, cosines, living, most_correlated, norms
 from reid.errors import InputError
 
 # More vectors would need a float64 Gram matrix of over 2 GiB and minutes of computation.
@@ -119,8 +119,11 @@ def measure_correlation(matrices: Tensor) -> dict[str, Any]:
     """Measure the correlation of weight vectors.
 
     G is block diagonal with a block W^T W per group: vectors of different groups see different inputs and form no
-    pairs. A layer is thus one matrix of K columns. If a group has only one vector (depthwise), there are no pairs, and
-    all values except those of the norms are None.
+    pairs. A layer is thus one matrix of K columns.
+
+    Dead vectors, which are zero or shorter than the rounding error of the longest (`gram.living`), are counted, and
+    all other numbers are those of the living vectors. If no group has two of these (depthwise), there are no pairs,
+    and all values except those of the norms are None.
 
     Args:
         matrices: (groups, D, K / groups) float64, finite and not all zero, as `Layer.matrices` returns them.
@@ -130,15 +133,30 @@ def measure_correlation(matrices: Tensor) -> dict[str, Any]:
 
         - correlation: S(W) = sum_i g_ii / sum_ij |g_ij|.
         - severest_pair: min eig(G) / min diag(G).
-        - condition_number: largest over smallest of the min(D, K / groups) singular values of all groups; None if the
-          smallest is zero up to rounding.
+        - condition_number: largest over smallest of the min(D, K / groups) singular values of all groups, K without
+          dead vectors; None if the smallest is zero up to rounding.
         - effective_rank: exp of the entropy of the normalized eigenvalues of G (Roy and Vetterli 2007).
         - stable_rank: sum of the eigenvalues over the largest.
-        - largest_cosine, mean_cosine: of |cos| over all pairs, 0 with a zero vector.
-        - norm_ratio: largest over smallest norm, None if one is zero.
+        - largest_cosine, mean_cosine: of |cos| over all pairs.
+        - norm_ratio: largest over smallest norm.
+        - dead_vectors: number of dead vectors, including zero ones.
         - zero_vectors: number of vectors of norm zero.
     """
     return _measured(matrices, _spectra(matrices), cosines(matrices) if matrices.shape[2] > 1 else None)
+
+
+def gaussian_vectors(vectors: int, groups: int, dead: int) -> int:
+    """Determine the number of vectors of the Gaussian matrices with which a layer is compared.
+
+    Args:
+        vectors: K of all groups.
+        groups: Number of groups.
+        dead: Number of dead vectors.
+
+    Returns:
+        Living vectors per group, on average and rounded; at least 2.
+    """
+    return max(2, round((vectors - dead) / groups))
 
 
 def diagnose_layer(layer: Layer, *, seed: int = 0) -> dict[str, Any]:
@@ -153,7 +171,8 @@ def diagnose_layer(layer: Layer, *, seed: int = 0) -> dict[str, Any]:
         without any):
 
         - measured: as `measure_correlation` returns it.
-        - formula, simulation: the same numbers by `gaussian.expected_values` and `gaussian.simulate`.
+        - formula, simulation: the same numbers by `gaussian.expected_values` and `gaussian.simulate`, for as many
+          vectors as are alive (`gaussian_vectors`).
         - ratio: S(W) over that of the formula.
         - spectrum, spectrum_expected: all singular values, descending, and those of a Gaussian matrix with the same sum
           of squares.
@@ -161,31 +180,35 @@ def diagnose_layer(layer: Layer, *, seed: int = 0) -> dict[str, Any]:
         - norms_expected: norms of Gaussian vectors with the same sum of squares, descending.
         - histogram, pairs, gram: see `reid.diagnostics.gram`.
 
+        Spectrum and norms include dead vectors.
+
     Raises:
         InputError: If `Layer.matrices` raises it.
     """
     matrices = layer.matrices()
     groups, d_in, k = matrices.shape
     values = _spectra(matrices)
-    norms = torch.linalg.vector_norm(matrices, dim=1).flatten()
+    lengths = norms(matrices).flatten()
     result: dict[str, Any] = {
         **describe_layer(layer),
-        "norms": norms.tolist(),
-        "norms_expected": gaussian.expected_norms(d_in, groups * k, float((norms**2).sum())),
+        "norms": lengths.tolist(),
+        "norms_expected": gaussian.expected_norms(d_in, groups * k, float((lengths**2).sum())),
         "spectrum": values.tolist(),
         "spectrum_expected": gaussian.expected_spectrum(d_in, k, groups, float((values**2).sum())),
     }
-    if k == 1:
+    cosine = cosines(matrices) if k > 1 else None
+    measured = _measured(matrices, values, cosine)
+    if cosine is None or measured["correlation"] is None:
         missing: dict[str, Any] = {"ratio": None, "formula": None, "simulation": None, "histogram": None, "gram": None}
-        return {**result, "measured": _measured(matrices, values, None), **missing, "pairs": []}
-    cosine = cosines(matrices)
-    measured, formula = _measured(matrices, values, cosine), gaussian.expected_values(d_in, k, groups)
+        return {**result, "measured": measured, **missing, "pairs": []}
+    alive = gaussian_vectors(groups * k, groups, measured["dead_vectors"])
+    formula = gaussian.expected_values(d_in, alive, groups)
     return {
         **result,
         "measured": measured,
         "formula": formula,
-        "ratio": measured["correlation"] / gaussian_correlation(d_in, k),
-        "simulation": gaussian.simulate(d_in, k, groups, measure=measure_correlation, seed=seed),
+        "ratio": measured["correlation"] / gaussian_correlation(d_in, alive),
+        "simulation": gaussian.simulate(d_in, alive, groups, measure=measure_correlation, seed=seed),
         "histogram": cosine_histogram(cosine, d_in),
         "pairs": most_correlated(cosine, PAIRS),
         "gram": cosine_image(cosine),
@@ -195,14 +218,15 @@ def diagnose_layer(layer: Layer, *, seed: int = 0) -> dict[str, Any]:
 def _spectra(matrices: Tensor) -> Tensor:
     """The singular values of all groups together, descending."""
     if matrices.shape[2] == 1:
-        return torch.linalg.vector_norm(matrices, dim=1).flatten().sort(descending=True).values
+        return norms(matrices).flatten().sort(descending=True).values
     return torch.cat([spectrum(matrix) for matrix in matrices]).sort(descending=True).values
 
 
 def _measured(matrices: Tensor, values: Tensor, cosine: Tensor | None) -> dict[str, Any]:
-    _, d_in, k = matrices.shape
-    norms = torch.linalg.vector_norm(matrices, dim=1).flatten()
-    shortest, longest = float(norms.min()), float(norms.max())
+    lengths = norms(matrices)
+    alive = living(lengths, matrices.shape[1])
+    counts = alive.sum(dim=1)
+    pairs = int((counts * (counts - 1)).sum()) // 2
     result: dict[str, Any] = {
         "correlation": None,
         "severest_pair": None,
@@ -211,25 +235,29 @@ def _measured(matrices: Tensor, values: Tensor, cosine: Tensor | None) -> dict[s
         "stable_rank": None,
         "largest_cosine": None,
         "mean_cosine": None,
-        "norm_ratio": longest / shortest if shortest > 0 else None,
-        "zero_vectors": int((norms == 0).sum()),
+        "norm_ratio": float(lengths.max() / lengths[alive].min()),
+        "dead_vectors": int((~alive).sum()),
+        "zero_vectors": int((lengths == 0).sum()),
     }
-    if cosine is None:
+    if cosine is None or not pairs:
         return result
-    largest, smallest = float(values[0]), float(values[-1])
-    rounding = max(d_in, k) * torch.finfo(values.dtype).eps * largest
-    independent = k <= d_in and shortest > 0
+    absolute = cosine.abs().nan_to_num_(0.0)
+    # S(W) and the entropy and sum of the eigenvalues are the same with and without dead vectors.
     share = values**2 / (values**2).sum()
     share = share[share > 0]
+    smallest = min(
+        smallest_singular_value(matrix[:, own]) for matrix, own in zip(matrices, alive, strict=True) if bool(own.any())
+    )
+    independent = int(counts.max()) <= matrices.shape[1]
     return {
         **result,
         "correlation": _correlation(matrices),
-        "severest_pair": min(1.0, (smallest / shortest) ** 2) if independent else 0.0,
-        "condition_number": largest / smallest if smallest > rounding else None,
+        "severest_pair": min(1.0, (smallest / float(lengths[alive].min())) ** 2) if independent else 0.0,
+        "condition_number": max(1.0, float(values[0]) / smallest) if smallest > 0.0 else None,
         "effective_rank": math.exp(float(-(share * share.log()).sum())),
-        "stable_rank": float((values**2).sum()) / largest**2,
-        "largest_cosine": float(cosine.abs().max()),
-        "mean_cosine": float(cosine.abs().sum()) / (cosine.shape[0] * k * (k - 1)),
+        "stable_rank": float((values**2).sum()) / float(values[0]) ** 2,
+        "largest_cosine": float(absolute.max()),
+        "mean_cosine": float(absolute.sum()) / (2 * pairs),
     }
 
 

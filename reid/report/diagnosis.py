@@ -126,6 +126,7 @@ def _layer(number: int, layer: Mapping[str, Any], images: Images) -> dict[str, A
         "verdict": _verdict(layer),
         "numbers": number_rows(layer),
         "simulations": (layer["simulation"] or {}).get("draws", 0),
+        "dead": layer["measured"]["dead_vectors"],
         "zero": layer["measured"]["zero_vectors"],
         "charts": _charts(number, layer),
         "gram": _gram(layer),
@@ -140,7 +141,10 @@ def _verdict(layer: Mapping[str, Any]) -> str:
     value, ratio = layer["measured"]["correlation"], layer["ratio"]
     if value is None:
         if layer["groups"] == 1:
-            return "There is only one weight vector, so there is no pair to compare."
+            living = "living " if layer["k"] > 1 else ""
+            return f"There is only one {living}weight vector, so there is no pair to compare."
+        if layer["groups"] < layer["k"]:
+            return "No group has more than one living weight vector, so there is no pair to compare."
         return "Every kernel sees only its own channel, so there is no pair of weight vectors to compare."
     by_chance = layer["formula"]["correlation"]
     text = f"S(W) is {value:.4f}; for as many Gaussian vectors of this length it is {by_chance:.4f}. "

@@ -126,7 +126,7 @@ def number_rows(layer: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for key, name, form in NUMBERS:
         value, simulated = layer["measured"][key], simulation.get(key)
-        infinite = value is None and key in ("condition_number", "norm_ratio") and layer["formula"]
+        infinite = value is None and key == "condition_number" and layer["formula"]
         rows.append(
             [
                 name,
@@ -161,10 +161,11 @@ def size(row: Mapping[str, Any]) -> str:
         row: Entry of "survey" or "layers" in `diagnosis.json`.
 
     Returns:
-        D × K, per group if there are several.
+        D × K, per group if there are several, and the number of dead vectors if there are any.
     """
-    groups = row["groups"]
-    return f"{row['d_in']} × {row['k'] // groups}{f', {groups} times' if groups > 1 else ''}"
+    groups, dead = row["groups"], row.get("measured", row).get("dead_vectors")
+    times = f", {groups} times" if groups > 1 else ""
+    return f"{row['d_in']} × {row['k'] // groups}{times}{f', {dead} dead' if dead else ''}"
 
 
 def cosine(value: float) -> str:

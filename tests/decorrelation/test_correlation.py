@@ -5,11 +5,20 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import mpmath_measures
 import numpy as np
 import pytest
 import torch
 
-from reid.decorrelation import condition_number, correlation_metric, gaussian_correlation, severest_pair, spectrum
+from reid.decorrelation import (
+    condition_number,
+    correlation_metric,
+    gaussian_correlation,
+    severest_pair,
+    smallest_singular_value,
+    spectrum,
+    vector_lengths,
+)
 from reid.errors import InputError
 
 MEASURES = (correlation_metric, severest_pair, condition_number)
@@ -68,9 +77,45 @@ def test_severest_pair_and_condition_number_equal_the_gram_matrix() -> None:
     assert condition_number(weight) == pytest.approx(math.sqrt(np.linalg.cond(gram)), rel=1e-9)
 
 
+@pytest.mark.parametrize("family", ["independent", "correlated", "orthogonal", "twins"])
+@pytest.mark.parametrize("shape", [(6, 4), (12, 8)])
+def test_columns_of_any_length_are_measured_to_all_digits(shape: tuple[int, int], family: str) -> None:
+    """An SVD of W itself finds nothing below the rounding error of its largest value."""
+    for shortest in (1.0, 1e-8, 1e-20, 1e-45):
+        weight = mpmath_measures.families(*shape)[family] * mpmath_measures.lengths(shape[1], shortest)
+        truth = mpmath_measures.measures([weight])
+        for measure, name in zip(MEASURES, ("correlation", "severest_pair", "condition_number"), strict=True):
+            assert measure(weight) == pytest.approx(truth[name], rel=1e-8), (shortest, name)
+
+
+@pytest.mark.parametrize(("dtype", "shortest"), [(torch.half, 1e-6), (torch.bfloat16, 1e-38), (torch.float, 1e-43)])
+def test_columns_of_subnormal_numbers(dtype: torch.dtype, shortest: float) -> None:
+    weight = (mpmath_measures.families(12, 8)["correlated"] * mpmath_measures.lengths(8, shortest)).to(dtype)
+    assert 0 < float(vector_lengths(weight).min()) < 10 * torch.finfo(dtype).tiny
+    truth = mpmath_measures.measures([weight])
+    assert severest_pair(weight) == pytest.approx(truth["severest_pair"], rel=1e-12)
+    assert condition_number(weight) == pytest.approx(truth["condition_number"], rel=1e-12)
+
+
+def test_coinciding_columns_beside_a_short_one() -> None:
+    """Rounding of the long twins exceeds the short column, which must not pass for the smallest eigenvalue."""
+    column = gaussian(9, 1)
+    weight = torch.cat([column, column, gaussian(9, 1, seed=1) * 1e-45], dim=1)
+    assert severest_pair(weight) == smallest_singular_value(weight) == 0 and condition_number(weight) == math.inf
+
+
+def test_lengths_beyond_the_range_of_squares() -> None:
+    weight = orthogonal(7, [3.0, 4.0]) * torch.tensor([1e300, 1e-310], dtype=torch.float64)
+    assert vector_lengths(weight).tolist() == pytest.approx([3e300, 4e-310], rel=1e-12)
+    assert severest_pair(weight) == pytest.approx(1, rel=1e-12)
+    assert vector_lengths(torch.zeros(2, 3)).tolist() == [0, 0, 0]
+
+
 def test_more_columns_than_dimensions() -> None:
     weight = gaussian(3, 5)
     assert severest_pair(weight) == 0 and len(spectrum(weight)) == 3
+    assert smallest_singular_value(weight) == float(spectrum(weight)[-1])
+    assert smallest_singular_value(weight[[0, 0, 1]]) == 0 and condition_number(weight[[0, 0, 1]]) == math.inf
     assert 1 / 5 <= correlation_metric(weight) < 1
 
 

@@ -196,6 +196,14 @@ def test_missing_rank_makes_no_nan_and_keeps_the_logits(kind: str, variant: str,
         torch.testing.assert_close(gram, torch.eye(6, dtype=torch.float64), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("order", ["assignment", "greedy"])
+def test_dead_columns_do_not_decide_which_vectors_replace_the_others(order: str) -> None:
+    weight = correlated(20, 6)
+    dead = torch.cat([weight[:, :3] * 1e-40, weight, weight[:, 3:] * 1e-60], dim=1)
+    alone, found = (replace_weight(columns, order=order).weight for columns in (weight, dead))
+    torch.testing.assert_close(found[:, 3:9], alone, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize(("kind", "column"), [("zero column", 2), ("twin columns", 4), ("zero matrix", 0)])
 def test_qd_needs_full_rank(kind: str, column: int) -> None:
     with pytest.raises(InputError, match=f"the first is column {column}"):

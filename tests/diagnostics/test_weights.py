@@ -30,8 +30,10 @@ CASES = {
 
 
 def expected(weight: np.ndarray, groups: int) -> dict[str, Any]:
-    """The same numbers from the K x K Gram matrix, pair by pair."""
+    """The same numbers from the K x K Gram matrix of the vectors that are not zero, pair by pair."""
     rows = weight.reshape(len(weight), -1)
+    norms, zero = np.sqrt((rows**2).sum(axis=1)), int((~rows.any(axis=1)).sum())
+    rows = rows[rows.any(axis=1)]
     size, k = len(rows) // groups, len(rows)
     gram, cosines = np.zeros((k, k)), []
     for i in range(k):
@@ -40,7 +42,7 @@ def expected(weight: np.ndarray, groups: int) -> dict[str, Any]:
                 gram[i, j] = math.fsum(rows[i] * rows[j])
                 if i < j:
                     lengths = math.sqrt(math.fsum(rows[i] ** 2) * math.fsum(rows[j] ** 2))
-                    cosines.append(max(-1.0, min(1.0, gram[i, j] / lengths)) if lengths else 0.0)
+                    cosines.append(max(-1.0, min(1.0, gram[i, j] / lengths)))
     eigenvalues = np.sort(np.linalg.eigvalsh(gram))[::-1]
     # A group has at most min(D, K) eigenvalues above zero; the condition number is found over those.
     count = groups * min(rows.shape[1], size)
@@ -49,16 +51,17 @@ def expected(weight: np.ndarray, groups: int) -> dict[str, Any]:
     full = kept[-1] > 1e-12 * kept[0]
     return {
         "correlation": np.trace(gram) / np.abs(gram).sum(),
-        "severest_pair": max(0.0, eigenvalues[-1]) / gram.diagonal().min() if gram.diagonal().min() > 0 else 0.0,
+        "severest_pair": max(0.0, eigenvalues[-1]) / gram.diagonal().min(),
         "condition_number": math.sqrt(kept[0] / kept[-1]) if full else None,
         "effective_rank": math.exp(-(share * np.log(share)).sum()),
         "stable_rank": kept.sum() / kept[0],
         "largest_cosine": np.abs(cosines).max(),
         "mean_cosine": np.abs(cosines).mean(),
-        "norm_ratio": math.sqrt(gram.diagonal().max() / gram.diagonal().min()) if gram.diagonal().min() else None,
-        "zero_vectors": int((gram.diagonal() == 0).sum()),
-        "spectrum": np.sqrt(kept),
-        "norms": np.sqrt(gram.diagonal()),
+        "norm_ratio": math.sqrt(gram.diagonal().max() / gram.diagonal().min()),
+        "dead_vectors": zero,
+        "zero_vectors": zero,
+        "spectrum": np.concatenate([np.sqrt(kept), np.zeros(zero)]),
+        "norms": norms,
         "cosines": cosines,
     }
 
