@@ -18,7 +18,10 @@ _ACTIVATIONS = (
     *("Relu", "LeakyRelu", "Prelu", "Rrelu", "Elu", "Gelu", "Silu", "Mish", "Sigmoid", "LogSigmoid", "Tanh"),
     *("Hardtanh", "Hardswish", "Hardsigmoid", "Softplus", "Softshrink", "Hardshrink", "Threshold", "Clamp"),
 )
-_NORMS = ("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "NativeLayerNorm")
+_NORMS = (
+    *("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "BatchNorm", "SyncBatchNorm"),
+    *("NativeLayerNorm", "NativeGroupNorm"),
+)
 
 
 def check_layer(layer: nn.Module, role: str = "layer") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -338,6 +339,21 @@ def test_the_outputs_may_be_nested_and_the_network_called_piecewise() -> None:
         for _ in RRI(model, model.embedding):
             model.embedding(model.trunk(INPUTS))  # not through the network: nothing to see, nothing kept
             model(INPUTS)
+
+
+def test_the_check_keeps_no_graph_of_a_network_that_is_called_piecewise() -> None:
+    class Probe:
+        def __call__(self, gradient: Tensor) -> None: ...
+
+    model, probe = Network(), Probe()
+    alive = weakref.ref(probe)
+    for _ in RRI(model, model.embedding, rounds=1):
+        hidden = model.trunk(INPUTS)
+        hidden.register_hook(probe)  # lives as long as the graph
+        model.classifier(model.embedding(hidden)).sum().backward()
+        del hidden, probe
+        assert alive() is None
+        train(model)
 
 
 def test_tied_and_foreign_layers_are_refused() -> None:
