@@ -24,7 +24,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dis
 # A prerequisite that is never up to date.
 .always:
 
-.PHONY: .always help setup lock demo model test test-oldest test-times lint docs bench profile fault fuzz clean
+.PHONY: .always help setup lock demo model test test-oldest test-times lint docs pictures bench profile fault fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 19
@@ -87,6 +87,9 @@ docs: .venv/ready  ## regenerate the tables of docs/configuration.md and docs/co
 	$(BIN)/python -m reid.commands.parsers.table
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html; $(BIN)/mkdocs serve shows changes at once and has a search"
+
+pictures: .venv/ready  ## draw the pictures of the README from the run of make demo
+	$(BIN)/python docs/pictures/make.py "$(DEMO_DIR)"
 
 bench: .venv/ready  ## time ranking, decorrelation and dataset generation on this machine
 	$(BIN)/python benchmarks/ranking.py

@@ -17,6 +17,7 @@ from reid.config import build
 from reid.diagnostics.ranked_lists import ranked_lists
 from reid.errors import InputError
 from reid.evaluation.retrieval import network_features
+from reid.inference.conversion import load_network
 from reid.io.checkpoint import load_checkpoint
 from reid.records import Features
 from reid.report import training_figures
@@ -51,7 +52,7 @@ def charts(run: Path) -> dict[str, str]:
     """S(W) and mAP over the epochs, in the colors of a light page."""
     history = read_history(run)
     correlation = {name: history.curve(name, "correlation") for name in ("rri", "control")}
-    scores = {name: history.score_curve(name, "mAP") for name in ("rri", "control")}
+    scores = {run: [(x, 100 * y) for x, y in history.score_curve(run, "mAP")] for run in ("rri", "control")}
     return {
         "correlation": standalone(training_figures.correlation_chart(correlation, history.bands(), size=NARROW)),
         "mAP": standalone(training_figures.score_chart(scores, history.bands(), "mAP")),
@@ -71,7 +72,7 @@ def standalone(svg: str) -> str:
 
 def ranked(checkpoint: Path) -> Image.Image:
     """Queries and their nearest gallery images: right ones framed in green, wrong ones in red."""
-    model, config = build.load_network(checkpoint)
+    model, config = load_network(checkpoint)
     split = build.split(config)
     loaders = (build.test_loader(config, split.query), build.test_loader(config, split.gallery))
     pair = network_features(model, *loaders, flips=(False,))[config.TEST.FEATURE, False]

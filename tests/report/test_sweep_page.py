@@ -68,5 +68,5 @@ def test_before_the_first_run_has_ended() -> None:
 
 def test_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"reid\[report\]"):
+    with pytest.raises(InputError, match=r"pip install .*\[report\]"):
         render([])

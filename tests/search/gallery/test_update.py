@@ -244,7 +244,7 @@ def test_a_folder_that_vanishes_or_is_too_deep_stops_nothing(
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
         return real(path)
 
-    monkeypatch.setattr("reid.data.datasets.folder.os.scandir", vanishing)
+    monkeypatch.setattr("reid.io.image_files.os.scandir", vanishing)
     listing = list_crops(crops)
     assert len(listing.crops) == 8 and len(listing.too_deep) == 1
     summary = index(tmp_path / "i", crops, embed)
