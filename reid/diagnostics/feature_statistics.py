@@ -11,6 +11,8 @@ from reid.errors import InputError
 
 # Rows converted to float64 at a time, to avoid a float64 copy of all features.
 _BLOCK_ROWS = 4096
+# Squares of numbers between this value and its inverse, and their sums, fit into float64.
+_MAX_MAGNITUDE = 1e140
 
 
 def covariance(values: np.ndarray) -> np.ndarray:
@@ -23,17 +25,25 @@ def covariance(values: np.ndarray) -> np.ndarray:
         (D, D) float64; exactly zero for a dimension in which all rows are equal.
 
     Raises:
-        InputError: If there are fewer than two rows, rows are not finite, or all rows are equal.
+        InputError: If there are fewer than two rows, rows are not finite, all rows are equal, or squares are out of
+            float64's range.
     """
     if values.ndim != 2 or len(values) < 2 or values.shape[1] == 0:
         raise InputError(f"a covariance needs at least two feature rows, (N, D), not {values.shape}")
     mean = values.mean(axis=0, dtype=np.float64)
     if not np.isfinite(mean).all():
         raise InputError(f"some of the {len(values)} feature rows hold NaN or infinity; has the training diverged?")
-    constant = values.min(axis=0) == values.max(axis=0)
+    low, high = (side.astype(np.float64) for side in (values.min(axis=0), values.max(axis=0)))
+    constant = low == high
     if constant.all():
         raise InputError(
             f"all {len(values)} feature rows are equal, so they have no covariance; has the network collapsed?"
+        )
+    largest, spread = float(np.maximum(-low, high).max()), 2 * float((high / 2 - low / 2).max())
+    if largest > _MAX_MAGNITUDE or spread < 1 / _MAX_MAGNITUDE:
+        raise InputError(
+            f"the {len(values)} feature rows have entries up to {largest:.3g} and differ by up to {spread:.3g}, "
+            "whose squares are out of float64's range; scale the features"
         )
     total = np.zeros((values.shape[1], values.shape[1]))
     for start in range(0, len(values), _BLOCK_ROWS):
@@ -54,7 +64,8 @@ def describe_features(values: np.ndarray) -> dict[str, Any]:
         Plain values:
 
         - images, dimensions: N and D.
-        - dead: number of dimensions with zero variance.
+        - dead: number of dimensions whose standard deviation is zero, or below max(N, D) eps times the largest one,
+          its rounding error in float64.
         - total_variance: trace of C.
         - spectrum: D eigenvalues of C, descending, none below zero.
         - correlation: S(C) = sum_i c_ii / sum_ij |c_ij| in [1/D, 1], the form of S(W) with C in place of the Gram
@@ -72,17 +83,19 @@ def describe_features(values: np.ndarray) -> dict[str, Any]:
     """
     c = covariance(values)
     diagonal = c.diagonal()
+    rounding = max(len(values), len(c)) * np.finfo(np.float64).eps
+    alive = diagonal > rounding**2 * diagonal.max()
     eigenvalues = np.maximum(np.linalg.eigvalsh(c)[::-1], 0.0)
     shares = eigenvalues / eigenvalues.sum()
     by_dimension, by_component = (np.cumsum(v) / np.sum(v) for v in (diagonal, eigenvalues))
     return {
         "images": len(values),
         "dimensions": len(c),
-        "dead": int((diagonal == 0).sum()),
+        "dead": int((~alive).sum()),
         "total_variance": float(diagonal.sum()),
         "spectrum": eigenvalues.tolist(),
         "correlation": min(1.0, float(diagonal.sum() / np.abs(c).sum())),
-        "mean_absolute_correlation": _mean_absolute_correlation(c),
+        "mean_absolute_correlation": _mean_absolute_correlation(c, alive),
         "by_chance": math.sqrt(2.0 / (math.pi * (len(values) - 1))),
         "effective_rank": float(np.exp(-(shares * np.log(np.where(shares > 0, shares, 1.0))).sum())),
         "variance": [
@@ -109,8 +122,7 @@ def doubling(first: int, last: int) -> list[int]:
     return [*numbers, last]
 
 
-def _mean_absolute_correlation(c: np.ndarray) -> float | None:
-    alive = c.diagonal() > 0
+def _mean_absolute_correlation(c: np.ndarray, alive: np.ndarray) -> float | None:
     count = int(alive.sum())
     if count < 2:
         return None

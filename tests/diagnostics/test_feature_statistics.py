@@ -114,3 +114,22 @@ def test_doubling() -> None:
     assert doubling(1, 1) == [1]
     assert doubling(8, 512) == [8, 16, 32, 64, 128, 256, 512]
     assert doubling(8, 20) == [8, 16, 20]
+
+
+def test_dimensions_below_the_rounding_error_of_the_others_are_dead() -> None:
+    values = np.random.default_rng(0).normal(size=(50, 7))
+    # One that shrank to nothing, and one whose rows differ by rounding only.
+    dying = np.column_stack([values[:, :4], values[:, 4:6] * 1e-45, 0.1 + np.where(values[:, 6] > 0, 1.4e-17, 0.0)])
+    assert len(np.unique(dying[:, 6])) == 2
+    found, truth = describe_features(dying), describe_features(values[:, :4])
+    assert (found["dead"], truth["dead"]) == (3, 0)
+    for key in ("correlation", "mean_absolute_correlation", "effective_rank", "total_variance"):
+        assert found[key] == pytest.approx(truth[key], rel=1e-12), key
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e170])
+def test_features_whose_squares_leave_float64_are_refused(scale: float) -> None:
+    with pytest.raises(InputError, match="squares are out of float64's range; scale"):
+        describe_features(np.random.default_rng(0).normal(size=(5, 3)) * scale)
+    smallest = np.eye(4, dtype=np.float32) * np.float32(1.4e-45)
+    assert describe_features(smallest)["correlation"] == pytest.approx(0.5)

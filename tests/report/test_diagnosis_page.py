@@ -179,6 +179,18 @@ def test_identities_with_pictures(split: Split, monkeypatch: pytest.MonkeyPatch)
     assert "named by its row" in unnamed.words
 
 
+def test_dead_vectors_are_counted() -> None:
+    weight = torch.eye(5, 8) + 1
+    weight[1], weight[3] = 0, 1e-40
+    layers = find_layers({"fc.weight": weight, "fc2.weight": weight[:2]})
+    found = [diagnose_layer(layer) for layer in layers]
+    content = {"weights": "a", "tensors": 2, "config": "", "provenance": provenance(), "survey": survey(layers)}
+    page = Page(render(content | {"layers": found}, {}))
+    assert "longest: 2, of which 1 zero. All numbers and cosines are those of the others" in page.words
+    assert "There is only one living weight vector" in page.words
+    assert [row[2] for row in page.tables["survey"][1:]] == ["8 × 5, 2 dead", "8 × 2, 1 dead"]
+
+
 def test_tables_for_the_terminal() -> None:
     content = generated()
     survey = survey_table(content["survey"], top=2)

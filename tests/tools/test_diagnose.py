@@ -126,7 +126,7 @@ def test_nan_breaks_a_row_and_not_the_survey(tool: Tool, checkpoint: Path, tmp_p
     content["model"]["eigenlayer.weight"][3, 4] = torch.nan
     content.pop("format")
     save_checkpoint(checkpoint, content)
-    ended = tool("diagnose", "--weights", checkpoint)
+    ended = tool("diagnose", "--weights", checkpoint, "--output", tmp_path / "diagnosis")
     assert ended.code == 0, ended.err
     diagnosis = json.loads((tmp_path / "diagnosis" / "diagnosis.json").read_text())
     assert diagnosis["survey"][-1]["broken"].startswith("1 of 4,096 entries are NaN or infinite, at [3, 4]")
@@ -169,7 +169,7 @@ def test_mistakes_are_reported_in_one_line(tool: Tool, tmp_path: Path, monkeypat
 def test_a_file_named_as_html(tool: Tool, tmp_path: Path) -> None:
     path = tmp_path / "<b onclick=x()>&.pth"
     torch.save({"<i>fc<i>.weight": torch.randn(3, 4)}, path)
-    ended = tool("diagnose", "--weights", path, "--layer", "<i>fc<i>")
+    ended = tool("diagnose", "--weights", path, "--layer", "<i>fc<i>", "--output", tmp_path / "diagnosis")
     assert ended.code == 0, ended.err
     page = (tmp_path / "diagnosis" / "diagnosis.html").read_text()
     assert "<b onclick" not in page and "<i>" not in page and "&lt;b onclick=x()&gt;&amp;.pth" in page
@@ -178,9 +178,10 @@ def test_a_file_named_as_html(tool: Tool, tmp_path: Path) -> None:
 def test_a_tied_weight_is_diagnosed_as_the_network_uses_it(tool: Tool, train: Tool, tmp_path: Path) -> None:
     tied = ("MODEL.EIGENLAYER.PARAMETRIZATION", "scaled_orthogonal", "RRI.MAX_ROUNDS", "0", "STEP0.EPOCHS", "1")
     assert train(*tied, "RRI.CONTROL", "False").code == 0
-    ended = tool("diagnose", "--weights", tmp_path / "run" / "checkpoints" / "rri_last.pth")
+    weights = tmp_path / "run" / "checkpoints" / "rri_last.pth"
+    ended = tool("diagnose", "--weights", weights, "--output", tmp_path / "diagnosis")
     assert ended.code == 0, ended.err
-    diagnosis = json.loads((tmp_path / "run" / "checkpoints" / "diagnosis" / "diagnosis.json").read_text())
+    diagnosis = json.loads((tmp_path / "diagnosis" / "diagnosis.json").read_text())
     layer = next(layer for layer in diagnosis["layers"] if layer["name"] == "eigenlayer.weight")
     assert layer["measured"]["correlation"] == pytest.approx(1.0, abs=1e-3)
     assert not [row for row in diagnosis["survey"] if "parametrizations" in row["name"]]
