@@ -81,7 +81,7 @@ def most_correlated(cosine: Tensor, count: int, *, signed: bool = False) -> list
     """
     k = cosine.shape[1]
     values = _upper_triangle(cosine)
-    scores = (values if signed else values.abs()).flatten().nan_to_num(nan=-torch.inf)
+    scores = (values.clone() if signed else values.abs()).flatten().nan_to_num_(nan=-torch.inf)
     chosen = scores.topk(min(count, values.numel())).indices
     chosen = chosen[scores[chosen] > -torch.inf]
     group, position = chosen // values.shape[1], chosen % values.shape[1]
