@@ -66,7 +66,7 @@ def features(model: Network, records: Sequence[ImageRecord], size: tuple[int, in
     return Features(values.numpy(), [r.identity for r in records], [r.camera for r in records])  # type: ignore[arg-type]
 
 
-def main(size: tuple[int, int] = (64, 32), epochs: int = 4, cache: Path = Path("datasets")) -> None:
+def main(size: tuple[int, int] = (64, 32), epochs: int = 2, cache: Path = Path("datasets")) -> None:
     torch.manual_seed(0)
     split = DATASETS["synthetic"](cache, cache=cache, size="tiny")
     images, labels = load(split.train, size), [split.train_labels()[record.identity] for record in split.train]

@@ -1,6 +1,8 @@
-"""SVDNet in a plain PyTorch loop, with torchvision's ResNet-18 and synthetic pedestrians; takes a minute.
+"""SVDNet in a plain PyTorch loop, with torchvision's ResNet-18 and synthetic pedestrians.
 
-python examples/own_loop.py
+It takes one or two minutes on two cores:
+
+    python examples/own_loop.py
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def features(model: Network, records: Sequence[ImageRecord], size: tuple[int, in
     return Features(values.numpy(), [r.identity for r in records], [r.camera for r in records])  # type: ignore[arg-type]
 
 
-def main(size: tuple[int, int] = (64, 32), epochs: int = 4, cache: Path = Path("datasets")) -> None:
+def main(size: tuple[int, int] = (64, 32), epochs: int = 2, cache: Path = Path("datasets")) -> None:
     torch.manual_seed(0)
     split = DATASETS["synthetic"](cache, cache=cache, size="tiny")
     labels = torch.tensor([split.train_labels()[record.identity] for record in split.train])
