@@ -42,7 +42,7 @@ define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is required; choose one: make PYTHON=python3.12 ...")'
 @echo "installing PyTorch and other dependencies into $(1): takes several minutes and several GB the first time"
 @$(PYTHON) -m venv $(1) || { echo "cannot create a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-@$(1)/bin/python -m pip install --upgrade $(2) pip setuptools
+@$(1)/bin/python -m pip install -q --upgrade $(2) pip setuptools
 @$(1)/bin/python -m pip install -qq $(3) $(2) --editable '.[$(4)]'
 @touch $(1)/ready
 endef

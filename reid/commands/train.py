@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,15 +57,6 @@ from reid.training.step import compile_backbone
 LOG_SECONDS = 300
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Run the command.
-
-    Args:
-        arguments: Those of its parser in `reid.commands.parsers`.
-    """
-    _train(load_config(arguments.config_file, arguments.overrides), arguments)
-
-
 @dataclass(frozen=True)
 class TrainResult:
     """A finished run.
@@ -83,48 +74,17 @@ class TrainResult:
     report: Path
 
 
-def train(
-    config: str | Path | CfgNode,
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    resume: bool = False,
-    force: bool = False,
-) -> TrainResult:
-    """Train SVDNet, as `svdnet train` does: Step 0, RRI, and its control where the configuration requests one.
-
-    Must be called from the main thread, where it handles Ctrl-C. It prints its progress.
+def main(arguments: argparse.Namespace) -> TrainResult:
+    """Run the command.
 
     Args:
-        config: Name of a configuration such as "demo_synthetic", a YAML file, or a configuration that has been loaded.
-        overrides: Values of keys that take precedence, such as `{"OUTPUT_DIR": "runs/again", "SEED": 1}`.
-        resume: Continue an interrupted run in OUTPUT_DIR; a finished one is only read.
-        force: Resume although configuration, images or log have changed.
+        arguments: Those of its parser in `reid.commands.parsers`.
 
     Returns:
         The scores and where the files are.
-
-    Raises:
-        InputError: If the configuration, the data or the run folder cannot be used.
-        Diverged: If the training diverges.
-        Interrupted: After Ctrl-C; everything trained so far is saved.
     """
-    pairs = [text for key, value in (overrides or {}).items() for text in (key, _as_text(value))]
-    if isinstance(config, CfgNode):
-        loaded = parse_config("", pairs, base=config)
-        words: list[str] = []
-    else:
-        loaded, words = load_config(config, pairs), ["--config-file", str(config)]
-    call = argparse.Namespace(resume=resume, force=force, program=("svdnet", "train"), arguments=(*words, *pairs))
-    return _train(loaded, call)
-
-
-def _as_text(value: Any) -> str:
-    """A value as it is written after a key on the command line."""
-    return str(list(value) if isinstance(value, tuple) else value)
-
-
-def _train(config: CfgNode, arguments: argparse.Namespace) -> TrainResult:
     with stop_signals() as stop, process_group():
+        config = _load(arguments.config_file, arguments.overrides)
         folder = RunFolder(Path(config.OUTPUT_DIR), movable=MOVABLE)
         if is_main_process():
             folder.check(config.dump(), **_resume_options(arguments))  # before minutes of reading data
@@ -166,6 +126,48 @@ def _train(config: CfgNode, arguments: argparse.Namespace) -> TrainResult:
         if is_main_process():
             _report(summary, folder, experiment.final)
         return TrainResult(folder.path, summary, folder.checkpoints / "rri_last.pth", folder.path / "report.html")
+
+
+def train(
+    config: str | Path | CfgNode,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+) -> TrainResult:
+    """Train SVDNet, as `svdnet train` does: Step 0, RRI, and its control where the configuration requests one.
+
+    Must be called from the main thread, where it handles Ctrl-C. It prints its progress.
+
+    Args:
+        config: Name of a configuration such as "demo_synthetic", a YAML file, or a configuration that has been loaded.
+        overrides: Values of keys that take precedence, such as `{"OUTPUT_DIR": "runs/again", "SEED": 1}`.
+        resume: Continue an interrupted run in OUTPUT_DIR; a finished one is only read.
+        force: Resume although configuration, images or log have changed.
+
+    Returns:
+        The scores and where the files are.
+
+    Raises:
+        InputError: If the configuration, the data or the run folder cannot be used.
+        Diverged: If the training diverges.
+        Interrupted: After Ctrl-C; everything trained so far is saved.
+    """
+    pairs = [text for key, value in (overrides or {}).items() for text in (key, _as_text(value))]
+    words = [] if isinstance(config, CfgNode) else ["--config-file", str(config)]
+    call = {"program": ("svdnet", "train"), "arguments": (*words, *pairs)}
+    return main(argparse.Namespace(config_file=config, overrides=pairs, resume=resume, force=force, **call))
+
+
+def _load(config: str | Path | CfgNode, overrides: Sequence[str]) -> CfgNode:
+    if isinstance(config, CfgNode):
+        return parse_config("", overrides, base=config)
+    return load_config(config, overrides)
+
+
+def _as_text(value: Any) -> str:
+    """A value as it is written after a key on the command line."""
+    return str(list(value) if isinstance(value, tuple) else value)
 
 
 @dataclass(frozen=True)

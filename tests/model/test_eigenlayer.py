@@ -44,7 +44,7 @@ def test_k(d_in: int, k: int, expected: int) -> None:
 def test_more_vectors_than_dimensions_are_refused_with_the_reason() -> None:
     with pytest.raises(InputError, match=r"K = 513 .*D_in = 512.*cannot be orthogonal.*non-zero columns"):
         Eigenlayer(512, 513)
-    with pytest.raises(InputError, match="K, or 0 for the default, .* not -1"):
+    with pytest.raises(InputError, match=r"K, or 0 for the default, .* not -1"):
         Eigenlayer(512, -1)
 
 

@@ -123,7 +123,7 @@ def test_everything_at_once(tool: Tool, features: Path, tmp_path: Path) -> None:
     assert found["verification"][0]["tpr_at_fpr"].keys() == {"0.0001", "0.001", "0.01", "0.1"}
     assert [(s["normalized"], s["variant"]) for s in found["expanded"]] == [(True, "augmented, alpha-QE")]
     assert found["expanded"][0]["mAP"] == pytest.approx(expanded_by_hand(6, 2.0), abs=1e-9)
-    for words in ("input, raw, multi-query mean", "input, L2, re-ranked", "TPR at FPR 0.001"):
+    for words in ("input, raw, multi-query mean", "input, L2, re-ranked", "TPR at FPR", " 0.001 "):
         assert words in ended.out
 
     single = ("--protocol", "single-shot", "--repeats", "5", "--expand", "aqe")
