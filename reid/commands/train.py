@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from reid.decorrelation import gaussian_correlation
 from reid.diagnostics.examples import TOP, describe_examples
 from reid.diagnostics.ranked_lists import RankedLists, ranked_lists
 from reid.distributed import (
+    all_reduce_max,
     get_world_size,
     is_main_process,
     local_main_first,
@@ -30,8 +32,9 @@ from reid.distributed import (
     run_on_main,
 )
 from reid.errors import InputError, Interrupted, StopSignal, stop_signals
-from reid.evaluation.retrieval import choose_features, network_features, score_together
+from reid.evaluation.retrieval import FeatureSets, choose_features, network_features, score_together
 from reid.io.atomic import write_json
+from reid.io.checkpoint import load_checkpoint
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.model.precision import autocast_dtype
@@ -101,8 +104,8 @@ def main(arguments: argparse.Namespace) -> TrainResult:
         check_pooling(model, train)
         check_parallel(model, train, plan.solver.norm_statistics)
 
-        scorer = _scorer(config, data.loaders, dtype, folder.path / EXAMPLES)
-        experiment = _open_experiment(arguments, config, folder, data, scorer, stop)
+        scoring = _Scoring(config, data.loaders, dtype, folder)
+        experiment = _open_experiment(arguments, config, folder, data, scoring, stop)
         _print_start(config, model, folder)
         with _resumable(experiment, arguments), _stage_table(experiment, plan, config.RRI.CONTROL):
             state = experiment.begin(model, objective, train, plan, descriptors=config.MODEL.POOLING.DESCRIPTORS)
@@ -114,6 +117,7 @@ def main(arguments: argparse.Namespace) -> TrainResult:
 
             # Control: the same rounds and epochs without decorrelation
             if config.RRI.CONTROL:
+                scoring.control = True
                 control = experiment.begin_control(state)
                 rri.run_control(control, train, plan, experiment, state.rows)
                 summary = experiment.finish(control)
@@ -212,32 +216,60 @@ def _make_network(config: CfgNode, data: _Data) -> tuple[ReidNetwork, Objective]
     return model, objective
 
 
-def _scorer(config: CfgNode, loaders: build.Loaders, dtype: torch.dtype | None, examples: Path) -> Scorer:
-    """Make the function that scores a network, at the end of a run with the flip test too.
+@dataclass
+class _Scoring:
+    """Scores a network, at the end of a run with the flip test too.
 
-    Where RRI and its control both end in this process, it also writes the queries that were repaired and broken.
+    Where the control ends, it also writes the queries that RRI has repaired and broken. The network at the end of RRI
+    is embedded again only if that was in an earlier process.
     """
-    final = {"feature": config.TEST.FEATURE, "normalized": config.TEST.NORMALIZED, "flip": config.TEST.FLIP}
-    ends: list[RankedLists] = []
 
-    def score(model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
-        flips = (False, True) if last else (config.TEST.FLIP,)
-        features = network_features(model, loaders.query, loaders.gallery, flips=flips, dtype=dtype)
-        if last and config.RRI.CONTROL and is_main_process():
-            query, gallery = choose_features(features, **final)
-            ends.append(ranked_lists(query, gallery, top=TOP))
-            if len(ends) == 2:
-                found = describe_examples(query, gallery, after=("RRI", ends[0]), before=("control", ends[1]))
-                write_json(examples, found)
+    config: CfgNode
+    loaders: build.Loaders
+    dtype: torch.dtype | None
+    folder: RunFolder
+    control: bool = False
+    rri: RankedLists | None = None
+
+    def __call__(self, model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
+        features = self._embed(model, (False, True) if last else (self.config.TEST.FLIP,))
+        if last and self.config.RRI.CONTROL:
+            self._compare(model, features)
         return score_together(features)
 
-    return score
+    def _embed(self, model: ReidNetwork, flips: tuple[bool, ...]) -> FeatureSets:
+        return network_features(model, self.loaders.query, self.loaders.gallery, flips=flips, dtype=self.dtype)
+
+    def _compare(self, model: ReidNetwork, features: FeatureSets) -> None:
+        if not self.control:
+            self.rri = self._lists(features)
+            return
+        if all_reduce_max(int(is_main_process() and self.rri is None)):
+            network = copy.deepcopy(model)
+            content = run_on_main(lambda: load_checkpoint(self.folder.checkpoints / "rri_last.pth"))
+            network.load_state_dict(content["model"])
+            self.rri = self._lists(self._embed(network, (self.config.TEST.FLIP,)))
+        control = self._lists(features)
+        if self.rri and control:  # of the main process
+            query, gallery = choose_features(features, **_final(self.config))
+            found = describe_examples(query, gallery, after=("RRI", self.rri), before=("control", control))
+            write_json(self.folder.path / EXAMPLES, found)
+
+    def _lists(self, features: FeatureSets) -> RankedLists | None:
+        if not is_main_process():
+            return None
+        return ranked_lists(*choose_features(features, **_final(self.config)), top=TOP)
+
+
+def _final(config: CfgNode) -> dict[str, Any]:
+    """The feature by which a run is judged."""
+    return {"feature": config.TEST.FEATURE, "normalized": config.TEST.NORMALIZED, "flip": config.TEST.FLIP}
 
 
 def _open_experiment(
     arguments: argparse.Namespace, config: CfgNode, folder: RunFolder, data: _Data, score: Scorer, stop: StopSignal
 ) -> Experiment:
-    final = {"feature": config.TEST.FEATURE, "normalized": config.TEST.NORMALIZED, "flip": config.TEST.FLIP}
+    final = _final(config)
     options = _resume_options(arguments)
     changes = run_on_main(
         lambda: folder.open(config.dump(), **options, tensorboard=config.TENSORBOARD, data=record_data(data.split))

@@ -82,6 +82,12 @@ def test_from_synthetic_data_to_report_and_back(
     examples, final = json.loads((run / "examples.json").read_text()), summary["final"]
     gained = round(examples["queries"] * (final["rank1"] - summary["control_final"]["rank1"]))
     assert examples["names"] == ["RRI", "control"] and examples["repaired"] - examples["broken"] == gained
+    (run / "examples.json").unlink()
+    for path in run.glob("checkpoints/control_*"):  # as if killed between the end of RRI and the control
+        path.unlink()
+    assert train("--resume").code == 0
+    assert json.loads((run / "examples.json").read_text()) == examples
+    summary = json.loads((run / "scores.json").read_text())  # the control took other seconds
 
     last = run / "checkpoints" / "rri_last.pth"
     scored = tool("evaluate", "--weights", last, "--output", tmp_path / "again", "--save-features", "TEST.FLIP", "True")
