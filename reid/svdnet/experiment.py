@@ -24,7 +24,7 @@ from reid.svdnet.plan import Plan
 from reid.svdnet.summary import summarize
 from reid.training.callbacks import Callbacks
 from reid.training.checkpoint_schema import check_training_content
-from reid.training.pooling_init import DESCRIPTORS, initialize_pooling
+from reid.training.pooling_init import DESCRIPTORS
 from reid.training.provenance import ARITHMETIC, arithmetic_changes
 from reid.training.run_folder import RunFolder
 from reid.training.state import Batches, TrainState
@@ -118,11 +118,11 @@ class Experiment(Callbacks):
         if is_main_process():
             self._cut_log()
         state = TrainState("rri", model, objective)
-        start = functools.partial(_prepare_network, loader=loader, plan=plan, descriptors=descriptors)
+        start = functools.partial(step0.prepare, loader=loader, plan=plan, descriptors=descriptors)
         if "rri" in self._checkpoints:
             if run_on_main(lambda: self._lacks_step0(model)):
                 fresh = TrainState("rri", copy.deepcopy(model), copy.deepcopy(objective))
-                self._step0 = functools.partial(_train_step0, fresh, start, loader, plan)
+                self._step0 = functools.partial(step0.repeat, fresh, start, loader, plan)
             self._load(state)
         else:
             start(model)
@@ -381,22 +381,3 @@ class Experiment(Callbacks):
             self.folder.check_ours()
             write_json(self.folder.path / "scores.json", summary)
         return summary
-
-
-def _prepare_network(model: ReidNetwork, loader: Batches, plan: Plan, descriptors: int) -> None:
-    """Do what precedes Step 0; a network that comes trained has its pooling."""
-    if not plan.skip_step0:
-        initialize_pooling(
-            model,
-            loader,
-            seed=plan.solver.seed,
-            norm_statistics=plan.solver.norm_statistics,
-            descriptors=descriptors,
-        )
-
-
-def _train_step0(state: TrainState, start: Callable[[ReidNetwork], object], loader: Batches, plan: Plan) -> TrainState:
-    """Train Step 0 once more from its start, without logging or saving."""
-    start(state.model)
-    step0.run(state, loader, plan, Callbacks())
-    return state

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from reid.decorrelation import correlation_metric
 from reid.distributed import run_on_main
+from reid.model.network import ReidNetwork
 from reid.records import StageLog
 from reid.svdnet.plan import Plan
 from reid.svdnet.sample_loss import loss_on_sample
 from reid.training.callbacks import Callbacks
+from reid.training.pooling_init import initialize_pooling
 from reid.training.schedule import StagePlan
 from reid.training.stage import finish_stage, train_stage
 from reid.training.state import Batches, TrainState
@@ -43,3 +47,39 @@ def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks) ->
         scores=callbacks.evaluate(state.model),
     )
     return finish_stage(state, row, callbacks)
+
+
+def prepare(model: ReidNetwork, loader: Batches, plan: Plan, descriptors: int) -> None:
+    """Do what precedes Step 0: initialize the pooling from the training set. A network that comes trained has it.
+
+    Args:
+        model: Changed in place.
+        loader: The training data.
+        plan: The settings of the run.
+        descriptors: Largest number of local descriptors that the pooling is initialized from.
+    """
+    if not plan.skip_step0:
+        initialize_pooling(
+            model,
+            loader,
+            seed=plan.solver.seed,
+            norm_statistics=plan.solver.norm_statistics,
+            descriptors=descriptors,
+        )
+
+
+def repeat(state: TrainState, start: Callable[[ReidNetwork], object], loader: Batches, plan: Plan) -> TrainState:
+    """Train Step 0 once more from its start, without logging or saving.
+
+    Args:
+        state: A fresh state, updated in place.
+        start: Prepares the network, see `prepare`.
+        loader: The training data.
+        plan: The settings of the run.
+
+    Returns:
+        The state after Step 0.
+    """
+    start(state.model)
+    run(state, loader, plan, Callbacks())
+    return state
