@@ -18,6 +18,7 @@ SEARCH = ["faiss-cpu>=1.8"]
 EXPORT = ["onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.31", "jinja2>=3.1.2"]
 SERVE = ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34", "jinja2>=3.1.2"]
 TENSORBOARD = ["tensorboard>=2.21"]
+TIMM = ["timm>=1.0.12"]
 TEST = [
     *("pytest>=9.2", "pytest-xdist>=3.8", "hypothesis>=6.170", "playwright>=1.65", "httpx>=0.28", "packaging>=26"),
     *("nbclient>=0.11", "nbformat>=5.11", "ipykernel>=7.4"),
@@ -81,8 +82,9 @@ setup(
         "search": SEARCH,
         "export": EXPORT,
         "serve": SERVE,
+        "timm": TIMM,
         "tests": [*REPORT, *SEARCH, *TEST],  # what runs with constraints/oldest.txt
         "docs": DOCS,
-        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *EXPORT, *SERVE, *TEST, *LINT, *DOCS],
+        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *EXPORT, *SERVE, *TIMM, *TEST, *LINT, *DOCS],
     },
 )
