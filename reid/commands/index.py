@@ -11,7 +11,7 @@ from typing import Any
 from reid import Embedder
 from reid.distributed import restart_command
 from reid.errors import InputError, Interrupted, one_line, stop_signals
-from reid.search import gallery
+from reid.search import gallery, stores
 
 MAX_LISTED = 20  # paths of each kind
 
@@ -25,27 +25,26 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.remove or arguments.restore or arguments.compact or arguments.check:
         _maintain(arguments)
         return
-    folder = arguments.folder.expanduser().resolve()
-    if gallery.is_index(arguments.index):
-        # From here on nobody else changes the index, so the listing below is not older than what it holds.
-        with gallery.Gallery.open(arguments.index) as index:
+    folder, place = arguments.folder.expanduser().resolve(), arguments.index
+    if stores.is_index(place):
+        # From here on nobody else changes the folder of an index, so the listing below is not older than what it holds.
+        with stores.open_writer(place) as index:
             stored = index.metadata()
             if stored.get("root") not in (None, str(folder)) and not arguments.moved:
                 raise InputError(
-                    f"{arguments.index}: is the index of {stored['root']}, not of {folder}; choose another --index or, "
+                    f"{place}: is the index of {stored['root']}, not of {folder}; choose another --index or, "
                     "if the folder was moved, add --moved"
                 )
             embedder, metadata = _load_model(arguments, folder, stored)
             index.check(embedder.model_id, embedder.dim, arguments.shard)
-            _update(arguments, index, embedder, metadata)
+            _update(arguments, place, index, embedder, metadata)
         return
     gallery.check_crops(folder, arguments.pattern or "")
     embedder, metadata = _load_model(arguments, folder, {})
-    options = {} if arguments.shard is None else {"shard_size": arguments.shard}
-    with gallery.Gallery.create(
-        arguments.index, model_id=embedder.model_id, dim=embedder.dim, metadata=metadata, **options
+    with stores.create_writer(
+        place, model_id=embedder.model_id, dim=embedder.dim, metadata=metadata, shard_size=arguments.shard
     ) as index:
-        _update(arguments, index, embedder, metadata)
+        _update(arguments, place, index, embedder, metadata)
 
 
 def _load_model(arguments: argparse.Namespace, folder: Path, stored: dict[str, Any]) -> tuple[Embedder, dict[str, Any]]:
@@ -70,7 +69,11 @@ def _load_model(arguments: argparse.Namespace, folder: Path, stored: dict[str, A
 
 
 def _update(
-    arguments: argparse.Namespace, index: gallery.Gallery, embedder: Embedder, metadata: dict[str, Any]
+    arguments: argparse.Namespace,
+    place: stores.Place,
+    index: gallery.IndexWriter,
+    embedder: Embedder,
+    metadata: dict[str, Any],
 ) -> None:
     start = time.perf_counter()
     listing = gallery.list_crops(Path(metadata["root"]), metadata["pattern"])
@@ -88,11 +91,12 @@ def _update(
     except KeyboardInterrupt:
         command = restart_command(arguments.program, arguments.arguments)
         raise Interrupted(f"interrupted; embedded images are in the index; resume with: {command}") from None
-    _print_summary(summary, arguments.index, time.perf_counter() - start)
-    _update_faiss(index, arguments.faiss_beyond)
+    _print_summary(summary, place, time.perf_counter() - start)
+    if isinstance(index, gallery.Gallery):
+        _update_faiss(index, arguments.faiss_beyond)
 
 
-def _print_summary(summary: gallery.UpdateSummary, index: Path, seconds: float) -> None:
+def _print_summary(summary: gallery.UpdateSummary, place: stores.Place, seconds: float) -> None:
     for title, lines in (
         ("unreadable", [f"{path}: {reason}" for path, reason in summary.unreadable.items()]),
         ("does not match the pattern, indexed without labels", summary.unmatched),
@@ -114,7 +118,7 @@ def _print_summary(summary: gallery.UpdateSummary, index: Path, seconds: float) 
         "unreadable": len(summary.unreadable),
     }
     parts = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    print(f"{index}: {total:,} images ({parts}); {summary.embedded:,} embedded, {seconds:.1f} s")
+    print(f"{place}: {total:,} images ({parts}); {summary.embedded:,} embedded, {seconds:.1f} s")
 
 
 def _update_faiss(index: gallery.Gallery, faiss_beyond: int | None) -> None:
@@ -133,15 +137,14 @@ def _update_faiss(index: gallery.Gallery, faiss_beyond: int | None) -> None:
 
 def _maintain(arguments: argparse.Namespace) -> None:
     """Remove, restore, compact and check, which need no model."""
-    with gallery.Gallery.open(arguments.index) as index:
+    place = arguments.index
+    with stores.open_writer(place) as index:
         for patterns, removed in ((arguments.remove, True), (arguments.restore, False)):
             if patterns:
                 images = index.images()
                 matching = {path for pattern in patterns for path in fnmatch.filter(images, pattern)}
                 if not matching:
-                    raise InputError(
-                        f"{arguments.index}: no image matches {' or '.join(patterns)}; paths are relative to DIR"
-                    )
+                    raise InputError(f"{place}: no image matches {' or '.join(patterns)}; paths are relative to DIR")
                 # Perhaps none: a command that failed later, while compacting, can be repeated.
                 selected = {path for path in matching if images[path][2] != removed}
                 if selected:
@@ -150,21 +153,26 @@ def _maintain(arguments: argparse.Namespace) -> None:
         if arguments.compact:
             print(f"{index.compact():,} feature rows without an image dropped")
         if arguments.check:
-            _check(index)
+            _check(place, index)
 
 
-def _check(index: gallery.Gallery) -> None:
+def _check(place: stores.Place, index: gallery.IndexWriter) -> None:
     """Check features and FAISS index; the manifest was checked when it was opened."""
     corrupt = index.find_corrupt()
     if corrupt:
         raise InputError(
-            f"{index.folder}: the features of {len(corrupt):,} images do not match their checksums, first: "
+            f"{place}: the features of {len(corrupt):,} images do not match their checksums, first: "
             f"{corrupt[0]}; restore features/ from a copy, or build a new index"
         )
+    if isinstance(index, gallery.Gallery):
+        _check_faiss(index)
+    print(f"{place}: the manifest is consistent, and all features match their checksums")
+
+
+def _check_faiss(index: gallery.Gallery) -> None:
     snapshot = gallery.read_snapshot(index.folder)
     if gallery.has_current_faiss_index(snapshot) and not gallery.is_faiss_index_intact(snapshot):
         raise InputError(
             f"{index.folder / snapshot.metadata['faiss']['file']}: missing or corrupt, its digest is not that of the "
             f"manifest; rebuild it with {gallery.rebuild_command(snapshot)}"
         )
-    print(f"{index.folder}: the manifest is consistent, and all features match their checksums")

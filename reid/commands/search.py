@@ -13,7 +13,7 @@ from reid.errors import InputError
 from reid.io.atomic import write_json
 from reid.report.pages import check_available
 from reid.report.search_page import answer_table, write_page
-from reid.search import gallery
+from reid.search import gallery, stores
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -24,20 +24,22 @@ def main(arguments: argparse.Namespace) -> None:
     """
     if arguments.output:
         check_available()
-    snapshot = gallery.read_snapshot(arguments.index)
-    if not snapshot.crops:
-        raise InputError(f"{arguments.index}: the index is empty; add images with svdnet index")
+    place = arguments.index
+    view = stores.open_view(place, faiss_beyond=arguments.faiss_beyond)
+    if not view.summary.images:
+        raise InputError(f"{place}: the index is empty; add images with svdnet index")
     # Before the model is loaded, so that errors show at once.
-    mask = snapshot.filter_mask(arguments.camera or (), _parse_range(arguments.time))
-    metadata = snapshot.metadata
-    gallery.check_tool_entries(arguments.index, metadata)
+    cameras, time_range = arguments.camera or (), _parse_range(arguments.time)
+    count = view.count(cameras, time_range)
+    metadata = view.metadata
+    gallery.check_tool_entries(place, metadata)
     embedder = Embedder.load(
         arguments.weights or metadata["weights"],
         device=arguments.device,
         feature=metadata["feature"],
         flip=metadata["flip"],
     )
-    snapshot.check_model(embedder.model_id, embedder.dim)
+    gallery.check_model(place, metadata, embedder.model_id, embedder.dim)
     crops = [str(path) for path in arguments.crops]
     rows = embedder.embed(crops)
     zero = np.flatnonzero(~rows.any(axis=1))
@@ -49,18 +51,15 @@ def main(arguments: argparse.Namespace) -> None:
     exclude = []
     if arguments.exclude_same_file:
         exclude = [{hashlib.sha256(Path(path).read_bytes()).digest() for path in paths} for paths in query_paths]
-    neighbor_search, description = gallery.select_search(snapshot, arguments.faiss_beyond)
-    results = gallery.search_snapshot(
-        snapshot, rows, arguments.top, mask=mask, exclude=exclude, neighbor_search=neighbor_search
-    )
+    results = view.search(rows, arguments.top, cameras=cameras, time_range=time_range, exclude=exclude)
     content = {
-        "index": str(arguments.index),
+        "index": str(place),
         "root": metadata["root"],
         "model_id": embedder.model_id,
-        "images": int(mask.sum()),
-        "search": description if mask.all() else "exact",
+        "images": count,
+        "search": view.describe_search(filtered=count < view.summary.images, advice=True),
         **gallery.describe_calibration(embedder.calibration, arguments.prior),
-        "kinds": sorted(snapshot.kinds.values()),
+        "kinds": sorted(view.summary.kinds.values()),
         "queries": [
             {
                 "paths": paths,

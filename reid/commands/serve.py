@@ -11,7 +11,7 @@ from reid import Embedder
 from reid.commands.parsers.choices import TOKEN_VARIABLE
 from reid.errors import InputError
 from reid.io.reading import read_file
-from reid.search import gallery, serve
+from reid.search import gallery, serve, stores
 
 _MAX_TOKEN_BYTES = 4096
 
@@ -38,15 +38,16 @@ def main(arguments: argparse.Namespace) -> None:
                 f"--host {arguments.host}: other machines can reach it, so it needs a token; add --token to generate "
                 "one, or --token-file FILE"
             )
-        metadata = gallery.read_metadata(arguments.index)
-        gallery.check_tool_entries(arguments.index, metadata)
+        place = arguments.index
+        metadata = stores.read_metadata(place)
+        gallery.check_tool_entries(place, metadata)
         embedder = Embedder.load(
             arguments.weights or metadata["weights"],
             device=arguments.device,
             feature=metadata["feature"],
             flip=metadata["flip"],
         )
-        app = make_app(embedder, arguments.index, token=token, loopback=loopback, prior=arguments.prior)
+        app = make_app(embedder, place, token=token, loopback=loopback, prior=arguments.prior)
         if arguments.token:
             line = "--token T: other users of this machine can see T in the list of processes; use --token-file or"
             print(f"{line} the environment variable {TOKEN_VARIABLE}", file=sys.stderr)

@@ -14,6 +14,7 @@ Nothing is used before it is verified: the manifest when it is opened, features 
 
 from __future__ import annotations
 
+from reid.search.gallery.contract import IndexedImage, IndexSummary, IndexView, IndexWriter
 from reid.search.gallery.crops import (
     PATTERNS,
     Crop,
@@ -32,12 +33,13 @@ from reid.search.gallery.faiss_file import (
     rebuild_command,
     select_search,
 )
-from reid.search.gallery.manifest import is_index
+from reid.search.gallery.manifest import check_model, is_index
 from reid.search.gallery.manifest_entries import check_tool_entries
 from reid.search.gallery.results import describe_calibration, results_to_dicts
 from reid.search.gallery.search import NeighborSearch, SearchResult, mean_query, search_snapshot
 from reid.search.gallery.snapshot import Snapshot, read_metadata, read_snapshot
 from reid.search.gallery.update import EmbedFunction, UpdateSummary, update_index
+from reid.search.gallery.view import SnapshotView, open_snapshot_view
 from reid.search.gallery.writer import Gallery
 
 __all__ = [
@@ -46,13 +48,19 @@ __all__ = [
     "CropListing",
     "EmbedFunction",
     "Gallery",
+    "IndexSummary",
+    "IndexView",
+    "IndexWriter",
+    "IndexedImage",
     "Labels",
     "NeighborSearch",
     "SearchResult",
     "Snapshot",
+    "SnapshotView",
     "UpdateSummary",
     "build_faiss_index",
     "check_crops",
+    "check_model",
     "check_tool_entries",
     "describe_calibration",
     "has_current_faiss_index",
@@ -61,6 +69,7 @@ __all__ = [
     "list_crops",
     "load_faiss_index",
     "mean_query",
+    "open_snapshot_view",
     "parse_time",
     "parse_time_range",
     "read_metadata",

@@ -315,11 +315,11 @@ def increment_version(connection: sqlite3.Connection, digests: Mapping[str, int]
     store_metadata(connection, {"version": int(load_metadata(connection)["version"]) + 1}, digests)
 
 
-def check_model(folder: Path, metadata: Mapping[str, Any], model_id: str | None, dim: int | None) -> None:
+def check_model(place: object, metadata: Mapping[str, Any], model_id: str | None, dim: int | None) -> None:
     """Check that an index was built by a given model.
 
     Args:
-        folder: The folder of the index, for the messages.
+        place: The folder or collection of the index, for the messages.
         metadata: The metadata of the index.
         model_id: The id of the model; None to accept any.
         dim: The feature dimension of the model; None to accept any.
@@ -329,11 +329,11 @@ def check_model(folder: Path, metadata: Mapping[str, Any], model_id: str | None,
     """
     if model_id is not None and model_id != metadata["model_id"]:
         raise InputError(
-            f"{folder}: was built with the model {metadata['model_id']}, not {model_id} (an id covers weights, "
+            f"{place}: was built with the model {metadata['model_id']}, not {model_id} (an id covers weights, "
             "preprocessing, feature and flip); use the weights it was built with, or another --index"
         )
     if dim is not None and dim != metadata["dim"]:
-        raise InputError(f"{folder}: holds features of dimension {metadata['dim']}, but the model outputs {dim}")
+        raise InputError(f"{place}: holds features of dimension {metadata['dim']}, but the model outputs {dim}")
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

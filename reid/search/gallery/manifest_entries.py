@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from reid.errors import InputError
@@ -27,11 +26,11 @@ def find_invalid_entry(metadata: Mapping[str, Any]) -> str:
     return (missing + [name for name in optional if not _OPTIONAL[name](metadata[name])] + [""])[0]
 
 
-def check_tool_entries(folder: Path, metadata: Mapping[str, Any]) -> None:
+def check_tool_entries(place: object, metadata: Mapping[str, Any]) -> None:
     """Check that an index has the entries of `svdnet index`, which `Gallery` does not require.
 
     Args:
-        folder: The folder of the index, for the message.
+        place: The folder or collection of the index, for the message.
         metadata: The metadata of the index.
 
     Raises:
@@ -40,8 +39,8 @@ def check_tool_entries(folder: Path, metadata: Mapping[str, Any]) -> None:
     missing = [name for name in _TOOL_ENTRIES if metadata.get(name) is None]
     if missing:
         raise InputError(
-            f"{folder}: was built without svdnet index and does not say its {' and '.join(missing)}; to add this: "
-            f"svdnet index DIR --index {folder} --weights FILE"
+            f"{place}: was built without svdnet index and does not say its {' and '.join(missing)}; to add this: "
+            f"svdnet index DIR --index {place} --weights FILE"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from reid.errors import InputError
 from reid.ranking import normalize_rows
 from reid.ranking.search import Neighbors
 from reid.ranking.unit_search import top_k_unit_rows
+from reid.search.gallery.crops import Crop
 from reid.search.gallery.snapshot import Snapshot
 
 # A nearest-neighbor search over `snapshot.active_rows`: (Q, D) float32, k -> indices into it and squared distances.
@@ -29,6 +30,7 @@ class SearchResult:
         camera: Camera, "" if unknown.
         time: Time as written in the name, "" if unknown.
         kind: "junk" or "distractor" if the identity is a label for that, see `Snapshot.kinds`; else "".
+        id: Id of the image, shared by images of the same content.
     """
 
     rank: int
@@ -38,6 +40,7 @@ class SearchResult:
     camera: str
     time: str
     kind: str = ""
+    id: int = 0
 
 
 def search_snapshot(
@@ -112,15 +115,28 @@ def _to_results(
     snapshot: Snapshot, rows: np.ndarray, distances: np.ndarray, mask: np.ndarray | None, excluded: set[bytes]
 ) -> list[SearchResult]:
     images = [
-        (float(distance), snapshot.crops[image])
+        (float(distance), snapshot.crops[image], snapshot.row_id(row))
         for row, distance in zip(rows.tolist(), distances, strict=True)
         for image in snapshot.images_of_row(row).tolist()
         if (mask is None or mask[image]) and snapshot.digests[image] not in excluded
     ]
-    images.sort(key=lambda entry: (entry[0], entry[1].path))
+    return rank_results(images, snapshot.kinds)
+
+
+def rank_results(images: list[tuple[float, Crop, int]], kinds: Mapping[str, str]) -> list[SearchResult]:
+    """Order retrieved images.
+
+    Args:
+        images: Distance, crop and id of each.
+        kinds: Meaning of identities, see `Snapshot.kinds`.
+
+    Returns:
+        The results by distance, ties by path.
+    """
+    images = sorted(images, key=lambda entry: (entry[0], entry[1].path))
     return [
         SearchResult(
-            rank, distance, crop.path, **crop.labels._asdict(), kind=snapshot.kinds.get(crop.labels.identity, "")
+            rank, distance, crop.path, **crop.labels._asdict(), kind=kinds.get(crop.labels.identity, ""), id=id
         )
-        for rank, (distance, crop) in enumerate(images, start=1)
+        for rank, (distance, crop, id) in enumerate(images, start=1)
     ]

@@ -22,6 +22,9 @@ from reid.search.gallery.shard_files import ShardLayout, find_damaged
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 5
+# The id of a row combines it with its generation, so it stays valid while images are added and removed. Up to 2^53, the
+# largest integer of JavaScript, there is room for 2 million generations of 4 billion rows.
+_ROWS = 2**32
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,29 @@ class Snapshot:
         order, rows = self._by_row
         first, stop = np.searchsorted(rows, [row, row + 1])
         return order[first:stop]
+
+    def row_id(self, row: int) -> int:
+        """Return the id of a feature row for clients.
+
+        Args:
+            row: Index of the row.
+
+        Returns:
+            Number below 2^53, which refers to no other row until the index is built anew.
+        """
+        return int(self.metadata["generation"]) * _ROWS + row
+
+    def row_of_id(self, row_id: int) -> int | None:
+        """Return the feature row of an id.
+
+        Args:
+            row_id: An id that `row_id` may have returned.
+
+        Returns:
+            Index of the row, which need not exist; None for an id of another generation.
+        """
+        generation, row = divmod(row_id, _ROWS)
+        return row if generation == self.metadata["generation"] else None
 
     def features(self) -> np.ndarray:
         """Read the features of all images into memory.

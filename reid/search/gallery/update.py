@@ -17,8 +17,8 @@ import numpy as np
 from reid.errors import InputError
 from reid.io.reading import NotRegularFile, read_file
 from reid.progress import progress_bar
+from reid.search.gallery.contract import IndexWriter
 from reid.search.gallery.crops import GONE, Crop, CropListing, size_and_time
-from reid.search.gallery.writer import Gallery
 
 EmbedFunction = Callable[[Sequence[str]], np.ndarray]
 DeferInterrupts = Callable[[], AbstractContextManager[None]]
@@ -62,7 +62,7 @@ class UpdateSummary:
 
 
 def update_index(
-    gallery: Gallery,
+    gallery: IndexWriter,
     listing: CropListing,
     embed: EmbedFunction,
     *,
@@ -146,7 +146,7 @@ class _Updater:
 
     def __init__(
         self,
-        gallery: Gallery,
+        gallery: IndexWriter,
         folder: Path,
         embed: EmbedFunction,
         known_paths: set[str],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
@@ -24,13 +23,14 @@ from reid.search.serve.security import SecurityMiddleware
 from reid.search.serve.service import SearchService
 from reid.search.serve.uploads import Uploads
 from reid.search.serve.work_queue import WorkQueue
+from reid.search.stores import Place
 
 _OTHERS_RUNNING, _OTHERS_QUEUED = 2, 500
 
 
 def make_app(
     embedder: Embedder,
-    index_path: Path,
+    place: Place,
     *,
     token: str | None = None,
     limits: Limits | None = None,
@@ -41,7 +41,7 @@ def make_app(
 
     Args:
         embedder: Model that embeds the uploaded images.
-        index_path: The folder of the index.
+        place: The folder of the index.
         token: Token that clients must present; None for no authentication.
         limits: Limits of requests, and of the connections of a server that runs this application; None for the
             defaults.
@@ -61,7 +61,7 @@ def make_app(
     elif not loopback:
         raise InputError("a page that other machines can reach needs a token")
     describe_calibration(embedder.calibration, prior)
-    service = SearchService(embedder, LiveIndex(index_path, embedder.model_id, embedder.dim), limits, prior)
+    service = SearchService(embedder, LiveIndex(place, embedder.model_id, embedder.dim), limits, prior)
     service.index.view()
     uploads = Uploads(limits.max_uploads, limits.upload_seconds)
     # The pages of the API documentation would load scripts from other sites.

@@ -14,9 +14,9 @@ from reid.errors import InputError
 from reid.inference.embedder import Embedder
 from reid.report.pages import encode
 from reid.report.search_page import answer_lines, default_threshold, describe_answer, meaning
-from reid.search.gallery import describe_calibration, results_to_dicts, search_snapshot
+from reid.search.gallery import IndexView, describe_calibration, results_to_dicts
 from reid.search.serve.limits import Limits, RequestError
-from reid.search.serve.live_index import ImageUnavailable, IndexView, LiveIndex
+from reid.search.serve.live_index import ImageUnavailable, LiveIndex, read_file
 from reid.search.serve.request import SearchRequest
 
 _NO_IMAGE = "this image is not in the index or was removed"
@@ -59,32 +59,29 @@ class SearchService:
             RequestError: If the index is empty, or the query or a filter does not fit it.
         """
         view = self.index.view()
-        snapshot = view.snapshot
-        if not snapshot.crops:
+        total = view.summary.images
+        if not total:
             raise RequestError(409, "the index is empty; add images with svdnet index")
         try:
-            mask = snapshot.filter_mask(request.cameras, request.time_range)
+            count = view.count(request.cameras, request.time_range)
         except InputError as error:
-            raise RequestError(422, str(error).removeprefix(f"{snapshot.folder}: ")) from None
+            # The place of the index is not for clients.
+            raise RequestError(422, str(error).removeprefix(f"{self.index.place}: ")) from None
         feature, digest, query_id = self._query(view, request)
         exclude = [{digest}] if request.exclude_same else []
-        [results] = search_snapshot(
-            snapshot, feature, request.top_k, mask=mask, exclude=exclude, neighbor_search=view.neighbor_search
+        [results] = view.search(
+            feature, request.top_k, cameras=request.cameras, time_range=request.time_range, exclude=exclude
         )
-        answers = []
-        for answer in results_to_dicts(results, self.embedder.calibration, self.prior):
-            image = view.find_path(answer["path"])
-            assert image is not None
-            answers.append(
-                {**answer, "id": view.image_id(image), "alt": describe_answer(answer), "lines": answer_lines(answer)}
-            )
-        about = self._describe(view)
+        answers = [
+            {**answer, "alt": describe_answer(answer), "lines": answer_lines(answer)}
+            for answer in results_to_dicts(results, self.embedder.calibration, self.prior)
+        ]
         return {
             "query": query_id,
-            "images": int(mask.sum()),
+            "images": count,
             **describe_calibration(self.embedder.calibration, self.prior),
             "answers": answers,
-            "about": about if mask.all() else {**about, "search": "exact"},
+            "about": {**self._describe(view), "search": view.describe_search(filtered=count < total)},
         }
 
     def thumbnail(self, image_id: int) -> bytes:
@@ -103,24 +100,26 @@ class SearchService:
         image = view.find_id(image_id)
         if image is None:
             raise RequestError(404, _NO_IMAGE)
-        name = Path(view.snapshot.crops[image].path).name
+        name = Path(image.crop.path).name
         try:
-            return encode(read_image(name, view.read_file(image)), max_side=self.limits.thumbnail_side)[0]
+            return encode(
+                read_image(name, read_file(Path(view.metadata["root"]), image)), max_side=self.limits.thumbnail_side
+            )[0]
         except ImageUnavailable as error:
             raise RequestError(404, f"{name}: {error}") from None
         except InputError as error:
             raise RequestError(404, str(error)) from None
 
     def _describe(self, view: IndexView) -> dict[str, Any]:
-        snapshot = view.snapshot
+        summary = view.summary
         calibration = describe_calibration(self.embedder.calibration, self.prior)
         return {
-            "name": snapshot.folder.resolve().name,
-            "images": len(snapshot.crops),
-            "cameras": snapshot.cameras,
-            "times": snapshot.times,
-            "search": view.search_description if view.neighbor_search else "exact",
-            "meaning": meaning({**calibration, "kinds": snapshot.kinds.values()}),
+            "name": view.name,
+            "images": summary.images,
+            "cameras": summary.cameras,
+            "times": summary.times,
+            "search": view.describe_search(filtered=False),
+            "meaning": meaning({**calibration, "kinds": summary.kinds.values()}),
             "calibrated": self.embedder.calibration is not None,
             "thresholds": calibration["thresholds"],
             "default_threshold": default_threshold(calibration["thresholds"]),
@@ -142,4 +141,4 @@ class SearchService:
         image = view.find_id(request.id) if request.id is not None else view.find_path(request.path or "")
         if image is None:
             raise RequestError(404, f"{_NO_IMAGE}; search again")
-        return view.feature(image), view.snapshot.digests[image], view.image_id(image)
+        return view.feature(image), image.digest, image.id

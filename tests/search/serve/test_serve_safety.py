@@ -323,7 +323,7 @@ def test_internal_errors_reveal_nothing(
     client: Client, sample: served.SampleIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = client(sample, quiet=True)
-    monkeypatch.setattr("reid.search.serve.service.search_snapshot", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("reid.search.gallery.view.search_snapshot", lambda *_, **__: 1 / 0)
     reply = page.post("/search", files=[FIRST])
     assert reply.status_code == 500 and reply.json()["error"].startswith("internal server error")
     assert "ZeroDivision" not in reply.text and reply.headers["x-content-type-options"] == "nosniff"

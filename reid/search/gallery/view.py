@@ -1,0 +1,182 @@
+"""A snapshot and the search to use on it, as the commands and the page see an index."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reid.search.gallery.contract import IndexedImage, IndexSummary
+from reid.search.gallery.faiss_file import select_search
+from reid.search.gallery.search import NeighborSearch, SearchResult, search_snapshot
+from reid.search.gallery.snapshot import Snapshot, read_snapshot
+
+_TimeRange = tuple[float, float] | None
+
+
+@dataclass(frozen=True, eq=False)
+class SnapshotView:
+    """One state of an index in a folder, see `IndexView`.
+
+    Attributes:
+        snapshot: The images and features.
+        neighbor_search: The search to use without a filter; None for exact search.
+        description: The search in words.
+    """
+
+    snapshot: Snapshot
+    neighbor_search: NeighborSearch | None = None
+    description: str = "exact"
+    # The mask of the last filter, because a search is preceded by a count.
+    _masks: dict[tuple[tuple[str, ...], _TimeRange], np.ndarray] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.snapshot.folder.resolve().name
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The metadata of the index."""
+        return self.snapshot.metadata
+
+    @property
+    def summary(self) -> IndexSummary:
+        """What the index holds."""
+        snapshot = self.snapshot
+        return IndexSummary(len(snapshot.crops), snapshot.cameras, snapshot.times, snapshot.kinds)
+
+    def count(self, cameras: Sequence[str], time_range: _TimeRange) -> int:
+        """Count the images that pass a filter.
+
+        Args:
+            cameras: Cameras to keep; all if empty.
+            time_range: First and last time to keep; None for all.
+
+        Returns:
+            Number of images.
+
+        Raises:
+            InputError: If no image has one of the cameras, or no image has a time.
+        """
+        return int(np.count_nonzero(self._mask(cameras, time_range)))
+
+    def search(
+        self,
+        queries: np.ndarray,
+        top_k: int,
+        *,
+        cameras: Sequence[str] = (),
+        time_range: _TimeRange = None,
+        exclude: Sequence[Collection[bytes]] = (),
+    ) -> list[list[SearchResult]]:
+        """Find the nearest images of every query, see `search_snapshot`.
+
+        Args:
+            queries: (Q, D) float32 rows of unit length.
+            top_k: Number of results per query.
+            cameras: Cameras to keep; all if empty.
+            time_range: First and last time to keep; None for all.
+            exclude: For each query, digests of contents to leave out; empty for none.
+
+        Returns:
+            For each query its results by distance, ties by path.
+
+        Raises:
+            InputError: If `count` or `search_snapshot` raises it.
+        """
+        mask = self._mask(cameras, time_range)
+        return search_snapshot(
+            self.snapshot, queries, top_k, mask=mask, exclude=exclude, neighbor_search=self.neighbor_search
+        )
+
+    def describe_search(self, *, filtered: bool, advice: bool = False) -> str:
+        """Describe the search.
+
+        Args:
+            filtered: Whether a filter leaves out images; such a search is exact.
+            advice: Say why a FAISS index is not used; this names the folder.
+
+        Returns:
+            "exact" or the summary of the FAISS index.
+        """
+        return self.description if not filtered and (self.neighbor_search or advice) else "exact"
+
+    def find_id(self, image_id: int) -> IndexedImage | None:
+        """Find an image by id.
+
+        Args:
+            image_id: Id of a search result.
+
+        Returns:
+            The image, the first by path if several share the id; None if there is no such image.
+        """
+        row = self.snapshot.row_of_id(image_id)
+        if row is None or not len(images := self.snapshot.images_of_row(row)):
+            return None
+        return self._image(int(images[0]))
+
+    def find_path(self, path: str) -> IndexedImage | None:
+        """Find an image by its exact path in the index, without accessing the disk.
+
+        Args:
+            path: A path relative to the indexed folder.
+
+        Returns:
+            The image; None if there is no such image.
+        """
+        crops = self.snapshot.crops
+        position = bisect_left(crops, path, key=lambda crop: crop.path)
+        return self._image(position) if position < len(crops) and crops[position].path == path else None
+
+    def feature(self, image: IndexedImage) -> np.ndarray:
+        """Read the feature of an image.
+
+        Args:
+            image: An image of this view.
+
+        Returns:
+            (1, D) float32.
+        """
+        row = self.snapshot.row_of_id(image.id)
+        assert row is not None
+        return self.snapshot.read_rows(np.array([row]))
+
+    def _image(self, position: int) -> IndexedImage:
+        snapshot = self.snapshot
+        row_id = snapshot.row_id(int(snapshot.rows[position]))
+        return IndexedImage(row_id, snapshot.crops[position], snapshot.digests[position])
+
+    def _mask(self, cameras: Sequence[str], time_range: _TimeRange) -> np.ndarray:
+        key = (tuple(cameras), time_range)
+        mask = self._masks.get(key)
+        if mask is None:
+            mask = self.snapshot.filter_mask(cameras, time_range)
+            self._masks.clear()
+            self._masks[key] = mask
+        return mask
+
+
+def open_snapshot_view(
+    folder: Path, *, model_id: str | None = None, dim: int | None = None, faiss_beyond: int | None = None
+) -> SnapshotView:
+    """Read the current state of an index in a folder and choose how to search it.
+
+    Args:
+        folder: The folder of the index.
+        model_id: The id of the model that searches; None to accept any.
+        dim: The feature dimension of the model; None to accept any.
+        faiss_beyond: See `select_search`.
+
+    Returns:
+        The view; later updates of the index do not change it.
+
+    Raises:
+        InputError: If `read_snapshot` or `select_search` raises it.
+    """
+    snapshot = read_snapshot(folder, model_id=model_id, dim=dim)
+    return SnapshotView(snapshot, *select_search(snapshot, faiss_beyond))

@@ -1,0 +1,121 @@
+"""Where an index of crops is kept: a folder on this machine, or Milvus.
+
+The functions below take either place and return what `IndexWriter` and `IndexView` promise.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reid.errors import InputError
+from reid.search import gallery
+from reid.search.gallery.manifest import MANIFEST_NAME
+
+Place = Path
+
+
+def is_index(place: Place) -> bool:
+    """Check whether a place holds an index.
+
+    Args:
+        place: Folder or collection.
+
+    Returns:
+        True if it was created completely.
+    """
+    return gallery.is_index(place)
+
+
+def open_writer(place: Place) -> gallery.IndexWriter:
+    """Open an index for writing.
+
+    Args:
+        place: Folder or collection.
+
+    Returns:
+        The index.
+
+    Raises:
+        InputError: If there is none, or it cannot be written.
+    """
+    return gallery.Gallery.open(place)
+
+
+def create_writer(
+    place: Place, *, model_id: str, dim: int, metadata: Mapping[str, Any], shard_size: int | None = None
+) -> gallery.IndexWriter:
+    """Create an empty index.
+
+    Args:
+        place: Folder or collection.
+        model_id: The id of the model that computes the features.
+        dim: Number D of feature dimensions.
+        metadata: Further plain values to store.
+        shard_size: Rows per file in a folder; None for the default.
+
+    Returns:
+        The index, open for writing.
+
+    Raises:
+        InputError: If the place holds anything already.
+    """
+    options = {} if shard_size is None else {"shard_size": shard_size}
+    return gallery.Gallery.create(place, model_id=model_id, dim=dim, metadata=metadata, **options)
+
+
+def read_metadata(place: Place) -> dict[str, Any]:
+    """Read the metadata of an index without its images.
+
+    Args:
+        place: Folder or collection.
+
+    Returns:
+        Plain values by name.
+
+    Raises:
+        InputError: If there is no index, or it cannot be read.
+    """
+    return gallery.read_metadata(place)
+
+
+def read_state(place: Place) -> tuple[Any, ...]:
+    """Read a value that differs after every change of an index.
+
+    Args:
+        place: Folder or collection.
+
+    Returns:
+        Values to compare.
+
+    Raises:
+        InputError: If there is no index, or it cannot be read.
+    """
+    metadata = gallery.read_metadata(place)
+    try:
+        inode = os.stat(place / MANIFEST_NAME).st_ino
+    except OSError as error:
+        raise InputError(f"{place}: cannot be read: {error.strerror}") from None
+    return inode, int(metadata["generation"]), int(metadata["version"])
+
+
+def open_view(
+    place: Place, *, model_id: str | None = None, dim: int | None = None, faiss_beyond: int | None = None
+) -> gallery.IndexView:
+    """Open an index for searching.
+
+    Args:
+        place: Folder or collection.
+        model_id: The id of the model that searches; None to accept any.
+        dim: The feature dimension of the model; None to accept any.
+        faiss_beyond: Number of rows above which a folder is searched with FAISS, see `gallery.select_search`.
+
+    Returns:
+        The images of the index.
+
+    Raises:
+        InputError: If there is no index, or it cannot be read or was built by a different model.
+    """
+    return gallery.open_snapshot_view(place, model_id=model_id, dim=dim, faiss_beyond=faiss_beyond)
