@@ -29,9 +29,9 @@ from measuring import in_rounds, median_ratio
 
 from reid import Embedder
 from reid.data.images.decode import decode_image
-from reid.data.threads import available_cores
 from reid.errors import InputError
 from reid.errors.command import run_command
+from reid.threads import available_cores
 
 BATCH = 64
 PACKAGE_FOLDERS = ("torchreid", "torchreid/reid")

@@ -13,6 +13,7 @@ REID = ROOT / "reid"
 # Lowest layer first. CONTRIBUTING.md shows the same list.
 PACKAGES = {
     "errors": "errors that a command reports, signals to stop, and how a command ends: one line and an exit code",
+    "threads": "how many threads a process may have, and how long they wait for one another",
     "progress": "progress bars on a terminal",
     "records": "the records that packages exchange: Split, Features, Scores, StageLog",
     "io": "reading and writing files safely and atomically",

@@ -21,6 +21,7 @@ from pathlib import Path
 from reid import __version__
 from reid.commands.parsers import EXAMPLES, PARSERS
 from reid.errors import unknown_name
+from reid.threads import prepare_threads
 
 
 def main() -> int:
@@ -50,6 +51,7 @@ def run(name: str, arguments: Sequence[str] | None = None, *, program: Sequence[
     Raises:
         SystemExit: With 0 after `--help`, with 2 for wrong arguments.
     """
+    prepare_threads()  # before PyTorch is imported
     if arguments is None:
         program, arguments = sys.argv[:1], sys.argv[1:]
 

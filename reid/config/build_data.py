@@ -26,10 +26,10 @@ from reid.data.images.pixels import DecodedImages, ImageFiles, move_to_device
 from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.data.loading.samplers import Sampler
 from reid.data.loading.whole_images import WholeImage, WholeImageLoader
-from reid.data.threads import available_cores
 from reid.distributed import process_info
 from reid.errors import InputError
 from reid.records import ImageRecord, Split
+from reid.threads import thread_limit
 
 
 @dataclass(frozen=True)
@@ -302,7 +302,7 @@ def _images(
     height, width = config.INPUT.SIZE
     paths = [image.path for image in images]
     if config.INPUT.CACHE == "off":
-        threads = config.INPUT.THREADS or max(1, available_cores() // process_info().local_world_size)
+        threads = config.INPUT.THREADS or thread_limit(process_info().local_world_size)
         return ImageFiles(paths, (height, width), threads, config.INPUT.RESIZE)
     options: dict[str, Any] = {"size": (height, width), "resize": config.INPUT.RESIZE, "cache": _cache_folder(config)}
     return DecodedImages(decode_images(paths, **options, corrupt=corrupt), corrupt or {})

@@ -207,7 +207,9 @@ _INPUT = {
         ("auto", "on", "off"),
         movable=True,
     ),
-    "INPUT.THREADS": Key(0, "Decoding threads with CACHE `off`; 0: one per core.", low=0, high=1024, movable=True),
+    "INPUT.THREADS": Key(
+        0, "Decoding threads with CACHE `off`; 0: one per available core.", low=0, high=1024, movable=True
+    ),
     "INPUT.CORRUPT": Key(
         "error", "A training image that cannot be read: stop, or skip and count it.", ("error", "skip")
     ),

@@ -1,23 +1,13 @@
-"""Processor cores and the threads that load images during the training step."""
+"""The threads that load images during the training step."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 
 import torch
 
 _LOCK = threading.Lock()
-
-
-def available_cores() -> int:
-    """Count the processor cores that this process may use.
-
-    Returns:
-        The cores of the process's affinity mask where the system has one, else all cores of the machine.
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def single_thread_initializer() -> Callable[[], None]:

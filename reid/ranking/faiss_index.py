@@ -6,9 +6,11 @@ built. The index holds the gallery in float32 in memory. Requires the extra `sea
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from reid.ranking.exact.first_pass import prepare_rows
 from reid.ranking.exact.gallery_rows import RowSource, tile_ranges, unique_pair_distances
 from reid.ranking.exact.options import ComparisonOptions, check_comparable
 from reid.ranking.search import Neighbors, top_k
+from reid.threads import thread_count
 
 logger = logging.getLogger(__name__)
 
@@ -143,11 +146,12 @@ def build_index(
     center = arrays.as_type(rows.mean(0), "float32")
     rows = _centered(rows, center, numbers)
     index = _empty_index(faiss, int(gallery.shape[1]), options)
-    if options.kind == "ivf":
-        index.train(rows)
-    del rows
-    for start, stop in tile_ranges(source, title="index"):
-        index.add(_centered(source[start:stop], center, np.arange(start, stop)))
+    with _thread_count(faiss):
+        if options.kind == "ivf":
+            index.train(rows)
+        del rows
+        for start, stop in tile_ranges(source, title="index"):
+            index.add(_centered(source[start:stop], center, np.arange(start, stop)))
     k = min(options.k, size if queries is not None else max(1, size - 1))
     built = SearchIndex(index, gallery, metric, center, k, float("nan"), "")
     recall, measured = _recall(built, queries, options.sample, random)
@@ -189,7 +193,8 @@ def search_index(index: SearchIndex, query: Any, k: int) -> Neighbors:
     for begin in range(0, len(rows), _QUERY_BATCH):
         numbers = np.arange(begin, min(begin + _QUERY_BATCH, len(rows)))
         prepared = prepare_rows(rows[numbers], index.center, side="query", integers=False, numbers=numbers).values
-        _, found = index.index.search(np.ascontiguousarray(arrays.to_numpy(prepared)), min(k + _SPARE, size))
+        with _thread_count(_faiss()):
+            _, found = index.index.search(np.ascontiguousarray(arrays.to_numpy(prepared)), min(k + _SPARE, size))
         row, column = np.nonzero(found >= 0)
         candidate, row = found[row, column], row + begin
         exact = unique_pair_distances(rows, source, row, candidate)
@@ -252,6 +257,17 @@ def _centered(rows: Any, center: Any, numbers: np.ndarray) -> np.ndarray:
     """Subtract the center in float32, which keeps the distances and their digits."""
     doubled = prepare_rows(rows, center, side="gallery", integers=False, numbers=numbers).values
     return np.ascontiguousarray(arrays.to_numpy(doubled)) * np.float32(-0.5)
+
+
+@contextlib.contextmanager
+def _thread_count(faiss: Any) -> Iterator[None]:
+    """Let FAISS, which brings its own OpenMP, use as many threads as PyTorch."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(thread_count())
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _faiss() -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from reid.io.json_yaml import parse_json
 from reid.io.reading import read_file
 from reid.sweep.grid import Setting
 from reid.sweep.table import check_row
+from reid.threads import environment_for
 
 TRAIN = ("-m", "reid", "train")
 
@@ -152,6 +152,8 @@ def run_all(
 ) -> None:
     """Execute runs in parallel processes, which share the cores. A run that was interrupted before is resumed.
 
+    Where the user has requested a number of threads, every run uses it.
+
     On KeyboardInterrupt the trainings are interrupted too, so that they save their state, and it is raised again.
 
     Args:
@@ -160,8 +162,7 @@ def run_all(
         ended: Called as `ended(run, error)` after each run, where `error` is None or the last line of a failed run.
         train: Words after "python" that start a training.
     """
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = environment_for(jobs)
     processes: dict[SweepRun, subprocess.Popen[bytes]] = {}
     stopping = False
 

@@ -17,9 +17,9 @@ from reid.data.images.decode import decode_image, resize_pixels, to_rgb
 from reid.data.images.normalization import normalize
 from reid.data.images.pixels import LazyImages, read_batches, to_device
 from reid.data.loading.prefetch import prefetch
-from reid.data.threads import available_cores
 from reid.errors import InputError
 from reid.io.images import MAX_PIXELS, CorruptImage
+from reid.threads import thread_limit
 
 ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
@@ -41,7 +41,7 @@ class ImageList:
     images: Sequence[ImageInput]
     size: tuple[int, int]
     resize: str = "bilinear"
-    threads: int = field(default_factory=available_cores)
+    threads: int = field(default_factory=thread_limit)
 
     def __len__(self) -> int:
         return len(self.images)

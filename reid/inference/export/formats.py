@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from reid import __version__
 from reid.errors import InputError, install_command
 from reid.inference.export.verification import Runner
+from reid.threads import thread_count
 
 OPSET = 18
 MAX_ONNX_BYTES = 2**31 - 2**20  # protocol buffers end at 2 GiB
@@ -122,7 +123,7 @@ def load_onnx(data: bytes) -> Runner:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = thread_count()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(["embeddings"], {"images": images.numpy()})[0]
