@@ -14,7 +14,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "reid/__init__.py").read
 assert VERSION is not None
 
 REPORT = ["jinja2>=3.1.2", "matplotlib>=3.8.4"]
-SEARCH = ["faiss-cpu>=1.8"]
+SEARCH = ["faiss-cpu>=1.8", "numkong>=7.8.6"]
 EXPORT = ["onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.31", "jinja2>=3.1.2"]
 SERVE = ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34", "jinja2>=3.1.2"]
 TENSORBOARD = ["tensorboard>=2.21"]

@@ -1,31 +1,51 @@
-"""Exact search among rows of length 1 for few queries, by one float32 product over the rows.
+"""Exact search among rows of length 1 for few queries, which reads as little of the rows as possible.
 
-`reid.ranking.search.top_k` prepares every gallery row for many queries, which costs more than a few queries. Here
-nothing is prepared: rows of length 1 need no norms and no centering. The price is a wider bound, which leaves more rows
-whose distances are computed exactly.
+`reid.ranking.search.top_k` prepares every gallery row for many queries, which costs more than a few queries. Here every
+distance is bounded from below, by the codes of a row or by one float32 product with it, and only rows whose bound is
+not beyond the k-th distance are compared exactly. Rows of length 1 need no norms and no centering.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from reid.errors import InputError
 from reid.ranking.distance import check_finite
 from reid.ranking.exact import bounds
 from reid.ranking.exact.distances import squared_distances, squared_lengths
+from reid.ranking.exact.row_codes import CodedQueries, RowCodes, encode_queries, integer_products, lower_bounds
 from reid.ranking.search import Neighbors
 
 # Largest deviation of the squared length of a row from 1.
 UNIT_SLACK = 1e-5
-# Queries whose products with all rows are held at once.
+# Queries whose bounds for all rows are held at once.
 _QUERY_BATCH = 16
 _EXACT_ROWS = 4096
+# Rows beyond the k with the smallest bounds that are compared for an upper bound of the k-th distance.
+_SPARE = 64
+# Coded rows that one thread compares at once; their bounds stay in its cache.
+_CODED_ROWS = 8192
+# Of that many rows, one may remain after the codes; with more, float32 products take less time.
+_ROWS_PER_CANDIDATE = 32
+
+# Coded queries, the codes of a part, the first row of a task in it, and the first row of the part.
+_Task = tuple[CodedQueries, RowCodes, int, int]
+CheckRows = Callable[[np.ndarray], object]
 
 
 def top_k_unit_rows(
-    query: np.ndarray, parts: Sequence[np.ndarray], k: int, *, allowed: np.ndarray | None = None
+    query: np.ndarray,
+    parts: Sequence[np.ndarray],
+    k: int,
+    *,
+    allowed: np.ndarray | None = None,
+    codes: Sequence[RowCodes | None] = (),
+    check: CheckRows = lambda indices: None,
 ) -> Neighbors:
     """Find the k nearest rows of every query, with the results of `reid.ranking.search.top_k`.
 
@@ -35,6 +55,8 @@ def top_k_unit_rows(
             within `UNIT_SLACK` of 1, which is not checked.
         k: Neighbors per query, limited to the number of rows.
         allowed: (n,) bool, rows that may be found; None for all.
+        codes: For every part the codes of its rows, which do not change the result, or None; empty for none.
+        check: Called with (m,) int64 indices of rows before their values are used.
 
     Returns:
         Indices and distances of the k nearest rows per query.
@@ -54,38 +76,124 @@ def top_k_unit_rows(
     if (abs(squared_lengths(query) - 1) > UNIT_SLACK).any():
         raise InputError("queries must be rows of length 1")
     k = min(k, rows if allowed is None else int(np.count_nonzero(allowed)))
-    starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
     indices, distances = np.empty((len(query), k), dtype=np.int64), np.empty((len(query), k))
     if not k:
         return Neighbors(indices, distances)
-    # Covers the product, and |g|^2 replaced by 1.
-    longest = (1 + UNIT_SLACK) ** 0.5
-    half = bounds.float32_product(longest, longest, width) + UNIT_SLACK
+    usable = integer_products() is not None
+    starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+    gallery = _Gallery(parts, starts, [c if usable else None for c in codes] or [None] * len(parts), allowed, check)
     buffer = np.empty((min(_QUERY_BATCH, len(query)), rows), dtype=np.float32)
     for begin in range(0, len(query), _QUERY_BATCH):
         batch = query[begin : begin + _QUERY_BATCH]
-        values = buffer[: len(batch)]
-        for part, start in zip(parts, starts[:-1].tolist(), strict=True):
-            values[:, start : start + len(part)] = batch @ part.T
-        np.multiply(values, np.float32(-2), out=values)
-        if allowed is not None:
-            values[:, ~allowed] = np.inf
-        for i, row in enumerate(values):
-            limit = float(np.partition(row, k - 1)[k - 1]) + 2 * half
-            candidates = np.flatnonzero(row <= np.nextafter(np.float32(limit), np.float32(np.inf)))
-            exact = np.empty(len(candidates))
-            for first in range(0, len(candidates), _EXACT_ROWS):
-                some = _gather(parts, starts, candidates[first : first + _EXACT_ROWS])
-                exact[first : first + _EXACT_ROWS] = squared_distances(np.broadcast_to(batch[i], some.shape), some)
-            nearest = np.lexsort((candidates, exact))[:k]
-            indices[begin + i], distances[begin + i] = candidates[nearest], exact[nearest]
+        lower = buffer[: len(batch)]
+        gallery.bound_by_codes(batch, lower)
+        gallery.bound_by_products(batch, lower, coded=False)
+        for i in range(len(batch)):
+            found = gallery.nearest(batch[i], lower[i], k, rows // _ROWS_PER_CANDIDATE)
+            if found is None:
+                gallery.bound_by_products(batch[i : i + 1], lower[i : i + 1], coded=True)
+                found = gallery.nearest(batch[i], lower[i], k, rows)
+            assert found is not None
+            indices[begin + i], distances[begin + i] = found
     return Neighbors(indices, distances)
 
 
-def _gather(parts: Sequence[np.ndarray], starts: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    number = np.searchsorted(starts, indices, side="right") - 1
-    rows = np.empty((len(indices), parts[0].shape[1]), dtype=np.float32)
-    for part in np.unique(number).tolist():
-        here = number == part
-        rows[here] = parts[part][indices[here] - starts[part]]
-    return rows
+@dataclass(frozen=True)
+class _Gallery:
+    """The rows of a search: matrices that start at `starts`, some with codes."""
+
+    parts: Sequence[np.ndarray]
+    starts: np.ndarray
+    codes: Sequence[RowCodes | None]
+    allowed: np.ndarray | None
+    check: CheckRows
+
+    def bound_by_codes(self, query: np.ndarray, lower: np.ndarray) -> None:
+        """Write lower bounds of the squared distances to all coded rows to `lower` (Q, n)."""
+        tasks: list[_Task] = []
+        for codes, start in zip(self.codes, self.starts.tolist(), strict=False):
+            if codes is not None:
+                coded = encode_queries(query, codes)
+                tasks += [(coded, codes, first, start) for first in range(0, len(codes), _CODED_ROWS)]
+
+        def run(task: _Task) -> None:
+            coded, codes, first, start = task
+            stop = min(first + _CODED_ROWS, len(codes))
+            out = np.empty((len(query), stop - first), dtype=np.float32)
+            lower_bounds(coded, codes, first, out)
+            lower[:, start + first : start + stop] = out
+
+        _in_threads(run, tasks)
+
+    def bound_by_products(self, query: np.ndarray, lower: np.ndarray, *, coded: bool) -> None:
+        """Write lower bounds to all rows with codes, or to all without, to `lower` (Q, n)."""
+        # The product, and both squared lengths, which are taken for 1.
+        longest = (1 + UNIT_SLACK) ** 0.5
+        error = bounds.float32_product(longest, longest, query.shape[1]) + 2 * UNIT_SLACK + 8 * bounds.U
+        for part, codes, start in zip(self.parts, self.codes, self.starts.tolist(), strict=False):
+            if (codes is not None) == coded:
+                self.check(np.arange(start, start + len(part)))
+                values = lower[:, start : start + len(part)]
+                values[:] = query @ part.T
+                np.multiply(values, np.float32(-2), out=values)
+                values += np.float32(2 - error)
+
+    def nearest(self, query: np.ndarray, lower: np.ndarray, k: int, most: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Compare a query with the rows that their bounds do not exclude; None if these are more than `most`."""
+        count = len(lower)
+        if self.allowed is not None:
+            lower[~self.allowed] = np.inf
+            count = int(np.count_nonzero(self.allowed))
+        first = min(k + _SPARE, count)
+        near = np.flatnonzero(lower <= np.partition(lower, first - 1)[first - 1])
+        if len(near) > most:
+            return None
+        kth = np.partition(self._distances(query, near), k - 1)[k - 1]
+        candidates = np.flatnonzero(lower <= np.nextafter(np.float32(kth), np.float32(np.inf)))
+        if len(candidates) > most:
+            return None
+        candidates = self._refine(query, candidates, float(kth))
+        exact = self._distances(query, candidates)
+        order = np.lexsort((candidates, exact))[:k]
+        return candidates[order], exact[order]
+
+    def _refine(self, query: np.ndarray, indices: np.ndarray, limit: float) -> np.ndarray:
+        """Drop rows whose float32 distance exceeds `limit` by more than its rounding error."""
+        # Relative: differences, squares and their sum have one sign and no cancellation.
+        limit = limit * (1 + 2 * bounds.gamma(len(query) + 8)) + bounds.UNDERFLOW
+        kept = [np.empty(0, dtype=np.int64)]
+        for some in self._pieces(indices):
+            difference = self._gather(some)
+            difference -= query
+            kept.append(some[np.einsum("ij,ij->i", difference, difference) <= limit])
+        return np.concatenate(kept)
+
+    def _distances(self, query: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        exact = [np.empty(0)]
+        for some in self._pieces(indices):
+            rows = self._gather(some)
+            exact.append(squared_distances(np.broadcast_to(query, rows.shape), rows))
+        return np.concatenate(exact)
+
+    @staticmethod
+    def _pieces(indices: np.ndarray) -> Iterator[np.ndarray]:
+        return (indices[start : start + _EXACT_ROWS] for start in range(0, len(indices), _EXACT_ROWS))
+
+    def _gather(self, indices: np.ndarray) -> np.ndarray:
+        self.check(indices)
+        number = np.searchsorted(self.starts, indices, side="right") - 1
+        rows = np.empty((len(indices), self.parts[0].shape[1]), dtype=np.float32)
+        for part in np.unique(number).tolist():
+            here = number == part
+            rows[here] = self.parts[part][indices[here] - self.starts[part]]
+        return rows
+
+
+def _in_threads(run: Callable[[_Task], None], tasks: Sequence[_Task]) -> None:
+    threads = min(torch.get_num_threads(), len(tasks))
+    if threads < 2:
+        for task in tasks:
+            run(task)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(run, tasks))
