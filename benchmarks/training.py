@@ -1,11 +1,14 @@
-"""Training speed in images per second, compared with torchreid's trainer on the same images, batch and network.
+"""Training speed in images per second: this project with and without what saves time, and torchreid's trainer.
 
-    python benchmarks/training.py [--torchreid CLONE] [--size 128 64] [--count 1280] [--rounds 5] [--images FOLDER]
+    python benchmarks/training.py [--torchreid CLONE] [--size 128 64] [--threads 2] [--rounds 5] [--images FOLDER]
 
-OSNet-x0.25 from random weights, flip, pad-crop and random erasing, AMSGrad, label smoothing, 751 classes, float32; a
-round is one epoch of each, with all threads. Ours reads its decoded cache; torchreid's DataLoader uses two workers,
-which its trainer starts every epoch. The whole of torchreid is imported, with its dependencies such as opencv-python,
-h5py and gdown. A ratio is the median over rounds of torchreid's time divided by ours in the same round.
+OSNet-x0.25 from random weights, flip, pad-crop and random erasing, AMSGrad, label smoothing, 751 classes, float32, at
+128 x 64 and 256 x 128 unless `--size` says otherwise. Each row is a process of its own that trains one epoch per round,
+in turns. "Before" has no fused optimizer and computes the gates of OSNet as convolutions; the rows below it change that
+one by one, the last is the default. Ours reads its decoded cache; torchreid's
+DataLoader uses two workers, which its trainer starts every epoch. The whole of torchreid is imported, with its
+dependencies such as opencv-python, h5py and gdown. A ratio is the median over rounds of a time divided by that of the
+default in the same round.
 """
 
 from __future__ import annotations
@@ -14,18 +17,21 @@ import argparse
 import contextlib
 import importlib
 import io
+import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from input import BATCH, jpegs
 from measuring import in_rounds, median_ratio
+from torch import nn
 
 from reid.data.augmentation.augment import Augmentation
 from reid.data.images.cache import decode_images
@@ -34,6 +40,7 @@ from reid.errors import InputError
 from reid.errors.command import run_command
 from reid.losses.objective import LossWeights, Objective
 from reid.model.backbones import build_backbone
+from reid.model.backbones.osnet import VectorConv
 from reid.model.classifiers import build_classifier
 from reid.model.eigenlayer import build_eigenlayer
 from reid.model.necks import build_neck
@@ -47,36 +54,89 @@ from reid.training.schedule import Schedule, StagePlan
 from reid.training.state import TrainState
 
 CLASSES, LEARNING_RATE = 751, 1.5e-3
+# What each row does: one optimizer kernel, gates as matrix products.
+OURS = {
+    "before": (False, False),
+    "fused optimizer": (True, False),
+    "and gates as products: the default": (True, True),
+}
+DEFAULT = list(OURS)[-1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torchreid", type=Path)
-    parser.add_argument("--size", type=int, nargs=2, default=(128, 64), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--size", type=int, nargs=2, action="append", metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--count", type=int, default=1280)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=Path)
     arguments = parser.parse_args()
-    size = tuple(arguments.size)
+    from input import jpegs  # limits the threads of what is imported after it, and of new processes
+
     with tempfile.TemporaryDirectory() as folder:
         files = jpegs(arguments.images, arguments.count, Path(folder))
-        waited: list[float] = []
-        epochs = {"ours": our_epoch(files, size, Path(folder), waited)}
-        if arguments.torchreid:
-            epochs["torchreid"] = torchreid_epoch(arguments.torchreid, files, size)
+        for size in map(tuple, arguments.size or [(128, 64), (256, 128)]):
+            _compare(arguments, files, size, Path(folder))
+
+
+def _compare(arguments: argparse.Namespace, files: list[str], size: tuple[int, int], cache: Path) -> None:
+    decode_images(files, size=size, cache=cache)
+    setting = (files, size, arguments.batch)
+    rows: dict[str, tuple[Any, ...]] = {name: (our_epoch, *setting, cache, *on) for name, on in OURS.items()}
+    if arguments.torchreid:
+        rows["torchreid"] = (torchreid_epoch, arguments.torchreid, *setting)
+    with _processes(rows, arguments.threads) as epochs:
         for warm_up in epochs.values():
             warm_up()
-        waited.clear()
-        seconds = in_rounds(epochs, arguments.rounds)
-    images = len(files) // BATCH * BATCH
+        waited: list[float] = []
+        steps = {
+            name: (lambda run=run, kept=waited if name == DEFAULT else []: kept.append(run()))
+            for name, run in epochs.items()
+        }
+        seconds = in_rounds(steps, arguments.rounds)
+    images = len(files) // arguments.batch * arguments.batch
     print(
-        f"OSNet-x0.25, {size[0]} x {size[1]}, batch {BATCH}, {images} images per epoch, {arguments.rounds} rounds, "
-        f"{torch.get_num_threads()} threads\n\n| trainer | images/s, median | best | time / ours |\n|---|---|---|---|"
+        f"\nOSNet-x0.25, {size[0]} x {size[1]}, batch {arguments.batch}, {images} images per epoch, {arguments.rounds} "
+        f"rounds, {arguments.threads} threads\n\n| trainer | images/s, median | best | time / default |\n|---|---|---|---|"
     )
     for name, taken in seconds.items():
-        ratio = median_ratio(taken, seconds["ours"])
+        ratio = median_ratio(taken, seconds[DEFAULT])
         print(f"| {name} | {images / statistics.median(taken):.0f} | {images / min(taken):.0f} | {ratio:.2f} |")
-    print(f"\nours waited for data {sum(waited) / sum(seconds['ours']):.2%} of the time")
+    print(f"\nthe default waited for data {sum(waited) / sum(seconds[DEFAULT]):.2%} of the time", flush=True)
+
+
+@contextlib.contextmanager
+def _processes(rows: Mapping[str, tuple[Any, ...]], threads: int) -> Iterator[dict[str, Callable[[], float]]]:
+    """Start a process for each row, and give the function that has it train an epoch, which returns what it waited."""
+    context, pipes = get_context("spawn"), []
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    epochs: dict[str, Callable[[], float]] = {}
+    for name, (prepare, *settings) in rows.items():
+        ours, theirs = context.Pipe()
+        context.Process(target=_serve, args=(theirs, prepare, settings)).start()
+        theirs.close()
+        pipes.append(ours)
+
+        def epoch(pipe: Connection = ours) -> float:
+            pipe.send(True)
+            return float(pipe.recv())
+
+        epochs[name] = epoch
+    try:
+        yield epochs
+    finally:
+        for pipe in pipes:
+            pipe.close()
+
+
+def _serve(pipe: Connection, prepare: Callable[..., Callable[[], float]], settings: list[Any]) -> None:
+    run = prepare(*settings)
+    with contextlib.suppress(EOFError):
+        while pipe.recv():
+            pipe.send(run())
 
 
 def classes(files: list[str]) -> list[int]:
@@ -84,12 +144,19 @@ def classes(files: list[str]) -> list[int]:
     return [number % CLASSES for number in range(len(files))]
 
 
-def our_epoch(files: list[str], size: tuple[int, int], cache: Path, waited: list[float]) -> Callable[[], None]:
-    """Prepare an epoch of our trainer; appends the seconds of every wait for a batch to `waited`."""
+def our_epoch(
+    files: list[str],
+    size: tuple[int, int],
+    batch: int,
+    cache: Path,
+    fused: bool,
+    products: bool,
+) -> Callable[[], float]:
+    """Prepare an epoch of our trainer, which returns the seconds that it waited for batches."""
     loader = TrainLoader(
         decode_images(files, size=size, cache=cache),
         np.array(classes(files), dtype=np.int64),
-        BATCH,
+        batch,
         Augmentation(IMAGENET_MEAN, IMAGENET_STD, flip=0.5, pad=5, erasing=0.5),
         device="cpu",
     )
@@ -99,31 +166,34 @@ def our_epoch(files: list[str], size: tuple[int, int], cache: Path, waited: list
     eigenlayer = build_eigenlayer(neck.out_features)
     classifier = build_classifier("linear", eigenlayer.out_features, CLASSES)
     model = ReidNetwork(backbone, pooling, neck, eigenlayer, classifier)
-    solver = Solver(optimizer="adam", amsgrad=True)
+    for module in model.modules():
+        if isinstance(module, VectorConv) and not products:
+            module.__class__ = nn.Conv2d  # type: ignore[assignment]
+    solver = Solver(optimizer="adam", amsgrad=True, fused=fused)
     objective = Objective(LossWeights(label_smoothing=0.1), num_classes=CLASSES)
     state = TrainState("ours", model, objective)
     optimizer = make_optimizer(state.model, solver, LEARNING_RATE)
     stage = StagePlan("step0", 0, Schedule(epochs=1, lr=(LEARNING_RATE,)))
     callbacks = Callbacks()
 
-    def run() -> None:
-        last = time.perf_counter()
+    def run() -> float:
+        last, waited = time.perf_counter(), 0.0
 
         def on_phase_end(phase: str) -> None:
-            nonlocal last
+            nonlocal last, waited
             now = time.perf_counter()
-            if phase == "data":
-                waited.append(now - last)
+            waited += (now - last) * (phase == "data")
             last = now
 
         callbacks.on_phase_end = on_phase_end  # type: ignore[method-assign]
         train_epoch(state, EpochBatches(loader, 0), optimizer, stage, solver, callbacks)
+        return waited
 
     return run
 
 
-def torchreid_epoch(clone: Path, files: list[str], size: tuple[int, int]) -> Callable[[], None]:
-    """Prepare an epoch of torchreid's trainer."""
+def torchreid_epoch(clone: Path, files: list[str], size: tuple[int, int], batch: int) -> Callable[[], float]:
+    """Prepare an epoch of torchreid's trainer, which does not say how long it waited."""
     sys.path.insert(0, str(clone))
     try:
         torchreid: Any = importlib.import_module("torchreid")
@@ -139,13 +209,18 @@ def torchreid_epoch(clone: Path, files: list[str], size: tuple[int, int]) -> Cal
     with contextlib.redirect_stdout(io.StringIO()):
         data = torchreid.data.ImageDataManager(
             sources="ours", height=size[0], width=size[1], transforms=["random_flip", "random_crop", "random_erase"],
-            batch_size_train=BATCH, workers=2, use_gpu=False,
+            batch_size_train=batch, workers=2, use_gpu=False,
         )  # fmt: skip
         model = torchreid.models.build_model("osnet_x0_25", CLASSES, loss="softmax", pretrained=False, use_gpu=False)
     optimizer = torchreid.optim.build_optimizer(model, optim="amsgrad", lr=LEARNING_RATE)
     engine = torchreid.engine.ImageSoftmaxEngine(data, model, optimizer, use_gpu=False, label_smooth=True)
     engine.epoch, engine.max_epoch = 0, 1
-    return lambda: engine.train(print_freq=sys.maxsize)
+
+    def run() -> float:
+        engine.train(print_freq=sys.maxsize)
+        return float("nan")
+
+    return run
 
 
 if __name__ == "__main__":

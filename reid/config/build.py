@@ -187,7 +187,7 @@ def plan(config: CfgNode) -> Plan:
         Solver,
         dtype=autocast_dtype(config.SOLVER.PRECISION, on),
         seed=config.SEED,
-        fused={"auto": on.type == "cuda", "always": True, "never": False}[config.SOLVER.FUSED],
+        fused={"auto": None, "always": True, "never": False}[config.SOLVER.FUSED],
     )
     stages = {name.lower(): _schedule(config[name]) for name in STAGES}
     return record_from(config.RRI, Plan, solver=solver, skip_step0=bool(config.STEP0.CHECKPOINT), **stages)

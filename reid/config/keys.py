@@ -283,7 +283,11 @@ _SOLVER = {
         "auto", "Precision of the backbone in training; `auto`: bfloat16 if the hardware supports it.", PRECISIONS
     ),
     "SOLVER.TF32": Key(False, "Use TF32 for matrix products in training, not only for convolutions."),
-    "SOLVER.FUSED": Key("auto", "Fused optimizer kernel; `auto`: on a GPU.", ("auto", "always", "never")),
+    "SOLVER.FUSED": Key(
+        "auto",
+        "Fused optimizer kernel; `auto`: unless the run began without it.",
+        ("auto", "always", "never"),
+    ),
     "SOLVER.COMPILE": Key(False, "Compile the backbone with torch.compile."),
     "SOLVER.ACCUMULATE": Key(1, "Batches per optimizer step; their gradients are averaged.", low=1),
     "SOLVER.CLIP": Key(0.0, "Maximum gradient norm; 0: no limit.", low=0),

@@ -120,10 +120,12 @@ class Experiment(Callbacks):
         state = TrainState("rri", model, objective)
         start = functools.partial(step0.prepare, loader=loader, plan=plan, descriptors=descriptors)
         if "rri" in self._checkpoints:
-            if run_on_main(lambda: self._lacks_step0(model)):
-                fresh = TrainState("rri", copy.deepcopy(model), copy.deepcopy(objective))
-                self._step0 = functools.partial(step0.repeat, fresh, start, loader, plan)
+            lacks_step0 = run_on_main(lambda: self._lacks_step0(model))
+            fresh = TrainState("rri", copy.deepcopy(model), copy.deepcopy(objective)) if lacks_step0 else None
             self._load(state)
+            if fresh:
+                fresh.fused = state.fused
+                self._step0 = functools.partial(step0.repeat, fresh, start, loader, plan)
         else:
             start(model)
             self._write(state, "last")
@@ -144,7 +146,7 @@ class Experiment(Callbacks):
             InputError: If the checkpoints are unreadable or belong to a different run.
         """
         self._original = list(original.rows)
-        state = TrainState("control", original.model, original.objective)
+        state = TrainState("control", original.model, original.objective, fused=original.fused)
         if "control" in self._checkpoints:
             self._load(state)
         else:

@@ -273,6 +273,7 @@ POSITION: dict[str, Schema] = {
     "images": _is_count,
     "lr": _is_positive,
     "steps": _is_count,
+    "fused": _is_bool,
 }
 SUMS: dict[str, Schema] = {
     "batches": _is_count,
@@ -301,4 +302,4 @@ CONTENT: dict[str, Schema] = {
     "log_sha256": _is_text,
 }
 # Missing in checkpoints of earlier versions.
-OPTIONAL = {"objective", "middle", "trained", "steps", "parts", "skipped", "log_sha256", "per_query"}
+OPTIONAL = {"objective", "middle", "trained", "steps", "fused", "parts", "skipped", "log_sha256", "per_query"}

@@ -30,7 +30,7 @@ class Solver:
         norm_statistics: "running" (BatchNorm updates its statistics) or "frozen" (it keeps them).
         dtype: Autocast type of the backbone, None for float32.
         seed: Seed of the run.
-        fused: Whether the step of the optimizer is one kernel.
+        fused: Whether the step of the optimizer is one kernel; None as the run began, see `TrainState.fused`.
         tf32: Whether matrix products may use TF32.
         accumulate: Batches per step.
         clip: Largest norm of the gradient, 0 for no limit.
@@ -47,7 +47,7 @@ class Solver:
     norm_statistics: str = "running"
     dtype: torch.dtype | None = None
     seed: int = 0
-    fused: bool = False
+    fused: bool | None = None
     tf32: bool = False
     accumulate: int = 1
     clip: float = 0.0
@@ -115,7 +115,7 @@ def make_optimizer(model: nn.Module, solver: Solver, lr: float, factors: Sequenc
 
     Args:
         model: Its parameters are trained.
-        solver: Settings.
+        solver: Settings; the step is one kernel unless `fused` is False.
         lr: Base learning rate.
         factors: As in `lr_factors_by_name`.
 
@@ -142,7 +142,7 @@ def make_optimizer(model: nn.Module, solver: Solver, lr: float, factors: Sequenc
         for (factor, kind), parameters in kinds.items()
         if parameters
     ]
-    fused = solver.fused or None
+    fused = None if solver.fused is False else True  # False would forbid one kernel per operation, too
     if solver.optimizer == "sgd":
         return SGD(groups, lr=lr, momentum=solver.momentum, fused=fused)
     make = {"adam": Adam, "adamw": AdamW}[solver.optimizer]

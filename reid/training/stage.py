@@ -45,7 +45,8 @@ def train_stage(state: TrainState, loader: Batches, stage: StagePlan, solver: So
         return finished
     model, schedule = state.model, stage.schedule
     freeze(model, (*schedule.freeze, *stage.freeze))
-    solver = dataclasses.replace(solver, optimizer=schedule.optimizer or solver.optimizer)
+    fused = state.fused if solver.fused is None else solver.fused
+    solver = dataclasses.replace(solver, optimizer=schedule.optimizer or solver.optimizer, fused=fused)
     optimizer = make_optimizer(model, solver, schedule.base_lr(stage.round), schedule.lr_factors)
     parallel = parallelize(model, state.objective, loader)
     if state.begin(stage.name, stage.round) and state.optimizer is not None:

@@ -158,6 +158,7 @@ class TrainState:
         optimizer: State dict of the optimizer, at the last save.
         average: Moving average of the weights, where the stage keeps one.
         steps: Steps of the optimizer in this stage.
+        fused: Whether the run began with a step of the optimizer that is one kernel, which rounds differently.
         progress: How far an epoch has come that was interrupted.
     """
 
@@ -175,6 +176,7 @@ class TrainState:
     optimizer: dict[str, Any] | None = None
     average: Average | None = None
     steps: int = 0
+    fused: bool = True
     progress: EpochProgress | None = None
 
     def done(self, stage: str, round: int) -> StageLog | None:
@@ -245,7 +247,7 @@ class TrainState:
             "optimizer": self.optimizer,
             "position": {
                 key: getattr(self, key)
-                for key in ("run", "stage", "round", "epoch", "losses", "seconds", "images", "lr", "steps")
+                for key in ("run", "stage", "round", "epoch", "losses", "seconds", "images", "lr", "steps", "fused")
             },
             "middle": self.progress.to_checkpoint() if self.progress else None,
             "rows": [_row_to_plain(row) for row in self.rows],
@@ -261,6 +263,8 @@ class TrainState:
         Raises:
             InputError: If the weights that training continues from are not those of the network.
         """
+        # Earlier versions did not save it, and used one kernel on GPUs only.
+        self.fused = self.model.eigenlayer.vectors.device.type == "cuda"
         for key, value in content["position"].items():
             setattr(self, key, value)
         self.optimizer = content["optimizer"]

@@ -14,7 +14,7 @@ from small_run import callbacks, run_stages
 from reid.model.network import ReidNetwork
 from reid.svdnet import rri
 from reid.svdnet.plan import Plan
-from reid.training.optimizer import Solver
+from reid.training.optimizer import Solver, make_optimizer
 from reid.training.schedule import Schedule
 from reid.training.state import TrainState
 
@@ -86,6 +86,31 @@ def test_the_control_copies_rounds_and_epochs_without_the_replacement(make_model
 
 class Killed(Exception):
     pass
+
+
+@pytest.mark.parametrize(("saved_as", "fused"), [(None, False), (False, False), (True, True)])
+def test_the_kernel_of_the_optimizer_is_the_one_that_the_run_began_with(
+    make_model: Make, loader: Any, monkeypatch: pytest.MonkeyPatch, saved_as: bool | None, fused: bool
+) -> None:
+    content = TrainState("rri", make_model()).to_checkpoint()
+    assert content["position"].pop("fused") is True  # earlier versions did not save it
+    if saved_as is not None:
+        content["position"]["fused"] = saved_as
+    kernels = []
+
+    def made(model: ReidNetwork, solver: Solver, *rest: Any) -> torch.optim.Optimizer:
+        kernels.append(solver.fused)
+        return make_optimizer(model, solver, *rest)
+
+    monkeypatch.setattr("reid.training.stage.make_optimizer", made)
+    for asked, expected in ((None, fused), (not fused, not fused)):  # a choice in the configuration comes first
+        state = TrainState("rri", make_model())
+        state.restore(content)
+        plan = dataclasses.replace(PLAN, solver=dataclasses.replace(PLAN.solver, fused=asked), max_rounds=1)
+        run_stages(state, loader, plan, callbacks())
+        assert set(kernels) == {expected}
+        assert state.to_checkpoint()["position"]["fused"] is fused
+        kernels.clear()
 
 
 @pytest.mark.parametrize("epochs_before", [1, 3, 4, 5, 7])

@@ -73,6 +73,27 @@ def test_a_resumed_optimizer_keeps_its_momentum_and_takes_new_rates(make_model: 
     )
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_one_kernel_and_one_for_each_operation_differ_by_rounding(
+    make_model: Make, optimizer: str, amsgrad: bool
+) -> None:
+    steps = []
+    for fused in (None, False):
+        solver = Solver(optimizer=optimizer, amsgrad=amsgrad, fused=fused)
+        model = make_model()
+        made = make_optimizer(model, solver, 0.01)
+        assert bool(made.defaults["fused"]) == (fused is None)
+        for step in range(3):
+            for number, parameter in enumerate(model.parameters()):
+                generator = torch.Generator().manual_seed(100 * step + number)
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            made.step()
+        steps.append(torch.nn.utils.parameters_to_vector(model.parameters()))
+        resume_optimizer(make_optimizer(model, Solver(optimizer=optimizer, amsgrad=amsgrad), 0.01), made.state_dict())
+    torch.testing.assert_close(*steps, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("change", ["optimizer", "freeze"])
 def test_an_optimizer_of_another_kind_is_refused(make_model: Make, change: str) -> None:
     model = make_model()

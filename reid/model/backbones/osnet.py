@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from reid.errors import InputError
 from reid.io.checkpoint import load_state_dict
@@ -73,6 +74,25 @@ class LightConv3x3(nn.Module):
         return torch.relu_(self.bn(self.conv2(self.conv1(maps))))
 
 
+class VectorConv(nn.Conv2d):
+    """A 1x1 convolution of maps of a single pixel, computed as the matrix product that it is.
+
+    PyTorch takes longer to prepare a convolution on a CPU than to compute one of so few numbers. The weight keeps the
+    shape and name that published weights have.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Apply the layer.
+
+        Args:
+            maps: (B, C, 1, 1) floating.
+
+        Returns:
+            (B, out_channels, 1, 1).
+        """
+        return functional.linear(maps.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
+
+
 class AggregationGate(nn.Module):
     """The unified aggregation gate G of Eq. 3: one weight in (0, 1) per channel of a stream, from the stream's mean.
 
@@ -86,8 +106,8 @@ class AggregationGate(nn.Module):
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
         hidden = max(1, channels // reduction)
-        self.fc1 = nn.Conv2d(channels, hidden, 1)
-        self.fc2 = nn.Conv2d(hidden, channels, 1)
+        self.fc1 = VectorConv(channels, hidden, 1)
+        self.fc2 = VectorConv(hidden, channels, 1)
 
     def forward(self, stream: Tensor) -> Tensor:
         """Weight a stream.
