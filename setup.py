@@ -17,6 +17,7 @@ REPORT = ["jinja2>=3.1.2", "matplotlib>=3.8.4"]
 SEARCH = ["faiss-cpu>=1.8", "numkong>=7.8.6"]
 EXPORT = ["onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.31", "jinja2>=3.1.2"]
 SERVE = ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34", "jinja2>=3.1.2"]
+MILVUS = ["pymilvus>=3.0", "milvus-lite>=3.2"]
 TENSORBOARD = ["tensorboard>=2.21"]
 TIMM = ["timm>=1.0.12"]
 TEST = [
@@ -82,9 +83,10 @@ setup(
         "search": SEARCH,
         "export": EXPORT,
         "serve": SERVE,
+        "milvus": MILVUS,
         "timm": TIMM,
         "tests": [*REPORT, *SEARCH, *TEST],  # what runs with constraints/oldest.txt
         "docs": DOCS,
-        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *EXPORT, *SERVE, *TIMM, *TEST, *LINT, *DOCS],
+        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *EXPORT, *SERVE, *MILVUS, *TIMM, *TEST, *LINT, *DOCS],
     },
 )

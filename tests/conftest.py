@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,15 @@ def real_weights() -> Path:
     if not (folder / "osnet_x0_25_imagenet.pth").is_file():
         pytest.skip("needs osnet_x0_25_imagenet.pth in the folder REID_WEIGHTS")
     return folder
+
+
+@pytest.fixture(scope="module")
+def milvus_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A local file of Milvus Lite for --store; it takes a second to open, so tests use collections of their own."""
+    pytest.importorskip("pymilvus", reason="needs the extra milvus")
+    lite = pytest.importorskip("milvus_lite.server_manager", reason="needs the extra milvus")
+    from reid.search.milvus.connection import connect
+
+    yield f"milvus:{tmp_path_factory.mktemp('milvus') / 'index.db'}"
+    connect.cache_clear()
+    lite.server_manager_instance.release_all()

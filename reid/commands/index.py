@@ -11,7 +11,7 @@ from typing import Any
 from reid import Embedder
 from reid.distributed import restart_command
 from reid.errors import InputError, Interrupted, one_line, stop_signals
-from reid.search import gallery, stores
+from reid.search import gallery, milvus, stores
 
 MAX_LISTED = 20  # paths of each kind
 
@@ -25,7 +25,9 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.remove or arguments.restore or arguments.compact or arguments.check:
         _maintain(arguments)
         return
-    folder, place = arguments.folder.expanduser().resolve(), arguments.index
+    folder, place = arguments.folder.expanduser().resolve(), stores.find_place(arguments.index, arguments.store)
+    if arguments.store and arguments.faiss_beyond is not None:
+        raise InputError("--faiss-beyond: an index in --store is searched by Milvus; omit it")
     if stores.is_index(place):
         # From here on nobody else changes the folder of an index, so the listing below is not older than what it holds.
         with stores.open_writer(place) as index:
@@ -94,6 +96,8 @@ def _update(
     _print_summary(summary, place, time.perf_counter() - start)
     if isinstance(index, gallery.Gallery):
         _update_faiss(index, arguments.faiss_beyond)
+    elif isinstance(index, milvus.MilvusIndex):
+        _finish_milvus(index)
 
 
 def _print_summary(summary: gallery.UpdateSummary, place: stores.Place, seconds: float) -> None:
@@ -135,9 +139,16 @@ def _update_faiss(index: gallery.Gallery, faiss_beyond: int | None) -> None:
     print(f"{entry['summary']}; built in {time.perf_counter() - start:.1f} s")
 
 
+def _finish_milvus(index: milvus.MilvusIndex) -> None:
+    start = time.perf_counter()
+    recall = index.finish()
+    if recall:
+        print(f"{recall}; measured in {time.perf_counter() - start:.1f} s")
+
+
 def _maintain(arguments: argparse.Namespace) -> None:
     """Remove, restore, compact and check, which need no model."""
-    place = arguments.index
+    place = stores.find_place(arguments.index, arguments.store)
     with stores.open_writer(place) as index:
         for patterns, removed in ((arguments.remove, True), (arguments.restore, False)):
             if patterns:

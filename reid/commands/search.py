@@ -24,7 +24,7 @@ def main(arguments: argparse.Namespace) -> None:
     """
     if arguments.output:
         check_available()
-    place = arguments.index
+    place = stores.find_place(arguments.index, arguments.store)
     view = stores.open_view(place, faiss_beyond=arguments.faiss_beyond)
     if not view.summary.images:
         raise InputError(f"{place}: the index is empty; add images with svdnet index")

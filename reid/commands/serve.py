@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
                 f"--host {arguments.host}: other machines can reach it, so it needs a token; add --token to generate "
                 "one, or --token-file FILE"
             )
-        place = arguments.index
+        place = stores.find_place(arguments.index, arguments.store)
         metadata = stores.read_metadata(place)
         gallery.check_tool_entries(place, metadata)
         embedder = Embedder.load(

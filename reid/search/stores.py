@@ -11,10 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from reid.errors import InputError
-from reid.search import gallery
+from reid.search import gallery, milvus
 from reid.search.gallery.manifest import MANIFEST_NAME
 
-Place = Path
+Place = Path | milvus.Collection
+
+
+def find_place(index: Path, store: str | None) -> Place:
+    """Return the place of an index.
+
+    Args:
+        index: Folder of the index; with a store the name of a collection.
+        store: `milvus:URI`, see `milvus.parse_collection`; None for a folder.
+
+    Returns:
+        Folder or collection, which need not exist.
+
+    Raises:
+        InputError: If the store or the name is invalid.
+    """
+    return index if store is None else milvus.parse_collection(store, str(index))
 
 
 def is_index(place: Place) -> bool:
@@ -26,7 +42,7 @@ def is_index(place: Place) -> bool:
     Returns:
         True if it was created completely.
     """
-    return gallery.is_index(place)
+    return milvus.is_index(place) if isinstance(place, milvus.Collection) else gallery.is_index(place)
 
 
 def open_writer(place: Place) -> gallery.IndexWriter:
@@ -41,7 +57,7 @@ def open_writer(place: Place) -> gallery.IndexWriter:
     Raises:
         InputError: If there is none, or it cannot be written.
     """
-    return gallery.Gallery.open(place)
+    return milvus.MilvusIndex(place) if isinstance(place, milvus.Collection) else gallery.Gallery.open(place)
 
 
 def create_writer(
@@ -62,6 +78,10 @@ def create_writer(
     Raises:
         InputError: If the place holds anything already.
     """
+    if isinstance(place, milvus.Collection):
+        if shard_size is not None:
+            raise InputError("--shard: an index in --store has no files of its own; omit it")
+        return milvus.MilvusIndex.create(place, model_id=model_id, dim=dim, metadata=metadata)
     options = {} if shard_size is None else {"shard_size": shard_size}
     return gallery.Gallery.create(place, model_id=model_id, dim=dim, metadata=metadata, **options)
 
@@ -78,7 +98,7 @@ def read_metadata(place: Place) -> dict[str, Any]:
     Raises:
         InputError: If there is no index, or it cannot be read.
     """
-    return gallery.read_metadata(place)
+    return milvus.read_metadata(place) if isinstance(place, milvus.Collection) else gallery.read_metadata(place)
 
 
 def read_state(place: Place) -> tuple[Any, ...]:
@@ -93,6 +113,8 @@ def read_state(place: Place) -> tuple[Any, ...]:
     Raises:
         InputError: If there is no index, or it cannot be read.
     """
+    if isinstance(place, milvus.Collection):
+        return milvus.read_state(place)
     metadata = gallery.read_metadata(place)
     try:
         inode = os.stat(place / MANIFEST_NAME).st_ino
@@ -118,4 +140,8 @@ def open_view(
     Raises:
         InputError: If there is no index, or it cannot be read or was built by a different model.
     """
+    if isinstance(place, milvus.Collection):
+        if faiss_beyond is not None:
+            raise InputError("--faiss-beyond: an index in --store is searched by Milvus; omit it")
+        return milvus.open_milvus_view(place, model_id=model_id, dim=dim)
     return gallery.open_snapshot_view(place, model_id=model_id, dim=dim, faiss_beyond=faiss_beyond)

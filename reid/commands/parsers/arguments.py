@@ -75,13 +75,22 @@ def add_format(parser: argparse.ArgumentParser) -> None:
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
-    """Add --index, the folder of an index of crops.
+    """Add --index and --store, the place of an index of crops.
 
     Args:
         parser: Parser to extend.
     """
     parser.add_argument(
-        "--index", type=Path, default=Path("index"), metavar="PATH", help="Index folder (default: index)."
+        "--index",
+        type=Path,
+        default=Path("index"),
+        metavar="PATH",
+        help="Index folder, or the name of the collection in --store (default: index).",
+    )
+    parser.add_argument(
+        "--store",
+        metavar="milvus:URI",
+        help="Keep the index in Milvus: at http://HOST:19530, or in a local file FILE.db.",
     )
 
 

@@ -68,13 +68,7 @@ def search_snapshot(
     Raises:
         InputError: If `top_k` is below 1 or the dimensions differ.
     """
-    if top_k < 1:
-        raise InputError(f"--top {top_k}: the number of results must be at least 1")
-    if queries.ndim != 2 or queries.shape[1] != snapshot.dim:
-        raise InputError(
-            f"queries of shape {queries.shape} do not fit an index of dimension {snapshot.dim}; was it built with a "
-            "different model?"
-        )
+    check_query(queries, top_k, snapshot.dim)
     unfiltered = mask is None or bool(mask.all())
     candidates = snapshot.active_rows if unfiltered else np.unique(snapshot.rows[mask])
     max_excluded = max((len(digests) for digests in exclude), default=0)
@@ -97,6 +91,26 @@ def search_snapshot(
         _to_results(snapshot, query_rows, np.sqrt(distances), None if unfiltered else mask, digests)[:top_k]
         for query_rows, distances, digests in zip(rows, neighbors.distances, excluded, strict=True)
     ]
+
+
+def check_query(queries: np.ndarray, top_k: int, dim: int) -> None:
+    """Check the queries of a search.
+
+    Args:
+        queries: (Q, D) rows.
+        top_k: Number of results per query.
+        dim: Feature dimension of the index.
+
+    Raises:
+        InputError: If `top_k` is below 1 or the dimensions differ.
+    """
+    if top_k < 1:
+        raise InputError(f"--top {top_k}: the number of results must be at least 1")
+    if queries.ndim != 2 or queries.shape[1] != dim:
+        raise InputError(
+            f"queries of shape {queries.shape} do not fit an index of dimension {dim}; was it built with a "
+            "different model?"
+        )
 
 
 def mean_query(features: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ class Snapshot:
     @functools.cached_property
     def cameras(self) -> list[str]:
         """The known cameras, in numerical order."""
-        return sorted({crop.labels.camera for crop in self.crops} - {""}, key=lambda text: (len(text), text))
+        return sort_cameras(crop.labels.camera for crop in self.crops)
 
     @functools.cached_property
     def times(self) -> tuple[str, str] | None:
@@ -83,16 +83,8 @@ class Snapshot:
 
     @functools.cached_property
     def kinds(self) -> dict[str, str]:
-        """What the labels of Market-1501 that name no person mean: "junk" for -1, "distractor" for 0.
-
-        Other datasets may count people from 0, so 0 is a distractor only in a folder with the names of Market-1501 or
-        one that also holds junk.
-        """
-        identities = {crop.labels.identity for crop in self.crops}
-        kinds = {"-1": "junk"} if "-1" in identities else {}
-        if "0" in identities and (kinds or self.metadata.get("pattern") == "market1501"):
-            kinds["0"] = "distractor"
-        return kinds
+        """Meaning of the identities that name no person, see `special_identities`."""
+        return special_identities({crop.labels.identity for crop in self.crops}, self.metadata.get("pattern"))
 
     def images_of_row(self, row: int) -> np.ndarray:
         """Find the images of a feature row.
@@ -212,6 +204,37 @@ class Snapshot:
     def _by_row(self) -> tuple[np.ndarray, np.ndarray]:
         order = np.argsort(self.rows, kind="stable")
         return order, self.rows[order]
+
+
+def sort_cameras(cameras: Iterable[str]) -> list[str]:
+    """List the known cameras.
+
+    Args:
+        cameras: Cameras of images, "" if unknown.
+
+    Returns:
+        Each once, in numerical order.
+    """
+    return sorted({*cameras} - {""}, key=lambda text: (len(text), text))
+
+
+def special_identities(identities: set[str], pattern: str | None) -> dict[str, str]:
+    """Find the labels of Market-1501 that name no person: "junk" for -1, "distractor" for 0.
+
+    Other datasets may count people from 0, so 0 is a distractor only in a folder with the names of Market-1501 or one
+    that also holds junk.
+
+    Args:
+        identities: Identities of the images.
+        pattern: Pattern of the names; None if unknown.
+
+    Returns:
+        Meaning by identity.
+    """
+    kinds = {"-1": "junk"} if "-1" in identities else {}
+    if "0" in identities and (kinds or pattern == "market1501"):
+        kinds["0"] = "distractor"
+    return kinds
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:

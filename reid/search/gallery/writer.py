@@ -245,7 +245,7 @@ class Gallery:
             rows = np.empty((0, self.dim), dtype=np.float32)
             if features:
                 rows = np.stack([np.asarray(row, dtype=np.float32) for row in features.values()])
-                _check_rows(rows, self.dim)
+                check_rows(rows, self.dim)
                 self._writer.append(rows)
             contents = zip(range(first, first + len(rows)), features or (), row_checksums(rows), strict=True)
             with (
@@ -380,7 +380,16 @@ def _check_folder(path: Path) -> None:
             )
 
 
-def _check_rows(rows: np.ndarray, dim: int) -> None:
+def check_rows(rows: np.ndarray, dim: int) -> None:
+    """Check features before they are written.
+
+    Args:
+        rows: (n, D) float32.
+        dim: Expected D.
+
+    Raises:
+        InputError: If D differs, or a row is not of unit length.
+    """
     if rows.shape[1] != dim:
         raise InputError(f"features of dimension {rows.shape[1]} do not fit an index of dimension {dim}")
     wide = rows.astype(np.float64)
