@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from scipy import stats
 
 from reid.errors import InputError
 from reid.ranking import evaluate, paired_bootstrap, rank_matches, score_difference
+from reid.ranking.bootstrap import paired_bootstrap_of_runs
 from reid.records import Features, Scores
 
 
@@ -39,6 +41,27 @@ def test_equals_all_resamples_of_three_queries() -> None:
     # Of the 27 draws from differences 0, 0, 3, the means 0, 1, 2, 3 have the probabilities 8, 12, 6 and 1 of 27.
     assert paired_bootstrap(np.array([1.0, 2, 5]), np.array([1.0, 2, 2])).tolist() == [1, 0, 3]
     assert paired_bootstrap(np.array([1.0, 2, 5]), np.array([1.0, 2, 2]), level=0.9).tolist() == [1, 0, 2]
+
+
+def test_interval_of_runs_equals_all_resamples_of_seeds_and_queries() -> None:
+    random = np.random.default_rng(1)
+    differences = random.normal(size=(3, 4)) + random.normal(size=(3, 1))
+    seeds, queries = (np.array(list(itertools.product(range(count), repeat=count))) for count in differences.shape)
+    means = differences[seeds[:, None, :, None], queries[None, :, None, :]].mean(axis=(2, 3))
+    found = paired_bootstrap_of_runs(differences + 7, np.full((3, 4), 7.0), level=0.9, resamples=40_000)
+    np.testing.assert_allclose(found, [differences.mean(), *np.quantile(means, [0.05, 0.95])], atol=0.02)
+    # The interval over queries alone is narrower.
+    pooled = paired_bootstrap(differences.mean(axis=0), np.zeros(4), level=0.9)
+    assert found[1] < pooled[1] and found[2] > pooled[2]
+
+
+def test_interval_of_runs_with_several_measures(pairs: tuple[np.ndarray, np.ndarray]) -> None:
+    together = paired_bootstrap_of_runs(pairs[0][None], pairs[1][None], resamples=20_000)
+    np.testing.assert_allclose(together, paired_bootstrap(*pairs, resamples=20_000), atol=0.002)
+    with pytest.raises(InputError, match="same queries"):
+        paired_bootstrap_of_runs(np.ones((2, 3)), np.ones((2, 4)))
+    with pytest.raises(InputError, match=r"trainings, queries"):
+        paired_bootstrap_of_runs(np.ones(3), np.ones(3))
 
 
 def test_the_seed_decides(pairs: tuple[np.ndarray, np.ndarray]) -> None:

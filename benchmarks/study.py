@@ -1,0 +1,197 @@
+"""Does decorrelation pay, and why: RRI against its control and against what else could explain a gain.
+
+    python benchmarks/study.py FOLDER [--recipes rri_average rri_circle] [--arms control US ...] [--seeds 0 1 2]
+                               [--jobs 2] [--rows docs/results/study.jsonl] [--rows-only] [KEY VALUE ...]
+
+A recipe is a file of configs/parts. Every arm trains the same rounds, epochs, schedules and batches. Arms that start
+from a trained network share the Step 0 of their recipe and seed; those with a constraint train under it from the
+start. A run that was interrupted goes on where it was, and a finished one is not repeated.
+
+The rows of the finished runs are written to --rows: the scores of both features and S(W) after every stage, the loss
+before and after every replacement, and the difference to the control of the same seed, with the 95 % interval of a
+paired bootstrap over queries; then, for each arm, the difference over all seeds, with the interval of a bootstrap
+over seeds and queries. KEY VALUE overrides the configuration of every run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reid.errors import InputError
+from reid.errors.command import run_command
+from reid.io.atomic import write_text
+from reid.io.checkpoint import load_checkpoint
+from reid.ranking.bootstrap import paired_bootstrap, paired_bootstrap_of_runs
+from reid.records import PER_QUERY
+from reid.report.tables import markdown_table, percent_with_deviation
+from reid.sweep.runs import SweepRun, run_all
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "parts"
+RECIPES = ("rri_average", "rri_circle")
+CONTROL = "control"
+_NONE = ("RRI.VARIANT", "none")
+# What each arm sets.
+FROM_STEP0: dict[str, tuple[tuple[str, str], ...]] = {
+    CONTROL: (_NONE,),
+    "US": (("RRI.VARIANT", "US"),),
+    "rotate": (("RRI.VARIANT", "rotate"),),
+    "US, classifier rotated": (("RRI.VARIANT", "US"), ("RRI.ROTATE_CLASSIFIER", "True")),
+    "new classifier": (_NONE, ("RRI.RESET_CLASSIFIER", "True")),
+    "US, nothing frozen": (("RRI.VARIANT", "US"), ("RRI.FREEZE_EIGENLAYER", "False")),
+}
+FROM_START: dict[str, tuple[tuple[str, str], ...]] = {
+    "scaled orthogonal": (_NONE, ("MODEL.EIGENLAYER.PARAMETRIZATION", "scaled_orthogonal")),
+    "SO penalty": (_NONE, ("LOSS.PENALTY", "so"), ("LOSS.PENALTY_WEIGHT", "0.01")),
+}
+ARMS = FROM_STEP0 | FROM_START
+# Every arm runs all rounds: S(W) of the control does not rise, so it would stop after the first.
+_ALL_ROUNDS = (("RRI.CONTROL", "False"), ("RRI.PATIENCE", "99"))
+_STEP0_ONLY = (("RRI.CONTROL", "False"), ("RRI.MAX_ROUNDS", "0"), ("RRI.FINAL_RESTRAINT", "False"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rows", type=Path)
+    parser.add_argument("--rows-only", action="store_true", help="train nothing")
+    arguments, words = parser.parse_known_args()
+    if len(words) % 2:
+        raise InputError(f"{' '.join(words)}: settings are pairs KEY VALUE")
+    common = tuple(zip(words[::2], words[1::2], strict=True))
+    step0, arms = plan(arguments.folder, arguments.recipes, arguments.arms, arguments.seeds, common)
+    if not arguments.rows_only:
+        train([run for run in step0 if not run.finished()], arguments.jobs)
+        train([run for run in arms.values() if not run.finished()], arguments.jobs)
+    rows = [run_row(recipe, arm, run) for (recipe, arm, _), run in arms.items() if run.finished()]
+    rows, summaries = differences(rows), summarize(rows)
+    if arguments.rows:
+        lines = [json.dumps({k: v for k, v in row.items() if k != "per_query"}) for row in [*rows, *summaries]]
+        write_text(arguments.rows, "".join(f"{line}\n" for line in lines))
+    print(table(summaries))
+
+
+def plan(
+    folder: Path, recipes: list[str], arms: list[str], seeds: list[int], common: tuple[tuple[str, str], ...]
+) -> tuple[list[SweepRun], dict[tuple[str, str, int], SweepRun]]:
+    """The runs of Step 0, and those of the arms by recipe, arm and seed, the first seed first."""
+    step0, runs = list[SweepRun](), dict[tuple[str, str, int], SweepRun]()
+    for seed in seeds:
+        for recipe in recipes:
+            config = CONFIGS / f"{recipe}.yaml"
+            start = folder / f"step0_{recipe}_{seed}"
+            step0.append(SweepRun("step0", config, (*_STEP0_ONLY, *common), seed, start, control=False))
+            for arm in arms:
+                setting = (*ARMS[arm], *_ALL_ROUNDS, *common)
+                if arm in FROM_STEP0:
+                    setting += (("STEP0.CHECKPOINT", str(start / "checkpoints" / "rri_last.pth")),)
+                name = arm.replace(", ", "_").replace(" ", "_")
+                path = folder / f"{name}_{recipe}_{seed}"
+                runs[recipe, arm, seed] = SweepRun(arm, config, setting, seed, path, control=False)
+    return step0, runs
+
+
+def train(runs: list[SweepRun], jobs: int) -> None:
+    """Train runs in parallel, report each as it ends, and stop if one has failed."""
+    failed = []
+
+    def ended(run: SweepRun, error: str | None) -> None:
+        print(f"{run.folder.name}: {error or 'finished'}", flush=True)
+        failed.extend([run] if error else [])
+
+    run_all(runs, jobs=jobs, ended=ended)
+    if failed:
+        raise InputError(f"{len(failed)} of {len(runs)} trainings failed; see {failed[0].log} and mend what it says")
+
+
+def run_row(recipe: str, arm: str, run: SweepRun) -> dict[str, Any]:
+    """The row of a finished run, and the values of its queries."""
+    content = load_checkpoint(run.folder / "checkpoints" / "rri_last.pth")
+    last = [score for score in content["rows"][-1]["scores"] if score["per_query"] is not None]
+    config = (run.folder / "config.yaml").read_text(encoding="utf-8").splitlines()
+    lasting = "\n".join(line for line in config if not line.startswith(("OUTPUT_DIR", "SEED", "  CHECKPOINT:")))
+    final = run.row()
+    return {
+        "recipe": recipe,
+        "arm": arm,
+        "seed": run.seed,
+        "config": hashlib.sha256(lasting.encode()).hexdigest()[:12],
+        **{key: final[key] for key in ("commit", "processor", "threads", "epochs", "seconds", "correlation")},
+        "rank1": final["rank1"],
+        "mAP": final["mAP"],
+        "stages": [_stage(row) for row in content["rows"]],
+        "per_query": last[0]["per_query"].numpy(),
+    }
+
+
+def _stage(row: dict[str, Any]) -> dict[str, Any]:
+    """Scores of both features, S(W), and the jump of the loss, after one stage."""
+    stage = {key: row[key] for key in ("stage", "round", "correlation")}
+    for score in row["scores"]:
+        if not score["flip"]:
+            kind = f"{score['feature']}{' normalized' if score['normalized'] else ''}"
+            stage[kind] = [score["rank1"], score["mAP"]]
+    for key in ("train_loss_before", "train_loss_after"):
+        if row.get(key) is not None:
+            stage[key] = row[key]
+    return stage
+
+
+def differences(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add to every row its difference to the control of its recipe and seed."""
+    controls = {(row["recipe"], row["seed"]): row for row in rows if row["arm"] == CONTROL}
+    result = []
+    for row in rows:
+        control = controls.get((row["recipe"], row["seed"]))
+        if control is not None and control is not row:
+            ends = paired_bootstrap(row["per_query"], control["per_query"]).tolist()
+            row = {**row, "difference": dict(zip(PER_QUERY, ends, strict=True))}
+        result.append(row)
+    return result
+
+
+def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Summarize every arm over the seeds that it shares with its control."""
+    groups = defaultdict[tuple[str, str], dict[int, dict[str, Any]]](dict)
+    for row in rows:
+        groups[row["recipe"], row["arm"]][row["seed"]] = row
+    result = []
+    for (recipe, arm), group in groups.items():
+        control = groups.get((recipe, CONTROL), {})
+        seeds = sorted(group.keys() & control.keys())
+        summary: dict[str, Any] = {"recipe": recipe, "arm": arm, "seeds": sorted(group)}
+        for key in ("rank1", "mAP", "correlation"):
+            values = [row[key] for row in group.values()]
+            summary[key] = [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None]
+        if seeds and arm != CONTROL:
+            ours, theirs = (np.stack([side[seed]["per_query"] for seed in seeds]) for side in (group, control))
+            summary["difference"] = dict(zip(PER_QUERY, paired_bootstrap_of_runs(ours, theirs).tolist(), strict=True))
+        result.append(summary)
+    return result
+
+
+def table(summaries: list[dict[str, Any]]) -> str:
+    """A table in Markdown with a line per recipe and arm, in percent."""
+    rows = []
+    for row in summaries:
+        scores = [percent_with_deviation(row[key]) for key in ("rank1", "mAP")]
+        gain = [f"{100 * value:+.1f}" for value in row.get("difference", {}).get("mAP", ())]
+        correlation, seeds = f"{row['correlation'][0]:.3f}", str(len(row["seeds"]))
+        interval = f"{gain[0]} [{gain[1]}, {gain[2]}]" if gain else ""
+        rows.append((row["recipe"], row["arm"], seeds, correlation, *scores, interval))
+    return markdown_table(("recipe", "arm", "seeds", "S(W)", "rank-1", "mAP", "mAP - control, 95 %"), rows)
+
+
+if __name__ == "__main__":
+    run_command(main)
