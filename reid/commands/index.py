@@ -95,6 +95,7 @@ def _update(
         raise Interrupted(f"interrupted; embedded images are in the index; resume with: {command}") from None
     _print_summary(summary, place, time.perf_counter() - start)
     if isinstance(index, gallery.Gallery):
+        _update_codes(index)
         _update_faiss(index, arguments.faiss_beyond)
     elif isinstance(index, milvus.MilvusIndex):
         _finish_milvus(index)
@@ -123,6 +124,12 @@ def _print_summary(summary: gallery.UpdateSummary, place: stores.Place, seconds:
     }
     parts = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     print(f"{place}: {total:,} images ({parts}); {summary.embedded:,} embedded, {seconds:.1f} s")
+
+
+def _update_codes(index: gallery.Gallery) -> None:
+    start = time.perf_counter()
+    if encoded := gallery.update_codes(index):
+        print(f"8-bit codes of {encoded:,} images for exact search; written in {time.perf_counter() - start:.1f} s")
 
 
 def _update_faiss(index: gallery.Gallery, faiss_beyond: int | None) -> None:
@@ -163,6 +170,8 @@ def _maintain(arguments: argparse.Namespace) -> None:
                 print(f"{len(selected):,} images {'removed' if removed else 'restored'}")
         if arguments.compact:
             print(f"{index.compact():,} feature rows without an image dropped")
+            if isinstance(index, gallery.Gallery):
+                _update_codes(index)
         if arguments.check:
             _check(place, index)
 

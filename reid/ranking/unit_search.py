@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from reid.errors import InputError
 from reid.ranking.distance import check_finite
@@ -20,6 +19,7 @@ from reid.ranking.exact import bounds
 from reid.ranking.exact.distances import squared_distances, squared_lengths
 from reid.ranking.exact.row_codes import CodedQueries, RowCodes, encode_queries, integer_products, lower_bounds
 from reid.ranking.search import Neighbors
+from reid.threads import thread_count
 
 # Largest deviation of the squared length of a row from 1.
 UNIT_SLACK = 1e-5
@@ -30,7 +30,7 @@ _EXACT_ROWS = 4096
 _SPARE = 64
 # Coded rows that one thread compares at once; their bounds stay in its cache.
 _CODED_ROWS = 8192
-# Of that many rows, one may remain after the codes; with more, float32 products take less time.
+# Of that many rows one may remain after the codes; with more, float32 products take less time.
 _ROWS_PER_CANDIDATE = 32
 
 # Coded queries, the codes of a part, the first row of a task in it, and the first row of the part.
@@ -82,6 +82,7 @@ def top_k_unit_rows(
     usable = integer_products() is not None
     starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
     gallery = _Gallery(parts, starts, [c if usable else None for c in codes] or [None] * len(parts), allowed, check)
+    most = max(rows // _ROWS_PER_CANDIDATE, 2 * (k + _SPARE))
     buffer = np.empty((min(_QUERY_BATCH, len(query)), rows), dtype=np.float32)
     for begin in range(0, len(query), _QUERY_BATCH):
         batch = query[begin : begin + _QUERY_BATCH]
@@ -89,7 +90,7 @@ def top_k_unit_rows(
         gallery.bound_by_codes(batch, lower)
         gallery.bound_by_products(batch, lower, coded=False)
         for i in range(len(batch)):
-            found = gallery.nearest(batch[i], lower[i], k, rows // _ROWS_PER_CANDIDATE)
+            found = gallery.nearest(batch[i], lower[i], k, most)
             if found is None:
                 gallery.bound_by_products(batch[i : i + 1], lower[i : i + 1], coded=True)
                 found = gallery.nearest(batch[i], lower[i], k, rows)
@@ -190,7 +191,7 @@ class _Gallery:
 
 
 def _in_threads(run: Callable[[_Task], None], tasks: Sequence[_Task]) -> None:
-    threads = min(torch.get_num_threads(), len(tasks))
+    threads = min(thread_count(), len(tasks))
     if threads < 2:
         for task in tasks:
             run(task)

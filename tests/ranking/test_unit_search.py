@@ -50,7 +50,7 @@ def spectral(seed: int, count: int, kind: str = "") -> np.ndarray:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_codes_do_not_change_the_result(kind: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numkong")
-    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    monkeypatch.setattr("reid.ranking.unit_search.thread_count", lambda: threads)
     gallery, query = spectral(0, 3000, kind), spectral(1, 20)
     query[:3], query[3:5] = gallery[:3], units(0, 2, 96)  # equal to a row, and unlike all of them
     parts = [gallery[:1200], gallery[1200:1300], gallery[1300:]]

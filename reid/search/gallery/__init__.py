@@ -7,6 +7,7 @@ An index is a folder that holds
 - `features/GENERATION-NUMBER.npy`: float32 feature rows, append-only. Each file has room for a fixed number of rows and
   is a plain `.npy` matrix once it is full. Rows that the manifest does not reference were left by a killed process and
   are overwritten.
+- `features/GENERATION-NUMBER.codes.npz`: 8-bit codes of a large file of features, with which exact search reads less.
 - `faiss-VERSION.index`, an optional FAISS index, whose digest is in the manifest; `.lock`, held by the writer.
 
 Nothing is used before it is verified: the manifest when it is opened, features and FAISS index at their first use.
@@ -38,7 +39,7 @@ from reid.search.gallery.manifest_entries import check_tool_entries
 from reid.search.gallery.results import describe_calibration, results_to_dicts
 from reid.search.gallery.search import NeighborSearch, SearchResult, mean_query, search_snapshot
 from reid.search.gallery.snapshot import Snapshot, read_metadata, read_snapshot
-from reid.search.gallery.update import EmbedFunction, UpdateSummary, update_index
+from reid.search.gallery.update import EmbedFunction, UpdateSummary, update_codes, update_index
 from reid.search.gallery.view import SnapshotView, open_snapshot_view
 from reid.search.gallery.writer import Gallery
 
@@ -78,5 +79,6 @@ __all__ = [
     "results_to_dicts",
     "search_snapshot",
     "select_search",
+    "update_codes",
     "update_index",
 ]

@@ -79,12 +79,13 @@ def search_snapshot(
         neighbors = neighbor_search(queries, k)
         rows = candidates[neighbors.indices]
     else:
-        total = sum(map(len, snapshot.shards))
+        parts, codes = snapshot.coded_parts
+        total = len(snapshot.checksums)
         allowed = None
         if len(candidates) < total:
             allowed = np.zeros(total, dtype=bool)
             allowed[candidates] = True
-        neighbors = top_k_unit_rows(queries, snapshot.shards, k, allowed=allowed)
+        neighbors = top_k_unit_rows(queries, parts, k, allowed=allowed, codes=codes, check=snapshot.check_rows)
         rows = neighbors.indices
     excluded = [set(digests) for digests in exclude] or [set[bytes]()] * len(queries)
     return [

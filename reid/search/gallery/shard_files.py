@@ -21,7 +21,7 @@ from reid.io.shards import Shards
 
 FEATURES_FOLDER = "features"
 _CHUNK_ROWS = 4096  # rows read at once
-_NAME = re.compile(r"(\d{6})-(\d{6})\.npy")
+_NAME = re.compile(r"\.?(\d{6})-(\d{6})\.(npy|codes\.npz|codes\.npz\.writing)")
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,17 @@ class ShardLayout:
         """
         return self.folder / FEATURES_FOLDER / f"{self.generation:06d}-{number:06d}.npy"
 
+    def codes_path(self, number: int) -> Path:
+        """Return the path of the codes of a shard, see `reid.search.gallery.code_files`.
+
+        Args:
+            number: Number of the shard, from 0.
+
+        Returns:
+            Path of a file that need not exist.
+        """
+        return self.path(number).with_suffix(".codes.npz")
+
     @property
     def header(self) -> bytes:
         """The `.npy` header of a full shard."""
@@ -100,14 +111,17 @@ class ShardLayout:
         return shards
 
     def remove_stale(self, count: int) -> None:
-        """Remove the shards that a killed process left: those of other generations or beyond the rows in use.
+        """Remove what a killed process left: shards and codes of other generations or beyond the rows in use.
 
         Args:
             count: Number of rows in use.
         """
         for path in (self.folder / FEATURES_FOLDER).iterdir():
             match = _NAME.fullmatch(path.name)
-            if match and (int(match[1]) != self.generation or int(match[2]) * self.shard_size >= max(count, 1)):
+            # Nobody else writes to the folder while it is locked.
+            unfinished = path.suffix == ".writing"
+            beyond = match and (int(match[1]) != self.generation or int(match[2]) * self.shard_size >= max(count, 1))
+            if match and (unfinished or beyond):
                 path.unlink()
 
 

@@ -15,7 +15,9 @@ import numpy as np
 
 from reid.errors import InputError
 from reid.io.shards import Shards
+from reid.ranking.exact.row_codes import RowCodes
 from reid.search.gallery import manifest, manifest_rows
+from reid.search.gallery.code_files import divide_by_codes
 from reid.search.gallery.crops import Crop, parse_time
 from reid.search.gallery.shard_files import ShardLayout, find_damaged
 
@@ -36,8 +38,8 @@ class Snapshot:
         crops: Path and labels of the N images.
         rows: (N,) int64, the feature row of each image; images of the same content share one.
         digests: SHA-256 digest of the content of each image.
-        mapped: (n_i, D) float32 memory maps of unit rows, tombstones included, which are not verified; use `shards` or
-            `read_rows`.
+        mapped: (n_i, D) float32 memory maps of unit rows, tombstones included, which are not verified; use `shards`,
+            `read_rows` or `check_rows`.
         checksums: (n,) uint32, the CRC-32 of each row.
         metadata: The metadata of the index, see `manifest.load_metadata`.
     """
@@ -62,8 +64,13 @@ class Snapshot:
         Raises:
             InputError: If a row is corrupt.
         """
-        self._verify(None)
+        self.check_rows(np.arange(len(self.checksums)))
         return self.mapped
+
+    @functools.cached_property
+    def coded_parts(self) -> tuple[list[np.ndarray], list[RowCodes | None]]:
+        """The rows of `mapped`, not verified, divided into those with codes and those without, and these codes."""
+        return divide_by_codes(ShardLayout.from_metadata(self.folder, self.metadata), self.mapped, self.checksums)
 
     @functools.cached_property
     def active_rows(self) -> np.ndarray:
@@ -144,12 +151,20 @@ class Snapshot:
         """
         if not self.mapped:
             return np.empty((0, self.dim), dtype=np.float32)
-        if "shards" not in vars(self):  # otherwise all of them were verified
-            self._verify(rows)
+        self.check_rows(rows)
         return Shards(self.mapped)[rows]
 
-    def _verify(self, rows: np.ndarray | None) -> None:
-        if not self.mapped:
+    def check_rows(self, rows: np.ndarray) -> None:
+        """Compare some feature rows with their checksums, each at the first call only.
+
+        Args:
+            rows: (m,) integers, indices of rows.
+
+        Raises:
+            InputError: If a row is corrupt.
+        """
+        rows = rows[~self._verified[rows]]
+        if not len(rows):
             return
         damaged = find_damaged(Shards(self.mapped), self.checksums, rows)
         if len(damaged):
@@ -159,6 +174,7 @@ class Snapshot:
                 f"{self.folder}: {len(damaged):,} feature rows do not match their checksums, first {first}; restore "
                 "features/ from a copy, or delete the index and build it again"
             )
+        self._verified[rows] = True
 
     def filter_mask(self, cameras: Sequence[str] = (), time_range: tuple[float, float] | None = None) -> np.ndarray:
         """Select images by camera and time.
@@ -199,6 +215,10 @@ class Snapshot:
             InputError: If either differs.
         """
         manifest.check_model(self.folder, self.metadata, model_id, dim)
+
+    @functools.cached_property
+    def _verified(self) -> np.ndarray:
+        return np.zeros(len(self.checksums), dtype=bool)
 
     @functools.cached_property
     def _by_row(self) -> tuple[np.ndarray, np.ndarray]:
