@@ -1,4 +1,4 @@
-"""What tests on real data need, and where they look for it: REID_DATA, REID_WEIGHTS, else a folder beside."""
+"""What tests on real data need, and where they look for it: REID_DATA, REID_WEIGHTS, else a folder beside; charts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 # Several threads cost more than they bring on these small tensors, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+BLANK = '<svg xmlns="http://www.w3.org/2000/svg"><g/></svg>'
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -42,3 +43,15 @@ def milvus_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield f"milvus:{tmp_path_factory.mktemp('milvus') / 'index.db'}"
     connect.cache_clear()
     lite.server_manager_instance.release_all()
+
+
+@pytest.fixture
+def drawn_charts() -> None:
+    """For tests in folders with `blank_charts` that look at the drawing of a chart."""
+
+
+@pytest.fixture
+def blank_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts are made but not drawn, which takes most of the time of a page, unless a test has `drawn_charts`."""
+    if "drawn_charts" not in request.fixturenames:
+        monkeypatch.setattr("reid.report.figures._draw", lambda figure, name: BLANK)

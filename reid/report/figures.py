@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -138,11 +139,9 @@ def to_svg(figure: Figure, name: str) -> str:
     Returns:
         SVG element, to be embedded in HTML.
     """
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    root = ElementTree.fromstring(text.getvalue())
-    used = set(re.findall(r"#([\w-]+)", text.getvalue()))
+    text = _draw(figure, name)
+    root = ElementTree.fromstring(text)
+    used = set(re.findall(r"#([\w-]+)", text))
     for element in list(root.iter()):
         element.tag = element.tag.rpartition("}")[2]
         for key in list(element.attrib):
@@ -161,6 +160,17 @@ def to_svg(figure: Figure, name: str) -> str:
     for variable, color in COLORS.items():
         svg = svg.replace(color, f"var(--{variable})")
     return svg
+
+
+def _draw(figure: Figure, name: str) -> str:
+    FigureCanvasSVG(figure).figure.set_dpi(72)  # what an SVG is drawn with, so that its layout is for the same texts
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # with one, saving would draw everything twice
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return text.getvalue()
 
 
 def _rounded(value: str) -> str:

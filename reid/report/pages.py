@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import importlib.util
 import io
@@ -83,8 +84,11 @@ def check_available(
         raise InputError(f"{what} needs {' and '.join(missing)}: {install_command(extra)}")
 
 
+@functools.lru_cache
 def template_environment(folder: Path, **options: Any) -> Environment:
     """Create a Jinja environment in which an undefined variable is an error.
+
+    The same one for the same arguments, so that a template is compiled once in a process.
 
     Filters: percent (0.123 as 12.3), number (1234 as 1,234), sha256 (base64, for the content security policy of a page
     with a script).

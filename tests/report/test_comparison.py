@@ -97,7 +97,7 @@ def test_no_gain_without_a_control(tmp_path: Path) -> None:
     assert "with: No control" not in page.source
 
 
-def test_unfinished_runs(tmp_path: Path) -> None:
+def test_unfinished_runs(tmp_path: Path, drawn_charts: None) -> None:
     whole, cut, started = (SyntheticRun(tmp_path / name, seed=i) for i, name in enumerate(("whole", "cut", "started")))
     stages = [(line["kind"], line.get("stage"), line.get("round")) for line in cut.lines]
     cut.lines = cut.lines[: stages.index(("epoch", "restraint", 2)) + 2]
@@ -119,7 +119,7 @@ def test_unfinished_runs(tmp_path: Path) -> None:
     assert "whole: " in label and "cut: " in label and "started" not in label
 
 
-def test_many_runs(tmp_path: Path) -> None:
+def test_many_runs(tmp_path: Path, drawn_charts: None) -> None:
     """With more runs than colors each has its own line style, and the page stays small."""
     runs = [SyntheticRun(tmp_path / f"run{i:02}", seed=i, rounds=1, final=False) for i in range(20)]
     page = compare(tmp_path, *runs)
@@ -131,7 +131,7 @@ def test_many_runs(tmp_path: Path) -> None:
     assert set(re.findall(r"var\(--(line\d)\)", chart)) == {f"line{i}" for i in range(1, 9)}
 
 
-def test_the_page_is_self_contained(tmp_path: Path) -> None:
+def test_the_page_is_self_contained(tmp_path: Path, drawn_charts: None) -> None:
     evil = "<img src=x onerror=alert(1)>$x_1$&"
     page = compare(tmp_path, SyntheticRun(tmp_path / evil, dataset=evil), SyntheticRun(tmp_path / "b", seed=1))
     assert not [tag for tag, _ in page.tags if tag in ("img", "script", "link", "iframe")]

@@ -238,7 +238,7 @@ def test_without_a_dataset_nothing_is_shown(tmp_path: Path) -> None:
     assert not page(tmp_path, None).source.strip()
 
 
-def test_charts_have_the_numbers_in_words() -> None:
+def test_charts_have_the_numbers_in_words(drawn_charts: None) -> None:
     data = generated()
     sections = dataset_sections(data)
     spectrum, variance = sections["feature_charts"]
@@ -287,7 +287,7 @@ def test_charts_draw_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_smallest_and_the_most_degenerate_dataset_can_be_drawn(tmp_path: Path) -> None:
+def test_the_smallest_and_the_most_degenerate_dataset_can_be_drawn(tmp_path: Path, drawn_charts: None) -> None:
     data = generated()
     one = {"k": 1, "dimensions": 1.0, "components": 1.0}
     for parts in data["features"].values():

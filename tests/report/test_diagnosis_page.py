@@ -114,7 +114,7 @@ def test_survey_and_numbers_are_those_of_the_json() -> None:
         assert not {"nan", "inf", "None"} & set(row)
 
 
-def test_the_page_opens_offline_and_has_text_alternatives() -> None:
+def test_the_page_opens_offline_and_has_text_alternatives(drawn_charts: None) -> None:
     page = Page(render(generated(), {}))
     for _, attrs in page.tags:
         for key in ("src", "href", "data", "action"):
@@ -145,7 +145,7 @@ def test_gram_picture_has_the_cosines_of_the_json() -> None:
     assert (np.diff(brightness) >= -1).all() and brightness[-1] - brightness[0] > 200
 
 
-def test_names_are_escaped(tmp_path: Path) -> None:
+def test_names_are_escaped(tmp_path: Path, drawn_charts: None) -> None:
     content = generated(weights=EVIL, layer=f"{EVIL}.weight")
     content["config"] = EVIL
     content["layers"][1]["identities"]["dataset"] = EVIL

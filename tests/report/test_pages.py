@@ -155,7 +155,7 @@ def test_a_corrupt_picture_is_named(kind: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_drawing_has_the_colors_of_the_page() -> None:
+def test_a_drawing_has_the_colors_of_the_page(drawn_charts: None) -> None:
     with style():
         figure, axes = new_figure()
         axes.plot([0, 1], [0, 1], **plot_style("line3", "6 2"))

@@ -131,7 +131,7 @@ def test_one_checkpoint_without_map_or_lists(content: dict[str, Any]) -> None:
     assert page.tables["scores"][1][0] == "rri_last.pth" and len(page.tables["scores"]) == 2
 
 
-def test_maps_have_text_alternatives(content: dict[str, Any]) -> None:
+def test_maps_have_text_alternatives(content: dict[str, Any], drawn_charts: None) -> None:
     page = Page(render(content))
     charts = [tag["aria-label"] or "" for tag in page.find("div", role="img")]
     assert len(charts) == 2
@@ -142,7 +142,7 @@ def test_maps_have_text_alternatives(content: dict[str, Any]) -> None:
             assert f"{100 * share:.1f} %" in chart
 
 
-def test_names_are_escaped(content: dict[str, Any], tmp_path: Path) -> None:
+def test_names_are_escaped(content: dict[str, Any], tmp_path: Path, drawn_charts: None) -> None:
     evil = tmp_path / EVIL.replace("/", "∕")
     (tmp_path / "query00.jpg").rename(evil)
     content["dataset"] = content["sides"][0]["name"] = EVIL

@@ -57,12 +57,12 @@ def test_warning_about_a_single_seed() -> None:
     assert SINGLE_SEED in single and "± " not in single.split("<table")[1].split("</table>")[0]
 
 
-def test_names_and_dollars_are_escaped() -> None:
+def test_names_and_dollars_are_escaped(drawn_charts: None) -> None:
     page = render(lines({"name": "<b>$x_1$</b>"}))
     assert "<b>$x" not in page and "&lt;b&gt;$x_1$&lt;/b&gt;" in page
 
 
-def test_before_the_first_run_has_ended() -> None:
+def test_before_the_first_run_has_ended(drawn_charts: None) -> None:
     assert "No run has ended yet." in render([])
 
 

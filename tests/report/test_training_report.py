@@ -108,8 +108,14 @@ def test_examples_of_repaired_and_broken_queries(tmp_path: Path) -> None:
         assert "section-examples" not in write_report(run).read_text(encoding="utf-8")
 
 
-def test_the_page_is_self_contained(tmp_path: Path) -> None:
-    page = Page(write_report(SyntheticRun(tmp_path).write()))
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The page of a whole run with its charts."""
+    return Page(write_report(SyntheticRun(tmp_path_factory.mktemp("drawn")).write()))
+
+
+def test_the_page_is_self_contained(drawn: Page) -> None:
+    page = drawn
     assert "http://" not in page.source and "https://" not in page.source
     for tag, attributes in page.tags:
         assert tag not in ("script", "img", "link", "iframe")
@@ -130,8 +136,8 @@ def test_the_page_is_self_contained(tmp_path: Path) -> None:
     assert used and used <= set(names)
 
 
-def test_charts_take_the_colors_of_the_page(tmp_path: Path) -> None:
-    page = Page(write_report(SyntheticRun(tmp_path).write()))
+def test_charts_take_the_colors_of_the_page(drawn: Page) -> None:
+    page = drawn
     used = set(re.findall(r"var\(--(\w+)\)", "".join(page.charts)))
     assert used == {"ink", "grid", "rri", "control", "step0", "restraint", "relaxation"}
     light, dark = re.findall(r":root \{(.*?)\}", page.source, flags=re.DOTALL)
@@ -140,14 +146,14 @@ def test_charts_take_the_colors_of_the_page(tmp_path: Path) -> None:
     assert not re.search(r"(fill|stroke): *#[0-9a-f]", "".join(page.charts))
 
 
-def test_long_run_stays_small_and_twice_the_same(tmp_path: Path) -> None:
+def test_long_run_stays_small_and_twice_the_same(tmp_path: Path, drawn_charts: None) -> None:
     folder = SyntheticRun(tmp_path, rounds=6, size=2048).write()
     first = write_report(folder).read_bytes()
     assert len(first) < 500_000
     assert write_report(folder).read_bytes() == first
 
 
-def test_names_are_escaped(tmp_path: Path) -> None:
+def test_names_are_escaped(tmp_path: Path, drawn_charts: None) -> None:
     run = SyntheticRun(tmp_path, rounds=1)
     evil = "<script>alert('1')</script>&"
     run.summary["dataset"] = evil
@@ -162,7 +168,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert ["command", evil] in page.tables["provenance"]
 
 
-def test_no_control_no_gain(tmp_path: Path) -> None:
+def test_no_control_no_gain(tmp_path: Path, drawn_charts: None) -> None:
     page = Page(write_report(SyntheticRun(tmp_path, control=False).write()))
     assert "gain" not in page.texts and "control" not in page.texts
     assert page.texts["note"].startswith("No control was trained, so no gain is reported")
@@ -182,7 +188,7 @@ def test_no_gain_before_the_control_has_ended(tmp_path: Path) -> None:
     assert page.texts["ending"].endswith("The log ends with control, final Restraint, epoch 3.")
 
 
-def test_interrupted_run(tmp_path: Path) -> None:
+def test_interrupted_run(tmp_path: Path, drawn_charts: None) -> None:
     """Killed in the second Restraint while writing a line, before `scores.json` was updated."""
     run = SyntheticRun(tmp_path)
     stages = [(line["kind"], line.get("stage"), line.get("round")) for line in run.lines]
@@ -209,7 +215,7 @@ def test_scores_older_than_the_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lines", [0, 1, 2], ids=["no line", "start only", "one epoch"])
-def test_run_that_has_just_started(tmp_path: Path, lines: int) -> None:
+def test_run_that_has_just_started(tmp_path: Path, lines: int, drawn_charts: None) -> None:
     run = SyntheticRun(tmp_path)
     run.lines = run.lines[:lines]
     page = Page(write_report(run.write(scores=False)))
@@ -252,7 +258,7 @@ def test_scores_are_at_the_ends_of_the_stages(tmp_path: Path) -> None:
     assert alone.score_curve("control", "mAP") == []
 
 
-def test_report_without_a_log(tmp_path: Path) -> None:
+def test_report_without_a_log(tmp_path: Path, drawn_charts: None) -> None:
     """Curves over epochs are missing, but the stages with their scores and spectra are shown."""
     folder = SyntheticRun(tmp_path).write()
     (folder / "log.jsonl").unlink()

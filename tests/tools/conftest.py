@@ -33,8 +33,8 @@ Tool = Callable[..., Ended]
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One cache for all these tests, also in several processes, and no dataset of the user's."""
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, blank_charts: None) -> None:
+    """One cache for all these tests, also in several processes, no dataset of the user's, and blank charts."""
     monkeypatch.setenv("REID_CACHE", str(shared_folder(tmp_path_factory) / "cache"))
     monkeypatch.delenv("REID_DATA", raising=False)
     monkeypatch.delenv("REID_WEIGHTS", raising=False)

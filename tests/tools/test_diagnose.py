@@ -62,7 +62,7 @@ def test_checkpoint_of_ours(tool: Tool, checkpoint: Path) -> None:
     assert "Correlation in rri_last.pth" in page and str(checkpoint.parent) not in page.partition("Provenance")[0]
 
 
-def test_with_its_dataset(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
+def test_with_its_dataset(tool: Tool, checkpoint: Path, tmp_path: Path, drawn_charts: None) -> None:
     ended = tool("diagnose", "--weights", checkpoint, "--output", tmp_path / "out", "DATASETS.SYNTHETIC.SIZE", "tiny")
     assert ended.code == 0, ended.err
     assert "subset" in ended.out and "\nUVt " in ended.out
@@ -121,7 +121,7 @@ def test_weights_of_others(tool: Tool, tmp_path: Path) -> None:
     assert diagnosis["layers"] == [] and diagnosis["config"] is None
 
 
-def test_nan_breaks_a_row_and_not_the_survey(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
+def test_nan_breaks_a_row_and_not_the_survey(tool: Tool, checkpoint: Path, tmp_path: Path, drawn_charts: None) -> None:
     content = torch.load(checkpoint, weights_only=True)
     content["model"]["eigenlayer.weight"][3, 4] = torch.nan
     content.pop("format")

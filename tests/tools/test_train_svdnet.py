@@ -44,7 +44,7 @@ def frames_to_embed(monkeypatch: pytest.MonkeyPatch) -> set[int]:
 
 
 def test_from_synthetic_data_to_report_and_back(
-    train: Tool, tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Tool, tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn_charts: None
 ) -> None:
     frames = frames_to_embed(monkeypatch)
     monkeypatch.setattr("reid.commands.train.LOG_SECONDS", 0.0)
