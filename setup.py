@@ -26,6 +26,7 @@ TEST = [
     "pytorch-metric-learning>=2.9,<3",  # losses to compare ours with
     "mpmath>=1.3",  # singular values to hundreds of digits
 ]
+COMPARED = ["weightwatcher>=0.7.7"]  # spectral quantities to compare ours with
 DOCS = ["mkdocs>=1.6.1,<2", "mkdocs-material>=9.8", "mkdocstrings-python>=2.0.11", "ruff>=0.17"]
 LINT = ["ruff>=0.17", "mypy>=2.4", "types-PyYAML", "types-setuptools"]
 
@@ -87,6 +88,6 @@ setup(
         "timm": TIMM,
         "tests": [*REPORT, *SEARCH, *TEST],  # what runs with constraints/oldest.txt
         "docs": DOCS,
-        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *EXPORT, *SERVE, *MILVUS, *TIMM, *TEST, *LINT, *DOCS],
+        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *EXPORT, *SERVE, *MILVUS, *TIMM, *TEST, *COMPARED, *LINT, *DOCS],
     },
 )

@@ -14,7 +14,8 @@ from reid.config import build
 from reid.data import split_table
 from reid.diagnostics.dataset import DatasetDiagnosisOptions, diagnose_dataset
 from reid.diagnostics.identities import classifier_name, identity_images, similar_identities
-from reid.diagnostics.survey import find_layer, find_layers, network_groups, survey
+from reid.diagnostics.spectral import describe_spectrum
+from reid.diagnostics.survey import find_layer, find_layers, first_to_look_at, network_groups, survey
 from reid.diagnostics.weights import Layer, diagnose_layer
 from reid.errors import InputError
 from reid.inference.conversion import load_any
@@ -71,9 +72,13 @@ def main(arguments: argparse.Namespace) -> None:
         "provenance": {**provenance(command=(*arguments.program, *arguments.arguments)), "seed": arguments.seed},
     }
     if not arguments.layer:
-        diagnosis["survey"] = survey(layers)
+        diagnosis["survey"] = survey(layers, seed=arguments.seed)
+        diagnosis["look"] = first_to_look_at(diagnosis["survey"])
         chosen = _final_layers(weights, layers, diagnosis["survey"])
-    diagnosis["layers"] = [diagnose_layer(layer, seed=arguments.seed) for layer in chosen]
+    diagnosis["layers"] = [
+        {**diagnose_layer(layer, seed=arguments.seed), "spectral": describe_spectrum(layer, seed=arguments.seed)}
+        for layer in chosen
+    ]
     images = _add_identities(diagnosis["layers"], weights, dataset)
     if weights.model and dataset:
         diagnosis["dataset"] = _diagnose_dataset(weights.model, dataset)

@@ -116,6 +116,21 @@ def expected_spectrum(d_in: int, k: int, groups: int, energy: float) -> list[flo
     count = groups * min(d_in, k)
     if min(d_in, k) == 1:
         return [math.sqrt(energy / count)] * count
+    chosen = marchenko_pastur_quantiles(d_in, k, (np.arange(count) + 0.5) / count)
+    return np.sqrt(chosen * (energy / chosen.sum())).tolist()
+
+
+def marchenko_pastur_quantiles(d_in: int, k: int, below: np.ndarray) -> np.ndarray:
+    """Compute quantiles of the Marchenko-Pastur density of the eigenvalues of a D x K matrix of variance 1.
+
+    Args:
+        d_in: D, at least 2.
+        k: K, at least 2.
+        below: Share of the min(D, K) nonzero eigenvalues of W^T W below each quantile, in [0, 1].
+
+    Returns:
+        Eigenvalues between (sqrt(D) - sqrt(K))^2 and (sqrt(D) + sqrt(K))^2, of the shape of `below`.
+    """
     low, high = (math.sqrt(d_in) - math.sqrt(k)) ** 2, (math.sqrt(d_in) + math.sqrt(k)) ** 2
     # With eigenvalues (low + high) / 2 + (high - low) / 2 cos t, the density in t has no singular edges.
     cosine = np.cos(np.linspace(0.0, np.pi, 20_001))
@@ -123,8 +138,7 @@ def expected_spectrum(d_in: int, k: int, groups: int, energy: float) -> list[flo
     # sin^2 / eigenvalue, simplified for a square matrix, whose lower edge is 0.
     density = (1 - cosine) * 2 / high if low == 0.0 else (1 - cosine**2) / eigenvalues
     cumulative = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    chosen = np.interp((np.arange(count) + 0.5) / count, cumulative / cumulative[-1], eigenvalues)
-    return np.sqrt(chosen * (energy / chosen.sum())).tolist()
+    return np.interp(below, cumulative / cumulative[-1], eigenvalues)
 
 
 def expected_norms(d_in: int, vectors: int, energy: float) -> list[float]:

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from reid.decorrelation import gaussian_correlation
+from reid.diagnostics.spectral import describe_spectrum
 from reid.diagnostics.weights import Layer, describe_layer, gaussian_vectors, measure_correlation
 from reid.errors import InputError
 from reid.progress import track
 
 _EMBEDDING = re.compile(r"embed|^(wte|wpe)$")
+# S(W) over its Gaussian value, and the exponent that Martin and Mahoney 2021 call heavy-tailed.
+_NOTABLE, _HEAVY = 0.98, 6.0
 _NORM = re.compile(r"(^|_)(bn|norm|ln)\d*$|norm$")
 
 
@@ -38,12 +41,14 @@ def find_layers(
     Groups are those given in `groups`, else those of `network`, else guessed from shapes. A convolution (K, c, ...)
     after a weight of P outputs, in the order of the file, is guessed to be
 
+    - ordinary if the previous weight has c inputs too and c > 1: both are parallel branches (SqueezeNet),
     - depthwise (K groups) if c = 1 and P = K, or c = 1, P > 1 and the kernel is larger than 1x1,
-    - of P / c groups if P = K, c divides P, c < P and the kernel is larger than 1x1,
+    - of P / c groups if P = K or 2 P = K (split attention of ResNeSt), c divides P, c < P and the kernel is larger than
+      1x1,
     - ordinary otherwise.
 
-    The order of the file is not always that of the data: with parallel branches (SqueezeNet), or grouped layers that
-    change the width (ResNeSt), the guess can be wrong. `Layer.groups_from` states where the groups come from.
+    The order of the file is not always that of the data, and grouped layers may change the width, so the guess can be
+    wrong. `Layer.groups_from` states where the groups come from.
 
     Args:
         tensors: State dict: tensor by name.
@@ -59,12 +64,12 @@ def find_layers(
     """
     layers: list[Layer] = []
     user_groups = {find_tensor(tensors, name, source): number for name, number in (groups or {}).items()}
-    outputs: int | None = None
+    previous: Tensor | None = None
     for name, tensor in tensors.items():
         if not _is_weight(name, tensors):
             continue
-        layers.append(_layer(name, tensor, outputs, network or {}, user_groups))
-        outputs = len(tensor)
+        layers.append(_layer(name, tensor, previous, network or {}, user_groups))
+        previous = tensor
     return layers
 
 
@@ -130,25 +135,29 @@ def network_groups(model: nn.Module) -> dict[str, int]:
     }
 
 
-def survey(layers: Sequence[Layer]) -> list[dict[str, Any]]:
-    """Measure the correlation of every layer.
+def survey(layers: Sequence[Layer], *, seed: int = 0) -> list[dict[str, Any]]:
+    """Measure the correlation and the spectrum of every layer.
 
     Args:
         layers: Value returned by `find_layers`.
+        seed: Seed of the shuffled weights.
 
     Returns:
         A row per layer, plain values: those of `weights.describe_layer` and `weights.measure_correlation`; "gaussian",
         the expected S(W) of as many Gaussian vectors of the same length, dead ones not counted; "ratio", S(W) over that
-        value, 1 for independent vectors and below 1 for more correlated ones; "broken", why there are no numbers (NaN,
+        value, 1 for independent vectors and below 1 for more correlated ones; "spectral", as
+        `spectral.describe_spectrum` returns it; "broken", why there are no numbers (NaN,
         all zero, too many vectors), or None. Rows are sorted by "ratio", smallest first, since S(W) itself decreases
         with the number of vectors and cannot be compared across shapes. Layers without pairs of living vectors
         (depthwise) follow, then those without numbers.
     """
     rows = []
     for layer in track(layers, "survey", unit="weights"):
-        row: dict[str, Any] = {**describe_layer(layer), "gaussian": None, "ratio": None, "broken": None}
+        row: dict[str, Any] = {**describe_layer(layer), "gaussian": None, "ratio": None}
+        row |= {"spectral": None, "broken": None}
         try:
             row |= measure_correlation(layer.matrices())
+            row["spectral"] = describe_spectrum(layer, seed=seed)
         except InputError as error:
             row["broken"] = str(error).removeprefix(f"{layer.name}: ")
         if row.get("correlation") is not None:
@@ -159,8 +168,46 @@ def survey(layers: Sequence[Layer]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["broken"] is not None, math.inf if row["ratio"] is None else row["ratio"]))
 
 
+def first_to_look_at(rows: Sequence[Mapping[str, Any]], count: int = 3) -> list[dict[str, Any]]:
+    """Choose the layers of a survey whose weight vectors are most correlated, with what is notable about them.
+
+    Args:
+        rows: Value returned by `survey`.
+        count: Maximum number of layers.
+
+    Returns:
+        Entries {"name", "why"}, most notable first. "why" lists phrases, of which the first compares S(W) with chance,
+        and the others, where they apply, count dead vectors, tell of linear dependence, compare the eigenvalues above
+        the Marchenko-Pastur bulk with those of the shuffled weight, and give alpha. Layers within 2 % of chance or
+        above it without dead or dependent vectors are not listed.
+    """
+    chosen = []
+    for row in rows:
+        dependent = row.get("severest_pair") == 0.0 and row["k"] // row["groups"] <= row["d_in"]
+        if row["ratio"] is not None and (row["ratio"] < _NOTABLE or dependent or row["dead_vectors"]):
+            chosen.append({"name": row["name"], "why": _notable(row, dependent)})
+    return chosen[:count]
+
+
+def _notable(row: Mapping[str, Any], dependent: bool) -> list[str]:
+    phrases = [f"S(W) is {row['ratio']:.2f} times what chance makes of it"]
+    if row["dead_vectors"]:
+        phrases.append(f"{row['dead_vectors']:,} of {row['k']:,} weight vectors are dead")
+    if dependent:
+        phrases.append("some vectors are linear combinations of others")
+    spectral = row["spectral"] or {}
+    if spectral.get("num_spikes"):
+        phrases.append(
+            f"{spectral['num_spikes']:,} of {spectral['num_evals']:,} eigenvalues are above the Marchenko–Pastur bulk, "
+            f"{spectral['shuffled']['num_spikes']:,} after a shuffle of the entries"
+        )
+    if spectral.get("alpha") is not None and spectral["alpha"] < _HEAVY:
+        phrases.append(f"a heavy tail of the spectrum, α = {spectral['alpha']:.2f}")
+    return phrases
+
+
 def _layer(
-    name: str, tensor: Tensor, outputs: int | None, network: Mapping[str, int], user_groups: Mapping[str, int]
+    name: str, tensor: Tensor, previous: Tensor | None, network: Mapping[str, int], user_groups: Mapping[str, int]
 ) -> Layer:
     if name in user_groups:
         return Layer(name, tensor, user_groups[name], "given")
@@ -168,12 +215,12 @@ def _layer(
         return Layer(name, tensor, network[name], "network")
     k, c = tensor.shape[:2]
     groups = 1
-    if tensor.ndim > 2 and outputs is not None:
-        wide = tensor[0, 0].numel() > 1
+    if tensor.ndim > 2 and previous is not None and not 1 < c == previous.shape[1]:
+        outputs, wide = len(previous), tensor[0, 0].numel() > 1
         if c == 1 and (outputs == k or (outputs > 1 and wide)):
             groups = k
-        elif outputs == k and c < k and k % c == 0 and wide:
-            groups = k // c
+        elif k in (outputs, 2 * outputs) and c < outputs and outputs % c == 0 and wide:
+            groups = outputs // c
     return Layer(name, tensor, groups, "shapes")
 
 

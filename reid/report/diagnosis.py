@@ -15,7 +15,16 @@ from reid.io.atomic import write_text
 from reid.io.reading import read_file
 from reid.records import ImageRecord
 from reid.report.dataset_sections import dataset_sections
-from reid.report.diagnosis_tables import HEADER, above_chance, cosine, kind, number_rows, size, survey_cells
+from reid.report.diagnosis_tables import (
+    HEADER,
+    above_chance,
+    cosine,
+    kind,
+    number_rows,
+    size,
+    spectral_rows,
+    survey_cells,
+)
 from reid.report.pages import Chart, Picture, picture, render_page
 from reid.report.summary import provenance_rows
 
@@ -63,6 +72,7 @@ def render(content: Mapping[str, Any], images: Images) -> str:
         "diagnosis.html",
         contents=[*contents, ("section-provenance", "Provenance")],
         story=_story(content),
+        look=content.get("look", []),
         weights=content["weights"],
         facts=_facts(content),
         header=list(zip(HEADER, _FIELDS, strict=True)),
@@ -96,7 +106,7 @@ def _story(content: Mapping[str, Any]) -> list[str]:
 # Fields by which the columns of the survey are sorted.
 _FIELDS = (
     *("name", "kind", "k", "parameters", "correlation", "ratio", "severest_pair", "condition_number"),
-    *("effective_rank", "largest_cosine"),
+    *("effective_rank", "largest_cosine", "alpha", "num_spikes"),
 )
 
 
@@ -111,7 +121,7 @@ def _facts(content: Mapping[str, Any]) -> str:
 def _survey_row(row: Mapping[str, Any]) -> dict[str, Any]:
     keys: list[str] = []
     for field in _FIELDS:
-        value = row.get(field)
+        value = (row.get("spectral") or {}).get(field) if field in ("alpha", "num_spikes") else row.get(field)
         # A missing condition number is infinite. Other missing values are sorted last.
         infinite = field == "condition_number" and value is None and row.get("correlation") is not None
         keys.append("1e999" if infinite else "" if value is None else str(value))
@@ -125,6 +135,7 @@ def _layer(number: int, layer: Mapping[str, Any], images: Images) -> dict[str, A
         "title": f"{kind(layer)}, {size(layer)}",
         "verdict": _verdict(layer),
         "numbers": number_rows(layer),
+        "spectral": spectral_rows(layer),
         "simulations": (layer["simulation"] or {}).get("draws", 0),
         "dead": layer["measured"]["dead_vectors"],
         "zero": layer["measured"]["zero_vectors"],

@@ -20,7 +20,25 @@ NUMBERS = (
 )
 HEADER = (
     *("weight", "kind", "D × K", "parameters", "S(W)", "of Gaussian", "severest pair", "condition", "effective rank"),
-    "largest |cos|",
+    *("largest |cos|", "α", "spikes"),
+)
+# Key of `spectral` and of its `shuffled`; name; format.
+SPECTRAL = (
+    ("alpha", "exponent α of the power-law tail", ".3f"),
+    ("sigma", "standard error of α", ".3f"),
+    ("D", "Kolmogorov–Smirnov distance of the fit", ".3f"),
+    ("xmin", "smallest eigenvalue of the tail", ".4g"),
+    ("num_pl_spikes", "eigenvalues in the tail", ",d"),
+    ("num_spikes", "eigenvalues above the Marchenko–Pastur bulk", ",d"),
+    ("bulk_max", "upper edge of the bulk", ".4g"),
+    ("mp_softrank", "edge / largest eigenvalue", ".3f"),
+    ("spectral_norm", "largest eigenvalue", ".4g"),
+    ("norm", "sum of the eigenvalues", ".4g"),
+    ("stable_rank", "stable rank of all matrices", ".1f"),
+    ("matrix_rank", "eigenvalues above rounding", ",d"),
+    ("entropy", "entropy of the eigenvalues", ".4f"),
+    ("alpha_weighted", "α log₁₀ of the largest eigenvalue", ".3f"),
+    ("log_alpha_norm", "log₁₀ of the sum of the eigenvalues to the power α", ".3f"),
 )
 # In 80 characters.
 SHOWN = ("weight", "D × K", "S(W)", "of Gaussian", "condition", "effective rank")
@@ -37,9 +55,9 @@ def survey_cells(row: Mapping[str, Any]) -> list[str]:
     """
     cells = [row["name"], kind(row), size(row), f"{row['parameters']:,}"]
     if row["broken"]:
-        return [*cells, f"invalid: {row['broken']}", *[MISSING] * 5]
+        return [*cells, f"invalid: {row['broken']}", *[MISSING] * 7]
     if row["correlation"] is None:
-        return [*cells, "no pairs", *[MISSING] * 5]
+        return [*cells, "no pairs", *[MISSING] * 7]
     rank = f"{row['effective_rank']:.1f} of {row['groups'] * min(row['d_in'], row['k'] // row['groups'])}"
     return [
         *cells,
@@ -49,6 +67,8 @@ def survey_cells(row: Mapping[str, Any]) -> list[str]:
         "∞" if row["condition_number"] is None else f"{row['condition_number']:.4g}",
         rank,
         f"{row['largest_cosine']:.3f}",
+        number((row["spectral"] or {}).get("alpha"), ".2f"),
+        number((row["spectral"] or {}).get("num_spikes"), ",d"),
     ]
 
 
@@ -136,6 +156,22 @@ def number_rows(layer: Mapping[str, Any]) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def spectral_rows(layer: Mapping[str, Any]) -> list[list[str]]:
+    """Format the shape of a layer's spectrum.
+
+    Args:
+        layer: Entry of "layers" in `diagnosis.json`.
+
+    Returns:
+        (name, this layer, its shuffled weight) of each number; empty without a spectrum.
+    """
+    values = layer.get("spectral")
+    if not values:
+        return []
+    shuffled = values["shuffled"]
+    return [[name, number(values[key], form), number(shuffled[key], form)] for key, name, form in SPECTRAL]
 
 
 def kind(row: Mapping[str, Any]) -> str:

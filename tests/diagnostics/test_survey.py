@@ -12,21 +12,45 @@ from composed_network import compose
 from torch import nn
 
 from reid.decorrelation import gaussian_correlation
-from reid.diagnostics.survey import find_layer, find_layers, network_groups, survey
+from reid.diagnostics.survey import find_layer, find_layers, first_to_look_at, network_groups, survey
 from reid.errors import InputError
 from reid.io.state_dicts import read_state_dict
 
-NETWORKS = ("resnet18", "resnext50_32x4d", "mobilenet_v2", "shufflenet_v2_x0_5", "convnext_tiny", "densenet121")
+# One network of each family that torchvision classifies with, but RegNet, which cannot be made without memory, and ViT.
+NETWORKS = (
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3"),
+    *("maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "resnext50_32x4d", "wide_resnet50_2"),
+    *("shufflenet_v2_x0_5", "squeezenet1_0", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11"),
+)
+OF_TIMM = (
+    "resnet18",
+    "convnext_atto",
+    "mobilenetv4_conv_small",
+    "resnest14d",
+    "repvgg_a0",
+    "ghostnet_100",
+    "regnety_002",
+)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_groups_guessed_from_shapes_are_those_of_the_network(name: str) -> None:
     with torch.device("meta"):
-        model = torchvision.models.get_model(name, weights=None)
+        options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        model = torchvision.models.get_model(name, weights=None, **options)
     truth = network_groups(model)
     layers = find_layers(model.state_dict())
     assert {layer.name: layer.groups for layer in layers} == truth
     assert {layer.groups_from for layer in layers} == {"shapes"}
+
+
+@pytest.mark.parametrize("name", OF_TIMM)
+def test_groups_of_networks_of_timm(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    truth = network_groups(model)
+    assert {layer.name: layer.groups for layer in find_layers(model.state_dict())} == truth
 
 
 def test_our_backbones() -> None:
@@ -64,7 +88,7 @@ def test_what_is_a_weight() -> None:
 
 
 def test_groups_given_by_the_caller_win() -> None:
-    tensors = {"a.weight": torch.randn(8, 4, 3, 3), "b.weight": torch.randn(8, 4, 3, 3)}
+    tensors = {"a.weight": torch.randn(8, 8, 3, 3), "b.weight": torch.randn(8, 4, 3, 3)}
     assert [layer.groups for layer in find_layers(tensors)] == [1, 2]
     layers = find_layers(tensors, network={"b.weight": 2}, groups={"b": 1, "a.weight": 4})
     assert [(layer.groups, layer.groups_from) for layer in layers] == [(4, "given"), (1, "given")]
@@ -113,6 +137,29 @@ def test_rows_are_sorted_by_correlation_relative_to_chance() -> None:
     assert rows["zero"]["broken"] == "all 9 entries are zero"
     assert rows["depthwise"]["broken"] is None and rows["depthwise"]["correlation"] is None
     assert rows["orthogonal"]["correlation"] == pytest.approx(1)
+
+
+def test_what_to_look_at_first() -> None:
+    torch.manual_seed(0)
+    dependent = torch.randn(20, 32)
+    dependent[3] = dependent[4]
+    dead = torch.randn(20, 32)
+    dead[2] *= 1e-30
+    tensors = {
+        "independent.weight": torch.randn(20, 32),
+        "dependent.weight": dependent,
+        "dead.weight": dead,
+        "shared.weight": torch.randn(20, 32) + 2 * torch.randn(1, 32),
+        "depthwise.weight": torch.randn(20, 1, 3, 3),
+        "zero.weight": torch.zeros(3, 3),
+    }
+    found = {
+        entry["name"].removesuffix(".weight"): entry["why"] for entry in first_to_look_at(survey(find_layers(tensors)))
+    }
+    assert next(iter(found)) == "shared" and set(found) == {"shared", "dependent", "dead"}
+    assert "1 of 20 eigenvalues are above the Marchenko–Pastur bulk, 0 after a shuffle" in " ".join(found["shared"])
+    assert "linear combinations" in found["dependent"][1] and found["dead"][1] == "1 of 20 weight vectors are dead"
+    assert first_to_look_at(survey(find_layers({"a.weight": torch.randn(20, 32)}))) == []
 
 
 def test_real_weights(real_weights: Path) -> None:

@@ -16,7 +16,8 @@ from html_page import Page
 from PIL import Image
 
 from reid.diagnostics.identities import identity_images, similar_identities
-from reid.diagnostics.survey import find_layers, survey
+from reid.diagnostics.spectral import describe_spectrum
+from reid.diagnostics.survey import find_layers, first_to_look_at, survey
 from reid.diagnostics.weights import diagnose_layer
 from reid.records import ImageRecord, Split
 from reid.report.diagnosis import render, write_diagnosis
@@ -46,8 +47,9 @@ def generated(**names: str) -> dict[str, Any]:
         "config": "SEED: 0\n",
         "provenance": provenance(),
         "survey": survey(layers),
-        "layers": [diagnose_layer(layer) for layer in layers[:3]],
+        "layers": [{**diagnose_layer(layer), "spectral": describe_spectrum(layer)} for layer in layers[:3]],
     }
+    content["look"] = first_to_look_at(content["survey"])
     content["layers"][1]["identities"] = similar_identities(tensors[layers[1].name], None)
     return json.loads(json.dumps(content, allow_nan=False))
 
@@ -98,7 +100,12 @@ def test_survey_and_numbers_are_those_of_the_json() -> None:
         f"{truth['ratio']:.3f}",
         f"{truth['severest_pair']:.3g}",
     ]
-    assert fc[8:] == [f"{truth['effective_rank']:.1f} of 5", f"{truth['largest_cosine']:.3f}"]
+    assert fc[8:10] == [f"{truth['effective_rank']:.1f} of 5", f"{truth['largest_cosine']:.3f}"]
+    spectral = by_name["conv.weight"]["spectral"]
+    assert next(row for row in rows if row[0] == "conv.weight")[10:] == [f"{spectral['alpha']:.2f}", "0"]
+    shuffled = {row[0]: row[1:] for row in page.tables["layer0-spectral"]}["exponent α of the power-law tail"]
+    assert shuffled == [f"{spectral['alpha']:.3f}", f"{spectral['shuffled']['alpha']:.3f}"]
+    assert "fc.weight: S(W) is 0." in page.words and "Where to look first" in page.words
     assert rows[-1][0] == "broken.weight" and "invalid: 1 of 24 entries are NaN or infinite, at [1, 2]" in rows[-1][4]
     assert rows[-2][1:5] == ["depthwise convolution 3×3?", "9 × 1, 6 times", "54", "no pairs"]
     numbers = {row[0]: row[1:] for row in page.tables["layer1-numbers"]}

@@ -1,0 +1,241 @@
+"""Shape of a layer's spectrum: power-law tail, Marchenko-Pastur bulk and norms, beside those of the shuffled weight.
+
+These are the quantities of the package WeightWatcher, under its names and by its definitions: Martin and Mahoney 2021,
+"Implicit self-regularization in deep neural networks", JMLR 22(165); Martin, Peng and Mahoney 2021, "Predicting trends
+in the quality of state-of-the-art neural networks without access to training or testing data", Nature Communications.
+A convolution is not flattened to one matrix here but has one matrix (C_in / groups, K / groups) per kernel position and
+group, and the eigenvalues of all of them are pooled. docs/diagnostics.md lists where the two differ, and why.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import rel_entr
+from scipy.stats import gamma
+from torch import Tensor
+
+from reid.diagnostics.gaussian import marchenko_pastur_quantiles
+from reid.diagnostics.weights import Layer
+from reid.training.seeding import seed_from
+
+# Fewer eigenvalues leave an exponent's standard error above a fifth of alpha - 1.
+MIN_EIGENVALUES = 20
+# Share of layers without structure in which chance makes at least one spike.
+_FALSE_SPIKES = 0.01
+
+
+def describe_spectrum(layer: Layer, *, seed: int = 0) -> dict[str, Any] | None:
+    """Describe the eigenvalues of the matrices of a layer, and of the same matrices with shuffled entries.
+
+    Args:
+        layer: Weight of a linear or convolution layer.
+        seed: Seed of the shuffle; the same seed and name give the same result.
+
+    Returns:
+        None for a depthwise convolution, whose matrices are single numbers; else plain numbers, logarithms to base 10;
+        lambda stands for an eigenvalue of a matrix's W^T W:
+
+        - N, M, Q, rf: longer and shorter side of a matrix, N / M, and the number of kernel positions.
+        - num_evals: number of pooled eigenvalues, M per matrix.
+        - alpha, xmin, D, sigma, num_pl_spikes: of `fit_power_law`; None for fewer than `MIN_EIGENVALUES`.
+        - norm, log_norm: squared Frobenius norm, the sum of lambda.
+        - spectral_norm, log_spectral_norm: squared spectral norm, the largest lambda.
+        - stable_rank: norm / spectral_norm.
+        - alpha_weighted: alpha log10(spectral_norm). log_alpha_norm: log10 of the sum of lambda^alpha.
+        - matrix_rank, rank_loss: lambda above rounding, and the others. entropy: of lambda / norm, over
+          log(matrix_rank).
+        - detX_num: number of largest lambda whose product is closest to 1 from below, when their mean is 1.
+        - num_spikes, bulk_min, bulk_max, sigma_mp, mp_softrank: of `fit_bulk`.
+        - shuffled: the same numbers of the matrices with the entries of each one permuted.
+        - max_rand_eval, ww_softrank, ww_maxdist: largest shuffled lambda, its quotient by the largest lambda, and
+          the largest lambda less it. rand_distance: Jensen-Shannon distance of the two sorted sets of lambda.
+
+    Raises:
+        InputError: If `Layer.matrices` raises it.
+    """
+    slices = kernel_slices(layer)
+    if slices[0].numel() == 1:
+        return None
+    generator = torch.Generator().manual_seed(seed_from(seed, "shuffled weight", layer.name))
+    measured, shuffled = (_eigenvalues(matrices) for matrices in (slices, _shuffled(slices, generator)))
+    shape = (slices.shape[1], slices.shape[2])
+    rf, largest, random_largest = math.prod(layer.tensor.shape[2:]), float(measured[-1]), float(shuffled[-1])
+    return {
+        "N": max(shape),
+        "M": min(shape),
+        "Q": max(shape) / min(shape),
+        "rf": rf,
+        "num_evals": len(measured),
+        **_numbers(measured, shape),
+        "shuffled": _numbers(shuffled, shape),
+        "max_rand_eval": random_largest,
+        "ww_softrank": random_largest / largest,
+        "ww_maxdist": largest - random_largest,
+        "rand_distance": _jensen_shannon(measured, shuffled),
+    }
+
+
+def kernel_slices(layer: Layer) -> Tensor:
+    """Convert a weight to a matrix per kernel position and group.
+
+    Args:
+        layer: Weight of a linear or convolution layer.
+
+    Returns:
+        (positions * groups, C_in / groups, K / groups) float64.
+
+    Raises:
+        InputError: If `Layer.matrices` raises it.
+    """
+    groups, _, k = (matrices := layer.matrices()).shape
+    channels = layer.tensor.shape[1]
+    return matrices.reshape(groups, channels, -1, k).permute(2, 0, 1, 3).reshape(-1, channels, k)
+
+
+def fit_power_law(eigenvalues: np.ndarray) -> dict[str, Any]:
+    """Fit the density C lambda^-alpha to the eigenvalues from some xmin on.
+
+    For each candidate xmin, alpha is the maximum-likelihood estimate 1 + n / sum log(lambda / xmin) over the n
+    eigenvalues from xmin on; of all candidates, the one of the smallest Kolmogorov-Smirnov distance is taken (Clauset,
+    Shalizi and Newman 2009, "Power-law distributions in empirical data", equation 3.1 and section 3.3).
+
+    Args:
+        eigenvalues: (n,) float64 above 0, ascending.
+
+    Returns:
+        - alpha: exponent, above 1.
+        - sigma: its standard error (alpha - 1) / sqrt(n).
+        - D: Kolmogorov-Smirnov distance, between the fit and the share of eigenvalues below each one of the tail.
+        - xmin: smallest eigenvalue of the tail.
+        - num_pl_spikes: number n of eigenvalues in the tail.
+
+        All are None for fewer than `MIN_EIGENVALUES` eigenvalues, or if all are equal.
+    """
+    missing = dict.fromkeys(("alpha", "sigma", "D", "xmin", "num_pl_spikes"))
+    if len(eigenvalues) < MIN_EIGENVALUES or eigenvalues[0] == eigenvalues[-1]:
+        return missing
+    logs = np.log(eigenvalues)
+    # At [i]: of the eigenvalues from i on, their number, and the sum of log(lambda / xmin).
+    counts = np.arange(len(logs), 0, -1)
+    sums = np.cumsum(logs[::-1])[::-1] - counts * logs
+    # The largest eigenvalues may be equal; rounding must not give them an exponent.
+    usable = np.flatnonzero(logs < logs[-1])
+    alphas = 1.0 + counts[usable] / sums[usable]
+    ranks = np.arange(len(logs), dtype=np.float64)
+    distances = [
+        np.abs(-np.expm1((1.0 - alpha) * (logs[i:] - logs[i])) - ranks[: counts[i]] / counts[i]).max()
+        for i, alpha in zip(usable, alphas, strict=True)
+    ]
+    best = int(np.argmin(distances))
+    start, alpha = usable[best], float(alphas[best])
+    return {
+        "alpha": alpha,
+        "sigma": (alpha - 1.0) / math.sqrt(counts[start]),
+        "D": float(distances[best]),
+        "xmin": float(eigenvalues[start]),
+        "num_pl_spikes": int(counts[start]),
+    }
+
+
+def fit_bulk(eigenvalues: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
+    """Fit the Marchenko-Pastur density of independent entries to the bulk, and count the eigenvalues above it.
+
+    The variance of an entry is the median eigenvalue over the median of the density for variance 1, which a few
+    spikes do not change (Gavish and Donoho 2014, "The optimal hard threshold for singular values is 4 / sqrt(3)").
+
+    Args:
+        eigenvalues: (count * min(shape),) float64, ascending, of `count` matrices.
+        shape: Sides of the matrices.
+
+    Returns:
+        - sigma_mp: standard deviation of an entry, times sqrt(N) and for a mean eigenvalue of 1; below 1 if spikes
+          hold a part of the norm.
+        - bulk_min, bulk_max: edges of the density.
+        - mp_softrank: bulk_max / largest eigenvalue.
+        - num_spikes: number of eigenvalues above what the largest of so many matrices of independent entries exceeds
+          in one of a hundred cases. The largest has the distribution of Tracy and Widom (Johnstone 2001, "On the
+          distribution of the largest eigenvalue in principal components analysis", theorem 1.1).
+
+        All are None for matrices of a single row or column, whose only eigenvalue is a squared length.
+    """
+    long, short = max(shape), min(shape)
+    if short == 1:
+        return dict.fromkeys(("num_spikes", "sigma_mp", "bulk_min", "bulk_max", "mp_softrank"))
+    variance = float(np.median(eigenvalues)) / float(marchenko_pastur_quantiles(long, short, np.array([0.5]))[0])
+    low, high = math.sqrt(long) - math.sqrt(short), math.sqrt(long) + math.sqrt(short)
+    limit = variance * _largest_by_chance(long, short, len(eigenvalues) // short)
+    return {
+        "num_spikes": int((eigenvalues > limit).sum()),
+        "sigma_mp": math.sqrt(variance * long / float(eigenvalues.mean())),
+        "bulk_min": variance * low**2,
+        "bulk_max": variance * high**2,
+        "mp_softrank": variance * high**2 / float(eigenvalues[-1]),
+    }
+
+
+@lru_cache
+def _largest_by_chance(long: int, short: int, count: int) -> float:
+    """What the largest eigenvalue of `count` Gaussian matrices exceeds with a probability of `_FALSE_SPIKES`."""
+    root = math.sqrt(long - 1) + math.sqrt(short)
+    width = root * (1 / math.sqrt(long - 1) + 1 / math.sqrt(short)) ** (1 / 3)
+    # The law of Tracy and Widom as a shifted gamma distribution: Chiani 2014, "Distribution of the largest eigenvalue
+    # for real Wishart and Gaussian random matrices", table 1.
+    quantile = float(gamma.isf(-math.expm1(math.log1p(-_FALSE_SPIKES) / count), 46.446, scale=0.186054)) - 9.84801
+    return root**2 + width * quantile
+
+
+def _numbers(eigenvalues: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
+    norm, largest = float(eigenvalues.sum()), float(eigenvalues[-1])
+    # As `numpy.linalg.matrix_rank` of singular values.
+    nonzero = eigenvalues[eigenvalues > largest * (max(shape) * np.finfo(np.float64).eps) ** 2]
+    fit = fit_power_law(nonzero)
+    alpha, share = fit["alpha"], nonzero / norm
+    # Logarithms, since a power or a product of eigenvalues may be out of range.
+    logs = np.log10(nonzero)
+    products = np.cumsum((logs - math.log10(norm / len(eigenvalues)))[::-1])
+    below = np.flatnonzero(products < 0)
+    return {
+        **fit,
+        "norm": norm,
+        "log_norm": math.log10(norm),
+        "spectral_norm": largest,
+        "log_spectral_norm": math.log10(largest),
+        "stable_rank": norm / largest,
+        "alpha_weighted": None if alpha is None else alpha * math.log10(largest),
+        "log_alpha_norm": None if alpha is None else _log_sum(alpha * logs),
+        "matrix_rank": len(nonzero),
+        "rank_loss": len(eigenvalues) - len(nonzero),
+        "entropy": float(-(share * np.log(share)).sum()) / math.log(len(nonzero)) if len(nonzero) > 1 else 0.0,
+        "detX_num": int(below[0]) + 1 if len(below) else len(eigenvalues),
+        **fit_bulk(eigenvalues, shape),
+    }
+
+
+def _log_sum(exponents: np.ndarray) -> float:
+    """log10 of the sum of 10^exponent."""
+    largest = float(exponents.max())
+    return largest + math.log10(float((10.0 ** (exponents - largest)).sum()))
+
+
+def _jensen_shannon(first: np.ndarray, second: np.ndarray) -> float:
+    """Square root of the Jensen-Shannon divergence in nats; rounding must not make it the root of -1e-17."""
+    p, q = first / first.sum(), second / second.sum()
+    middle = (p + q) / 2
+    return math.sqrt(max(0.0, float((rel_entr(p, middle) + rel_entr(q, middle)).sum()) / 2))
+
+
+def _eigenvalues(matrices: Tensor) -> np.ndarray:
+    """The pooled squared singular values of matrices (count, rows, columns), ascending."""
+    return np.sort(torch.linalg.svdvals(matrices).flatten().square().numpy())
+
+
+def _shuffled(matrices: Tensor, generator: torch.Generator) -> Tensor:
+    """The matrices with the entries of each one in a random order."""
+    flat = matrices.flatten(1)
+    order = torch.stack([torch.randperm(flat.shape[1], generator=generator) for _ in flat])
+    return flat.gather(1, order).reshape(matrices.shape)

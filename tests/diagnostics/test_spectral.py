@@ -1,0 +1,142 @@
+"""The shape of a spectrum, against weightwatcher, planted structure and direct computations."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from reid.diagnostics.spectral import describe_spectrum, fit_bulk, fit_power_law, kernel_slices
+from reid.diagnostics.weights import Layer
+
+
+def heavy(rows: int, columns: int, *kernel: int) -> torch.Tensor:
+    """A weight whose spectrum has a heavy tail."""
+    return torch.randn(rows, columns, *kernel) @ torch.diag(1 + torch.rand(kernel[-1] if kernel else columns) ** -0.4)
+
+
+def test_every_quantity_is_that_of_weightwatcher() -> None:
+    pytest.importorskip("weightwatcher")
+    logging.disable(logging.CRITICAL)
+    import weightwatcher
+
+    torch.manual_seed(0)
+    layers = nn.ModuleDict(
+        {
+            "linear": nn.Linear(70, 90),
+            "heavy": nn.Linear(60, 40),
+            "wide": nn.Conv2d(8, 40, 3),
+            "square": nn.Conv2d(24, 24, 3),
+            "one": nn.Conv2d(32, 64, 1),
+        }
+    )
+    layers["heavy"].weight.data = heavy(40, 60)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            watcher = weightwatcher.WeightWatcher(model=layers)
+            rows = watcher.analyze(detX=True, conv2d_norm=False).to_dict("records")
+    finally:
+        logging.disable(logging.NOTSET)
+    assert {row["longname"] for row in rows} == set(layers)
+    for row in rows:
+        ours = describe_spectrum(Layer(row["longname"], layers.get_parameter(f"{row['longname']}.weight")))
+        assert ours is not None
+        compared = {key: value for key, value in ours.items() if key in row}
+        assert len(compared) == 21
+        assert compared == pytest.approx({key: row[key] for key in compared}, rel=1e-6)
+
+
+def test_the_exponent_of_a_power_law() -> None:
+    values = np.sort(2.0 * (1 - np.random.default_rng(0).random(4000)) ** (-1 / 1.5))
+    fit = fit_power_law(values)
+    assert abs(fit["alpha"] - 2.5) < 3 * fit["sigma"] and fit["D"] < 0.03
+    tail = values[values >= fit["xmin"]]
+    assert len(tail) == fit["num_pl_spikes"]
+    assert fit["alpha"] == pytest.approx(1 + len(tail) / sum(math.log(value / fit["xmin"]) for value in tail))
+    below = np.array([(tail < value).mean() for value in tail])
+    assert fit["D"] == pytest.approx(np.abs(1 - (tail / fit["xmin"]) ** (1 - fit["alpha"]) - below).max())
+    # Any other start of the tail fits worse; the fit ignores the scale.
+    assert fit["D"] <= fit_power_law(values[values > fit["xmin"]])["D"]
+    scaled = fit_power_law(values * 1e-30)
+    assert scaled["alpha"] == pytest.approx(fit["alpha"]) and scaled["xmin"] == pytest.approx(fit["xmin"] * 1e-30)
+    for few in (values[:19], np.ones(50)):
+        assert set(fit_power_law(few).values()) == {None}
+
+
+def test_the_bulk_and_planted_spikes() -> None:
+    random, found = np.random.default_rng(0), []
+    for spikes in (0, 0, 1, 4):
+        matrix = 0.3 * random.normal(size=(300, 120))
+        for column in range(spikes):
+            matrix += np.outer(random.normal(size=300), np.eye(120)[column]) * (1 + column)
+        bulk = fit_bulk(np.sort(np.linalg.svd(matrix, compute_uv=False) ** 2), (300, 120))
+        found.append(bulk["num_spikes"])
+        assert bulk["bulk_max"] == pytest.approx(0.09 * (math.sqrt(300) + math.sqrt(120)) ** 2, rel=0.05)
+        assert bulk["bulk_min"] == pytest.approx(0.09 * (math.sqrt(300) - math.sqrt(120)) ** 2, rel=0.05)
+        assert (bulk["mp_softrank"] > 0.9) == (spikes == 0)
+    assert found == [0, 0, 1, 4]
+
+
+def test_chance_makes_a_spike_in_one_of_a_hundred_layers() -> None:
+    random = torch.Generator().manual_seed(0)
+    values = (
+        torch.linalg.svdvals(torch.randn(400, 9, 30, 20, generator=random)).square().flatten(1).sort().values.numpy()
+    )
+    share = np.mean([fit_bulk(row, (30, 20))["num_spikes"] > 0 for row in values])
+    assert share < 0.05
+
+
+def test_groups_and_kernel_positions_have_their_own_matrices() -> None:
+    torch.manual_seed(0)
+    layer = Layer("grouped", torch.randn(12, 5, 3, 2), groups=3)
+    slices = kernel_slices(layer)
+    assert slices.shape == (18, 5, 4)
+    wanted = sorted(
+        value**2
+        for group in range(3)
+        for y in range(3)
+        for x in range(2)
+        for value in np.linalg.svd(layer.tensor[4 * group : 4 * group + 4, :, y, x].double().numpy(), compute_uv=False)
+    )
+    found = describe_spectrum(layer)
+    assert found is not None and found["num_evals"] == 72 and (found["N"], found["M"], found["rf"]) == (5, 4, 6)
+    assert found["norm"] == pytest.approx(sum(wanted)) and found["spectral_norm"] == pytest.approx(wanted[-1])
+    assert found["shuffled"]["norm"] == pytest.approx(found["norm"])
+    assert found["alpha"] == pytest.approx(fit_power_law(np.array(wanted))["alpha"])
+    assert describe_spectrum(Layer("depthwise", torch.randn(12, 1, 3, 3), groups=12)) is None
+
+
+def test_a_shuffle_removes_structure_and_is_repeatable() -> None:
+    torch.manual_seed(0)
+    layer = Layer("low rank", torch.randn(60, 80) + 3 * torch.randn(60, 2) @ torch.randn(2, 80))
+    found = describe_spectrum(layer, seed=1)
+    assert found is not None
+    assert (found["num_spikes"], found["shuffled"]["num_spikes"]) == (2, 0)
+    assert found["ww_softrank"] < 0.5 and found["rand_distance"] > 0.1
+    assert found == describe_spectrum(layer, seed=1) != describe_spectrum(layer, seed=2)
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(30, 40),
+        torch.diag(torch.arange(1.0, 31.0)).double() * 1e-60,
+        torch.randn(40, 1),
+        torch.cat([torch.zeros(30, 40), torch.randn(3, 40)]),
+        torch.eye(25),
+    ],
+    ids=["rank one", "tiny", "one input", "zero rows", "orthogonal"],
+)
+def test_degenerate_weights_give_numbers(tensor: torch.Tensor) -> None:
+    found = describe_spectrum(Layer("a", tensor.double()))
+    assert found is not None
+    json.dumps(found, allow_nan=False)
+    assert found["matrix_rank"] == int(torch.linalg.matrix_rank(tensor.double()))
