@@ -20,6 +20,7 @@ SERVE = ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34", "jinja2>
 MILVUS = ["pymilvus>=3.0", "milvus-lite>=3.2"]
 TENSORBOARD = ["tensorboard>=2.21"]
 TIMM = ["timm>=1.0.12"]
+LIGHTNING = ["lightning>=2.5"]
 TEST = [
     *("pytest>=9.2", "pytest-xdist>=3.8", "hypothesis>=6.170", "playwright>=1.65", "httpx>=0.28", "packaging>=26"),
     *("nbclient>=0.11", "nbformat>=5.11", "ipykernel>=7.4"),
@@ -86,8 +87,22 @@ setup(
         "serve": SERVE,
         "milvus": MILVUS,
         "timm": TIMM,
+        "lightning": LIGHTNING,
         "tests": [*REPORT, *SEARCH, *TEST],  # what runs with constraints/oldest.txt
         "docs": DOCS,
-        "dev": [*REPORT, *TENSORBOARD, *SEARCH, *EXPORT, *SERVE, *MILVUS, *TIMM, *TEST, *COMPARED, *LINT, *DOCS],
+        "dev": [
+            *REPORT,
+            *TENSORBOARD,
+            *SEARCH,
+            *EXPORT,
+            *SERVE,
+            *MILVUS,
+            *TIMM,
+            *LIGHTNING,
+            *TEST,
+            *COMPARED,
+            *LINT,
+            *DOCS,
+        ],
     },
 )

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,7 @@ def _processes(rows: Mapping[str, tuple[Any, ...]], threads: int) -> Iterator[di
 
 
 def _serve(pipe: Connection, prepare: Callable[..., Callable[[], float]], settings: list[Any]) -> None:
+    set_start_method("fork", force=True)  # for torchreid's workers, as in a program of its own
     run = prepare(*settings)
     with contextlib.suppress(EOFError):
         while pipe.recv():

@@ -9,21 +9,20 @@ comes before it, the classifier what comes behind it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from pedestrians import tiny_pedestrians
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet18
 
-from reid import evaluate
-from reid.data import DATASETS
-from reid.data.images.decode import decode_image
 from reid.data.loading.samplers import identity_batches
 from reid.decorrelation import RRI, restrained
 from reid.losses.pairwise import triplet_loss
-from reid.records import Features, ImageRecord
 
 
 class Network(nn.Module):
@@ -37,11 +36,6 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         embeddings = self.embedding(self.trunk(images))
         return embeddings, self.head(embeddings)
-
-
-def load(records: Sequence[ImageRecord], size: tuple[int, int]) -> Tensor:
-    pixels = torch.stack([torch.from_numpy(decode_image(record.path, size)) for record in records])
-    return pixels / 127.5 - 1
 
 
 def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> None:
@@ -60,37 +54,28 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> None
         schedule.step()
 
 
-@torch.no_grad()
-def features(model: Network, records: Sequence[ImageRecord], size: tuple[int, int]) -> Features:
-    values, _ = model.eval()(load(records, size))
-    return Features(values.numpy(), [r.identity for r in records], [r.camera for r in records])  # type: ignore[arg-type]
+def svdnet(model: Network, stage: Callable[[Network], None], **options: Any) -> RRI:
+    rri = RRI(model, model.embedding, **options)
+    for report in rri:
+        print(report)
+        with restrained(model.embedding):
+            stage(model)
+        stage(model)
+    return rri
 
 
 def main(size: tuple[int, int] = (64, 32), epochs: int = 2, cache: Path = Path("datasets")) -> None:
     torch.manual_seed(0)
-    split = DATASETS["synthetic"](cache, cache=cache, size="tiny")
-    images, labels = load(split.train, size), [split.train_labels()[record.identity] for record in split.train]
-    data = images, torch.tensor(labels)
-    model = Network(classes=max(labels) + 1)
-    train(model, *data, epochs)  # Step 0
+    people = tiny_pedestrians(size, cache)
+    images, labels = people.training_set()
+    model = Network(classes=int(labels.max()) + 1)
+    stage = partial(train, images=images, labels=labels, epochs=epochs)
+    stage(model)  # Step 0
     control = copy.deepcopy(model)
-
-    rri = RRI(model, model.embedding, rounds=3, tolerance=0.01)
-    for report in rri:
-        print(report)
-        with restrained(model.embedding):
-            train(model, *data, epochs)
-        train(model, *data, epochs)
-    print(f"S(W) after each round: {', '.join(f'{value:.3f}' for value in rri.history)} ({rri.stopped})")
-
+    rri = svdnet(model, stage, rounds=3, tolerance=0.01)
     # Longer training helps by itself: the control has as much of it, without the replacement.
-    for _ in RRI(control, control.embedding, rounds=len(rri.history), tolerance=None, variant="none"):
-        with restrained(control.embedding):
-            train(control, *data, epochs)
-        train(control, *data, epochs)
-    for name, network in (("RRI", model), ("control", control)):
-        scores = evaluate(features(network, split.query, size), features(network, split.gallery, size))
-        print(f"{name:8} mAP {scores.mAP:.1%}")
+    without = svdnet(control, stage, rounds=len(rri.history), tolerance=None, variant="none")
+    people.compare(("RRI", model, rri), ("control", control, without))
 
 
 if __name__ == "__main__":
