@@ -11,6 +11,15 @@ import pytest
 # Several threads cost more than they bring on these small tensors, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
+# What tests write need not survive a power failure, and waiting for the disk takes minutes; which calls are made is
+# tested by tests/fault/power_loss.py, which records them.
+def _without_waiting(descriptor: int) -> None:
+    os.fstat(descriptor)
+
+
+os.fsync = _without_waiting
+
 BLANK = '<svg xmlns="http://www.w3.org/2000/svg"><g/></svg>'
 SHARED = Path(__file__).parents[2] / "shared"
 

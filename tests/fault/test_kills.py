@@ -5,29 +5,31 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from fault import kills
 from fault.kills import differences
+from forked import start
 
 from reid.io.checkpoint import load_checkpoint, save_checkpoint
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_killed_and_resumed_as_if_never_killed() -> None:
-    ended = subprocess.run(
-        [sys.executable, "tests/fault/kills.py", "--kills", "1", "--jobs", "1", "--kinds", "averaged"],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
-        text=True, capture_output=True,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "1 of 1 runs, killed and resumed, ended as if never killed" in ended.stdout
+def test_killed_and_resumed_as_if_never_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["kills.py", "--kills", "1", "--jobs", "1", "--kinds", "averaged"])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    process = start(kills.main)
+    try:
+        out, err = process.stdout.read(), process.stderr.read()
+        assert process.wait(600) == 0, out + err
+    finally:
+        process.close()
+    assert "1 of 1 runs, killed and resumed, ended as if never killed" in out
 
 
 def last_bit(folder: Path) -> None:
