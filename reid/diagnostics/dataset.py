@@ -13,6 +13,7 @@ from reid.config.build import Loaders
 from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.diagnostics.compression import pca_rows, ranks_up_to, truncated_rows
 from reid.diagnostics.feature_statistics import describe_features
+from reid.diagnostics.geometry import describe_geometry
 from reid.diagnostics.replacements import Head, equalities, output_features, replacement_rows
 from reid.evaluation.features import extract
 from reid.evaluation.retrieval import score
@@ -70,8 +71,9 @@ def diagnose_dataset(
     Returns:
         The entry "dataset" of `diagnosis.json`, plain values: "features" holds the result of `describe_features` for
         the Eigenlayer's "input" and, unless it is the identity, "output", over "retrieval" (query and gallery without
-        junk) and "train" (not augmented); "input_scores" the SCOREs of the input, which no replacement changes;
-        "replacements", "equalities",
+        junk) and "train" (not augmented); "geometry" that of
+        `describe_geometry` for the same images without distractors; "input_scores" the SCOREs of the input, which no
+        replacement changes; "replacements", "equalities",
         "truncated_svd" and "pca" are documented at the functions that compute them. If the classes of the network are
         not those of the dataset, "loss_images" is 0 and losses are None.
 
@@ -97,6 +99,7 @@ def diagnose_dataset(
         "label_smoothing": smoothing,
         "order": order,
         "features": _statistics(head, inputs),
+        "geometry": _geometry(head, inputs, seed_from(options.seed, "uniformity")),
         "input_scores": score_list(score({("input", False): (query, gallery)})),
         "replacements": rows,
         "equalities": equalities(head, query, gallery, rows, pairs=options.pairs, seed=pairs_seed, order=order),
@@ -165,6 +168,32 @@ def _statistics(head: Head, inputs: _Inputs) -> dict[str, Any]:
                 np.concatenate([output_features(head, f).values for f in features])
             )
     return statistics
+
+
+def _geometry(head: Head, inputs: _Inputs, seed: int) -> dict[str, Any]:
+    """Geometry of the Eigenlayer's input and output; with the classifier, for its own input and classes."""
+    query, gallery = inputs.query, inputs.gallery
+    retrieval = Features(
+        np.concatenate([query.values, gallery.values]),
+        np.concatenate([query.identities, gallery.identities]),
+        np.concatenate([query.cameras, gallery.cameras]),
+    )
+    # Classes are counted from 0, which means a distractor elsewhere.
+    train = dataclasses.replace(inputs.train, identities=inputs.train.identities + 1, paths=())
+    result: dict[str, Any] = {"input": {}}
+    for part, features in (("retrieval", retrieval), ("train", train)):
+        result["input"][part] = describe_geometry(features, seed=seed)
+    if head.is_identity:
+        return result
+    result["output"] = {"retrieval": describe_geometry(output_features(head, retrieval), seed=seed)}
+    last, output = head.classifier, output_features(head, inputs.train)
+    weight = None if last is None or not isinstance(last.weight, torch.Tensor) else last.weight.detach().numpy()
+    if weight is not None and weight.shape[1] == output.values.shape[1] and last is not None:
+        bias = None if last.bias is None else last.bias.detach().numpy()
+        result["output"]["train"] = describe_geometry(output, classifier=weight, bias=bias, seed=seed)
+    else:
+        result["output"]["train"] = describe_geometry(output_features(head, train), seed=seed)
+    return result
 
 
 def _rows(features: Features, index: np.ndarray) -> Features:

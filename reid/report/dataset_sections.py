@@ -33,6 +33,8 @@ def dataset_sections(data: dict[str, Any]) -> dict[str, Any]:
             "identities, unaugmented"
         ),
         "features": _feature_rows(data["features"]),
+        "geometry": _geometry_rows(data.get("geometry", {})),
+        "identity_or_camera": _identity_or_camera(data.get("geometry", {})),
         "feature_charts": _feature_charts(data["features"]),
         "replacements": [_input_row(data["input_scores"]), *(_replacement_row(row) for row in data["replacements"])],
         "left_out": [f"{_name(r['variant'])}: {r['left_out']}" for r in data["replacements"] if "left_out" in r],
@@ -67,6 +69,42 @@ def _feature_rows(features: dict[str, Any]) -> list[dict[str, str]]:
         for feature, parts in features.items()
         for part, stats in parts.items()
     ]
+
+
+_GEOMETRY = (
+    *(("images", ",d"), ("identities", ",d"), ("rank_me", ".1f"), ("participation_ratio", ".1f")),
+    *(("alignment", ".3f"), ("alignment_by_chance", ".3f"), ("uniformity", ".3f"), ("uniformity_by_chance", ".3f")),
+    *(("nc1", ".3g"), ("nc2_norms", ".3f"), ("nc2_angles", ".3f"), ("nc3", ".3f"), ("nc4", ".3f")),
+)
+
+
+def _geometry_rows(geometry: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row per feature and part, followed by one per camera."""
+    rows = []
+    for feature, parts in geometry.items():
+        for part, values in parts.items():
+            entries = [(PARTS[part], values), *((f"camera {c['camera']}", c) for c in values.get("cameras", ()))]
+            rows += [
+                {"feature": feature, "part": name, "cells": [number(entry.get(key), form) for key, form in _GEOMETRY]}
+                for name, entry in entries
+            ]
+    return rows
+
+
+def _identity_or_camera(geometry: dict[str, Any]) -> list[str]:
+    """What the variance of the features of query and gallery comes from, in words."""
+    sentences = []
+    for feature, parts in geometry.items():
+        shares = parts["retrieval"].get("variance")
+        if shares is None:
+            continue
+        sentences.append(
+            f"{FEATURES[feature]}: {percent(shares['identity'])} % of the variance lies between identities (by chance "
+            f"{percent(shares['identity_by_chance'])} %), {percent(shares['camera'])} % between cameras (by chance "
+            f"{percent(shares['camera_by_chance'])} %), and {percent(shares['camera_within_identity'])} % between the "
+            "cameras of an identity."
+        )
+    return sentences
 
 
 def _input_row(scores: list[dict[str, Any]]) -> dict[str, Any]:

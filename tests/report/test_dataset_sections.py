@@ -13,6 +13,8 @@ import pytest
 from html_page import Page, percent
 from matplotlib.axes import Axes
 
+from reid.diagnostics.geometry import describe_geometry
+from reid.records import Features
 from reid.report import dataset_figures
 from reid.report.dataset_sections import dataset_sections
 from reid.report.pages import render_page
@@ -312,3 +314,17 @@ def test_a_long_spectrum_is_thinned_and_rounding_is_not_drawn(monkeypatch: pytes
     dataset_figures.covariance_chart({("input", "train"): [*np.geomspace(1, 1e-6, 1000), 1e-15, 0.0]})
     assert len(drawn_values[0]) == dataset_figures.MAX_POINTS
     assert np.isnan(drawn_values[0][-1]) and drawn_values[0][0] == 1
+
+
+@pytest.mark.usefixtures("without_drawings")
+def test_identity_or_camera(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    features = Features(random.normal(size=(60, 8)), np.arange(60) % 6 + 1, np.arange(60) % 4 + 1)
+    geometry = describe_geometry(features)
+    data = {**generated(), "geometry": {"input": {"retrieval": geometry, "train": describe_geometry(features)}}}
+    found = page(tmp_path, data)
+    rows = found.tables["geometry"]
+    assert [row[1] for row in rows[1:6]] == ["query and gallery", "camera 1", "camera 2", "camera 3", "camera 4"]
+    assert rows[1][2:5] == ["60", "6", f"{geometry['rank_me']:.1f}"] and rows[1][-2:] == ["–", "–"]
+    assert f"{percent(geometry['variance']['camera'])} % between cameras (by chance 5.1 %)" in words(found)
+    assert "geometry" not in page(tmp_path, generated()).tables

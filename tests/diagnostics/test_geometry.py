@@ -1,0 +1,111 @@
+"""Geometry of features, against loops over pairs and cases worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+
+from reid.diagnostics import geometry
+from reid.diagnostics.geometry import (
+    alignment,
+    describe_geometry,
+    neural_collapse,
+    participation_ratio,
+    rank_me,
+    uniformity,
+    uniformity_by_chance,
+    variance_shares,
+)
+from reid.records import Features
+
+RANDOM = np.random.default_rng(5)
+VALUES = (RANDOM.normal(size=(40, 6)) * np.geomspace(1, 9, 6) + 2).astype(np.float32)
+LABELS = np.arange(40) % 7 + 1
+CAMERAS = np.arange(40) % 3 + 1
+
+
+def test_ranks() -> None:
+    singular = np.linalg.svd(VALUES.astype(np.float64), compute_uv=False)
+    share = singular / singular.sum()
+    assert rank_me(VALUES) == pytest.approx(math.exp(-sum(p * math.log(p) for p in share)), rel=1e-6)
+    variances = np.linalg.eigvalsh(np.cov(VALUES.astype(np.float64), rowvar=False))
+    assert participation_ratio(VALUES) == pytest.approx(variances.sum() ** 2 / (variances**2).sum())
+    assert rank_me(np.eye(5)) == pytest.approx(5) and rank_me(np.ones((9, 4))) == pytest.approx(1)
+    assert participation_ratio(np.concatenate([np.eye(5), -np.eye(5)])) == pytest.approx(5)
+
+
+def test_alignment_and_uniformity_pair_by_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = VALUES.astype(np.float64) / np.linalg.norm(VALUES.astype(np.float64), axis=1, keepdims=True)
+    pairs = [(i, j, ((rows[i] - rows[j]) ** 2).sum()) for i, j in itertools.combinations(range(40), 2)]
+    same = [distance for i, j, distance in pairs if LABELS[i] == LABELS[j]]
+    assert alignment(VALUES, LABELS) == pytest.approx(np.mean(same), rel=1e-9)
+    assert uniformity(VALUES) == pytest.approx(math.log(np.mean([math.exp(-2 * d) for *_, d in pairs])), rel=1e-9)
+    assert alignment(VALUES, np.arange(40)) is None
+    monkeypatch.setattr(geometry, "MAX_ROWS", 30)
+    assert uniformity(VALUES, seed=1) == uniformity(VALUES, seed=1) != uniformity(VALUES, seed=2)
+    for dimensions in (3, 64):
+        points = np.random.default_rng(0).normal(size=(3000, dimensions))
+        monkeypatch.setattr(geometry, "MAX_ROWS", 3000)
+        assert uniformity(points) == pytest.approx(uniformity_by_chance(dimensions), abs=0.01)
+
+
+def test_neural_collapse_is_zero_at_a_simplex() -> None:
+    labels = np.repeat(np.arange(4), 5)
+    simplex = np.eye(4) - 0.25
+    collapsed = neural_collapse(3 * simplex[labels] + 7, labels, 2 * simplex, np.zeros(4))
+    assert collapsed == pytest.approx({key: 0.0 for key in collapsed}, abs=1e-9)
+    # A classifier of the opposite vectors is as far as can be, and always takes another class.
+    opposite = neural_collapse(3 * simplex[labels] + 7, labels, -simplex)
+    assert (opposite["nc3"], opposite["nc4"]) == pytest.approx((4.0, 1.0))
+
+
+def test_neural_collapse_by_its_definitions() -> None:
+    labels = LABELS - 1
+    weight, bias = RANDOM.normal(size=(7, 6)), RANDOM.normal(size=7)
+    found = neural_collapse(VALUES, labels, weight, bias)
+    rows = VALUES.astype(np.float64)
+    means = np.array([rows[labels == c].mean(axis=0) for c in range(7)])
+    centered = means - means.mean(axis=0)
+    within = sum(np.outer(x - means[c], x - means[c]) for x, c in zip(rows, labels, strict=True)) / 40
+    between = sum(np.outer(m, m) for m in centered) / 7
+    assert found["nc1"] == pytest.approx(np.trace(within @ np.linalg.pinv(between)) / 7, rel=1e-6)
+    lengths = np.linalg.norm(centered, axis=1)
+    assert found["nc2_norms"] == pytest.approx(lengths.std() / lengths.mean())
+    cosines = [centered[i] @ centered[j] / lengths[i] / lengths[j] for i, j in itertools.combinations(range(7), 2)]
+    assert found["nc2_angles"] == pytest.approx(np.mean([abs(c + 1 / 6) for c in cosines]))
+    difference = weight / np.linalg.norm(weight) - centered / np.linalg.norm(centered)
+    assert found["nc3"] == pytest.approx(np.linalg.norm(difference) ** 2)
+    nearest = [int(np.argmin(((means - x) ** 2).sum(axis=1))) for x in rows]
+    assert found["nc4"] == pytest.approx(np.mean(np.argmax(rows @ weight.T + bias, axis=1) != nearest))
+    assert set(neural_collapse(VALUES, np.zeros(40, dtype=int)).values()) == {None}
+    assert neural_collapse(VALUES, LABELS, weight)["nc3"] is None  # not the rows of the classifier
+
+
+def test_variance_is_identity_or_camera() -> None:
+    identities, cameras = np.repeat(np.arange(1, 6), 8), np.tile(np.arange(1, 5), 10)
+    people, places = RANDOM.normal(size=(6, 3)), RANDOM.normal(size=(5, 3))
+    only = variance_shares(people[identities], identities, cameras)
+    assert (only["identity"], only["camera"], only["rest"]) == pytest.approx((1, 0, 0), abs=1e-9)
+    only = variance_shares(places[cameras], identities, cameras)
+    assert (only["identity"], only["camera"], only["camera_within_identity"]) == pytest.approx((0, 1, 1), abs=1e-9)
+    noise = variance_shares(RANDOM.normal(size=(40, 500)), identities, cameras)
+    assert noise["identity"] == pytest.approx(noise["identity_by_chance"], rel=0.1)
+    assert noise["camera"] == pytest.approx(noise["camera_by_chance"], rel=0.1)
+    assert noise["identity"] + noise["camera_within_identity"] + noise["rest"] == pytest.approx(1)
+
+
+def test_each_camera_has_its_own_numbers() -> None:
+    labels = LABELS.copy()
+    labels[:3] = [-1, 0, 0]
+    found = describe_geometry(Features(VALUES, labels, CAMERAS))
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["images"] == 37 and [entry["camera"] for entry in found["cameras"]] == [1, 2, 3]
+    own = (CAMERAS == 2) & (labels > 0)
+    assert found["cameras"][1]["rank_me"] == rank_me(VALUES[own])
+    assert found["cameras"][1]["nc1"] == neural_collapse(VALUES[own], labels[own])["nc1"]
+    assert found["alignment_by_chance"] == alignment(VALUES[3:], np.zeros(37, dtype=int))
+    assert "cameras" not in describe_geometry(Features(VALUES, LABELS, np.ones(40, dtype=int)))
