@@ -24,7 +24,7 @@ FOUND = "removed == false"
 NO_TIME = -1e300
 NO_FEATURE = -1  # checksum of an entity whose feature was dropped
 _FEATURE_BYTES = 2**24  # of a call; servers accept 64 MB
-_BATCH = 2048
+_BATCH = 8192
 _KEY_LENGTH = 32
 _TEXT_LENGTH = 4096  # of a label, which is part of a path
 _PATH_LENGTH = 65_535  # the largest that Milvus allows; this field also holds the metadata

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import secrets
 import time
 from collections.abc import Collection as Items
 from collections.abc import Mapping, Sequence
@@ -17,9 +19,9 @@ from reid.search.gallery.manifest import check_model
 from reid.search.gallery.search import SearchResult, check_query, rank_results
 from reid.search.gallery.snapshot import sort_cameras, special_identities
 from reid.search.milvus import entities
+from reid.search.milvus.candidates import SPARE, count_entities, count_images, find_candidates
 from reid.search.milvus.connection import Collection, connect
 from reid.search.milvus.entities import FOUND, LABEL_FIELDS, NO_TIME
-from reid.search.milvus.recall import SPARE, find_candidates
 
 _MAX_RESULTS = 16_384  # of a Milvus server
 _SAMPLE = 1000  # entities per query for the cameras and times
@@ -53,7 +55,8 @@ class MilvusView:
         """What the index held at the first access."""
         present = {identity for identity in ("-1", "0") if self._any(f"identity in {entities.quote([identity])}")}
         kinds = special_identities(present, self.metadata.get("pattern"))
-        return IndexSummary(self._count(FOUND), self._cameras(), self._times(), kinds)
+        images = count_images(self._connection)
+        return IndexSummary(images, self._cameras(), self._times(images), kinds)
 
     def count(self, cameras: Sequence[str], time_range: _TimeRange) -> int:
         """Count the images that pass a filter.
@@ -75,7 +78,9 @@ class MilvusView:
                 raise InputError(f"{self.collection}: no image of camera {camera}; {advice}")
         if time_range is not None and not self._any(f"seconds > {NO_TIME!r}"):
             raise InputError(f"{self.collection}: no image has a time; index with {{time}} in the --pattern")
-        return self._count(entities.make_filter(cameras, time_range))
+        if not cameras and time_range is None:
+            return self.summary.images
+        return count_entities(self._connection, entities.make_filter(cameras, time_range))
 
     def search(
         self,
@@ -186,15 +191,20 @@ class MilvusView:
             )
 
     def _cameras(self) -> list[str]:
-        """All known cameras. Keys are digests of paths, so few queries return nearly all of them."""
+        """All known cameras, some of them per query."""
         known = [""]
         while found := self._query(f"{FOUND} and camera not in {entities.quote(known)}", ["camera"], limit=_SAMPLE):
             known += {entity["camera"] for entity in found}
         return sort_cameras(known)
 
-    def _times(self) -> tuple[str, str] | None:
-        """The first and the last time. Each query returns many images, so few are needed until none is beyond."""
-        found = self._query(f"{FOUND} and seconds > {NO_TIME!r}", ["seconds", "time"], limit=_SAMPLE)
+    def _times(self, images: int) -> tuple[str, str] | None:
+        """The first and the last time: of a random sample, then of what is beyond, until nothing is."""
+        timed = f"{FOUND} and seconds > {NO_TIME!r}"
+        # Keys are digests, so those with the same first digits are a random sample.
+        digits = max(0, math.ceil(math.log(max(images, 1) / _SAMPLE, 16)))
+        found = self._query_times(f'{timed} and key like "{secrets.token_hex(8)[:digits]}%"') or self._query_times(
+            timed
+        )
         if not found:
             return None
         ends = []
@@ -202,16 +212,15 @@ class MilvusView:
             end, beyond = found[0], found
             while beyond:
                 end = choose((end, *beyond), key=lambda entity: entity["seconds"])
-                expression = f"{FOUND} and seconds > {NO_TIME!r} and seconds {relation} {end['seconds']!r}"
-                beyond = self._query(expression, ["seconds", "time"], limit=_SAMPLE)
+                beyond = self._query_times(f"{timed} and seconds {relation} {end['seconds']!r}")
             ends.append(end["time"])
         return ends[0], ends[1]
 
+    def _query_times(self, expression: str) -> list[dict[str, Any]]:
+        return self._query(expression, ["seconds", "time"], limit=_SAMPLE)
+
     def _any(self, expression: str) -> bool:
         return bool(self._query(f"{FOUND} and {expression}", ["key"], limit=1))
-
-    def _count(self, expression: str) -> int:
-        return int(self._query(expression, ["count(*)"])[0]["count(*)"])
 
     def _query(self, expression: str, fields: list[str], **options: Any) -> list[dict[str, Any]]:
         return list(self._connection("query", filter=expression, output_fields=fields, **options))

@@ -13,9 +13,9 @@ from reid.search.gallery.crops import Crop
 from reid.search.gallery.manifest import check_model
 from reid.search.gallery.writer import check_rows
 from reid.search.milvus import entities
+from reid.search.milvus.candidates import RECALL_AT, count_images, measure_recall
 from reid.search.milvus.connection import Collection, Connection, connect
-from reid.search.milvus.entities import FOUND, LABEL_FIELDS, METADATA_KEY, NO_FEATURE
-from reid.search.milvus.recall import RECALL_AT, measure_recall
+from reid.search.milvus.entities import LABEL_FIELDS, METADATA_KEY, NO_FEATURE
 
 _IMAGES = f'key != "{METADATA_KEY}"'
 _KEYS = 1000  # of a filter
@@ -217,7 +217,7 @@ class MilvusIndex:
             The recall in words, "" if it was not measured now.
         """
         self._connection("flush")
-        images = int(self._connection("query", filter=FOUND, output_fields=["count(*)"])[0]["count(*)"])
+        images = count_images(self._connection)
         before = int((self._metadata.get("recall") or {}).get("images", 0))
         if images < 2 or (before and before / _GROWTH <= images <= before * _GROWTH):
             return ""

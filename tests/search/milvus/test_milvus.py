@@ -18,7 +18,7 @@ pytest.importorskip("milvus_lite", reason="needs the extra milvus")
 
 from reid.errors import InputError
 from reid.search import gallery, milvus, stores
-from reid.search.milvus import connection, entities, recall, writer
+from reid.search.milvus import candidates, connection, entities, view, writer
 
 DIM = 16
 PATTERN = "{identity}/c{camera}_{time}"
@@ -110,7 +110,10 @@ def same_answers(place: milvus.Collection, folder: Path) -> None:
             assert again is not None and again.digest == image.digest
 
 
-def test_equals_the_index_in_a_folder(place: milvus.Collection, crops: Path, tmp_path: Path) -> None:
+def test_equals_the_index_in_a_folder(
+    place: milvus.Collection, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "_SAMPLE", 3)
     summaries = [update(where, crops) for where in (place, tmp_path / "index")]
     assert summaries[0] == summaries[1] and summaries[0].added == 16 and summaries[0].embedded == 15
     same_answers(place, tmp_path / "index")
@@ -197,25 +200,25 @@ def test_what_does_not_fit_is_refused(place: milvus.Collection, crops: Path) -> 
     with pytest.raises(InputError, match="no such index"):
         stores.open_view(place)
     update(place, crops)
-    view, link = stores.open_view(place, model_id=MODEL, dim=DIM), connection.connect(place)
+    opened, link = stores.open_view(place, model_id=MODEL, dim=DIM), connection.connect(place)
     for options, message in (
         ({"model_id": "b" * 64}, "was built with the model aaaa"),
         ({"dim": DIM + 1}, "holds features of dimension 16, but the model outputs 17"),
         ({"faiss_beyond": 1}, "--faiss-beyond: an index in --store"),
     ):
         with pytest.raises(InputError, match=message):
-            stores.open_view(place, **options)  # type: ignore[arg-type]
+            stores.open_view(place, **options)
     with stores.open_writer(place) as index:
         with pytest.raises(InputError, match="--shard: an index in --store"):
             index.check(MODEL, DIM, 5)
         with pytest.raises(InputError, match="not of unit length"):
             index.commit(features={b"1" * 32: np.full(DIM, 2.0)})
     for call, message in (
-        (lambda: view.search(vector(b"")[None], 0), "--top 0"),
-        (lambda: view.search(vector(b"")[None], 20_000), "--top 20000: Milvus finds at most 16,368"),
-        (lambda: view.search(np.eye(1, 3), 1), "do not fit an index of dimension 16"),
-        (lambda: view.count(["8"], None), "no image of camera 8; known are 1, 2, 3"),
-        (lambda: view.count([""], None), "no image of camera"),
+        (lambda: opened.search(vector(b"")[None], 0), "--top 0"),
+        (lambda: opened.search(vector(b"")[None], 20_000), "--top 20000: Milvus finds at most 16,368"),
+        (lambda: opened.search(np.eye(1, 3), 1), "do not fit an index of dimension 16"),
+        (lambda: opened.count(["8"], None), "no image of camera 8; known are 1, 2, 3"),
+        (lambda: opened.count([""], None), "no image of camera"),
     ):
         with pytest.raises(InputError, match=message):
             call()
@@ -223,7 +226,7 @@ def test_what_does_not_fit_is_refused(place: milvus.Collection, crops: Path) -> 
     [entity] = link("query", filter=f'key == "{entities.path_key("0000/c1_100.jpg")}"', output_fields=["*"])
     link("upsert", data=[{**entity, "feature": vector(b"other")}])
     with pytest.raises(InputError, match=r"the feature of 0000/c1_100\.jpg does not match its checksum"):
-        view.search(vector(b"other")[None], 1)
+        opened.search(vector(b"other")[None], 1)
     with stores.open_writer(place) as index:
         assert index.find_corrupt() == ["0000/c1_100.jpg"]
     # Metadata of another width, and a collection of something else.
@@ -251,15 +254,15 @@ def test_recall_is_measured_against_exact_search(
     assert index.finish().startswith("Milvus index over 16 images: recall@10 1.0000 on 16 images")
     assert "recall@10 1.0000 when it held 16 images" in stores.open_view(place).describe_search(filtered=True)
     assert index.finish() == ""  # nothing has changed
-    call: Callable[..., Any] = recall.find_candidates
+    call: Callable[..., Any] = candidates.find_candidates
 
     def half(*arguments: Any) -> Any:
         distances, found = call(*arguments)
         kept = np.argsort(distances)[:6]  # the query itself and five others
         return distances[kept], [found[i] for i in kept]
 
-    monkeypatch.setattr(recall, "find_candidates", half)
-    assert recall.measure_recall(connection.connect(place), DIM) == (0.5, 16)
+    monkeypatch.setattr(candidates, "find_candidates", half)
+    assert candidates.measure_recall(connection.connect(place), DIM) == (0.5, 16)
     monkeypatch.setattr(writer, "_GROWTH", 1.0)
     (crops / "0000" / "c1_100.jpg").unlink()
     update(place, crops)
