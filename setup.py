@@ -23,7 +23,7 @@ TIMM = ["timm>=1.0.12"]
 LIGHTNING = ["lightning>=2.5"]
 TEST = [
     *("pytest>=9.2", "pytest-xdist>=3.8", "hypothesis>=6.170", "playwright>=1.65", "httpx>=0.28", "packaging>=26"),
-    *("ipython>=9.0", "nbformat>=5.11", "ipykernel>=7.4"),
+    *("ipython>=9.18", "nbformat>=5.11", "ipykernel>=7.4"),
     "pytorch-metric-learning>=2.9,<3",  # losses to compare ours with
     "mpmath>=1.3",  # singular values to hundreds of digits
 ]
