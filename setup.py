@@ -16,6 +16,7 @@ assert VERSION is not None
 REPORT = ["jinja2>=3.1.2", "matplotlib>=3.8.4"]
 SEARCH = ["faiss-cpu>=1.8", "numkong>=7.8.6"]
 EXPORT = ["onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.31", "jinja2>=3.1.2"]
+OPENVINO = ["openvino>=2025.1", "onnx>=1.23"]
 SERVE = ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34", "jinja2>=3.1.2"]
 MILVUS = ["pymilvus>=3.0", "milvus-lite>=3.2"]
 TENSORBOARD = ["tensorboard>=2.21"]
@@ -84,6 +85,7 @@ setup(
         "tensorboard": TENSORBOARD,
         "search": SEARCH,
         "export": EXPORT,
+        "openvino": OPENVINO,
         "serve": SERVE,
         "milvus": MILVUS,
         "timm": TIMM,
@@ -95,6 +97,7 @@ setup(
             *TENSORBOARD,
             *SEARCH,
             *EXPORT,
+            *OPENVINO,
             *SERVE,
             *MILVUS,
             *TIMM,

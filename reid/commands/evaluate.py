@@ -21,6 +21,7 @@ from reid.evaluation.protocols import (
 from reid.evaluation.retrieval import FeatureSets, VariantFeatures, embed, network_features, warn_of_equal_rows
 from reid.evaluation.whitening import WhiteningOptions
 from reid.inference.conversion import load_network
+from reid.inference.engines.engine import open_engine
 from reid.io.atomic import write_json
 from reid.io.feature_files import read_features, read_multi_query, save_features, save_training_features
 from reid.model.precision import autocast_dtype
@@ -110,7 +111,7 @@ def _whitening(arguments: argparse.Namespace) -> WhiteningOptions | None:
 def _embed(
     arguments: argparse.Namespace, options: EvaluationOptions
 ) -> tuple[dict[str, Any], FeatureSets, VariantFeatures | None, VariantFeatures | None]:
-    """Return the dataset's name and counts, its features, those to pool and those of the training set."""
+    """Return what describes the evaluation, its features, those to pool and those of the training set."""
     model, trained = load_network(arguments.weights)
     config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
     device = build.device(config)
@@ -121,13 +122,16 @@ def _embed(
     flips = (False, True) if config.TEST.FLIP else (False,)
     model = model.to(device)
     names = distinct_features(model)
-    features = network_features(model, parts[0], parts[1], flips=flips, dtype=dtype, names=names)
+    engine = open_engine(model, config, dtype=dtype)
+    engine.expect((len(split.query) + len(split.gallery)) * len(flips))
+    features = network_features(engine, parts[0], parts[1], flips=flips, names=names)
     if len(names) == 1:
         print("the Eigenlayer is the identity: its output equals its input, which alone is scored")
     boxes = build.pool_loader(config, split) if options.protocol == "multi-query" else None
-    pools = embed(model, boxes, flips=flips, dtype=dtype, title="multi-query") if boxes else None
+    pools = embed(engine, boxes, flips=flips, title="multi-query") if boxes else None
     training = None
     if options.whitening:
         images = build.test_loader(config, split.train)
-        training = embed(model, images, flips=flips, dtype=dtype, title="training set")
-    return {"dataset": split.name, "labels": label_counts(split)}, features, pools, training
+        training = embed(engine, images, flips=flips, title="training set")
+    header = {"dataset": split.name, "labels": label_counts(split), "engine": engine.name}
+    return header, features, pools, training

@@ -6,11 +6,12 @@ import argparse
 
 from reid.config import build
 from reid.data import split_table
-from reid.distributed import gather, local_main_first, process_group, restart_command
+from reid.distributed import gather, get_world_size, local_main_first, process_group, restart_command
 from reid.errors import InputError, Interrupted, stop_signals
 from reid.evaluation.extraction import ShardOptions, extract_shards
 from reid.evaluation.features import distinct_features
 from reid.inference.conversion import load_network
+from reid.inference.engines.engine import open_engine
 from reid.model.precision import autocast_dtype
 
 
@@ -41,14 +42,17 @@ def _extract(arguments: argparse.Namespace) -> None:
     with local_main_first():
         split = build.split(config)
         print(split_table(split), flush=True)
+    engine = open_engine(model.to(device), config, dtype=dtype)
+    images = sum(len(getattr(split, part)) for part in arguments.part)
+    engine.expect(images // get_world_size() * (1 + config.TEST.FLIP))
     options = ShardOptions(
         shard_size=arguments.shard,
         features=distinct_features(model) if arguments.feature == "both" else (arguments.feature,),
         flip=config.TEST.FLIP,
-        dtype=dtype,
+        engine=engine,
     )
     extracted = extract_shards(
-        model.to(device),
+        model,
         {part: build.test_loader(config, getattr(split, part)) for part in arguments.part},
         arguments.output,
         options,
@@ -61,7 +65,8 @@ def _extract(arguments: argparse.Namespace) -> None:
     )
     by_process = gather(extracted)
     for part in extracted:
-        images, now = len(getattr(split, part)), sum(counts[part] for counts in by_process)
-        print(f"{part}: {images:,} images in {-(-images // arguments.shard)} shards, {now} of them extracted now")
+        total, now = len(getattr(split, part)), sum(counts[part] for counts in by_process)
+        print(f"{part}: {total:,} images in {-(-total // arguments.shard)} shards, {now} of them extracted now")
     feature = arguments.output / ("input" if arguments.feature == "both" else arguments.feature)
+    print(f"embedded by {engine.name}")
     print(f"wrote {arguments.output}; to score: svdnet evaluate --features {feature}")

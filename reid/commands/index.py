@@ -58,6 +58,7 @@ def _load_model(arguments: argparse.Namespace, folder: Path, stored: dict[str, A
     embedder = Embedder.load(
         weights,
         device=arguments.device,
+        engine=arguments.engine,
         feature=arguments.feature or stored.get("feature"),
         flip=arguments.flip or stored.get("flip") or False,
     )
@@ -80,6 +81,7 @@ def _update(
     start = time.perf_counter()
     listing = gallery.list_crops(Path(metadata["root"]), metadata["pattern"])
     index.set_metadata(**metadata)
+    embedder.engine.expect(len(listing.crops))
     try:
         with stop_signals() as stop:
             summary = gallery.update_index(

@@ -14,6 +14,7 @@ from reid.diagnostics.retrieval import CheckpointFeatures, check_sizes, describe
 from reid.errors import InputError
 from reid.evaluation.retrieval import choose_features, network_features
 from reid.inference.conversion import load_any
+from reid.inference.engines.engine import open_engine
 from reid.io.atomic import write_json
 from reid.io.feature_files import load_npz
 from reid.model.precision import autocast_dtype
@@ -76,6 +77,8 @@ def _embed(
     print(f"{name} on {split_table(split)}", flush=True)
     query, gallery = (build.test_loader(config, images) for images in (split.query, split.gallery))
     test, dtype = config.TEST, autocast_dtype(config.TEST.PRECISION, device)
-    features = network_features(model.to(device), query, gallery, flips=(test.FLIP,), dtype=dtype)
+    engine = open_engine(model.to(device), config, dtype=dtype)
+    engine.expect((len(split.query) + len(split.gallery)) * (1 + test.FLIP))
+    features = network_features(engine, query, gallery, flips=(test.FLIP,))
     pair = choose_features(features, feature=test.FEATURE, normalized=test.NORMALIZED, flip=test.FLIP)
     return split.name, CheckpointFeatures(name, *pair, test.FEATURE, test.NORMALIZED, test.FLIP)

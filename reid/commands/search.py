@@ -36,6 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
     embedder = Embedder.load(
         arguments.weights or metadata["weights"],
         device=arguments.device,
+        engine=arguments.engine,
         feature=metadata["feature"],
         flip=metadata["flip"],
     )

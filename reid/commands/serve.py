@@ -44,9 +44,11 @@ def main(arguments: argparse.Namespace) -> None:
         embedder = Embedder.load(
             arguments.weights or metadata["weights"],
             device=arguments.device,
+            engine=arguments.engine,
             feature=metadata["feature"],
             flip=metadata["flip"],
         )
+        embedder.prepare()
         app = make_app(embedder, place, token=token, loopback=loopback, prior=arguments.prior)
         if arguments.token:
             line = "--token T: other users of this machine can see T in the list of processes; use --token-file or"

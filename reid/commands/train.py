@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from reid.distributed import (
 )
 from reid.errors import InputError, Interrupted, StopSignal, stop_signals
 from reid.evaluation.retrieval import FeatureSets, choose_features, network_features, score_together
+from reid.inference.engines.engine import Engine, check_engine, open_engine
 from reid.io.atomic import write_json
 from reid.io.checkpoint import load_checkpoint
 from reid.losses.objective import Objective
@@ -45,7 +47,7 @@ from reid.report.tables import HEADER, closing_lines, row_line
 from reid.report.training import write_report
 from reid.svdnet import rri, step0
 from reid.svdnet.course import locate
-from reid.svdnet.experiment import Experiment, Scorer
+from reid.svdnet.experiment import Experiment
 from reid.svdnet.plan import Plan, check_parameter_names
 from reid.training.data_record import record_data
 from reid.training.parallel import check_parallel, check_same_inputs, synchronize_norms
@@ -92,7 +94,9 @@ def main(arguments: argparse.Namespace) -> TrainResult:
         if is_main_process():
             folder.check(config.dump(), **_resume_options(arguments))  # before minutes of reading data
         plan = build.plan(config)
-        dtype = autocast_dtype(config.TEST.PRECISION, build.device(config))
+        device = build.device(config)
+        dtype = autocast_dtype(config.TEST.PRECISION, device)
+        check_engine(config.ENGINE, device, dtype)
 
         # Data
         data = _read_data(config)
@@ -104,7 +108,7 @@ def main(arguments: argparse.Namespace) -> TrainResult:
         check_pooling(model, train)
         check_parallel(model, train, plan.solver.norm_statistics)
 
-        scoring = _Scoring(config, data.loaders, dtype, folder)
+        scoring = _Scoring(config, data.loaders, dtype, folder, _recorded_engine(folder) if arguments.resume else {})
         experiment = _open_experiment(arguments, config, folder, data, scoring, stop)
         _print_start(config, model, folder)
         with _resumable(experiment, arguments), _stage_table(experiment, plan, config.RRI.CONTROL):
@@ -220,6 +224,9 @@ def _make_network(config: CfgNode, data: _Data) -> tuple[ReidNetwork, Objective]
 class _Scoring:
     """Scores a network, at the end of a run with the flip test too.
 
+    One engine embeds in all stages, so that a resumed run ends with the same scores: for ENGINE auto the one that the
+    first evaluation chose, which `notes` records in `scores.json`.
+
     Where the control ends, it also writes the queries that RRI has repaired and broken. The network at the end of RRI
     is embedded again only if that was in an earlier process.
     """
@@ -228,6 +235,7 @@ class _Scoring:
     loaders: build.Loaders
     dtype: torch.dtype | None
     folder: RunFolder
+    notes: dict[str, Any]
     control: bool = False
     rri: RankedLists | None = None
 
@@ -238,7 +246,18 @@ class _Scoring:
         return score_together(features)
 
     def _embed(self, model: ReidNetwork, flips: tuple[bool, ...]) -> FeatureSets:
-        return network_features(model, self.loaders.query, self.loaders.gallery, flips=flips, dtype=self.dtype)
+        engine = self._open(model)
+        engine.expect((len(self.loaders.query.paths) + len(self.loaders.gallery.paths)) * len(flips))
+        features = network_features(engine, self.loaders.query, self.loaders.gallery, flips=flips)
+        self.notes.setdefault("engine", engine.name)
+        return features
+
+    def _open(self, model: ReidNetwork) -> Engine:
+        name = self.notes.get("engine") if self.config.ENGINE == "auto" else self.config.ENGINE
+        if name is None and get_world_size() > 1:  # processes might choose different ones
+            name = "torch"
+        # The network changes from stage to stage, so its export is of no further use.
+        return open_engine(model, self.config, engine=name, dtype=self.dtype, keep=False)
 
     def _compare(self, model: ReidNetwork, features: FeatureSets) -> None:
         if not self.control:
@@ -261,13 +280,22 @@ class _Scoring:
         return ranked_lists(*choose_features(features, **_final(self.config)), top=TOP)
 
 
+def _recorded_engine(folder: RunFolder) -> dict[str, Any]:
+    """The engine that has embedded in the stages that are finished, if there are any."""
+    try:
+        content = json.loads((folder.path / "scores.json").read_text(encoding="utf-8"))
+        return {"engine": str(content.get("engine", "torch"))}  # that of earlier versions
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+
+
 def _final(config: CfgNode) -> dict[str, Any]:
     """The feature by which a run is judged."""
     return {"feature": config.TEST.FEATURE, "normalized": config.TEST.NORMALIZED, "flip": config.TEST.FLIP}
 
 
 def _open_experiment(
-    arguments: argparse.Namespace, config: CfgNode, folder: RunFolder, data: _Data, score: Scorer, stop: StopSignal
+    arguments: argparse.Namespace, config: CfgNode, folder: RunFolder, data: _Data, scoring: _Scoring, stop: StopSignal
 ) -> Experiment:
     final = _final(config)
     options = _resume_options(arguments)
@@ -278,7 +306,8 @@ def _open_experiment(
         print(f"changed: {change}")
     return Experiment(
         folder=folder,
-        score=score,
+        score=scoring,
+        notes=scoring.notes,
         final=final,
         checkpoint_metadata={"config": config.dump(), "num_classes": data.num_classes},
         dataset=data.split.name,

@@ -14,6 +14,7 @@ from reid.data.augmentation.policy import POLICIES
 from reid.data.images.decode import FILTERS
 from reid.data.synthetic.layout import FOLDERS, SIZES
 from reid.decorrelation import ORDERS, VARIANTS
+from reid.evaluation.features import ENGINES
 from reid.losses.orthogonality import PENALTIES
 from reid.model.backbones import BACKBONES
 from reid.model.backbones.resnet import STEMS
@@ -98,6 +99,13 @@ def _stage(name: str, epochs: int, milestones: tuple[float, ...]) -> dict[str, K
 _GENERAL = {
     "OUTPUT_DIR": Key("runs/svdnet", "Run folder.", movable=True),
     "SEED": Key(0, "Seed of every random number of the run.", low=0, high=LAST_SEED),
+    "ENGINE": Key(
+        "auto",
+        "What embeds images in an evaluation or extraction; `auto`: on a CPU the fastest installed engine that agrees "
+        "with PyTorch, if it saves more time than its preparation takes.",
+        ENGINES,
+        movable=True,
+    ),
     "TENSORBOARD": Key(False, "Also write TensorBoard events.", movable=True),
 }
 

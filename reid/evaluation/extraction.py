@@ -21,7 +21,7 @@ import torch
 
 from reid.distributed import barrier, get_rank, get_world_size, is_main_process, run_on_main
 from reid.errors import InputError
-from reid.evaluation.features import FEATURES, LabeledBatches, extract, mean_features
+from reid.evaluation.features import FEATURES, LabeledBatches, Network, extract, mean_features
 from reid.io.atomic import write_json
 from reid.io.checksums import is_finished, write_with_checksum
 from reid.io.shards import save_matrix
@@ -56,12 +56,14 @@ class ShardOptions:
         features: Features of the Eigenlayer, of `FEATURES`.
         flip: Average each embedding with that of the mirrored image.
         dtype: Autocast type, None for float32.
+        engine: What runs the network; None for PyTorch.
     """
 
     shard_size: int
     features: Sequence[str] = FEATURES
     flip: bool = False
     dtype: torch.dtype | None = None
+    engine: Network | None = None
 
 
 def extract_shards(
@@ -101,7 +103,9 @@ def extract_shards(
             if all(map(is_finished, files)):
                 continue
             shard = images.slice(starts[number], min(starts[number] + options.shard_size, total))
-            features = _embed_shard(model, shard, options, f"{part}, shard {number + 1} of {len(starts)}")
+            features = _embed_shard(
+                options.engine or model, shard, options, f"{part}, shard {number + 1} of {len(starts)}"
+            )
             for file, feature in zip(files, options.features, strict=True):
                 save_matrix(file, features[feature].values)
             extracted[part] += 1
@@ -127,7 +131,7 @@ def fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _embed_shard(model: ReidNetwork, images: LabeledBatches, options: ShardOptions, title: str) -> dict[str, Features]:
+def _embed_shard(model: Network, images: LabeledBatches, options: ShardOptions, title: str) -> dict[str, Features]:
     features = extract(model, images, dtype=options.dtype, title=title)
     if not options.flip:
         return features

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from reid.distributed import gather, get_rank, get_world_size
 from reid.errors import InputError, unknown_name
-from reid.model.network import ReidNetwork
+from reid.model.network import Embedding, ReidNetwork
 from reid.model.pooling.flatten import Flatten
 from reid.progress import progress_bar, track
 from reid.records import Features
@@ -24,6 +24,7 @@ from reid.training.step import autocast
 
 COMBINATIONS = ("mean", "gem")
 FEATURES = ("input", "output")
+ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 
 
 class LabeledBatches(Protocol):
@@ -61,6 +62,24 @@ class LabeledBatches(Protocol):
     def __iter__(self) -> Iterator[Tensor]: ...
 
 
+class BatchEmbedder(Protocol):
+    """A network that another engine than PyTorch may run: see `reid.inference.engines.engine.Engine`."""
+
+    def embed_batches(self, batches: Iterable[Tensor]) -> Iterator[Embedding]:
+        """Embed batches.
+
+        Args:
+            batches: (B, 3, H, W) float32 images each, normalized.
+
+        Returns:
+            The features of each batch.
+        """
+        ...
+
+
+Network = ReidNetwork | BatchEmbedder
+
+
 class ImageBatches(Protocol):
     """Images of any size in a fixed order, one size per batch.
 
@@ -86,7 +105,7 @@ def distinct_features(model: ReidNetwork) -> tuple[str, ...]:
 
 @torch.inference_mode()
 def extract(
-    model: ReidNetwork,
+    model: Network,
     loader: LabeledBatches,
     *,
     mirror: bool = False,
@@ -96,30 +115,39 @@ def extract(
     """Embed every image of a loader; the mode of the model is restored.
 
     Args:
-        model: Network, on the device of the batches.
+        model: Network, on the device of the batches, or an engine that runs it.
         loader: Images with labels.
         mirror: Embed the mirrored images instead.
-        dtype: Autocast type, None for float32.
+        dtype: Autocast type of a network, None for float32.
         title: Title of the progress bar.
 
     Returns:
         "input" (N, D_in) and "output" (N, K) of the Eigenlayer, float32.
     """
     parts: dict[str, list[np.ndarray]] = {"input": [], "output": []}
-    with evaluation_mode(model):
-        for images in track(loader, title or "features", total=len(loader), unit="batches"):
-            with autocast(images.device, dtype):
-                embedding = model.embed(images.flip(-1) if mirror else images)
-            parts["input"].append(embedding.input.float().cpu().numpy())
-            parts["output"].append(embedding.output.float().cpu().numpy())
+    batches = track(loader, title or "features", total=len(loader), unit="batches")
+    for embedding in _embeddings(model, (images.flip(-1) if mirror else images for images in batches), dtype):
+        parts["input"].append(embedding.input.float().cpu().numpy())
+        parts["output"].append(embedding.output.float().cpu().numpy())
     return {
         name: Features(np.concatenate(values), loader.identities, loader.cameras, tuple(loader.paths))
         for name, values in parts.items()
     }
 
 
+def _embeddings(model: Network, batches: Iterator[Tensor], dtype: torch.dtype | None) -> Iterator[Embedding]:
+    if not isinstance(model, ReidNetwork):
+        yield from model.embed_batches(batches)
+        return
+    with evaluation_mode(model):
+        for images in batches:
+            with autocast(images.device, dtype):
+                embedding = model.embed(images)
+            yield embedding
+
+
 def extract_together(
-    model: ReidNetwork,
+    model: Network,
     loader: LabeledBatches,
     *,
     mirror: bool = False,
@@ -129,10 +157,10 @@ def extract_together(
     """Embed every image of a loader by all processes together.
 
     Args:
-        model: Network with the same weights on every process.
+        model: Network with the same weights on every process, or an engine that runs it.
         loader: Images with labels.
         mirror: Embed the mirrored images instead.
-        dtype: Autocast type, None for float32.
+        dtype: Autocast type of a network, None for float32.
         title: Title of the progress bar.
 
     Returns:

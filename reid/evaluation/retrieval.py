@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from reid.distributed import broadcast, is_main_process
-from reid.evaluation.features import FEATURES, LabeledBatches, extract_together, mean_features
-from reid.model.network import ReidNetwork
+from reid.evaluation.features import FEATURES, LabeledBatches, Network, extract_together, mean_features
 from reid.ranking import evaluate, normalize_rows
 from reid.records import Features, Scores
 
@@ -27,7 +26,7 @@ FeatureSets = dict[tuple[str, bool], tuple[Features, Features]]
 
 
 def network_features(
-    model: ReidNetwork,
+    model: Network,
     query: LabeledBatches,
     gallery: LabeledBatches,
     *,
@@ -38,11 +37,11 @@ def network_features(
     """Embed query and gallery by all processes together.
 
     Args:
-        model: Network with the same weights on every process.
+        model: Network with the same weights on every process, or an engine that runs it.
         query: Loader of the query images.
         gallery: Loader of the gallery images.
         flips: Whether to average with the mirrored images; several values give several variants.
-        dtype: Autocast type, None for float32.
+        dtype: Autocast type of a network, None for float32.
         names: Features to keep, such as `distinct_features` of the network.
 
     Returns:
@@ -57,7 +56,7 @@ def network_features(
 
 
 def embed(
-    model: ReidNetwork,
+    model: Network,
     images: LabeledBatches,
     *,
     flips: Sequence[bool] = (False,),
@@ -67,10 +66,10 @@ def embed(
     """Embed images by all processes together.
 
     Args:
-        model: Network with the same weights on every process.
+        model: Network with the same weights on every process, or an engine that runs it.
         images: Images with labels.
         flips: Whether to average with the mirrored images.
-        dtype: Autocast type, None for float32.
+        dtype: Autocast type of a network, None for float32.
         title: Title of the progress bar.
 
     Returns:

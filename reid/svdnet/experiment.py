@@ -53,6 +53,7 @@ class Experiment(Callbacks):
         stop: Whether a stop was requested.
         on_progress: Called with the state when the run or its control starts or resumes, and after every epoch and
             stage.
+        notes: Further entries of `scores.json`, which `score` may change.
         warn: Called with one line about each thing that is not as the run left it, such as an unreadable checkpoint.
         trained: Whether a stage has ended since the run was started or resumed.
     """
@@ -67,6 +68,7 @@ class Experiment(Callbacks):
     minutes: float = 0.0
     stop: StopSignal = field(default_factory=StopSignal)
     on_progress: Callable[[TrainState], None] = lambda state: None
+    notes: dict[str, Any] = field(default_factory=dict)
     warn: Callable[[str], None] = print
     trained: bool = field(default=False, init=False)
     _checkpoints: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
@@ -378,7 +380,7 @@ class Experiment(Callbacks):
     def _summarize(self, state: TrainState) -> dict[str, Any]:
         """Write `scores.json`."""
         rows, control = (state.rows, []) if state.run == "rri" else (self._original, state.rows)
-        summary = summarize(rows, control, dataset=self.dataset, final=self.final, stopped=self._stopped)
+        summary = summarize(rows, control, dataset=self.dataset, final=self.final, stopped=self._stopped) | self.notes
         if is_main_process():
             self.folder.check_ours()
             write_json(self.folder.path / "scores.json", summary)

@@ -42,7 +42,7 @@ def provenance(device: str | None = None, *, command: Sequence[str] = ()) -> dic
             "numpy": np.__version__,
         },
         "machine": {
-            "processor": _processor(),
+            "processor": processor(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             **({"device": device} if device else {}),
@@ -76,7 +76,12 @@ def _commit() -> str | None:
     return head.stdout.strip()
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name the processor.
+
+    Returns:
+        Its model, such as "AMD EPYC"; less where the system does not tell.
+    """
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

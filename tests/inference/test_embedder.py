@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import foreign_models
@@ -23,11 +23,12 @@ from reid.data.images import cache as cache_module
 from reid.errors import InputError
 from reid.evaluation.retrieval import embed
 from reid.inference.conversion import load_network
+from reid.inference.engines.engine import Engine
 from reid.io.checkpoint import load_checkpoint, save_checkpoint
 from reid.io.digest import compute_file_digest
 from reid.io.safetensors_files import save_safetensors
 from reid.model.folding import fold_norms
-from reid.model.network import ReidNetwork
+from reid.model.network import Embedding, ReidNetwork
 from reid.records import ImageRecord
 
 __all__ = ["narrow_resnet34"]
@@ -284,12 +285,13 @@ def test_few_images_are_in_memory_at_once(
     monkeypatch.setattr("reid.data.loading.user_images.decode_image", counted)
     done = [0]
 
-    def instead(self: Embedder, batch: torch.Tensor) -> np.ndarray:
-        most_ahead[0] = max(most_ahead[0], decoded[0] - done[0])
-        done[0] += len(batch)
-        return np.ones((len(batch), 64), np.float32)
+    def instead(self: Engine, batches: Iterable[torch.Tensor]) -> Iterator[Embedding]:
+        for batch in batches:
+            most_ahead[0] = max(most_ahead[0], decoded[0] - done[0])
+            done[0] += len(batch)
+            yield Embedding(torch.ones(len(batch), 64), torch.ones(len(batch), 64))
 
-    monkeypatch.setattr(Embedder, "_embed", instead)
+    monkeypatch.setattr(Engine, "embed_batches", instead)
     assert embedder.embed(files * 20, batch_size=8).shape == (420, 64)
     assert decoded[0] == 420 and most_ahead[0] <= 8 * 6
 

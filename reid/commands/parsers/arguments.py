@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reid.commands.parsers.choices import FEATURES, FORMATS
+from reid.commands.parsers.choices import ENGINES, FEATURES, FORMATS
 
 
 def add_overrides(parser: argparse.ArgumentParser, *, example: str = "DATASETS.ROOT data") -> None:
@@ -47,6 +47,20 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument(
         "--device", default="auto", help="Device to compute on: auto, cpu, cuda or cuda:N (default: auto)."
+    )
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add --engine, for commands without a configuration.
+
+    Args:
+        parser: Parser to extend.
+    """
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="What embeds images (default: auto, on a CPU the fastest installed engine that agrees with PyTorch).",
     )
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 FEATURES = ("input", "output")
+ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 FORMATS = ("table", "markdown", "json", "csv")
 METRICS = ("euclidean", "cosine")
 PROTOCOLS = ("market", "single-shot", "multi-query")

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reid.commands.parsers.arguments import add_device, add_feature, add_format, add_index, add_overrides, numbers
+from reid.commands.parsers.arguments import (
+    add_device,
+    add_engine,
+    add_feature,
+    add_format,
+    add_index,
+    add_overrides,
+    numbers,
+)
 from reid.commands.parsers.choices import CROP_PATTERNS, FALSE_MATCH_RATES, REPLICATES, TOKEN_VARIABLE
 
 
@@ -23,6 +31,7 @@ def index() -> argparse.ArgumentParser:
     add_index(parser)
     parser.add_argument("--weights", metavar="FILE", help="Checkpoint, or demo (default: that of the index).")
     add_device(parser)
+    add_engine(parser)
     add_feature(parser)
     parser.add_argument("--flip", action="store_true", help="Average the features of a crop and its mirror image.")
     known = ", ".join(CROP_PATTERNS)
@@ -67,6 +76,7 @@ def search() -> argparse.ArgumentParser:
     add_index(parser)
     _add_moved_weights(parser)
     add_device(parser)
+    add_engine(parser)
     parser.add_argument("--top", type=int, default=10, metavar="K", help="Results per query (default: 10).")
     parser.add_argument("--camera", nargs="+", metavar="C", help="Only results from these cameras.")
     parser.add_argument(
@@ -97,6 +107,7 @@ def serve() -> argparse.ArgumentParser:
     add_index(parser)
     _add_moved_weights(parser)
     add_device(parser)
+    add_engine(parser)
     parser.add_argument(
         "--port", type=int, default=8000, help="Port to listen on, 0 for any free port (default: 8000)."
     )

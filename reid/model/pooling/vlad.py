@@ -59,7 +59,7 @@ class VLAD(Pooling):
     def _pool(self, maps: Tensor) -> Tensor:
         descriptors = _descriptors(maps)
         assigned = self._assign(descriptors)[:, : self.clusters]
-        residuals = assigned @ descriptors.mT - assigned.sum(2, keepdim=True) * self.centres
+        residuals = assigned @ descriptors.transpose(-2, -1) - assigned.sum(2, keepdim=True) * self.centres
         return functional.normalize(functional.normalize(residuals, dim=2).flatten(1), dim=1)
 
     def _attention(self, maps: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class HardVLAD(VLAD):
     def _assign(self, descriptors: Tensor) -> Tensor:
         # |x - c|^2 without |x|^2, which is the same for all centers.
         distances = self.centres.square().sum(1)[:, None] - 2 * self.centres @ descriptors
-        return functional.one_hot(distances.argmin(1), self.clusters).mT.to(descriptors.dtype)
+        return functional.one_hot(distances.argmin(1), self.clusters).transpose(-2, -1).to(descriptors.dtype)
 
     def initialize(self, descriptors: np.ndarray, *, seed: int) -> None:
         """Initialize the centers by k-means.
@@ -131,7 +131,7 @@ class NetVLAD(VLAD):
         self.assignment = nn.Linear(channels, clusters + ghosts, bias=init != "kmeans_v1")
 
     def _assign(self, descriptors: Tensor) -> Tensor:
-        return self.assignment(descriptors.mT).mT.softmax(1)
+        return self.assignment(descriptors.transpose(-2, -1)).transpose(-2, -1).softmax(1)
 
     def initialize(self, descriptors: np.ndarray, *, seed: int) -> None:
         """Initialize the centers by k-means and the soft assignment that fits them.
