@@ -20,6 +20,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from reid.decorrelation.convergence import converged
 from reid.decorrelation.correlation import condition_number, correlation_metric
@@ -119,7 +121,8 @@ def restrained(linear: nn.Linear) -> Iterator[None]:
     parameter entirely, also one that was created before and holds it: no step, no weight decay, and its momentum
     neither moves it nor decays. A gradient left from before would be applied, or grow with weight decay, therefore it
     is dropped; and so is one that appears inside, before `requires_grad` returns to what it was. At the end the layer
-    is compared with how it was, since code of yours may still unfreeze or overwrite it.
+    is compared with how it was, since code of yours may still unfreeze or overwrite it, and so is what every optimizer
+    that made a step inside holds for it, such as momentum, which would move it later.
 
     DistributedDataParallel has to be created inside: it waits for the gradient of every parameter that required one
     when it was created.
@@ -141,14 +144,23 @@ def restrained(linear: nn.Linear) -> Iterator[None]:
     for parameter, _ in required:
         parameter.requires_grad_(False)
         parameter.grad = None
+    held: dict[Optimizer, dict[str, Tensor]] = {}
+
+    def remember(optimizer: Optimizer, args: object, kwargs: object) -> None:
+        if optimizer not in held:
+            held[optimizer] = _held_by(optimizer, linear)
+
+    hook = register_optimizer_step_pre_hook(remember)
     try:
         yield
     finally:
+        hook.remove()
         for parameter, requires_grad in required:
             parameter.grad = None
             parameter.requires_grad_(requires_grad)
     after = {name: _bits(tensor) for name, tensor in linear.state_dict().items()}
-    moved = [name for name in {**before, **after} if not _equal(before.get(name), after.get(name))]
+    moved = _differing(before, after)
+    moved = moved or [name for optimizer in held for name in _differing(held[optimizer], _held_by(optimizer, linear))]
     if moved:
         raise RuntimeError(
             f"the restrained layer changed: {', '.join(moved)}. Something set requires_grad inside, or wrote to the "
@@ -283,6 +295,20 @@ def _write(new: dict[Tensor, Tensor]) -> None:
             )
     for parameter, values in rounded.items():
         parameter.copy_(values)
+
+
+def _held_by(optimizer: Optimizer, linear: nn.Linear) -> dict[str, Tensor]:
+    """Copy the tensors that an optimizer holds for the parameters of a layer."""
+    return {
+        f"{key} of {name}": _bits(value)
+        for name, parameter in linear.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _differing(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
+    return [name for name in {**before, **after} if not _equal(before.get(name), after.get(name))]
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -236,6 +236,23 @@ def test_a_restrained_layer_that_moved_is_named(act: Callable[[Network], None], 
     assert model.embedding.weight.requires_grad and model.embedding.weight.grad is None
 
 
+def test_momentum_gathered_inside_is_named() -> None:
+    """As with a rate that rises from 0: the layer would move at the first step after the restraint."""
+    model = Network()
+    layer = model.embedding
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+    for steps in (0, 1):  # without momentum before, and with
+        train(model, steps, optimizer)
+        with (
+            pytest.raises(RuntimeError, match=r"layer changed: momentum_buffer of weight\."),
+            restrained(layer),
+        ):
+            layer.requires_grad_(True)
+            train(model, 1, optimizer)
+    with restrained(layer):
+        train(model, 1, optimizer)
+
+
 def test_the_rounds_decorrelate_measure_and_stop() -> None:
     model = Network()
     rri = RRI(model, model.embedding, rounds=4, tolerance=1.0)
