@@ -36,7 +36,7 @@ def test_dir_and_help_name_the_doors() -> None:
 
 
 def test_train_returns_scores_and_paths(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, blank_charts: None
 ) -> None:
     monkeypatch.setenv("REID_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     overrides = {**SMALL, "OUTPUT_DIR": str(tmp_path / "run")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ RRI: {MAX_ROUNDS: 0}
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
-    path.write_text(TINY.replace("CACHE_FOLDER", str(tmp_path / "cache")))
+    path.write_text(TINY.replace("CACHE_FOLDER", os.environ["REID_CACHE"]))
     return path
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import start_command
 
 from reid.io.checkpoint import load_checkpoint
 from reid.model.network import ReidNetwork
@@ -280,20 +281,17 @@ def test_a_run_is_not_overwritten(train: Tool, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_interrupted_it_saves_and_says_how_to_go_on(quick: tuple[str, ...], tmp_path: Path) -> None:
-    command = [sys.executable, "tools/train_svdnet.py", "--config-file", "configs/demo_synthetic.yaml"]
+    config = str(ROOT / "configs" / "demo_synthetic.yaml")
     options = [*quick, "OUTPUT_DIR", str(tmp_path / "run"), "STEP0.EPOCHS", "400"]
-    process = subprocess.Popen(
-        [*command, *options], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = start_command("train", "--config-file", config, *options)
     log = tmp_path / "run" / "log.jsonl"
     deadline = time.monotonic() + 120
     while not (log.exists() and log.read_text().count('"epoch"') >= 3) and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.2)
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 130, err
+    err = process.stderr.read()
+    assert process.wait(300) == 130, err
+    process.close()
     assert "--resume" in err
     assert "Traceback" not in err
     position = load_checkpoint(tmp_path / "run" / "checkpoints" / "rri_last.pth")["position"]
@@ -304,7 +302,7 @@ def test_interrupted_it_saves_and_says_how_to_go_on(quick: tuple[str, ...], tmp_
     )  # fmt: skip
     while len(log.read_text().splitlines()) < position["epoch"] + 3 and time.monotonic() < deadline:
         assert again.poll() is None, again.communicate()
-        time.sleep(0.2)
+        time.sleep(0.05)
     again.kill()
     again.communicate()
     epochs = [json.loads(line)["epoch"] for line in log.read_text().splitlines()[1:]]
