@@ -15,6 +15,7 @@ from reid.config import build
 from reid.config.loading import load_config
 from reid.data.loading.loaders import TrainLoader
 from reid.errors import InputError
+from reid.threads import thread_count
 from reid.training.callbacks import Callbacks
 from reid.training.epoch import EpochBatches, train_epoch
 from reid.training.mining import describe_all
@@ -23,6 +24,7 @@ from reid.training.schedule import StagePlan
 from reid.training.seeding import seed_everything
 from reid.training.state import TrainState
 from reid.training.step import compile_backbone
+from reid.training.threads import same_thread_count
 from reid.training.weight_average import start_average
 
 PARTS = {
@@ -75,6 +77,7 @@ class _Clock(Callbacks):
         self.last = now
 
 
+@same_thread_count()
 def main(arguments: argparse.Namespace) -> None:
     """Run the command.
 
@@ -84,6 +87,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.steps < 1 or arguments.warm_up < 1:
         raise InputError(f"--steps {arguments.steps} and --warm-up {arguments.warm_up} must be 1 or more")
     config = load_config(arguments.config_file, arguments.overrides)
+    torch.set_num_threads(config.THREADS or thread_count())
     device, plan, weights = build.device(config), build.plan(config), build.pretrained(config)
     solver, split = plan.solver, build.split(config)
     loader, classes = build.train_loader(config, split), len(split.train_labels())

@@ -49,6 +49,7 @@ from reid.svdnet import rri, step0
 from reid.svdnet.course import locate
 from reid.svdnet.experiment import Experiment
 from reid.svdnet.plan import Plan, check_parameter_names
+from reid.threads import requested_threads, thread_count
 from reid.training.data_record import record_data
 from reid.training.parallel import check_parallel, check_same_inputs, synchronize_norms
 from reid.training.pooling_init import check_pooling
@@ -57,6 +58,7 @@ from reid.training.run_folder import RunFolder
 from reid.training.seeding import seed_everything
 from reid.training.state import TrainState
 from reid.training.step import compile_backbone
+from reid.training.threads import ThreadChooser, same_thread_count
 
 # In a log, a stage of hours says every so often that it is alive.
 LOG_SECONDS = 300
@@ -88,7 +90,7 @@ def main(arguments: argparse.Namespace) -> TrainResult:
     Returns:
         The scores and where the files are.
     """
-    with stop_signals() as stop, process_group():
+    with stop_signals() as stop, process_group(), same_thread_count():
         config = _load(arguments.config_file, arguments.overrides)
         folder = RunFolder(Path(config.OUTPUT_DIR), movable=MOVABLE)
         if is_main_process():
@@ -110,21 +112,23 @@ def main(arguments: argparse.Namespace) -> TrainResult:
 
         scoring = _Scoring(config, data.loaders, dtype, folder, _recorded_engine(folder) if arguments.resume else {})
         experiment = _open_experiment(arguments, config, folder, data, scoring, stop)
-        _print_start(config, model, folder)
-        with _resumable(experiment, arguments), _stage_table(experiment, plan, config.RRI.CONTROL):
-            state = experiment.begin(model, objective, train, plan, descriptors=config.MODEL.POOLING.DESCRIPTORS)
+        with _resumable(experiment, arguments):
+            experiment.start(model, objective, train, plan)
+            _print_start(config, model, experiment)
+            with _stage_table(experiment, plan, config.RRI.CONTROL):
+                state = experiment.begin(model, objective, train, plan, descriptors=config.MODEL.POOLING.DESCRIPTORS)
 
-            # Step 0, then rounds of decorrelation, Restraint and Relaxation (Sun et al. 2017, Section 3.2)
-            step0.run(state, train, plan, experiment)
-            reason = rri.run(state, train, plan, experiment)
-            summary = experiment.finish(state, reason)
+                # Step 0, then rounds of decorrelation, Restraint and Relaxation (Sun et al. 2017, Section 3.2)
+                step0.run(state, train, plan, experiment)
+                reason = rri.run(state, train, plan, experiment)
+                summary = experiment.finish(state, reason)
 
-            # Control: the same rounds and epochs without decorrelation
-            if config.RRI.CONTROL:
-                scoring.control = True
-                control = experiment.begin_control(state)
-                rri.run_control(control, train, plan, experiment, state.rows)
-                summary = experiment.finish(control)
+                # Control: the same rounds and epochs without decorrelation
+                if config.RRI.CONTROL:
+                    scoring.control = True
+                    control = experiment.begin_control(state)
+                    rri.run_control(control, train, plan, experiment, state.rows)
+                    summary = experiment.finish(control)
 
         # Report
         if not experiment.trained:
@@ -319,15 +323,26 @@ def _open_experiment(
         changes=changes,
         minutes=config.CHECKPOINT.MINUTES,
         stop=stop,
+        threads=_thread_chooser(config),
     )
 
 
-def _print_start(config: CfgNode, model: ReidNetwork, folder: RunFolder) -> None:
+def _thread_chooser(config: CfgNode) -> ThreadChooser:
+    # Steps are timed only where one process trains on a CPU; code would be compiled again for each number.
+    choice = get_world_size() == 1 and build.device(config).type == "cpu" and not config.SOLVER.COMPILE
+    fixed = config.THREADS or requested_threads() is not None or not choice
+    return ThreadChooser(config.THREADS or thread_count(), fixed=bool(fixed))
+
+
+def _print_start(config: CfgNode, model: ReidNetwork, experiment: Experiment) -> None:
     start = "from scratch" if config.MODEL.WEIGHTS == "none" else f"weights {config.MODEL.WEIGHTS}"
     start = f"Step 0 of {config.STEP0.CHECKPOINT}" if config.STEP0.CHECKPOINT else start
     several = f"{get_world_size()} processes, " if get_world_size() > 1 else ""
     device, (d_in, k) = model.eigenlayer.vectors.device, model.eigenlayer.vectors.shape
-    print(f"{config.MODEL.BACKBONE}, {start}, {device}, {several}{torch.get_num_threads()} threads -> {folder.path}")
+    chooser = experiment.threads
+    threads = f"{torch.get_num_threads()} threads"
+    threads += f" (the fastest of 1 to {chooser.limit})" if chooser and chooser.timed else ""
+    print(f"{config.MODEL.BACKBONE}, {start}, {device}, {several}{threads} -> {experiment.folder.path}")
     print(f"Eigenlayer {d_in} x {k}: a Gaussian matrix of this shape has S(W) = {gaussian_correlation(d_in, k):.4f}")
 
 

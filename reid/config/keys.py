@@ -98,6 +98,7 @@ def _stage(name: str, epochs: int, milestones: tuple[float, ...]) -> dict[str, K
 
 _GENERAL = {
     "OUTPUT_DIR": Key("runs/svdnet", "Run folder.", movable=True),
+    "THREADS": Key(0, "CPU threads of a training; 0: OMP_NUM_THREADS, else by timing.", low=0, high=1024, movable=True),
     "SEED": Key(0, "Seed of every random number of the run.", low=0, high=LAST_SEED),
     "ENGINE": Key(
         "auto",

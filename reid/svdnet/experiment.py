@@ -12,22 +12,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from reid.distributed import all_reduce_max, is_main_process, run_on_main
 from reid.errors import Diverged, InputError, StopSignal
 from reid.io.atomic import write_json
-from reid.io.checkpoint import check_state_dict, load_checkpoint, load_latest, load_state_dict, save_checkpoint
+from reid.io.checkpoint import check_state_dict, load_checkpoint, load_state_dict, save_checkpoint
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.records import Scores, StageLog
 from reid.svdnet import step0
 from reid.svdnet.plan import Plan
+from reid.svdnet.run_checkpoints import find_checkpoints, last_path, previous_path
 from reid.svdnet.summary import summarize
 from reid.training.callbacks import Callbacks
-from reid.training.checkpoint_schema import check_training_content
+from reid.training.optimizer import Solver
 from reid.training.pooling_init import DESCRIPTORS
-from reid.training.provenance import ARITHMETIC, arithmetic_changes
+from reid.training.provenance import ARITHMETIC, arithmetic_changes, logged_arithmetic
 from reid.training.run_folder import RunFolder
 from reid.training.state import Batches, TrainState
+from reid.training.threads import RecordedThreads, ThreadChooser, recorded_count, same_thread_count, timed_step
 
 MAX_CMC = 50
 
@@ -55,6 +59,7 @@ class Experiment(Callbacks):
             stage.
         notes: Further entries of `scores.json`, which `score` may change.
         warn: Called with one line about each thing that is not as the run left it, such as an unreadable checkpoint.
+        threads: Sets the number of threads; None leaves it as it is.
         trained: Whether a stage has ended since the run was started or resumed.
     """
 
@@ -70,8 +75,11 @@ class Experiment(Callbacks):
     on_progress: Callable[[TrainState], None] = lambda state: None
     notes: dict[str, Any] = field(default_factory=dict)
     warn: Callable[[str], None] = print
+    threads: ThreadChooser | None = None
     trained: bool = field(default=False, init=False)
     _checkpoints: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
+    _started: bool = field(default=False, init=False)
+    _timing: dict[str, Any] | None = field(default=None, init=False)
     _original: list[StageLog] = field(default_factory=list, init=False)
     _stopped: str | None = field(default=None, init=False)
     _step0_alone: bool = field(default=False, init=False)
@@ -92,10 +100,34 @@ class Experiment(Callbacks):
         try:
             yield
         except Diverged as error:
-            saved = next((p for p in map(self._last, ("control", "rri")) if p.exists()), None)
+            saved = next((p for p in (last_path(self.folder, run) for run in ("control", "rri")) if p.exists()), None)
             raise Diverged(f"{error}; the last good checkpoint is {saved}" if saved else str(error)) from None
         finally:
             self.folder.close()
+
+    def start(self, model: ReidNetwork, objective: Objective, loader: Batches, plan: Plan) -> None:
+        """Find the checkpoints to resume from, and set the number of threads; `begin` does it where it is left out.
+
+        Args:
+            model: The network before Step 0.
+            objective: What is minimized.
+            loader: The training data.
+            plan: The settings of the run.
+
+        Raises:
+            InputError: If the checkpoints are unreadable or belong to a different run.
+        """
+        self._checkpoints = found = run_on_main(lambda: find_checkpoints(self.folder, self.warn))
+        self._started = True
+        if self.threads is None:
+            return
+        if found:
+            self.threads.resume(recorded_count(found.get("control") or found["rri"]))
+        else:
+            step = functools.partial(timed_step, TrainState("rri", model, objective), loader, plan.solver)
+            self._timing = self.threads.start(step, plan.least_epochs * len(loader))
+        machine = {**self.provenance.get("machine", {}), "threads": torch.get_num_threads()}
+        self.provenance = {**self.provenance, "machine": machine}
 
     def begin(
         self, model: ReidNetwork, objective: Objective, loader: Batches, plan: Plan, *, descriptors: int = DESCRIPTORS
@@ -116,7 +148,8 @@ class Experiment(Callbacks):
             InputError: If the checkpoints are unreadable or belong to a different run.
         """
         self._step0_alone = not (plan.max_rounds or plan.final_restraint)
-        self._checkpoints = run_on_main(self._find_checkpoints)
+        if not self._started:
+            self.start(model, objective, loader, plan)
         if is_main_process():
             self._cut_log()
         state = TrainState("rri", model, objective)
@@ -127,7 +160,8 @@ class Experiment(Callbacks):
             self._load(state)
             if fresh:
                 fresh.fused = state.fused
-                self._step0 = functools.partial(step0.repeat, fresh, start, loader, plan)
+                threads = RecordedThreads(tuple(state.threads))
+                self._step0 = functools.partial(step0.repeat, fresh, start, loader, plan, threads)
         else:
             start(model)
             self._write(state, "last")
@@ -219,6 +253,21 @@ class Experiment(Callbacks):
         self._agree()
         self.stop.check()
 
+    def on_epoch_begin(self, state: TrainState, loader: Batches, solver: Solver) -> None:
+        """Choose the number of threads again where that is due.
+
+        Args:
+            state: The state of the training.
+            loader: The training data.
+            solver: The settings of the steps.
+        """
+        step = functools.partial(timed_step, state, loader, solver)
+        change = self.threads.next_epoch(state, step) if self.threads else None
+        if change:
+            where = {"run": state.run, "stage": state.stage, "round": state.round, "epoch": state.epoch}
+            self._log({**change, **where})
+            self.warn(f"threads: {change['threads']} instead of {change['before']}, which is faster now")
+
     def on_epoch_end(self, state: TrainState, entry: dict[str, Any]) -> None:
         """Log and save.
 
@@ -259,53 +308,18 @@ class Experiment(Callbacks):
     def _step0_path(self) -> Path:
         return self.folder.checkpoints / "rri_step0.pth"
 
-    def _last(self, run: str) -> Path:
-        return self.folder.checkpoints / f"{run}_last.pth"
-
-    def _previous(self, run: str) -> Path:
-        return self.folder.checkpoints / f"{run}_previous.pth"
-
-    def _find_checkpoints(self) -> dict[str, dict[str, Any]]:
-        """The newest readable checkpoint of each run."""
-        warnings: list[str] = []
-        found = {}
-        for run in ("rri", "control"):
-            if warnings and run == "control":
-                # The control started from what the unreadable checkpoint held, and starts again.
-                for path in (self._last(run), self._previous(run)):
-                    path.unlink(missing_ok=True)
-            try:
-                content = load_latest(self._last(run), self._previous(run), warnings.append)
-                if content is not None:
-                    check_training_content(content, run=run, source=str(self._last(run)))
-            except InputError as error:
-                if run == "rri":
-                    raise
-                warnings.append(f"{error}; starting the control again")
-                self._last(run).unlink(missing_ok=True)
-                content = None
-            if content is not None:
-                found[run] = content
-        if "control" in found and "rri" not in found:
-            raise InputError(f"{self._last('rri')} is missing; restore it, or choose another OUTPUT_DIR")
-        for message in warnings:
-            self.warn(message)
-        return found
-
     def _cut_log(self) -> None:
         """Cut the log back to the checkpoint that the run is resumed from, or start it."""
         newest = max(self._checkpoints.values(), key=lambda content: content["log_lines"], default=None)
         if newest is None:
             self.folder.start_log()
             self.folder.log({"kind": "start", **self.provenance})
+            if self._timing:
+                self.folder.log(self._timing)
             return
         for note in self.folder.cut_log(newest["log_lines"], newest.get("log_sha256")):
             self.warn(note)
-        known: dict[str, Any] = {}
-        for entry in self.folder.log_entries():
-            if entry.get("kind") in ("start", "changed"):
-                known |= {name: entry[name] for name in ARITHMETIC if name in entry}
-        moved = arithmetic_changes(known, self.provenance)
+        moved = arithmetic_changes(logged_arithmetic(self.folder.log_entries()), self.provenance)
         if moved:
             self.warn(
                 f"resuming with {'; '.join(moved)}: the run need not end bit-identical to one that was not interrupted"
@@ -315,7 +329,7 @@ class Experiment(Callbacks):
             self.folder.log({"kind": "changed", "changes": [*self.changes, *moved], **now})
 
     def _load(self, state: TrainState) -> None:
-        content, path = self._checkpoints.pop(state.run), self._last(state.run)
+        content, path = self._checkpoints.pop(state.run), last_path(self.folder, state.run)
         self._load_weights(state, content, path)
         state.restore(content, str(path))
 
@@ -340,7 +354,8 @@ class Experiment(Callbacks):
                 raise InputError(f"{error}; with --resume the control trains Step 0 again") from None
             self._load_weights(state, content, self._step0_path)
             return
-        again = self._step0()
+        with same_thread_count():
+            again = self._step0()
         found, expected = again.rows[0], self._original[0]
         if (found.train_loss, found.correlation) != (expected.train_loss, expected.correlation):
             raise InputError(
@@ -374,7 +389,7 @@ class Experiment(Callbacks):
             return
         self.folder.check_ours()
         content = {**self.checkpoint_metadata, **state.to_checkpoint(), **self.folder.log_position()}
-        previous = self._previous(state.run) if name == "last" else None
+        previous = previous_path(self.folder, state.run) if name == "last" else None
         save_checkpoint(self.folder.checkpoints / f"{state.run}_{name}.pth", content, previous=previous)
 
     def _summarize(self, state: TrainState) -> dict[str, Any]:

@@ -48,6 +48,12 @@ class Plan:
     loss_images: int = 4096
 
     @property
+    def least_epochs(self) -> int:
+        """The epochs of Step 0 and of one round, where there are any."""
+        epochs = 0 if self.skip_step0 else self.step0.epochs
+        return epochs + (self.restraint.epochs + self.relaxation.epochs if self.max_rounds else 0)
+
+    @property
     def restraint_freeze(self) -> tuple[str, ...]:
         """What every Restraint freezes besides the parameters that its schedule names."""
         return ("eigenlayer",) if self.freeze_eigenlayer else ()

@@ -15,6 +15,7 @@ from reid.training.pooling_init import initialize_pooling
 from reid.training.schedule import StagePlan
 from reid.training.stage import finish_stage, train_stage
 from reid.training.state import Batches, TrainState
+from reid.training.threads import RecordedThreads
 
 
 def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks) -> StageLog:
@@ -68,7 +69,13 @@ def prepare(model: ReidNetwork, loader: Batches, plan: Plan, descriptors: int) -
         )
 
 
-def repeat(state: TrainState, start: Callable[[ReidNetwork], object], loader: Batches, plan: Plan) -> TrainState:
+def repeat(
+    state: TrainState,
+    start: Callable[[ReidNetwork], object],
+    loader: Batches,
+    plan: Plan,
+    threads: RecordedThreads,
+) -> TrainState:
     """Train Step 0 once more from its start, without logging or saving.
 
     Args:
@@ -76,10 +83,12 @@ def repeat(state: TrainState, start: Callable[[ReidNetwork], object], loader: Ba
         start: Prepares the network, see `prepare`.
         loader: The training data.
         plan: The settings of the run.
+        threads: The numbers of threads that it was trained with.
 
     Returns:
         The state after Step 0.
     """
+    threads.begin()
     start(state.model)
-    run(state, loader, plan, Callbacks())
+    run(state, loader, plan, threads)
     return state

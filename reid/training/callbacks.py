@@ -7,7 +7,8 @@ from typing import Any
 
 from reid.model.network import ReidNetwork
 from reid.records import Scores, StageLog
-from reid.training.state import TrainState
+from reid.training.optimizer import Solver
+from reid.training.state import Batches, TrainState
 
 
 class Callbacks:
@@ -27,6 +28,15 @@ class Callbacks:
             The scores, one record per feature and variant.
         """
         return ()
+
+    def on_epoch_begin(self, state: TrainState, loader: Batches, solver: Solver) -> None:
+        """Called before an epoch, or the rest of one that was interrupted.
+
+        Args:
+            state: The state of the training.
+            loader: The training data.
+            solver: The settings of the steps.
+        """
 
     def on_phase_end(self, phase: str) -> None:
         """Called at the end of each phase of a step.

@@ -21,6 +21,7 @@ from reid.records import PER_QUERY, StageLog
 
 ROUND = ("decorrelate", "restraint", "relaxation")
 MAX_COUNT = 10**12
+MAX_THREADS = 1024
 MT19937_WORDS = 624
 SHOWN = 40  # characters of a wrong value in an error
 
@@ -78,6 +79,8 @@ def _contradiction(content: Mapping[str, Any], run: str) -> str:
     """What no training writes, although each value alone would be possible."""
     position, rows = content["position"], content["rows"]
     unknown = [*(set(position) - set(POSITION)), *(set((content.get("middle") or {}).get("sums", ())) - set(SUMS))]
+    changes = (content.get("threads") or {}).get("changes", ())
+    unknown += [name for change in changes for name in change if name not in THREADS["changes"][0]]
     if unknown:
         return f"it holds an unknown value {str(unknown[0])[:SHOWN]!r}"
     if {position["run"], *(row["run"] for row in rows)} != {run}:
@@ -125,6 +128,10 @@ def _is_positive(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(0 <= value <= MAX_COUNT)
+
+
+def _is_thread_count(value: Any) -> bool:
+    return _is_count(value) and 1 <= value <= MAX_THREADS
 
 
 def _is_fraction(value: Any) -> bool:
@@ -291,15 +298,31 @@ RANDOM: dict[str, Schema] = {
     "python": _is_python_state,
 }
 MIDDLE: dict[str, Schema] = {"sums": SUMS, "random": RANDOM, "others": [RANDOM], "descriptors": (_is_descriptors,)}
+THREADS: dict[str, Schema] = {
+    "changes": [{"stage": _in("step0", *ROUND), "round": _is_count, "epoch": _is_count, "count": _is_thread_count}],
+    "images_per_second": [_is_positive],
+}
 CONTENT: dict[str, Schema] = {
     "position": POSITION,
     "rows": [ROW],
     "optimizer": (_is_optimizer,),
     "middle": (MIDDLE,),
+    "threads": THREADS,
     "objective": _is_state_dict,
     "trained": (lambda value: _is_state_dict(value) and len(value) > 0,),
     "log_lines": _is_count,
     "log_sha256": _is_text,
 }
 # Missing in checkpoints of earlier versions.
-OPTIONAL = {"objective", "middle", "trained", "steps", "fused", "parts", "skipped", "log_sha256", "per_query"}
+OPTIONAL = {
+    "objective",
+    "middle",
+    "threads",
+    "trained",
+    "steps",
+    "fused",
+    "parts",
+    "skipped",
+    "log_sha256",
+    "per_query",
+}

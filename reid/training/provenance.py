@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,24 @@ def provenance(device: str | None = None, *, command: Sequence[str] = ()) -> dic
             **({"device": device} if device else {}),
         },
     }
+
+
+def logged_arithmetic(log: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Collect from the log of a run what may change the last bits of a result.
+
+    Args:
+        log: The lines of the log.
+
+    Returns:
+        The last values of what `arithmetic_changes` compares.
+    """
+    known: dict[str, Any] = {}
+    for entry in log:
+        if entry.get("kind") in ("start", "changed"):
+            known |= {name: entry[name] for name in ARITHMETIC if name in entry}
+        elif entry.get("kind") == "threads" and isinstance(known.get("machine"), Mapping):
+            known["machine"] = {**known["machine"], "threads": entry.get("threads")}
+    return known
 
 
 def arithmetic_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:

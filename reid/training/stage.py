@@ -54,6 +54,7 @@ def train_stage(state: TrainState, loader: Batches, stage: StagePlan, solver: So
     if solver.ema and state.average is None:
         state.average = start_average(model)
     while not stage.finished(state.losses):
+        callbacks.on_epoch_begin(state, loader, solver)
         batches = _epoch_batches(state, loader, stage, solver)
         with callbacks.hold_signals():
             progress = train_epoch(state, batches, optimizer, stage, solver, callbacks, parallel)

@@ -137,6 +137,23 @@ class EpochProgress:
         return cls(**content["sums"], random_states=random_states, descriptors=content["descriptors"])
 
 
+@dataclass(frozen=True)
+class ThreadChange:
+    """From where on a training on a CPU uses a number of threads, which decides the last bits of its sums.
+
+    Attributes:
+        stage: Name of the stage.
+        round: Its round.
+        epoch: Finished epochs of the stage at the change.
+        count: Number of PyTorch's threads.
+    """
+
+    stage: str
+    round: int
+    epoch: int
+    count: int
+
+
 @dataclass
 class TrainState:
     """Everything a checkpoint must hold of a run.
@@ -160,6 +177,8 @@ class TrainState:
         steps: Steps of the optimizer in this stage.
         fused: Whether the run began with a step of the optimizer that is one kernel, which rounds differently.
         progress: How far an epoch has come that was interrupted.
+        rates: Images per second of each finished epoch of the stage.
+        threads: The numbers of threads of the run, the last of which is in use; empty where nothing sets them.
     """
 
     run: str
@@ -178,6 +197,8 @@ class TrainState:
     steps: int = 0
     fused: bool = True
     progress: EpochProgress | None = None
+    rates: list[float] = field(default_factory=list)
+    threads: list[ThreadChange] = field(default_factory=list)
 
     def done(self, stage: str, round: int) -> StageLog | None:
         """Look up a finished stage.
@@ -205,7 +226,7 @@ class TrainState:
             return True
         self.stage, self.round, self.epoch, self.losses = stage, round, 0, []
         self.seconds, self.images, self.lr, self.optimizer = 0.0, 0, 0.0, None
-        self.average, self.steps, self.progress = None, 0, None
+        self.average, self.steps, self.progress, self.rates = None, 0, None, []
         return False
 
     def finish(self, row: StageLog) -> None:
@@ -227,6 +248,7 @@ class TrainState:
         self.epoch += 1
         self.progress = None
         self.losses.append(progress.loss / progress.images)
+        self.rates.append(progress.images / progress.seconds)
         self.seconds += progress.seconds
         self.images += progress.images
         self.lr = progress.lr
@@ -250,6 +272,7 @@ class TrainState:
                 for key in ("run", "stage", "round", "epoch", "losses", "seconds", "images", "lr", "steps", "fused")
             },
             "middle": self.progress.to_checkpoint() if self.progress else None,
+            "threads": {"changes": [vars(change) for change in self.threads], "images_per_second": self.rates},
             "rows": [_row_to_plain(row) for row in self.rows],
         }
 
@@ -268,6 +291,9 @@ class TrainState:
         for key, value in content["position"].items():
             setattr(self, key, value)
         self.optimizer = content["optimizer"]
+        threads = content.get("threads") or {"changes": [], "images_per_second": []}
+        self.threads = [ThreadChange(**change) for change in threads["changes"]]
+        self.rates = list(threads["images_per_second"])
         progress, trained = content.get("middle"), content.get("trained")
         self.progress = EpochProgress.from_checkpoint(progress) if progress else None
         self.average = start_average(self.model) if trained else None
