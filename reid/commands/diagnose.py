@@ -12,7 +12,9 @@ from yacs.config import CfgNode
 
 from reid.config import build
 from reid.data import split_table
-from reid.diagnostics.dataset import DatasetDiagnosisOptions, diagnose_dataset
+from reid.diagnostics.changes import compare_layers
+from reid.diagnostics.comparison import distinct_names
+from reid.diagnostics.dataset import DatasetDiagnosisOptions, compare_embeddings, diagnose_dataset
 from reid.diagnostics.identities import classifier_name, identity_images, similar_identities
 from reid.diagnostics.spectral import describe_spectrum
 from reid.diagnostics.survey import find_layer, find_layers, first_to_look_at, network_groups, survey
@@ -26,6 +28,7 @@ from reid.model.parametrization import plain_state
 from reid.model.precision import autocast_dtype
 from reid.records import ImageRecord, Split
 from reid.report.diagnosis import write_diagnosis
+from reid.report.diagnosis_changes import changes_tables, write_changes
 from reid.report.diagnosis_tables import layer_table, replacement_table, survey_table
 from reid.report.pages import check_available, page_folder
 from reid.report.tables import Table, render_tables
@@ -57,13 +60,14 @@ def main(arguments: argparse.Namespace) -> None:
         arguments: Those of its parser in `reid.commands.parsers`.
     """
     check_available()
-    weights = _read_weights(arguments)
+    if arguments.against:
+        _compare(arguments)
+        return
+    weights = _read_weights(arguments, arguments.weights)
     layers = _find_layers(weights, arguments)
     chosen = [find_layer(weights.tensors, layers, arguments.layer, weights.source)] if arguments.layer else []
-    if not layers and not chosen:
-        raise InputError(
-            f"{weights.source}: contains no weight of a linear or convolution layer ({len(weights.tensors)} tensors)"
-        )
+    if not chosen:
+        _require_layers(weights, layers)
     dataset = _load_dataset(weights, arguments)
     diagnosis: dict[str, Any] = {
         "weights": arguments.weights.name,
@@ -88,17 +92,57 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"wrote {output / 'diagnosis.json'}, {page}")
 
 
+def _compare(arguments: argparse.Namespace) -> None:
+    """Compare two files of weights, the later one with the earlier."""
+    if arguments.layer:
+        raise InputError("--layer and --against cannot be combined; --against compares all layers")
+    names = distinct_names([arguments.weights, arguments.against])
+    weights, reference = (_read_weights(arguments, path) for path in (arguments.weights, arguments.against))
+    found = [_find_layers(side, arguments) for side in (weights, reference)]
+    for side, layers in zip((weights, reference), found, strict=True):
+        _require_layers(side, layers)
+    dataset = _load_dataset(weights, arguments)
+    changes = compare_layers(found[0], found[1], seed=arguments.seed)
+    if dataset and weights.model and reference.model:
+        config = dataset.config
+        device = build.device(config)
+        dtype = autocast_dtype(config.TEST.PRECISION, device)
+        loaders = build.loaders(config, dataset.split)
+        changes["dataset"] = dataset.split.name
+        changes["features"] = compare_embeddings(weights.model, reference.model, loaders, device=device, dtype=dtype)
+    content = {
+        "weights": names[0],
+        "against": names[1],
+        "config": weights.config_text,
+        "provenance": {**provenance(command=(*arguments.program, *arguments.arguments)), "seed": arguments.seed},
+        "changes": changes,
+    }
+    output = arguments.output or page_folder("diagnosis", arguments.weights, arguments.against)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "diagnosis.json", content)
+    page = write_changes(output, content)
+    print(render_tables(changes_tables(content), arguments.format, content), file=arguments.result)
+    print(f"wrote {output / 'diagnosis.json'}, {page}")
+
+
+def _require_layers(weights: _Weights, layers: list[Layer]) -> None:
+    if not layers:
+        raise InputError(
+            f"{weights.source}: contains no weight of a linear or convolution layer ({len(weights.tensors)} tensors)"
+        )
+
+
 def _default_output(arguments: argparse.Namespace) -> Path:
     folder = page_folder("diagnosis", arguments.weights)
     return folder.with_name(f"{folder.name}_{arguments.layer.replace('/', '_')}") if arguments.layer else folder
 
 
-def _read_weights(arguments: argparse.Namespace) -> _Weights:
-    tensors, config_text, notes = read_state_dict(arguments.weights)
-    source = str(arguments.weights)
+def _read_weights(arguments: argparse.Namespace, path: Path) -> _Weights:
+    tensors, config_text, notes = read_state_dict(path)
+    source = str(path)
     # A dataset needs a network; without one, the layers of any file are listed under their own names.
     if config_text is not None or arguments.config_file or arguments.overrides:
-        content = load_any(arguments.weights)
+        content = load_any(path)
         # The survey names the layers that are not finite.
         model, config = build.network_from_checkpoint(content, source=source, finite=False)
         return _Weights(source, plain_state(model), content["config"], model, config)

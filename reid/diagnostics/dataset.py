@@ -11,6 +11,7 @@ import torch
 
 from reid.config.build import Loaders
 from reid.data.loading.loaders import TestLoader, TrainLoader
+from reid.diagnostics.changes import compare_features
 from reid.diagnostics.compression import pca_rows, ranks_up_to, truncated_rows
 from reid.diagnostics.feature_statistics import describe_features
 from reid.diagnostics.geometry import describe_geometry
@@ -106,6 +107,41 @@ def diagnose_dataset(
         "truncated_svd": truncated_rows(head, query, gallery, loss_inputs, ranks=ranks, label_smoothing=smoothing),
         "pca": pca_rows(query, gallery, train, ranks=ranks),
     }
+
+
+def compare_embeddings(
+    model: ReidNetwork,
+    reference: ReidNetwork,
+    loaders: Loaders,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> dict[str, Any]:
+    """Compare the features that two networks give the query and gallery images.
+
+    Args:
+        model: Network after a change; moved to `device`.
+        reference: Network before it; moved to `device`.
+        loaders: Query and gallery images.
+        device: Device of the feature extraction.
+        dtype: Autocast data type, None for float32.
+
+    Returns:
+        "input" and "output", the two sides of the Eigenlayer, each with the result of `compare_features`. Junk is
+        included, as both networks see the same images.
+
+    Raises:
+        InputError: If features are constant or not finite.
+    """
+    sides = []
+    for network in (model, reference):
+        network.to(device)
+        parts = [
+            extract(network, loader, dtype=dtype, title=title)
+            for title, loader in (("query", loaders.query), ("gallery", loaders.gallery))
+        ]
+        sides.append({name: np.concatenate([part[name].values for part in parts]) for name in ("input", "output")})
+    return {name: compare_features(sides[0][name], sides[1][name]) for name in ("input", "output")}
 
 
 def _extract(model: ReidNetwork, loaders: Loaders, dtype: torch.dtype | None) -> _Inputs:

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from html_page import Page
 
 from reid.config import build
 from reid.config.loading import load_config
+from reid.decorrelation import replace_weight
 from reid.io.checkpoint import save_checkpoint
 from reid.report.diagnosis_tables import survey_table
 
@@ -185,3 +187,31 @@ def test_a_tied_weight_is_diagnosed_as_the_network_uses_it(tool: Tool, train: To
     layer = next(layer for layer in diagnosis["layers"] if layer["name"] == "eigenlayer.weight")
     assert layer["measured"]["correlation"] == pytest.approx(1.0, abs=1e-3)
     assert not [row for row in diagnosis["survey"] if "parametrizations" in row["name"]]
+
+
+def test_two_checkpoints(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content.pop("format")
+    weight = content["model"]["eigenlayer.weight"].double()
+    replaced = replace_weight(weight.T, variant="US").weight.T
+    after = tmp_path / "rri_after.pth"
+    save_checkpoint(after, {**content, "model": {**content["model"], "eigenlayer.weight": replaced.float()}})
+    arguments = ("--weights", after, "--against", checkpoint, "DATASETS.SYNTHETIC.SIZE", "tiny")
+    ended = tool("diagnose", *arguments)
+    assert ended.code == 0, ended.err
+    folder = tmp_path / "diagnosis_rri_after_vs_rri_last"
+    changes = json.loads((folder / "diagnosis.json").read_text())["changes"]
+    row, other = changes["layers"][:2]
+    assert row["name"] == "eigenlayer.weight" and other["distance"] == 0 and changes["unmatched"] == []
+    assert row["after"]["correlation"] == pytest.approx(1, abs=1e-5) and row["procrustes"] < 1e-5 < row["distance"]
+    assert changes["features"]["input"] == pytest.approx({"cka": 1, "procrustes": 0}, abs=1e-6)
+    assert changes["features"]["output"] == pytest.approx({"cka": 1, "procrustes": 0}, abs=1e-4)  # the same distances
+    page = Page(folder / "diagnosis.html")
+    assert page.tables["layers"][1][0] == "eigenlayer.weight" and len(page.tables["features"]) == 3
+    assert "S(W) changed most in eigenlayer.weight" in page.words and "rri_after.pth against rri_last.pth" in ended.out
+    for wrong, message in [
+        (("--against", checkpoint, "--layer", "eigenlayer"), "--layer and --against cannot be combined"),
+        (("--against", after), "is compared with itself"),
+    ]:
+        ended = tool("diagnose", "--weights", after, *wrong)
+        assert ended.code == 2 and message in ended.err

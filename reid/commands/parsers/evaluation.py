@@ -216,6 +216,9 @@ def diagnose() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weights", required=True, type=Path, help="Checkpoint of a run, or any file of weights.")
     parser.add_argument("--layer", help="Name of one layer to diagnose in detail instead of a survey of all.")
+    parser.add_argument(
+        "--against", type=Path, help="An earlier file of weights: compare the two layer by layer instead."
+    )
     parser.add_argument("--config-file", type=Path, help="Also use the dataset of this file (checkpoints of a run).")
     parser.add_argument(
         "--output",

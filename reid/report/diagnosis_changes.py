@@ -1,0 +1,141 @@
+"""The page and the table of a diagnosis of two checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reid.io.atomic import write_text
+from reid.report.dataset_sections import FEATURES
+from reid.report.diagnosis_tables import kind, size
+from reid.report.pages import render_page
+from reid.report.summary import provenance_rows
+from reid.report.tables import Table, number
+
+HEADER = (
+    *(
+        "weight",
+        "kind",
+        "D × K",
+        "S(W) before",
+        "after",
+        "of Gaussian before",
+        "after",
+        "effective rank before",
+        "after",
+    ),
+    *("distance", "after a rotation", "overlap", "by chance", "largest angle"),
+)
+# In 80 characters.
+_SHOWN = ("weight", "S(W) before", "after", "distance", "after a rotation", "overlap")
+
+
+def write_changes(folder: Path, content: Mapping[str, Any]) -> Path:
+    """Write `diagnosis.html` of two checkpoints.
+
+    Args:
+        folder: Folder to write to.
+        content: Content of `diagnosis.json` with "changes".
+
+    Returns:
+        Path of the HTML file.
+
+    Raises:
+        InputError: If the extra `report` is not installed.
+    """
+    path = folder / "diagnosis.html"
+    write_text(path, render_changes(content))
+    return path
+
+
+def render_changes(content: Mapping[str, Any]) -> str:
+    """Render the page.
+
+    Args:
+        content: Content of `diagnosis.json` with "changes".
+
+    Returns:
+        HTML document.
+    """
+    changes = content["changes"]
+    return render_page(
+        "diagnosis_changes.html",
+        contents=[("section-layers", "Layers"), ("section-provenance", "Provenance")],
+        weights=content["weights"],
+        against=content["against"],
+        story=_story(content),
+        header=HEADER,
+        layers=[_cells(row) for row in changes["layers"]],
+        unmatched=changes["unmatched"],
+        features=_feature_rows(changes.get("features", {})),
+        dataset=changes.get("dataset", ""),
+        provenance=provenance_rows(content["provenance"]),
+        config_text=content["config"] or "",
+    )
+
+
+def changes_tables(content: Mapping[str, Any], top: int = 20) -> list[Table]:
+    """Format the most changed layers and the features for the terminal.
+
+    Args:
+        content: Content of `diagnosis.json` with "changes".
+        top: Number of layers to show.
+
+    Returns:
+        A table of layers and, with a dataset, one of features.
+    """
+    changes = content["changes"]
+    # "after" of S(W) is the first of its name.
+    columns = [HEADER.index(name) for name in _SHOWN]
+    rows = [[cells[column] for column in columns] for cells in map(_cells, changes["layers"][:top])]
+    more = len(changes["layers"]) - top
+    notes = [f"{more} more in diagnosis.json and on the page"] if more > 0 else []
+    if changes["unmatched"]:
+        notes.append(f"not in both: {', '.join(changes['unmatched'][:5])}{' ...' * (len(changes['unmatched']) > 5)}")
+    title = f"{content['weights']} against {content['against']}"
+    tables = [Table(_SHOWN, rows, title=title, note="\n".join(notes))]
+    features = _feature_rows(changes.get("features", {}))
+    return tables + ([Table(("features", "linear CKA", "Procrustes"), features)] if features else [])
+
+
+def _story(content: Mapping[str, Any]) -> list[str]:
+    rows = [row for row in content["changes"]["layers"] if row["broken"] is None]
+    sentences = []
+    moved = [row for row in rows if None not in (row["before"]["ratio"], row["after"]["ratio"])]
+    if moved:
+        row = max(moved, key=lambda r: abs(r["after"]["ratio"] - r["before"]["ratio"]))
+        before, after = (f"{row[side]['correlation']:.4f}" for side in ("before", "after"))
+        sentences.append(f"S(W) changed most in {row['name']}: from {before} to {after}.")
+    for row in rows[:1]:
+        if row["distance"] == 0.0:
+            sentences.append("All weights are equal.")
+            continue
+        sentences.append(
+            f"The weight that moved farthest is {row['name']}, by {row['distance']:.2f} of its length; "
+            f"{row['procrustes']:.2f} remain if its outputs may be rotated."
+        )
+    for name, values in content["changes"].get("features", {}).items():
+        sentences.append(f"Linear CKA of the {FEATURES[name]} is {values['cka']:.3f}.")
+    return sentences
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    before, after = row["before"], row["after"]
+    cells = [row["name"], kind(row), size(row)]
+    if row["broken"]:
+        return [*cells, f"invalid: {row['broken']}", *[""] * (len(HEADER) - 4)]
+    for key, form in (("correlation", ".4f"), ("ratio", ".3f"), ("effective_rank", ".1f")):
+        cells += [number(side[key], form) for side in (before, after)]
+    return [
+        *cells,
+        f"{row['distance']:.3f}",
+        f"{row['procrustes']:.3f}",
+        f"{row['overlap']:.3f}",
+        f"{row['overlap_by_chance']:.3f}",
+        f"{row['largest_angle']:.1f}°",
+    ]
+
+
+def _feature_rows(features: Mapping[str, Any]) -> list[list[str]]:
+    return [[FEATURES[name], f"{v['cka']:.4f}", f"{v['procrustes']:.4f}"] for name, v in features.items()]

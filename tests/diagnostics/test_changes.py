@@ -1,0 +1,83 @@
+"""Two checkpoints of one network: distances, angles and similarities, against direct computations."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from reid.decorrelation import replace_weight
+from reid.diagnostics.changes import compare_features, compare_layers, compare_matrices
+from reid.diagnostics.survey import find_layers
+from reid.diagnostics.weights import Layer
+from reid.errors import InputError
+
+
+def test_weights_by_direct_computation() -> None:
+    torch.manual_seed(0)
+    before = torch.randn(1, 30, 12, dtype=torch.float64) * torch.linspace(0.2, 3, 12)
+    after = before + 0.3 * torch.randn_like(before)
+    found = compare_matrices(after, before)
+    a, b = after[0].numpy(), before[0].numpy()
+    assert found["distance"] == pytest.approx(np.linalg.norm(a - b) / np.linalg.norm(b))
+    assert found["cosine"] == pytest.approx((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
+    rotation, _ = scipy.linalg.orthogonal_procrustes(b, a)
+    assert found["procrustes"] == pytest.approx(np.linalg.norm(a - b @ rotation) / np.linalg.norm(b))
+    energy = np.cumsum(np.linalg.svd(b, compute_uv=False) ** 2)
+    r = int(np.argmax(energy >= 0.9 * energy[-1])) + 1
+    angles = scipy.linalg.subspace_angles(np.linalg.svd(a)[0][:, :r], np.linalg.svd(b)[0][:, :r])
+    assert found["directions"] == r and found["overlap_by_chance"] == pytest.approx(r / 30)
+    assert found["overlap"] == pytest.approx(np.mean(np.cos(angles) ** 2))
+    assert found["largest_angle"] == pytest.approx(math.degrees(angles.max()))
+
+
+def test_decorrelation_changes_no_direction_of_the_input() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(20, 8, dtype=torch.float64) + torch.randn(20, 1)
+    us = replace_weight(weight, variant="US").weight
+    found = compare_layers([Layer("fc", us.T)], [Layer("fc", weight.T)])["layers"][0]
+    assert found["after"]["correlation"] == pytest.approx(1) and found["before"]["correlation"] < 0.5
+    assert found["distance"] > 0.5 and found["procrustes"] < 1e-6
+    assert found["overlap"] == pytest.approx(1) and found["largest_angle"] < 1e-5
+
+
+def test_groups_are_compared_within_themselves() -> None:
+    torch.manual_seed(0)
+    before, after = (torch.randn(3, 10, 4, dtype=torch.float64) for _ in range(2))
+    each = [compare_matrices(after[g : g + 1], before[g : g + 1]) for g in range(3)]
+    found = compare_matrices(after, before)
+    assert found["overlap"] == pytest.approx(np.mean([one["overlap"] for one in each]))
+    squares = [(one["procrustes"] ** 2) * float(before[g].square().sum()) for g, one in enumerate(each)]
+    assert found["procrustes"] == pytest.approx(math.sqrt(sum(squares) / float(before.square().sum())))
+
+
+def test_what_cannot_be_compared_is_named() -> None:
+    torch.manual_seed(0)
+    before = {"a.weight": torch.randn(6, 9), "b.weight": torch.randn(6, 9), "c.weight": torch.randn(6, 9)}
+    after = {"a.weight": before["a.weight"] + 0.1, "b.weight": torch.zeros(6, 9), "c.weight": torch.randn(5, 9)}
+    found = compare_layers(find_layers(after), find_layers(before))
+    assert [row["name"] for row in found["layers"]] == ["a.weight", "b.weight"]
+    assert found["layers"][1]["broken"] == "all 54 entries are zero" and found["unmatched"] == ["c.weight"]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    with pytest.raises(InputError, match=r"no layer of the same name and shape \(such as a\.weight and c\.weight\)"):
+        compare_layers(find_layers({"a.weight": torch.randn(6, 9)}), find_layers({"c.weight": torch.randn(6, 9)}))
+
+
+def test_features() -> None:
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(50, 7)) + 3, random.normal(size=(50, 5))
+    found = compare_features(x, y)
+    center = np.eye(50) - 1 / 50
+    k, m = center @ x @ x.T @ center, center @ y @ y.T @ center
+    assert found["cka"] == pytest.approx((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()))
+    a, b = (center @ v / np.linalg.norm(center @ v) for v in (x, np.pad(y, ((0, 0), (0, 2)))))
+    rotation, _ = scipy.linalg.orthogonal_procrustes(b, a)
+    assert found["procrustes"] == pytest.approx(((a - b @ rotation) ** 2).sum())
+    rotated = 5 * x @ np.linalg.qr(random.normal(size=(7, 7)))[0] + 1
+    assert compare_features(x, rotated) == pytest.approx({"cka": 1.0, "procrustes": 0.0}, abs=1e-9)
+    with pytest.raises(InputError, match="all 50 feature rows are equal"):
+        compare_features(x, np.ones((50, 3)))
