@@ -51,6 +51,9 @@ def spectral(seed: int, count: int, kind: str = "") -> np.ndarray:
 def test_codes_do_not_change_the_result(kind: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numkong")
     monkeypatch.setattr("reid.ranking.unit_search.thread_count", lambda: threads)
+    if threads > 1:
+        monkeypatch.setattr("reid.ranking.unit_search._CODED_ROWS", 500)
+        monkeypatch.setattr("reid.ranking.unit_search._BLOCK", 2)
     gallery, query = spectral(0, 3000, kind), spectral(1, 20)
     query[:3], query[3:5] = gallery[:3], units(0, 2, 96)  # equal to a row, and unlike all of them
     parts = [gallery[:1200], gallery[1200:1300], gallery[1300:]]

@@ -28,7 +28,7 @@ _CHUNK_ROWS = 4096
 # Lengths up to this, and scales from this: no number of the bound overflows or is rounded to zero.
 _MAX_LENGTH = 2.0**50
 _MIN_SCALE = 2.0**-100
-# Rounding of the bound in units of U times the square of both lengths; about 13 are needed.
+# Rounding of the bound in units of U times the square of both lengths; about 12 are needed.
 _ROUNDINGS = 20
 
 
