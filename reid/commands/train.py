@@ -313,7 +313,11 @@ def _open_experiment(
         score=scoring,
         notes=scoring.notes,
         final=final,
-        checkpoint_metadata={"config": config.dump(), "num_classes": data.num_classes},
+        checkpoint_metadata={
+            "config": config.dump(),
+            "num_classes": data.num_classes,
+            **build.library_versions(config),
+        },
         dataset=data.split.name,
         provenance={
             "dataset": data.split.name,

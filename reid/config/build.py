@@ -23,7 +23,7 @@ from reid.config.build_data import (
     train_loader,
     whole_loader,
 )
-from reid.config.build_network import network, network_from_checkpoint, pretrained, structure
+from reid.config.build_network import library_versions, network, network_from_checkpoint, pretrained, structure
 from reid.config.checks import parse_lr_factor
 from reid.config.keys import STAGES
 from reid.config.loading import load_config, parse_config
@@ -42,6 +42,7 @@ __all__ = [
     "config_from_overrides",
     "device",
     "evaluation_config",
+    "library_versions",
     "load_trained",
     "loaders",
     "network",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -17,14 +18,18 @@ from reid.config.loading import defaults, parse_config
 from reid.errors import InputError
 from reid.io.checkpoint import load_state_dict
 from reid.io.json_yaml import flatten
-from reid.model.backbones import build_backbone
+from reid.model.backbones import Trunk, build_backbone
+from reid.model.backbones import timm_trunk as timm_networks
 from reid.model.classifiers import build_classifier
 from reid.model.eigenlayer import Eigenlayer, build_eigenlayer, last_layer_vector_count
 from reid.model.foreign import convert
 from reid.model.necks import BNNeck, build_neck
 from reid.model.network import ReidNetwork, is_whole_network, load_before_eigenlayer
+from reid.model.normalization import normalize, synchronize_batch_norms
 from reid.model.pooling import build_pooling, pooling_options
 from reid.model.pretrained import load_pretrained
+
+logger = logging.getLogger(__name__)
 
 
 def pretrained(config: CfgNode) -> dict[str, Tensor] | None:
@@ -48,7 +53,7 @@ def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | N
     """Compose the network from the section MODEL.
 
     Args:
-        config: Frozen configuration; reads MODEL.
+        config: Frozen configuration; reads MODEL, and of INPUT the size and normalization for a network of timm.
         num_classes: Number of training identities.
         weights: State dict returned by `pretrained`, or None for a network from scratch. Of a whole network, everything
             before the Eigenlayer is loaded.
@@ -62,18 +67,12 @@ def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | N
     model = config.MODEL
     published = None if is_whole_network(weights) else weights
     try:
-        backbone = build_backbone(
-            model.BACKBONE,
-            weights=published,
-            last_stride=model.LAST_STRIDE or None,
-            stem=model.STEM,
-            norm=model.NORM.NAME,
-            norm_groups=model.NORM.GROUPS,
-            source=model.WEIGHTS,
-        )
+        backbone = _backbone(config, published)
     except InputError as error:
         raise InputError(f"{error}{_conversion_advice(published, model.BACKBONE, model.WEIGHTS)}") from None
-    pooling = build_pooling(model.POOLING.NAME, backbone, **_pooling_options(model.POOLING))
+    # A network of timm that pools by itself leaves a single position.
+    name = "average" if model.POOLING.NAME == timm_networks.OWN_POOLING else model.POOLING.NAME
+    pooling = build_pooling(name, backbone, **_pooling_options(name, model.POOLING))
     pooled = pooling.width(backbone.out_channels)
     neck = build_neck(model.BACKBONE, pooled, fc512=model.NECK == "fc512", weights=published, source=model.WEIGHTS)
     eigenlayer = _eigenlayer(model.EIGENLAYER, neck.out_features, num_classes)
@@ -81,7 +80,7 @@ def network(config: CfgNode, *, num_classes: int, weights: dict[str, Tensor] | N
     bnneck = BNNeck(neck.out_features) if model.NECK == "bnneck" else None
     composed = ReidNetwork(backbone, pooling, neck, eigenlayer, classifier, model.DROPOUT, bnneck)
     if model.NORM.NAME == "sync_batch":
-        nn.SyncBatchNorm.convert_sync_batchnorm(composed)
+        synchronize_batch_norms(composed)
     if weights is not None and published is None:
         load_before_eigenlayer(composed, weights, source=model.WEIGHTS)
     return composed
@@ -106,8 +105,26 @@ def network_from_checkpoint(
     config = parse_config(content["config"], source=f"the configuration in {source}")
     _check_size(config, content, source)
     model = network(config, num_classes=content["num_classes"])
-    load_state_dict(model, content["model"], network="the configuration it carries", source=source, finite=finite)
+    try:
+        load_state_dict(model, content["model"], network="the configuration it carries", source=source, finite=finite)
+    except InputError as error:
+        raise InputError(f"{error}{_version_advice(config, content)}") from None
     return model.eval(), config
+
+
+def library_versions(config: CfgNode) -> dict[str, str]:
+    """Look up the versions of libraries that define the network, for its checkpoints.
+
+    Args:
+        config: Frozen configuration; reads MODEL.BACKBONE.
+
+    Returns:
+        "timm" and its version for a network of timm, else nothing.
+
+    Raises:
+        InputError: If timm is needed but missing.
+    """
+    return {"timm": timm_networks.installed_version()} if _is_of_timm(config) else {}
 
 
 def structure(config: CfgNode) -> dict[str, Any]:
@@ -125,6 +142,44 @@ def structure(config: CfgNode) -> dict[str, Any]:
     return {
         key: value for key, value in flatten(config.MODEL) if value != plain[key] and KEYS[f"MODEL.{key}"].structural
     }
+
+
+def _is_of_timm(config: CfgNode) -> bool:
+    return str(config.MODEL.BACKBONE).startswith(timm_networks.PREFIX)
+
+
+def _backbone(config: CfgNode, weights: dict[str, Tensor] | None) -> Trunk:
+    model = config.MODEL
+    if not _is_of_timm(config):
+        return build_backbone(
+            model.BACKBONE,
+            weights=weights,
+            last_stride=model.LAST_STRIDE or None,
+            stem=model.STEM,
+            norm=model.NORM.NAME,
+            norm_groups=model.NORM.GROUPS,
+            source=model.WEIGHTS,
+        )
+    height, width = config.INPUT.SIZE
+    trunk = timm_networks.timm_trunk(
+        model.BACKBONE,
+        weights=weights,
+        image_size=(height, width),
+        pooled=model.POOLING.NAME == timm_networks.OWN_POOLING,
+        source=model.WEIGHTS,
+    )
+    normalize(trunk, model.NORM.NAME, groups=model.NORM.GROUPS, network=model.BACKBONE, pretrained=weights is not None)
+    expected = timm_networks.pretrained_normalization(model.BACKBONE)
+    if weights is not None and expected and expected != (tuple(config.INPUT.MEAN), tuple(config.INPUT.STD)):
+        mean, std = map(list, expected)
+        logger.warning("%s: timm's weights of it expect INPUT.MEAN %s and INPUT.STD %s", model.BACKBONE, mean, std)
+    return trunk
+
+
+def _version_advice(config: CfgNode, content: Mapping[str, Any]) -> str:
+    """That another version of timm wrote a checkpoint; empty where it did not."""
+    written, installed = content.get("timm"), library_versions(config).get("timm")
+    return "" if written in (None, installed) else f"; timm {written} wrote it, and {installed} is installed"
 
 
 def _conversion_advice(weights: dict[str, Tensor] | None, backbone: str, source: str) -> str:
@@ -158,9 +213,9 @@ def _classifier(settings: CfgNode, eigenlayer: Eigenlayer, num_classes: int) -> 
     )
 
 
-def _pooling_options(pooling: CfgNode) -> dict[str, Any]:
+def _pooling_options(name: str, pooling: CfgNode) -> dict[str, Any]:
     """The keys of MODEL.POOLING that the chosen pooling has; the others are ignored."""
-    return {option: pooling[option.upper()] for option in pooling_options(pooling.NAME)}
+    return {option: pooling[option.upper()] for option in pooling_options(name)}
 
 
 def _check_size(config: CfgNode, content: Mapping[str, Any], source: str) -> None:

@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 
 from reid.config.keys import KEYS, STAGES, Key
 from reid.model.backbones import INPUT_SIZES
+from reid.model.backbones.timm_trunk import OWN_POOLING, PREFIX
 
 
 def find_errors(config: CfgNode) -> Iterator[str]:
@@ -78,10 +79,9 @@ def parse_lr_factor(text: str) -> tuple[str, float] | None:
 def _check_value(name: str, value: Any, key: Key) -> Iterator[str]:
     if key.choices:
         for choice in value.split(key.separator) if key.separator else [value]:
-            if choice not in key.choices:
+            if choice not in key.choices and not (key.prefix and choice.startswith(key.prefix)):
                 near = difflib.get_close_matches(choice, key.choices, n=3, cutoff=0.4)
-                names = ", ".join(filter(None, key.choices))
-                yield f"{name} {choice!r} must be one of {names}{suggestion(near)}"
+                yield f"{name} {choice!r} must be one of {', '.join(key.values)}{suggestion(near)}"
     elif isinstance(value, int | float) and not (key.low <= value <= key.high and value > key.above):
         yield f"{name} {value} must be {key.limits}"
 
@@ -145,6 +145,8 @@ def _check_pooling(c: CfgNode) -> Iterator[str]:
             f"MODEL.POOLING.NAME flatten: requires feature maps of a fixed size ({', '.join(INPUT_SIZES)}), not those "
             f"of {c.MODEL.BACKBONE}"
         )
+    if pooling.NAME == OWN_POOLING and not c.MODEL.BACKBONE.startswith(PREFIX):
+        yield f"MODEL.POOLING.NAME {OWN_POOLING}: only for networks of timm ({PREFIX}NAME), not for {c.MODEL.BACKBONE}"
     clusters = pooling.CLUSTERS + (pooling.GHOSTS if pooling.NAME == "ghost_vlad" else 0)
     if pooling.NAME.endswith("vlad") and pooling.INIT != "random" and clusters > pooling.DESCRIPTORS:
         yield f"MODEL.POOLING.DESCRIPTORS {pooling.DESCRIPTORS} must be at least the {clusters} clusters of k-means"

@@ -18,6 +18,7 @@ from reid.evaluation.features import ENGINES
 from reid.losses.orthogonality import PENALTIES
 from reid.model.backbones import BACKBONES
 from reid.model.backbones.resnet import STEMS
+from reid.model.backbones.timm_trunk import OWN_POOLING, PREFIX
 from reid.model.classifiers import CLASSIFIERS
 from reid.model.normalization import NORMS
 from reid.model.parametrization import ORTHOGONAL_MAPS, PARAMETRIZATIONS
@@ -43,6 +44,7 @@ class Key:
         low: Smallest permitted number.
         high: Largest permitted number.
         above: Number that a value must exceed.
+        prefix: Begins further permitted values, which are checked where they are used; empty if there are none.
         separator: Joins several choices in one value; empty if a value is a single choice.
         old_names: Names of the key in earlier versions, which are still read.
         movable: Whether the value may change when a run is resumed.
@@ -55,10 +57,16 @@ class Key:
     low: float = -math.inf
     high: float = math.inf
     above: float = -math.inf
+    prefix: str = ""
     separator: str = ""
     old_names: tuple[str, ...] = ()
     movable: bool = False
     structural: bool = True
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The permitted values as they are listed; the empty one, if permitted, is left out."""
+        return tuple(filter(None, (*self.choices, f"{self.prefix}NAME" if self.prefix else "")))
 
     @property
     def limits(self) -> str:
@@ -114,10 +122,12 @@ _MODEL = {
     "MODEL.DEVICE": Key(
         "auto", "`auto` (CUDA if available), `cpu`, `cuda` or `cuda:N`.", movable=True, structural=False
     ),
-    "MODEL.BACKBONE": Key("resnet50", "Backbone network.", tuple(BACKBONES)),
+    "MODEL.BACKBONE": Key(
+        "resnet50", f"Backbone network; `{PREFIX}NAME` is a network of timm.", tuple(BACKBONES), prefix=PREFIX
+    ),
     "MODEL.WEIGHTS": Key(
         "imagenet",
-        "Initial weights: `imagenet` (downloaded by torchvision), `none` (from scratch) or a file.",
+        "Initial weights: `imagenet` (downloaded by torchvision or timm), `none` (from scratch) or a file.",
         structural=False,
     ),
     "MODEL.STEM": Key(
@@ -129,7 +139,10 @@ _MODEL = {
         0, "Stride of the last stage of a ResNet, 1 or 2; 0: as in the original network.", low=0, high=2
     ),
     "MODEL.POOLING.NAME": Key(
-        "average", "Pooling of the feature map.", (*POOLINGS, "flatten"), old_names=("MODEL.POOLING",)
+        "average",
+        f"Pooling of the feature map; `{OWN_POOLING}`: that of the network of timm, such as its class token.",
+        (*POOLINGS, "flatten", OWN_POOLING),
+        old_names=("MODEL.POOLING",),
     ),
     "MODEL.POOLING.L2": Key(False, "L2-normalize the pooled vector; the VLAD poolings always do."),
     "MODEL.POOLING.P": Key(

@@ -46,7 +46,7 @@ def plain(width: int = 80) -> str:
     """
     lines = []
     for name, key in KEYS.items():
-        values = ", ".join(filter(None, key.choices)) or key.limits
+        values = ", ".join(key.values) or key.limits
         meaning = f"{key.help} [{values}]" if values else key.help
         lines.append(f"{name} {_default(key).strip('`')}")
         lines += textwrap.wrap(meaning.replace("`", ""), width, initial_indent="    ", subsequent_indent="    ")
@@ -74,7 +74,7 @@ def _row(name: str, key: Key, declarations: list[Key]) -> str:
     """One line; `declarations` are those of the key in each section that shares it."""
     defaults = [_default(declaration) for declaration in declarations]
     default = defaults[0] if len(set(defaults)) == 1 else " / ".join(defaults)
-    values = ", ".join(f"`{choice}`" for choice in key.choices if choice) or key.limits
+    values = ", ".join(f"`{value}`" for value in key.values) or key.limits
     return f"| `{name}` | {default} | {values} | {key.help}{MARK if key.movable else ''} |"
 
 

@@ -115,7 +115,7 @@ def pack_checkpoint(content: Mapping[str, Any], *, classifier: bool = True, sour
         InputError: If the classifier is to be removed but the Eigenlayer is the classifier.
     """
     _, config = build.network_from_checkpoint(content, source=source)
-    kept = {key: content[key] for key in ("format", "num_classes", "calibration", "origin") if key in content}
+    kept = {key: content[key] for key in ("format", "num_classes", "calibration", "origin", "timm") if key in content}
     model = dict(content["model"])
     if not classifier:
         if config.MODEL.EIGENLAYER.LAST:

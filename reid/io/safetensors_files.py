@@ -18,7 +18,7 @@ from reid.io.reading import describe_text, names_file
 from reid.io.tensor_files import FORMAT
 
 # The parts of a checkpoint that this format keeps as strings; the state of a training needs a .pth file.
-STRING_KEYS = ("config", "num_classes", "calibration", "origin")
+STRING_KEYS = ("config", "num_classes", "calibration", "origin", "timm")
 _ALIGNMENT = 8
 
 # The digest comes first in the header, so that it can be checked before anything is parsed. It is that of the file with
@@ -122,6 +122,8 @@ def parse_checkpoint(tensors: dict[str, Tensor], metadata: Mapping[str, str]) ->
         for key in ("calibration", "origin"):
             if key in metadata:
                 content[key] = parse_json(metadata[key])
+        if "timm" in metadata:
+            content["timm"] = metadata["timm"]
     except ValueError:
         return None
     return content

@@ -9,6 +9,8 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
+from reid.model.normalization.batch_norms import has_activation
+
 
 def fold_norms(trunk: nn.Module) -> nn.Module:
     """Copy a network without its batch normalizations; the copy computes the same up to rounding.
@@ -22,7 +24,9 @@ def fold_norms(trunk: nn.Module) -> nn.Module:
         The copy in evaluation mode; unchanged if the network cannot be traced because its control flow depends on
         values.
     """
-    trunk = copy.deepcopy(trunk).eval()
+    trunk = copy.deepcopy(trunk)
+    _split_activations(trunk)
+    trunk.eval()
     try:
         graph = _WholeLayers().trace(trunk)
     except (fx.proxy.TraceError, TypeError):
@@ -52,6 +56,15 @@ class _WholeLayers(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return not any(True for _ in m.children()) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _split_activations(trunk: nn.Module) -> None:
+    """Replace the normalizations of timm that apply an activation by the normalization and the activation."""
+    for name, module in list(trunk.named_modules()):
+        if isinstance(module, nn.BatchNorm2d) and has_activation(module):
+            norm = nn.BatchNorm2d(module.num_features, module.eps, module.momentum, module.affine)
+            norm.load_state_dict(module.state_dict())
+            trunk.set_submodule(name, nn.Sequential(norm, module.drop, module.act))  # type: ignore[arg-type]
 
 
 def _replace(trunk: nn.Module, name: str, module: nn.Module) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from reid.errors import InputError
 from reid.io.digest import compute_file_digest
 from reid.io.state_dicts import read_state_dict
+from reid.model.backbones import timm_trunk
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,8 @@ def load_pretrained(backbone: str, weights: str, *, roots: Sequence[Path] = ()) 
 
     Args:
         backbone: Name of the backbone.
-        weights: "none"; "imagenet" for torchvision's download of IMAGENET1K_V1; or the path of a file that `torch.load`
-            can read without executing code.
+        weights: "none"; "imagenet" for torchvision's download of IMAGENET1K_V1, or timm's of its own weights; or the
+            path of a file that `torch.load` can read without executing code.
         roots: Folders in which a relative path is looked up after the working directory.
 
     Returns:
@@ -42,7 +43,7 @@ def load_pretrained(backbone: str, weights: str, *, roots: Sequence[Path] = ()) 
     if weights == "none":
         return None
     if weights == "imagenet":
-        return _download(backbone)
+        return timm_trunk.download(backbone) if backbone.startswith(timm_trunk.PREFIX) else _download(backbone)
     return _read(_find(weights, roots))
 
 

@@ -21,6 +21,7 @@ from reid.distributed import barrier, broadcast, get_rank, get_world_size
 from reid.errors import InputError
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
+from reid.model.normalization import synchronize_batch_norms
 from reid.records import Split
 from reid.training.run_folder import changes
 from reid.training.seeding import seed_from
@@ -142,7 +143,9 @@ def synchronize_norms(model: ReidNetwork) -> ReidNetwork:
     Returns:
         The network.
     """
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if get_world_size() > 1 else model
+    if get_world_size() > 1:
+        synchronize_batch_norms(model)
+    return model
 
 
 def check_parallel(model: ReidNetwork, loader: Batches, norm_statistics: str) -> None:

@@ -2,7 +2,8 @@
 
 A backbone is built by a function `(*, weights, last_stride, source) -> nn.Module` listed in `BACKBONES`. The module has
 C as its attribute `out_channels`. A backbone that takes images of a single size has it as `input_size` and the size of
-its maps as `map_size`, both height, width.
+its maps as `map_size`, both height, width. Networks of timm are built by `timm_trunk` in
+`reid.model.backbones.timm_trunk`, by any of their names.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from reid.model.backbones.deepface import DeepFaceTrunk, deepface_trunk
 from reid.model.backbones.osnet import WIDTHS, OSNetTrunk, osnet_trunk
 from reid.model.backbones.resnet import ResNetTrunk, change_stem, resnet_trunk
 from reid.model.backbones.small import CONNECTIONS, SmallTrunk, small_trunk
+from reid.model.backbones.timm_trunk import TimmTrunk
 from reid.model.normalization import normalize
 from reid.model.normalization.ibn import has_ibn_names
 
-Trunk = OSNetTrunk | ResNetTrunk | CaffeNetTrunk | DeepFaceTrunk | SmallTrunk
+Trunk = OSNetTrunk | ResNetTrunk | CaffeNetTrunk | DeepFaceTrunk | SmallTrunk | TimmTrunk
 
 BACKBONES: dict[str, Callable[..., Trunk]] = {
     "resnet18": partial(resnet_trunk, "resnet18"),

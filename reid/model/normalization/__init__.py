@@ -8,7 +8,8 @@ from torch import nn
 
 from reid.errors import InputError, unknown_name
 from reid.model.normalization.activations import group_norms, instance_norms, layer_norms
-from reid.model.normalization.batch_norms import batch_norms
+from reid.model.normalization.batch_norms import batch_norms, has_activation
+from reid.model.normalization.batch_norms import synchronize_batch_norms as synchronize_batch_norms
 from reid.model.normalization.cosine import CosineConv2d as CosineConv2d
 from reid.model.normalization.ibn import IBN as IBN
 from reid.model.normalization.ibn import ibn_a, ibn_b
@@ -34,7 +35,7 @@ def normalize(backbone: nn.Module, name: str, *, groups: int = 32, network: str,
 
     Raises:
         InputError: If the name is unknown, the backbone has no batch normalization, the groups do not divide the
-            channels, or IBN is requested for anything but a ResNet.
+            channels, the normalizations include activations, or IBN is requested for anything but a ResNet.
     """
     if name not in NORMS:
         raise unknown_name("normalization", name, NORMS)
@@ -43,7 +44,11 @@ def normalize(backbone: nn.Module, name: str, *, groups: int = 32, network: str,
     if not batch_norms(backbone):
         raise InputError(f"{network} has no batch normalization that {name} could replace; set MODEL.NORM.NAME batch")
     if name == "sync_batch":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(backbone)
+        return synchronize_batch_norms(backbone)
+    if any(map(has_activation, batch_norms(backbone).values())):
+        raise InputError(
+            f"{network}: its normalizations include the activations, which {name} would drop; set MODEL.NORM.NAME batch"
+        )
     lost = {
         "instance": lambda: instance_norms(backbone),
         "layer": lambda: layer_norms(backbone),

@@ -19,6 +19,38 @@ def batch_norms(root: nn.Module) -> dict[str, nn.BatchNorm2d]:
     return {name: module for name, module in root.named_modules() if isinstance(module, nn.BatchNorm2d)}
 
 
+def synchronize_batch_norms(root: nn.Module) -> nn.Module:
+    """Replace every batch normalization by one that shares its statistics between processes.
+
+    Args:
+        root: Module to change in place.
+
+    Returns:
+        The module; a new one if it is a batch normalization itself.
+    """
+    for name, module in list(root.named_modules()):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
+            convert = nn.SyncBatchNorm.convert_sync_batchnorm
+            if has_activation(module):  # of timm, whose activation PyTorch's conversion drops
+                from timm.layers import convert_sync_batchnorm as convert
+            if not name:
+                return convert(module)
+            root.set_submodule(name, convert(module))
+    return root
+
+
+def has_activation(norm: nn.Module) -> bool:
+    """Whether a normalization applies an activation too, as those of many networks of timm do.
+
+    Args:
+        norm: The normalization.
+
+    Returns:
+        False for those of PyTorch.
+    """
+    return isinstance(getattr(norm, "act", None), nn.Module)
+
+
 def normalized_convolutions(root: nn.Module, network: str) -> dict[str, tuple[str, nn.Conv2d]]:
     """Find the convolution before every batch normalization.
 
