@@ -12,6 +12,7 @@ from reid import Embedder
 from reid.distributed import restart_command
 from reid.errors import InputError, Interrupted, one_line, stop_signals
 from reid.search import gallery, milvus, stores
+from reid.search.extracted import extracted_features
 
 MAX_LISTED = 20  # paths of each kind
 
@@ -80,6 +81,9 @@ def _update(
 ) -> None:
     start = time.perf_counter()
     listing = gallery.list_crops(Path(metadata["root"]), metadata["pattern"])
+    embed: gallery.EmbedFunction = embedder.embed
+    if arguments.features:
+        embed = extracted_features(arguments.features, listing, embedder.embed)
     index.set_metadata(**metadata)
     embedder.engine.expect(len(listing.crops))
     try:
@@ -87,7 +91,7 @@ def _update(
             summary = gallery.update_index(
                 index,
                 listing,
-                embedder.embed,
+                embed,
                 skip_unreadable=arguments.broken == "skip",
                 reread=arguments.reread,
                 defer_interrupts=stop.held,

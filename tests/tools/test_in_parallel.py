@@ -90,6 +90,15 @@ def test_features_in_shards_score_as_the_checkpoint(tool: Tool, tmp_path: Path, 
     refused = tool(*asked, "INPUT.SIZE", "[128, 64]", "INPUT.MEAN", "[0.4, 0.4, 0.4]")
     assert refused.code == 2 and "differ in input" in refused.err
     assert tool("extract", "--weights", checkpoint, "--output", folder, "--shard", "0").code == 2
+    # An index takes them in place of embedding, if they are those of its model.
+    shards_of = folder / "input" / "gallery"
+    images = Path(shards_of.with_suffix(".csv").read_text().splitlines()[1].rpartition(",")[2]).parent
+    options = ("index", images, "--index", tmp_path / "index", "--weights", checkpoint, "--features", shards_of)
+    refused = tool(*options, "--feature", "input")
+    assert refused.code == 2 and "is not that of the model; extract with the same weights" in refused.err
+    (tmp_path / "index" / "manifest.sqlite").unlink()
+    indexed = tool(*options, "--feature", "input", "--flip")
+    assert indexed.code == 0 and " new)" in indexed.out, indexed.err
 
 
 def test_each_process_of_a_host_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,12 @@ def index() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reread", action="store_true", help="Read all files again, even those of unchanged size and time."
     )
+    parser.add_argument(
+        "--features",
+        metavar="FOLDER",
+        type=Path,
+        help="Take the features from these shards of svdnet extract, e.g. features/input/gallery.",
+    )
     parser.add_argument("--moved", action="store_true", help="The folder was moved since it was indexed.")
     parser.add_argument("--shard", type=int, metavar="N", help="Feature rows per file (default: 65536).")
     parser.add_argument(

@@ -27,6 +27,7 @@ from reid.io.feature_files.arrays import (
     read_array_files,
     read_array_folder,
     read_array_training,
+    read_labeled_shards,
     read_matrix_folder,
     save_matrix_folder,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "load_npz",
     "load_training_npz",
     "read_features",
+    "read_labeled_shards",
     "read_matrix_folder",
     "read_multi_query",
     "read_training_features",

@@ -115,6 +115,23 @@ def read_matrix_folder(folder: Path) -> tuple[Any, Any]:
     return np.array(matrices[0][:]), matrices[1]
 
 
+def read_labeled_shards(folder: Path) -> Features:
+    """Read one set of images from a folder of shards.
+
+    Args:
+        folder: Folder of shards, with the labels next to it or in it.
+
+    Returns:
+        The features, of which the values are read when they are used.
+
+    Raises:
+        InputError: If a file is missing, corrupt or does not fit.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of shards")
+    return _read_split(folder.resolve().parent, "", folder.resolve().name, 0)
+
+
 def save_matrix_folder(folder: Path, query: np.ndarray, gallery: np.ndarray) -> None:
     """Write `query.npy` and `gallery.npy` for `read_matrix_folder`, each with a checksum next to it.
 

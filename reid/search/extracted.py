@@ -1,0 +1,88 @@
+"""Features that `svdnet extract` has written, in place of embedding the images of an index again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from reid.errors import InputError
+from reid.io.feature_files import read_labeled_shards
+from reid.ranking import normalize_rows
+from reid.search.gallery import CropListing, EmbedFunction
+
+_CHECKED = 16  # images that are embedded to compare
+_TOLERANCE = 1e-3  # of a Euclidean distance in [0, 2]: other batch sizes and machines differ by less
+
+
+def extracted_features(
+    folder: Path, listing: CropListing, embed: Callable[[Sequence[str]], np.ndarray]
+) -> EmbedFunction:
+    """Read extracted features for the images of a folder.
+
+    An image is found by its path, or if the images were moved by its path below the folder that holds all of them. Some
+    are embedded to make sure that the features are those of the model.
+
+    Args:
+        folder: Shards of one part and feature, such as `features/input/gallery`, with the labels next to it.
+        listing: The images to index.
+        embed: Embeds images with the model of the index.
+
+    Returns:
+        A function for `update_index`, which raises InputError for an image that was not extracted.
+
+    Raises:
+        InputError: If the extraction is incomplete or does not name its images, no image of the listing was extracted,
+            or the features are those of another model.
+    """
+    features = read_labeled_shards(folder)
+    if not features.paths:
+        raise InputError(f"{folder}: its labels do not say which images the features are of; use svdnet extract")
+    extracted = [os.path.abspath(path) for path in features.paths]
+    top = os.path.commonpath([os.path.dirname(path) for path in extracted])
+    row_of = dict(zip(extracted, range(len(extracted)), strict=True))
+    row_below = {os.path.relpath(path, top).replace(os.sep, "/"): row for path, row in row_of.items()}
+
+    def find(path: str) -> int | None:
+        row = row_of.get(os.path.abspath(path))
+        return row_below.get(os.path.relpath(path, listing.folder).replace(os.sep, "/")) if row is None else row
+
+    def rows_of(paths: Sequence[str]) -> np.ndarray:
+        rows = []
+        for path in paths:
+            row = find(path)
+            if row is None:
+                raise InputError(f"{path}: has no feature in {folder}")
+            rows.append(row)
+        values = np.asarray(features.values[np.array(rows, dtype=np.int64)], dtype=np.float32)
+        nonzero = values.any(axis=1)
+        values[nonzero] = normalize_rows(values[nonzero])
+        return values
+
+    paths = [str(listing.folder / crop.path) for crop in listing.crops]
+    known = [path for path in paths if find(path) is not None]
+    if not known:
+        raise InputError(f"{folder}: holds features of images in {top}, none of which are below {listing.folder}")
+    chosen = np.random.default_rng(0).choice(len(known), min(_CHECKED, len(known)), replace=False)
+    _check_model(folder, [known[i] for i in chosen.tolist()], rows_of, embed)
+    return rows_of
+
+
+def _check_model(folder: Path, paths: list[str], rows_of: EmbedFunction, embed: EmbedFunction) -> None:
+    for path in paths:
+        try:
+            embedded = np.asarray(embed([path]))
+        except InputError:
+            continue  # reported when it is indexed
+        row = rows_of([path])
+        if embedded.shape != row.shape:
+            raise InputError(
+                f"{folder}: holds features of dimension {row.shape[1]}, but the model outputs {embedded.shape[1]}"
+            )
+        if not np.linalg.norm(embedded - row) <= _TOLERANCE:
+            raise InputError(
+                f"{folder}: the feature of {path} is not that of the model; extract with the same weights, feature and "
+                "TEST.FLIP, TEST.PRECISION float32, and from the same images"
+            )
