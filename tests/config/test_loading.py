@@ -39,6 +39,14 @@ def test_every_part_has_a_base_and_its_own_run_folder(path: Path) -> None:
     assert not [other for other, same in fields.items() if same == config], "two files for the same run"
 
 
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("backbones/*.yaml")), ids=lambda path: path.stem)
+def test_every_backbone_has_its_command_and_run_folder(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith(f"# svdnet sweep --config-file configs/backbones/{path.name} ")
+    config = load_config(path)
+    assert config.MODEL.BACKBONE.startswith("timm:") and f"runs/backbones/{path.stem}" == config.OUTPUT_DIR
+    assert config.RRI.CONTROL and config.RRI.MAX_ROUNDS == 2
+
+
 def test_a_file_with_a_base_holds_only_the_differences(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("SEED: 5\nSOLVER: {BATCH_SIZE: 16, MOMENTUM: 0.8}\n")
     (tmp_path / "middle.yaml").write_text("BASE: base.yaml\nSOLVER: {BATCH_SIZE: 8}\n")

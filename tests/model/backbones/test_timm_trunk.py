@@ -33,7 +33,7 @@ def images(count: int = 2, size: tuple[int, int] = SIZE) -> Tensor:
     return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(0))
 
 
-def of_timm(name: str, **options: Any) -> nn.Module:
+def of_timm(name: str, **options: Any) -> Any:
     """The network as timm builds it, for images of `SIZE`, with statistics as after a training."""
     if timm.get_pretrained_cfg(name).fixed_input_size:
         options = {"img_size": SIZE, **options}
