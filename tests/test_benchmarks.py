@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from runpy import run_path
 
 import numpy as np
 import pytest
@@ -75,3 +76,12 @@ def test_search() -> None:
     pytest.importorskip("faiss")
     output = run("nearest", "--queries=50", "--gallery=2000", "--width=16", "--k=5")
     assert cells(output, "flat")[3] == "1.0000"
+
+
+def test_the_fair_share_beside_busy_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    names = run_path(str(BENCHMARKS / "busy.py"))
+    one, every, chosen = names["ONE"], names["ALL"], names["CHOSEN"]
+    found = {(one, 0): [150.0, 160.0, 170.0], (every, 0): [220.0]}
+    found |= {(chosen, 0): [225.0], (chosen, 1): [144.0], (chosen, 4): [64.0]}
+    assert names["_table"](found, 2, [0, 1, 4]) == [(0, 225, 225, None), (1, 144, 160, None), (4, 64, 64, None)]
