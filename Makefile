@@ -24,7 +24,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dis
 # A prerequisite that is never up to date.
 .always:
 
-.PHONY: .always help setup lock demo model test test-oldest test-times lint docs pictures bench profile fault fuzz clean
+.PHONY: .always help setup lock demo model test test-oldest test-times coverage lint docs pictures bench profile fault fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 19
@@ -73,6 +73,9 @@ test: .venv/ready  ## run the tests in JOBS processes (default: one per core)
 
 test-times: .venv/ready  ## run the tests and list the thirty that take longest
 	$(PYTEST) --durations 30
+
+coverage: .venv/ready  ## run the tests and list the lines of reid/ that they do not run; takes longer
+	$(PYTEST) --cov reid --cov-report term-missing:skip-covered
 
 test-oldest: .venv-oldest/ready  ## run a core of the tests with the oldest versions; OLDEST_TESTS=
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses $(JOBS) $(OLDEST_TESTS)

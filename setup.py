@@ -30,6 +30,7 @@ TEST = [
 ]
 COMPARED = ["weightwatcher>=0.7.7"]  # spectral quantities to compare ours with
 DOCS = ["mkdocs>=1.6.1,<2", "mkdocs-material>=9.8", "mkdocstrings-python>=2.0.11", "ruff>=0.17"]
+COVERAGE = ["pytest-cov>=7.1"]
 LINT = ["ruff>=0.17", "mypy>=2.4", "types-PyYAML", "types-setuptools"]
 
 
@@ -104,6 +105,7 @@ setup(
             *LIGHTNING,
             *TEST,
             *COMPARED,
+            *COVERAGE,
             *LINT,
             *DOCS,
         ],

@@ -8,6 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from unittest.mock import patch
@@ -94,12 +95,13 @@ def test_a_wheel_made_from_the_sources_works_in_an_empty_folder(tmp_path: Path) 
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
-    build = f"from setuptools import build_meta; build_meta.build_sdist({str(dist)!r})"
-    _run(sys.executable, "-c", build, cwd=source)
+    build = "from setuptools import build_meta; build_meta.build_{}({!r})"
+    _run(sys.executable, "-c", build.format("sdist", str(dist)), cwd=source)
     (sdist,) = dist.glob("svdnet-*.tar.gz")
-    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-    options = ("--no-index", "--no-deps")
-    _run(*pip, "wheel", *options, "--no-build-isolation", "--wheel-dir", dist, sdist, cwd=empty)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(dist, filter="data")
+    (unpacked,) = (path for path in dist.iterdir() if path.is_dir())
+    _run(sys.executable, "-c", build.format("wheel", str(dist)), cwd=unpacked)
     (wheel,) = dist.glob("svdnet-*-none-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
     for folder in ("configs", "reid"):
@@ -109,7 +111,8 @@ def test_a_wheel_made_from_the_sources_works_in_an_empty_folder(tmp_path: Path) 
                 assert inside.as_posix() in names
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     python = venv / "bin" / "python"
-    _run(*pip, "--python", python, "install", *options, wheel, cwd=empty)
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", python)
+    _run(*pip, "install", "--no-index", "--no-deps", "--no-compile", wheel, cwd=empty)
     (packages,) = venv.glob("lib/python*/site-packages")
     # What it depends on: the packages of the environment that runs the tests, after its own.
     (packages / "tests.pth").write_text(str(Path(pytest.__file__).parents[1]), encoding="utf-8")
