@@ -1,14 +1,16 @@
-"""Throughput from JPEGs to embeddings on a CPU: `reid.Embedder` and torchreid's FeatureExtractor.
+"""Throughput from JPEGs to embeddings on a CPU, by engine, beside ONNX Runtime on ready tensors and torchreid.
 
-    python benchmarks/embedding.py --torchreid CLONE --weights FILE [--images FOLDER] [--count 2000] [--rounds 3]
-                                   [--threads N] [--steps]
+    python benchmarks/embedding.py [--weights FILE] [--images FOLDER] [--count 2000] [--rounds 5] [--threads N]
+                                   [--torchreid CLONE] [--steps]
 
-FILE is a checkpoint of OSNet-x0.25 with torchreid's tensor names, such as its published ImageNet weights; both load it
-and resize to 256 x 128. `--images` reads JPEGs from a folder, such as Market-1501's bounding_box_test, instead of
-generating them. Both use the same number of threads and, where the system supports it, are restricted to as many
-processors (default: all). They run alternately, and the ratio is the median over rounds. torchreid receives its list in
-parts of 64, because it holds all images of a list in memory. The embeddings are compared as well. `--steps` measures
-the steps of `reid`. Of the clone, only the extractor, the loading of weights and OSNet are imported.
+FILE is a checkpoint of OSNet-x0.25; without one its weights are random. All resize to 256 x 128. `--images` reads JPEGs
+from a folder, such as Market-1501's bounding_box_test, instead of generating them. Every row uses the same number of
+threads and, where the system supports it, is restricted to as many processors (default: all). They run alternately,
+and a ratio is the median over rounds. "raw ONNX Runtime" runs the export on normalized tensors in memory, in batches of
+32 whose layers the threads share: nothing is decoded. With `--torchreid`, whose FILE must have torchreid's tensor names
+(such as its published ImageNet weights), its FeatureExtractor runs too; it receives its list in parts of 64, because it
+holds all images of a list in memory. Of the clone, only the extractor, the loading of weights and OSNet are imported.
+`--steps` measures the steps of `reid`. 2,000 images and 5 rounds take about five minutes on two cores.
 """
 
 from __future__ import annotations
@@ -18,62 +20,112 @@ import os
 import sys
 import tempfile
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from exported import load_embedder
 from input import jpegs
 from measuring import in_rounds, median_ratio
+from PIL import Image
 
 from reid import Embedder
 from reid.data.images.decode import decode_image
 from reid.errors import InputError
 from reid.errors.command import run_command
+from reid.inference.engines.export import exported_network
+from reid.inference.engines.sessions import installed_versions
 from reid.threads import available_cores
 
-BATCH = 64
+BATCH, RAW_BATCH = 64, 32
+RAW = "raw ONNX Runtime"
 PACKAGE_FOLDERS = ("torchreid", "torchreid/reid")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torchreid", type=Path, required=True, metavar="CLONE")
-    parser.add_argument("--weights", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--torchreid", type=Path, metavar="CLONE")
+    parser.add_argument("--weights", type=Path, metavar="FILE")
     parser.add_argument("--images", type=Path, metavar="FOLDER")
     parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--steps", action="store_true")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     torch.set_num_threads(arguments.threads)
-    ours, competitor = (
-        Embedder.load(arguments.weights, device="cpu"),
-        load_competitor(arguments.torchreid, arguments.weights),
-    )
+    names = ["torch", "auto", *installed_versions()]
+    embedders = {name: load_embedder(arguments.weights, engine=name) for name in names}
     with tempfile.TemporaryDirectory() as folder:
         files = jpegs(arguments.images, arguments.count, Path(folder))
-        embeddings: dict[str, np.ndarray] = {}
-        runs = {
-            "torchreid": lambda: embeddings.update(competitor=competitor(files)),
-            "reid": lambda: embeddings.update(ours=ours.embed(files, batch_size=BATCH)),
-        }
-        ours.embed(files[:BATCH])
-        competitor(files[:BATCH])
-        seconds = in_rounds(runs, arguments.rounds)
+        found: dict[str, np.ndarray] = {}
+
+        def embed(name: str, paths: list[str]) -> None:
+            found[name] = embedders[name].embed(paths)
+
+        runs: dict[str, Callable[[], object]] = {f"Embedder, {name}": partial(embed, name, files) for name in names}
+        runs[RAW] = raw_onnxruntime(embedders["torch"], len(files), arguments.threads)
+        if arguments.torchreid:
+            competitor = load_competitor(arguments.torchreid, arguments.weights)
+            runs["torchreid"] = lambda: found.update(torchreid=competitor(files))
+        for embedder in embedders.values():
+            embedder.prepare()
+        seconds = in_rounds(runs, arguments.rounds + 1)
         print(
-            f"{len(files)} images, {arguments.threads} threads, {arguments.rounds} rounds, OSNet-x0.25 at 256 x 128\n"
+            f"{len(files)} images, {arguments.threads} threads, {arguments.rounds} rounds, OSNet-x0.25 at 256 x 128, "
+            f"auto is {embedders['auto'].engine.name}\n"
         )
-        print("| embedding | images/s, median | best |\n|---|---|---|")
-        for name, taken in seconds.items():
-            print(f"| {name} | {len(files) / float(np.median(taken)):.1f} | {len(files) / min(taken):.1f} |")
-        print(f"\ntimes torchreid: {median_ratio(seconds['torchreid'], seconds['reid']):.2f}")
-        print_difference(embeddings["ours"], embeddings["competitor"])
+        print_rates({name: taken[1:] for name, taken in seconds.items()}, len(files))  # the first warms up
+        for name in found:
+            if name != "torch":
+                print_difference(name, found["torch"], found[name])
+        print_single_crops({name: embedders[name] for name in names}, files[:25])
         if arguments.steps:
-            steps(ours, files[:BATCH])
+            steps(embedders["torch"], files[:BATCH])
+
+
+def raw_onnxruntime(embedder: Embedder, count: int, threads: int) -> Callable[[], None]:
+    """ONNX Runtime on normalized images in memory, as often as there are images."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    data = exported_network(embedder.network, embedder.size, None)
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    images = torch.randn(RAW_BATCH, 3, *embedder.size).numpy()
+
+    def run() -> None:
+        for start in range(0, count, RAW_BATCH):
+            session.run(None, {"images": images[: count - start]})
+
+    return run
+
+
+def print_rates(seconds: Mapping[str, Sequence[float]], count: int) -> None:
+    """Print images per second, and the ratios of the engine that is chosen."""
+    print("| embedding | images/s, median | best | times Embedder, torch |\n|---|---|---|---|")
+    for name, taken in seconds.items():
+        ratio = median_ratio(seconds["Embedder, torch"], taken)
+        print(f"| {name} | {count / float(np.median(taken)):.1f} | {count / min(taken):.1f} | {ratio:.2f} |")
+    print(f"\nEmbedder, auto / {RAW}: {median_ratio(seconds[RAW], seconds['Embedder, auto']):.2f}")
+
+
+def print_single_crops(embedders: Mapping[str, Embedder], files: Sequence[str]) -> None:
+    """Print the milliseconds of a crop by itself, as the search page embeds it, from Pillow images."""
+    images = [Image.open(file).convert("RGB") for file in files]
+
+    def one_by_one(embedder: Embedder) -> None:
+        for image in images:
+            embedder.embed([image])
+
+    seconds = in_rounds({name: partial(one_by_one, embedder) for name, embedder in embedders.items()}, 4)
+    print("\n| one crop at a time | ms, median |\n|---|---|")
+    for name, taken in seconds.items():
+        print(f"| Embedder, {name} | {1000 * float(np.median(taken[1:])) / len(images):.1f} |")
 
 
 def load_competitor(clone: Path, weights: Path) -> Callable[[list[str]], np.ndarray]:
@@ -113,13 +165,13 @@ def load_competitor(clone: Path, weights: Path) -> Callable[[list[str]], np.ndar
     return embed
 
 
-def print_difference(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Print the difference of the embeddings, with rows of unit length."""
+def print_difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Print the difference from the embeddings by PyTorch, with rows of unit length."""
     units = theirs / np.linalg.norm(theirs.astype(np.float64), axis=1, keepdims=True)
     cosines = (ours * units).sum(axis=1)
     print(
-        f"largest difference of a component {np.abs(ours - units).max():.1e}; cosine of an image's two embeddings: "
-        f"mean {cosines.mean():.6f}, minimum {cosines.min():.6f}"
+        f"{name}: largest difference of a component from torch {np.abs(ours - units).max():.1e}; cosine of an image's "
+        f"two embeddings: mean {cosines.mean():.6f}, minimum {cosines.min():.6f}"
     )
 
 

@@ -54,7 +54,7 @@ def main() -> None:
     check_available("onnx")
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    embedder = _embedder(arguments.weights)
+    embedder = load_embedder(arguments.weights, engine="torch")
     name, preprocessing = embedder.config.MODEL.BACKBONE, build.preprocessing(embedder.config)
     interface = ExportInterface(SIZE, preprocessing["mean"], preprocessing["std"], preprocessing="inside")
     metadata = ModelMetadata(interface, embedder.dim, embedder.model_id, 1.0, "", name, "", "none")
@@ -80,7 +80,7 @@ def main() -> None:
         print(f"| {batch} | {rates[0]} | {rates[1]} | {ratio:.2f} |", flush=True)
 
 
-def _embedder(weights: Path | None) -> Embedder:
+def load_embedder(weights: Path | None, engine: str) -> Embedder:
     """The model of the checkpoint at SIZE, or an OSNet-x0.25 with random weights."""
     with tempfile.TemporaryDirectory() as folder:
         if weights is None:
@@ -88,9 +88,10 @@ def _embedder(weights: Path | None) -> Embedder:
             config = build.config_from_overrides(
                 ["MODEL.BACKBONE", "osnet_x0_25", "MODEL.WEIGHTS", "none"], source="this benchmark"
             )
+            torch.manual_seed(0)
             network = build.network(config, num_classes=751)
             save_checkpoint(weights, {"model": network.state_dict(), "config": config.dump(), "num_classes": 751})
-        embedder = Embedder.load(weights, device="cpu", feature="input")
+        embedder = Embedder.load(weights, device="cpu", feature="input", engine=engine)
     config = build.evaluation_config(embedder.config, None, ["INPUT.SIZE", str(list(SIZE))])
     return dataclasses.replace(embedder, config=config)
 

@@ -37,6 +37,7 @@ DEMO_DIGEST = "8ce1ab6c313637aa5edaf85070279c8af861ff5d4a25cd245e1fc26c5d08a35a"
 
 # Forward batch size on a CPU, small enough for activations to stay in the cache.
 _CPU_BATCH = 16
+_FEW = 4
 # Images that a server is expected to embed.
 _MANY = 2**31
 
@@ -221,7 +222,8 @@ class Embedder:
             for batch in tensor_batches(images, size=size, resize=resize, **options):
                 yield batch, {}
         else:
-            yield from normalized_batches(ImageList(images, size, resize), **options)
+            few = {"threads": 1} if len(images) < _FEW else {}  # for which starting threads takes longer
+            yield from normalized_batches(ImageList(images, size, resize, **few), **options)
 
     def _rows(
         self, images: Sequence[ImageInput] | Tensor, batch_size: int

@@ -27,7 +27,10 @@ from reid.search.gallery.writer import Gallery
 EmbedFunction = Callable[[Sequence[str]], np.ndarray]
 DeferInterrupts = Callable[[], AbstractContextManager[None]]
 
-_BATCH_SIZE = 64  # images per call of the embedding function
+# Images per call of the embedding function: in a long list, decoding overlaps with the network. The number grows as long
+# as a call takes less than a second, which keeps the work between two commits short.
+_FIRST_BATCH_SIZE, _BATCH_SIZE = 64, 1024
+_BATCH_SECONDS = 1.0
 _COMMIT_SECONDS = 2.0  # the work that a kill may lose
 _COMMIT_IMAGES = 4096
 _NO_PERMISSION = (errno.EACCES, errno.EPERM)
@@ -117,10 +120,14 @@ def update_index(
     updater = _Updater(gallery, listing.folder, embed, set(known), summary, skip_unreadable, defer_interrupts)
     try:
         with progress_bar("index", len(to_read), unit="images", shown=progress) as bar:
-            for start in range(0, len(to_read), _BATCH_SIZE):
-                batch = to_read[start : start + _BATCH_SIZE]
+            start, size = 0, min(_FIRST_BATCH_SIZE, _BATCH_SIZE)
+            while start < len(to_read):
+                batch, begun = to_read[start : start + size], time.monotonic()
                 updater.process(batch)
                 bar.advance(len(batch))
+                start += len(batch)
+                if time.monotonic() - begun < _BATCH_SECONDS:
+                    size = min(2 * size, _BATCH_SIZE)
     finally:
         updater.commit()
     return summary
@@ -246,15 +253,18 @@ class _Updater:
         digests, paths = list(new), [str(self.folder / crop.path) for crop in new.values()]
         if not paths:
             return {}
-        rows = {}
-        try:
-            rows = dict(zip(digests, self._embed_paths(paths), strict=True))
-        except InputError:
-            for digest, path in zip(digests, paths, strict=True):
-                try:
-                    rows[digest] = self._embed_paths([path])[0]
-                except InputError as error:
-                    self._report_unreadable(new[digest], str(error).rpartition(f"{path}: ")[2])
+        rows, pending = dict[bytes, np.ndarray](), [slice(0, len(paths))]
+        while pending:
+            part = pending.pop()
+            try:
+                rows |= dict(zip(digests[part], self._embed_paths(paths[part]), strict=True))
+            except InputError as error:
+                if part.stop - part.start == 1:
+                    reason = str(error).rpartition(f"{paths[part.start]}: ")[2]
+                    self._report_unreadable(new[digests[part.start]], reason)
+                else:  # the unreadable ones are found by halving
+                    middle = (part.start + part.stop) // 2
+                    pending += [slice(middle, part.stop), slice(part.start, middle)]
         for digest in [digest for digest, row in rows.items() if not row.any()]:
             del rows[digest]
             self._report_unreadable(new[digest], "its feature is all zero")
