@@ -77,8 +77,12 @@ def _compare(folder: Path, arguments: argparse.Namespace) -> None:
         milliseconds = " | ".join(f"{value:.1f}" for _, value in searched)
         shares = " | ".join(f"{value:.4f}" for value in recalls)
         print(f"| {title} | {loaded:.1f} | {finished:.1f} | {opened:.2f} | {milliseconds} | {shares} |", flush=True)
-    if arguments.store:
-        milvus.connection.connect(place)("drop_collection")
+    milvus.connection.connect(place)("drop_collection")
+    if not arguments.store:
+        from milvus_lite.server_manager import server_manager_instance
+
+        milvus.connection.connect.cache_clear()
+        server_manager_instance.release_all()
 
 
 def _load(index: IndexWriter, rows: Any) -> None:
