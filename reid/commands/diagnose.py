@@ -15,14 +15,15 @@ from reid.data import split_table
 from reid.diagnostics.changes import compare_layers
 from reid.diagnostics.comparison import distinct_names
 from reid.diagnostics.dataset import DatasetDiagnosisOptions, compare_embeddings, diagnose_dataset
+from reid.diagnostics.frames import to_csv
 from reid.diagnostics.identities import classifier_name, identity_images, similar_identities
 from reid.diagnostics.spectral import describe_spectrum
 from reid.diagnostics.survey import find_layer, find_layers, first_to_look_at, network_groups, survey
 from reid.diagnostics.weights import Layer, diagnose_layer
 from reid.errors import InputError
 from reid.inference.conversion import load_any
-from reid.io.atomic import write_json
-from reid.io.state_dicts import read_state_dict
+from reid.io.atomic import write_json, write_text
+from reid.io.weight_files import read_weights
 from reid.model.network import ReidNetwork
 from reid.model.parametrization import plain_state
 from reid.model.precision import autocast_dtype
@@ -44,6 +45,7 @@ class _Weights:
     config_text: str | None
     model: ReidNetwork | None
     config: CfgNode | None
+    groups: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     output = arguments.output or page_folder("diagnosis", arguments.weights, arguments.against)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "diagnosis.json", content)
+    write_text(output / "diagnosis.csv", to_csv(content))
     page = write_changes(output, content)
     print(render_tables(changes_tables(content), arguments.format, content), file=arguments.result)
     print(f"wrote {output / 'diagnosis.json'}, {page}")
@@ -138,23 +141,22 @@ def _default_output(arguments: argparse.Namespace) -> Path:
 
 
 def _read_weights(arguments: argparse.Namespace, path: Path) -> _Weights:
-    tensors, config_text, notes = read_state_dict(path)
+    (tensors, config_text, notes), groups = read_weights(path)
     source = str(path)
     # A dataset needs a network; without one, the layers of any file are listed under their own names.
     if config_text is not None or arguments.config_file or arguments.overrides:
         content = load_any(path)
         # The survey names the layers that are not finite.
         model, config = build.network_from_checkpoint(content, source=source, finite=False)
-        return _Weights(source, plain_state(model), content["config"], model, config)
+        return _Weights(source, plain_state(model), content["config"], model, config, network_groups(model))
     for note in notes:
         print(f"{source}: {note}")
-    return _Weights(source, tensors, None, None, None)
+    return _Weights(source, tensors, None, None, None, groups)
 
 
 def _find_layers(weights: _Weights, arguments: argparse.Namespace) -> list[Layer]:
     groups = dict(_parse_groups(entry) for entry in arguments.groups)
-    network = network_groups(weights.model) if weights.model else None
-    return find_layers(weights.tensors, network=network, groups=groups, source=weights.source)
+    return find_layers(weights.tensors, network=weights.groups, groups=groups, source=weights.source)
 
 
 def _load_dataset(weights: _Weights, arguments: argparse.Namespace) -> _Dataset | None:
@@ -204,6 +206,8 @@ def _write(diagnosis: dict[str, Any], images: dict[int, list[ImageRecord]] | Non
     """Write the JSON file and the page, and return the latter."""
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "diagnosis.json", diagnosis)
+    if "survey" in diagnosis:
+        write_text(output / "diagnosis.csv", to_csv(diagnosis))
     return write_diagnosis(output, diagnosis, images=images)
 
 

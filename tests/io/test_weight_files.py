@@ -1,0 +1,91 @@
+"""Shards, folders of Hugging Face and ONNX files as state dicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from reid.diagnostics.survey import find_layers
+from reid.errors import InputError
+from reid.io.weight_files import read_weights
+
+TENSORS = {"a.weight": torch.randn(4, 6), "b.weight": torch.randn(5, 4), "b.bias": torch.zeros(5)}
+
+
+def sharded(folder: Path) -> Path:
+    names = {"a.weight": "model-1-of-2.safetensors", "b.weight": "model-2-of-2.safetensors"}
+    names["b.bias"] = names["b.weight"]
+    for file in set(names.values()):
+        save_file({name: TENSORS[name] for name in names if names[name] == file}, folder / file)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    return index
+
+
+def assert_same(path: Path) -> None:
+    found, groups = read_weights(path)
+    assert groups == {} and found.tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in TENSORS.items())
+
+
+def test_shards_and_folders(tmp_path: Path) -> None:
+    assert_same(sharded(tmp_path))
+    assert_same(tmp_path)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match=r"other: a folder without weights; expected one of model\.safetensors, "):
+        read_weights(tmp_path / "other")
+    torch.save(TENSORS, tmp_path / "other" / "pytorch_model.bin")
+    assert_same(tmp_path / "other")
+    (tmp_path / "model-2-of-2.safetensors").unlink()
+    with pytest.raises(InputError, match=r"model-2-of-2\.safetensors: no such file"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["[", "[]", "{}", '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "../x.safetensors"}}']
+)
+def test_an_index_that_is_none(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"index\.json: (not an index of shards|names the shard '\.\./x)"):
+        read_weights(path)
+
+
+def test_onnx(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
+
+    random = np.random.default_rng(0)
+    shapes = {"conv.weight": (8, 2, 3, 3), "gemm.weight": (5, 8), "plain": (8, 5), "val_7": (5, 3), "stack": (2, 3, 3)}
+    arrays = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    nodes = [
+        helper.make_node("Conv", ["x", "conv.weight"], ["1"], group=4),
+        helper.make_node("Gemm", ["1", "gemm.weight"], ["2"], transB=1),
+        helper.make_node("Gemm", ["1", "plain"], ["3"]),
+        helper.make_node("MatMul", ["3", "val_7"], ["4"]),
+        helper.make_node("MatMul", ["4", "stack"], ["5"]),
+        helper.make_node("MatMul", ["4", "x"], ["6"]),
+    ]
+    initializers = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", [], [], initializers)), path)
+    found, groups = read_weights(path)
+    expected = {
+        "conv.weight": arrays["conv.weight"],
+        "gemm.weight": arrays["gemm.weight"],
+        "plain.weight": arrays["plain"].T,
+        "val_7.weight": arrays["val_7"].T,
+    }
+    assert found.tensors.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found.tensors[name].numpy(), array)
+    layers = find_layers(found.tensors, network=groups)
+    assert [(layer.groups, layer.groups_from) for layer in layers] == [(4, "network"), *[(1, "network")] * 3]
+    path.write_bytes(b"hello")
+    with pytest.raises(InputError, match=r"model\.onnx: corrupt or not an ONNX file"):
+        read_weights(path)
