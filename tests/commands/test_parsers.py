@@ -18,7 +18,7 @@ from reid.commands.parsers import EXAMPLES, PARSERS, choices
 from reid.config.keys import KEYS
 from reid.data.loading.whole_images import LONGEST_SIDE
 from reid.diagnostics.embedding_map import METHODS
-from reid.evaluation.features import COMBINATIONS, FEATURES
+from reid.evaluation.features import COMBINATIONS, ENGINES, FEATURES
 from reid.evaluation.protocols import EXPANSIONS, PROTOCOLS
 from reid.evaluation.whitening import WHITENINGS
 from reid.inference.calibration.fit import RATES, REPLICATES
@@ -59,7 +59,7 @@ def test_every_command_has_a_parser_a_main_function_and_a_script() -> None:
 
 
 def test_choices_and_defaults_are_those_of_the_packages() -> None:
-    assert choices.FEATURES == FEATURES and choices.COMBINATIONS == COMBINATIONS
+    assert choices.ENGINES == ENGINES and choices.FEATURES == FEATURES and choices.COMBINATIONS == COMBINATIONS
     assert choices.METRICS == METRICS and choices.PROTOCOLS == PROTOCOLS
     assert tuple(EXPANSIONS) == choices.EXPANSIONS and tuple(WHITENINGS) == choices.WHITENINGS
     assert dataclasses.asdict(RerankOptions()) == choices.RERANKING
