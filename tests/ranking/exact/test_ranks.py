@@ -129,13 +129,14 @@ def test_every_input_is_ranked_exactly(kind: str, width: int, tmp_path: Path) ->
     rng = np.random.default_rng([width, len(kind)])
     dtypes = [np.float32, np.float64] + ([] if kind in SIZES else [np.float16])
     many = width < 100
-    for dtype in dtypes if many else [dtypes[width % len(dtypes)]]:
+    for number, dtype in enumerate(dtypes if many else [dtypes[width % len(dtypes)]]):
         sizes = (23, 600) if many else (9, 300)
         query, query_labels, gallery, gallery_labels = sides(
             kind, width, queries=sizes[0], gallery=sizes[1], dtype=dtype
         )
         expected = ranks(query, query_labels, gallery, gallery_labels)
-        for first_pass in PASSES:
+        # Both with the first of the types; the others take turns.
+        for first_pass in PASSES if number == 0 else PASSES[(number + len(kind)) % 2 :][:1]:
             if not available(first_pass, width):
                 continue
             name = ["array", "memory map", "tensor"][rng.integers(3)]
