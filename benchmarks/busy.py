@@ -165,6 +165,8 @@ def torchreid_rate(clone: Path, files: list[str], seconds: float) -> float:
 def _table(found: Rates, cores: int, counts: list[int]) -> list[tuple[int, float, float, float | None]]:
     """Busy processes, our rate, the fair share and torchreid's rate."""
     rate = {key: statistics.median(values) for key, values in found.items()}
+    if not rate[ONE, 0]:
+        raise InputError("one thread on the idle machine was given up; raise --limit")
     best = max(rate[name, 0] for name in (CHOSEN, ONE, ALL))
     return [
         (n, rate[CHOSEN, n], min(best, rate[ONE, 0] * cores / (n + 1)) if n else best, rate.get(("torchreid", n)))
