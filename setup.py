@@ -20,7 +20,7 @@ OPENVINO = ["openvino>=2025.1", "onnx>=1.23"]
 SERVE = ["fastapi>=0.165", "uvicorn>=0.54", "python-multipart>=0.0.34", "jinja2>=3.1.2"]
 MILVUS = ["pymilvus>=3.0", "milvus-lite>=3.2"]
 TENSORBOARD = ["tensorboard>=2.21"]
-TIMM = ["timm>=1.0.12"]
+TIMM = ["timm>=1.0.24"]
 LIGHTNING = ["lightning>=2.5"]
 TEST = [
     *("pytest>=9.2", "pytest-xdist>=3.8", "hypothesis>=6.170", "playwright>=1.65", "httpx>=0.28", "packaging>=26"),
