@@ -1,9 +1,9 @@
 """Does decorrelation pay, and why: RRI against its control and against what else could explain a gain.
 
-    python benchmarks/study.py FOLDER [--recipes rri_average rri_circle] [--arms control US ...] [--seeds 0 1 2]
+    python benchmarks/study.py FOLDER [--recipes identity circle] [--arms control US ...] [--seeds 0 1 2]
                                [--jobs 2] [--rows docs/results/study.jsonl] [--rows-only] [KEY VALUE ...]
 
-A recipe is a file of configs/parts. Every arm trains the same rounds, epochs, schedules and batches. Arms that start
+A recipe is a file of configs/study. Every arm trains the same rounds, epochs, schedules and batches. Arms that start
 from a trained network share the Step 0 of their recipe and seed; those with a constraint train under it from the
 start. A run that was interrupted goes on where it was, and a finished one is not repeated.
 
@@ -34,8 +34,8 @@ from reid.records import PER_QUERY
 from reid.report.tables import markdown_table, percent_with_deviation
 from reid.sweep.runs import SweepRun, run_all
 
-CONFIGS = Path(__file__).parent.parent / "configs" / "parts"
-RECIPES = ("rri_average", "rri_circle")
+CONFIGS = Path(__file__).parent.parent / "configs" / "study"
+RECIPES = ("identity", "circle")
 CONTROL = "control"
 _NONE = ("RRI.VARIANT", "none")
 # What each arm sets.
@@ -53,8 +53,8 @@ FROM_START: dict[str, tuple[tuple[str, str], ...]] = {
 }
 ARMS = FROM_STEP0 | FROM_START
 # Every arm runs all rounds: S(W) of the control does not rise, so it would stop after the first.
-_ALL_ROUNDS = (("RRI.CONTROL", "False"), ("RRI.PATIENCE", "99"))
-_STEP0_ONLY = (("RRI.CONTROL", "False"), ("RRI.MAX_ROUNDS", "0"), ("RRI.FINAL_RESTRAINT", "False"))
+_ALL_ROUNDS = (("RRI.PATIENCE", "99"),)
+_STEP0_ONLY = (("RRI.MAX_ROUNDS", "0"), ("RRI.FINAL_RESTRAINT", "False"))
 
 
 def main() -> None:
