@@ -99,7 +99,8 @@ def _compare(arguments: argparse.Namespace, files: list[str], size: tuple[int, i
     images = len(files) // arguments.batch * arguments.batch
     print(
         f"\nOSNet-x0.25, {size[0]} x {size[1]}, batch {arguments.batch}, {images} images per epoch, {arguments.rounds} "
-        f"rounds, {arguments.threads} threads\n\n| trainer | images/s, median | best | time / default |\n|---|---|---|---|"
+        f"rounds, {arguments.threads} threads\n\n"
+        "| trainer | images/s, median | best | time / default |\n|---|---|---|---|"
     )
     for name, taken in seconds.items():
         ratio = median_ratio(taken, seconds[DEFAULT])

@@ -27,8 +27,8 @@ from reid.search.gallery.writer import Gallery
 EmbedFunction = Callable[[Sequence[str]], np.ndarray]
 DeferInterrupts = Callable[[], AbstractContextManager[None]]
 
-# Images per call of the embedding function: in a long list, decoding overlaps with the network. The number grows as long
-# as a call takes less than a second, which keeps the work between two commits short.
+# Images per call of the embedding function: in a long list, decoding overlaps with the network. The number grows as
+# long as a call takes less than a second, which keeps the work between two commits short.
 _FIRST_BATCH_SIZE, _BATCH_SIZE = 64, 1024
 _BATCH_SECONDS = 1.0
 _COMMIT_SECONDS = 2.0  # the work that a kill may lose
@@ -118,18 +118,8 @@ def update_index(
             gallery.commit(relabeled, deleted=deleted)
     summary.relabeled, summary.deleted = len(relabeled), len(deleted)
     updater = _Updater(gallery, listing.folder, embed, set(known), summary, skip_unreadable, defer_interrupts)
-    try:
-        with progress_bar("index", len(to_read), unit="images", shown=progress) as bar:
-            start, size = 0, min(_FIRST_BATCH_SIZE, _BATCH_SIZE)
-            while start < len(to_read):
-                batch, begun = to_read[start : start + size], time.monotonic()
-                updater.process(batch)
-                bar.advance(len(batch))
-                start += len(batch)
-                if time.monotonic() - begun < _BATCH_SECONDS:
-                    size = min(2 * size, _BATCH_SIZE)
-    finally:
-        updater.commit()
+    with progress_bar("index", len(to_read), unit="images", shown=progress) as bar:
+        _process_all(updater, to_read, bar.advance)
     return summary
 
 
@@ -154,6 +144,21 @@ def update_codes(gallery: Gallery) -> int:
             write_codes(layout, number, snapshot.read_rows(rows), snapshot.checksums[rows])
             encoded += len(rows)
     return encoded
+
+
+def _process_all(updater: _Updater, crops: Sequence[Crop], advance: Callable[[int], object]) -> None:
+    """Process crops in batches that grow as long as they are quick; what is done is committed even if it ends early."""
+    start, size = 0, min(_FIRST_BATCH_SIZE, _BATCH_SIZE)
+    try:
+        while start < len(crops):
+            batch, begun = crops[start : start + size], time.monotonic()
+            updater.process(batch)
+            advance(len(batch))
+            start += len(batch)
+            if time.monotonic() - begun < _BATCH_SECONDS:
+                size = min(2 * size, _BATCH_SIZE)
+    finally:
+        updater.commit()
 
 
 def _compare(
