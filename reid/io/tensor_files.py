@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ SAFE_GLOBALS: list[Any] = [
 def to_bytes(content: Any) -> memoryview:
     """Serialize by `torch.save` in memory.
 
-    A full disk or Ctrl-C inside torch's own file writer would become a RuntimeError, so files are written from here.
+    A full disk would become a RuntimeError inside torch's own file writer, so files are written from here. Torch works
+    in a thread of its own, since Ctrl-C, which only interrupts the main thread, could be lost in a callback from C++.
 
     Args:
         content: Tensors and plain Python values.
@@ -48,12 +50,8 @@ def to_bytes(content: Any) -> memoryview:
         The bytes of the file.
     """
     buffer = io.BytesIO()
-    try:
-        torch.save(content, buffer)
-    except RuntimeError as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        raise
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(torch.save, content, buffer).result()
     return buffer.getbuffer()
 
 

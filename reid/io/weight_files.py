@@ -83,8 +83,11 @@ def _read_onnx(path: Path) -> tuple[StateDict, dict[str, int]]:
         if node.op_type not in ("Gemm", "MatMul", "Conv") or len(node.input) < 2 or node.input[1] not in values:
             continue
         settings = {attribute.name: attribute.i for attribute in node.attribute}
-        # A copy, since arrays of ONNX are read-only.
-        weight = torch.tensor(numpy_helper.to_array(values[node.input[1]]))
+        try:
+            # A copy, since arrays of ONNX are read-only.
+            weight = torch.tensor(numpy_helper.to_array(values[node.input[1]]))
+        except Exception as error:  # sizes that contradict the data, types that PyTorch lacks
+            raise InputError(f"{path}: {node.input[1]}: {' '.join(str(error).split())[:200]}") from None
         if node.op_type == "MatMul" or (node.op_type == "Gemm" and not settings.get("transB", 0)):
             if weight.ndim != 2:
                 continue  # a batch of matrices is no layer

@@ -86,6 +86,10 @@ def test_onnx(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.tensors[name].numpy(), array)
     layers = find_layers(found.tensors, network=groups)
     assert [(layer.groups, layer.groups_from) for layer in layers] == [(4, "network"), *[(1, "network")] * 3]
+    initializers[0].raw_data = initializers[0].raw_data[:-4]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", [], [], initializers)), path)
+    with pytest.raises(InputError, match=r"model\.onnx: conv\.weight: cannot reshape"):
+        read_weights(path)
     path.write_bytes(b"hello")
     with pytest.raises(InputError, match=r"model\.onnx: corrupt or not an ONNX file"):
         read_weights(path)

@@ -49,7 +49,9 @@ def test_interval_of_runs_equals_all_resamples_of_seeds_and_queries() -> None:
     seeds, queries = (np.array(list(itertools.product(range(count), repeat=count))) for count in differences.shape)
     means = differences[seeds[:, None, :, None], queries[None, :, None, :]].mean(axis=(2, 3))
     found = paired_bootstrap_of_runs(differences + 7, np.full((3, 4), 7.0), level=0.9, resamples=40_000)
-    np.testing.assert_allclose(found, [differences.mean(), *np.quantile(means, [0.05, 0.95])], atol=0.02)
+    assert found[0] == pytest.approx(differences.mean())
+    for end, quantile in zip(found[1:], (0.05, 0.95), strict=True):  # the means are discrete, with gaps
+        assert np.quantile(means, quantile - 0.01) <= end <= np.quantile(means, quantile + 0.01)
     # The interval over queries alone is narrower.
     pooled = paired_bootstrap(differences.mean(axis=0), np.zeros(4), level=0.9)
     assert found[1] < pooled[1] and found[2] > pooled[2]

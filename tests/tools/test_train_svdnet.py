@@ -296,8 +296,10 @@ def test_interrupted_it_saves_and_says_how_to_go_on(quick: tuple[str, ...], tmp_
     assert "Traceback" not in err
     position = load_checkpoint(tmp_path / "run" / "checkpoints" / "rri_last.pth")["position"]
     assert position["epoch"] >= 1
+    program, *words = shlex.split(err.split("To resume: ")[1])
+    assert program == "svdnet"  # which is on the path only where the environment is active
     again = subprocess.Popen(
-        shlex.split(err.split("To resume: ")[1]), cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+        [sys.executable, "-m", "reid", *words], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     while len(log.read_text().splitlines()) < position["epoch"] + 3 and time.monotonic() < deadline:
