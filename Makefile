@@ -24,7 +24,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dis
 # A prerequisite that is never up to date.
 .always:
 
-.PHONY: .always help setup lock demo model test test-oldest test-times coverage lint docs pictures bench profile fault fuzz clean
+.PHONY: .always help setup lock demo model test test-oldest test-times coverage lint docs tables pictures bench profile fault fuzz clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 19
@@ -90,6 +90,9 @@ docs: .venv/ready  ## regenerate the tables of docs/configuration.md and docs/co
 	$(BIN)/python -m reid.commands.parsers.table
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html; $(BIN)/mkdocs serve shows changes at once and has a search"
+
+tables: .venv/ready  ## write the tables of measured scores in README.md and docs/ from docs/results/
+	$(BIN)/python docs/tables.py
 
 pictures: .venv/ready  ## draw the pictures of the README from the run of make demo
 	$(BIN)/python docs/pictures/make.py "$(DEMO_DIR)"

@@ -22,6 +22,7 @@ MILVUS = ["pymilvus>=3.0", "milvus-lite>=3.2"]
 TENSORBOARD = ["tensorboard>=2.21"]
 TIMM = ["timm>=1.0.24"]
 LIGHTNING = ["lightning>=2.5"]
+TRANSFORMERS = ["transformers>=4.57", "accelerate>=1.10"]
 TEST = [
     *("pytest>=9.2", "pytest-xdist>=3.8", "hypothesis>=6.170", "playwright>=1.65", "httpx>=0.28", "packaging>=26"),
     *("ipython>=9.18", "nbformat>=5.11", "ipykernel>=7.4"),
@@ -91,6 +92,7 @@ setup(
         "milvus": MILVUS,
         "timm": TIMM,
         "lightning": LIGHTNING,
+        "transformers": TRANSFORMERS,
         "tests": [*REPORT, *SEARCH, *TEST],  # what runs with constraints/oldest.txt
         "docs": DOCS,
         "dev": [
@@ -103,6 +105,7 @@ setup(
             *MILVUS,
             *TIMM,
             *LIGHTNING,
+            *TRANSFORMERS,
             *TEST,
             *COMPARED,
             *COVERAGE,

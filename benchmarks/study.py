@@ -16,7 +16,6 @@ over seeds and queries. KEY VALUE overrides the configuration of every run.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 from collections import defaultdict
@@ -25,8 +24,13 @@ from typing import Any
 
 import numpy as np
 
+from reid.config import build
+from reid.diagnostics.feature_statistics import describe_features
+from reid.diagnostics.weights import Layer, measure_correlation
 from reid.errors import InputError
 from reid.errors.command import run_command
+from reid.evaluation.retrieval import choose_features, network_features
+from reid.inference.engines.engine import open_engine
 from reid.io.atomic import write_text
 from reid.io.checkpoint import load_checkpoint
 from reid.ranking.bootstrap import paired_bootstrap, paired_bootstrap_of_runs
@@ -51,6 +55,7 @@ FROM_START: dict[str, tuple[tuple[str, str], ...]] = {
     "scaled orthogonal": (_NONE, ("MODEL.EIGENLAYER.PARAMETRIZATION", "scaled_orthogonal")),
     "SO penalty": (_NONE, ("LOSS.PENALTY", "so"), ("LOSS.PENALTY_WEIGHT", "0.01")),
 }
+ORIGIN = ("commit", "config_digest", "processor", "threads", "epochs", "seconds", "correlation")
 ARMS = FROM_STEP0 | FROM_START
 # Every arm runs all rounds: S(W) of the control does not rise, so it would stop after the first.
 _ALL_ROUNDS = (("RRI.PATIENCE", "99"),)
@@ -119,20 +124,41 @@ def run_row(recipe: str, arm: str, run: SweepRun) -> dict[str, Any]:
     """The row of a finished run, and the values of its queries."""
     content = load_checkpoint(run.folder / "checkpoints" / "rri_last.pth")
     last = [score for score in content["rows"][-1]["scores"] if score["per_query"] is not None]
-    config = (run.folder / "config.yaml").read_text(encoding="utf-8").splitlines()
-    lasting = "\n".join(line for line in config if not line.startswith(("OUTPUT_DIR", "SEED", "  CHECKPOINT:")))
-    final = run.row()
+    final, geometry = run.row(), measure_geometry(run.folder, content)
     return {
         "recipe": recipe,
         "arm": arm,
         "seed": run.seed,
-        "config": hashlib.sha256(lasting.encode()).hexdigest()[:12],
-        **{key: final[key] for key in ("commit", "processor", "threads", "epochs", "seconds", "correlation")},
+        **{key: final[key] for key in ORIGIN},
         "rank1": final["rank1"],
         "mAP": final["mAP"],
+        "geometry": geometry,
         "stages": [_stage(row) for row in content["rows"]],
         "per_query": last[0]["per_query"].numpy(),
     }
+
+
+def measure_geometry(folder: Path, content: dict[str, Any]) -> dict[str, float]:
+    """What may predict retrieval, beside S(W), at the end of a run; kept in its folder.
+
+    Of the Eigenlayer its severest pair and effective rank, of the covariance of its input over query and gallery S(C)
+    and the effective rank.
+    """
+    path = folder / "geometry.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    network, config = build.network_from_checkpoint(content, source=str(folder))
+    loaders = build.loaders(config, build.split(config))
+    engine = open_engine(network, config, keep=False)
+    engine.expect(len(loaders.query.paths) + len(loaders.gallery.paths))
+    features = network_features(engine, loaders.query, loaders.gallery, flips=(False,))
+    sides = choose_features(features, feature="input", normalized=False, flip=False)
+    covariance = describe_features(np.concatenate([np.asarray(side.values) for side in sides]))
+    weights = measure_correlation(Layer("eigenlayer.weight", network.eigenlayer.vectors.detach().T).matrices())
+    measured = {key: weights[key] for key in ("severest_pair", "effective_rank")}
+    measured |= {f"feature_{key}": covariance[key] for key in ("correlation", "effective_rank")}
+    write_text(path, json.dumps(measured))
+    return measured
 
 
 def _stage(row: dict[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,12 @@ comes before it, the classifier what comes behind it.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pedestrians import tiny_pedestrians
+from pedestrians import Stage, compare_with_control, tiny_pedestrians
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet18
@@ -54,7 +52,7 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> None
         schedule.step()
 
 
-def svdnet(model: Network, stage: Callable[[Network], None], **options: Any) -> RRI:
+def svdnet(model: Network, stage: Stage, **options: Any) -> RRI:
     rri = RRI(model, model.embedding, **options)
     for report in rri:
         print(report)
@@ -69,13 +67,7 @@ def main(size: tuple[int, int] = (64, 32), epochs: int = 2, cache: Path = Path("
     people = tiny_pedestrians(size, cache)
     images, labels = people.training_set()
     model = Network(classes=int(labels.max()) + 1)
-    stage = partial(train, images=images, labels=labels, epochs=epochs)
-    stage(model)  # Step 0
-    control = copy.deepcopy(model)
-    rri = svdnet(model, stage, rounds=3, tolerance=0.01)
-    # Longer training helps by itself: the control has as much of it, without the replacement.
-    without = svdnet(control, stage, rounds=len(rri.history), tolerance=None, variant="none")
-    people.compare(("RRI", model, rri), ("control", control, without))
+    compare_with_control(people, model, partial(train, images=images, labels=labels, epochs=epochs), svdnet)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,12 @@ It takes one or two minutes on two cores (`pip install timm`, or the extra `timm
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pedestrians import tiny_pedestrians
+from pedestrians import Stage, compare_with_control, tiny_pedestrians
 from timm import create_model
 from torch import Tensor, nn
 from torch.nn import functional
@@ -48,7 +46,7 @@ def train(model: nn.Module, batches: DataLoader, epochs: int) -> None:
         schedule.step()
 
 
-def svdnet(model: Network, stage: Callable[[Network], None], **options: Any) -> RRI:
+def svdnet(model: Network, stage: Stage, **options: Any) -> RRI:
     rri = RRI(model, model.embedding, **options)
     for report in rri:
         print(report)
@@ -64,13 +62,7 @@ def main(size: tuple[int, int] = (64, 32), epochs: int = 2, cache: Path = Path("
     data = TensorDataset(*people.training_set())
     batches = DataLoader(data, batch_size=16, shuffle=True, drop_last=True)
     model = Network(classes=int(data.tensors[1].max()) + 1)
-    stage = partial(train, batches=batches, epochs=epochs)
-    stage(model)  # Step 0
-    control = copy.deepcopy(model)
-    rri = svdnet(model, stage, rounds=3, tolerance=0.01)
-    # Longer training helps by itself: the control has as much of it, without the replacement.
-    without = svdnet(control, stage, rounds=len(rri.history), tolerance=None, variant="none")
-    people.compare(("RRI", model, rri), ("control", control, without))
+    compare_with_control(people, model, partial(train, batches=batches, epochs=epochs), svdnet)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from reid.data import DATASETS
 from reid.data.images.decode import decode_image
 from reid.decorrelation import RRI
 from reid.records import Features, ImageRecord, Split
+
+Stage = Callable[[nn.Module], None]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,15 @@ class Pedestrians:
             )
             rounds = f"{len(rri.history)} rounds, {rri.stopped}"
             print(f"{name:8} S(W) {rri.history[-1]:.3f}, mAP {evaluate(query, gallery).mAP:.1%} ({rounds})")
+
+
+def compare_with_control(people: Pedestrians, model: nn.Module, stage: Stage, svdnet: Callable[..., RRI]) -> None:
+    """Train Step 0, RRI, and a control: longer training helps by itself, so it has as much without the replacement."""
+    stage(model)
+    control = copy.deepcopy(model)
+    rri = svdnet(model, stage, rounds=3, tolerance=0.01)
+    without = svdnet(control, stage, rounds=len(rri.history), tolerance=None, variant="none")
+    people.compare(("RRI", model, rri), ("control", control, without))
 
 
 def tiny_pedestrians(size: tuple[int, int], cache: Path) -> Pedestrians:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from reid.config.loading import config_digest, load_config
 from reid.report.tables import percent_with_deviation
-from reid.sweep.table import Line, lines, markdown, read_rows
+from reid.sweep.table import Line, lines, read_rows
 
-DOCS = Path(__file__).parents[1] / "docs"
-PARTS = Path(__file__).parents[1] / "configs" / "parts"
-ROWS = sorted((DOCS / "results").glob("*.jsonl"))
+ROOT = Path(__file__).parents[1]
+DOCS, PARTS = ROOT / "docs", ROOT / "configs" / "parts"
+ROWS = sorted((DOCS / "results" / "parts").glob("*.jsonl"))
 CITED = re.compile(r"([\d.]+) / ([\d.]+) \(`(\w+)`\)")
 
 
@@ -20,9 +23,30 @@ def every_line() -> dict[str, Line]:
     return {line.name: line for file in ROWS for line in lines(read_rows(file))}
 
 
-@pytest.mark.parametrize("file", ROWS, ids=lambda file: file.stem)
-def test_results_show_the_table_of_the_rows(file: Path) -> None:
-    assert markdown(lines(read_rows(file))) in (DOCS / "results_parts.md").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def tables() -> Any:
+    spec = importlib.util.spec_from_file_location("tables", DOCS / "tables.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_are_those_of_the_rows(tables: Any) -> None:
+    shown = set()
+    for page in tables.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert tables.fill(text) == text, f"{page.name} is out of date: run make tables"
+        shown |= set(re.findall(r"<!-- table: (\w+ \w+)", text))
+    assert {f"parts {file.stem}" for file in ROWS} <= shown and "runs demo" in shown
+
+
+def test_a_row_of_other_settings_says_so(tables: Any) -> None:
+    config = ROOT / "configs" / "demo_synthetic.yaml"
+    digest = config_digest(load_config(config, ["SEED", "3", "OUTPUT_DIR", "elsewhere", "THREADS", "1"]))
+    assert tables.origin({"commit": "abc", "config_digest": digest}, config) == "abc"
+    other = config_digest(load_config(config, ["STEP0.EPOCHS", "3"]))
+    assert tables.origin({"commit": "abc", "config_digest": other}, config) == "abc, other settings"
 
 
 def test_parts_cite_the_measured_scores() -> None:

@@ -36,8 +36,8 @@ def missing_in_function(node: Function, *, method: bool) -> Iterator[str]:
     doc, marks = ast.get_docstring(node) or "", decorators(node)
     if not doc:
         yield "no docstring"
-    if not doc or marks & {"property", "cached_property"}:
-        return
+    if not doc or marks & {"property", "cached_property"} or re.search(rf"see `\w+\.{node.name}`", doc):
+        return  # an implementation refers to the protocol
     arguments = node.args
     names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
     names = names[1:] if method and "staticmethod" not in marks else names

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +14,13 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from reid.commands.stage_scoring import StageScoring, final_score, recorded_engine
 from reid.config import build, load_config
 from reid.config.keys import MOVABLE
-from reid.config.loading import complete_config, parse_config
+from reid.config.loading import complete_config, config_digest, parse_config
 from reid.data import split_table
 from reid.decorrelation import gaussian_correlation
-from reid.diagnostics.examples import TOP, describe_examples
-from reid.diagnostics.ranked_lists import RankedLists, ranked_lists
 from reid.distributed import (
-    all_reduce_max,
     get_world_size,
     is_main_process,
     local_main_first,
@@ -33,16 +29,12 @@ from reid.distributed import (
     run_on_main,
 )
 from reid.errors import InputError, Interrupted, StopSignal, stop_signals
-from reid.evaluation.retrieval import FeatureSets, choose_features, network_features, score_together
-from reid.inference.engines.engine import Engine, check_engine, open_engine
-from reid.io.atomic import write_json
-from reid.io.checkpoint import load_checkpoint
+from reid.inference.engines.engine import check_engine
 from reid.losses.objective import Objective
 from reid.model.network import ReidNetwork
 from reid.model.precision import autocast_dtype
 from reid.progress import format_seconds, is_terminal, progress_bar
-from reid.records import Scores, Split, StageLog
-from reid.report.examples import FILE as EXAMPLES
+from reid.records import Split, StageLog
 from reid.report.tables import HEADER, closing_lines, row_line
 from reid.report.training import write_report
 from reid.svdnet import rri, step0
@@ -110,7 +102,7 @@ def main(arguments: argparse.Namespace) -> TrainResult:
         check_pooling(model, train)
         check_parallel(model, train, plan.solver.norm_statistics)
 
-        scoring = _Scoring(config, data.loaders, dtype, folder, _recorded_engine(folder) if arguments.resume else {})
+        scoring = StageScoring(config, data.loaders, dtype, folder, recorded_engine(folder) if arguments.resume else {})
         experiment = _open_experiment(arguments, config, folder, data, scoring, stop)
         with _resumable(experiment, arguments):
             experiment.start(model, objective, train, plan)
@@ -224,84 +216,15 @@ def _make_network(config: CfgNode, data: _Data) -> tuple[ReidNetwork, Objective]
     return model, objective
 
 
-@dataclass
-class _Scoring:
-    """Scores a network, at the end of a run with the flip test too.
-
-    One engine embeds in all stages, so that a resumed run ends with the same scores: for ENGINE auto the one that the
-    first evaluation chose, which `notes` records in `scores.json`.
-
-    Where the control ends, it also writes the queries that RRI has repaired and broken. The network at the end of RRI
-    is embedded again only if that was in an earlier process.
-    """
-
-    config: CfgNode
-    loaders: build.Loaders
-    dtype: torch.dtype | None
-    folder: RunFolder
-    notes: dict[str, Any]
-    control: bool = False
-    rri: RankedLists | None = None
-
-    def __call__(self, model: ReidNetwork, last: bool) -> tuple[Scores, ...]:
-        features = self._embed(model, (False, True) if last else (self.config.TEST.FLIP,))
-        if last and self.config.RRI.CONTROL:
-            self._compare(model, features)
-        return score_together(features)
-
-    def _embed(self, model: ReidNetwork, flips: tuple[bool, ...]) -> FeatureSets:
-        engine = self._open(model)
-        engine.expect((len(self.loaders.query.paths) + len(self.loaders.gallery.paths)) * len(flips))
-        features = network_features(engine, self.loaders.query, self.loaders.gallery, flips=flips)
-        self.notes.setdefault("engine", engine.name)
-        return features
-
-    def _open(self, model: ReidNetwork) -> Engine:
-        name = self.notes.get("engine") if self.config.ENGINE == "auto" else self.config.ENGINE
-        if name is None and get_world_size() > 1:  # processes might choose different ones
-            name = "torch"
-        # The network changes from stage to stage, so its export is of no further use.
-        return open_engine(model, self.config, engine=name, dtype=self.dtype, keep=False)
-
-    def _compare(self, model: ReidNetwork, features: FeatureSets) -> None:
-        if not self.control:
-            self.rri = self._lists(features)
-            return
-        if all_reduce_max(int(is_main_process() and self.rri is None)):
-            network = copy.deepcopy(model)
-            content = run_on_main(lambda: load_checkpoint(self.folder.checkpoints / "rri_last.pth"))
-            network.load_state_dict(content["model"])
-            self.rri = self._lists(self._embed(network, (self.config.TEST.FLIP,)))
-        control = self._lists(features)
-        if self.rri and control:  # of the main process
-            query, gallery = choose_features(features, **_final(self.config))
-            found = describe_examples(query, gallery, after=("RRI", self.rri), before=("control", control))
-            write_json(self.folder.path / EXAMPLES, found)
-
-    def _lists(self, features: FeatureSets) -> RankedLists | None:
-        if not is_main_process():
-            return None
-        return ranked_lists(*choose_features(features, **_final(self.config)), top=TOP)
-
-
-def _recorded_engine(folder: RunFolder) -> dict[str, Any]:
-    """The engine that has embedded in the stages that are finished, if there are any."""
-    try:
-        content = json.loads((folder.path / "scores.json").read_text(encoding="utf-8"))
-        return {"engine": str(content.get("engine", "torch"))}  # that of earlier versions
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return {}
-
-
-def _final(config: CfgNode) -> dict[str, Any]:
-    """The feature by which a run is judged."""
-    return {"feature": config.TEST.FEATURE, "normalized": config.TEST.NORMALIZED, "flip": config.TEST.FLIP}
-
-
 def _open_experiment(
-    arguments: argparse.Namespace, config: CfgNode, folder: RunFolder, data: _Data, scoring: _Scoring, stop: StopSignal
+    arguments: argparse.Namespace,
+    config: CfgNode,
+    folder: RunFolder,
+    data: _Data,
+    scoring: StageScoring,
+    stop: StopSignal,
 ) -> Experiment:
-    final = _final(config)
+    final = final_score(config)
     options = _resume_options(arguments)
     changes = run_on_main(
         lambda: folder.open(config.dump(), **options, tensorboard=config.TENSORBOARD, data=record_data(data.split))
@@ -323,6 +246,7 @@ def _open_experiment(
             "dataset": data.split.name,
             **provenance(str(build.device(config)), command=(*arguments.program, *arguments.arguments)),
             "processes": get_world_size(),
+            "config_digest": config_digest(config),
         },
         changes=changes,
         minutes=config.CHECKPOINT.MINUTES,

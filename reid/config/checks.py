@@ -9,7 +9,8 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from reid.config.keys import KEYS, STAGES, Key
+from reid.config.declaration import Key
+from reid.config.keys import KEYS, STAGES
 from reid.model.backbones import INPUT_SIZES
 from reid.model.backbones.timm_trunk import OWN_POOLING, PREFIX
 

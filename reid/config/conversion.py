@@ -7,7 +7,7 @@ import math
 import reprlib
 from typing import Any
 
-from reid.config.keys import Key
+from reid.config.declaration import Key
 
 MAX_CHARACTERS = 4096  # of a string; no path is longer
 _TYPE_NAMES = {bool: "True or False", int: "an integer", float: "a number", str: "a string"}

@@ -8,6 +8,8 @@ All errors are collected and reported together, each with suggestions of near na
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from yacs.config import CfgNode
 
 from reid.config.checks import find_errors, suggestion
 from reid.config.conversion import convert
-from reid.config.keys import KEYS
+from reid.config.keys import KEYS, MOVABLE
 from reid.errors import InputError
 from reid.io.json_yaml import flatten, parse_yaml
 
@@ -130,6 +132,22 @@ def complete_config(text: str) -> str:
         InputError: If `load_config` raises it.
     """
     return parse_config(text).dump()
+
+
+def config_digest(config: CfgNode) -> str:
+    """Name what a run measures, whatever its folder, machine and seed.
+
+    Args:
+        config: Configuration of the run.
+
+    Returns:
+        Twelve hexadecimal digits, which depend on the values that differ from the defaults, movable keys, SEED and
+        STEP0.CHECKPOINT left out. Keys that are added later thus change no digest.
+    """
+    left_out = {*MOVABLE, "SEED", "STEP0.CHECKPOINT"}
+    before = dict(flatten(defaults()))
+    changed = sorted((key, value) for key, value in flatten(config) if key not in left_out and value != before[key])
+    return hashlib.sha256(json.dumps(changed).encode()).hexdigest()[:12]
 
 
 def _load_base(path: Path, visited: tuple[Path, ...]) -> CfgNode | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from reid.config.keys import KEYS, STAGES, Key
+from reid.config.declaration import Key
+from reid.config.keys import KEYS, STAGES
 
 PAGE = Path("docs/configuration.md")
 MARK = r" \*"  # of keys that may change when a run is resumed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -106,16 +106,34 @@ def find_tensor(tensors: Mapping[str, Tensor], name: str, source: str = "the wei
     Raises:
         InputError: If the name is unknown; similar names are suggested.
     """
-    for full in (name, f"{name}.weight"):
-        if full in tensors:
-            return full
     weights = [other for other in tensors if _is_weight(other, tensors)] or list(tensors)
+    return find_name(tensors, name, weights, source)
+
+
+def find_name(known: Collection[str], name: str, weights: Sequence[str], source: str) -> str:
+    """Find a name that may lack ".weight".
+
+    Args:
+        known: All full names.
+        name: Name with or without ".weight".
+        weights: The names to suggest.
+        source: What error messages call the network.
+
+    Returns:
+        The full name.
+
+    Raises:
+        InputError: If the name is unknown; similar names are suggested.
+    """
+    for full in (name, f"{name}.weight"):
+        if full in known:
+            return full
     near = difflib.get_close_matches(name, [*weights, *(w.removesuffix(".weight") for w in weights)], n=6, cutoff=0.5)
-    candidates = [other if other in tensors else f"{other}.weight" for other in near]
+    candidates = [other if other in known else f"{other}.weight" for other in near]
     candidates += [other for other in weights if name and name in other]
     suggested = list(dict.fromkeys(candidates))[:3]
     hint = f"did you mean {' or '.join(suggested)}? " if suggested else ""
-    raise InputError(f"{source}: no layer {name!r}; {hint}without --layer all {len(weights)} weights are listed")
+    raise InputError(f"{source}: no layer {name!r}; {hint}without a name all {len(weights)} weights are measured")
 
 
 def network_groups(model: nn.Module) -> dict[str, int]:
@@ -143,29 +161,39 @@ def survey(layers: Sequence[Layer], *, seed: int = 0) -> list[dict[str, Any]]:
         seed: Seed of the shuffled weights.
 
     Returns:
-        A row per layer, plain values: those of `weights.describe_layer` and `weights.measure_correlation`; "gaussian",
-        the expected S(W) of as many Gaussian vectors of the same length, dead ones not counted; "ratio", S(W) over that
-        value, 1 for independent vectors and below 1 for more correlated ones; "spectral", as
-        `spectral.describe_spectrum` returns it; "broken", why there are no numbers (NaN,
-        all zero, too many vectors), or None. Rows are sorted by "ratio", smallest first, since S(W) itself decreases
-        with the number of vectors and cannot be compared across shapes. Layers without pairs of living vectors
-        (depthwise) follow, then those without numbers.
+        The rows of `survey_layer`, sorted by "ratio", smallest first, since S(W) itself decreases with the number of
+        vectors and cannot be compared across shapes. Layers without pairs of living vectors (depthwise) follow, then
+        those without numbers.
     """
-    rows = []
-    for layer in track(layers, "survey", unit="weights"):
-        row: dict[str, Any] = {**describe_layer(layer), "gaussian": None, "ratio": None}
-        row |= {"spectral": None, "broken": None}
-        try:
-            row |= measure_correlation(layer.matrices())
-            row["spectral"] = describe_spectrum(layer, seed=seed)
-        except InputError as error:
-            row["broken"] = str(error).removeprefix(f"{layer.name}: ")
-        if row.get("correlation") is not None:
-            alive = gaussian_vectors(layer.vectors, layer.groups, row["dead_vectors"])
-            row["gaussian"] = gaussian_correlation(layer.d_in, alive)
-            row["ratio"] = row["correlation"] / row["gaussian"]
-        rows.append(row)
+    rows = [survey_layer(layer, seed=seed) for layer in track(layers, "survey", unit="weights")]
     return sorted(rows, key=lambda row: (row["broken"] is not None, math.inf if row["ratio"] is None else row["ratio"]))
+
+
+def survey_layer(layer: Layer, *, seed: int = 0, spectra: bool = True) -> dict[str, Any]:
+    """Measure the correlation and the spectrum of a layer.
+
+    Args:
+        layer: Weight of a linear or convolution layer.
+        seed: Seed of the shuffled weights.
+        spectra: Whether to measure "spectral".
+
+    Returns:
+        Plain values: those of `weights.describe_layer` and `weights.measure_correlation`; "gaussian", the expected S(W)
+        of as many Gaussian vectors of the same length, dead ones not counted; "ratio", S(W) over that value, 1 for
+        independent vectors and below 1 for more correlated ones; "spectral", as `spectral.describe_spectrum` returns
+        it, else None; "broken", why there are no numbers (NaN, all zero, too many vectors), or None.
+    """
+    row: dict[str, Any] = {**describe_layer(layer), "gaussian": None, "ratio": None, "spectral": None, "broken": None}
+    try:
+        row |= measure_correlation(layer.matrices())
+        row["spectral"] = describe_spectrum(layer, seed=seed) if spectra else None
+    except InputError as error:
+        row["broken"] = str(error).removeprefix(f"{layer.name}: ")
+    if row.get("correlation") is not None:
+        alive = gaussian_vectors(layer.vectors, layer.groups, row["dead_vectors"])
+        row["gaussian"] = gaussian_correlation(layer.d_in, alive)
+        row["ratio"] = row["correlation"] / row["gaussian"]
+    return row
 
 
 def first_to_look_at(rows: Sequence[Mapping[str, Any]], count: int = 3) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import operator
 import os
 import shlex
 import signal
+import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -152,6 +153,37 @@ def stop_signals() -> Iterator[StopSignal]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def no_interrupt() -> Iterator[None]:
+    """Defer Ctrl-C and SIGTERM to the end of a short block; a second signal ends the process with exit code 130.
+
+    An exception may otherwise be raised between any two instructions: in a callback from C++ or of a weak reference,
+    where it is lost, or between creating a temporary file and the block that removes it. Threads other than the main
+    one receive no signals, and run the block as it is.
+
+    Yields:
+        None, once; the handlers that were installed before are called afterwards.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def receive(number: int, frame: object) -> None:
+        if received:
+            os._exit(130)
+        received.append(number)
+
+    previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        if received:
+            signal.raise_signal(received[0])
 
 
 def one_line(message: object) -> str:

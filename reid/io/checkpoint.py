@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reid.errors import InputError
+from reid.errors import InputError, no_interrupt
 from reid.io.atomic import link_or_copy, make_folder
 from reid.io.reading import describe_text, names_file
 from reid.io.safetensors_files import load_safetensors, parse_checkpoint
@@ -29,7 +29,7 @@ class ForeignCheckpoint(InputError):
 
 
 def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | None = None) -> None:
-    """Write a checkpoint atomically.
+    """Write a checkpoint atomically; Ctrl-C waits for the end of it.
 
     If `previous` is given, `path` or `previous` is a complete checkpoint at any moment after the first call. An
     OSError, such as that of a full disk, leaves no partial file behind.
@@ -39,11 +39,12 @@ def save_checkpoint(path: Path, content: dict[str, Any], *, previous: Path | Non
         content: Tensors and plain Python values; the key "format" is added.
         previous: File to which an existing checkpoint is moved first.
     """
-    make_folder(path.parent)
-    data = to_bytes({"format": FORMAT, **content})
-    if previous is not None and path.exists():
-        link_or_copy(path, previous)
-    write_sealed(path, data)
+    with no_interrupt():
+        make_folder(path.parent)
+        data = to_bytes({"format": FORMAT, **content})
+        if previous is not None and path.exists():
+            link_or_copy(path, previous)
+        write_sealed(path, data)
 
 
 def load_latest(path: Path, previous: Path, warn: Callable[[str], object] = print) -> dict[str, Any] | None:

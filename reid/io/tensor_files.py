@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid.errors import InputError
+from reid.errors import InputError, no_interrupt
 
 FORMAT = 1  # version of this project's checkpoints
 MAX_DEPTH = 64
@@ -40,8 +39,8 @@ SAFE_GLOBALS: list[Any] = [
 def to_bytes(content: Any) -> memoryview:
     """Serialize by `torch.save` in memory.
 
-    A full disk would become a RuntimeError inside torch's own file writer, so files are written from here. Torch works
-    in a thread of its own, since Ctrl-C, which only interrupts the main thread, could be lost in a callback from C++.
+    A full disk would become a RuntimeError inside torch's own file writer, so files are written from here. Ctrl-C
+    waits for the end, since it would be lost in a callback from C++.
 
     Args:
         content: Tensors and plain Python values.
@@ -50,8 +49,8 @@ def to_bytes(content: Any) -> memoryview:
         The bytes of the file.
     """
     buffer = io.BytesIO()
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(torch.save, content, buffer).result()
+    with no_interrupt():
+        torch.save(content, buffer)
     return buffer.getbuffer()
 
 

@@ -188,6 +188,7 @@ def test_results_on_several_pages(open_page: OpenPage, sample: served.SampleInde
         assert page.evaluate("document.activeElement.id") == "results-title"
         page.go_back()
         until(page, "document.getElementById('page').textContent", "Page 3 of 3")
+        page.close()  # its images may still be loading when the server stops
 
 
 def test_drop_paste_and_invalid_images(open_page: OpenPage, address: str) -> None:

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from reid.errors import StopSignal, one_line, stop_signals
+from reid.errors import StopSignal, no_interrupt, one_line, stop_signals
 
 
 def test_a_request_to_stop_is_deferred() -> None:
@@ -47,6 +48,27 @@ def test_the_second_signal_stops_at_once() -> None:
     ended = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (130, "True\n")
     assert "press Ctrl-C again" in ended.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_for_the_end_of_the_block(number: signal.Signals) -> None:
+    reached = False
+    with pytest.raises(KeyboardInterrupt), stop_signals() as stop:
+        before = signal.getsignal(number)
+        with no_interrupt(), no_interrupt():
+            os.kill(os.getpid(), number)
+            reached = not stop.requested
+    assert reached and stop.requested and before == stop.receive
+
+
+def test_another_thread_has_no_signals_to_defer() -> None:
+    def handler_inside() -> object:
+        with no_interrupt():
+            return signal.getsignal(signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(handler_inside).result() is signal.getsignal(signal.SIGINT)
 
 
 def test_a_message_is_one_printable_line() -> None:

@@ -100,7 +100,7 @@ def test_an_interrupt_while_saving_is_an_interrupt(tmp_path: Path, after: float)
     path = tmp_path / "a.pth"
     save_checkpoint(path, CONTENT)
     large = {**CONTENT, **{f"tensor{n}": torch.zeros(1_000_000) for n in range(20)}}
-    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    previous = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with pytest.raises(KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, after)

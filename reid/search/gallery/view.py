@@ -51,18 +51,7 @@ class SnapshotView:
         return IndexSummary(len(snapshot.crops), snapshot.cameras, snapshot.times, snapshot.kinds)
 
     def count(self, cameras: Sequence[str], time_range: _TimeRange) -> int:
-        """Count the images that pass a filter.
-
-        Args:
-            cameras: Cameras to keep; all if empty.
-            time_range: First and last time to keep; None for all.
-
-        Returns:
-            Number of images.
-
-        Raises:
-            InputError: If no image has one of the cameras, or no image has a time.
-        """
+        """Count the images that pass a filter, see `IndexView.count`."""
         return int(np.count_nonzero(self._mask(cameras, time_range)))
 
     def search(
@@ -74,74 +63,31 @@ class SnapshotView:
         time_range: _TimeRange = None,
         exclude: Sequence[Collection[bytes]] = (),
     ) -> list[list[SearchResult]]:
-        """Find the nearest images of every query, see `search_snapshot`.
-
-        Args:
-            queries: (Q, D) float32 rows of unit length.
-            top_k: Number of results per query.
-            cameras: Cameras to keep; all if empty.
-            time_range: First and last time to keep; None for all.
-            exclude: For each query, digests of contents to leave out; empty for none.
-
-        Returns:
-            For each query its results by distance, ties by path.
-
-        Raises:
-            InputError: If `count` or `search_snapshot` raises it.
-        """
+        """Find the nearest images of every query by `search_snapshot`, see `IndexView.search`."""
         mask = self._mask(cameras, time_range)
         return search_snapshot(
             self.snapshot, queries, top_k, mask=mask, exclude=exclude, neighbor_search=self.neighbor_search
         )
 
     def describe_search(self, *, filtered: bool, advice: bool = False) -> str:
-        """Describe the search.
-
-        Args:
-            filtered: Whether a filter leaves out images; such a search is exact.
-            advice: Say why a FAISS index is not used; this names the folder.
-
-        Returns:
-            "exact" or the summary of the FAISS index.
-        """
+        """Describe the search, see `IndexView.describe_search`; one with a filter is exact."""
         return self.description if not filtered and (self.neighbor_search or advice) else "exact"
 
     def find_id(self, image_id: int) -> IndexedImage | None:
-        """Find an image by id.
-
-        Args:
-            image_id: Id of a search result.
-
-        Returns:
-            The image, the first by path if several share the id; None if there is no such image.
-        """
+        """Find an image by id, see `IndexView.find_id`."""
         row = self.snapshot.row_of_id(image_id)
         if row is None or not len(images := self.snapshot.images_of_row(row)):
             return None
         return self._image(int(images[0]))
 
     def find_path(self, path: str) -> IndexedImage | None:
-        """Find an image by its exact path in the index, without accessing the disk.
-
-        Args:
-            path: A path relative to the indexed folder.
-
-        Returns:
-            The image; None if there is no such image.
-        """
+        """Find an image by its path without accessing the disk, see `IndexView.find_path`."""
         crops = self.snapshot.crops
         position = bisect_left(crops, path, key=lambda crop: crop.path)
         return self._image(position) if position < len(crops) and crops[position].path == path else None
 
     def feature(self, image: IndexedImage) -> np.ndarray:
-        """Read the feature of an image.
-
-        Args:
-            image: An image of this view.
-
-        Returns:
-            (1, D) float32.
-        """
+        """Read the feature of an image, see `IndexView.feature`."""
         row = self.snapshot.row_of_id(image.id)
         assert row is not None
         return self.snapshot.read_rows(np.array([row]))

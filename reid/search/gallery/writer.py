@@ -167,25 +167,12 @@ class Gallery:
         self._lock.close()
 
     def metadata(self) -> dict[str, Any]:
-        """Load the metadata of the index.
-
-        Returns:
-            `model_id`, `dim`, `shard`, `generation`, `version` and what was given to `create` or `set_metadata`.
-        """
+        """Load the metadata, see `IndexWriter.metadata`; with `shard`, `generation` and `version`."""
         with manifest.translate_errors(self.folder):
             return manifest.load_metadata(self._connection)
 
     def check(self, model_id: str | None, dim: int | None, shard_size: int | None = None) -> None:
-        """Check that the index was built by a given model and with a given size of its files.
-
-        Args:
-            model_id: The id of the model; None to accept any.
-            dim: The feature dimension of the model; None to accept any.
-            shard_size: Rows per file; None to accept any.
-
-        Raises:
-            InputError: If one differs.
-        """
+        """Check that the index fits a model and a size of its files, see `IndexWriter.check`."""
         manifest.check_model(self.folder, self.metadata(), model_id, dim)
         if shard_size not in (None, self.shard_size):
             raise InputError(
@@ -194,30 +181,18 @@ class Gallery:
             )
 
     def set_metadata(self, **entries: Any) -> None:
-        """Add or replace entries of the metadata.
-
-        Args:
-            **entries: Plain values by name.
-        """
+        """Add or replace entries of the metadata, see `IndexWriter.set_metadata`."""
         with manifest.translate_errors(self.folder), manifest.write_transaction(self._connection):
             manifest.store_metadata(self._connection, entries)
 
     def images(self) -> dict[str, tuple[Crop, bytes, bool]]:
-        """Load all known images.
-
-        Returns:
-            By path: the crop, the digest of its content, and whether the user removed it.
-        """
+        """Load all known images, see `IndexWriter.images`."""
         with manifest.translate_errors(self.folder):
             images = manifest_rows.read_images(self._connection)
             return {crop.path: (crop, digest, gone) for crop, digest, gone in images}
 
     def digests(self) -> set[bytes]:
-        """Load the digests of all contents that have features.
-
-        Returns:
-            SHA-256 digests, tombstones included.
-        """
+        """Load the digests of all contents that have features, deleted ones too, see `IndexWriter.digests`."""
         with manifest.translate_errors(self.folder):
             return set(manifest_rows.read_contents(self._connection).digests)
 
@@ -228,16 +203,13 @@ class Gallery:
         *,
         deleted: Iterable[str] = (),
     ) -> None:
-        """Add or change images and drop others in one transaction, which is on the disk when the call returns.
+        """Add or change images and drop others in one transaction, see `IndexWriter.commit`.
 
-        Args:
-            crops: Images to add or change, each with the digest of its content.
-            features: (D,) rows of unit length, by digest, of contents that have none yet.
-            deleted: Paths to drop.
+        It is on the disk when the call returns; after an error nothing has changed.
 
         Raises:
-            InputError: If a row has a different dimension or length. Nothing has changed then.
-            OSError: If the disk is full. Nothing has changed then.
+            InputError: If a row has a different dimension or length.
+            OSError: If the disk is full.
         """
         first, deleted = self._writer.position, list(deleted)
         paths = [crop.path for crop, _ in crops] + deleted
@@ -268,13 +240,9 @@ class Gallery:
             raise
 
     def set_removed(self, paths: Iterable[str], removed: bool) -> None:
-        """Remove images from the search results for good, although their files stay, or restore them.
+        """Remove images from the results or restore them, see `IndexWriter.set_removed`.
 
         A restored image whose features have been compacted away is dropped, so that the next update embeds it again.
-
-        Args:
-            paths: Paths of known images.
-            removed: True to remove, False to restore.
         """
         with (
             manifest.translate_errors(self.folder),
@@ -289,12 +257,9 @@ class Gallery:
             )
 
     def compact(self) -> int:
-        """Rewrite the shards without the features of removed and deleted images.
+        """Rewrite the shards without the features of removed and deleted images, see `IndexWriter.compact`.
 
         The new files are flushed before the manifest refers to them; until then the old ones stay in use.
-
-        Returns:
-            The number of rows dropped.
         """
         with manifest.translate_errors(self.folder):
             query = f"SELECT place FROM contents WHERE {_ACTIVE} ORDER BY place"
@@ -320,11 +285,7 @@ class Gallery:
         return count - len(kept)
 
     def find_corrupt(self) -> list[str]:
-        """Compare all feature rows with their checksums.
-
-        Returns:
-            Paths of the images whose features are corrupt, and a note for each row without an image.
-        """
+        """Compare all features with their checksums, see `IndexWriter.find_corrupt`; notes rows without an image."""
         with manifest.translate_errors(self.folder):
             contents, images = manifest_rows.read_tables(self._connection)
         if not contents.digests:

@@ -59,18 +59,7 @@ class MilvusView:
         return IndexSummary(images, self._cameras(), self._times(images), kinds)
 
     def count(self, cameras: Sequence[str], time_range: _TimeRange) -> int:
-        """Count the images that pass a filter.
-
-        Args:
-            cameras: Cameras to keep; all if empty.
-            time_range: First and last time to keep; None for all.
-
-        Returns:
-            Number of images.
-
-        Raises:
-            InputError: If no image has one of the cameras, or no image has a time.
-        """
+        """Count the images that pass a filter, see `IndexView.count`."""
         for camera in cameras:
             if not camera or not self._any(f"camera in {entities.quote([camera])}"):
                 known = self._cameras()[:20]
@@ -91,20 +80,10 @@ class MilvusView:
         time_range: _TimeRange = None,
         exclude: Sequence[Items[bytes]] = (),
     ) -> list[list[SearchResult]]:
-        """Find the nearest images of every query among the candidates of Milvus.
-
-        Args:
-            queries: (Q, D) float32 rows of unit length.
-            top_k: Number of results per query, at least 1; fewer are returned if fewer images qualify.
-            cameras: Cameras to keep; all if empty.
-            time_range: First and last time to keep; None for all.
-            exclude: For each query, digests of contents to leave out; empty for none.
-
-        Returns:
-            For each query its results by exact distance, ties by path.
+        """Find the nearest images of every query among the candidates of Milvus, see `IndexView.search`.
 
         Raises:
-            InputError: If `top_k` is below 1 or too large, the dimensions differ, or a feature is corrupt.
+            InputError: Also if `top_k` is more than Milvus returns, or a feature is corrupt.
         """
         check_query(queries, top_k, int(self.metadata["dim"]))
         if top_k > _MAX_RESULTS - SPARE:
@@ -125,15 +104,7 @@ class MilvusView:
         return results
 
     def describe_search(self, *, filtered: bool, advice: bool = False) -> str:
-        """Describe how a search finds its results.
-
-        Args:
-            filtered: Whether a filter leaves out images, which Milvus does itself.
-            advice: Say what is missing if the recall is unknown.
-
-        Returns:
-            The measured recall.
-        """
+        """Describe the search by its measured recall, see `IndexView.describe_search`."""
         recall = self.metadata.get("recall")
         if recall:
             measured = f"recall@{recall['k']} {recall['value']:.4f} when it held {recall['images']:,} images"
@@ -141,39 +112,18 @@ class MilvusView:
         return "Milvus, recall not measured" + ("; svdnet index measures it" if advice else "")
 
     def find_id(self, image_id: int) -> IndexedImage | None:
-        """Find an image by id.
-
-        Args:
-            image_id: Id of a search result.
-
-        Returns:
-            The image, the first by path if several share its content; None if there is no such image, or two contents
-            share the id.
-        """
+        """Find an image by id, see `IndexView.find_id`; None if two contents share the id."""
         found = self._query(f"{FOUND} and content == {image_id}", LABEL_FIELDS)
         images = sorted(map(entities.to_image, found), key=lambda image: image.crop.path)
         return images[0] if len({image.digest for image in images}) == 1 else None
 
     def find_path(self, path: str) -> IndexedImage | None:
-        """Find an image by its exact path in the index.
-
-        Args:
-            path: A path relative to the indexed folder.
-
-        Returns:
-            The image; None if there is no such image.
-        """
+        """Find an image by its path, see `IndexView.find_path`."""
         found = self._query(f"{FOUND} and {_with_path(path)}", LABEL_FIELDS)
         return entities.to_image(found[0]) if found else None
 
     def feature(self, image: IndexedImage) -> np.ndarray:
-        """Read the feature of an image.
-
-        Args:
-            image: An image of this view.
-
-        Returns:
-            (1, D) float32.
+        """Read the feature of an image, see `IndexView.feature`.
 
         Raises:
             InputError: If it is not as it was written, or the image was deleted meanwhile.

@@ -76,44 +76,23 @@ class MilvusIndex:
         """Nothing to close: the process keeps its connection."""
 
     def metadata(self) -> dict[str, Any]:
-        """Load the metadata of the index.
-
-        Returns:
-            `model_id`, `dim` and what was given to `create` or `set_metadata`.
-        """
+        """Load the metadata, see `IndexWriter.metadata`."""
         return dict(self._metadata)
 
     def check(self, model_id: str | None, dim: int | None, shard_size: int | None = None) -> None:
-        """Check that the index was built by a given model.
-
-        Args:
-            model_id: The id of the model; None to accept any.
-            dim: The feature dimension of the model; None to accept any.
-            shard_size: None, because there are no files.
-
-        Raises:
-            InputError: If one differs.
-        """
+        """Check that the index fits a model, see `IndexWriter.check`; it has no files, so no `shard_size`."""
         check_model(self.collection, self._metadata, model_id, dim)
         if shard_size is not None:
             raise InputError("--shard: an index in --store has no files of its own; omit it")
 
     def set_metadata(self, **entries: Any) -> None:
-        """Add or replace entries of the metadata.
-
-        Args:
-            **entries: Plain values by name.
-        """
+        """Add or replace entries of the metadata, see `IndexWriter.set_metadata`."""
         if {**self._metadata, **entries} != self._metadata:
             self._metadata.update(entries)
             entities.store_metadata(self._connection, self._metadata)
 
     def images(self) -> dict[str, tuple[Crop, bytes, bool]]:
-        """Load all known images.
-
-        Returns:
-            By path: the crop, the digest of its content, and whether the user removed it.
-        """
+        """Load all known images, see `IndexWriter.images`."""
         found = {}
         for entity in self._scan(_IMAGES, [*LABEL_FIELDS, "removed"], _LABEL_BATCH):
             image = entities.to_image(entity)
@@ -121,11 +100,7 @@ class MilvusIndex:
         return found
 
     def digests(self) -> set[bytes]:
-        """Load the digests of all contents that have features.
-
-        Returns:
-            SHA-256 digests.
-        """
+        """Load the digests of all contents that have features, see `IndexWriter.digests`."""
         scanned = self._scan(f"{_IMAGES} and checksum != {NO_FEATURE}", ["digest"], _LABEL_BATCH)
         return {bytes.fromhex(entity["digest"]) for entity in scanned}
 
@@ -136,12 +111,7 @@ class MilvusIndex:
         *,
         deleted: Iterable[str] = (),
     ) -> None:
-        """Add or change images and drop others.
-
-        Args:
-            crops: Images to add or change, each with the digest of its content.
-            features: (D,) rows of unit length, by digest, of contents that have none yet.
-            deleted: Paths to drop.
+        """Add or change images and drop others in batches, see `IndexWriter.commit`.
 
         Raises:
             InputError: If a row has a different dimension or length, and nothing has changed. If the server fails, and
@@ -167,13 +137,9 @@ class MilvusIndex:
         self._delete([entities.path_key(path) for path in deleted])
 
     def set_removed(self, paths: Iterable[str], removed: bool) -> None:
-        """Remove images from the results for good, although their files stay, or restore them.
+        """Remove images from the results or restore them, see `IndexWriter.set_removed`.
 
         A restored image whose feature was dropped by `compact` is deleted, so that the next update embeds it again.
-
-        Args:
-            paths: Paths of known images.
-            removed: True to remove, False to restore.
         """
         keys = [entities.path_key(path) for path in paths]
         size = min(_KEYS, entities.batch_size(self.dim))
@@ -187,11 +153,7 @@ class MilvusIndex:
             self._delete(dropped)
 
     def compact(self) -> int:
-        """Drop the features of removed images; those of deleted ones are gone already.
-
-        Returns:
-            Number of dropped features.
-        """
+        """Drop the features of removed images, see `IndexWriter.compact`; those of deleted ones are gone already."""
         expression = f"{_IMAGES} and removed == true and checksum != {NO_FEATURE}"
         empty = {"feature": entities.placeholder(self.dim), "checksum": NO_FEATURE}
         found = list(self._scan(expression, [*LABEL_FIELDS, "key", "seconds", "content", "removed"], _LABEL_BATCH))
@@ -201,11 +163,7 @@ class MilvusIndex:
         return len(found)
 
     def find_corrupt(self) -> list[str]:
-        """Compare all features with their checksums.
-
-        Returns:
-            Paths of the images whose features are corrupt.
-        """
+        """Compare all features with their checksums, see `IndexWriter.find_corrupt`."""
         fields = ["path", "feature", "checksum"]
         scanned = self._scan(f"{_IMAGES} and checksum != {NO_FEATURE}", fields, entities.batch_size(self.dim))
         return sorted(entity["path"] for entity in scanned if not entities.is_intact(entity))

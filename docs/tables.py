@@ -1,0 +1,226 @@
+"""Write the tables of measured scores in README.md and docs/*.md from the rows in docs/results/.
+
+    python docs/tables.py [--check]             # make tables; --check: only say which are out of date
+    python docs/tables.py --add RUN NAME        # the scores of a finished run with its control, into results/runs.jsonl
+
+A table stands between `<!-- table: KIND NAME ... -->` and `<!-- end of table -->`. Rows measured with another
+configuration than that of today's file are marked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from reid.config.loading import config_digest, load_config
+from reid.diagnostics.frames import flat_row
+from reid.errors import InputError
+from reid.errors.command import run_command
+from reid.io.atomic import write_text
+from reid.report.tables import MISSING, difference_text, markdown_table, percent, percent_with_deviation
+from reid.sweep.table import lines, read_rows, table
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+# What might predict mAP, by its place in a row; other rows than the study's have only the first.
+PREDICTORS = {
+    "correlation": "S(W)",
+    "geometry.feature_correlation": "S(C) of the features",
+    "geometry.feature_effective_rank": "effective rank of the features",
+    "geometry.severest_pair": "severest pair of W",
+}
+MIN_ROWS, RESAMPLES = 8, 10_000
+_TABLE = re.compile(r"(<!-- table: ([^>]+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--add", nargs=2, metavar=("RUN", "NAME"))
+    arguments = parser.parse_args()
+    if arguments.add:
+        add_run(Path(arguments.add[0]), arguments.add[1])
+    stale = [page for page in PAGES if fill(page.read_text(encoding="utf-8")) != page.read_text(encoding="utf-8")]
+    if stale and arguments.check:
+        raise InputError(f"out of date: {', '.join(page.name for page in stale)}; run make tables")
+    for page in stale:
+        write_text(page, fill(page.read_text(encoding="utf-8")))
+        print(f"{page.relative_to(ROOT)}: tables written")
+
+
+def fill(text: str) -> str:
+    """Replace the tables in the text of a page."""
+
+    def write(match: re.Match[str]) -> str:
+        kind, *names = match[2].split()
+        return f"{match[1]}{KINDS[kind](*names)}{match[4]}"
+
+    return _TABLE.sub(write, text)
+
+
+def parts_table(name: str) -> str:
+    """Rows of a sweep over files of configs/parts, in percent."""
+    rows = read_rows(RESULTS / "parts" / f"{name}.jsonl")
+    shown = table(lines(rows))
+    commits = {row["name"]: origin(row, ROOT / "configs" / "parts" / row["config"]) for row in rows}
+    body = [(f"`{row[0]}`", *row[1:], commits[row[0]]) for row in shown.rows]
+    return markdown_table((*shown.header, "commit"), body) + "\n"
+
+
+def runs_table(*names: str) -> str:
+    """Step 0, control and RRI of runs side by side, and their difference with its 95 % interval."""
+    known = {row["name"]: row for row in read_json_lines(RESULTS / "runs.jsonl")}
+    runs = [known[name] for name in names]
+    body = [
+        (label, *(_scores(run[key]) for run in runs))
+        for key, label in (
+            ("step0", "after Step 0"),
+            ("control", "control, the same epochs without the replacement"),
+            ("rri", "RRI"),
+        )
+    ]
+    for key, label in (("rank1", "rank-1"), ("mAP", "mAP")):
+        gains = [difference_text(run["rri"], run["control"], key, run["difference"]) for run in runs]
+        body.append((f"RRI minus control, {label}", *gains))
+    body.append(("commit", *(origin(run, ROOT / run["config"]) for run in runs)))
+    return markdown_table(("rank-1 / mAP", *(run["title"] for run in runs)), body) + "\n"
+
+
+def study_table(recipe: str) -> str:
+    """The arms of a recipe of benchmarks/study.py, over their seeds."""
+    rows = [row for row in read_json_lines(RESULTS / "study.jsonl") if row["recipe"] == recipe]
+    runs = [row for row in rows if "seed" in row]
+    body = []
+    for summary in (row for row in rows if "seeds" in row):
+        own = [row for row in runs if row["arm"] == summary["arm"]]
+        gain = [f"{100 * value:+.1f}" for value in summary.get("difference", {}).get("mAP", ())]
+        body.append(
+            (
+                summary["arm"],
+                str(len(summary["seeds"])),
+                f"{summary['correlation'][0]:.3f}",
+                _jump(own),
+                *(percent_with_deviation(summary[key]) for key in ("rank1", "mAP")),
+                f"{gain[0]} [{gain[1]}, {gain[2]}]" if gain else MISSING,
+                ", ".join(sorted({row["commit"] for row in own})),
+            )
+        )
+    header = ("arm", "seeds", "S(W)", "loss before → after", "rank-1", "mAP", "mAP minus control, 95 %", "commit")
+    return markdown_table(header, body) + "\n"
+
+
+def prediction_table() -> str:
+    """Spearman's rank correlation of mAP with what might predict it, within each backbone and recipe."""
+    study = [row for row in read_json_lines(RESULTS / "study.jsonl") if "seed" in row]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in study:
+        groups.setdefault(f"the study, {run['recipe']}", []).append(run)
+    found = {(row["config"]): row for file in sorted((RESULTS / "parts").glob("*.jsonl")) for row in read_rows(file)}
+    for row in found.values():
+        backbone = load_config(ROOT / "configs" / "parts" / row["config"]).MODEL.BACKBONE
+        groups.setdefault(f"the parts, {backbone}", []).append(row)
+    body = []
+    for group, rows in groups.items():
+        if len(rows) >= MIN_ROWS:
+            body.append((group, str(len(rows)), *(_rank_correlation(rows, key) for key in PREDICTORS)))
+    return markdown_table(("runs", "number", *PREDICTORS.values()), body) + "\n"
+
+
+KINDS: dict[str, Callable[..., str]] = {
+    "parts": parts_table,
+    "runs": runs_table,
+    "study": study_table,
+    "prediction": prediction_table,
+}
+
+
+def origin(row: Mapping[str, Any], config: Path) -> str:
+    """The commit of a row, and whether its configuration has changed since."""
+    commit, digest = row["commit"] or MISSING, row.get("config_digest")
+    return f"{commit}, other settings" if digest and digest != _digest(config) else commit
+
+
+@functools.cache
+def _digest(config: Path) -> str:
+    return config_digest(load_config(config))
+
+
+def add_run(folder: Path, name: str) -> None:
+    """Add a finished run with its control to results/runs.jsonl, or replace the row of that name."""
+    summary = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    start = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    if not summary["control_final"]:
+        raise InputError(f"{folder}: the run or its control is not finished")
+    final = summary["final"]
+    kind = {key: final[key] for key in ("feature", "normalized", "flip")}
+    step0 = next(row for row in summary["rows"] if row["stage"] == "step0")["scores"]
+    stages = {
+        "step0": next(score for score in step0 if kind.items() <= score.items()),
+        "control": summary["control_final"],
+        "rri": final,
+    }
+    rows = {row["name"]: row for row in read_json_lines(RESULTS / "runs.jsonl")}
+    rows[name] = {
+        "name": name,
+        "title": name.replace("_", " "),
+        "config": "",
+        **rows.get(name, {}),
+        "dataset": summary["dataset"],
+        "commit": start["commit"],
+        "config_digest": start.get("config_digest"),
+        **{key: start["machine"][key] for key in ("processor", "threads")},
+        **kind,
+        **{stage: {key: score[key] for key in ("rank1", "mAP", "mINP")} for stage, score in stages.items()},
+        "difference": summary["difference"],
+    }
+    write_text(RESULTS / "runs.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows.values()))
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file with a JSON object per line; empty if it is missing."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _scores(score: Mapping[str, Any]) -> str:
+    return f"{percent(score['rank1'])} / {percent(score['mAP'])}"
+
+
+def _rank_correlation(rows: list[dict[str, Any]], key: str) -> str:
+    """Spearman's coefficient with its 95 % percentile interval over resampled rows."""
+    flat = [flat_row(row) for row in rows]
+    if not all(key in row for row in flat):
+        return MISSING
+    pairs = np.array([[row[key], row["mAP"]] for row in flat])
+    samples = pairs[np.random.default_rng(0).integers(len(pairs), size=(RESAMPLES, len(pairs)))]
+    ranks = stats.rankdata(samples, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    x, y = ranks[..., 0], ranks[..., 1]
+    with np.errstate(invalid="ignore"):
+        drawn = (x * y).sum(1) / np.sqrt((x * x).sum(1) * (y * y).sum(1))
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return f"{stats.spearmanr(*pairs.T).statistic:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _jump(runs: Iterable[Mapping[str, Any]]) -> str:
+    """Mean loss before and after the first replacement."""
+    pairs = [
+        (stage["train_loss_before"], stage["train_loss_after"])
+        for run in runs
+        for stage in run["stages"]
+        if stage.get("round") == 1 and "train_loss_after" in stage
+    ]
+    means = [sum(side) / len(pairs) for side in zip(*pairs, strict=True)]
+    return " → ".join(f"{mean:.2f}" for mean in means) or MISSING
+
+
+if __name__ == "__main__":
+    run_command(main)
