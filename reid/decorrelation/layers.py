@@ -46,12 +46,25 @@ def check_layer(layer: nn.Module, role: str = "layer") -> None:
             "pruning), so a new one could not be stored; remove that first, e.g. with "
             "torch.nn.utils.parametrize.remove_parametrizations"
         )
-    if is_lazy(weight) or weight.is_meta:
+    check_weight(weight, role)
+
+
+def check_weight(weight: Tensor, role: str) -> None:
+    """Check that a weight is an ordinary tensor.
+
+    Args:
+        weight: The weight of a layer.
+        role: What the layer is called in the message.
+
+    Raises:
+        InputError: If it is not initialized, without memory, or a tensor subclass (DTensor, quantized).
+    """
+    if is_lazy(weight) or weight.is_meta or not weight.numel():
         raise InputError(f"the weight of the {role} has no numbers yet; initialize the network first")
     if type(weight.data) is not Tensor:
         raise InputError(
-            f"the weight of the {role} is a {type(weight.data).__name__}, which cannot be decomposed in place; an "
-            "ordinary tensor is needed"
+            f"the weight of the {role} is a {type(weight.data).__name__}, which cannot be decomposed; an ordinary "
+            "tensor is needed"
         )
 
 

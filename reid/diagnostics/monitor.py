@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from reid.decorrelation.layers import check_weight
 from reid.diagnostics.frames import flat_row, to_frame
-from reid.diagnostics.survey import find_name, survey_layer
+from reid.diagnostics.survey import find_name, network_groups, survey_layer
 from reid.diagnostics.weights import Layer
 from reid.errors import InputError, install_command
 
@@ -46,10 +48,13 @@ class CorrelationMonitor:
         monitor.to_frame()
 
     Weights are only read, and no global random number is drawn, so a training is the same with and without a monitor.
+    What computes a weight, such as a parametrization, is read in evaluation mode; with the hooks of the old
+    `nn.utils.weight_norm` and `spectral_norm` the weight is that of the last forward pass.
 
     Args:
         model: Any network; its linear and convolution layers are measured, with their groups.
-        layers: Names of the modules or weights to measure; None for all.
+        layers: Names of the modules or weights to measure; None for all. Names in a wrapped network begin with those of
+            its wrapper, such as "module." or "_orig_mod.".
         spectra: Whether to measure `spectral.describe_spectrum` too, which takes most of the time.
         writer: Also gets the numbers of `SCALARS`, as "NUMBER/LAYER".
 
@@ -57,7 +62,8 @@ class CorrelationMonitor:
         rows: The rows of all calls of `log`, in order.
 
     Raises:
-        InputError: If a name is unknown or there is nothing to measure.
+        InputError: If a name is unknown, there is nothing to measure, or a weight is not an ordinary tensor: not
+            initialized, quantized, or sharded over processes.
     """
 
     def __init__(
@@ -68,13 +74,15 @@ class CorrelationMonitor:
         spectra: bool = True,
         writer: ScalarWriter | None = None,
     ) -> None:
-        known = {f"{name}.weight".lstrip("."): module for name, module in model.named_modules() if _is_measured(module)}
-        if not known:
-            raise InputError("CorrelationMonitor: the network has no linear or convolution layer")
-        chosen = (
-            known if layers is None else [find_name(known, name, list(known), type(model).__name__) for name in layers]
-        )
-        self._modules = {name: known[name] for name in chosen}
+        known = network_groups(model)
+        source = type(model).__name__
+        chosen = known if layers is None else [find_name(known, name, list(known), source) for name in layers]
+        if not chosen:
+            raise InputError("CorrelationMonitor: there is no linear or convolution layer to measure")
+        self._layers = {name: (model.get_submodule(name[: -len(".weight")]), known[name]) for name in chosen}
+        for name, (module, _) in self._layers.items():
+            if (weight := dict(module.named_parameters(recurse=False)).get("weight")) is not None:
+                check_weight(weight, name)
         self._spectra, self._writer = spectra, writer
         self.rows: list[dict[str, Any]] = []
 
@@ -90,9 +98,8 @@ class CorrelationMonitor:
         if step is None:
             step = self.rows[-1]["step"] + 1 if self.rows else 0
         rows: list[dict[str, Any]] = []
-        for name, module in self._modules.items():
-            weight = module.weight.detach().cpu()
-            layer = Layer(name, weight, getattr(module, "groups", 1), "network")
+        for name, (module, groups) in self._layers.items():
+            layer = Layer(name, _read(module).cpu(), groups, "network")
             rows.append({"step": step, **survey_layer(layer, spectra=self._spectra)})
         self.rows += rows
         if self._writer is not None:
@@ -109,6 +116,8 @@ class CorrelationMonitor:
         Raises:
             InputError: If nothing has been measured, or pandas is not installed.
         """
+        if not self.rows:
+            raise InputError("CorrelationMonitor: nothing has been measured yet; call log() first")
         return to_frame({"survey": self.rows}).set_index("step", append=True)
 
 
@@ -122,7 +131,7 @@ def scalars(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         The numbers of `SCALARS` by "NUMBER/LAYER"; those that a layer does not have are left out.
     """
     flat = [flat_row(row) for row in rows]
-    found = {f"{key.split('.')[-1]}/{row['name']}": row.get(key) for row in flat for key in SCALARS}
+    found = {f"{key}/{row['name']}": row.get(key) for row in flat for key in SCALARS}
     return {tag: float(value) for tag, value in found.items() if value is not None}
 
 
@@ -178,5 +187,13 @@ def transformers_callback(monitor: CorrelationMonitor) -> Any:
     return Monitoring()
 
 
-def _is_measured(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+@torch.no_grad()
+def _read(module: nn.Module) -> Tensor:
+    """The weight that a layer applies."""
+    parametrizations = getattr(module, "parametrizations", nn.ModuleDict())
+    training = parametrizations.training
+    parametrizations.eval()  # in training mode, reading a spectrally normalized weight changes its estimate
+    try:
+        return module.weight.detach()  # type: ignore[union-attr, operator]
+    finally:
+        parametrizations.train(training)

@@ -107,10 +107,10 @@ def find_tensor(tensors: Mapping[str, Tensor], name: str, source: str = "the wei
         InputError: If the name is unknown; similar names are suggested.
     """
     weights = [other for other in tensors if _is_weight(other, tensors)] or list(tensors)
-    return find_name(tensors, name, weights, source)
+    return find_name(tensors, name, weights, source, advice="without --layer all are listed")
 
 
-def find_name(known: Collection[str], name: str, weights: Sequence[str], source: str) -> str:
+def find_name(known: Collection[str], name: str, weights: Sequence[str], source: str, advice: str = "") -> str:
     """Find a name that may lack ".weight".
 
     Args:
@@ -118,6 +118,7 @@ def find_name(known: Collection[str], name: str, weights: Sequence[str], source:
         name: Name with or without ".weight".
         weights: The names to suggest.
         source: What error messages call the network.
+        advice: End of the error message.
 
     Returns:
         The full name.
@@ -132,8 +133,8 @@ def find_name(known: Collection[str], name: str, weights: Sequence[str], source:
     candidates = [other if other in known else f"{other}.weight" for other in near]
     candidates += [other for other in weights if name and name in other]
     suggested = list(dict.fromkeys(candidates))[:3]
-    hint = f"did you mean {' or '.join(suggested)}? " if suggested else ""
-    raise InputError(f"{source}: no layer {name!r}; {hint}without a name all {len(weights)} weights are measured")
+    hint = f"did you mean {' or '.join(suggested)}?" if suggested else f"it has {len(weights)} weights;"
+    raise InputError(f"{source}: no layer {name!r}; {hint} {advice}".rstrip("; "))
 
 
 def network_groups(model: nn.Module) -> dict[str, int]:
@@ -147,7 +148,7 @@ def network_groups(model: nn.Module) -> dict[str, int]:
     """
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     return {
-        f"{name}.weight": module.groups if isinstance(module, convolutions) else 1
+        f"{name}.weight".lstrip("."): module.groups if isinstance(module, convolutions) else 1
         for name, module in model.named_modules()
         if isinstance(module, (*convolutions, nn.Linear))
     }

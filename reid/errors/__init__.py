@@ -157,33 +157,34 @@ def stop_signals() -> Iterator[StopSignal]:
 
 @contextlib.contextmanager
 def no_interrupt() -> Iterator[None]:
-    """Defer Ctrl-C and SIGTERM to the end of a short block; a second signal ends the process with exit code 130.
+    """Defer Ctrl-C and SIGTERM to the end of a short block; a second signal acts at once.
 
     An exception may otherwise be raised between any two instructions: in a callback from C++ or of a weak reference,
     where it is lost, or between creating a temporary file and the block that removes it. Threads other than the main
     one receive no signals, and run the block as it is.
 
     Yields:
-        None, once; the handlers that were installed before are called afterwards.
+        None, once; the handler that was installed before is called afterwards.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     received: list[int] = []
 
     def receive(number: int, frame: object) -> None:
         if received:
-            os._exit(130)
+            signal.signal(number, before[signal.Signals(number)])
+            signal.raise_signal(number)
         received.append(number)
 
-    previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: received and signal.raise_signal(received[0]))
+        for number, handler in before.items():
+            if handler not in (None, signal.SIG_IGN):  # None: installed from C, and cannot be restored
+                stack.callback(signal.signal, number, handler)
+                signal.signal(number, receive)
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        if received:
-            signal.raise_signal(received[0])
 
 
 def one_line(message: object) -> str:

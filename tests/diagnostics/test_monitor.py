@@ -75,10 +75,23 @@ def test_the_weight_that_the_layer_applies_is_measured() -> None:
 
 
 def test_names_are_checked() -> None:
-    with pytest.raises(InputError, match=r"Sequential: no layer '5'; without a name all 3 weights are measured"):
+    with pytest.raises(InputError, match=r"Sequential: no layer '5'; it has 3 weights"):
         CorrelationMonitor(network(), ["5"])
-    with pytest.raises(InputError, match="no linear or convolution layer"):
-        CorrelationMonitor(nn.BatchNorm2d(3))
+    for model, layers in ((nn.BatchNorm2d(3), None), (network(), [])):
+        with pytest.raises(InputError, match="no linear or convolution layer"):
+            CorrelationMonitor(model, layers)
+    with pytest.raises(InputError, match=r"the weight of the 1\.weight has no numbers yet"):
+        CorrelationMonitor(nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(3)))
+    with pytest.raises(InputError, match=r"nothing has been measured yet; call log\(\) first"):
+        CorrelationMonitor(network()).to_frame()
+
+
+def test_an_estimate_of_the_spectral_norm_is_left_alone() -> None:
+    layer = parametrizations.spectral_norm(nn.Linear(16, 8)).train()
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    CorrelationMonitor(layer, spectra=False).log()
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+    assert layer.parametrizations.training
 
 
 def test_data_frame() -> None:
@@ -110,7 +123,7 @@ def test_tensorboard(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path)).Reload()
     found = [(event.step, event.value) for event in events.Scalars("correlation/4.weight")]
     assert found == [(row["step"], pytest.approx(row["correlation"])) for row in monitor.rows]
-    assert "stable_rank/4.weight" in events.Tags()["scalars"]
+    assert "spectral.stable_rank/4.weight" in events.Tags()["scalars"]
 
 
 def test_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,9 +160,11 @@ def test_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert last == pytest.approx(correlation_metric(model.layer.weight.detach().double().T))
 
 
-def test_transformers(tmp_path: Path) -> None:
+def test_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
+    # From a clone, it takes the folder `datasets` for the package of that name.
+    monkeypatch.setattr("transformers.trainer.is_datasets_available", lambda: False)
     config = transformers.BertConfig(
         vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, num_labels=2
     )

@@ -104,10 +104,10 @@ def test_unknown_layers_get_near_names() -> None:
     for name in ("layer4.1.conv2", "layer4.1.conv2.weight"):
         assert find_layer(tensors, layers, name).name == "layer4.1.conv2.weight"
     for name in ("layer4.1.convv2", "layer4.1.conv9.weight", "conv2"):
-        with pytest.raises(InputError, match=r"did you mean .*conv2\.weight.*\? without a name all 21") as error:
+        with pytest.raises(InputError, match=r"did you mean .*conv2\.weight.*\? without --layer all") as error:
             find_layer(tensors, layers, name)
         assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match=r"no layer 'zzz'; without"):
+    with pytest.raises(InputError, match=r"no layer 'zzz'; it has 21 weights; without"):
         find_layer(tensors, layers, "zzz")
     with pytest.raises(InputError, match=r"bn1\.weight: a torch\.float32 tensor of shape \(64,\) is not a weight"):
         find_layer(tensors, layers, "bn1")

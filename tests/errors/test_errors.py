@@ -54,12 +54,31 @@ def test_the_second_signal_stops_at_once() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_waits_for_the_end_of_the_block(number: signal.Signals) -> None:
     reached = False
-    with pytest.raises(KeyboardInterrupt), stop_signals() as stop:
-        before = signal.getsignal(number)
-        with no_interrupt(), no_interrupt():
+    with stop_signals() as stop:
+        handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+        with pytest.raises(KeyboardInterrupt), no_interrupt(), no_interrupt():
             os.kill(os.getpid(), number)
             reached = not stop.requested
-    assert reached and stop.requested and before == stop.receive
+        assert reached and stop.requested
+        assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+def test_a_second_interrupt_acts_at_once() -> None:
+    reached = []
+    with pytest.raises(KeyboardInterrupt), no_interrupt():
+        for number in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append(number)
+    assert reached == [0] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+def test_an_interrupt_is_kept_where_the_block_fails() -> None:
+    with pytest.raises(KeyboardInterrupt), no_interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+        raise ValueError("a full disk")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_another_thread_has_no_signals_to_defer() -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from reid.errors import InputError
 from reid.io.checkpoint import load_checkpoint, load_latest, load_state_dict, load_tensors, save_checkpoint
+from reid.io.tensor_files import to_bytes
 
 CONTENT = {
     "num_classes": 3,
@@ -111,6 +112,17 @@ def test_an_interrupt_while_saving_is_an_interrupt(tmp_path: Path, after: float)
         signal.signal(signal.SIGALRM, previous)
     load_checkpoint(path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_an_interrupted_save_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(content: object) -> memoryview:
+        signal.raise_signal(signal.SIGINT)
+        return to_bytes(content)
+
+    monkeypatch.setattr("reid.io.checkpoint.to_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path / "a.pth", CONTENT)
+    assert load_checkpoint(tmp_path / "a.pth")["num_classes"] == CONTENT["num_classes"]
 
 
 def test_no_damage_gives_a_traceback(tmp_path: Path) -> None:
