@@ -10,7 +10,8 @@ start. A run that was interrupted goes on where it was, and a finished one is no
 The rows of the finished runs are written to --rows: the scores of both features and S(W) after every stage, the loss
 before and after every replacement, and the difference to the control of the same seed, with the 95 % interval of a
 paired bootstrap over queries; then, for each arm, the difference over all seeds, with the interval of a bootstrap
-over seeds and queries. KEY VALUE overrides the configuration of every run.
+over seeds and queries, which are printed too. `make tables` shows the rows in docs/science.md. KEY VALUE overrides the
+configuration of every run.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ from reid.io.atomic import write_text
 from reid.io.checkpoint import load_checkpoint
 from reid.ranking.bootstrap import paired_bootstrap, paired_bootstrap_of_runs
 from reid.records import PER_QUERY
-from reid.report.tables import markdown_table, percent_with_deviation
 from reid.sweep.runs import SweepRun, run_all
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "study"
@@ -55,7 +55,7 @@ FROM_START: dict[str, tuple[tuple[str, str], ...]] = {
     "scaled orthogonal": (_NONE, ("MODEL.EIGENLAYER.PARAMETRIZATION", "scaled_orthogonal")),
     "SO penalty": (_NONE, ("LOSS.PENALTY", "so"), ("LOSS.PENALTY_WEIGHT", "0.01")),
 }
-ORIGIN = ("commit", "config_digest", "processor", "threads", "epochs", "seconds", "correlation")
+RECORDED = ("commit", "config_digest", "processor", "threads", "epochs", "seconds", "correlation")
 ARMS = FROM_STEP0 | FROM_START
 # Every arm runs all rounds: S(W) of the control does not rise, so it would stop after the first.
 _ALL_ROUNDS = (("RRI.PATIENCE", "99"),)
@@ -84,7 +84,8 @@ def main() -> None:
     if arguments.rows:
         lines = [json.dumps({k: v for k, v in row.items() if k != "per_query"}) for row in [*rows, *summaries]]
         write_text(arguments.rows, "".join(f"{line}\n" for line in lines))
-    print(table(summaries))
+    for summary in summaries:
+        print(json.dumps(summary))
 
 
 def plan(
@@ -129,7 +130,7 @@ def run_row(recipe: str, arm: str, run: SweepRun) -> dict[str, Any]:
         "recipe": recipe,
         "arm": arm,
         "seed": run.seed,
-        **{key: final[key] for key in ORIGIN},
+        **{key: final[key] for key in RECORDED},
         "rank1": final["rank1"],
         "mAP": final["mAP"],
         "geometry": geometry,
@@ -205,18 +206,6 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             summary["difference"] = dict(zip(PER_QUERY, paired_bootstrap_of_runs(ours, theirs).tolist(), strict=True))
         result.append(summary)
     return result
-
-
-def table(summaries: list[dict[str, Any]]) -> str:
-    """A table in Markdown with a line per recipe and arm, in percent."""
-    rows = []
-    for row in summaries:
-        scores = [percent_with_deviation(row[key]) for key in ("rank1", "mAP")]
-        gain = [f"{100 * value:+.1f}" for value in row.get("difference", {}).get("mAP", ())]
-        correlation, seeds = f"{row['correlation'][0]:.3f}", str(len(row["seeds"]))
-        interval = f"{gain[0]} [{gain[1]}, {gain[2]}]" if gain else ""
-        rows.append((row["recipe"], row["arm"], seeds, correlation, *scores, interval))
-    return markdown_table(("recipe", "arm", "seeds", "S(W)", "rank-1", "mAP", "mAP - control, 95 %"), rows)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Write the tables of measured scores in README.md and docs/*.md from the rows in docs/results/.
 
-    python docs/tables.py [--check]             # make tables; --check: only say which are out of date
-    python docs/tables.py --add RUN NAME        # the scores of a finished run with its control, into results/runs.jsonl
+    python docs/tables.py                           # make tables
+    python docs/tables.py --add RUN NAME CONFIG     # a finished run of CONFIG with its control, into results/runs.jsonl
 
-A table stands between `<!-- table: KIND NAME ... -->` and `<!-- end of table -->`. Rows measured with another
-configuration than that of today's file are marked.
+A table stands between `<!-- table: KIND NAME ... -->` and `<!-- end of table -->`. A row that holds a digest of its
+settings is marked where today's configuration has others.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from reid.config.loading import config_digest, load_config
+from reid.config.loading import config_digest, load_config, parse_config
 from reid.diagnostics.frames import flat_row
 from reid.errors import InputError
 from reid.errors.command import run_command
 from reid.io.atomic import write_text
-from reid.report.tables import MISSING, difference_text, markdown_table, percent, percent_with_deviation
+from reid.report.tables import MISSING, difference_text, markdown_table, percent, percent_with_deviation, variant_name
 from reid.sweep.table import lines, read_rows, table
 
 ROOT = Path(__file__).parents[1]
@@ -38,23 +38,21 @@ PREDICTORS = {
     "geometry.feature_effective_rank": "effective rank of the features",
     "geometry.severest_pair": "severest pair of W",
 }
-MIN_ROWS, RESAMPLES = 8, 10_000
+MIN_ROWS, RESAMPLES = 8, 2000
 _TABLE = re.compile(r"(<!-- table: ([^>]+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--add", nargs=2, metavar=("RUN", "NAME"))
+    parser.add_argument("--add", nargs=3, metavar=("RUN", "NAME", "CONFIG"))
     arguments = parser.parse_args()
     if arguments.add:
-        add_run(Path(arguments.add[0]), arguments.add[1])
-    stale = [page for page in PAGES if fill(page.read_text(encoding="utf-8")) != page.read_text(encoding="utf-8")]
-    if stale and arguments.check:
-        raise InputError(f"out of date: {', '.join(page.name for page in stale)}; run make tables")
-    for page in stale:
-        write_text(page, fill(page.read_text(encoding="utf-8")))
-        print(f"{page.relative_to(ROOT)}: tables written")
+        add_run(Path(arguments.add[0]), *arguments.add[1:])
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if (filled := fill(text)) != text:
+            write_text(page, filled)
+            print(f"{page.relative_to(ROOT)}: tables written")
 
 
 def fill(text: str) -> str:
@@ -92,7 +90,10 @@ def runs_table(*names: str) -> str:
         gains = [difference_text(run["rri"], run["control"], key, run["difference"]) for run in runs]
         body.append((f"RRI minus control, {label}", *gains))
     body.append(("commit", *(origin(run, ROOT / run["config"]) for run in runs)))
-    return markdown_table(("rank-1 / mAP", *(run["title"] for run in runs)), body) + "\n"
+    kinds = {variant_name(run) for run in runs}
+    if len(kinds) > 1:
+        raise InputError(f"the runs {', '.join(names)} are judged by different features; show them in separate tables")
+    return markdown_table((f"rank-1 / mAP, {kinds.pop()}", *(run["title"] for run in runs)), body) + "\n"
 
 
 def study_table(recipe: str) -> str:
@@ -102,7 +103,7 @@ def study_table(recipe: str) -> str:
     body = []
     for summary in (row for row in rows if "seeds" in row):
         own = [row for row in runs if row["arm"] == summary["arm"]]
-        gain = [f"{100 * value:+.1f}" for value in summary.get("difference", {}).get("mAP", ())]
+        gain = [f"{100 * value + 0.0:+.1f}" for value in summary.get("difference", {}).get("mAP", ())]
         body.append(
             (
                 summary["arm"],
@@ -119,7 +120,10 @@ def study_table(recipe: str) -> str:
 
 
 def prediction_table() -> str:
-    """Spearman's rank correlation of mAP with what might predict it, within each backbone and recipe."""
+    """Spearman's rank correlation of mAP with what might predict it, within each backbone, recipe and number of epochs.
+
+    The intervals resample arms and not runs, since the seeds of an arm are not independent of one another.
+    """
     study = [row for row in read_json_lines(RESULTS / "study.jsonl") if "seed" in row]
     groups: dict[str, list[dict[str, Any]]] = {}
     for run in study:
@@ -127,7 +131,7 @@ def prediction_table() -> str:
     found = {(row["config"]): row for file in sorted((RESULTS / "parts").glob("*.jsonl")) for row in read_rows(file)}
     for row in found.values():
         backbone = load_config(ROOT / "configs" / "parts" / row["config"]).MODEL.BACKBONE
-        groups.setdefault(f"the parts, {backbone}", []).append(row)
+        groups.setdefault(f"the parts, {backbone}, {row['epochs']} epochs", []).append({"arm": row["name"], **row})
     body = []
     for group, rows in groups.items():
         if len(rows) >= MIN_ROWS:
@@ -154,7 +158,7 @@ def _digest(config: Path) -> str:
     return config_digest(load_config(config))
 
 
-def add_run(folder: Path, name: str) -> None:
+def add_run(folder: Path, name: str, config: str) -> None:
     """Add a finished run with its control to results/runs.jsonl, or replace the row of that name."""
     summary = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     start = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
@@ -172,11 +176,11 @@ def add_run(folder: Path, name: str) -> None:
     rows[name] = {
         "name": name,
         "title": name.replace("_", " "),
-        "config": "",
         **rows.get(name, {}),
+        "config": Path(config).resolve().relative_to(ROOT).as_posix(),
         "dataset": summary["dataset"],
         "commit": start["commit"],
-        "config_digest": start.get("config_digest"),
+        "config_digest": config_digest(parse_config((folder / "config.yaml").read_text(encoding="utf-8"))),
         **{key: start["machine"][key] for key in ("processor", "threads")},
         **kind,
         **{stage: {key: score[key] for key in ("rank1", "mAP", "mINP")} for stage, score in stages.items()},
@@ -195,18 +199,17 @@ def _scores(score: Mapping[str, Any]) -> str:
 
 
 def _rank_correlation(rows: list[dict[str, Any]], key: str) -> str:
-    """Spearman's coefficient with its 95 % percentile interval over resampled rows."""
+    """Spearman's coefficient with its 95 % percentile interval over resampled arms."""
     flat = [flat_row(row) for row in rows]
     if not all(key in row for row in flat):
         return MISSING
     pairs = np.array([[row[key], row["mAP"]] for row in flat])
-    samples = pairs[np.random.default_rng(0).integers(len(pairs), size=(RESAMPLES, len(pairs)))]
-    ranks = stats.rankdata(samples, axis=1)
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    x, y = ranks[..., 0], ranks[..., 1]
-    with np.errstate(invalid="ignore"):
-        drawn = (x * y).sum(1) / np.sqrt((x * x).sum(1) * (y * y).sum(1))
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    arms = [np.flatnonzero([row["arm"] == arm for row in flat]) for arm in dict.fromkeys(row["arm"] for row in flat)]
+    drawn = []
+    for chosen in np.random.default_rng(0).integers(len(arms), size=(RESAMPLES, len(arms))):
+        if len(set(chosen)) > 1:
+            drawn.append(stats.spearmanr(*pairs[np.concatenate([arms[arm] for arm in chosen])].T).statistic)
+    low, high = np.percentile(drawn, [2.5, 97.5])
     return f"{stats.spearmanr(*pairs.T).statistic:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 

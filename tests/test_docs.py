@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +70,78 @@ def test_a_row_is_the_run_of_its_config() -> None:
             assert (row["name"], row["seed"]) == (Path(row["config"]).stem, 0)
             assert row["dataset"] == "market1501" and row["setting"] == {}
             assert 0 < row["mAP"] < row["rank1"] < 1 and 0 < row["correlation"] <= 1 + 1e-6
+
+
+def study_run(arm: str, seed: int, correlation: float, mAP: float) -> dict[str, Any]:
+    stage = {"stage": "restraint", "round": 0, "correlation": correlation, "input": [mAP, mAP]}
+    jump = {**stage, "stage": "decorrelate", "round": 1, "train_loss_before": 1.0, "train_loss_after": 2.0 + seed}
+    geometry = {key: correlation for key in ("severest_pair", "feature_correlation", "feature_effective_rank")}
+    return {
+        "recipe": "identity",
+        "arm": arm,
+        "seed": seed,
+        "commit": "abc",
+        "correlation": correlation,
+        "mAP": mAP,
+        "geometry": geometry,
+        "stages": [{**stage, "correlation": 0.1}, jump, stage],
+    }
+
+
+@pytest.fixture
+def study(tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    runs = [study_run("US", seed, 0.9 + seed / 100, 0.3 + seed / 50) for seed in range(3)]
+    runs += [study_run(f"arm {number}", 0, 0.2 + number / 10, 0.1 + number / 50) for number in range(6)]
+    ends = {"mAP": [0.021, 0.004, 0.04]}
+    summary = {"recipe": "identity", "arm": "US", "seeds": [0, 1, 2], "difference": ends}
+    summary |= {"correlation": [0.91, 0.01], "rank1": [0.5, None], "mAP": [0.32, 0.02]}
+    path = tmp_path / "study.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in [*runs, summary]))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    return path
+
+
+def test_the_table_of_the_study(tables: Any, study: Path) -> None:
+    row = tables.study_table("identity").splitlines()[-1]
+    assert row == "| US | 3 | 0.910 | 1.00 → 3.00 | 50.0 | 32.0 ± 2.0 | +2.1 [+0.4, +4.0] | abc |"
+
+
+def test_rank_correlations(tables: Any, study: Path) -> None:
+    # mAP increases with S(W) over all runs, so every sample of arms has a coefficient of 1.
+    assert tables.prediction_table().splitlines()[2] == f"| the study, identity | 9 |{' +1.00 [+1.00, +1.00] |' * 4}"
+
+
+def test_pictures_of_the_study(tables: Any, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    pictures = runpy.run_path(str(DOCS / "pictures" / "study.py"))
+    monkeypatch.setitem(pictures["main"].__globals__, "HERE", tmp_path)
+    monkeypatch.setattr("sys.argv", ["study.py", str(study)])
+    pictures["main"]()
+    assert "arm 5" in (tmp_path / "paths.svg").read_text() and (tmp_path / "prediction.svg").exists()
+
+
+def test_a_finished_run_becomes_a_row(tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = {"feature": "input", "normalized": False, "flip": False}
+    score = {**kind, "rank1": 0.5, "mAP": 0.25, "mINP": 0.1}
+    control = {**score, "mAP": 0.2}
+    rows = [{"stage": "step0", "scores": [{**score, "flip": True}, {**score, "mAP": 0.15}]}]
+    difference = {"mAP": [0.05, -0.01, 0.11], "rank1": [0.0, -0.1, 0.1]}
+    summary = {"dataset": "d", "rows": rows, "final": score, "control_final": control, "difference": difference}
+    (tmp_path / "scores.json").write_text(json.dumps(summary))
+    start = {"commit": "abc", "machine": {"processor": "x", "threads": 2}}
+    (tmp_path / "log.jsonl").write_text(f"{json.dumps(start)}\n")
+    config = ROOT / "configs" / "demo_synthetic.yaml"
+    (tmp_path / "config.yaml").write_text(load_config(config, ["SEED", "4"]).dump())
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    tables.add_run(tmp_path, "mine", str(config))
+    shown = tables.runs_table("mine").splitlines()
+    assert [line.split(" | ")[-1] for line in shown[2:]] == [
+        *(
+            "50.0 / 15.0 |",
+            "50.0 / 20.0 |",
+            "50.0 / 25.0 |",
+            "+0.0 (-10.0 to +10.0) |",
+            "+5.0 (-1.0 to +11.0) |",
+            "abc |",
+        )
+    ]
