@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -23,7 +24,6 @@ from reid.report.figures import style
 
 HERE = Path(__file__).parent
 ROWS = HERE.parent / "results" / "study.jsonl"
-SIZE = (9.0, 4.2)
 COLORS = ("#59636e", "#0b5cc4", "#bc4c00", "#1a7f37", "#8250df", "#cf222e", "#9a6700", "#1b7c83")
 PREDICTORS = {
     "S(W)": lambda run: run["correlation"],
@@ -38,16 +38,17 @@ def main() -> None:
     parser.add_argument("rows", type=Path, nargs="?", default=ROWS)
     rows = [json.loads(line) for line in parser.parse_args().rows.read_text(encoding="utf-8").splitlines()]
     runs = [row for row in rows if "seed" in row]
-    with style():
+    with style(), rc_context({"grid.color": "#d9dee3"}):
         for name, figure in (("paths", draw_paths(runs)), ("prediction", draw_prediction(runs))):
-            figure.tight_layout()
+            handles, labels = figure.axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside lower center", ncol=4)
             FigureCanvasSVG(figure).print_svg(HERE / f"{name}.svg", metadata={"Date": None})
 
 
 def draw_paths(runs: list[dict[str, Any]]) -> Figure:
     """mAP of the Eigenlayer's input against S(W), stage by stage."""
     recipes, colors = _recipes(runs), _colors(runs)
-    figure = Figure(SIZE, facecolor="white")
+    figure = Figure((9.0, 4.6), facecolor="white", layout="constrained")
     for axes, recipe in zip(figure.subplots(1, len(recipes), squeeze=False)[0], recipes, strict=True):
         for arm, color in colors.items():
             own = [run["stages"] for run in runs if (run["recipe"], run["arm"]) == (recipe, arm)]
@@ -56,14 +57,13 @@ def draw_paths(runs: list[dict[str, Any]]) -> Figure:
                 axes.plot(x, y, color=color, marker="o", markersize=2.5, linewidth=1, label=arm)
                 axes.plot(x[-1], y[-1], color=color, marker="o", markersize=7)
         axes.set(xscale="log", xlabel="S(W)", ylabel="mAP, %", title=recipe)
-    axes.legend(fontsize=7, loc="best")
     return figure
 
 
 def draw_prediction(runs: list[dict[str, Any]]) -> Figure:
     """mAP at the end of the runs, a marker per recipe."""
     colors, markers = _colors(runs), dict(zip(_recipes(runs), "os^v", strict=False))
-    figure = Figure((9.0, 6.4), facecolor="white")
+    figure = Figure((9.0, 6.4), facecolor="white", layout="constrained")
     for axes, (name, value) in zip(figure.subplots(2, 2).flat, PREDICTORS.items(), strict=True):
         groups = defaultdict[tuple[str, str], list[tuple[float, float]]](list)
         for run in runs:
@@ -72,7 +72,6 @@ def draw_prediction(runs: list[dict[str, Any]]) -> Figure:
             label = arm if recipe == next(iter(markers)) else None
             axes.scatter(*zip(*points, strict=True), color=colors[arm], marker=markers[recipe], s=16, label=label)
         axes.set(xlabel=name, ylabel="mAP, %")
-    figure.axes[0].legend(fontsize=6, loc="best")
     return figure
 
 
