@@ -32,15 +32,34 @@ def decorators(node: Function | ast.ClassDef) -> set[str]:
     return {ast.unparse(item).split("(")[0].split(".")[-1] for item in node.decorator_list}
 
 
+def parameters(node: Function) -> list[str]:
+    return [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+
+
+# Parameters of the methods of protocols, by class and method.
+PROTOCOLS = {
+    (node.name, method.name): parameters(method)
+    for path in FILES
+    for node in ast.parse(path.read_text(encoding="utf-8")).body
+    if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "Protocol" for base in node.bases)
+    for method in node.body
+    if isinstance(method, ast.FunctionDef)
+}
+
+
 def missing_in_function(node: Function, *, method: bool) -> Iterator[str]:
     doc, marks = ast.get_docstring(node) or "", decorators(node)
     if not doc:
         yield "no docstring"
-    if not doc or marks & {"property", "cached_property"} or re.search(rf"see `\w+\.{node.name}`", doc):
-        return  # an implementation refers to the protocol
-    arguments = node.args
-    names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    if not doc or marks & {"property", "cached_property"}:
+        return
+    names = parameters(node)
     names = names[1:] if method and "staticmethod" not in marks else names
+    protocol = re.search(rf"see `(\w+)\.{node.name}`", doc)
+    if protocol and protocol[1] in {name for name, _ in PROTOCOLS}:  # an implementation refers to what it implements
+        if PROTOCOLS.get((protocol[1], node.name)) != parameters(node):
+            yield f"{protocol[1]}.{node.name} is not a method of a protocol with the same parameters"
+        return
     yield from (f"{name} is not in Args" for name in unnamed(names, section(doc, "Args")))
     returns = ast.unparse(node.returns) if node.returns else "None"
     said = doc.startswith(("Return ", "Yield "))
@@ -90,3 +109,17 @@ def f(a, b) -> int:
     (node,) = public(ast.parse(source).body)
     assert isinstance(node, ast.FunctionDef)
     assert list(missing_in_function(node, method=False)) == ["b is not in Args", "no Returns"]
+
+
+def test_a_method_may_refer_to_its_protocol() -> None:
+    source = '''
+def count(self, cameras, time_range) -> int:
+    """Count, see `IndexView.count`."""
+def search(self, queries) -> list:
+    """Search, see `IndexView.search`."""
+'''
+    right, wrong = public(ast.parse(source).body)
+    assert isinstance(right, ast.FunctionDef) and isinstance(wrong, ast.FunctionDef)
+    assert list(missing_in_function(right, method=True)) == []
+    (text,) = missing_in_function(wrong, method=True)
+    assert text.startswith("IndexView.search is not a method")
