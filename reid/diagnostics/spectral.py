@@ -10,6 +10,7 @@ group, and the eigenvalues of all of them are pooled. docs/diagnostics.md lists 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +21,7 @@ from scipy.stats import gamma
 from torch import Tensor
 
 from reid.diagnostics.gaussian import marchenko_pastur_quantiles
+from reid.diagnostics.gram import living, norms
 from reid.diagnostics.weights import Layer
 from reid.training.seeding import seed_from
 
@@ -27,10 +29,14 @@ from reid.training.seeding import seed_from
 MIN_EIGENVALUES = 20
 # Share of layers without structure in which chance makes at least one spike.
 _FALSE_SPIKES = 0.01
+# Eigenvalues of matrices of several shapes, each ascending: groups with dead vectors have fewer columns.
+_Pools = Mapping[tuple[int, int], np.ndarray]
 
 
 def describe_spectrum(layer: Layer, *, seed: int = 0) -> dict[str, Any] | None:
     """Describe the eigenvalues of the matrices of a layer, and of the same matrices with shuffled entries.
+
+    Dead vectors (`gram.living`) are no part of the matrices: their zeros would lower the median that scales the bulk.
 
     Args:
         layer: Weight of a linear or convolution layer.
@@ -40,8 +46,9 @@ def describe_spectrum(layer: Layer, *, seed: int = 0) -> dict[str, Any] | None:
         None for a depthwise convolution, whose matrices are single numbers; else plain numbers, logarithms to base 10;
         lambda stands for an eigenvalue of a matrix's W^T W:
 
-        - N, M, Q, rf: longer and shorter side of a matrix, N / M, and the number of kernel positions.
-        - num_evals: number of pooled eigenvalues, M per matrix.
+        - N, M, Q, rf: longer and shorter side of a matrix, N / M, and the number of kernel positions. If groups have
+          different numbers of living vectors, those of the group with most.
+        - num_evals: number of pooled eigenvalues, the shorter side of every matrix.
         - alpha, xmin, D, sigma, num_pl_spikes: of `fit_power_law`; None for fewer than `MIN_EIGENVALUES`.
         - norm, log_norm: squared Frobenius norm, the sum of lambda.
         - spectral_norm, log_spectral_norm: squared spectral norm, the largest lambda.
@@ -59,20 +66,22 @@ def describe_spectrum(layer: Layer, *, seed: int = 0) -> dict[str, Any] | None:
         InputError: If `Layer.matrices` raises it.
     """
     slices = kernel_slices(layer)
-    if slices[0].numel() == 1:
+    if all(matrices[0].numel() == 1 for matrices in slices):
         return None
     generator = torch.Generator().manual_seed(seed_from(seed, "shuffled weight", layer.name))
-    measured, shuffled = (_eigenvalues(matrices) for matrices in (slices, _shuffled(slices, generator)))
-    shape = (slices.shape[1], slices.shape[2])
-    rf, largest, random_largest = math.prod(layer.tensor.shape[2:]), float(measured[-1]), float(shuffled[-1])
+    pools = {_shape(matrices): _eigenvalues(matrices) for matrices in slices}
+    random_pools = {_shape(matrices): _eigenvalues(_shuffled(matrices, generator)) for matrices in slices}
+    measured, shuffled = _pooled(pools), _pooled(random_pools)
+    shape = max(pools)
+    largest, random_largest = float(measured[-1]), float(shuffled[-1])
     return {
         "N": max(shape),
         "M": min(shape),
         "Q": max(shape) / min(shape),
-        "rf": rf,
+        "rf": math.prod(layer.tensor.shape[2:]),
         "num_evals": len(measured),
-        **_numbers(measured, shape),
-        "shuffled": _numbers(shuffled, shape),
+        **_numbers(pools),
+        "shuffled": _numbers(random_pools),
         "max_rand_eval": random_largest,
         "ww_softrank": random_largest / largest,
         "ww_maxdist": largest - random_largest,
@@ -80,21 +89,31 @@ def describe_spectrum(layer: Layer, *, seed: int = 0) -> dict[str, Any] | None:
     }
 
 
-def kernel_slices(layer: Layer) -> Tensor:
-    """Convert a weight to a matrix per kernel position and group.
+def kernel_slices(layer: Layer) -> list[Tensor]:
+    """Convert a weight to a matrix per kernel position and group, without the dead vectors.
 
     Args:
         layer: Weight of a linear or convolution layer.
 
     Returns:
-        (positions * groups, C_in / groups, K / groups) float64.
+        (positions * groups, C_in / groups, k) float64 for every number k > 0 of living vectors that a group has,
+        ascending; a single tensor without dead vectors.
 
     Raises:
         InputError: If `Layer.matrices` raises it.
     """
-    groups, _, k = (matrices := layer.matrices()).shape
+    groups, d_in, k = (matrices := layer.matrices()).shape
     channels = layer.tensor.shape[1]
-    return matrices.reshape(groups, channels, -1, k).permute(2, 0, 1, 3).reshape(-1, channels, k)
+    alive = living(norms(matrices), d_in)
+    counts = alive.sum(dim=1)
+    slices = []
+    for count in counts[counts > 0].unique().tolist():
+        chosen = counts == count
+        # The vectors of these groups side by side, of which each group keeps `count`.
+        columns = matrices[chosen].transpose(1, 2)[alive[chosen]]
+        kernels = columns.reshape(int(chosen.sum()), count, channels, -1)
+        slices.append(kernels.permute(3, 0, 2, 1).reshape(-1, channels, count))
+    return slices
 
 
 def fit_power_law(eigenvalues: np.ndarray) -> dict[str, Any]:
@@ -142,20 +161,20 @@ def fit_power_law(eigenvalues: np.ndarray) -> dict[str, Any]:
     }
 
 
-def fit_bulk(eigenvalues: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
+def fit_bulk(eigenvalues: Mapping[tuple[int, int], np.ndarray]) -> dict[str, Any]:
     """Fit the Marchenko-Pastur density of independent entries to the bulk, and count the eigenvalues above it.
 
     The variance of an entry is the median eigenvalue over the median of the density for variance 1, which a few
-    spikes do not change (Gavish and Donoho 2014, "The optimal hard threshold for singular values is 4 / sqrt(3)").
+    spikes do not change (Gavish and Donoho 2014, "The optimal hard threshold for singular values is 4 / sqrt(3)"). With
+    matrices of several shapes, it is the median of the quotients by the median of the own density.
 
     Args:
-        eigenvalues: (count * min(shape),) float64, ascending, of `count` matrices.
-        shape: Sides of the matrices.
+        eigenvalues: By the sides of their matrices, (count * min(sides),) float64, ascending, of `count` matrices.
 
     Returns:
         - sigma_mp: standard deviation of an entry, times sqrt(N) and for a mean eigenvalue of 1; below 1 if spikes
           hold a part of the norm.
-        - bulk_min, bulk_max: edges of the density.
+        - bulk_min, bulk_max: edges of the density; the outermost ones of several shapes.
         - mp_softrank: bulk_max / largest eigenvalue.
         - num_spikes: number of eigenvalues above what the largest of so many matrices of independent entries exceeds
           in one of a hundred cases. The largest has the distribution of Tracy and Widom (Johnstone 2001, "On the
@@ -163,18 +182,23 @@ def fit_bulk(eigenvalues: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
 
         All are None for matrices of a single row or column, whose only eigenvalue is a squared length.
     """
-    long, short = max(shape), min(shape)
-    if short == 1:
+    fitted = {(max(shape), min(shape)): values for shape, values in eigenvalues.items() if min(shape) > 1}
+    if not fitted:
         return dict.fromkeys(("num_spikes", "sigma_mp", "bulk_min", "bulk_max", "mp_softrank"))
-    variance = float(np.median(eigenvalues)) / float(marchenko_pastur_quantiles(long, short, np.array([0.5]))[0])
-    low, high = math.sqrt(long) - math.sqrt(short), math.sqrt(long) + math.sqrt(short)
-    limit = variance * _largest_by_chance(long, short, len(eigenvalues) // short)
+    medians = {sides: float(marchenko_pastur_quantiles(*sides, np.array([0.5]))[0]) for sides in fitted}
+    variance = float(np.median(np.concatenate([values / medians[sides] for sides, values in fitted.items()])))
+    pooled = np.concatenate(list(fitted.values()))
+    count = sum(len(values) // sides[1] for sides, values in fitted.items())
+    lowest = min((math.sqrt(long) - math.sqrt(short)) ** 2 for long, short in fitted)
+    highest = max((math.sqrt(long) + math.sqrt(short)) ** 2 for long, short in fitted)
     return {
-        "num_spikes": int((eigenvalues > limit).sum()),
-        "sigma_mp": math.sqrt(variance * long / float(eigenvalues.mean())),
-        "bulk_min": variance * low**2,
-        "bulk_max": variance * high**2,
-        "mp_softrank": variance * high**2 / float(eigenvalues[-1]),
+        "num_spikes": sum(
+            int((values > variance * _largest_by_chance(*sides, count)).sum()) for sides, values in fitted.items()
+        ),
+        "sigma_mp": math.sqrt(variance * max(fitted)[0] / float(pooled.mean())),
+        "bulk_min": variance * lowest,
+        "bulk_max": variance * highest,
+        "mp_softrank": variance * highest / float(pooled.max()),
     }
 
 
@@ -189,10 +213,11 @@ def _largest_by_chance(long: int, short: int, count: int) -> float:
     return root**2 + width * quantile
 
 
-def _numbers(eigenvalues: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
+def _numbers(pools: _Pools) -> dict[str, Any]:
+    eigenvalues = _pooled(pools)
     norm, largest = float(eigenvalues.sum()), float(eigenvalues[-1])
     # As `numpy.linalg.matrix_rank` of singular values.
-    nonzero = eigenvalues[eigenvalues > largest * (max(shape) * np.finfo(np.float64).eps) ** 2]
+    nonzero = eigenvalues[eigenvalues > largest * (max(map(max, pools)) * np.finfo(np.float64).eps) ** 2]
     fit = fit_power_law(nonzero)
     alpha, share = fit["alpha"], nonzero / norm
     # Logarithms, since a power or a product of eigenvalues may be out of range.
@@ -212,7 +237,7 @@ def _numbers(eigenvalues: np.ndarray, shape: tuple[int, int]) -> dict[str, Any]:
         "rank_loss": len(eigenvalues) - len(nonzero),
         "entropy": float(-(share * np.log(share)).sum()) / math.log(len(nonzero)) if len(nonzero) > 1 else 0.0,
         "detX_num": int(below[0]) + 1 if len(below) else len(eigenvalues),
-        **fit_bulk(eigenvalues, shape),
+        **fit_bulk(pools),
     }
 
 
@@ -227,6 +252,14 @@ def _jensen_shannon(first: np.ndarray, second: np.ndarray) -> float:
     p, q = first / first.sum(), second / second.sum()
     middle = (p + q) / 2
     return math.sqrt(max(0.0, float((rel_entr(p, middle) + rel_entr(q, middle)).sum()) / 2))
+
+
+def _shape(matrices: Tensor) -> tuple[int, int]:
+    return matrices.shape[1], matrices.shape[2]
+
+
+def _pooled(pools: _Pools) -> np.ndarray:
+    return np.sort(np.concatenate(list(pools.values())))
 
 
 def _eigenvalues(matrices: Tensor) -> np.ndarray:

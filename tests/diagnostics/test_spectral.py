@@ -76,7 +76,7 @@ def test_the_bulk_and_planted_spikes() -> None:
         matrix = 0.3 * random.normal(size=(300, 120))
         for column in range(spikes):
             matrix += np.outer(random.normal(size=300), np.eye(120)[column]) * (1 + column)
-        bulk = fit_bulk(np.sort(np.linalg.svd(matrix, compute_uv=False) ** 2), (300, 120))
+        bulk = fit_bulk({(300, 120): np.sort(np.linalg.svd(matrix, compute_uv=False) ** 2)})
         found.append(bulk["num_spikes"])
         assert bulk["bulk_max"] == pytest.approx(0.09 * (math.sqrt(300) + math.sqrt(120)) ** 2, rel=0.05)
         assert bulk["bulk_min"] == pytest.approx(0.09 * (math.sqrt(300) - math.sqrt(120)) ** 2, rel=0.05)
@@ -89,14 +89,14 @@ def test_chance_makes_a_spike_in_one_of_a_hundred_layers() -> None:
     values = (
         torch.linalg.svdvals(torch.randn(400, 9, 30, 20, generator=random)).square().flatten(1).sort().values.numpy()
     )
-    share = np.mean([fit_bulk(row, (30, 20))["num_spikes"] > 0 for row in values])
+    share = np.mean([fit_bulk({(30, 20): row})["num_spikes"] > 0 for row in values])
     assert share < 0.05
 
 
 def test_groups_and_kernel_positions_have_their_own_matrices() -> None:
     torch.manual_seed(0)
     layer = Layer("grouped", torch.randn(12, 5, 3, 2), groups=3)
-    slices = kernel_slices(layer)
+    (slices,) = kernel_slices(layer)
     assert slices.shape == (18, 5, 4)
     wanted = sorted(
         value**2
@@ -140,3 +140,36 @@ def test_degenerate_weights_give_numbers(tensor: torch.Tensor) -> None:
     assert found is not None
     json.dumps(found, allow_nan=False)
     assert found["matrix_rank"] == int(torch.linalg.matrix_rank(tensor.double()))
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (24, 8, 3, 3)], ids=["linear", "convolution"])
+def test_dead_vectors_are_as_if_they_were_not_there(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    alive = torch.randn(shape)
+    alive[1] = 2 * alive[0]
+    full = torch.cat([torch.full((40, *shape[1:]), 3e-42), alive[:9], torch.zeros(2, *shape[1:]), alive[9:]])
+    assert describe_spectrum(Layer("a", full)) == describe_spectrum(Layer("a", alive))
+
+
+def test_groups_with_different_numbers_of_dead_vectors() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(40, 30, 3, 3)
+    weight[[3, 8]] = 1e-40
+    weight[20:30] = 0.0
+    layer = Layer("grouped", weight, groups=4)
+    assert [tuple(matrices.shape) for matrices in kernel_slices(layer)] == [(9, 30, 8), (18, 30, 10)]
+    parts = [describe_spectrum(Layer("part", own)) for own in (weight[[0, 1, 2, 4, 5, 6, 7, 9]], weight[10:20])]
+    parts.append(describe_spectrum(Layer("part", weight[30:])))
+    found = describe_spectrum(layer)
+    assert found is not None and (found["N"], found["M"], found["num_evals"]) == (30, 10, 252)
+    for key in ("num_evals", "norm", "matrix_rank", "rank_loss"):
+        assert found[key] == pytest.approx(sum(part[key] for part in parts if part)), key
+    assert (found["num_spikes"], found["shuffled"]["num_spikes"]) == (0, 0)
+    assert found["bulk_max"] == pytest.approx((math.sqrt(30) + math.sqrt(10)) ** 2, rel=0.05)
+    assert found["sigma_mp"] == pytest.approx(1.0, rel=0.05)
+    # A planted direction stands out of the group with fewer vectors too.
+    weight[[0, 1, 2, 4, 5, 6, 7, 9], :, 1, 1] += 2 * torch.randn(30)
+    spiked = describe_spectrum(layer)
+    assert spiked is not None and spiked["num_spikes"] == 1
+    # Of a pair of vectors that see one channel, one is alive: only lengths are left.
+    assert describe_spectrum(Layer("pairs", torch.tensor([1.0, 0.0] * 5).reshape(10, 1, 1, 1), groups=5)) is None
