@@ -15,13 +15,39 @@ from reid.errors import InputError
 # How autograd's nodes begin that bend every coordinate by itself (ReLU6 is Hardtanh, SELU and CELU are Elu), so that
 # distances behind them depend on the directions of the axes; and those that scale each coordinate or subtract from it.
 _ACTIVATIONS = (
-    *("Relu", "LeakyRelu", "Prelu", "Rrelu", "Elu", "Gelu", "Silu", "Mish", "Sigmoid", "LogSigmoid", "Tanh"),
+    *("Relu", "LeakyRelu", "Prelu", "Rrelu", "Elu", "Gelu", "Glu", "Silu", "Mish", "Sigmoid", "LogSigmoid", "Tanh"),
     *("Hardtanh", "Hardswish", "Hardsigmoid", "Softplus", "Softshrink", "Hardshrink", "Threshold", "Clamp"),
+    *("Maximum", "Minimum", "CopySlices"),  # the last: in place on a view, which hides what was done
 )
 _NORMS = (
     *("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "BatchNorm", "SyncBatchNorm"),
     *("NativeLayerNorm", "NativeGroupNorm"),
 )
+# The nodes behind which the coordinates are still those of the layer: the same numbers in another dtype or place, and
+# what is done to every coordinate by itself, but for activations. Dropout is Mul on a CPU.
+_VIEWS = frozenset(
+    (
+        *("ToCopy", "Clone", "Alias", "View", "UnsafeView", "ReshapeAlias", "AsStrided", "Squeeze", "Unsqueeze"),
+        *("Transpose", "T", "Permute"),
+    )
+)
+_KEPT = _VIEWS | {
+    *(
+        "Mul",
+        "Div",
+        "Add",
+        "Sub",
+        "Rsub",
+        "Neg",
+        "NativeDropout",
+        "FusedDropout",
+        "Expand",
+        "Repeat",
+        "Slice",
+        "Select",
+    ),
+    *("Split", "SplitWithSizes", "Unbind", "Index", "IndexSelect", "Cat", "Stack", "ConstantPadNd", "MaskedFill"),
+}
 
 
 def check_layer(layer: nn.Module, role: str = "layer") -> None:
@@ -104,12 +130,15 @@ def check_network(network: nn.Module, layer: nn.Linear) -> None:
 def check_next_operation(network: nn.Module, layer: nn.Linear, *, with_classifier: bool) -> Callable[[], None]:
     """Check during the next forward pass with gradients what is computed from the layer's output.
 
-    The operation is read from the graph of autograd, so that functions are seen as well as modules. What does not go
-    through `network(...)`, is compiled or is recomputed (checkpointing) is not seen.
+    The operations are read from the graph of autograd, so that functions are seen as well as modules, and followed as
+    long as each coordinate stays by itself: through dropout, casts, views, arithmetic and normalizations, but not
+    through a further layer. What does not go through `network(...)`, is compiled or is recomputed (checkpointing) is
+    not seen.
 
     Args:
-        network: The network; its next forward pass raises an InputError if an activation follows the layer, or, with a
-            classifier that is to keep its logits, a normalization.
+        network: The network; its next forward pass raises an InputError if an activation follows the layer and the
+            network does not also return the layer's output, as embeddings to be compared; or, with a classifier that
+            is to keep its logits, if a normalization follows.
         layer: The layer, part of the network.
         with_classifier: Whether the logits are to stay.
 
@@ -134,19 +163,20 @@ def check_next_operation(network: nn.Module, layer: nn.Linear, *, with_classifie
         inside = False
         if not outputs:
             return
-        following = set(_users(outputs, [tensor.grad_fn for tensor in _tensors(output)]))
+        roots = [tensor.grad_fn for tensor in _tensors(output) if tensor.grad_fn is not None]
+        following, returned = _following(outputs, roots), _returned(outputs, roots)
         end()
         bent = sorted(name for name in following if name.startswith(_ACTIVATIONS))
-        if bent:
+        if bent and not returned:
             raise InputError(
-                f"an activation follows the layer ({_operation(bent[0])}), behind which a replacement would change the "
-                "distances; SVDNet needs the linear output, so leave the activation out"
+                f"an activation follows the layer ({bent[0]}), behind which a replacement would change the distances; "
+                "leave it out, or, if you compare the output of the layer itself, let the network return that as well"
             )
         scaled = sorted(name for name in following if name.startswith(_NORMS))
         if scaled and with_classifier:
             raise InputError(
-                f"a normalization follows the layer ({_operation(scaled[0])}), so the classifier behind it cannot keep "
-                "its logits; leave the argument classifier out"
+                f"a normalization follows the layer ({scaled[0]}), so the classifier behind it cannot keep its logits; "
+                "leave the argument classifier out"
             )
 
     handles = [
@@ -163,19 +193,38 @@ def check_next_operation(network: nn.Module, layer: nn.Linear, *, with_classifie
     return end
 
 
-def _users(produced: list[Any], roots: list[Any]) -> Iterator[str]:
-    """Yield the names of the nodes between `roots` and `produced` that take one of `produced` directly."""
-    pending, seen = [node for node in roots if node is not None], set()
+def _following(produced: list[Any], roots: list[Any]) -> set[str]:
+    """Name the operations on the way from `produced` to `roots` whose input has the coordinates of `produced`."""
+    users: dict[Any, list[Any]] = {}
+    pending, seen = list(roots), set(produced)
     while pending:
         node = pending.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        inputs = [inner for inner, _ in node.next_functions if inner is not None]
-        if any(inner is output for inner in inputs for output in produced):
-            yield node.name()
-        if not any(node is output for output in produced):
+        if node not in seen:
+            seen.add(node)
+            inputs = [inner for inner, _ in node.next_functions if inner is not None]
+            for inner in inputs:
+                users.setdefault(inner, []).append(node)
             pending += inputs
+    names: set[str] = set()
+    pending, seen = list(produced), set()
+    while pending:
+        for user in users.get(pending.pop(), ()):
+            if user not in seen:
+                seen.add(user)
+                names.add(_operation(user))
+                if _operation(user) in _KEPT or _operation(user).startswith(_NORMS):
+                    pending.append(user)
+    return names
+
+
+def _returned(produced: list[Any], roots: list[Any]) -> bool:
+    """Whether one of `roots` is one of `produced`, at most in another dtype or shape."""
+    for node in roots:
+        while node not in produced and _operation(node) in _VIEWS and node.next_functions[0][0] is not None:
+            node = node.next_functions[0][0]
+        if node in produced:
+            return True
+    return False
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
@@ -188,8 +237,8 @@ def _tensors(output: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _operation(name: str) -> str:
-    return name.split("Backward")[0]
+def _operation(node: Any) -> str:
+    return node.name().rpartition("::")[2].split("Backward")[0]
 
 
 def _article(value: object) -> str:

@@ -69,9 +69,9 @@ def decorrelate_(
     """Replace the weight of a linear layer in place by one with orthogonal weight vectors (Sun et al. 2017).
 
     With US, the variant of the paper, the distances between outputs stay, also with a bias, which is rotated like the
-    output. No activation such as ReLU may follow the layer, since distances behind it change; `RRI` checks this. The
-    decomposition is computed on the CPU in float64 and rounded to the dtype of the layer. The parameters remain the
-    same objects and keep `requires_grad`. If an error is raised, neither layer has changed.
+    output. Embeddings must not be taken behind an activation such as ReLU, since distances there change; `RRI` checks
+    this. The decomposition is computed on the CPU in float64 and rounded to the dtype of the layer. The parameters
+    remain the same objects and keep `requires_grad`. If an error is raised, neither layer has changed.
 
     With several processes call it in each, outside of DistributedDataParallel, and wrap the network afterwards: the
     wrapper then copies the weights of the first process to all.
@@ -181,9 +181,10 @@ class RRI:
             train(model, epochs=2)
         print(rri.history, rri.stopped)
 
-    The first forward pass with gradients in each round checks that no activation follows the layer. A final
-    Restraint, after which the weight vectors are orthogonal, is `decorrelate_` and `restrained` once more. The control
-    is a copy of the network before, with `rounds=len(rri.history), tolerance=None, variant="none"` and the same body.
+    The first forward pass with gradients in each round checks that no activation follows the layer, unless the network
+    also returns the output of the layer, as what is compared. A final Restraint, after which the weight vectors are
+    orthogonal, is `decorrelate_` and `restrained` once more. The control is a copy of the network before, with
+    `rounds=len(rri.history), tolerance=None, variant="none"` and the same body.
 
     Attributes:
         history: S(W) after each finished round, in (0, 1].
