@@ -18,7 +18,7 @@ import reid.inference.engines.engine as engine_module
 from reid import Embedder
 from reid.config import build
 from reid.errors import InputError
-from reid.inference.engines import sessions
+from reid.inference.engines import sessions, speed
 from reid.inference.engines.engine import Engine, check_engine
 from reid.inference.engines.export import engine_folder, export_path
 from reid.inference.engines.speed import remembered_speed
@@ -145,6 +145,58 @@ def test_an_engine_that_does_not_agree_is_not_used(
     assert "onnxruntime differs from PyTorch by " in caplog.text and "embedding with PyTorch" in caplog.text
     for ours, expected in zip(found, features(Engine(network, "torch"), images), strict=True):
         assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("failing", ["load", "run", "differ"])
+def test_auto_takes_the_fastest_engine_that_works(
+    failing: str, times: dict[str, float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine_module, "MIN_IMAGES", 1)
+    monkeypatch.setattr(engine_module, "exported_network", lambda *arguments: b"")
+    monkeypatch.setattr(engine_module, "installed_versions", lambda: {"openvino": "1", "onnxruntime": "1"})
+    network, images = make_network().eval(), batches(3)
+    expected = features(Engine(network, "torch"), images)
+
+    def sound(data: bytes, threads: int, callers: int) -> sessions.Session:
+        return lambda pixels: torch_features(pixels) + 1e-7
+
+    def torch_features(pixels: np.ndarray) -> np.ndarray:
+        return Engine(network, "torch")._run_torch(torch.from_numpy(pixels)).input.numpy()
+
+    def broken(data: bytes, threads: int, callers: int) -> sessions.Session:
+        if failing == "load":
+            raise RuntimeError("no such\ninstruction")
+
+        def run(pixels: np.ndarray) -> np.ndarray:
+            if failing == "run":
+                raise RuntimeError("no such\ninstruction")
+            return torch_features(pixels) + 1
+
+        return run
+
+    def measure(engines: dict[str, Callable[[Tensor], object]], images: Tensor) -> dict[str, float]:
+        return {name: times[name] for name in speed.measure_seconds(engines, images)}
+
+    monkeypatch.setattr(engine_module, "measure_seconds", measure)
+    monkeypatch.setattr(sessions, "_LOADERS", {"onnxruntime": sound, "openvino": broken})
+    times["openvino"] = 0.01
+    engine = Engine(network, "auto")
+    engine.expect(1000)
+    with caplog.at_level(logging.WARNING):
+        found = features(engine, images)
+    assert engine.name == "onnxruntime"
+    assert all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in zip(found, expected, strict=True))
+    [message] = caplog.messages
+    if failing == "differ":
+        assert message.startswith("openvino differs from PyTorch by ")
+        assert message.endswith("; embedding with onnxruntime")
+    else:
+        assert message == "openvino fails with RuntimeError: no such instruction; it is not used"
+    # Where the others fail, too, PyTorch remains.
+    monkeypatch.setattr(sessions, "_LOADERS", {"onnxruntime": broken, "openvino": broken})
+    last = Engine(network, "auto")
+    last.expect(1000)
+    assert torch.equal(features(last, images)[0], expected[0]) and last.name == "torch"
 
 
 def test_a_damaged_export_is_made_again() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import deque
@@ -18,7 +19,14 @@ from reid.errors import InputError, unknown_name
 from reid.evaluation.features import ENGINES
 from reid.inference.engines.export import export_path, exported_network
 from reid.inference.engines.sessions import PART, ParallelSession, check_installed, installed_versions, join
-from reid.inference.engines.speed import Speed, measure_seconds, remember_speed, remembered_speed, speed_key
+from reid.inference.engines.speed import (
+    Speed,
+    describe_failure,
+    measure_seconds,
+    remember_speed,
+    remembered_speed,
+    speed_key,
+)
 from reid.inference.identity import compute_model_id
 from reid.model.network import Embedding, ReidNetwork
 from reid.threads import thread_count
@@ -40,8 +48,8 @@ class Engine:
     """Embeds images with PyTorch, or on the CPU in float32 with a faster engine.
 
     The engine is chosen with the first batch. "auto" takes the fastest one that is installed, once that saves more time
-    on the images to come than preparing it takes. An engine that fails, or whose features differ from PyTorch's by more
-    than `TOLERANCE` on the first batch, is replaced by PyTorch with a warning.
+    on the images to come than preparing it takes. One that fails, or whose features differ from PyTorch's by more than
+    `TOLERANCE` on the first batch, is replaced with a warning: by the next fastest with "auto", else by PyTorch.
 
     Args:
         network: Network; its mode is restored after each batch.
@@ -128,45 +136,59 @@ class Engine:
         size = int(height), int(width)
         if size in self._chosen or not len(images):
             return self._chosen.get(size)
-        try:
-            engine = self._find_fastest(images, size) if self._requested == "auto" else self._requested
-            session = self._open(engine, images, size) if engine not in (None, "torch") else None
-        except Exception as error:  # a library that does not fit this machine or network may raise anything
-            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            logger.warning("%s; embedding with PyTorch", " ".join(reason.split())[:300])
-            engine, session = "torch", None
-        if engine is not None:
-            self._chosen[size], self.name = session, engine
+        names, session = list(dict.fromkeys((self._requested, "torch"))), None
+        if self._requested == "auto":
+            try:
+                names = self._by_speed(images, size)
+            except Exception as error:  # as below
+                logger.warning("%s; embedding with PyTorch", describe_failure("exporting the network", error))
+                names = ["torch"]
+        for name, following in itertools.pairwise(names):
+            try:
+                session = self._open(name, images, size)
+                names = [name]
+                break
+            except Exception as error:  # a library that does not fit this machine or network may raise anything
+                use = "PyTorch" if following == "torch" else following
+                logger.warning("%s; embedding with %s", describe_failure(name, error), use)
+        if names:
+            self._chosen[size], self.name = session, names[-1]
             self._sessions.clear()
             self._exports.clear()
         return session
 
-    def _find_fastest(self, images: Tensor, size: Size) -> str | None:
-        """Return the engine to use, None while there are too few images to prepare one for."""
+    def _by_speed(self, images: Tensor, size: Size) -> list[str]:
+        """Return the engines to try, PyTorch last; none while there are too few images to prepare one for."""
         path = self._export_path(size)
         exported = path is not None and path.is_file()
         expected = max(self._expected, self._seen)
         if expected < MIN_IMAGES and not exported:
-            return None
+            return []
         if size not in self._speeds:
             versions = installed_versions()
             key = speed_key(self._network, size, versions)
             speed = remembered_speed(key)
             if speed is None:
                 if expected < MIN_IMAGES:
-                    return None
+                    return []
                 speed = self._measure(list(versions), images, size)
                 remember_speed(key, speed)
             self._speeds[size] = speed
         speed = self._speeds[size]
-        if speed.fastest == "torch":
-            return "torch"
-        return speed.fastest if speed.pays(expected, exported=exported) else None
+        ranked = speed.ranked
+        pays = ranked[0] == "torch" or speed.pays(expected, exported=exported)
+        return ranked[: ranked.index("torch") + 1] if pays else []
 
     def _measure(self, engines: Sequence[str], images: Tensor, size: Size) -> Speed:
+        """Measure PyTorch and the engines that work, which is remembered without those that fail."""
         start = time.perf_counter()
         functions: dict[str, Callable[[Tensor], object]] = {"torch": self._run_torch}
-        functions |= {engine: self._session(engine, size).embed for engine in engines}
+        self._export(size)
+        for engine in engines:
+            try:
+                functions[engine] = self._session(engine, size).embed
+            except Exception as error:
+                logger.warning("%s; it is not used", describe_failure(engine, error))
         preparation = time.perf_counter() - start
         batch = images[torch.arange(PART * thread_count()) % len(images)]
         return Speed(measure_seconds(functions, batch), preparation)
@@ -185,10 +207,13 @@ class Engine:
 
     def _session(self, engine: str, size: Size) -> ParallelSession:
         if (engine, size) not in self._sessions:
-            if size not in self._exports:
-                self._exports[size] = exported_network(self._network, size, self._export_path(size))
-            self._sessions[engine, size] = ParallelSession(engine, self._exports[size], thread_count())
+            self._sessions[engine, size] = ParallelSession(engine, self._export(size), thread_count())
         return self._sessions[engine, size]
+
+    def _export(self, size: Size) -> bytes:
+        if size not in self._exports:
+            self._exports[size] = exported_network(self._network, size, self._export_path(size))
+        return self._exports[size]
 
     def _export_path(self, size: Size) -> Path | None:
         return None if self._model_id is None else export_path(self._model_id, size)

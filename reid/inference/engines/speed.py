@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,11 +13,14 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from reid.errors import InputError
 from reid.inference.engines.export import engine_folder
 from reid.io.atomic import make_folder, write_json
 from reid.model.network import ReidNetwork
 from reid.threads import thread_count
 from reid.training.provenance import processor
+
+logger = logging.getLogger(__name__)
 
 _ROUNDS = 3
 
@@ -26,7 +30,7 @@ class Speed:
     """Measured times of one network, image size and machine.
 
     Attributes:
-        seconds: Seconds per image by engine, "torch" among them.
+        seconds: Seconds per image by engine that works, "torch" among them.
         preparation: Seconds that it takes to export and load the network.
     """
 
@@ -34,9 +38,9 @@ class Speed:
     preparation: float
 
     @property
-    def fastest(self) -> str:
-        """The engine with the fewest seconds per image."""
-        return min(self.seconds, key=lambda engine: self.seconds[engine])
+    def ranked(self) -> list[str]:
+        """The engines, the one with the fewest seconds per image first."""
+        return sorted(self.seconds, key=lambda engine: self.seconds[engine])
 
     def pays(self, images: int, *, exported: bool) -> bool:
         """Whether the fastest engine saves more than its preparation takes.
@@ -48,7 +52,7 @@ class Speed:
         Returns:
             False also if PyTorch is the fastest.
         """
-        saved = images * (self.seconds["torch"] - self.seconds[self.fastest])
+        saved = images * (self.seconds["torch"] - self.seconds[self.ranked[0]])
         return saved > (0 if exported else self.preparation)
 
 
@@ -98,20 +102,42 @@ def remember_speed(key: str, speed: Speed) -> None:
         write_json(engine_folder() / f"speed_{key}.json", asdict(speed))
 
 
+def describe_failure(engine: str, error: Exception) -> str:
+    """Say in one line why an engine cannot be used.
+
+    Args:
+        engine: Its name.
+        error: What it, or the comparison with PyTorch, has raised.
+
+    Returns:
+        Text without a period.
+    """
+    reason = str(error) if isinstance(error, InputError) else f"{engine} fails with {type(error).__name__}: {error}"
+    return " ".join(reason.split())[:300]
+
+
 def measure_seconds(engines: Mapping[str, Callable[[Tensor], object]], images: Tensor) -> dict[str, float]:
     """Time engines on the same images, alternating.
 
     Args:
-        engines: Functions that embed a batch.
+        engines: Functions that embed a batch, "torch" among them.
         images: The batch.
 
     Returns:
-        Seconds per image by engine, the least of three rounds after a first one that is not counted.
+        Seconds per image by engine, the least of three rounds after a first one that is not counted. An engine that
+        fails is left out with a warning, unless it is PyTorch, whose errors are raised.
     """
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(_ROUNDS + 1):
-        for name, embed in engines.items():
+        for name in list(seconds):
             start = time.perf_counter()
-            embed(images)
+            try:
+                engines[name](images)
+            except Exception as error:
+                if name == "torch":
+                    raise
+                logger.warning("%s; it is not used", describe_failure(name, error))
+                del seconds[name]
+                continue
             seconds[name].append((time.perf_counter() - start) / len(images))
     return {name: min(taken[1:]) for name, taken in seconds.items()}
