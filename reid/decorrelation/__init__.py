@@ -12,7 +12,7 @@ from reid.decorrelation.correlation import (
     spectrum,
     vector_lengths,
 )
-from reid.decorrelation.loop import RRI, Decorrelation, decorrelate_, restrained
+from reid.decorrelation.loop import RRI, Decorrelation, RoundResult, decorrelate_, restrained
 from reid.decorrelation.replace import ORDERS, VARIANTS, Replacement, replace_weight, transform_classifier
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "VARIANTS",
     "Decorrelation",
     "Replacement",
+    "RoundResult",
     "condition_number",
     "correlation_metric",
     "decorrelate_",

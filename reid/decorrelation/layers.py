@@ -166,18 +166,7 @@ def check_next_operation(network: nn.Module, layer: nn.Linear, *, with_classifie
         roots = [tensor.grad_fn for tensor in _tensors(output) if tensor.grad_fn is not None]
         following, returned = _following(outputs, roots), _returned(outputs, roots)
         end()
-        bent = sorted(name for name in following if name.startswith(_ACTIVATIONS))
-        if bent and not returned:
-            raise InputError(
-                f"an activation follows the layer ({bent[0]}), behind which a replacement would change the distances; "
-                "leave it out, or, if you compare the output of the layer itself, let the network return that as well"
-            )
-        scaled = sorted(name for name in following if name.startswith(_NORMS))
-        if scaled and with_classifier:
-            raise InputError(
-                f"a normalization follows the layer ({scaled[0]}), so the classifier behind it cannot keep its logits; "
-                "leave the argument classifier out"
-            )
+        _check_operations(following, may_bend=returned, may_scale=not with_classifier)
 
     handles = [
         network.register_forward_pre_hook(start),
@@ -191,6 +180,21 @@ def check_next_operation(network: nn.Module, layer: nn.Linear, *, with_classifie
             handle.remove()
 
     return end
+
+
+def _check_operations(names: set[str], *, may_bend: bool, may_scale: bool) -> None:
+    bent = sorted(name for name in names if name.startswith(_ACTIVATIONS))
+    if bent and not may_bend:
+        raise InputError(
+            f"an activation follows the layer ({bent[0]}), behind which a replacement would change the distances; "
+            "leave it out, or, if you compare the output of the layer itself, let the network return that as well"
+        )
+    scaled = sorted(name for name in names if name.startswith(_NORMS))
+    if scaled and not may_scale:
+        raise InputError(
+            f"a normalization follows the layer ({scaled[0]}), so the classifier behind it cannot keep its logits; "
+            "leave the argument classifier out"
+        )
 
 
 def _following(produced: list[Any], roots: list[Any]) -> set[str]:

@@ -14,9 +14,10 @@ are passed to it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,36 @@ from reid.decorrelation.layers import check_layer, check_network, check_next_ope
 from reid.decorrelation.replace import Replacement, replace_weight, transform_classifier
 from reid.errors import InputError, check_count
 
+logger = logging.getLogger(__name__)
+
 _ROTATIONS = ("US", "rotate")  # the variants whose M is orthogonal: f_new = M^T f, and the bias M^T b
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """How a round of `RRI` ended.
+
+    Attributes:
+        number: From 1.
+        correlation: S(W) after its Relaxation, in (0, 1].
+        rise: That minus the best S(W) of earlier rounds; None in the first round.
+        progress: Whether the rise is larger than the tolerance; None in the first round and without a tolerance.
+        settled: Whether S(W) has settled, which ends the iteration; None without a tolerance.
+    """
+
+    number: int
+    correlation: float
+    rise: float | None = None
+    progress: bool | None = None
+    settled: bool | None = None
+
+    def __str__(self) -> str:
+        words = f"round {self.number} ended at S(W) {self.correlation:.3f}"
+        if self.rise is not None:
+            words += f", {self.rise:+.3f} on the best before"
+        if self.settled is not None:
+            words += ": " + "no progress, " * (self.progress is False) + "not " * (not self.settled) + "settled"
+        return words
 
 
 @dataclass(frozen=True)
@@ -43,6 +73,7 @@ class Decorrelation:
             and UVt. For 512 vectors about 3e-7 below 1 in float32, 3e-3 in float16 and 2e-2 in bfloat16.
         condition_number: Of the old weight, infinite if it is singular.
         singular_values: Those of the old weight, descending; K numbers.
+        previous: In `RRI`, how the round before ended, of which `correlation_before` is the S(W); None in the first.
     """
 
     variant: str
@@ -50,12 +81,14 @@ class Decorrelation:
     correlation_after: float
     condition_number: float
     singular_values: tuple[float, ...]
+    previous: RoundResult | None = None
 
     def __str__(self) -> str:
-        return (
+        words = (
             f"S(W) {self.correlation_before:.3f} -> {self.correlation_after:.3f} ({self.variant}), condition number "
             f"{self.condition_number:.3g}"
         )
+        return words if self.previous is None else f"{words}; {self.previous}"
 
 
 def decorrelate_(
@@ -172,14 +205,15 @@ class RRI:
     """The Restraint-and-Relaxation Iteration of Sun et al. 2017 as the loop around the training of your own.
 
     Iterating decorrelates the layer, yields what that did, and leaves Restraint and Relaxation to the body of the loop.
-    When the body ends, S(W) is measured; the iteration stops when it has settled, or after `rounds`:
+    When the body ends, S(W) is measured; the iteration stops when it has settled, or after `rounds`. Whether it has is
+    part of the next report, in `last` after every round, and logged (INFO):
 
         rri = RRI(model, model.embedding, rounds=7, tolerance=0.01)
         for report in rri:
             with restrained(model.embedding):
                 train(model, epochs=3)
             train(model, epochs=2)
-        print(rri.history, rri.stopped)
+        print(rri.last, rri.history, rri.stopped)
 
     The first forward pass with gradients in each round checks that no activation follows the layer, unless the network
     also returns the output of the layer, as what is compared. A final Restraint, after which the weight vectors are
@@ -188,6 +222,7 @@ class RRI:
 
     Attributes:
         history: S(W) after each finished round, in (0, 1].
+        last: How the last finished round ended, with its rise of S(W) and whether that has settled; None before.
         stopped: "converged" or "max_rounds" after the loop; None before, and if it was left with `break`.
     """
 
@@ -231,19 +266,20 @@ class RRI:
         self.rounds, self.tolerance, self.patience = rounds, tolerance, patience
         self.variant, self.order, self.seed = variant, order, seed
         self.history: list[float] = []
+        self.last: RoundResult | None = None
         self.stopped: str | None = None
 
     def __iter__(self) -> Iterator[Decorrelation]:
         """Run the rounds, from the first one on.
 
         Yields:
-            What the decorrelation at the start of the round did.
+            What the decorrelation at the start of the round did, and how the round before ended.
 
         Raises:
             InputError: If the layer cannot be decorrelated or is no longer part of the network, if it did not change
                 during a round, or if an activation follows it.
         """
-        self.history, self.stopped = [], None
+        self.history, self.last, self.stopped = [], None, None
         for round in range(1, self.rounds + 1):
             check_network(self.model, self.linear)
             report = decorrelate_(
@@ -252,7 +288,7 @@ class RRI:
             before = _bits(self.linear.weight)
             end_check = check_next_operation(self.model, self.linear, with_classifier=self.classifier is not None)
             try:
-                yield report
+                yield replace(report, previous=self.last)
             finally:
                 end_check()
             if _equal(before, _bits(self.linear.weight)):
@@ -261,10 +297,21 @@ class RRI:
                     "its optimizer after Restraint has ended, with all parameters"
                 )
             self.history.append(correlation_metric(self.linear.weight.detach().cpu().T))
-            if self.tolerance is not None and converged(self.history, tolerance=self.tolerance, patience=self.patience):
+            self.last = self._result()
+            logger.info("%s", self.last)
+            if self.last.settled:
                 self.stopped = "converged"
                 return
         self.stopped = "max_rounds"
+
+    def _result(self) -> RoundResult:
+        *before, correlation = self.history
+        rise = correlation - max(before) if before else None
+        if self.tolerance is None:
+            return RoundResult(len(self.history), correlation, rise)
+        progress = correlation > max(before) + self.tolerance if before else None
+        settled = converged(self.history, tolerance=self.tolerance, patience=self.patience)
+        return RoundResult(len(self.history), correlation, rise, progress, settled)
 
 
 def _new_numbers(

@@ -279,6 +279,47 @@ def test_the_rounds_decorrelate_measure_and_stop() -> None:
     assert control.history == [] and control.stopped is None and not model._forward_hooks
 
 
+def correlate(layer: nn.Linear, inner: float) -> float:
+    """Give all weight vectors this inner product with each other, and length 1."""
+    gram = torch.full((6, 6), inner) + (1 - inner) * torch.eye(6)
+    with torch.no_grad():
+        layer.weight.zero_()[:, :6] = torch.linalg.cholesky(gram)
+    return correlation_metric(layer)
+
+
+def test_each_round_says_whether_the_correlation_has_settled(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "reid.decorrelation")
+    model, ends = Network(), iter((0.5, 0.3, 0.31, 0.39))
+    rri = RRI(model, model.embedding, tolerance=0.05, patience=2)
+    reports, results, measured = [], [], []
+    for report in rri:
+        reports.append(report)
+        if report.previous is not None:
+            results.append(report.previous)
+        measured.append(correlate(model.embedding, next(ends)))
+    assert rri.last is not None and rri.stopped == "converged"
+    results.append(rri.last)
+    assert reports[0].previous is None and [result.number for result in results] == [1, 2, 3, 4]
+    # 6 vectors of length 1: S(W) = 1 / (1 + 5 * inner).
+    assert measured == pytest.approx([1 / 3.5, 1 / 2.5, 1 / 2.55, 1 / 2.95])
+    assert [result.correlation for result in results] == measured == rri.history
+    rises = [1 / 2.5 - 1 / 3.5, 1 / 2.55 - 1 / 2.5, 1 / 2.95 - 1 / 2.5]
+    assert results[0].rise is None and [result.rise for result in results[1:]] == pytest.approx(rises, abs=1e-6)
+    assert [result.progress for result in results] == [None, True, False, False]
+    assert [result.settled for result in results] == [False, False, False, True]
+    lines = [
+        "round 1 ended at S(W) 0.286: not settled",
+        "round 2 ended at S(W) 0.400, +0.114 on the best before: not settled",
+        "round 3 ended at S(W) 0.392, -0.008 on the best before: no progress, not settled",
+        "round 4 ended at S(W) 0.339, -0.061 on the best before: no progress, settled",
+    ]
+    assert caplog.messages == lines
+    assert [str(report).partition("; ")[2] for report in reports] == ["", *lines[:3]]
+    for _ in (rri := RRI(model, model.embedding, rounds=2, tolerance=None)):
+        correlate(model.embedding, 0.9 if rri.last is None else 0.5)
+    assert str(rri.last) == "round 2 ended at S(W) 0.286, +0.104 on the best before"
+
+
 def test_the_logits_stay_at_each_decorrelation_with_the_classifier() -> None:
     model = Network(nn.Dropout(0.0), bias=True).double()
     logits = model(INPUTS.double())
