@@ -78,39 +78,78 @@ def compare_matrices(after: Tensor, before: Tensor) -> dict[str, Any]:
           (Schoenemann 1966, "A generalized solution of the orthogonal Procrustes problem"); 0 after W is replaced by
           US, which is W V.
         - directions: number r of leading left singular vectors of B, directions in the space of the inputs, with 90 %
-          of its energy, the mean over groups.
+          of its energy, at most the rank of A; the mean over groups.
         - overlap: mean cos^2 of the principal angles between these and as many of A (Bjoerck and Golub 1973, "Numerical
           methods for computing angles between linear subspaces"); 1 for the same subspace. overlap_by_chance: r / D.
         - largest_angle: largest principal angle in degrees.
+
+        A group in which r is 0, or in which the singular values r and r + 1 of A or B are equal up to rounding, has
+        no definite leading directions and is left out of the last four, which are None if no group has any.
+
+    Raises:
+        InputError: If one is zero or not finite.
     """
-    left, values, _ = torch.linalg.svd(after, full_matrices=False)
-    other_left, other_values, _ = torch.linalg.svd(before, full_matrices=False)
-    energy = other_values.square().cumsum(dim=1)
-    counts = (energy < ENERGY * energy[:, -1:] * (1 - 1e-12)).sum(dim=1) + 1
-    overlaps, largest = [], 0.0
-    for own, other, count in zip(left, other_left, counts.tolist(), strict=True):
-        cosines = torch.linalg.svdvals(other[:, :count].T @ own[:, :count])
-        overlaps.append(float(cosines.square().mean()))
-        # The sine is exact for small angles, the cosine is not.
-        apart = own[:, :count] - other[:, :count] @ (other[:, :count].T @ own[:, :count])
-        largest = max(largest, math.degrees(math.asin(min(1.0, float(torch.linalg.matrix_norm(apart, ord=2))))))
-    square, other_square = float(after.square().sum()), float(before.square().sum())
+    if not all(bool(torch.isfinite(side).all()) and bool(side.any()) for side in (after, before)):
+        raise InputError("weights cannot be compared if one of them is all zero, NaN or infinite")
+    # The scale is a power of two, so that dividing is exact; squares of entries up to 1 are in range.
+    a, b = (side / _scale(side) for side in (after, before))
+    length, other_length = float(torch.linalg.vector_norm(a)), float(torch.linalg.vector_norm(b))
+    left, values, _ = torch.linalg.svd(a, full_matrices=False)
+    other_left, other_values, _ = torch.linalg.svd(b, full_matrices=False)
     # The singular values of B^T A are those of this smaller matrix.
     inner = (other_values[:, :, None] * (other_left.transpose(1, 2) @ left)) * values[:, None, :]
-    nuclear = float(torch.linalg.svdvals(inner).sum())
-    rotated = max(0.0, square + other_square - 2 * nuclear)
+    nuclear = float(torch.linalg.svdvals(inner).sum()) / (length * other_length)
+    ratio = (length / other_length) * (_scale(after) / _scale(before))
+    smaller = min(ratio, 1 / ratio)
+    rotated = 1.0 + smaller**2 - 2.0 * smaller * nuclear
     # Cancellation leaves the square with the rounding of its terms.
-    rotated = 0.0 if rotated < 1e-13 * (square + other_square) else rotated
-    r = float(counts.double().mean())
+    rotated = 0.0 if rotated < 1e-13 * (1.0 + smaller**2) else rotated
+    difference = after - before
+    moved = float(torch.linalg.vector_norm(difference / _scale(difference))) * (_scale(difference) / _scale(before))
     return {
-        "distance": math.sqrt(float((after - before).square().sum()) / other_square),
-        "cosine": float((after * before).sum()) / math.sqrt(square * other_square),
-        "procrustes": math.sqrt(rotated / other_square),
-        "directions": r,
+        "distance": moved / other_length,
+        "cosine": float((a * b).sum()) / (length * other_length),
+        "procrustes": max(ratio, 1.0) * math.sqrt(rotated),
+        **_principal_angles(left, values, other_left, other_values),
+    }
+
+
+def _principal_angles(left: Tensor, values: Tensor, other_left: Tensor, other_values: Tensor) -> dict[str, Any]:
+    """Compare the leading left singular vectors; see `compare_matrices`."""
+    d_in = left.shape[1]
+    rounding = max(left.shape[1:]) * torch.finfo(values.dtype).eps
+    ranks, other_ranks = ((side > rounding * side.max()).sum(dim=1) for side in (values, other_values))
+    energy = other_values.square().cumsum(dim=1)
+    counts = (energy < ENERGY * energy[:, -1:] * (1 - 1e-12)).sum(dim=1) + 1
+    used, overlaps, largest = [], [], 0.0
+    for group, r in enumerate(torch.minimum(counts, torch.minimum(ranks, other_ranks)).tolist()):
+        if r == 0 or not all(_definite(side[group], r, rounding) for side in (values, other_values)):
+            continue
+        own, other = left[group, :, :r], other_left[group, :, :r]
+        used.append(r)
+        overlaps.append(float(torch.linalg.svdvals(other.T @ own).square().mean()))
+        # The sine is exact for small angles, the cosine is not.
+        apart = own - other @ (other.T @ own)
+        largest = max(largest, math.degrees(math.asin(min(1.0, float(torch.linalg.matrix_norm(apart, ord=2))))))
+    if not used:
+        return dict.fromkeys(("directions", "overlap", "overlap_by_chance", "largest_angle"))
+    directions = sum(used) / len(used)
+    return {
+        "directions": directions,
         "overlap": min(1.0, sum(overlaps) / len(overlaps)),
-        "overlap_by_chance": r / after.shape[1],
+        "overlap_by_chance": directions / d_in,
         "largest_angle": largest,
     }
+
+
+def _definite(values: Tensor, r: int, rounding: float) -> bool:
+    """Whether the first r singular vectors are determined: the next singular value differs."""
+    return r == len(values) or float(values[r - 1] - values[r]) > rounding * float(values[0])
+
+
+def _scale(values: Tensor) -> float:
+    """The power of two above the largest entry, 1 for zeros."""
+    return math.ldexp(1.0, int(torch.frexp(values.abs().max()).exponent))
 
 
 def compare_features(after: np.ndarray, before: np.ndarray) -> dict[str, float]:
@@ -127,7 +166,7 @@ def compare_features(after: np.ndarray, before: np.ndarray) -> dict[str, float]:
           Denain and Steinhardt 2021, "Grounding representation similarity with statistical testing", section 2).
 
     Raises:
-        InputError: If the numbers of rows differ or all rows of one are equal.
+        InputError: If the numbers of rows differ, all rows of one are equal, or some are not finite.
     """
     if len(after) != len(before):
         raise InputError(f"features of {len(after)} images cannot be compared with those of {len(before)}")
@@ -143,10 +182,15 @@ def _side(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _centered(rows: np.ndarray) -> np.ndarray:
-    centered = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
-    norm = float(np.linalg.norm(centered))
-    if not norm > 0.0:
+    if not np.isfinite(rows).all():
+        raise InputError(f"some of the {len(rows)} feature rows hold NaN or infinity; has the training diverged?")
+    scaled = rows.astype(np.float64) / (np.abs(rows).max() or 1.0)
+    centered = scaled - scaled.mean(axis=0)
+    # The mean of equal numbers may be rounded.
+    centered[:, rows.min(axis=0) == rows.max(axis=0)] = 0.0
+    largest = float(np.abs(centered).max())
+    if largest == 0.0:
         raise InputError(
             f"all {len(rows)} feature rows are equal, so they cannot be compared; has the network collapsed?"
         )
-    return centered / norm
+    return centered / largest / np.linalg.norm(centered / largest)

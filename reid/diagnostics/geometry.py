@@ -49,7 +49,7 @@ def participation_ratio(values: np.ndarray) -> float:
     Raises:
         InputError: If `covariance` raises it.
     """
-    c = covariance(values)
+    c = _unit_scale(covariance(values))
     return float(np.trace(c) ** 2 / (c**2).sum())
 
 
@@ -70,7 +70,8 @@ def alignment(values: np.ndarray, labels: np.ndarray) -> float | None:
     rows, (counts, sums) = _normalized(values), _class_sums(_normalized(values), labels)
     pairs = float((counts * (counts - 1)).sum()) / 2
     squares = np.bincount(np.unique(labels, return_inverse=True)[1], weights=(rows**2).sum(axis=1))
-    return float((counts * squares - (sums**2).sum(axis=1)).sum()) / pairs if pairs else None
+    # The difference of equal squares may be a rounding error below 0.
+    return max(0.0, float((counts * squares - (sums**2).sum(axis=1)).sum()) / pairs) if pairs else None
 
 
 def uniformity(values: np.ndarray, *, seed: int = 0) -> float:
@@ -126,21 +127,24 @@ def neural_collapse(
         - nc3: squared distance of classifier and means, each divided by its Frobenius norm, in [0, 4].
         - nc4: share of features which the classifier assigns to another class than the nearest class mean does.
 
-        nc3 and nc4 are None without a classifier, or if it has classes without features; all are None for one class.
+        nc3 and nc4 are None without a classifier, or if it has classes without features or is not finite; nc3 also if
+        it is zero. All are None for one class, or if a class mean is the mean of the means up to rounding, without a
+        direction.
     """
     result: dict[str, Any] = dict.fromkeys(("nc1", "nc2_norms", "nc2_angles", "nc3", "nc4"))
     classes, index = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         return result
-    rows = values.astype(np.float64)
+    rows = _unit_scale(_centered(values))
     counts, sums = _class_sums(rows, labels)
     means = sums / counts[:, None]
     centered = means - means.mean(axis=0)
     lengths = np.linalg.norm(centered, axis=1)
-    if not lengths.all():
+    rounding = max(rows.shape) * np.finfo(np.float64).eps * np.linalg.norm(rows, axis=1).max()
+    if lengths.min() <= rounding:
         return result
     _, singular, directions = np.linalg.svd(centered, full_matrices=False)
-    kept = singular > max(centered.shape) * np.finfo(np.float64).eps * singular[0]
+    kept = singular > max(rounding, max(centered.shape) * np.finfo(np.float64).eps * singular[0])
     within = ((rows - means[index]) @ directions[kept].T) ** 2
     # Sigma_B has the eigenvalues s^2 / C, so that C cancels.
     result["nc1"] = float((within.mean(axis=0) / singular[kept] ** 2).sum())
@@ -150,9 +154,13 @@ def neural_collapse(
     result["nc2_angles"] = float(np.abs(pairs + 1 / (len(classes) - 1)).mean())
     if classifier is None or not np.array_equal(classes, np.arange(len(classifier))):
         return result
-    weight = classifier.astype(np.float64)
-    result["nc3"] = float(((weight / np.linalg.norm(weight) - centered / np.linalg.norm(centered)) ** 2).sum())
-    logits = rows @ weight.T + (0.0 if bias is None else bias)
+    if not np.isfinite(classifier).all():
+        return result
+    weight = _unit_scale(classifier)
+    if weight.any():
+        difference = weight / np.linalg.norm(weight) - centered / np.linalg.norm(centered)
+        result["nc3"] = float((difference**2).sum())
+    logits = values.astype(np.float64) @ classifier.astype(np.float64).T + (0.0 if bias is None else bias)
     nearest = (2 * rows @ means.T - (means**2).sum(axis=1)).argmax(axis=1)
     result["nc4"] = float((logits.argmax(axis=1) != nearest).mean())
     return result
@@ -177,8 +185,7 @@ def variance_shares(values: np.ndarray, identities: np.ndarray, cameras: np.ndar
         - rest: share within an identity under one camera.
         - identity_by_chance, camera_by_chance: expected of labels without meaning, (groups - 1) / (N - 1).
     """
-    rows = values.astype(np.float64)
-    rows = rows - rows.mean(axis=0)
+    rows = _unit_scale(_centered(values))
     total = float((rows**2).sum())
 
     def explained(labels: np.ndarray) -> float:
@@ -250,9 +257,23 @@ def _numbers(values: np.ndarray, identities: np.ndarray, seed: int) -> dict[str,
 
 
 def _normalized(values: np.ndarray) -> np.ndarray:
-    rows = values.astype(np.float64)
+    largest = np.abs(values).max(axis=1, keepdims=True)
+    # Squares of tiny entries would be zero.
+    rows = values.astype(np.float64) / np.where(largest > 0, largest, 1.0)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(lengths > 0, lengths, 1.0)
+
+
+def _centered(values: np.ndarray) -> np.ndarray:
+    """The rows less their mean, (N, D) float64; a dimension in which all are equal is zero, not a rounding error."""
+    centered = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
+    centered[:, values.min(axis=0) == values.max(axis=0)] = 0.0
+    return centered
+
+
+def _unit_scale(values: np.ndarray) -> np.ndarray:
+    """The values, float64, over the power of two above the largest, which is exact and keeps squares in range."""
+    return np.ldexp(values.astype(np.float64), -np.frexp(np.abs(values).max())[1])
 
 
 def _class_sums(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

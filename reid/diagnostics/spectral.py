@@ -102,9 +102,8 @@ def kernel_slices(layer: Layer) -> list[Tensor]:
     Raises:
         InputError: If `Layer.matrices` raises it.
     """
-    groups, d_in, k = (matrices := layer.matrices()).shape
-    channels = layer.tensor.shape[1]
-    alive = living(norms(matrices), d_in)
+    matrices, channels = layer.matrices(), layer.tensor.shape[1]
+    alive = living(norms(matrices), layer.d_in)
     counts = alive.sum(dim=1)
     slices = []
     for count in counts[counts > 0].unique().tolist():
@@ -180,14 +179,18 @@ def fit_bulk(eigenvalues: Mapping[tuple[int, int], np.ndarray]) -> dict[str, Any
           in one of a hundred cases. The largest has the distribution of Tracy and Widom (Johnstone 2001, "On the
           distribution of the largest eigenvalue in principal components analysis", theorem 1.1).
 
-        All are None for matrices of a single row or column, whose only eigenvalue is a squared length.
+        All are None for matrices of a single row or column, whose only eigenvalue is a squared length, or if the
+        median is zero up to rounding, since a matrix of so low a rank has no bulk.
     """
+    missing = dict.fromkeys(("num_spikes", "sigma_mp", "bulk_min", "bulk_max", "mp_softrank"))
     fitted = {(max(shape), min(shape)): values for shape, values in eigenvalues.items() if min(shape) > 1}
     if not fitted:
-        return dict.fromkeys(("num_spikes", "sigma_mp", "bulk_min", "bulk_max", "mp_softrank"))
+        return missing
     medians = {sides: float(marchenko_pastur_quantiles(*sides, np.array([0.5]))[0]) for sides in fitted}
     variance = float(np.median(np.concatenate([values / medians[sides] for sides, values in fitted.items()])))
-    pooled = np.concatenate(list(fitted.values()))
+    pooled = _pooled(fitted)
+    if float(np.median(pooled)) <= _rounding(fitted):
+        return missing
     count = sum(len(values) // sides[1] for sides, values in fitted.items())
     lowest = min((math.sqrt(long) - math.sqrt(short)) ** 2 for long, short in fitted)
     highest = max((math.sqrt(long) + math.sqrt(short)) ** 2 for long, short in fitted)
@@ -198,7 +201,7 @@ def fit_bulk(eigenvalues: Mapping[tuple[int, int], np.ndarray]) -> dict[str, Any
         "sigma_mp": math.sqrt(variance * max(fitted)[0] / float(pooled.mean())),
         "bulk_min": variance * lowest,
         "bulk_max": variance * highest,
-        "mp_softrank": variance * highest / float(pooled.max()),
+        "mp_softrank": variance * highest / float(pooled[-1]),
     }
 
 
@@ -216,8 +219,7 @@ def _largest_by_chance(long: int, short: int, count: int) -> float:
 def _numbers(pools: _Pools) -> dict[str, Any]:
     eigenvalues = _pooled(pools)
     norm, largest = float(eigenvalues.sum()), float(eigenvalues[-1])
-    # As `numpy.linalg.matrix_rank` of singular values.
-    nonzero = eigenvalues[eigenvalues > largest * (max(map(max, pools)) * np.finfo(np.float64).eps) ** 2]
+    nonzero = eigenvalues[eigenvalues > _rounding(pools)]
     fit = fit_power_law(nonzero)
     alpha, share = fit["alpha"], nonzero / norm
     # Logarithms, since a power or a product of eigenvalues may be out of range.
@@ -256,6 +258,11 @@ def _jensen_shannon(first: np.ndarray, second: np.ndarray) -> float:
 
 def _shape(matrices: Tensor) -> tuple[int, int]:
     return matrices.shape[1], matrices.shape[2]
+
+
+def _rounding(pools: _Pools) -> float:
+    """Below this an eigenvalue is zero, as for `numpy.linalg.matrix_rank` of singular values."""
+    return float(_pooled(pools)[-1]) * (max(map(max, pools)) * np.finfo(np.float64).eps) ** 2
 
 
 def _pooled(pools: _Pools) -> np.ndarray:

@@ -11,7 +11,7 @@ from reid.report.dataset_sections import FEATURES
 from reid.report.diagnosis_tables import kind, size
 from reid.report.pages import render_page
 from reid.report.summary import provenance_rows
-from reid.report.tables import Table, number
+from reid.report.tables import MISSING, Table, number
 
 HEADER = (
     *(
@@ -131,9 +131,9 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         *cells,
         f"{row['distance']:.3f}",
         f"{row['procrustes']:.3f}",
-        f"{row['overlap']:.3f}",
-        f"{row['overlap_by_chance']:.3f}",
-        f"{row['largest_angle']:.1f}°",
+        number(row["overlap"], ".3f"),
+        number(row["overlap_by_chance"], ".3f"),
+        MISSING if row["largest_angle"] is None else f"{row['largest_angle']:.1f}°",
     ]
 
 

@@ -15,6 +15,7 @@ from reid.diagnostics.changes import compare_features, compare_layers, compare_m
 from reid.diagnostics.survey import find_layers
 from reid.diagnostics.weights import Layer
 from reid.errors import InputError
+from reid.report.diagnosis_changes import changes_tables
 
 
 def test_weights_by_direct_computation() -> None:
@@ -81,3 +82,52 @@ def test_features() -> None:
     assert compare_features(x, rotated) == pytest.approx({"cka": 1.0, "procrustes": 0.0}, abs=1e-9)
     with pytest.raises(InputError, match="all 50 feature rows are equal"):
         compare_features(x, np.ones((50, 3)))
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e-82, 1e78, 1e100])
+def test_the_scale_changes_nothing(scale: float) -> None:
+    torch.manual_seed(0)
+    before, after = (torch.randn(2, 12, 5, dtype=torch.float64) for _ in range(2))
+    found = compare_matrices(after, before)
+    assert compare_matrices(after * scale, before * scale) == pytest.approx(found, rel=1e-9)
+    # Lengths apart, the same: what is added to a long weight does not count.
+    tiny = compare_matrices(after * 1e-100, before * scale if scale > 1 else before)
+    for key in ("cosine", "directions", "overlap", "overlap_by_chance", "largest_angle"):
+        assert tiny[key] == pytest.approx(found[key], rel=1e-9), key
+    assert (tiny["distance"], tiny["procrustes"]) == pytest.approx((1.0, 1.0))
+    x, y = (np.random.default_rng(seed).normal(size=(20, 3)) for seed in range(2))
+    assert compare_features(x * scale, y / scale) == pytest.approx(compare_features(x, y))
+
+
+def test_no_arbitrary_direction_is_compared() -> None:
+    torch.manual_seed(0)
+    before = torch.randn(1, 12, 6, dtype=torch.float64)
+    left, values, right = torch.linalg.svd(before[0], full_matrices=False)
+    # Two directions are left of the six: these are compared, and the same.
+    low = (left[:, :2] * values[:2]) @ right[:2]
+    found = compare_matrices(low[None], before)
+    assert (found["directions"], found["overlap"]) == pytest.approx((2, 1))
+    assert found["largest_angle"] < 1e-5 and found["overlap_by_chance"] == pytest.approx(2 / 12)
+    # Equal singular values have no order, so that no leading ones can be told; all of them together can.
+    orthogonal = left @ right
+    missing = compare_matrices(orthogonal[None], before)
+    assert missing["overlap"] is missing["largest_angle"] is missing["directions"] is None
+    wide = torch.linalg.qr(torch.randn(12, 12, dtype=torch.float64)).Q[None]
+    assert compare_matrices(wide, 2 * wide)["overlap"] is None
+    changes = compare_layers([Layer("fc", orthogonal.T)], [Layer("fc", before[0].T)])
+    (table, *_) = changes_tables({"weights": "a", "against": "b", "changes": changes})
+    assert table.rows[0][-1] == "–" and "–" not in table.rows[0][:-1]
+    # A group that died has no directions; the other one has.
+    both = torch.stack([before[0], torch.zeros_like(before[0]) + 1e-60])
+    after = torch.stack([before[0] + 0.1 * torch.randn_like(before[0]), torch.randn_like(before[0])])
+    assert compare_matrices(after, both)["overlap"] == compare_matrices(after[:1], both[:1])["overlap"]
+    with pytest.raises(InputError, match="all zero"):
+        compare_matrices(torch.zeros_like(before), before)
+
+
+def test_features_that_are_equal_or_not_finite() -> None:
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    with pytest.raises(InputError, match="all 30 feature rows are equal"):
+        compare_features(x, np.full((30, 3), 0.1))
+    with pytest.raises(InputError, match="NaN or infinity"):
+        compare_features(x, np.full((30, 3), np.nan))

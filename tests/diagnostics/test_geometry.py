@@ -109,3 +109,39 @@ def test_each_camera_has_its_own_numbers() -> None:
     assert found["cameras"][1]["nc1"] == neural_collapse(VALUES[own], labels[own])["nc1"]
     assert found["alignment_by_chance"] == alignment(VALUES[3:], np.zeros(37, dtype=int))
     assert "cameras" not in describe_geometry(Features(VALUES, LABELS, np.ones(40, dtype=int)))
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e-30, 1e90, 1e100])
+def test_the_scale_changes_nothing(scale: float) -> None:
+    values, labels, classifier = VALUES.astype(np.float64), LABELS - 1, RANDOM.normal(size=(7, 6))
+    features = [Features(rows, labels, CAMERAS) for rows in (values, values * scale)]
+    numbers = [describe_geometry(one, classifier=classifier) for one in features]
+    for own, other in zip(*([one, one["variance"], *one["cameras"]] for one in numbers), strict=True):
+        known = {key: value for key, value in own.items() if isinstance(value, int | float)}
+        assert {key: other[key] for key in known} == pytest.approx(known, rel=1e-9)
+    found = neural_collapse(values, labels, classifier * scale)
+    assert found == pytest.approx(neural_collapse(values, labels, classifier), rel=1e-9)
+    # A row far shorter than the others has a direction, too.
+    short = np.concatenate([values, values[:1] * 1e-200])
+    assert uniformity(short) == pytest.approx(uniformity(np.concatenate([values, values[:1]])), rel=1e-9)
+
+
+def test_what_has_no_direction_is_none() -> None:
+    labels = LABELS - 1
+    zero = neural_collapse(VALUES, labels, np.zeros((7, 6)))
+    assert zero["nc3"] is None and zero["nc1"] is not None
+    assert neural_collapse(VALUES, labels, np.full((7, 6), np.nan))["nc3"] is None
+    # The rows of every class are the same seven, whose mean is rounded in another order; far from the origin.
+    rows = RANDOM.normal(size=(7, 6)) + 1e3
+    values = np.concatenate([RANDOM.permutation(rows) for _ in range(5)])
+    found = neural_collapse(values, np.repeat(np.arange(5), 7), RANDOM.normal(size=(5, 6)))
+    assert set(found.values()) == {None}
+
+
+def test_means_far_closer_than_the_rows_of_a_class() -> None:
+    """The means span C - 1 dimensions, which rounding errors of their sums must not raise to C."""
+    simplex, labels = np.eye(4) - 0.25, np.repeat(np.arange(4), 50)
+    rows = np.tile(np.random.default_rng(0).normal(size=(50, 4)), (4, 1))
+    within = np.trace(np.cov(rows.T, bias=True) @ (np.eye(4) - 0.25))
+    found = neural_collapse(rows + 1e-7 * simplex[labels], labels)
+    assert found["nc1"] == pytest.approx(within / (1e-14 / 4) / 4, rel=1e-6)

@@ -139,6 +139,8 @@ def test_degenerate_weights_give_numbers(tensor: torch.Tensor) -> None:
     found = describe_spectrum(Layer("a", tensor.double()))
     assert found is not None
     json.dumps(found, allow_nan=False)
+    # Rounding errors are no bulk, and what is above them no spikes.
+    assert (found["num_spikes"] is None) == (found["M"] == 1 or found["matrix_rank"] <= found["M"] / 2)
     assert found["matrix_rank"] == int(torch.linalg.matrix_rank(tensor.double()))
 
 
