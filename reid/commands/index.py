@@ -40,14 +40,17 @@ def main(arguments: argparse.Namespace) -> None:
                 )
             embedder, metadata = _load_model(arguments, folder, stored)
             index.check(embedder.model_id, embedder.dim, arguments.shard)
-            _update(arguments, place, index, embedder, metadata)
+            listing, embed = _prepare(arguments, embedder, metadata)
+            _update(arguments, place, index, embedder, metadata, listing, embed)
         return
     gallery.check_crops(folder, arguments.pattern or "")
     embedder, metadata = _load_model(arguments, folder, {})
+    # Before an index is created: features that are refused leave none behind.
+    listing, embed = _prepare(arguments, embedder, metadata)
     with stores.create_writer(
         place, model_id=embedder.model_id, dim=embedder.dim, metadata=metadata, shard_size=arguments.shard
     ) as index:
-        _update(arguments, place, index, embedder, metadata)
+        _update(arguments, place, index, embedder, metadata, listing, embed)
 
 
 def _load_model(arguments: argparse.Namespace, folder: Path, stored: dict[str, Any]) -> tuple[Embedder, dict[str, Any]]:
@@ -72,18 +75,26 @@ def _load_model(arguments: argparse.Namespace, folder: Path, stored: dict[str, A
     }
 
 
+def _prepare(
+    arguments: argparse.Namespace, embedder: Embedder, metadata: dict[str, Any]
+) -> tuple[gallery.CropListing, gallery.EmbedFunction]:
+    """List the crops, and choose where their features come from."""
+    listing = gallery.list_crops(Path(metadata["root"]), metadata["pattern"])
+    if arguments.features:
+        return listing, extracted_features(arguments.features, listing, embedder.embed)
+    return listing, embedder.embed
+
+
 def _update(
     arguments: argparse.Namespace,
     place: stores.Place,
     index: gallery.IndexWriter,
     embedder: Embedder,
     metadata: dict[str, Any],
+    listing: gallery.CropListing,
+    embed: gallery.EmbedFunction,
 ) -> None:
     start = time.perf_counter()
-    listing = gallery.list_crops(Path(metadata["root"]), metadata["pattern"])
-    embed: gallery.EmbedFunction = embedder.embed
-    if arguments.features:
-        embed = extracted_features(arguments.features, listing, embedder.embed)
     index.set_metadata(**metadata)
     embedder.engine.expect(len(listing.crops))
     try:

@@ -18,7 +18,7 @@ from gloo import together
 from reid.config import build
 from reid.config.loading import load_config
 from reid.errors import InputError
-from reid.io.checkpoint import load_checkpoint, save_checkpoint
+from reid.io.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "demo_synthetic.yaml"
@@ -58,47 +58,6 @@ def test_interrupted_in_one_process_and_resumed_by_torchrun(tmp_path: Path) -> N
     assert [entry["epoch"] for entry in log[1:]] == [1, 2, 2]
     assert json.loads((run / "scores.json").read_text())["stopped"] == "max_rounds"
     assert (run / "report.html").exists()
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """An untrained network with the configuration of the tiny run."""
-    config = load_config(CONFIG, [*TINY])
-    path = tmp_path / "network.pth"
-    state = build.network(config, num_classes=8).state_dict()
-    save_checkpoint(path, {"config": config.dump(), "num_classes": 8, "model": state})
-    return path
-
-
-def test_features_in_shards_score_as_the_checkpoint(tool: Tool, tmp_path: Path, checkpoint: Path) -> None:
-    folder = tmp_path / "features"
-    asked = ("extract", "--weights", checkpoint, "--output", folder, "--shard", "20", "TEST.FLIP", "True")
-    ended = tool(*asked)
-    assert ended.code == 0, ended.err
-    assert "gallery: " in ended.out and "0 of them extracted now" not in ended.out
-    again = tool(*asked)
-    assert again.code == 0 and again.out.count(" 0 of them extracted now") == 2
-    scored = tool("evaluate", "--features", folder / "input", "--output", tmp_path / "a")
-    assert scored.code == 0, scored.err
-    whole = tool("evaluate", "--weights", checkpoint, "--output", tmp_path / "b", "TEST.FLIP", "True")
-    assert whole.code == 0, whole.err
-    shards, expected = (json.loads((tmp_path / name / "evaluation.json").read_text())["scores"] for name in "ab")
-    kinds = ("rank1", "rank5", "mAP", "mINP")
-    assert [shards[0][kind] for kind in kinds] == pytest.approx(
-        [next(s for s in expected if s["feature"] == "input" and s["flip"])[kind] for kind in kinds], abs=0.02
-    )
-    refused = tool(*asked, "INPUT.SIZE", "[128, 64]", "INPUT.MEAN", "[0.4, 0.4, 0.4]")
-    assert refused.code == 2 and "differ in input" in refused.err
-    assert tool("extract", "--weights", checkpoint, "--output", folder, "--shard", "0").code == 2
-    # An index takes them in place of embedding, if they are those of its model.
-    shards_of = folder / "input" / "gallery"
-    images = Path(shards_of.with_suffix(".csv").read_text().splitlines()[1].rpartition(",")[2]).parent
-    options = ("index", images, "--index", tmp_path / "index", "--weights", checkpoint, "--features", shards_of)
-    refused = tool(*options, "--feature", "input")
-    assert refused.code == 2 and "is not that of the model; extract with the same weights" in refused.err
-    (tmp_path / "index" / "manifest.sqlite").unlink()
-    indexed = tool(*options, "--feature", "input", "--flip")
-    assert indexed.code == 0 and " new)" in indexed.out, indexed.err
 
 
 def test_each_process_of_a_host_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

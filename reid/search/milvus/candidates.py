@@ -15,6 +15,7 @@ from reid.search.milvus.entities import FOUND
 RECALL_AT = 10
 # Milvus orders by float32 distances of its index: candidates beyond the k nearest that exact distances order anew.
 SPARE = 16
+_SCANNED = 16_384  # images of a filter of which all are compared if Milvus misses some
 _QUERIES = 64
 _ROUNDING = 1e-6
 
@@ -51,6 +52,9 @@ def find_candidates(
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Let Milvus find the nearest images, and compute their exact distances.
 
+    The graph that Milvus searches does not reach every image, so that it may return fewer than were asked for although
+    more pass the filter. If these are few, all of them are compared.
+
     Args:
         connection: Connection to the collection.
         query: (D,) float32 unit row.
@@ -59,17 +63,21 @@ def find_candidates(
         fields: Fields to return besides `feature` and `checksum`.
 
     Returns:
-        (n,) float64 distances, and the entities, in the order of Milvus.
+        (n,) float64 distances, and the entities, in any order.
     """
+    fields = [*fields, "feature", "checksum"]
     [hits] = connection(
         "search",
         data=[query],
         anns_field="feature",
         limit=k + SPARE,
         filter=expression,
-        output_fields=[*fields, "feature", "checksum"],
+        output_fields=fields,
     )
     found = [hit["entity"] for hit in hits]
+    if len(found) < k + SPARE and len(found) < count_entities(connection, expression) <= _SCANNED:
+        batches = connection.scan(expression, fields, entities.batch_size(len(query)))
+        found = [entity for batch in batches for entity in batch]
     if not found:
         return np.empty(0), []
     rows = np.stack([entities.to_row(entity) for entity in found])

@@ -269,6 +269,23 @@ def test_recall_is_measured_against_exact_search(
     assert "recall@10 0.5000" in milvus.MilvusIndex(place).finish()
 
 
+def test_images_that_its_graph_does_not_reach(
+    place: milvus.Collection, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for where in (place, tmp_path / "index"):
+        update(where, crops)
+    call = connection.Connection.__call__
+
+    def forgetting(self: connection.Connection, method: str, **arguments: Any) -> Any:
+        found = call(self, method, **arguments)
+        return [found[0][1::2]] if method == "search" else found
+
+    monkeypatch.setattr(connection.Connection, "__call__", forgetting)
+    same_answers(place, tmp_path / "index")
+    monkeypatch.setattr(candidates, "_SCANNED", 9)
+    assert len(stores.open_view(place).search(vector(b"new")[None], 100)[0]) == 8
+
+
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [
