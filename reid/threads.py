@@ -59,27 +59,25 @@ def requested_threads() -> int | None:
     return None
 
 
-def thread_limit(processes: int = 1) -> int:
-    """Return how many threads this process should use for work that has no count of its own, such as decoding.
+def thread_limit(processes: int) -> int:
+    """Return how many threads each of several processes should use where PyTorch's count says nothing, as in decoding.
 
     Args:
-        processes: Processes that share the machine's cores evenly. With several, a request for one thread is not
+        processes: Processes that share the machine's cores evenly, at least 2. A request for one thread is not
             followed: torchrun makes it for every process where the user makes none.
 
     Returns:
-        What the user requests, otherwise this process's share of the available cores, at least 1.
+        What the user requests, otherwise the process's share of the available cores, at least 1.
     """
     requested = requested_threads()
-    if requested is not None and (processes == 1 or requested > 1):
-        return requested
-    return max(1, available_cores() // processes)
+    return requested if requested is not None and requested > 1 else max(1, available_cores() // processes)
 
 
 def thread_count() -> int:
-    """Return how many threads another library should use for a computation, which is as many as PyTorch uses.
+    """Return how many threads everything besides PyTorch should use, which is as many as PyTorch uses.
 
     Returns:
-        The count of PyTorch in the calling thread, which a training may have chosen; unless the user has requested a
+        The count of PyTorch in the calling thread, which THREADS or a training may have chosen; unless the user has requested a
         number, at most the available cores.
     """
     import torch

@@ -75,7 +75,7 @@ def test_no_control_groups(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("quota", "cores"), [(math.inf, 8), (2.5, 2), (0.3, 1), (20, 8)])
 def test_cores_are_limited_by_the_quota(eight_cores: pytest.MonkeyPatch, quota: float, cores: int) -> None:
     eight_cores.setattr(threads, "cpu_quota", lambda: quota)
-    assert threads.available_cores() == threads.thread_limit() == cores
+    assert threads.available_cores() == cores
     assert threads.thread_limit(4) == max(1, cores // 4)
 
 
@@ -96,14 +96,13 @@ def test_a_request_of_the_user_is_followed(
     for name, value in values.items():
         eight_cores.setenv(name, value)
     assert threads.requested_threads() == requested
-    assert threads.thread_limit() == (requested or threads.available_cores())
+    assert threads.thread_limit(2) == (requested or threads.available_cores() // 2)
 
 
 def test_the_single_thread_of_torchrun_is_no_request(eight_cores: pytest.MonkeyPatch) -> None:
     eight_cores.setattr(threads, "cpu_quota", lambda: math.inf)
     eight_cores.setenv("OMP_NUM_THREADS", "1")
     assert threads.thread_limit(2) == 4
-    assert threads.thread_limit() == 1
 
 
 def test_the_variables_are_set_where_the_user_has_set_none(eight_cores: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,11 @@ def main(arguments: argparse.Namespace) -> None:
         stamp = _stamp(arguments.weights) if arguments.weights.is_file() else stamp
         content = load_checkpoint(arguments.weights)  # of this project, since the calibration is stored in it
         embedder = Embedder.load(
-            arguments.weights, device=arguments.device, feature=arguments.feature, flip=arguments.flip
+            arguments.weights,
+            device=arguments.device,
+            engine=arguments.engine,
+            feature=arguments.feature,
+            flip=arguments.flip,
         )
     if arguments.features:
         if arguments.overrides or arguments.config_file:

@@ -22,6 +22,7 @@ from reid.diagnostics.survey import find_layer, find_layers, first_to_look_at, n
 from reid.diagnostics.weights import Layer, diagnose_layer
 from reid.errors import InputError
 from reid.inference.conversion import load_any
+from reid.inference.engines.engine import Engine, open_engine
 from reid.io.atomic import write_json, write_text
 from reid.io.weight_files import read_weights
 from reid.model.network import ReidNetwork
@@ -106,12 +107,9 @@ def _compare(arguments: argparse.Namespace) -> None:
     dataset = _load_dataset(weights, arguments)
     changes = compare_layers(found[0], found[1], seed=arguments.seed)
     if dataset and weights.model and reference.model:
-        config = dataset.config
-        device = build.device(config)
-        dtype = autocast_dtype(config.TEST.PRECISION, device)
-        loaders = build.loaders(config, dataset.split)
+        after, before = (_open_engine(side, dataset) for side in (weights.model, reference.model))
         changes["dataset"] = dataset.split.name
-        changes["features"] = compare_embeddings(weights.model, reference.model, loaders, device=device, dtype=dtype)
+        changes["features"] = compare_embeddings(after, before, build.loaders(dataset.config, dataset.split))
     content = {
         "weights": names[0],
         "against": names[1],
@@ -190,16 +188,24 @@ def _add_identities(
 
 def _diagnose_dataset(model: ReidNetwork, dataset: _Dataset) -> dict[str, Any]:
     config = dataset.config
-    device = build.device(config)
     options = DatasetDiagnosisOptions(
         seed=config.SEED,
         name=dataset.split.name,
-        dtype=autocast_dtype(config.TEST.PRECISION, device),
         loss_images=config.RRI.LOSS_IMAGES,
         label_smoothing=config.SOLVER.LABEL_SMOOTHING,
         order=config.RRI.ORDER,
     )
-    return diagnose_dataset(model, build.loaders(config, dataset.split), device=device, options=options)
+    engine = _open_engine(model, dataset)
+    engine.expect(sum(len(images) for images in (dataset.split.train, dataset.split.query, dataset.split.gallery)))
+    return diagnose_dataset(model, build.loaders(config, dataset.split), options=options, engine=engine)
+
+
+def _open_engine(model: ReidNetwork, dataset: _Dataset) -> Engine:
+    device, split = build.device(dataset.config), dataset.split
+    dtype = autocast_dtype(dataset.config.TEST.PRECISION, device)
+    engine = open_engine(model.to(device), dataset.config, dtype=dtype)
+    engine.expect(len(split.query) + len(split.gallery))
+    return engine
 
 
 def _write(diagnosis: dict[str, Any], images: dict[int, list[ImageRecord]] | None, output: Path) -> Path:

@@ -33,10 +33,9 @@ def _extract(arguments: argparse.Namespace) -> None:
     if arguments.shard < 1:
         raise InputError(f"--shard {arguments.shard}: must be at least 1 image")
     model, trained = load_network(arguments.weights)
-    config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
-    if "INPUT.CACHE" not in arguments.overrides[::2]:
-        # Each image is read once, and a decoded copy of a large set takes more space than its features.
-        config = build.evaluation_config(config, None, ("INPUT.CACHE", "off"))
+    # Each image is read once, and a decoded copy of a large set takes more space than its features.
+    overrides = ("INPUT.CACHE", "off", *arguments.overrides)
+    config = build.evaluation_config(trained, arguments.config_file, overrides)
     device = build.device(config)
     dtype = autocast_dtype(config.TEST.PRECISION, device)
     with local_main_first():

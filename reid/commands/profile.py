@@ -15,7 +15,6 @@ from reid.config import build
 from reid.config.loading import load_config
 from reid.data.loading.loaders import TrainLoader
 from reid.errors import InputError
-from reid.threads import thread_count
 from reid.training.callbacks import Callbacks
 from reid.training.epoch import EpochBatches, train_epoch
 from reid.training.mining import describe_all
@@ -87,7 +86,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.steps < 1 or arguments.warm_up < 1:
         raise InputError(f"--steps {arguments.steps} and --warm-up {arguments.warm_up} must be 1 or more")
     config = load_config(arguments.config_file, arguments.overrides)
-    torch.set_num_threads(config.THREADS or thread_count())
+    build.use_threads(config)
     device, plan, weights = build.device(config), build.plan(config), build.pretrained(config)
     solver, split = plan.solver, build.split(config)
     loader, classes = build.train_loader(config, split), len(split.train_labels())

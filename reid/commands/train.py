@@ -84,6 +84,7 @@ def main(arguments: argparse.Namespace) -> TrainResult:
     """
     with stop_signals() as stop, process_group(), same_thread_count():
         config = _load(arguments.config_file, arguments.overrides)
+        build.use_threads(config)
         folder = RunFolder(Path(config.OUTPUT_DIR), movable=MOVABLE)
         if is_main_process():
             folder.check(config.dump(), **_resume_options(arguments))  # before minutes of reading data

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from yacs.config import CfgNode
 
 from reid.config.build_data import (
@@ -57,6 +58,7 @@ __all__ = [
     "test_loader",
     "tested_feature",
     "train_loader",
+    "use_threads",
     "whole_loader",
 ]
 
@@ -80,7 +82,8 @@ def config_from_overrides(overrides: Sequence[str], *, source: str) -> CfgNode:
 def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[str]) -> CfgNode:
     """Combine the configuration of a checkpoint with the dataset of another one.
 
-    Images keep the size and normalization that the network was trained with, unless an override changes them.
+    Images keep the size and normalization that the network was trained with, unless an override changes them. THREADS is
+    that of the overrides, not of the training, perhaps on another machine, and is put into effect.
 
     Args:
         trained: Configuration in the checkpoint.
@@ -95,10 +98,23 @@ def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[s
     """
     config = trained.clone()
     config.defrost()
+    config.THREADS = 0
     if path:
         other = load_config(path)
         config.DATASETS, config.TEST = other.DATASETS.clone(), other.TEST.clone()
-    return parse_config("", overrides, base=config)
+    config = parse_config("", overrides, base=config)
+    use_threads(config)
+    return config
+
+
+def use_threads(config: CfgNode) -> None:
+    """Set how many threads PyTorch uses, which decoding and engines follow.
+
+    Args:
+        config: Frozen configuration; reads THREADS, of which 0 changes nothing.
+    """
+    if config.THREADS:
+        torch.set_num_threads(config.THREADS)
 
 
 def tested_feature(config: CfgNode) -> str:

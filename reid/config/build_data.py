@@ -302,7 +302,9 @@ def _images(
     height, width = config.INPUT.SIZE
     paths = [image.path for image in images]
     if config.INPUT.CACHE == "off":
-        threads = config.INPUT.THREADS or thread_limit(process_info().local_world_size)
+        threads, processes = config.INPUT.THREADS, process_info().local_world_size
+        if not threads and processes > 1:  # torchrun lets PyTorch have one
+            threads = config.THREADS or thread_limit(processes)
         return ImageFiles(paths, (height, width), threads, config.INPUT.RESIZE)
     options: dict[str, Any] = {"size": (height, width), "resize": config.INPUT.RESIZE, "cache": _cache_folder(config)}
     return DecodedImages(decode_images(paths, **options, corrupt=corrupt), corrupt or {})

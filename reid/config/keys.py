@@ -57,11 +57,18 @@ def _stage(name: str, epochs: int, milestones: tuple[float, ...]) -> dict[str, K
 
 _GENERAL = {
     "OUTPUT_DIR": Key("runs/svdnet", "Run folder.", movable=True),
-    "THREADS": Key(0, "CPU threads of a training; 0: OMP_NUM_THREADS, else by timing.", low=0, high=1024, movable=True),
+    "THREADS": Key(
+        0,
+        "CPU threads of PyTorch, engines and decoding; 0: OMP_NUM_THREADS, else in a training by timing, elsewhere all "
+        "cores. That of a training does not hold for commands that read its checkpoint.",
+        low=0,
+        high=1024,
+        movable=True,
+    ),
     "SEED": Key(0, "Seed of every random number of the run.", low=0, high=LAST_SEED),
     "ENGINE": Key(
         "auto",
-        "What embeds images in an evaluation or extraction; `auto`: on a CPU the fastest installed engine that agrees "
+        "What embeds images in train, evaluate, extract, ranks and diagnose; `auto`: on a CPU the fastest installed engine that agrees "
         "with PyTorch, if it saves more time than its preparation takes.",
         ENGINES,
         movable=True,
@@ -181,7 +188,7 @@ _INPUT = {
         movable=True,
     ),
     "INPUT.THREADS": Key(
-        0, "Decoding threads with CACHE `off`; 0: one per available core.", low=0, high=1024, movable=True
+        0, "Decoding threads with CACHE `off`; 0: as many as PyTorch has, see THREADS.", low=0, high=1024, movable=True
     ),
     "INPUT.CORRUPT": Key(
         "error", "A training image that cannot be read: stop, or skip and count it.", ("error", "skip")

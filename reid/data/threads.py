@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
+from reid.threads import thread_count
+
 _LOCK = threading.Lock()
+_local = threading.local()
+
+
+def decoding_threads() -> int:
+    """Return how many threads should decode: as many as those of PyTorch.
+
+    Returns:
+        `reid.threads.thread_count` in the calling thread; in one that is limited to a single thread, that of the thread
+        for which it loads images.
+    """
+    count: int = getattr(_local, "count", None) or thread_count()
+    return count
 
 
 def single_thread_initializer() -> Callable[[], None]:
@@ -19,11 +34,11 @@ def single_thread_initializer() -> Callable[[], None]:
     Returns:
         The function, to be called once by each thread that the caller starts.
     """
-    torch.get_num_threads()  # fixes the count of the calling thread
-    return _use_one_thread
+    return partial(_use_one_thread, decoding_threads())  # which fixes the count of the calling thread
 
 
-def _use_one_thread() -> None:
+def _use_one_thread(of_caller: int) -> None:
+    _local.count = of_caller
     with _LOCK:
         others = torch.get_num_threads()
         torch.set_num_threads(1)

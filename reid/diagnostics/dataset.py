@@ -16,7 +16,7 @@ from reid.diagnostics.compression import pca_rows, ranks_up_to, truncated_rows
 from reid.diagnostics.feature_statistics import describe_features
 from reid.diagnostics.geometry import describe_geometry
 from reid.diagnostics.replacements import Head, equalities, output_features, replacement_rows
-from reid.evaluation.features import extract
+from reid.evaluation.features import Network, extract
 from reid.evaluation.retrieval import score
 from reid.model.network import ReidNetwork
 from reid.records import JUNK, Features, score_list
@@ -31,7 +31,6 @@ class DatasetDiagnosisOptions:
         seed: Seed of all random choices; with a training's seed the loss is measured on the images that this training
             uses before and after a replacement.
         name: Name of the dataset.
-        dtype: Autocast data type of the feature extraction, None for float32.
         loss_images: Number of training images on which the loss is measured.
         label_smoothing: Label smoothing of that loss.
         order: Order of the columns in US and U, see `reid.decorrelation.replace_weight`.
@@ -40,7 +39,6 @@ class DatasetDiagnosisOptions:
 
     seed: int
     name: str = ""
-    dtype: torch.dtype | None = None
     loss_images: int = 4096
     label_smoothing: float = 0.0
     order: str = "assignment"
@@ -57,17 +55,17 @@ class _Inputs:
 
 
 def diagnose_dataset(
-    model: ReidNetwork, loaders: Loaders, *, device: torch.device, options: DatasetDiagnosisOptions
+    model: ReidNetwork, loaders: Loaders, *, options: DatasetDiagnosisOptions, engine: Network | None = None
 ) -> dict[str, Any]:
     """Measure what the Eigenlayer does to the features and the retrieval of a dataset.
 
     Every image is embedded once; everything else is computed in float64 on the CPU.
 
     Args:
-        model: Moved to `device`; otherwise unchanged.
+        model: Network on the device of the images; unchanged.
         loaders: Training, query and gallery images.
-        device: Device of the feature extraction.
         options: See `DatasetDiagnosisOptions`.
+        engine: What embeds the images in place of the network.
 
     Returns:
         The entry "dataset" of `diagnosis.json`, plain values: "features" holds the result of `describe_features` for
@@ -81,8 +79,7 @@ def diagnose_dataset(
     Raises:
         InputError: If features are constant or not finite.
     """
-    model.to(device)
-    inputs = _extract(model, loaders, options.dtype)
+    inputs = _extract(engine or model, loaders)
     query, gallery, train = inputs.query, inputs.gallery, inputs.train
     head, classes = Head.from_model(model), len(np.unique(train.identities))
     index = loaders.train.sample_index(options.loss_images, _loss_seed(options.seed)).numpy()
@@ -109,22 +106,13 @@ def diagnose_dataset(
     }
 
 
-def compare_embeddings(
-    model: ReidNetwork,
-    reference: ReidNetwork,
-    loaders: Loaders,
-    *,
-    device: torch.device,
-    dtype: torch.dtype | None = None,
-) -> dict[str, Any]:
+def compare_embeddings(model: Network, reference: Network, loaders: Loaders) -> dict[str, Any]:
     """Compare the features that two networks give the query and gallery images.
 
     Args:
-        model: Network after a change; moved to `device`.
-        reference: Network before it; moved to `device`.
+        model: Network after a change, or an engine that runs it.
+        reference: The same before it.
         loaders: Query and gallery images.
-        device: Device of the feature extraction.
-        dtype: Autocast data type, None for float32.
 
     Returns:
         "input" and "output", the two sides of the Eigenlayer, each with the result of `compare_features`. Junk is
@@ -135,19 +123,18 @@ def compare_embeddings(
     """
     sides = []
     for network in (model, reference):
-        network.to(device)
         parts = [
-            extract(network, loader, dtype=dtype, title=title)
+            extract(network, loader, title=title)
             for title, loader in (("query", loaders.query), ("gallery", loaders.gallery))
         ]
         sides.append({name: np.concatenate([part[name].values for part in parts]) for name in ("input", "output")})
     return {name: compare_features(sides[0][name], sides[1][name]) for name in ("input", "output")}
 
 
-def _extract(model: ReidNetwork, loaders: Loaders, dtype: torch.dtype | None) -> _Inputs:
+def _extract(model: Network, loaders: Loaders) -> _Inputs:
     train = _in_order(loaders.train, loaders.gallery.batch_size)
     named = (("query", loaders.query), ("gallery", loaders.gallery), ("training images", train))
-    return _Inputs(*(extract(model, loader, dtype=dtype, title=title)["input"] for title, loader in named))
+    return _Inputs(*(extract(model, loader, title=title)["input"] for title, loader in named))
 
 
 def _in_order(train: TrainLoader, batch_size: int) -> TestLoader:

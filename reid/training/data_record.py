@@ -18,7 +18,7 @@ from typing import Any
 from reid.errors import InputError
 from reid.io.json_yaml import parse_json
 from reid.records import ImageRecord, Split
-from reid.threads import thread_limit
+from reid.threads import thread_count
 
 NAME = "data.json"
 PARTS = ("train", "query", "gallery")
@@ -49,7 +49,7 @@ def _rows(images: Sequence[ImageRecord], sources: Sequence[tuple[str, int]]) -> 
     for number, path in zip(numbers, paths, strict=True):
         folders.setdefault(number, set()).add(os.path.dirname(path))
     roots = {number: os.path.commonpath(found) for number, found in folders.items()}
-    with ThreadPoolExecutor(thread_limit()) as pool:
+    with ThreadPoolExecutor(thread_count()) as pool:
         checksums = list(pool.map(_checksum, paths))
     for number, path, image, checksum in zip(numbers, paths, images, checksums, strict=True):
         below = Path(path[len(roots[number]) :].lstrip(os.sep)).as_posix()

@@ -32,7 +32,10 @@ from reid.report import tables
 from reid.search.gallery import PATTERNS
 
 ROOT = Path(__file__).parents[2]
-OF_COMMANDS = {path.stem for path in (ROOT / "reid" / "commands").glob("*.py")} - {"__init__"}
+OF_COMMANDS = {path.stem for path in (ROOT / "reid" / "commands").glob("*.py")} - {
+    "__init__",
+    "stage_scoring",
+}  # of train
 SCRIPTS = {"train_svdnet": "train", "make_dataset": "dataset", "visualize_ranks": "ranks", "profile_step": "profile"}
 # Commands that take KEY VALUE -> words that must stand first, and options.
 TAKE_PAIRS: dict[str, tuple[list[str], list[str]]] = {

@@ -94,7 +94,7 @@ SMOOTHED = Objective(LossWeights(label_smoothing=0.1))
 
 def diagnose(model: ReidNetwork, data: Loaders | None = None, **changes: Any) -> dict[str, Any]:
     options = DatasetDiagnosisOptions(SEED, name="drawn", loss_images=LOSS_IMAGES, label_smoothing=0.1, pairs=200)
-    return diagnose_dataset(model, data or loaders(), device=CPU, options=dataclasses.replace(options, **changes))
+    return diagnose_dataset(model, data or loaders(), options=dataclasses.replace(options, **changes))
 
 
 def with_weight(model: ReidNetwork, weight: Tensor) -> ReidNetwork:

@@ -151,6 +151,7 @@ def calibrate() -> argparse.ArgumentParser:
     parser.add_argument("--features", type=Path, help="Labeled features to use instead of the checkpoint's dataset.")
     parser.add_argument("--config-file", type=Path, help="Use DATASETS of this file, preferably not the training data.")
     add_device(parser)
+    add_engine(parser)
     add_feature(parser)
     parser.add_argument("--flip", action="store_true", help="Average the features of an image and its mirror image.")
     parser.add_argument(

@@ -19,14 +19,13 @@ from typing import IO
 import numpy as np
 
 from reid.data.images.decode import decode_image
-from reid.data.threads import single_thread_initializer
+from reid.data.threads import decoding_threads, single_thread_initializer
 from reid.errors import InputError
 from reid.io.atomic import atomic_file, check_free_space, make_folder
 from reid.io.digest import compute_digest
 from reid.io.images import CorruptImage
 from reid.io.locks import remove_abandoned
 from reid.progress import progress_bar
-from reid.threads import thread_limit
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ def _concatenate(chunks: Iterator[np.ndarray], shape: tuple[int, ...]) -> np.nda
 def _decoded_chunks(
     paths: Sequence[str], size: tuple[int, int], resize: str, progress: bool, corrupt: dict[int, str] | None
 ) -> Iterator[np.ndarray]:
-    """(n, 3, H, W) uint8 chunks in the order of `paths`, decoded by `thread_limit` threads, a few chunks ahead."""
+    """(n, 3, H, W) uint8 chunks in the order of `paths`, decoded by `decoding_threads`, a few chunks ahead."""
 
     def decode(start: int) -> np.ndarray:
         part = paths[start : start + _CHUNK]
@@ -122,7 +121,7 @@ def _decoded_chunks(
                 corrupt[start + i] = str(error)
         return chunk
 
-    workers = thread_limit()
+    workers = decoding_threads()
     parts = iter(range(0, len(paths), _CHUNK))
     # Decoding calls small torch operations, for which several threads each would only wait for one another.
     pool = ThreadPoolExecutor(workers, "decode", initializer=single_thread_initializer())
@@ -220,7 +219,7 @@ def _verify(file: IO[bytes], shape: tuple[int, ...]) -> dict[int, str]:
 
     # A few threads at once, as reading and hashing let others run.
     starts = range(len(header), pixels_end, chunk_size)
-    with ThreadPoolExecutor(thread_limit(), "verify") as pool:
+    with ThreadPoolExecutor(decoding_threads(), "verify") as pool:
         if len(content["digests"]) != len(starts) or not all(pool.map(verify, starts, content["digests"])):
             raise _Refused("corrupt")
     return {int(number): reason for number, reason in content["corrupt"].items()}

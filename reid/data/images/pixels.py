@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from reid.data.images.decode import decode_image
-from reid.data.threads import single_thread_initializer
+from reid.data.threads import decoding_threads, single_thread_initializer
 from reid.errors import InputError
 from reid.io.images import CorruptImage
 
@@ -59,7 +59,7 @@ class LazyImages(Protocol):
 
     @property
     def threads(self) -> int:
-        """Decoding threads; with 1, the reading thread decodes."""
+        """Decoding threads; with 1, the reading thread decodes; 0 for `decoding_threads` when reading starts."""
         ...
 
     def __len__(self) -> int: ...
@@ -87,7 +87,7 @@ class ImageFiles:
     Attributes:
         paths: Paths of the N image files.
         size: Height and width in pixels.
-        threads: Decoding threads; with 1, the reading thread decodes.
+        threads: Decoding threads; with 1, the reading thread decodes; 0 for `decoding_threads` when reading starts.
         resize: One of `reid.data.images.decode.FILTERS`.
     """
 
@@ -224,11 +224,11 @@ def read_batches(images: DecodedImages | LazyImages, batches: Iterable[np.ndarra
     if isinstance(images, DecodedImages):
         for rows in batches:
             yield _take(images.pixels, rows), _corrupt_among(images.corrupt, rows)
-    elif images.threads == 1:
+    elif (threads := images.threads or decoding_threads()) == 1:
         for rows in batches:
             yield _stack([_decode(images, rows)], images.size)
     else:
-        yield from _read_with_threads(images, batches)
+        yield from _read_with_threads(images, batches, threads)
 
 
 def _take(pixels: np.ndarray | Tensor, rows: np.ndarray) -> Tensor:
@@ -243,9 +243,9 @@ def _corrupt_among(corrupt: Mapping[int, str], rows: np.ndarray) -> dict[int, Co
     return {i: CorruptImage(corrupt[row]) for i, row in enumerate(rows.tolist()) if row in corrupt}
 
 
-def _read_with_threads(images: LazyImages, batches: Iterable[np.ndarray]) -> Iterator[ImageBatch]:
+def _read_with_threads(images: LazyImages, batches: Iterable[np.ndarray], threads: int) -> Iterator[ImageBatch]:
     # Decoding calls small torch operations, for which several threads each would only wait for one another.
-    pool = ThreadPoolExecutor(images.threads, "decode", initializer=single_thread_initializer())
+    pool = ThreadPoolExecutor(threads, "decode", initializer=single_thread_initializer())
     ahead: deque[list[Future[list[np.ndarray | CorruptImage]]]] = deque()
     try:
         for rows in batches:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from reid.data.images.pixels import LazyImages, read_batches, to_device
 from reid.data.loading.prefetch import prefetch
 from reid.errors import InputError
 from reid.io.images import MAX_PIXELS, CorruptImage
-from reid.threads import thread_limit
 
 ImageInput = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
@@ -35,13 +34,13 @@ class ImageList:
         images: Paths, Pillow images, (H, W, 3) uint8 RGB arrays and (3, H, W) uint8 tensors, mixed and of any sizes.
         size: Height and width to resize to, in pixels.
         resize: One of `reid.data.images.decode.FILTERS`.
-        threads: Number of threads that decode.
+        threads: Number of threads that decode; 0 for `decoding_threads`.
     """
 
     images: Sequence[ImageInput]
     size: tuple[int, int]
     resize: str = "bilinear"
-    threads: int = field(default_factory=thread_limit)
+    threads: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
