@@ -11,7 +11,8 @@ ERRORS ?= 8
 CACHE_KILLS ?= 100
 CRASHES ?= 6
 INPUTS ?= 400
-JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# One per core that this process may use; nproc does not know CPU quotas.
+JOBS ?= $(shell $(PYTHON) -S -c 'import reid.threads; print(reid.threads.available_cores())' 2>/dev/null || nproc 2>/dev/null || echo 2)
 # The versions the tests have run with; LATEST=1 installs the newest ones that setup.py allows.
 LOCK := $(if $(LATEST),,--constraint requirements.lock)
 # The oldest versions that setup.py allows, and a core of the tests, which runs with them in a minute or two.
@@ -68,7 +69,7 @@ fi
 $(BIN)/python tools/train_svdnet.py --config-file $(1) $$(test -f "$(2)/config.yaml" && echo --resume) OUTPUT_DIR "$(2)"
 endef
 
-test: .venv/ready  ## run the tests in JOBS processes (default: one per core)
+test: .venv/ready  ## run the tests in JOBS processes (default: one per core that may be used)
 	$(PYTEST)
 
 test-times: .venv/ready  ## run the tests and list the thirty that take longest

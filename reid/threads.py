@@ -60,7 +60,7 @@ def requested_threads() -> int | None:
 
 
 def thread_limit(processes: int) -> int:
-    """Return how many threads each of several processes should use where PyTorch's count says nothing, as in decoding.
+    """Return how many threads each of several processes should use for work such as decoding.
 
     Args:
         processes: Processes that share the machine's cores evenly, at least 2. A request for one thread is not

@@ -82,8 +82,8 @@ def config_from_overrides(overrides: Sequence[str], *, source: str) -> CfgNode:
 def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[str]) -> CfgNode:
     """Combine the configuration of a checkpoint with the dataset of another one.
 
-    Images keep the size and normalization that the network was trained with, unless an override changes them. THREADS is
-    that of the overrides, not of the training, perhaps on another machine, and is put into effect.
+    Images keep the size and normalization that the network was trained with, unless an override changes them. THREADS
+    is that of the overrides, not that of the training, perhaps on another machine; it is put into effect.
 
     Args:
         trained: Configuration in the checkpoint.
