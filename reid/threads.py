@@ -77,8 +77,8 @@ def thread_count() -> int:
     """Return how many threads everything besides PyTorch should use, which is as many as PyTorch uses.
 
     Returns:
-        The count of PyTorch in the calling thread, which THREADS or a training may have chosen; unless the user has requested a
-        number, at most the available cores.
+        The count of PyTorch in the calling thread, which THREADS or a training may have chosen; unless the user has
+        requested a number, at most the available cores.
     """
     import torch
 

@@ -68,8 +68,8 @@ _GENERAL = {
     "SEED": Key(0, "Seed of every random number of the run.", low=0, high=LAST_SEED),
     "ENGINE": Key(
         "auto",
-        "What embeds images in train, evaluate, extract, ranks and diagnose; `auto`: on a CPU the fastest installed engine that agrees "
-        "with PyTorch, if it saves more time than its preparation takes.",
+        "What embeds images in train, evaluate, extract, ranks and diagnose; `auto`: on a CPU the fastest installed "
+        "engine that agrees with PyTorch, if it saves more time than its preparation takes.",
         ENGINES,
         movable=True,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 import reid.inference.engines.engine as engine_module
 from reid import Embedder
 from reid.config import build
+from reid.data.loading import user_images
 from reid.errors import InputError
 from reid.inference.engines import sessions, speed
 from reid.inference.engines.engine import Engine, check_engine
@@ -222,22 +224,61 @@ def test_what_cannot_be_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) ->
         check_engine("openvino")
 
 
-def test_the_embedder_keeps_the_order_with_flip_and_unreadable_images(tmp_path: Path) -> None:
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
     config = build.config_from_overrides(
         ["MODEL.BACKBONE", "resnet34", "MODEL.WEIGHTS", "none", "INPUT.SIZE", str(list(SIZE))], source="a test"
     )
     torch.manual_seed(0)
     content = {"model": build.network(config, num_classes=3).state_dict(), "config": config.dump(), "num_classes": 3}
     save_checkpoint(tmp_path / "model.pth", content)
+    return tmp_path / "model.pth"
+
+
+def test_the_embedder_keeps_the_order_with_flip_and_unreadable_images(saved: Path) -> None:
     generator = np.random.default_rng(0)
     images: list[Any] = [generator.integers(0, 256, (40, 20, 3), dtype=np.uint8) for _ in range(21)]
     images[13] = np.zeros(3)
     found, broken = {}, {}
     for name in ("torch", "onnxruntime"):
         broken[name] = dict[int, str]()
-        embedder = Embedder.load(tmp_path / "model.pth", device="cpu", flip=True, engine=name)
+        embedder = Embedder.load(saved, device="cpu", flip=True, engine=name)
         found[name] = embedder.embed(images, batch_size=4, broken=broken[name])
         assert embedder.engine.name == name
         embedder.prepare()
     assert list(broken["onnxruntime"]) == [13] and not found["onnxruntime"][13].any()
     assert np.abs(found["onnxruntime"] - found["torch"]).max() < 1e-5
+
+
+def test_decoding_and_the_network_overlap(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    per_batch, count = 4, 6
+    embedder = Embedder.load(saved, device="cpu", engine="onnxruntime")
+    embedding, decoding = ([threading.Event() for _ in range(count)] for _ in range(2))
+    alone = list[str]()
+
+    def wait(event: threading.Event, what: str) -> None:
+        if not event.wait(10):
+            alone.append(what)
+
+    def decode(path: str, size: tuple[int, int], resize: str) -> np.ndarray:
+        batch = int(path) // per_batch
+        decoding[batch].set()
+        if batch >= 4:  # decoding is three batches ahead at most
+            wait(embedding[0], f"batch {batch} is decoded before any is embedded")
+        return np.full((3, *size), batch, dtype=np.uint8)
+
+    def load(data: bytes, threads: int, callers: int) -> sessions.Session:
+        def run(pixels: np.ndarray) -> np.ndarray:
+            batch = round(255 * (0.485 + 0.229 * float(pixels[0, 0, 0, 0])))
+            embedding[batch].set()
+            if batch + 1 < count:
+                wait(decoding[batch + 1], f"nothing is decoded while batch {batch} is embedded")
+            return embedder.engine._run_torch(torch.from_numpy(pixels)).input.numpy()
+
+        return run
+
+    monkeypatch.setattr(user_images, "decode_image", decode)
+    monkeypatch.setattr(engine_module, "exported_network", lambda *arguments: b"")
+    monkeypatch.setattr(sessions, "_LOADERS", {"onnxruntime": load})
+    embedder.embed([str(number) for number in range(per_batch * count)], batch_size=per_batch)
+    assert embedder.engine.name == "onnxruntime" and not alone
