@@ -2,8 +2,8 @@
 
     python benchmarks/diagnostics.py [--threads 2] [--size 4096 4096]
 
-The weights are random, with the shapes of torchvision's ResNet-50 and of one linear layer; the time does not depend on
-their values.
+The weights are random, with the shapes of torchvision's ResNet-50 and of one linear layer; weights near a lower
+rank take longer. Wall-clock and CPU seconds of all threads.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 import torchvision
+from threadpoolctl import threadpool_limits
 
 from reid.diagnostics.survey import find_layers, survey
 from reid.diagnostics.weights import Layer, diagnose_layer
-
-Result = TypeVar("Result")
 
 
 def main() -> None:
@@ -28,24 +26,23 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(4096, 4096), metavar=("D_IN", "K"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    threadpool_limits(arguments.threads)  # of NumPy
     torch.manual_seed(0)
     d_in, k = arguments.size
     network = torchvision.models.resnet50(weights=None).state_dict()
     large = Layer("large", torch.randn(k, d_in))
     print(f"{arguments.threads} thread(s)")
     layers = find_layers(network)
-    _, seconds = timed(lambda: survey(layers))
-    print(f"survey of ResNet-50, {len(layers)} weights: {seconds:6.1f} s")
-    _, seconds = timed(lambda: survey([large]))
-    print(f"survey of one {d_in} x {k}:           {seconds:6.1f} s")
-    _, seconds = timed(lambda: diagnose_layer(large))
-    print(f"diagnosis of one {d_in} x {k}:        {seconds:6.1f} s")
+    show(f"survey of ResNet-50, {len(layers)} weights", lambda: survey(layers))
+    show(f"survey of one {d_in} x {k}", lambda: survey([large]))
+    show(f"diagnosis of one {d_in} x {k}", lambda: diagnose_layer(large))
 
 
-def timed(work: Callable[[], Result]) -> tuple[Result, float]:
-    """Return the result of `work` and the seconds it took."""
-    start = time.perf_counter()
-    return work(), time.perf_counter() - start
+def show(name: str, work: Callable[[], object]) -> None:
+    """Print the seconds that `work` took."""
+    start, busy = time.perf_counter(), time.process_time()
+    work()
+    print(f"{name:32} {time.perf_counter() - start:6.1f} s, CPU {time.process_time() - busy:6.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from scipy.special import rel_entr
 from scipy.stats import gamma
 from torch import Tensor
 
+from reid.diagnostics import gram
 from reid.diagnostics.gaussian import marchenko_pastur_quantiles
 from reid.diagnostics.gram import living, norms
 from reid.diagnostics.weights import Layer
@@ -29,11 +30,13 @@ from reid.training.seeding import seed_from
 MIN_EIGENVALUES = 20
 # Share of layers without structure in which chance makes at least one spike.
 _FALSE_SPIKES = 0.01
+# Of each tail, where the fit of a power law is compared first.
+_PLACES = 33
 # Eigenvalues of matrices of several shapes, each ascending: groups with dead vectors have fewer columns.
 _Pools = Mapping[tuple[int, int], np.ndarray]
 
 
-def describe_spectrum(layer: Layer, *, seed: int = 0) -> dict[str, Any] | None:
+def describe_spectrum(layer: Layer, *, seed: int = 0, squares: Tensor | None = None) -> dict[str, Any] | None:
     """Describe the eigenvalues of the matrices of a layer, and of the same matrices with shuffled entries.
 
     Dead vectors (`gram.living`) are no part of the matrices: their zeros would lower the median that scales the bulk.
@@ -41,6 +44,8 @@ def describe_spectrum(layer: Layer, *, seed: int = 0) -> dict[str, Any] | None:
     Args:
         layer: Weight of a linear or convolution layer.
         seed: Seed of the shuffle; the same seed and name give the same result.
+        squares: Squared singular values of `layer.matrices()`, if they are known; without kernel positions and dead
+            vectors they need not be computed again.
 
     Returns:
         None for a depthwise convolution, whose matrices are single numbers; else plain numbers, logarithms to base 10;
@@ -69,7 +74,10 @@ def describe_spectrum(layer: Layer, *, seed: int = 0) -> dict[str, Any] | None:
     if all(matrices[0].numel() == 1 for matrices in slices):
         return None
     generator = torch.Generator().manual_seed(seed_from(seed, "shuffled weight", layer.name))
-    pools = {_shape(matrices): _eigenvalues(matrices) for matrices in slices}
+    if squares is not None and slices[0].numel() == layer.tensor.numel() and math.prod(layer.tensor.shape[2:]) == 1:
+        pools = {_shape(slices[0]): np.sort(squares.flatten().numpy())}
+    else:
+        pools = {_shape(matrices): _eigenvalues(matrices) for matrices in slices}
     random_pools = {_shape(matrices): _eigenvalues(_shuffled(matrices, generator)) for matrices in slices}
     measured, shuffled = _pooled(pools), _pooled(random_pools)
     shape = max(pools)
@@ -111,7 +119,7 @@ def kernel_slices(layer: Layer) -> list[Tensor]:
         # The vectors of these groups side by side, of which each group keeps `count`.
         columns = matrices[chosen].transpose(1, 2)[alive[chosen]]
         kernels = columns.reshape(int(chosen.sum()), count, channels, -1)
-        slices.append(kernels.permute(3, 0, 2, 1).reshape(-1, channels, count))
+        slices.append(kernels.permute(3, 0, 2, 1).reshape(-1, channels, count).contiguous())
     return slices
 
 
@@ -144,20 +152,34 @@ def fit_power_law(eigenvalues: np.ndarray) -> dict[str, Any]:
     # The largest eigenvalues may be equal; rounding must not give them an exponent.
     usable = np.flatnonzero(logs < logs[-1])
     alphas = 1.0 + counts[usable] / sums[usable]
-    ranks = np.arange(len(logs), dtype=np.float64)
-    distances = [
-        np.abs(-np.expm1((1.0 - alpha) * (logs[i:] - logs[i])) - ranks[: counts[i]] / counts[i]).max()
-        for i, alpha in zip(usable, alphas, strict=True)
-    ]
-    best = int(np.argmin(distances))
+    best, distance = _closest_fit(logs, usable, alphas)
     start, alpha = usable[best], float(alphas[best])
     return {
         "alpha": alpha,
         "sigma": (alpha - 1.0) / math.sqrt(counts[start]),
-        "D": float(distances[best]),
+        "D": distance,
         "xmin": float(eigenvalues[start]),
         "num_pl_spikes": int(counts[start]),
     }
+
+
+def _closest_fit(logs: np.ndarray, starts: np.ndarray, alphas: np.ndarray) -> tuple[int, float]:
+    """The start of the tail, of equal ones the first, with the smallest Kolmogorov-Smirnov distance, and the latter."""
+    counts = len(logs) - starts
+
+    def deviations(start: Any, places: np.ndarray, alpha: Any, count: Any) -> np.ndarray:
+        return np.abs(-np.expm1((1.0 - alpha) * (logs[start + places] - logs[start])) - places / count)
+
+    # The deviation at a few places is a lower bound of the distance, which rules out most starts.
+    places = ((counts - 1)[:, None] * np.linspace(0.0, 1.0, _PLACES)).astype(np.int64)
+    bounds = deviations(starts[:, None], places, alphas[:, None], counts[:, None]).max(axis=1)
+    best, distance = len(starts), math.inf
+    for i in np.argsort(bounds).tolist():
+        if bounds[i] > distance:
+            break
+        found = float(deviations(starts[i], np.arange(counts[i]), alphas[i], counts[i]).max())
+        best, distance = (i, found) if (found, i) < (distance, best) else (best, distance)
+    return best, distance
 
 
 def fit_bulk(eigenvalues: Mapping[tuple[int, int], np.ndarray]) -> dict[str, Any]:
@@ -271,7 +293,7 @@ def _pooled(pools: _Pools) -> np.ndarray:
 
 def _eigenvalues(matrices: Tensor) -> np.ndarray:
     """The pooled squared singular values of matrices (count, rows, columns), ascending."""
-    return np.sort(torch.linalg.svdvals(matrices).flatten().square().numpy())
+    return np.sort(gram.squares(matrices).flatten().numpy())
 
 
 def _shuffled(matrices: Tensor, generator: torch.Generator) -> Tensor:

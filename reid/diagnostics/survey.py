@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reid.decorrelation import gaussian_correlation
+from reid.diagnostics.gram import products
 from reid.diagnostics.spectral import describe_spectrum
 from reid.diagnostics.weights import Layer, describe_layer, gaussian_vectors, measure_correlation
 from reid.errors import InputError
@@ -186,8 +187,9 @@ def survey_layer(layer: Layer, *, seed: int = 0, spectra: bool = True) -> dict[s
     """
     row: dict[str, Any] = {**describe_layer(layer), "gaussian": None, "ratio": None, "spectral": None, "broken": None}
     try:
-        row |= measure_correlation(layer.matrices())
-        row["spectral"] = describe_spectrum(layer, seed=seed) if spectra else None
+        known = products(matrices := layer.matrices())
+        row |= measure_correlation(matrices, known)
+        row["spectral"] = describe_spectrum(layer, seed=seed, squares=known.squares) if spectra else None
     except InputError as error:
         row["broken"] = str(error).removeprefix(f"{layer.name}: ")
     if row.get("correlation") is not None:

@@ -9,9 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reid.decorrelation import correlation_metric, gaussian_correlation, smallest_singular_value, spectrum
+from reid.decorrelation import gaussian_correlation, smallest_singular_value
 from reid.diagnostics import gaussian
-from reid.diagnostics.gram import cosine_histogram, cosine_image, cosines, living, most_correlated, norms
+from reid.diagnostics.gram import (
+    Products,
+    cosine_histogram,
+    cosine_image,
+    cosines,
+    living,
+    most_correlated,
+    norms,
+    products,
+)
 from reid.errors import InputError
 
 # More vectors would need a float64 Gram matrix of over 2 GiB and minutes of computation.
@@ -19,6 +28,8 @@ MAX_VECTORS = 16_384
 PAIRS = 20
 # Squares of entries up to this value, and their sums, fit into float64.
 MAX_MAGNITUDE = 1e140
+# A smallest eigenvalue of the Gram matrix above this share of the largest has ten correct digits.
+_ACCURATE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,7 @@ def describe_layer(layer: Layer) -> dict[str, Any]:
     }
 
 
-def measure_correlation(matrices: Tensor) -> dict[str, Any]:
+def measure_correlation(matrices: Tensor, known: Products | None = None) -> dict[str, Any]:
     """Measure the correlation of weight vectors.
 
     G is block diagonal with a block W^T W per group: vectors of different groups see different inputs and form no
@@ -127,6 +138,7 @@ def measure_correlation(matrices: Tensor) -> dict[str, Any]:
 
     Args:
         matrices: (groups, D, K / groups) float64, finite and not all zero, as `Layer.matrices` returns them.
+        known: Value of `gram.products`, if it is known.
 
     Returns:
         Plain numbers:
@@ -142,7 +154,8 @@ def measure_correlation(matrices: Tensor) -> dict[str, Any]:
         - dead_vectors: number of dead vectors, including zero ones.
         - zero_vectors: number of vectors of norm zero.
     """
-    return _measured(matrices, _spectra(matrices), cosines(matrices) if matrices.shape[2] > 1 else None)
+    known = known or products(matrices)
+    return _measured(matrices, known, cosines(matrices, known.gram) if matrices.shape[2] > 1 else None)
 
 
 def gaussian_vectors(vectors: int, groups: int, dead: int) -> int:
@@ -187,8 +200,8 @@ def diagnose_layer(layer: Layer, *, seed: int = 0) -> dict[str, Any]:
     """
     matrices = layer.matrices()
     groups, d_in, k = matrices.shape
-    values = _spectra(matrices)
-    lengths = norms(matrices).flatten()
+    known, lengths = products(matrices), norms(matrices).flatten()
+    values = known.squares.flatten().sort(descending=True).values.sqrt()
     result: dict[str, Any] = {
         **describe_layer(layer),
         "norms": lengths.tolist(),
@@ -196,8 +209,8 @@ def diagnose_layer(layer: Layer, *, seed: int = 0) -> dict[str, Any]:
         "spectrum": values.tolist(),
         "spectrum_expected": gaussian.expected_spectrum(d_in, k, groups, float((values**2).sum())),
     }
-    cosine = cosines(matrices) if k > 1 else None
-    measured = _measured(matrices, values, cosine)
+    cosine = cosines(matrices, known.gram) if k > 1 else None
+    measured = _measured(matrices, known, cosine)
     if cosine is None or measured["correlation"] is None:
         missing: dict[str, Any] = {"ratio": None, "formula": None, "simulation": None, "histogram": None, "gram": None}
         return {**result, "measured": measured, **missing, "pairs": []}
@@ -215,14 +228,7 @@ def diagnose_layer(layer: Layer, *, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def _spectra(matrices: Tensor) -> Tensor:
-    """The singular values of all groups together, descending."""
-    if matrices.shape[2] == 1:
-        return norms(matrices).flatten().sort(descending=True).values
-    return torch.cat([spectrum(matrix) for matrix in matrices]).sort(descending=True).values
-
-
-def _measured(matrices: Tensor, values: Tensor, cosine: Tensor | None) -> dict[str, Any]:
+def _measured(matrices: Tensor, known: Products, cosine: Tensor | None) -> dict[str, Any]:
     lengths = norms(matrices)
     alive = living(lengths, matrices.shape[1])
     counts = alive.sum(dim=1)
@@ -243,27 +249,29 @@ def _measured(matrices: Tensor, values: Tensor, cosine: Tensor | None) -> dict[s
         return result
     absolute = cosine.abs().nan_to_num_(0.0)
     # S(W) and the entropy and sum of the eigenvalues are the same with and without dead vectors.
-    share = values**2 / (values**2).sum()
+    trace, largest = float(known.squares.sum()), float(known.squares.max())
+    share = known.squares / trace
     share = share[share > 0]
     smallest = min(
-        smallest_singular_value(matrix[:, own]) for matrix, own in zip(matrices, alive, strict=True) if bool(own.any())
+        _smallest(matrix, own, squares)
+        for matrix, own, squares in zip(matrices, alive, known.squares, strict=True)
+        if bool(own.any())
     )
     independent = int(counts.max()) <= matrices.shape[1]
     return {
         **result,
-        "correlation": _correlation(matrices),
+        "correlation": min(1.0, float(known.gram.diagonal(dim1=1, dim2=2).sum() / known.gram.abs().sum())),
         "severest_pair": min(1.0, (smallest / float(lengths[alive].min())) ** 2) if independent else 0.0,
-        "condition_number": max(1.0, float(values[0]) / smallest) if smallest > 0.0 else None,
+        "condition_number": max(1.0, math.sqrt(largest) / smallest) if smallest > 0.0 else None,
         "effective_rank": math.exp(float(-(share * share.log()).sum())),
-        "stable_rank": float((values**2).sum()) / float(values[0]) ** 2,
+        "stable_rank": trace / largest,
         "largest_cosine": float(absolute.max()),
         "mean_cosine": float(absolute.sum()) / (2 * pairs),
     }
 
 
-def _correlation(matrices: Tensor) -> float:
-    """S(W) of the block-diagonal Gram matrix, from the S(W) of its blocks: sum tr G_b / sum (tr G_b / S_b)."""
-    nonzero = [matrix for matrix in matrices if bool(matrix.any())]
-    traces = [float((matrix**2).sum()) for matrix in nonzero]
-    sums = [trace / correlation_metric(matrix) for trace, matrix in zip(traces, nonzero, strict=True)]
-    return sum(traces) / sum(sums)
+def _smallest(matrix: Tensor, alive: Tensor, squares: Tensor) -> float:
+    """The smallest singular value of the living vectors of a group."""
+    if bool(alive.all()) and float(squares[0]) > _ACCURATE * float(squares[-1]):
+        return math.sqrt(float(squares[0]))
+    return smallest_singular_value(matrix[:, alive])

@@ -13,7 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from reid.diagnostics import gram
+from reid.diagnostics.frames import flat_row
+from reid.diagnostics.gram import products, squares
 from reid.diagnostics.spectral import describe_spectrum, fit_bulk, fit_power_law, kernel_slices
+from reid.diagnostics.survey import survey_layer
 from reid.diagnostics.weights import Layer
 
 
@@ -68,6 +72,60 @@ def test_the_exponent_of_a_power_law() -> None:
     assert scaled["alpha"] == pytest.approx(fit["alpha"]) and scaled["xmin"] == pytest.approx(fit["xmin"] * 1e-30)
     for few in (values[:19], np.ones(50)):
         assert set(fit_power_law(few).values()) == {None}
+
+
+@pytest.mark.parametrize("count", [20, 21, 57, 300])
+@pytest.mark.parametrize("family", ["bulk", "tail", "equal"])
+def test_no_start_of_the_tail_fits_better(family: str, count: int) -> None:
+    random = np.random.default_rng(count)
+    spectra = {
+        "bulk": np.linalg.svd(random.normal(size=(2 * count, count)), compute_uv=False) ** 2,
+        "tail": random.pareto(2.0, count) + 1,
+        "equal": np.repeat(random.random(10), count // 10 + 1)[:count],
+    }
+    values = np.sort(spectra[family])
+    fit = fit_power_law(values)
+    distances = []
+    for tail in (values[i:] for i in range(count) if values[i] < values[-1]):
+        alpha = 1 + len(tail) / np.log(tail / tail[0]).sum()
+        below = np.arange(len(tail)) / len(tail)
+        distances.append(np.abs(1 - (tail / tail[0]) ** (1 - alpha) - below).max())
+    assert fit["D"] == pytest.approx(min(distances)) and fit["num_pl_spikes"] == count - int(np.argmin(distances))
+
+
+@pytest.mark.parametrize("shape", [(12, 9, 7), (3, 7, 40)])
+def test_squares_are_those_of_an_svd(shape: tuple[int, ...]) -> None:
+    matrices = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    # One is ill conditioned, one of rank 2, and one nearly zero beside the others.
+    matrices[0] *= torch.logspace(0, -12, shape[2], dtype=torch.float64)
+    matrices[1, :, 2:] = matrices[1, :, :1]
+    matrices[2] *= 1e-60
+    found, truth = squares(matrices), torch.linalg.svdvals(matrices).square().flip(1)
+    regular = truth > 1e-28 * truth[:, -1:]
+    assert found[regular].tolist() == pytest.approx(truth[regular].tolist(), rel=1e-7)
+    assert bool((found[~regular] <= 1e-28 * truth[1, -1]).all()) and bool((found >= 0).all())
+    known = products(matrices)
+    assert known.squares[regular].tolist() == pytest.approx(truth[regular].tolist(), rel=1e-7)
+    torch.testing.assert_close(known.gram, matrices.transpose(1, 2) @ matrices, rtol=1e-12, atol=1e-130)
+
+
+def test_known_values_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layers = [Layer("linear", torch.randn(24, 30)), Layer("convolution", torch.randn(24, 30, 2, 1))]
+    layers += [Layer("dead", torch.cat([torch.randn(20, 30), torch.zeros(4, 30)]))]
+    alone = [describe_spectrum(layer) for layer in layers]
+    computed: list[torch.Tensor] = []
+
+    def counted(matrices: torch.Tensor) -> torch.Tensor:
+        computed.append(matrices)
+        return squares(matrices)
+
+    monkeypatch.setattr(gram, "squares", counted)
+    for layer, numbers in zip(layers, alone, strict=True):
+        computed.clear()
+        assert flat_row(survey_layer(layer)["spectral"]) == pytest.approx(flat_row(numbers or {}), rel=1e-9)
+        # Those of the shuffled weight, and of one with kernel positions or dead vectors its own.
+        assert len(computed) == (1 if layer.name == "linear" else 2)
 
 
 def test_the_bulk_and_planted_spikes() -> None:
