@@ -29,6 +29,8 @@ def main(arguments: argparse.Namespace) -> None:
     folder, place = arguments.folder.expanduser().resolve(), stores.find_place(arguments.index, arguments.store)
     if arguments.store and arguments.faiss_beyond is not None:
         raise InputError("--faiss-beyond: an index in --store is searched by Milvus; omit it")
+    if arguments.recall and not arguments.store:
+        raise InputError("--recall: an index in a folder is searched exactly, or by FAISS with its recall; omit it")
     if stores.is_index(place):
         # From here on nobody else changes the folder of an index, so the listing below is not older than what it holds.
         with stores.open_writer(place) as index:
@@ -115,7 +117,7 @@ def _update(
         _update_codes(index)
         _update_faiss(index, arguments.faiss_beyond)
     elif isinstance(index, milvus.MilvusIndex):
-        _finish_milvus(index)
+        _finish_milvus(index, arguments.recall)
 
 
 def _print_summary(summary: gallery.UpdateSummary, place: stores.Place, seconds: float) -> None:
@@ -163,11 +165,10 @@ def _update_faiss(index: gallery.Gallery, faiss_beyond: int | None) -> None:
     print(f"{entry['summary']}; built in {time.perf_counter() - start:.1f} s")
 
 
-def _finish_milvus(index: milvus.MilvusIndex) -> None:
+def _finish_milvus(index: milvus.MilvusIndex, measure: bool) -> None:
     start = time.perf_counter()
-    recall = index.finish()
-    if recall:
-        print(f"{recall}; measured in {time.perf_counter() - start:.1f} s")
+    if finished := index.finish(measure):
+        print(f"{finished} ({time.perf_counter() - start:.1f} s)")
 
 
 def _maintain(arguments: argparse.Namespace) -> None:
@@ -176,12 +177,15 @@ def _maintain(arguments: argparse.Namespace) -> None:
     with stores.open_writer(place) as index:
         for patterns, removed in ((arguments.remove, True), (arguments.restore, False)):
             if patterns:
-                images = index.images()
-                matching = {path for pattern in patterns for path in fnmatch.filter(images, pattern)}
+                matching = {
+                    crop.path: before
+                    for crop, _, before in index.images()
+                    if any(fnmatch.fnmatch(crop.path, pattern) for pattern in patterns)
+                }
                 if not matching:
                     raise InputError(f"{place}: no image matches {' or '.join(patterns)}; paths are relative to DIR")
                 # Perhaps none: a command that failed later, while compacting, can be repeated.
-                selected = {path for path in matching if images[path][2] != removed}
+                selected = {path for path, before in matching.items() if before != removed}
                 if selected:
                     index.set_removed(selected, removed)
                 print(f"{len(selected):,} images {'removed' if removed else 'restored'}")

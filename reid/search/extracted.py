@@ -40,34 +40,37 @@ def extracted_features(
     features = read_labeled_shards(folder)
     if not features.paths:
         raise InputError(f"{folder}: its labels do not say which images the features are of; use svdnet extract")
-    extracted = [os.path.abspath(path) for path in features.paths]
-    top = os.path.commonpath([os.path.dirname(path) for path in extracted])
-    row_of = dict(zip(extracted, range(len(extracted)), strict=True))
-    row_below = {os.path.relpath(path, top).replace(os.sep, "/"): row for path, row in row_of.items()}
-
-    def find(path: str) -> int | None:
-        row = row_of.get(os.path.abspath(path))
-        return row_below.get(os.path.relpath(path, listing.folder).replace(os.sep, "/")) if row is None else row
+    values_of, top, row_of = features.values, *_find_rows(features.paths, listing.folder)
+    del features  # of a long list, the paths take as much memory as the listing
 
     def rows_of(paths: Sequence[str]) -> np.ndarray:
         rows = []
         for path in paths:
-            row = find(path)
+            row = row_of.get(os.path.relpath(path, listing.folder))
             if row is None:
                 raise InputError(f"{path}: has no feature in {folder}")
             rows.append(row)
-        values = np.asarray(features.values[np.array(rows, dtype=np.int64)], dtype=np.float32)
+        values = np.asarray(values_of[np.array(rows, dtype=np.int64)], dtype=np.float32)
         nonzero = values.any(axis=1)
         values[nonzero] = normalize_rows(values[nonzero])
         return values
 
-    paths = [str(listing.folder / crop.path) for crop in listing.crops]
-    known = [path for path in paths if find(path) is not None]
+    known = [number for number, crop in enumerate(listing.crops) if os.path.normpath(crop.path) in row_of]
     if not known:
         raise InputError(f"{folder}: holds features of images in {top}, none of which are below {listing.folder}")
-    chosen = np.random.default_rng(0).choice(len(known), min(_CHECKED, len(known)), replace=False)
-    _check_model(folder, [known[i] for i in chosen.tolist()], rows_of, embed)
+    chosen = np.random.default_rng(0).choice(known, min(_CHECKED, len(known)), replace=False)
+    _check_model(folder, [str(listing.folder / listing.crops[i].path) for i in chosen.tolist()], rows_of, embed)
     return rows_of
+
+
+def _find_rows(paths: Sequence[str], folder: Path) -> tuple[str, dict[str, int]]:
+    """Return the folder of all paths, and the row of each by its path below `folder`, or below the former if moved."""
+    extracted = [os.path.abspath(path) for path in paths]
+    top = os.path.commonpath([os.path.dirname(path) for path in extracted])
+    below = os.path.join(os.path.abspath(folder), "")
+    if any(path.startswith(below) for path in extracted):
+        return top, {path[len(below) :]: row for row, path in enumerate(extracted) if path.startswith(below)}
+    return top, {os.path.relpath(path, top): row for row, path in enumerate(extracted)}
 
 
 def _check_model(folder: Path, paths: list[str], rows_of: EmbedFunction, embed: EmbedFunction) -> None:

@@ -58,6 +58,11 @@ def index() -> argparse.ArgumentParser:
         metavar="N",
         help="Build a FAISS index if there are more than N images; remembered for later runs.",
     )
+    parser.add_argument(
+        "--recall",
+        action="store_true",
+        help="Measure the recall of Milvus now, by reading all features; up to 1,000,000 images done without it.",
+    )
     parser.add_argument("--remove", nargs="+", metavar="GLOB", help="Remove matching images, e.g. 'cam3/*', and exit.")
     parser.add_argument("--restore", nargs="+", metavar="GLOB", help="Restore matching removed images and exit.")
     parser.add_argument(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
@@ -90,11 +90,11 @@ class IndexWriter(Protocol):
         """
         ...
 
-    def images(self) -> dict[str, tuple[Crop, bytes, bool]]:
-        """Load all known images.
+    def images(self) -> Iterator[tuple[Crop, bytes, bool]]:
+        """Read all known images, without holding more than a batch of them where that is possible.
 
         Returns:
-            By path: the crop, the digest of its content, and whether the user removed it.
+            For each image, in any order: the crop, the digest of its content, and whether the user removed it.
         """
         ...
 

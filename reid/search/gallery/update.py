@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,18 +108,15 @@ def update_index(
     )
     if listing.undecodable and not skip_unreadable:
         raise InputError(f"{listing.folder}: the name {listing.undecodable[0]!a} is not valid UTF-8; rename the file")
-    known = gallery.images()
-    to_read, relabeled = _compare(listing, known, summary, reread)
-    # Paths removed by the user are kept, in case their files come back.
-    paths = {crop.path for crop in listing.crops}
-    deleted = [path for path, (_, _, removed) in known.items() if path not in paths and not removed]
-    if relabeled or deleted:
+    changes = _compare(listing, gallery.images(), summary, reread)
+    if changes.relabeled or changes.deleted:
         with defer_interrupts():
-            gallery.commit(relabeled, deleted=deleted)
-    summary.relabeled, summary.deleted = len(relabeled), len(deleted)
-    updater = _Updater(gallery, listing.folder, embed, set(known), summary, skip_unreadable, defer_interrupts)
-    with progress_bar("index", len(to_read), unit="images", shown=progress) as bar:
-        _process_all(updater, to_read, bar.advance)
+            gallery.commit(changes.relabeled, deleted=changes.deleted)
+    summary.relabeled, summary.deleted = len(changes.relabeled), len(changes.deleted)
+    if changes.to_read:
+        updater = _Updater(gallery, listing.folder, embed, changes.known, summary, skip_unreadable, defer_interrupts)
+        with progress_bar("index", len(changes.to_read), unit="images", shown=progress) as bar:
+            _process_all(updater, changes.to_read, bar.advance)
     return summary
 
 
@@ -161,23 +158,39 @@ def _process_all(updater: _Updater, crops: Sequence[Crop], advance: Callable[[in
         updater.commit()
 
 
+@dataclass
+class _Changes:
+    """What distinguishes a folder from its index: crops to read, and which of them are known; new labels; no file."""
+
+    to_read: list[Crop]
+    known: set[str]
+    relabeled: list[tuple[Crop, bytes]]
+    deleted: list[str]
+
+
 def _compare(
-    listing: CropListing, known: dict[str, tuple[Crop, bytes, bool]], summary: UpdateSummary, reread: bool
-) -> tuple[list[Crop], list[tuple[Crop, bytes]]]:
-    """Return the crops to read and those that only need new labels; counts the others in `summary`."""
-    to_read: list[Crop] = []
-    relabeled: list[tuple[Crop, bytes]] = []
-    for crop in listing.crops:
-        before, digest, removed = known.get(crop.path, (None, b"", False))
-        if removed:
+    listing: CropListing, images: Iterable[tuple[Crop, bytes, bool]], summary: UpdateSummary, reread: bool
+) -> _Changes:
+    """Compare a folder with its index in one pass over the index, and count in `summary` what needs no change."""
+    crops, settled = {crop.path: crop for crop in listing.crops}, set[str]()
+    changes = _Changes([], set(), [], [])
+    for before, digest, removed in images:
+        crop = crops.get(before.path)
+        if crop is None:
+            if not removed:  # a removed path is kept, in case its file comes back
+                changes.deleted.append(before.path)
+        elif removed:
             summary.removed += 1
-        elif before is None or reread or (before.size, before.mtime_ns) != (crop.size, crop.mtime_ns):
-            to_read.append(crop)
+            settled.add(crop.path)
+        elif reread or (before.size, before.mtime_ns) != (crop.size, crop.mtime_ns):
+            changes.known.add(crop.path)
         else:
             summary.unchanged += 1
+            settled.add(crop.path)
             if before.labels != crop.labels:
-                relabeled.append((crop, digest))
-    return to_read, relabeled
+                changes.relabeled.append((crop, digest))
+    changes.to_read.extend(crop for crop in listing.crops if crop.path not in settled)
+    return changes
 
 
 class _Updater:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -185,11 +185,10 @@ class Gallery:
         with manifest.translate_errors(self.folder), manifest.write_transaction(self._connection):
             manifest.store_metadata(self._connection, entries)
 
-    def images(self) -> dict[str, tuple[Crop, bytes, bool]]:
-        """Load all known images, see `IndexWriter.images`."""
+    def images(self) -> Iterator[tuple[Crop, bytes, bool]]:
+        """Read all known images, which have to be verified together, see `IndexWriter.images`."""
         with manifest.translate_errors(self.folder):
-            images = manifest_rows.read_images(self._connection)
-            return {crop.path: (crop, digest, gone) for crop, digest, gone in images}
+            return iter(manifest_rows.read_images(self._connection))
 
     def digests(self) -> set[bytes]:
         """Load the digests of all contents that have features, deleted ones too, see `IndexWriter.digests`."""

@@ -109,7 +109,7 @@ class MilvusView:
         if recall:
             measured = f"recall@{recall['k']} {recall['value']:.4f} when it held {recall['images']:,} images"
             return f"Milvus, {measured}; exact distances"
-        return "Milvus, recall not measured" + ("; svdnet index measures it" if advice else "")
+        return "Milvus, recall not measured" + ("; svdnet index --recall measures it" if advice else "")
 
     def find_id(self, image_id: int) -> IndexedImage | None:
         """Find an image by id, see `IndexView.find_id`; None if two contents share the id."""

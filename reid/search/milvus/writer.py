@@ -21,6 +21,7 @@ _IMAGES = f'key != "{METADATA_KEY}"'
 _KEYS = 1000  # of a filter
 _LABEL_BATCH = 8192
 _GROWTH = 1.5  # until recall is measured again
+_MEASURED_IMAGES = 1_000_000  # up to which it is measured without being asked for, by reading all features
 
 
 class MilvusIndex:
@@ -91,13 +92,11 @@ class MilvusIndex:
             self._metadata.update(entries)
             entities.store_metadata(self._connection, self._metadata)
 
-    def images(self) -> dict[str, tuple[Crop, bytes, bool]]:
-        """Load all known images, see `IndexWriter.images`."""
-        found = {}
+    def images(self) -> Iterator[tuple[Crop, bytes, bool]]:
+        """Read all known images in batches, see `IndexWriter.images`."""
         for entity in self._scan(_IMAGES, [*LABEL_FIELDS, "removed"], _LABEL_BATCH):
             image = entities.to_image(entity)
-            found[image.crop.path] = (image.crop, image.digest, bool(entity["removed"]))
-        return found
+            yield image.crop, image.digest, bool(entity["removed"])
 
     def digests(self) -> set[bytes]:
         """Load the digests of all contents that have features, see `IndexWriter.digests`."""
@@ -156,11 +155,12 @@ class MilvusIndex:
         """Drop the features of removed images, see `IndexWriter.compact`; those of deleted ones are gone already."""
         expression = f"{_IMAGES} and removed == true and checksum != {NO_FEATURE}"
         empty = {"feature": entities.placeholder(self.dim), "checksum": NO_FEATURE}
-        found = list(self._scan(expression, [*LABEL_FIELDS, "key", "seconds", "content", "removed"], _LABEL_BATCH))
-        size = entities.batch_size(self.dim)
-        for start in range(0, len(found), size):
-            self._connection("upsert", data=[{**entity, **empty} for entity in found[start : start + size]])
-        return len(found)
+        fields, size = [*LABEL_FIELDS, "key", "seconds", "content", "removed"], entities.batch_size(self.dim)
+        dropped = 0
+        while found := self._connection("query", filter=expression, output_fields=fields, limit=size):
+            self._connection("upsert", data=[{**entity, **empty} for entity in found])
+            dropped += len(found)
+        return dropped
 
     def find_corrupt(self) -> list[str]:
         """Compare all features with their checksums, see `IndexWriter.find_corrupt`."""
@@ -168,17 +168,26 @@ class MilvusIndex:
         scanned = self._scan(f"{_IMAGES} and checksum != {NO_FEATURE}", fields, entities.batch_size(self.dim))
         return sorted(entity["path"] for entity in scanned if not entities.is_intact(entity))
 
-    def finish(self) -> str:
+    def finish(self, measure: bool = False) -> str:
         """Let Milvus index what was written, and measure its recall if the index has changed a lot since the last time.
 
+        Measuring reads all features, so that of a large index is measured only if it is asked for.
+
+        Args:
+            measure: Measure it in any case.
+
         Returns:
-            The recall in words, "" if it was not measured now.
+            The recall in words, or what measuring it takes; "" if neither is needed.
         """
         self._connection("flush")
         images = count_images(self._connection)
         before = int((self._metadata.get("recall") or {}).get("images", 0))
-        if images < 2 or (before and before / _GROWTH <= images <= before * _GROWTH):
+        has_changed = not before / _GROWTH <= images <= before * _GROWTH
+        if images < 2 or not (has_changed or measure):
             return ""
+        if images > _MEASURED_IMAGES and not measure:
+            size = 4 * self.dim * images / 1e9
+            return f"Milvus index over {images:,} images: --recall measures its recall, by reading {size:.1f} GB"
         recall, queries = measure_recall(self._connection, self.dim)
         self.set_metadata(recall={"value": recall, "k": RECALL_AT, "queries": queries, "images": images})
         return f"Milvus index over {images} images: recall@{RECALL_AT} {recall:.4f} on {queries} images"

@@ -94,7 +94,7 @@ def test_an_empty_index_is_served_and_says_so(client: Client, own: served.Sample
     for path in own.crops.iterdir():
         path.unlink()
     with gallery.Gallery.open(own.index, model_id=own.embedder.model_id, dim=own.embedder.dim) as index:
-        index.set_removed(list(index.images()), removed=True)
+        index.set_removed([crop.path for crop, _, _ in index.images()], removed=True)
     page = client(own)
     assert "The index is empty" in page.get("/").text
     reply = page.post("/search", files={"image": ("a.png", served.encode_image(served.person(0, 1)))})
@@ -172,7 +172,7 @@ def test_an_index_with_paths_outside_its_folder(client: Client, own: served.Samp
     secret.write_bytes((own.crops / FIRST).read_bytes())
     path = path.format(root=own.crops.parent)
     with gallery.Gallery.open(own.index, model_id=own.embedder.model_id, dim=own.embedder.dim) as index:
-        crop, digest, _ = index.images()[FIRST]
+        crop, digest = next((crop, digest) for crop, digest, _ in index.images() if crop.path == FIRST)
         index.commit([(gallery.Crop(path, crop.size, crop.mtime_ns, crop.labels), digest)], deleted=[FIRST])
     page = client(own)
     reply = search(page, path)
