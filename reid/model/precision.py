@@ -30,7 +30,7 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if _has_bfloat16(device):
         return torch.bfloat16
     if precision == "bfloat16":
-        raise InputError(f"the device '{device}' does not compute in bfloat16 natively; use 'auto' or 'float32'")
+        raise InputError(f"the device '{device}' does not compute in bfloat16 natively; use float32")
     return None
 
 

@@ -16,6 +16,7 @@ from narrow_resnet import narrow_resnet34
 from torch import Tensor, nn
 
 import reid.inference.engines.engine as engine_module
+import reid.model.precision as precision_module
 from reid import Embedder
 from reid.config import build
 from reid.data.loading import user_images
@@ -248,6 +249,25 @@ def test_the_embedder_keeps_the_order_with_flip_and_unreadable_images(saved: Pat
         embedder.prepare()
     assert list(broken["onnxruntime"]) == [13] and not found["onnxruntime"][13].any()
     assert np.abs(found["onnxruntime"] - found["torch"]).max() < 1e-5
+
+
+def test_lower_precision_is_another_model(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, *SIZE, 3), dtype=np.uint8)
+    plain = Embedder.load(saved, device="cpu", engine="torch")
+    monkeypatch.setattr(precision_module, "_has_bfloat16", lambda device: True)
+    lower = Embedder.load(saved, device="cpu", precision="bfloat16")
+    lower.engine.expect(10**9)
+    difference = np.abs(lower.embed(images) - plain.embed(images)).max()
+    assert 1e-5 < difference < 0.05 and lower.engine.name == "torch"
+    assert lower.model_id != plain.model_id and "bfloat16" in repr(lower) and "float" not in repr(plain)
+    assert plain.model_id == Embedder.load(saved, device="cpu", precision="float32").model_id
+    with pytest.raises(InputError, match="the engine onnxruntime computes in float32"):
+        Embedder.load(saved, device="cpu", engine="onnxruntime", precision="bfloat16")
+    with pytest.raises(InputError, match="bfloat16"):
+        Embedder.load(saved, device="cpu", precision="float16")
+    monkeypatch.setattr(precision_module, "_has_bfloat16", lambda device: False)
+    with pytest.raises(InputError, match="does not compute in bfloat16 natively"):
+        Embedder.load(saved, device="cpu", precision="bfloat16")
 
 
 def test_decoding_and_the_network_overlap(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,7 +238,7 @@ def check_engine(engine: str, device: torch.device | None = None, dtype: torch.d
     if device is not None and device.type != "cpu":
         raise InputError(f"the engine {engine} runs on the CPU, not on {device}: use device cpu or engine torch")
     if dtype is not None:
-        raise InputError(f"the engine {engine} computes in float32: use TEST.PRECISION float32, or the engine torch")
+        raise InputError(f"the engine {engine} computes in float32: use that precision, or the engine torch")
 
 
 def open_engine(
