@@ -18,7 +18,7 @@ from reid.diagnostics.dataset import DatasetDiagnosisOptions, compare_embeddings
 from reid.diagnostics.frames import to_csv
 from reid.diagnostics.identities import classifier_name, identity_images, similar_identities
 from reid.diagnostics.spectral import describe_spectrum
-from reid.diagnostics.survey import find_layer, find_layers, first_to_look_at, network_groups, survey
+from reid.diagnostics.survey import embedding_tables, find_layer, find_layers, first_to_look_at, network_groups, survey
 from reid.diagnostics.weights import Layer, diagnose_layer
 from reid.errors import InputError
 from reid.inference.conversion import load_any
@@ -154,7 +154,16 @@ def _read_weights(arguments: argparse.Namespace, path: Path) -> _Weights:
 
 def _find_layers(weights: _Weights, arguments: argparse.Namespace) -> list[Layer]:
     groups = dict(_parse_groups(entry) for entry in arguments.groups)
-    return find_layers(weights.tensors, network=weights.groups, groups=groups, source=weights.source)
+    layers = find_layers(weights.tensors, network=weights.groups, groups=groups, source=weights.source)
+    # The modules of a network of this project are known.
+    tables = [] if weights.model else embedding_tables(weights.tensors, layers)
+    if tables and not arguments.layer:
+        more = f" and {len(tables) - 5} more" if len(tables) > 5 else ""
+        print(
+            f"{weights.source}: taken for embedding tables and left out: {', '.join(tables[:5])}{more}; "
+            f"to see a linear layer among them: --layer {tables[0].removesuffix('.weight')}"
+        )
+    return layers
 
 
 def _load_dataset(weights: _Weights, arguments: argparse.Namespace) -> _Dataset | None:

@@ -35,9 +35,9 @@ def find_layers(
 
     A state dict contains only names and shapes, so weights are recognized heuristically: floating tensors of two to
     five dimensions whose last name contains "weight", unless the parent is named like a normalization or, for two
-    dimensions without a bias, like an embedding table. A tensor that the heuristic misses is still found by
-    `find_layer`. The first dimension is taken as the outputs, so transposed convolutions and GPT-2's transposed linear
-    layers are misread.
+    dimensions without a bias, like an embedding table (see `embedding_tables`). The names of `network` need no
+    heuristic. A tensor that the heuristic misses is still found by `find_layer`. The first dimension is taken as the
+    outputs, so transposed convolutions and GPT-2's transposed linear layers are misread.
 
     Groups are those given in `groups`, else those of `network`, else guessed from shapes. A convolution (K, c, ...)
     after a weight of P outputs, in the order of the file, is guessed to be
@@ -67,11 +67,27 @@ def find_layers(
     user_groups = {find_tensor(tensors, name, source): number for name, number in (groups or {}).items()}
     previous: Tensor | None = None
     for name, tensor in tensors.items():
-        if not _is_weight(name, tensors):
+        if not (_is_weight(name, tensors) or (name in (network or {}) and _has_matrix(tensor))):
             continue
         layers.append(_layer(name, tensor, previous, network or {}, user_groups))
         previous = tensor
     return layers
+
+
+def embedding_tables(tensors: Mapping[str, Tensor], layers: Sequence[Layer]) -> list[str]:
+    """List the matrices that `find_layers` left out because they are named like embedding tables.
+
+    A linear layer without bias that is named so, `embedding.weight`, looks just like one.
+
+    Args:
+        tensors: State dict: tensor by name.
+        layers: Value of `find_layers`.
+
+    Returns:
+        Names in the order of the state dict.
+    """
+    found = {layer.name for layer in layers}
+    return [name for name in tensors if name not in found and _is_weight(name, tensors, with_tables=True)]
 
 
 def find_layer(tensors: Mapping[str, Tensor], layers: Sequence[Layer], name: str, source: str = "the weights") -> Layer:
@@ -255,12 +271,16 @@ def _layer(
     return Layer(name, tensor, groups, "shapes")
 
 
-def _is_weight(name: str, tensors: Mapping[str, Tensor]) -> bool:
+def _is_weight(name: str, tensors: Mapping[str, Tensor], *, with_tables: bool = False) -> bool:
     tensor = tensors[name]
-    if not (2 <= tensor.ndim <= 5 and tensor.numel() and torch.is_floating_point(tensor)):
+    if not _has_matrix(tensor):
         return False
     *_, parent, last = ["", *name.split(".")]
     if "weight" not in last or _NORM.search(parent):
         return False
     bias = f"{name.removesuffix(last)}{last.replace('weight', 'bias')}"
-    return not (tensor.ndim == 2 and _EMBEDDING.search(parent) and bias not in tensors)
+    return with_tables or not (tensor.ndim == 2 and _EMBEDDING.search(parent) and bias not in tensors)
+
+
+def _has_matrix(tensor: Tensor) -> bool:
+    return 2 <= tensor.ndim <= 5 and tensor.numel() > 0 and torch.is_floating_point(tensor)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from reid.errors import InputError, install_command
+from reid.errors import InputError
 from reid.io.json_yaml import parse_json
+from reid.io.onnx_weights import read_onnx
 from reid.io.reading import read_file
 from reid.io.state_dicts import StateDict, read_state_dict
 
@@ -41,7 +40,7 @@ def read_weights(path: Path) -> tuple[StateDict, dict[str, int]]:
     if path.name.endswith(".index.json"):
         return _read_shards(path), {}
     if path.suffix == ".onnx":
-        return _read_onnx(path)
+        return read_onnx(path)
     return read_state_dict(path), {}
 
 
@@ -62,39 +61,3 @@ def _read_shards(path: Path) -> StateDict:
             raise InputError(f"{path}: names the shard {name!r}, which is not a file beside it")
         tensors |= read_state_dict(path.parent / name).tensors
     return StateDict(tensors, None, ())
-
-
-def _read_onnx(path: Path) -> tuple[StateDict, dict[str, int]]:
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError:
-        raise InputError(f"ONNX files require the extra `export`: {install_command('export')}") from None
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        graph = onnx.load(path).graph
-    except Exception as error:  # protobuf raises errors of its own
-        raise InputError(f"{path}: corrupt or not an ONNX file ({' '.join(str(error).split())[:200]})") from None
-    values: dict[str, Any] = {initializer.name: initializer for initializer in graph.initializer}
-    tensors: dict[str, Tensor] = {}
-    groups: dict[str, int] = {}
-    for node in graph.node:
-        if node.op_type not in ("Gemm", "MatMul", "Conv") or len(node.input) < 2 or node.input[1] not in values:
-            continue
-        settings = {attribute.name: attribute.i for attribute in node.attribute}
-        try:
-            # A copy, since arrays of ONNX are read-only.
-            weight = torch.tensor(numpy_helper.to_array(values[node.input[1]]))
-        except Exception as error:  # sizes that contradict the data, types that PyTorch lacks
-            raise InputError(f"{path}: {node.input[1]}: {' '.join(str(error).split())[:200]}") from None
-        if node.op_type == "MatMul" or (node.op_type == "Gemm" and not settings.get("transB", 0)):
-            if weight.ndim != 2:
-                continue  # a batch of matrices is no layer
-            weight = weight.T
-        name = node.input[1] if "weight" in node.input[1].rpartition(".")[2] else f"{node.input[1]}.weight"
-        tensors[name] = weight
-        groups[name] = int(settings.get("group", 1))
-    if not tensors:
-        raise InputError(f"{path}: holds no Gemm, MatMul or Conv with a weight of its own")
-    return StateDict(tensors, None, ()), groups

@@ -12,7 +12,7 @@ from composed_network import compose
 from torch import nn
 
 from reid.decorrelation import gaussian_correlation
-from reid.diagnostics.survey import find_layer, find_layers, first_to_look_at, network_groups, survey
+from reid.diagnostics.survey import embedding_tables, find_layer, find_layers, first_to_look_at, network_groups, survey
 from reid.errors import InputError
 from reid.io.state_dicts import read_state_dict
 
@@ -85,6 +85,12 @@ def test_what_is_a_weight() -> None:
     }
     names = [layer.name for layer in find_layers(tensors)]
     assert names == [*list(tensors)[:4], "patch_embed.proj.weight"]
+    assert embedding_tables(tensors, find_layers(tensors)) == ["token_embedding.weight"]
+    # A network tells what its layers are.
+    network = {name: 1 for name in ("token_embedding.weight", "norm1.weight", "bn.weight", "index.weight")}
+    known = find_layers(tensors, network=network)
+    assert [layer.name for layer in known] == [*names, "token_embedding.weight", "norm1.weight"]
+    assert embedding_tables(tensors, known) == []
 
 
 def test_groups_given_by_the_caller_win() -> None:

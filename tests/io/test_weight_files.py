@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +82,7 @@ def test_onnx(tmp_path: Path) -> None:
         "plain.weight": arrays["plain"].T,
         "val_7.weight": arrays["val_7"].T,
     }
+    assert found.notes == ("left out, as a diagnosis cannot read them: stack (float32, (2, 3, 3))",)
     assert found.tensors.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(found.tensors[name].numpy(), array)
@@ -92,4 +94,61 @@ def test_onnx(tmp_path: Path) -> None:
         read_weights(path)
     path.write_bytes(b"hello")
     with pytest.raises(InputError, match=r"model\.onnx: corrupt or not an ONNX file"):
+        read_weights(path)
+
+
+def test_onnx_weights_behind_other_nodes(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
+
+    random = np.random.default_rng(0)
+    names = ("constant", "embedding.weight", "transposed", "half", "left", "left_gemm", "scaled", "unused")
+    arrays: dict[str, Any] = {name: random.normal(size=(5, 8)).astype(np.float32) for name in names}
+    arrays["half"] = arrays["half"].astype(np.float16)
+    arrays["int8"] = random.integers(-9, 9, size=(8, 5)).astype(np.int8)
+    arrays["scale"], arrays["stem"] = np.float32(0.1), random.normal(size=(3, 3, 2, 4)).astype(np.float32)
+    stored = {name: numpy_helper.from_array(array, name) for name, array in arrays.items()}
+    make = helper.make_node
+    nodes = [
+        make("Constant", [], ["constant_value"], value=stored.pop("constant")),
+        make("Gemm", ["x", "constant_value"], ["1"], transB=1),
+        make("Identity", ["embedding.weight"], ["alias"]),
+        make("Transpose", ["alias"], ["flat"]),
+        make("MatMul", ["x", "flat"], ["2"]),
+        make("Transpose", ["transposed"], ["turned"], perm=[0, 1]),
+        make("Gemm", ["x", "turned"], ["3"], transB=1),
+        make("Cast", ["half"], ["single"], to=onnx.TensorProto.FLOAT),
+        make("Gemm", ["x", "single"], ["4"], transB=1),
+        make("MatMul", ["left", "x"], ["5"]),
+        make("Gemm", ["left_gemm", "x"], ["6"], transA=1),
+        make("Transpose", ["stem"], ["kernel"], perm=[3, 2, 0, 1]),
+        make("Conv", ["x", "kernel"], ["7"]),
+        make("DequantizeLinear", ["int8", "scale"], ["float8"]),
+        make("MatMul", ["x", "float8"], ["8"]),
+        make("Mul", ["scaled", "scale"], ["product"]),
+        make("Gemm", ["x", "product"], ["9"]),
+        make("MatMul", ["8", "9"], ["10"]),
+        make("ConvTranspose", ["x", "kernel"], ["11"], name="up"),
+    ]
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", [], [], list(stored.values()))), path)
+    found, groups = read_weights(path)
+    expected = {
+        "constant_value.weight": arrays["constant"],
+        "embedding.weight": arrays["embedding.weight"],
+        "transposed.weight": arrays["transposed"],
+        "half.weight": arrays["half"],
+        "left.weight": arrays["left"],
+        "left_gemm.weight": arrays["left_gemm"].T,
+        "stem.weight": arrays["stem"].transpose(3, 2, 0, 1),
+    }
+    assert list(found.tensors) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found.tensors[name].numpy(), array)
+    note = "left out, as a diagnosis cannot read them: int8 (DequantizeLinear), scaled (Mul), up (ConvTranspose)"
+    assert found.notes == (note,)
+    # Named like an embedding table, without a bias: the graph shows that it is a layer.
+    assert "embedding.weight" in {layer.name for layer in find_layers(found.tensors, network=groups)}
+    onnx.save(helper.make_model(helper.make_graph(nodes[-6:-4], "g", [], [], [stored["int8"], stored["scale"]])), path)
+    with pytest.raises(InputError, match=r"no Gemm, MatMul or Conv .*left out.*int8 \(DequantizeLinear\)"):
         read_weights(path)

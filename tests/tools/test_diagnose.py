@@ -121,6 +121,21 @@ def test_weights_of_others(tool: Tool, tmp_path: Path) -> None:
     assert groups["layer1.0.conv2.weight"] == (1, "given") and groups["layer1.1.conv2.weight"] == (8, "given")
     assert groups["layer1.2.conv2.weight"] == (32, "shapes")
     assert diagnosis["layers"] == [] and diagnosis["config"] is None
+    assert "embedding" not in ended.out
+
+
+def test_what_is_taken_for_an_embedding_table_is_named(tool: Tool, tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    torch.save({"embedding.weight": torch.randn(6, 9), "fc.weight": torch.randn(4, 6)}, path)
+    ended = tool("diagnose", "--weights", path)
+    assert ended.code == 0, ended.err
+    assert "taken for embedding tables and left out: embedding.weight; " in ended.out
+    assert "--layer embedding\n" in ended.out
+    ended = tool("diagnose", "--weights", path, "--layer", "embedding")
+    assert ended.code == 0 and "taken for" not in ended.out
+    torch.save({"embedding.weight": torch.randn(6, 9)}, path)
+    ended = tool("diagnose", "--weights", path)
+    assert ended.code == 2 and "--layer embedding" in ended.out
 
 
 def test_nan_breaks_a_row_and_not_the_survey(tool: Tool, checkpoint: Path, tmp_path: Path, drawn_charts: None) -> None:
