@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import hyp0f1, logsumexp
 
 from reid.diagnostics.feature_statistics import covariance
+from reid.diagnostics.gaussian import marchenko_pastur_quantiles
 from reid.errors import InputError
 from reid.records import DISTRACTOR, Features
 
@@ -31,8 +32,23 @@ def rank_me(values: np.ndarray) -> float:
     rows = values.astype(np.float64) / np.abs(values).max()
     singular = np.sqrt(np.maximum(np.linalg.eigvalsh(rows.T @ rows), 0.0))
     # Below this, the roots are those of rounding errors.
-    share = singular[singular > 1e-7 * singular.max()] / singular.sum()
-    return float(np.exp(-(share * np.log(share)).sum()))
+    return _entropy_rank(singular[singular > 1e-7 * singular.max()])
+
+
+def rank_me_by_chance(rows: int, dimensions: int) -> float:
+    """Compute the RankMe of independent Gaussian entries, from the quantiles of the Marchenko-Pastur density.
+
+    Args:
+        rows: N, at least 1.
+        dimensions: D, at least 1.
+
+    Returns:
+        Number in [1, min(N, D)].
+    """
+    count = min(rows, dimensions)
+    if count == 1:
+        return 1.0
+    return _entropy_rank(np.sqrt(marchenko_pastur_quantiles(rows, dimensions, (np.arange(count) + 0.5) / count)))
 
 
 def participation_ratio(values: np.ndarray) -> float:
@@ -51,6 +67,23 @@ def participation_ratio(values: np.ndarray) -> float:
     """
     c = _unit_scale(covariance(values))
     return float(np.trace(c) ** 2 / (c**2).sum())
+
+
+def participation_ratio_by_chance(rows: int, dimensions: int) -> float:
+    """Compute the participation ratio of independent Gaussian entries, E (tr C)^2 / E tr C^2 of their covariance C.
+
+    (N - 1) C has a Wishart distribution with n = N - 1 degrees of freedom, so that E (tr C)^2 = D^2 + 2 D / n and
+    E tr C^2 = D (n + D + 1) / n (Muirhead 1982, "Aspects of multivariate statistical theory", section 3.2).
+
+    Args:
+        rows: N, at least 2.
+        dimensions: D, at least 1.
+
+    Returns:
+        (n D + 2) / (n + D + 1), in [1, min(n, D)].
+    """
+    n = rows - 1
+    return (n * dimensions + 2) / (n + dimensions + 1)
 
 
 def alignment(values: np.ndarray, labels: np.ndarray) -> float | None:
@@ -214,11 +247,13 @@ def describe_geometry(
         features: Features; junk and distractors, which have no identity, are left out.
         classifier: (C, D) weight whose rows are the identities, or None.
         bias: (C,) bias, or None.
-        seed: Seed of the rows that `uniformity` compares.
+        seed: Seed of the rows that `uniformity` compares, and of the shuffled identities.
 
     Returns:
-        Plain values: "images", "identities", "rank_me", "participation_ratio", "alignment", "alignment_by_chance" (the
-        mean over all pairs), "uniformity", "uniformity_by_chance" and the numbers of `neural_collapse`. For several
+        Plain values: "images", "identities", "rank_me", "participation_ratio", "alignment", "uniformity" and the
+        numbers of `neural_collapse`, and the same by chance: "rank_me_by_chance", "participation_ratio_by_chance" and
+        "uniformity_by_chance" of independent Gaussian features of this shape, "alignment_by_chance", the mean over all
+        pairs, and "nc1_by_chance", "nc2_norms_by_chance" and "nc2_angles_by_chance" of shuffled identities. For several
         cameras also "variance", the result of `variance_shares`, and "cameras": the same numbers as above, for the
         images of each "camera".
 
@@ -228,14 +263,14 @@ def describe_geometry(
     # The classes of a training set are counted from 0, which a classifier shows.
     kept = features.identities >= 0 if classifier is not None else features.identities > DISTRACTOR
     values, identities, cameras = features.values[kept], features.identities[kept], features.cameras[kept]
-    result = {**_numbers(values, identities, seed), **neural_collapse(values, identities, classifier, bias)}
+    result = _numbers(values, identities, seed) | neural_collapse(values, identities, classifier, bias)
     if len(np.unique(cameras)) < 2:
         return result
     by_camera = []
     for camera in np.unique(cameras).tolist():
         own = cameras == camera
         try:
-            numbers = {**_numbers(values[own], identities[own], seed), **neural_collapse(values[own], identities[own])}
+            numbers = _numbers(values[own], identities[own], seed) | neural_collapse(values[own], identities[own])
         except InputError:
             continue  # a single image, or equal ones
         by_camera.append({"camera": camera, **numbers})
@@ -244,16 +279,27 @@ def describe_geometry(
 
 def _numbers(values: np.ndarray, identities: np.ndarray, seed: int) -> dict[str, Any]:
     ratio = participation_ratio(values)  # raises for what has no geometry
+    # As many images per identity, and the same features.
+    shuffled = neural_collapse(values, np.random.default_rng(seed).permutation(identities))
     return {
         "images": len(values),
         "identities": len(np.unique(identities)),
         "rank_me": rank_me(values),
+        "rank_me_by_chance": rank_me_by_chance(*values.shape),
         "participation_ratio": ratio,
+        "participation_ratio_by_chance": participation_ratio_by_chance(*values.shape),
         "alignment": alignment(values, identities),
         "alignment_by_chance": alignment(values, np.zeros(len(values), dtype=np.int64)),
         "uniformity": uniformity(values, seed=seed),
         "uniformity_by_chance": uniformity_by_chance(values.shape[1]),
+        **{f"{key}_by_chance": shuffled[key] for key in ("nc1", "nc2_norms", "nc2_angles")},
     }
+
+
+def _entropy_rank(values: np.ndarray) -> float:
+    """Effective number of values above 0: exp of the entropy of their shares."""
+    share = values / values.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
 
 
 def _normalized(values: np.ndarray) -> np.ndarray:

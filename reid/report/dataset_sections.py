@@ -72,9 +72,11 @@ def _feature_rows(features: dict[str, Any]) -> list[dict[str, str]]:
 
 
 _GEOMETRY = (
-    *(("images", ",d"), ("identities", ",d"), ("rank_me", ".1f"), ("participation_ratio", ".1f")),
+    *(("images", ",d"), ("identities", ",d"), ("rank_me", ".1f"), ("rank_me_by_chance", ".1f")),
+    *(("participation_ratio", ".1f"), ("participation_ratio_by_chance", ".1f")),
     *(("alignment", ".3f"), ("alignment_by_chance", ".3f"), ("uniformity", ".3f"), ("uniformity_by_chance", ".3f")),
-    *(("nc1", ".3g"), ("nc2_norms", ".3f"), ("nc2_angles", ".3f"), ("nc3", ".3f"), ("nc4", ".3f")),
+    *(("nc1", ".3g"), ("nc1_by_chance", ".3g"), ("nc2_norms", ".3f"), ("nc2_norms_by_chance", ".3f")),
+    *(("nc2_angles", ".3f"), ("nc2_angles_by_chance", ".3f"), ("nc3", ".3f"), ("nc4", ".3f")),
 )
 
 

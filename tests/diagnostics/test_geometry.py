@@ -15,7 +15,9 @@ from reid.diagnostics.geometry import (
     describe_geometry,
     neural_collapse,
     participation_ratio,
+    participation_ratio_by_chance,
     rank_me,
+    rank_me_by_chance,
     uniformity,
     uniformity_by_chance,
     variance_shares,
@@ -145,3 +147,27 @@ def test_means_far_closer_than_the_rows_of_a_class() -> None:
     within = np.trace(np.cov(rows.T, bias=True) @ (np.eye(4) - 0.25))
     found = neural_collapse(rows + 1e-7 * simplex[labels], labels)
     assert found["nc1"] == pytest.approx(within / (1e-14 / 4) / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(400, 12), (60, 60), (30, 200), (5, 1)])
+def test_ranks_by_chance_are_those_of_gaussian_features(shape: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    drawn = [random.normal(size=shape) for _ in range(20)]
+    assert rank_me_by_chance(*shape) == pytest.approx(np.mean([rank_me(rows) for rows in drawn]), rel=0.01)
+    simulated = np.mean([participation_ratio(rows) for rows in drawn])
+    assert participation_ratio_by_chance(*shape) == pytest.approx(simulated, rel=0.01)
+
+
+def test_collapse_by_chance_is_that_of_meaningless_identities() -> None:
+    random = np.random.default_rng(0)
+    labels = random.permutation(np.repeat(np.arange(1, 9), 50))
+    noise = random.normal(size=(400, 12))
+    cameras = np.ones(400, dtype=np.int64)
+    without = describe_geometry(Features(noise, labels, cameras))
+    planted = describe_geometry(Features(noise + 5 * random.normal(size=(9, 12))[labels], labels, cameras))
+    for key in ("nc1", "nc2_norms", "nc2_angles"):
+        assert without[key] == pytest.approx(without[f"{key}_by_chance"], rel=0.5), key
+    assert planted["nc1"] < 0.05 * planted["nc1_by_chance"]
+    again = describe_geometry(Features(noise, labels, cameras), seed=1)
+    assert again["nc1"] == without["nc1"] and again["nc1_by_chance"] != without["nc1_by_chance"]
+    assert describe_geometry(Features(noise, cameras, cameras))["nc1_by_chance"] is None

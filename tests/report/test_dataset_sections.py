@@ -325,6 +325,9 @@ def test_identity_or_camera(tmp_path: Path) -> None:
     found = page(tmp_path, data)
     rows = found.tables["geometry"]
     assert [row[1] for row in rows[1:6]] == ["query and gallery", "camera 1", "camera 2", "camera 3", "camera 4"]
+    chance = [f"{geometry[f'{name}_by_chance']:.1f}" for name in ("rank_me", "participation_ratio")]
     assert rows[1][2:5] == ["60", "6", f"{geometry['rank_me']:.1f}"] and rows[1][-2:] == ["–", "–"]
+    assert [rows[1][5], rows[1][7], rows[1][13]] == [*chance, f"{geometry['nc1_by_chance']:.3g}"]
+    assert {len(row) for row in rows} == {20}
     assert f"{percent(geometry['variance']['camera'])} % between cameras (by chance 5.1 %)" in words(found)
     assert "geometry" not in page(tmp_path, generated()).tables
