@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from yacs.config import CfgNode
 
-from reid.config import build
+from reid.config import build, build_data
 from reid.config.loading import parse_config
 from reid.data.augmentation.jitter import Jitter
 from reid.data.augmentation.policy import POLICIES, apply_policy
 from reid.data.images.pixels import DecodedImages, ImageFiles
+from reid.distributed import ProcessInfo
 from reid.errors import InputError
 from reid.records import ImageRecord, Split
 
@@ -119,3 +120,34 @@ def test_every_policy_can_be_chosen(tmp_path):
 def test_invalid_values(tmp_path, pairs, message):
     with pytest.raises(InputError, match=message):
         config(tmp_path, "", *pairs)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "processes", "threads"),
+    [
+        ((), 1, 0),  # as many as PyTorch has when reading starts
+        ((), 2, 4),
+        (("THREADS", "3"), 2, 3),
+        (("THREADS", "3", "INPUT.THREADS", "5"), 2, 5),
+        (("INPUT.THREADS", "5"), 1, 5),
+    ],
+)
+def test_threads_that_decode(
+    pairs: tuple[str, ...], processes: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = ProcessInfo(world_size=processes, local_world_size=processes)
+    monkeypatch.setattr(build_data, "process_info", lambda: here)
+    monkeypatch.setattr(build_data, "thread_limit", lambda count: 8 // count)
+    config = parse_config("", ["INPUT.CACHE", "off", "MODEL.DEVICE", "cpu", *pairs])
+    assert build.test_loader(config, (ImageRecord("a.jpg", 1, 1),)).images.threads == threads
+
+
+def test_the_threads_of_a_training_do_not_hold_for_its_checkpoint() -> None:
+    trained, before = parse_config("", ["THREADS", "3"]), torch.get_num_threads()
+    try:
+        assert build.evaluation_config(trained, None, ()).THREADS == 0
+        assert torch.get_num_threads() == before
+        assert before + 1 == build.evaluation_config(trained, None, ("THREADS", str(before + 1))).THREADS
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
