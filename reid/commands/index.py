@@ -163,6 +163,8 @@ def _update_faiss(index: gallery.Gallery, faiss_beyond: int | None) -> None:
     start = time.perf_counter()
     entry = gallery.build_faiss_index(index)
     print(f"{entry['summary']}; built in {time.perf_counter() - start:.1f} s")
+    if gallery.has_low_recall(entry):
+        print("it misses too many images, so searches stay exact unless --faiss-beyond is given to svdnet search")
 
 
 def _finish_milvus(index: milvus.MilvusIndex, measure: bool) -> None:

@@ -37,7 +37,11 @@ _MIN_ROWS_PER_CELL = 39
 _ROWS_FOR_CENTER = 4096
 _HNSW_LINKS = 32
 _HNSW_PROBES = 128
-_LOW_RECALL = 0.9
+# Probes are doubled until the recall is sufficient, or they take about as long as exact search with codes.
+_SUFFICIENT_RECALL = 0.95
+_MOST_HNSW_PROBES = 1024
+_MOST_CELLS = 1 / 8
+LOW_RECALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,9 @@ class IndexOptions:
             "hnsw" is a graph, searched with `probes` candidates at a time; slower to build, faster to search. "flat"
             compares all rows in float32.
         cells: Number of cells; 0 for about 4 sqrt(G).
-        probes: Cells or candidates per query; 0 for a 32nd of the cells, at least 16, or 128 for the graph. More find
-            more and take longer.
+        probes: Cells or candidates per query, of which more find more and take longer. 0 to choose: from a 32nd of the
+            cells, at least 16, or 128 candidates on, they are doubled until the recall is 0.95, up to an eighth of the
+            cells or 1,024 candidates.
         k: Number of neighbors whose recall is measured, limited to the size of the gallery.
         sample: Number of rows that the recall is measured on.
         seed: Seed of that sample, of k-means and of the graph; several threads may still build different graphs.
@@ -136,7 +141,7 @@ def build_index(
     """
     faiss = _faiss()
     check_comparable(gallery if queries is None else queries, gallery, _comparison(metric))
-    size = len(gallery)
+    size, choose_probes = len(gallery), not options.probes
     options = options.resolved(size)
     random = np.random.default_rng(options.seed)
     source = RowSource(gallery, metric)
@@ -154,15 +159,16 @@ def build_index(
             index.add(_centered(source[start:stop], center, np.arange(start, stop)))
     k = min(options.k, size if queries is not None else max(1, size - 1))
     built = SearchIndex(index, gallery, metric, center, k, float("nan"), "")
-    recall, measured = _recall(built, queries, options.sample, random)
+    most = {"ivf": round(_MOST_CELLS * options.cells), "hnsw": _MOST_HNSW_PROBES}.get(options.kind, 0)
+    recall, measured, probes = _recall(built, queries, options, most if choose_probes else 0, random)
     parameters = {
-        "ivf": f"{options.probes} of {options.cells} cells probed",
-        "hnsw": f"{options.probes} candidates at a time",
+        "ivf": f"{probes} of {options.cells} cells probed",
+        "hnsw": f"{probes} candidates at a time",
         "flat": "all rows compared",
     }
     summary = f"{options.kind} index over {size} rows, {parameters[options.kind]}: "
     summary += f"recall@{k} {recall:.4f} on {measured} rows"
-    logger.log(logging.WARNING if recall < _LOW_RECALL else logging.INFO, "%s", summary)
+    logger.log(logging.WARNING if recall < LOW_RECALL else logging.INFO, "%s", summary)
     return dataclasses.replace(built, recall=recall, summary=summary)
 
 
@@ -219,23 +225,34 @@ def _comparison(metric: str) -> ComparisonOptions:
     return ComparisonOptions(metric, first_pass="float32")
 
 
-def _recall(index: SearchIndex, queries: Any, sample: int, random: np.random.Generator) -> tuple[float, int]:
-    """Return the fraction of the exact k nearest that the index finds, ties included, and the rows measured."""
+def _recall(
+    index: SearchIndex, queries: Any, options: IndexOptions, most: int, random: np.random.Generator
+) -> tuple[float, int, int]:
+    """Return the fraction of the exact k nearest that the index finds, ties included, and on how many rows.
+
+    Also the probes, which are doubled up to `most` while the recall is insufficient.
+    """
     values = index.gallery if queries is None else queries
-    chosen = np.sort(random.choice(len(values), min(sample, len(values)), replace=False))
+    chosen = np.sort(random.choice(len(values), min(options.sample, len(values)), replace=False))
     rows = arrays.rows_of(values, chosen)
     others = 0 if queries is not None else 1  # a row of the gallery finds itself
     k = min(index.k + others, len(index.gallery))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = search_index(index, rows, k)
-    farthest = top_k(rows, index.gallery, k, metric=index.metric).distances[:, -1:]
+    probes = options.probes
     if k == others:
-        return 1.0, len(rows)  # a gallery of one row
-    hits = found.distances <= farthest
-    if others:
-        hits &= found.indices != chosen[:, None]
-    return float(np.minimum(hits.sum(axis=1), k - others).mean() / (k - others)), len(rows)
+        return 1.0, len(rows), probes  # a gallery of one row
+    farthest = top_k(rows, index.gallery, k, metric=index.metric).distances[:, -1:]
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = search_index(index, rows, k)
+        hits = found.distances <= farthest
+        if others:
+            hits &= found.indices != chosen[:, None]
+        recall = float(np.minimum(hits.sum(axis=1), k - others).mean() / (k - others))
+        if recall >= _SUFFICIENT_RECALL or probes >= most:
+            return recall, len(rows), probes
+        probes = min(2 * probes, most)
+        _set_probes(index.index, options.kind, probes)
 
 
 def _empty_index(faiss: Any, width: int, options: IndexOptions) -> Any:
@@ -243,14 +260,22 @@ def _empty_index(faiss: Any, width: int, options: IndexOptions) -> Any:
     if options.kind == "hnsw":
         index = faiss.IndexHNSWFlat(width, _HNSW_LINKS)
         index.hnsw.rng = faiss.RandomGenerator(options.seed)
-        index.hnsw.efSearch = options.probes
+        _set_probes(index, "hnsw", options.probes)
         return index
     if options.kind == "flat":
         return faiss.IndexFlatL2(width)
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(width), width, options.cells)
     index.cp.seed = options.seed
-    index.nprobe = options.probes
+    _set_probes(index, "ivf", options.probes)
     return index
+
+
+def _set_probes(index: Any, kind: str, probes: int) -> None:
+    """Set how many cells or candidates a search looks at; stored in the file of an index."""
+    if kind == "hnsw":
+        index.hnsw.efSearch = probes
+    else:
+        index.nprobe = probes
 
 
 def _centered(rows: Any, center: Any, numbers: np.ndarray) -> np.ndarray:

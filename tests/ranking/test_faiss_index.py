@@ -102,6 +102,22 @@ def test_recall_rises_with_the_probes(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [few.summary]
 
 
+@pytest.mark.parametrize(("kind", "first", "limit"), [("ivf", 16, "_MOST_CELLS"), ("hnsw", 32, "_MOST_HNSW_PROBES")])
+def test_probes_are_doubled_until_the_recall_is_sufficient(
+    kind: str, first: int, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, (_, gallery) = "reid.ranking.faiss_index.", drawn("random", gallery=4000)
+    few = build_index(gallery, IndexOptions(kind, cells=100, probes=first))
+    monkeypatch.setattr(module + "_HNSW_PROBES", first)
+    monkeypatch.setattr(module + "_SUFFICIENT_RECALL", (1 + few.recall) / 2)
+    for most, enough in ((0.9, True), (0.17, False)):
+        monkeypatch.setattr(module + limit, most if kind == "ivf" else round(first * (5 * most)))
+        chosen = build_index(gallery, IndexOptions(kind, cells=100))
+        probes = chosen.index.nprobe if kind == "ivf" else chosen.index.hnsw.efSearch
+        assert probes >= first and f"{probes} " in chosen.summary
+        assert (chosen.recall >= (1 + few.recall) / 2) == enough, chosen.summary
+
+
 def test_the_seed_decides() -> None:
     query, gallery = drawn("random", gallery=1500)
     first, again = (

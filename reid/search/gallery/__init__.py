@@ -29,6 +29,7 @@ from reid.search.gallery.crops import (
 from reid.search.gallery.faiss_file import (
     build_faiss_index,
     has_current_faiss_index,
+    has_low_recall,
     is_faiss_index_intact,
     load_faiss_index,
     rebuild_command,
@@ -65,6 +66,7 @@ __all__ = [
     "check_tool_entries",
     "describe_calibration",
     "has_current_faiss_index",
+    "has_low_recall",
     "is_faiss_index_intact",
     "is_index",
     "list_crops",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from reid.errors import InputError, install_command
 from reid.io.atomic import atomic_file
 from reid.io.digest import compute_file_digest
-from reid.ranking.faiss_index import IndexOptions, SearchIndex, build_index, search_index
+from reid.ranking.faiss_index import LOW_RECALL, IndexOptions, SearchIndex, build_index, search_index
 from reid.search.gallery.search import NeighborSearch
 from reid.search.gallery.snapshot import Snapshot, read_snapshot
 from reid.search.gallery.writer import Gallery
@@ -108,6 +109,18 @@ def is_faiss_index_intact(snapshot: Snapshot) -> bool:
         return False
 
 
+def has_low_recall(entry: Mapping[str, Any]) -> bool:
+    """Check whether a FAISS index finds too few of the nearest images to be used without being asked for.
+
+    Args:
+        entry: What `build_faiss_index` recorded.
+
+    Returns:
+        True for a recall below 0.9.
+    """
+    return bool(entry["recall"] < LOW_RECALL)
+
+
 def rebuild_command(snapshot: Snapshot) -> str:
     """Return the command that brings an index up to date.
 
@@ -126,7 +139,7 @@ def select_search(snapshot: Snapshot, faiss_beyond: int | None = None) -> tuple[
     Args:
         snapshot: The state of the index.
         faiss_beyond: Number of rows above which FAISS is used; None uses the value recorded at indexing, and falls
-            back to exact search if the FAISS index is outdated.
+            back to exact search if the FAISS index is outdated or its recall low.
 
     Returns:
         The search, None for exact search, and its description.
@@ -139,6 +152,8 @@ def select_search(snapshot: Snapshot, faiss_beyond: int | None = None) -> tuple[
         return None, "exact"
     if faiss_beyond is None and not has_current_faiss_index(snapshot):
         return None, f"exact, because the FAISS index is outdated; rebuild it with {rebuild_command(snapshot)}"
+    if faiss_beyond is None and has_low_recall(snapshot.metadata["faiss"]):
+        return None, "exact, because the FAISS index misses too many; --faiss-beyond uses it nevertheless"
     return load_faiss_index(snapshot), snapshot.metadata["faiss"]["summary"]
 
 

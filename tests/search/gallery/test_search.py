@@ -20,6 +20,7 @@ from reid.search.gallery import (
     mean_query,
     read_snapshot,
     search_snapshot,
+    select_search,
     update_index,
 )
 
@@ -92,6 +93,19 @@ def test_faiss_finds_what_exact_search_finds(index: Path, make_vector: Vector) -
     mask = snapshot.filter_mask(["2"])
     expected = search_snapshot(snapshot, queries, 7, mask=mask)
     assert search_snapshot(snapshot, queries, 7, mask=mask, neighbor_search=load_faiss_index(snapshot)) == expected
+
+
+def test_a_faiss_index_that_misses_many_is_used_on_request(index: Path) -> None:
+    pytest.importorskip("faiss")
+    with Gallery.open(index) as gallery:
+        entry = build_faiss_index(gallery, kind="flat")
+        gallery.set_metadata(faiss_beyond=1)
+        assert select_search(read_snapshot(index))[0] is not None
+        gallery.set_metadata(faiss={**entry, "recall": 0.89})
+    snapshot = read_snapshot(index)
+    search, description = select_search(snapshot)
+    assert search is None and description.startswith("exact, because the FAISS index misses too many")
+    assert select_search(snapshot, 1)[0] is not None
 
 
 def test_outdated_or_corrupt_faiss_index(index: Path) -> None:
