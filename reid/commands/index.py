@@ -10,7 +10,8 @@ from typing import Any
 
 from reid import Embedder
 from reid.distributed import restart_command
-from reid.errors import InputError, Interrupted, one_line, stop_signals
+from reid.errors import InputError, Interrupted, install_command, one_line, stop_signals
+from reid.ranking.exact.row_codes import integer_products
 from reid.search import gallery, milvus, stores
 from reid.search.extracted import extracted_features
 
@@ -148,7 +149,9 @@ def _print_summary(summary: gallery.UpdateSummary, place: stores.Place, seconds:
 def _update_codes(index: gallery.Gallery) -> None:
     start = time.perf_counter()
     if encoded := gallery.update_codes(index):
-        print(f"8-bit codes of {encoded:,} images for exact search; written in {time.perf_counter() - start:.1f} s")
+        missing = "" if integer_products() else f", which needs NumKong to use them: {install_command('search')}"
+        seconds = time.perf_counter() - start
+        print(f"8-bit codes of {encoded:,} images written in {seconds:.1f} s for exact search{missing}")
 
 
 def _update_faiss(index: gallery.Gallery, faiss_beyond: int | None) -> None:

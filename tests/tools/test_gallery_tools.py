@@ -201,7 +201,9 @@ def test_removing_compacting_checking(tool: Tool, index: Path, crops: Path) -> N
     assert ended.code == 2 and "do not match their checksums" in ended.err
 
 
-def test_faiss_beyond_a_size(tool: Tool, index: Path, crops: Path, tmp_path: Path) -> None:
+def test_faiss_beyond_a_size(
+    tool: Tool, index: Path, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("faiss")
     assert "recall" not in tool("index", crops, "--index", index, "--faiss-beyond", "12").out
     ended = tool("index", crops, "--index", index, "--faiss-beyond", "5")
@@ -223,6 +225,25 @@ def test_faiss_beyond_a_size(tool: Tool, index: Path, crops: Path, tmp_path: Pat
         gallery.set_metadata(faiss_beyond=3)
     assert "recall@10" in tool("index", crops, "--index", index).out
     assert "recall@10" in tool("search", query, *options).out
+    monkeypatch.setattr("reid.search.gallery.faiss_file.LOW_RECALL", 1.1)
+    with Gallery.open(index) as gallery:
+        gallery.set_removed(["0001/c1_4.png"], removed=False)
+    assert "searches stay exact unless --faiss-beyond" in tool("index", crops, "--index", index).out
+    ended = tool("search", query, *options)
+    assert "the FAISS index misses too many" in ended.out and "searched, exact" in ended.out
+    assert "recall@10" in tool("search", query, *options, "--faiss-beyond", "3").out
+
+
+def test_codes_say_what_they_need(
+    tool: Tool, crops: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reid.search.gallery.code_files.CODED_ROWS", 12)
+    monkeypatch.setattr("reid.search.gallery.code_files._UNCODED_ROWS", 0)
+    for found, advice in ((None, True), (len, False)):
+        monkeypatch.setattr("reid.commands.index.integer_products", lambda found=found: found)
+        ended = tool("index", crops, "--index", tmp_path / str(advice), "--weights", weights)
+        assert ended.code == 0 and "8-bit codes of 12 images written in" in ended.out, ended.out + ended.err
+        assert ("which needs NumKong to use them: pip install" in ended.out) == advice
 
 
 def test_invalid_folders(

@@ -50,7 +50,7 @@ def lacks_codes(layout: ShardLayout, number: int, checksums: np.ndarray) -> bool
     return len(checksums) >= CODED_ROWS and read_codes(layout, number, checksums)[0] < len(checksums) - _UNCODED_ROWS
 
 
-def write_codes(layout: ShardLayout, number: int, rows: np.ndarray, checksums: np.ndarray) -> None:
+def write_codes(layout: ShardLayout, number: int, rows: np.ndarray, checksums: np.ndarray) -> bool:
     """Encode the rows of a shard and write their codes, or that codes of these rows do not pay.
 
     Args:
@@ -58,6 +58,9 @@ def write_codes(layout: ShardLayout, number: int, rows: np.ndarray, checksums: n
         number: Number of the shard, from 0.
         rows: (n, D) float32.
         checksums: (n,) uint32, their checksums.
+
+    Returns:
+        Whether codes pay.
 
     Raises:
         OSError: If the disk is full.
@@ -69,6 +72,7 @@ def write_codes(layout: ShardLayout, number: int, rows: np.ndarray, checksums: n
     buffer = io.BytesIO()
     np.savez(buffer, **content)
     write_sealed(layout.codes_path(number), buffer.getbuffer())
+    return codes is not None
 
 
 def divide_by_codes(

@@ -127,7 +127,7 @@ def update_codes(gallery: Gallery) -> int:
         gallery: The index, open for writing.
 
     Returns:
-        Number of rows encoded, at about 60,000 per second on one core at 512 dimensions.
+        Number of rows whose codes were written, at about 60,000 per second on one core at 512 dimensions.
 
     Raises:
         InputError: If a feature row is corrupt.
@@ -137,8 +137,8 @@ def update_codes(gallery: Gallery) -> int:
     layout, encoded = ShardLayout.from_metadata(gallery.folder, snapshot.metadata), 0
     for number, shard in enumerate(snapshot.mapped):
         rows = np.arange(number * layout.shard_size, number * layout.shard_size + len(shard))
-        if lacks_codes(layout, number, snapshot.checksums[rows]):
-            write_codes(layout, number, snapshot.read_rows(rows), snapshot.checksums[rows])
+        checksums = snapshot.checksums[rows]
+        if lacks_codes(layout, number, checksums) and write_codes(layout, number, snapshot.read_rows(rows), checksums):
             encoded += len(rows)
     return encoded
 
