@@ -105,7 +105,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     for side, layers in zip((weights, reference), found, strict=True):
         _require_layers(side, layers)
     dataset = _load_dataset(weights, arguments)
-    changes = compare_layers(found[0], found[1], seed=arguments.seed)
+    changes = compare_layers(found[0], found[1])
     if dataset and weights.model and reference.model:
         after, before = (_open_engine(side, dataset) for side in (weights.model, reference.model))
         changes["dataset"] = dataset.split.name

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid.diagnostics.survey import survey
+from reid.diagnostics.survey import survey_layer
 from reid.diagnostics.weights import Layer
 from reid.errors import InputError
 from reid.progress import track
@@ -21,13 +21,12 @@ SIDES = ("correlation", "ratio", "effective_rank", "condition_number", "severest
 ENERGY = 0.9
 
 
-def compare_layers(layers: Sequence[Layer], references: Sequence[Layer], *, seed: int = 0) -> dict[str, Any]:
+def compare_layers(layers: Sequence[Layer], references: Sequence[Layer]) -> dict[str, Any]:
     """Compare the layers of two networks that have the same name and shape.
 
     Args:
         layers: Layers of the network after a change.
         references: Layers of the network before it.
-        seed: Seed of the shuffled weights of the surveys.
 
     Returns:
         "layers": an entry per common layer, the most changed first, those that cannot be compared last. It has "name",
@@ -49,16 +48,15 @@ def compare_layers(layers: Sequence[Layer], references: Sequence[Layer], *, seed
             f"the two files have no layer of the same name and shape (such as {layers[0].name} and "
             f"{references[0].name}); compare checkpoints of one architecture"
         )
-    after = {row["name"]: row for row in survey(common, seed=seed)}
-    before = {row["name"]: row for row in survey([others[layer.name] for layer in common], seed=seed)}
     rows = []
     for layer in track(common, "comparison", unit="weights"):
-        name = layer.name
-        row = {key: after[name][key] for key in ("name", "kind", "d_in", "k", "groups", "groups_from")}
-        row |= {"before": _side(before[name]), "after": _side(after[name])}
-        row["broken"] = before[name]["broken"] or after[name]["broken"]
+        other = others[layer.name]
+        after, before = (survey_layer(side, spectra=False) for side in (layer, other))
+        row = {key: after[key] for key in ("name", "kind", "d_in", "k", "groups", "groups_from")}
+        row |= {"before": _side(before), "after": _side(after)}
+        row["broken"] = before["broken"] or after["broken"]
         if row["broken"] is None:
-            row |= compare_matrices(layer.matrices(), others[name].matrices())
+            row |= compare_matrices(layer.matrices(), other.matrices())
         rows.append(row)
     rows.sort(key=lambda row: -row.get("distance", -1.0))
     return {"layers": rows, "unmatched": unmatched}

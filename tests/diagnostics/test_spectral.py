@@ -11,6 +11,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from reid.diagnostics import gram
@@ -19,11 +20,29 @@ from reid.diagnostics.gram import products, squares
 from reid.diagnostics.spectral import describe_spectrum, fit_bulk, fit_power_law, kernel_slices
 from reid.diagnostics.survey import survey_layer
 from reid.diagnostics.weights import Layer
+from reid.model.backbones import build_backbone
 
 
 def heavy(rows: int, columns: int, *kernel: int) -> torch.Tensor:
     """A weight whose spectrum has a heavy tail."""
     return torch.randn(rows, columns, *kernel) @ torch.diag(1 + torch.rand(kernel[-1] if kernel else columns) ** -0.4)
+
+
+def middle_layer(name: str) -> tuple[str, nn.Module]:
+    """The layer in the middle of a network, with random weights; WeightWatcher does not know groups."""
+    with torch.device("meta"):
+        if name in torchvision.models.list_models():
+            network = torchvision.models.get_model(name, weights=None)
+        else:
+            network = build_backbone(name, weights=None, source="none")
+    layers = [
+        (own, module)
+        for own, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and getattr(module, "groups", 1) == 1
+    ]
+    own, layer = layers[len(layers) // 2]
+    layer.to_empty(device="cpu").reset_parameters()
+    return f"{name}.{own}".replace(".", "-"), layer
 
 
 def test_every_quantity_is_that_of_weightwatcher() -> None:
@@ -42,19 +61,26 @@ def test_every_quantity_is_that_of_weightwatcher() -> None:
         }
     )
     layers["heavy"].weight.data = heavy(40, 60)
+    networks = ("resnet18", "squeezenet1_1", "densenet121", "mobilenet_v3_small", "swin_t", "osnet_x0_25")
+    layers.update(dict(map(middle_layer, networks)))
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             watcher = weightwatcher.WeightWatcher(model=layers)
             rows = watcher.analyze(detX=True, conv2d_norm=False).to_dict("records")
     finally:
         logging.disable(logging.NOTSET)
-    assert {row["longname"] for row in rows} == set(layers)
+    assert {row["longname"] for row in rows} == set(layers) and len(layers) == 11
     for row in rows:
         ours = describe_spectrum(Layer(row["longname"], layers.get_parameter(f"{row['longname']}.weight")))
         assert ours is not None
         compared = {key: value for key, value in ours.items() if key in row}
         assert len(compared) == 21
-        assert compared == pytest.approx({key: row[key] for key in compared}, rel=1e-6)
+        assert compared == pytest.approx({key: row[key] for key in compared}, rel=1e-6), row["longname"]
+        # What the page on diagnostics derives of ours instead of storing it.
+        assert row["lambda_max"] == row["xmax"] == pytest.approx(ours["spectral_norm"])
+        assert row["sv_max"] == pytest.approx(math.sqrt(ours["spectral_norm"]))
+        assert row["num_ERG_spikes"] == ours["detX_num"]
+        assert row["ERG_gap"] == ours["detX_num"] - ours["num_pl_spikes"]
 
 
 def test_the_exponent_of_a_power_law() -> None:
