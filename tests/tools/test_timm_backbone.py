@@ -1,37 +1,125 @@
-"""A run with a network of timm from training to an exported file, by the commands."""
+"""Runs with networks of timm by the commands, from training to an exported file."""
 
 from __future__ import annotations
 
+import json
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from small_experiment import timeless
+
+from reid import Embedder
+from reid.config import build
+from reid.config.loading import parse_config
+from reid.data.images.decode import decode_image
+from reid.data.loading.loaders import TrainLoader
+from reid.io.checkpoint import load_checkpoint, save_checkpoint
+from reid.ranking import normalize_rows
 
 timm = pytest.importorskip("timm")
+ROOT = Path(__file__).parents[2]
 Tool = Callable[..., Any]
+# Fewer blocks of the same kinds, and narrower ones: time goes by their number, in an export above all.
+# tests/model/backbones/test_timm_trunk.py has the whole networks.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "resnet18": {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)},
+    "convnext_atto": {"depths": (1, 1, 1, 1)},
+    "mobilenetv4_conv_small": {},
+    "vit_tiny_patch16_224": {"depth": 2},
+}
+EXPORTED = ("convnext_atto", "vit_tiny_patch16_224")  # which take 6 s each; the layers of the others are also ours
+SMALL = (
+    *("INPUT.SIZE", "[32, 32]", "INPUT.PAD", "1", "DATASETS.IDENTITIES", "0.5", "SOLVER.BATCH_SIZE", "8"),
+    *("MODEL.EIGENLAYER.DIM", "8", "STEP0.EPOCHS", "1", "STEP0.WARMUP_EPOCHS", "0", "STEP0.LR", "[0.0002]"),
+    *("RRI.MAX_ROUNDS", "0", "RRI.FINAL_RESTRAINT", "True", "RRI.CONTROL", "False", "ENGINE", "torch"),
+)
 
 
-def test_a_transformer_is_trained_resumed_diagnosed_and_exported(
-    tool: Tool, train: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, **options, **NETWORKS[name]))
+    return request.param
+
+
+def interrupted(epoch: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """Ctrl-C while the first batch of an epoch is trained on."""
+
+    def call(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for batch in epoch(*arguments, **options):
+            signal.raise_signal(signal.SIGINT)
+            yield batch
+
+    return call
+
+
+def test_from_training_to_embeddings(
+    tool: Tool, quick: tuple[str, ...], network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = ("MODEL.BACKBONE", "timm:test_vit", "INPUT.SIZE", "[64, 32]", "MODEL.EIGENLAYER.DIM", "8")
-    short = ("STEP0.EPOCHS", "1", "RRI.MAX_ROUNDS", "0", "RRI.CONTROL", "False")
-    ended = train(*small, *short)
-    assert ended.code == 0 and "timm:test_vit, from scratch" in ended.out, ended.err
-    ended = train("--resume", *small, *short, "RRI.FINAL_RESTRAINT", "True", "--force")
-    assert ended.code == 0 and "restraint" in ended.out, ended.err
-    weights = tmp_path / "run" / "checkpoints" / "rri_last.pth"
-    commands: tuple[tuple[str | Path, ...], ...] = (
-        ("diagnose", "--weights", weights, "--output", tmp_path / "diagnosed"),
-        ("export", "--weights", weights, "--output", tmp_path / "vit.pt2"),
-    )
-    for name, *arguments in commands:
-        ended = tool(name, *arguments)
+    def call(*arguments: str | Path) -> str:
+        ended = tool(*arguments)
         assert ended.code == 0, ended.err
+        return ended.out
+
+    config = ("--config-file", ROOT / "configs" / "demo_synthetic.yaml", *quick, *SMALL)
+    train = ("train", *config, "MODEL.BACKBONE", f"timm:{network}", "OUTPUT_DIR")
+    assert f"timm:{network}, from scratch" in call(*train, tmp_path / "whole")
+
+    # Interrupted in the middle of an epoch, and resumed: bit by bit the same
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainLoader, "epoch", interrupted(TrainLoader.epoch))
+        ended = tool(*train, tmp_path / "run")
+    assert ended.code == 130 and "--resume" in ended.err
+    weights = tmp_path / "run" / "checkpoints" / "rri_last.pth"
+    assert load_checkpoint(weights)["middle"]["sums"]["batches"] == 1
+    call(*train, tmp_path / "run", "--resume")
+    scores, expected = (json.loads((tmp_path / name / "scores.json").read_text()) for name in ("run", "whole"))
+    assert timeless(scores) == timeless(expected)
+    assert [row["stage"] for row in scores["rows"]] == ["step0", "decorrelate", "restraint"]
+    last, whole, step0 = (
+        load_checkpoint(tmp_path / file)["model"]
+        for file in ("run/checkpoints/rri_last.pth", "whole/checkpoints/rri_last.pth", "run/checkpoints/rri_step0.pth")
+    )
+    assert last.keys() == whole.keys() and all(torch.equal(last[name], whole[name]) for name in last)
+    assert [name for name in step0 if torch.equal(step0[name], last[name])] == []  # all of it is trained
+
+    # The scores of the run, and embeddings as in its evaluation
+    call("evaluate", "--weights", weights, "--output", tmp_path, "--save-features", "ENGINE", "torch")
+    assert scores["final"] in json.loads((tmp_path / "evaluation.json").read_text())["scores"]
+    with np.load(tmp_path / "features_input.npz") as saved:
+        paths, rows = list(saved["query_paths"]), normalize_rows(saved["query_values"])
+    assert np.ptp(rows, axis=0).max() > 0.01  # so short a training leaves them similar, but not equal
+    embedder = Embedder.load(weights, device="cpu", engine="torch")
+    np.testing.assert_allclose(embedder.embed(paths), rows, atol=1e-5)
+
+    # Every layer is surveyed
+    call("diagnose", "--weights", weights, "--output", tmp_path)
+    survey = json.loads((tmp_path / "diagnosis.json").read_text())["survey"]
+    assert {row["name"] for row in survey} == {n for n, v in last.items() if n.endswith("weight") and v.ndim > 1}
+
+    if network in EXPORTED:
+        onnxruntime = pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+        call("export", "--weights", weights, "--output", tmp_path / "network.onnx", "--preprocessing", "inside")
+        session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
+        pixels = np.stack([decode_image(path, (32, 32)) for path in paths])
+        np.testing.assert_allclose(session.run(None, {"images": pixels})[0], rows, atol=1e-5)
+
+
+def test_a_missing_timm_is_named(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse_config("", ("MODEL.BACKBONE", "timm:test_vit", "MODEL.WEIGHTS", "none", "INPUT.SIZE", "[32, 32]"))
+    content = {"model": dict(build.network(config, num_classes=3).state_dict()), "config": config.dump()}
+    save_checkpoint(tmp_path / "vit.pth", {**content, "num_classes": 3})
+    ended = tool("export", "--weights", tmp_path / "vit.pth", "--output", tmp_path / "vit.pt2")
+    assert ended.code == 0, ended.err
     monkeypatch.setitem(sys.modules, "timm", None)
-    ended = tool("export", "--weights", weights, "--output", tmp_path / "again.pt2")
+    ended = tool("export", "--weights", tmp_path / "vit.pth", "--output", tmp_path / "again.pt2")
     assert ended.code == 2 and len(ended.err.strip().splitlines()) == 1
     assert "timm:test_vit needs the library timm" in ended.err and "timm" in ended.err.partition("pip install")[2]
 
