@@ -194,6 +194,6 @@ def _read(module: nn.Module) -> Tensor:
     training = parametrizations.training
     parametrizations.eval()  # in training mode, reading a spectrally normalized weight changes its estimate
     try:
-        return module.weight.detach()  # type: ignore[union-attr, operator]
+        return module.weight.detach()  # type: ignore[operator]
     finally:
         parametrizations.train(training)

@@ -178,8 +178,12 @@ def no_interrupt() -> Iterator[None]:
             signal.raise_signal(number)
         received.append(number)
 
+    def again() -> None:
+        if received:
+            signal.raise_signal(received[0])
+
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: received and signal.raise_signal(received[0]))
+        stack.callback(again)
         for number, handler in before.items():
             if handler not in (None, signal.SIG_IGN):  # None: installed from C, and cannot be restored
                 stack.callback(signal.signal, number, handler)
