@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from reid.errors import InputError
-from reid.search.gallery import Gallery, UpdateSummary, list_crops, read_snapshot, update, update_index
+from reid.search.gallery import (
+    Crop,
+    CropListing,
+    Gallery,
+    Labels,
+    UpdateSummary,
+    list_crops,
+    read_snapshot,
+    update,
+    update_index,
+)
 
 PATTERN = "{identity}/c{camera}_{time}"
 Vector = Callable[[bytes], np.ndarray]
@@ -258,3 +270,23 @@ def test_a_time_that_sqlite_cannot_store(crops: Path, tmp_path: Path, embed: Any
         pytest.skip("the file system stores no such times")
     assert index(tmp_path / "i", crops, embed).added == 12
     assert index(tmp_path / "i", crops, embed).unchanged == 12
+
+
+def test_a_comparison_holds_no_image_of_the_index() -> None:
+    """So that an index in Milvus may be larger than memory: per image, only what refers to the listing."""
+    count = 5000
+
+    def images() -> Iterator[tuple[Crop, bytes, bool]]:
+        for number in range(count):
+            labels = Labels(str(number // 50), str(number % 6), str(number))
+            yield Crop(f"{number // 50:04d}/c{number % 6}_{number:06d}.jpg", 3000 + number, 7, labels), b"", False
+
+    listing = CropListing(Path("crops"), tuple(crop for crop, _, _ in images()))
+    stored = SimpleNamespace(images=images, digests=lambda: pytest.fail("nothing is to be embedded"))
+    tracemalloc.start()
+    try:
+        summary = update_index(cast(Gallery, stored), listing, lambda paths: np.empty(0), progress=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert summary.unchanged == count and peak < 200 * count
