@@ -7,8 +7,9 @@ The features are synthetic, of 20 images per person. The variance of direction j
 128 of 512 directions hold 94 % of it, as after RRI; with --decay 0 all directions have the same, and codes do not pay.
 The directions are the axes, which FAISS Panorama needs and ours does not. Half of the queries show people of the
 gallery. --faiss ivf and hnsw build an index as `svdnet index --faiss-beyond` does, over the first --faiss-rows rows,
-which takes minutes for a million; their recall is measured among these rows. That of the table is lower than what the index
-says, because it is of these queries, and half of them show people who are not in the gallery. usearch is measured if it is installed.
+which takes minutes for a million. Their recall in the table is measured among these rows, on these queries. It is lower
+than what the index says, because half of the queries show people who are not in the gallery. usearch is measured if it
+is installed.
 Memory: 2 GB per million rows of 512, and as much for each FAISS index.
 """
 
