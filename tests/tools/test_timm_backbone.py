@@ -67,7 +67,7 @@ def test_from_training_to_embeddings(
         assert ended.code == 0, ended.err
         return ended.out
 
-    config = ("--config-file", ROOT / "configs" / "demo_synthetic.yaml", *quick, *SMALL)
+    config: tuple[str | Path, ...] = ("--config-file", ROOT / "configs" / "demo_synthetic.yaml", *quick, *SMALL)
     train = ("train", *config, "MODEL.BACKBONE", f"timm:{network}", "OUTPUT_DIR")
     assert f"timm:{network}, from scratch" in call(*train, tmp_path / "whole")
 
