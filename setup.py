@@ -76,6 +76,7 @@ setup(
         "numpy>=1.26.4",
         "scipy>=1.11.4",
         "scikit-learn>=1.4.2",
+        "threadpoolctl>=3.8",
         "pillow>=10.4",
         "rich>=13.3.1",
         "yacs>=0.1.8",

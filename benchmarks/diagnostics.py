@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import torch
 import torchvision
-from threadpoolctl import threadpool_limits
 
 from reid.diagnostics.survey import find_layers, survey
 from reid.diagnostics.weights import Layer, diagnose_layer
@@ -26,7 +25,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(4096, 4096), metavar=("D_IN", "K"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    threadpool_limits(arguments.threads)  # of NumPy
     torch.manual_seed(0)
     d_in, k = arguments.size
     network = torchvision.models.resnet50(weights=None).state_dict()

@@ -84,6 +84,7 @@ def _embed(
 ) -> tuple[str, Features, Features]:
     """The dataset's name and the features of its query and gallery, embedded from files as in later use."""
     config = build.evaluation_config(embedder.config, arguments.config_file, arguments.overrides)
+    build.use_threads(config)
     split = build.split(config)
     print(split_table(split), flush=True)
     return split.name, _features(embedder, split.query), _features(embedder, split.gallery)

@@ -78,13 +78,17 @@ def main(arguments: argparse.Namespace) -> None:
         "config": weights.config_text,
         "provenance": {**provenance(command=(*arguments.program, *arguments.arguments)), "seed": arguments.seed},
     }
+    spectra: dict[str, Any] = {}
     if not arguments.layer:
         diagnosis["survey"] = survey(layers, seed=arguments.seed)
+        spectra = {row["name"]: row["spectral"] for row in diagnosis["survey"]}
         diagnosis["look"] = first_to_look_at(diagnosis["survey"])
         chosen = _final_layers(weights, layers, diagnosis["survey"])
+    for layer in chosen:
+        if layer.name not in spectra:
+            spectra[layer.name] = describe_spectrum(layer, seed=arguments.seed)
     diagnosis["layers"] = [
-        {**diagnose_layer(layer, seed=arguments.seed), "spectral": describe_spectrum(layer, seed=arguments.seed)}
-        for layer in chosen
+        {**diagnose_layer(layer, seed=arguments.seed), "spectral": spectra[layer.name]} for layer in chosen
     ]
     images = _add_identities(diagnosis["layers"], weights, dataset)
     if weights.model and dataset:
@@ -107,7 +111,8 @@ def _compare(arguments: argparse.Namespace) -> None:
     dataset = _load_dataset(weights, arguments)
     changes = compare_layers(found[0], found[1])
     if dataset and weights.model and reference.model:
-        after, before = (_open_engine(side, dataset) for side in (weights.model, reference.model))
+        # The network before may have another structure than the configuration names, by which exports are kept.
+        after, before = (_open_engine(side, dataset, keep=False) for side in (weights.model, reference.model))
         changes["dataset"] = dataset.split.name
         changes["features"] = compare_embeddings(after, before, build.loaders(dataset.config, dataset.split))
     content = {
@@ -170,6 +175,7 @@ def _load_dataset(weights: _Weights, arguments: argparse.Namespace) -> _Dataset 
     if weights.config is None or not (arguments.config_file or arguments.overrides):
         return None
     config = build.evaluation_config(weights.config, arguments.config_file, arguments.overrides)
+    build.use_threads(config)
     split = build.split(config)
     print(split_table(split), flush=True)
     return _Dataset(config, split, _is_same_dataset(config, weights.config))
@@ -204,16 +210,16 @@ def _diagnose_dataset(model: ReidNetwork, dataset: _Dataset) -> dict[str, Any]:
         label_smoothing=config.SOLVER.LABEL_SMOOTHING,
         order=config.RRI.ORDER,
     )
-    engine = _open_engine(model, dataset)
-    engine.expect(sum(len(images) for images in (dataset.split.train, dataset.split.query, dataset.split.gallery)))
+    engine = _open_engine(model, dataset, expected=len(dataset.split.train))
     return diagnose_dataset(model, build.loaders(config, dataset.split), options=options, engine=engine)
 
 
-def _open_engine(model: ReidNetwork, dataset: _Dataset) -> Engine:
+def _open_engine(model: ReidNetwork, dataset: _Dataset, *, expected: int = 0, keep: bool = True) -> Engine:
+    """The engine for query and gallery, and for as many images more as expected."""
     device, split = build.device(dataset.config), dataset.split
     dtype = autocast_dtype(dataset.config.TEST.PRECISION, device)
-    engine = open_engine(model.to(device), dataset.config, dtype=dtype)
-    engine.expect(len(split.query) + len(split.gallery))
+    engine = open_engine(model.to(device), dataset.config, dtype=dtype, keep=keep)
+    engine.expect(expected + len(split.query) + len(split.gallery))
     return engine
 
 

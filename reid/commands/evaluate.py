@@ -114,6 +114,7 @@ def _embed(
     """Return what describes the evaluation, its features, those to pool and those of the training set."""
     model, trained = load_network(arguments.weights)
     config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
+    build.use_threads(config)
     device = build.device(config)
     dtype = autocast_dtype(config.TEST.PRECISION, device)
     split = build.split(config)

@@ -36,6 +36,7 @@ def _extract(arguments: argparse.Namespace) -> None:
     # Each image is read once, and a decoded copy of a large set takes more space than its features.
     overrides = ("INPUT.CACHE", "off", *arguments.overrides)
     config = build.evaluation_config(trained, arguments.config_file, overrides)
+    build.use_threads(config)
     device = build.device(config)
     dtype = autocast_dtype(config.TEST.PRECISION, device)
     with local_main_first():

@@ -25,6 +25,8 @@ def main(arguments: argparse.Namespace) -> None:
         arguments: Those of its parser in `reid.commands.parsers`.
     """
     if arguments.remove or arguments.restore or arguments.compact or arguments.check:
+        if arguments.recall:
+            raise InputError("--recall belongs to an update of the index; omit it here")
         _maintain(arguments)
         return
     folder, place = arguments.folder.expanduser().resolve(), stores.find_place(arguments.index, arguments.store)
@@ -43,17 +45,19 @@ def main(arguments: argparse.Namespace) -> None:
                 )
             embedder, metadata = _load_model(arguments, folder, stored)
             index.check(embedder.model_id, embedder.dim, arguments.shard)
+            start = time.perf_counter()
             listing, embed = _prepare(arguments, embedder, metadata)
-            _update(arguments, place, index, embedder, metadata, listing, embed)
+            _update(arguments, place, index, embedder, metadata, listing, embed, start)
         return
     gallery.check_crops(folder, arguments.pattern or "")
     embedder, metadata = _load_model(arguments, folder, {})
+    start = time.perf_counter()
     # Before an index is created: features that are refused leave none behind.
     listing, embed = _prepare(arguments, embedder, metadata)
     with stores.create_writer(
         place, model_id=embedder.model_id, dim=embedder.dim, metadata=metadata, shard_size=arguments.shard
     ) as index:
-        _update(arguments, place, index, embedder, metadata, listing, embed)
+        _update(arguments, place, index, embedder, metadata, listing, embed, start)
 
 
 def _load_model(arguments: argparse.Namespace, folder: Path, stored: dict[str, Any]) -> tuple[Embedder, dict[str, Any]]:
@@ -96,8 +100,8 @@ def _update(
     metadata: dict[str, Any],
     listing: gallery.CropListing,
     embed: gallery.EmbedFunction,
+    start: float,
 ) -> None:
-    start = time.perf_counter()
     index.set_metadata(**metadata)
     embedder.engine.expect(len(listing.crops))
     try:
@@ -161,11 +165,11 @@ def _update_faiss(index: gallery.Gallery, faiss_beyond: int | None) -> None:
     snapshot = gallery.read_snapshot(index.folder)
     if limit is None or len(snapshot.active_rows) <= limit:
         return
-    if gallery.has_current_faiss_index(snapshot) and gallery.is_faiss_index_intact(snapshot):
-        return
-    start = time.perf_counter()
-    entry = gallery.build_faiss_index(index)
-    print(f"{entry['summary']}; built in {time.perf_counter() - start:.1f} s")
+    start, entry = time.perf_counter(), snapshot.metadata.get("faiss") or {}
+    improvable = entry and gallery.has_low_recall(entry) and not entry.get("probes_chosen")
+    if improvable or not (gallery.has_current_faiss_index(snapshot) and gallery.is_faiss_index_intact(snapshot)):
+        entry = gallery.build_faiss_index(index)
+        print(f"{entry['summary']}; built in {time.perf_counter() - start:.1f} s")
     if gallery.has_low_recall(entry):
         print("it misses too many images, so searches stay exact unless --faiss-beyond is given to svdnet search")
 

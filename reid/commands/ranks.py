@@ -72,6 +72,7 @@ def _embed(
     """Return the name of the dataset and the features selected by `TEST`."""
     model, trained = build.network_from_checkpoint(content, source=str(path))
     config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
+    build.use_threads(config)
     device = build.device(config)
     split = build.split(config)
     print(f"{name} on {split_table(split)}", flush=True)

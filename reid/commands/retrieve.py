@@ -40,6 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
     model, trained = load_network(arguments.weights)
     check_any_size(model)
     config = build.evaluation_config(trained, None, arguments.overrides)
+    build.use_threads(config)
     device = build.device(config)
     settings: dict[str, Any] = {
         "feature": config.TEST.FEATURE,

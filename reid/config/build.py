@@ -83,7 +83,7 @@ def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[s
     """Combine the configuration of a checkpoint with the dataset of another one.
 
     Images keep the size and normalization that the network was trained with, unless an override changes them. THREADS
-    is that of the overrides, not that of the training, perhaps on another machine; it is put into effect.
+    is that of the overrides, not that of the training, perhaps on another machine.
 
     Args:
         trained: Configuration in the checkpoint.
@@ -102,9 +102,7 @@ def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[s
     if path:
         other = load_config(path)
         config.DATASETS, config.TEST = other.DATASETS.clone(), other.TEST.clone()
-    config = parse_config("", overrides, base=config)
-    use_threads(config)
-    return config
+    return parse_config("", overrides, base=config)
 
 
 def use_threads(config: CfgNode) -> None:

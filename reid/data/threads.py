@@ -8,21 +8,26 @@ from functools import partial
 
 import torch
 
-from reid.threads import thread_count
+from reid.threads import available_cores, requested_threads, thread_count
 
 _LOCK = threading.Lock()
 _local = threading.local()
 
 
 def decoding_threads() -> int:
-    """Return how many threads should decode: as many as those of PyTorch.
+    """Return how many threads should decode: as many as PyTorch has, and on a machine with a GPU all available cores.
+
+    Beside a GPU, PyTorch's threads have little to do, and by default it takes one per physical core only.
 
     Returns:
-        `reid.threads.thread_count` in the calling thread; in one that is limited to a single thread, that of the thread
-        for which it loads images.
+        `reid.threads.thread_count` in the calling thread, on a machine with a GPU at least the available cores unless
+        the user has requested a number; in a thread that is limited to a single one, that of the thread for which it
+        loads images.
     """
-    count: int = getattr(_local, "count", None) or thread_count()
-    return count
+    if count := getattr(_local, "count", None):
+        return int(count)
+    beside_gpu = torch.cuda.is_available() and requested_threads() is None
+    return max(thread_count(), available_cores()) if beside_gpu else thread_count()
 
 
 def single_thread_initializer() -> Callable[[], None]:

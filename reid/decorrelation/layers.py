@@ -17,7 +17,7 @@ from reid.errors import InputError
 _ACTIVATIONS = (
     *("Relu", "LeakyRelu", "Prelu", "Rrelu", "Elu", "Gelu", "Glu", "Silu", "Mish", "Sigmoid", "LogSigmoid", "Tanh"),
     *("Hardtanh", "Hardswish", "Hardsigmoid", "Softplus", "Softshrink", "Hardshrink", "Threshold", "Clamp"),
-    *("Maximum", "Minimum", "CopySlices"),  # the last: in place on a view, which hides what was done
+    *("Maximum", "Minimum"),
 )
 _NORMS = (
     *("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "BatchNorm", "SyncBatchNorm"),
@@ -25,12 +25,10 @@ _NORMS = (
 )
 # The nodes behind which the coordinates are still those of the layer: the same numbers in another dtype or place, and
 # what is done to every coordinate by itself, but for activations. Dropout is Mul on a CPU.
-_VIEWS = frozenset(
-    (
-        *("ToCopy", "Clone", "Alias", "View", "UnsafeView", "ReshapeAlias", "AsStrided", "Squeeze", "Unsqueeze"),
-        *("Transpose", "T", "Permute"),
-    )
-)
+_VIEWS = {
+    *("ToCopy", "Clone", "Alias", "View", "UnsafeView", "ReshapeAlias", "AsStrided", "Squeeze", "Unsqueeze"),
+    *("Transpose", "T", "Permute"),
+}
 _KEPT = _VIEWS | {
     *(
         "Mul",
@@ -46,7 +44,18 @@ _KEPT = _VIEWS | {
         "Slice",
         "Select",
     ),
-    *("Split", "SplitWithSizes", "Unbind", "Index", "IndexSelect", "Cat", "Stack", "ConstantPadNd", "MaskedFill"),
+    *(
+        "Select",
+        "Split",
+        "SplitWithSizes",
+        "Unbind",
+        "Index",
+        "IndexSelect",
+        "Cat",
+        "Stack",
+        "ConstantPadNd",
+        "MaskedFill",
+    ),
 }
 
 
@@ -183,6 +192,12 @@ def check_next_operation(network: nn.Module, layer: nn.Linear, *, with_classifie
 
 
 def _check_operations(names: set[str], *, may_bend: bool, may_scale: bool) -> None:
+    hidden = sorted(name for name in names if name.startswith("CopySlices"))
+    if hidden and not may_bend:
+        raise InputError(
+            "a part of the layer's output is changed in place, which hides whether an activation follows; write that "
+            "out of place, e.g. with torch.where or torch.cat"
+        )
     bent = sorted(name for name in names if name.startswith(_ACTIVATIONS))
     if bent and not may_bend:
         raise InputError(

@@ -11,9 +11,11 @@ import torch
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 from scipy.stats import beta
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from reid.decorrelation import vector_lengths
+from reid.threads import thread_count
 
 MAX_PIXELS = 512
 BINS = 200
@@ -67,12 +69,18 @@ def squares(matrices: Tensor) -> Tensor:
 def _gram(matrices: Tensor) -> Tensor:
     # NumPy computes only one half of a product of a matrix with its transpose.
     array = matrices.numpy()
-    return torch.from_numpy(array.transpose(0, 2, 1) @ array)
+    with _as_many_threads_as_pytorch():
+        return torch.from_numpy(array.transpose(0, 2, 1) @ array)
+
+
+def _as_many_threads_as_pytorch() -> threadpool_limits:
+    return threadpool_limits(thread_count(), user_api="blas")
 
 
 def _squares(matrices: Tensor, gram: Tensor) -> Tensor:
     # NumPy's LAPACK needs two thirds of the time of PyTorch's.
-    found = torch.from_numpy(np.linalg.eigvalsh(gram.numpy()))
+    with _as_many_threads_as_pytorch():
+        found = torch.from_numpy(np.linalg.eigvalsh(gram.numpy()))
     inaccurate = found[:, 0] < _INACCURATE * found[:, -1]
     if bool(inaccurate.any()):
         found[inaccurate] = torch.linalg.svdvals(matrices[inaccurate]).square().flip(1)

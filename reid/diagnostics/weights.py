@@ -90,7 +90,7 @@ class Layer:
             raise InputError(
                 f"{self.name}: {self.vectors:,} weight vectors are too many to compare; at most {MAX_VECTORS:,} are"
             )
-        flat = self.tensor.detach().to(torch.float64)
+        flat = self.tensor.detach().to("cpu", torch.float64)
         bad = torch.nonzero(~torch.isfinite(flat))
         if len(bad):
             examples = ", ".join(str(index) for index in bad[:5].tolist())

@@ -61,7 +61,7 @@ def index() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recall",
         action="store_true",
-        help="Measure the recall of Milvus now, by reading all features; up to 1,000,000 images done without it.",
+        help="Measure the recall of Milvus now, by reading all features; done anyway up to 1,000,000 images.",
     )
     parser.add_argument("--remove", nargs="+", metavar="GLOB", help="Remove matching images, e.g. 'cam3/*', and exit.")
     parser.add_argument("--restore", nargs="+", metavar="GLOB", help="Restore matching removed images and exit.")

@@ -136,26 +136,29 @@ class Engine:
         size = int(height), int(width)
         if size in self._chosen or not len(images):
             return self._chosen.get(size)
-        names, session = list(dict.fromkeys((self._requested, "torch"))), None
+        names = list(dict.fromkeys((self._requested, "torch")))
         if self._requested == "auto":
             try:
                 names = self._by_speed(images, size)
             except Exception as error:  # as below
                 logger.warning("%s; embedding with PyTorch", describe_failure("exporting the network", error))
                 names = ["torch"]
-        for name, following in itertools.pairwise(names):
-            try:
-                session = self._open(name, images, size)
-                names = [name]
-                break
-            except Exception as error:  # a library that does not fit this machine or network may raise anything
-                use = "PyTorch" if following == "torch" else following
-                logger.warning("%s; embedding with %s", describe_failure(name, error), use)
+        name, session = self._first_that_agrees(names, images, size)
         if names:
-            self._chosen[size], self.name = session, names[-1]
+            self._chosen[size], self.name = session, name
             self._sessions.clear()
             self._exports.clear()
         return session
+
+    def _first_that_agrees(self, names: list[str], images: Tensor, size: Size) -> tuple[str, ParallelSession | None]:
+        """Open the engines in turn, of which the last is PyTorch, until one works and agrees with it."""
+        for name, following in itertools.pairwise(names):
+            try:
+                return name, self._open(name, images, size)
+            except Exception as error:  # a library that does not fit this machine or network may raise anything
+                use = "PyTorch" if following == "torch" else following
+                logger.warning("%s; embedding with %s", describe_failure(name, error), use)
+        return "torch", None
 
     def _by_speed(self, images: Tensor, size: Size) -> list[str]:
         """Return the engines to try, PyTorch last; none while there are too few images to prepare one for."""
@@ -238,7 +241,9 @@ def check_engine(engine: str, device: torch.device | None = None, dtype: torch.d
     if device is not None and device.type != "cpu":
         raise InputError(f"the engine {engine} runs on the CPU, not on {device}: use device cpu or engine torch")
     if dtype is not None:
-        raise InputError(f"the engine {engine} computes in float32: use that precision, or the engine torch")
+        raise InputError(
+            f"the engine {engine} computes in float32: use that precision (TEST.PRECISION), or the engine torch"
+        )
 
 
 def open_engine(

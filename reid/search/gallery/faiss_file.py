@@ -66,6 +66,7 @@ def build_faiss_index(gallery: Gallery, *, kind: str = "ivf", seed: int = 0) -> 
         "rows": len(snapshot.active_rows),
         "k": built.k,
         "recall": built.recall,
+        "probes_chosen": True,  # missing where an earlier version took a fixed number
         "summary": built.summary,
         # Existing indexes use this key.
         "centre": np.asarray(built.center, dtype=np.float64).tolist(),

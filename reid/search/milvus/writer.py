@@ -190,7 +190,7 @@ class MilvusIndex:
             return f"Milvus index over {images:,} images: --recall measures its recall, by reading {size:.1f} GB"
         recall, queries = measure_recall(self._connection, self.dim)
         self.set_metadata(recall={"value": recall, "k": RECALL_AT, "queries": queries, "images": images})
-        return f"Milvus index over {images} images: recall@{RECALL_AT} {recall:.4f} on {queries} images"
+        return f"Milvus index over {images:,} images: recall@{RECALL_AT} {recall:.4f} on {queries} images"
 
     def _load_features(self, digests: Items[bytes]) -> dict[bytes, np.ndarray]:
         """Load the features of contents that images of the index have."""
