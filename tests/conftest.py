@@ -1,8 +1,9 @@
-"""What tests on real data need, and where they look for it: REID_DATA, REID_WEIGHTS, else a folder beside; charts."""
+"""Fixtures of all tests: real data, where REID_DATA, REID_WEIGHTS or a folder beside has it; charts; Ctrl-C."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,3 +65,11 @@ def blank_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Charts are made but not drawn, which takes most of the time of a page, unless a test has `drawn_charts`."""
     if "drawn_charts" not in request.fixturenames:
         monkeypatch.setattr("reid.report.figures._draw", lambda figure, name: BLANK)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where a shell started the tests in the background, which ignore it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)

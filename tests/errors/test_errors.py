@@ -63,6 +63,7 @@ def test_an_interrupt_waits_for_the_end_of_the_block(number: signal.Signals) -> 
         assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 def test_a_second_interrupt_acts_at_once() -> None:
     reached = []
@@ -73,6 +74,7 @@ def test_a_second_interrupt_acts_at_once() -> None:
     assert reached == [0] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 def test_an_interrupt_is_kept_where_the_block_fails() -> None:
     with pytest.raises(KeyboardInterrupt), no_interrupt():

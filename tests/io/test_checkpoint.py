@@ -96,6 +96,7 @@ def test_broken_and_foreign_files(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("after", [0.0005, 0.003, 0.01, 0.03])
 def test_an_interrupt_while_saving_is_an_interrupt(tmp_path: Path, after: float) -> None:
     path = tmp_path / "a.pth"
@@ -105,7 +106,7 @@ def test_an_interrupt_while_saving_is_an_interrupt(tmp_path: Path, after: float)
     try:
         with pytest.raises(KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, after)
-            while True:  # until the alarm comes, in the serializing, the writing or the renaming
+            for _ in range(1000):  # until the alarm comes, in the serializing, the writing or the renaming
                 save_checkpoint(path, large)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -114,6 +115,7 @@ def test_an_interrupt_while_saving_is_an_interrupt(tmp_path: Path, after: float)
     assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_save_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(content: object) -> memoryview:
         signal.raise_signal(signal.SIGINT)
