@@ -297,11 +297,7 @@ class Experiment(Callbacks):
             self._agree()
 
     def hold_signals(self) -> contextlib.AbstractContextManager[None]:
-        """See `Callbacks.hold_signals`.
-
-        Returns:
-            The context manager.
-        """
+        """Return what defers a request to stop, see `Callbacks.hold_signals`."""
         return self.stop.held()
 
     @property
