@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -302,3 +304,32 @@ def test_decoding_and_the_network_overlap(saved: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(sessions, "_LOADERS", {"onnxruntime": load})
     embedder.embed([str(number) for number in range(per_batch * count)], batch_size=per_batch)
     assert embedder.engine.name == "onnxruntime" and not alone
+
+
+OPENVINO_AND_CTRL_C = """
+import gc, io, signal, sys
+import torch
+from reid.inference.engines.sessions import ParallelSession
+network, file = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten()), io.BytesIO()
+axes = {"images": {0: "count"}}
+torch.onnx.export(
+    network, (torch.zeros(2, 3, 8, 8),), file, input_names=["images"], dynamic_axes=axes, dynamo=False
+)
+session = ParallelSession("openvino", file.getvalue(), 2)
+session.embed(torch.zeros(4, 3, 8, 8))
+del session
+gc.collect()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_after_openvino_is_no_crash() -> None:
+    pytest.importorskip("openvino")
+    root = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", OPENVINO_AND_CTRL_C], cwd=root, capture_output=True, text=True)
+    assert ended.returncode == 130, ended.stderr

@@ -37,17 +37,29 @@ def _load_onnxruntime(data: bytes, threads: int, callers: int) -> Session:
     return lambda images: session.run(None, {"images": images})[0]
 
 
-def _load_openvino(data: bytes, threads: int, callers: int) -> Session:
+def _compile_openvino(data: bytes, options: dict[str, object]) -> Any:
     import openvino
 
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(data), "CPU", options)
+    # The first inference of a process completes the setup of OpenVINO's Python module. Two threads that make it at once
+    # may wait for each other forever.
+    shape = [side.get_length() if side.is_static else 1 for side in compiled.input(0).partial_shape]
+    compiled.create_infer_request().infer({"images": np.zeros(shape, np.float32)})[0].copy()
+    return compiled
+
+
+def _load_openvino(data: bytes, threads: int, callers: int) -> Session:
     options = {
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": threads * callers,
         "NUM_STREAMS": callers,
         "ENABLE_CPU_PINNING": False,  # the core may be busy with other work
     }
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(data), "CPU", options)
+    # OpenVINO gives the thread that compiles a stack of its own for signals and frees it together with the network.
+    # On the main thread Ctrl-C would then end the process with a segmentation fault.
+    with ThreadPoolExecutor(1) as compiler:
+        compiled = compiler.submit(_compile_openvino, data, options).result()
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(callers):
         requests.put(compiled.create_infer_request())
