@@ -25,6 +25,7 @@ from reid.diagnostics.frames import flat_row
 from reid.errors import InputError
 from reid.errors.command import run_command
 from reid.io.atomic import write_text
+from reid.report.summary import RUNS, STAGES
 from reid.report.tables import MISSING, difference_text, markdown_table, percent, percent_with_deviation, variant_name
 from reid.sweep.table import lines, read_rows, table
 
@@ -96,6 +97,27 @@ def runs_table(*names: str) -> str:
     return markdown_table((f"rank-1 / mAP, {kinds.pop()}", *(run["title"] for run in runs)), body) + "\n"
 
 
+def stages_table(name: str) -> str:
+    """Every stage of a run and its control, with the scores of both features, raw and L2-normalized."""
+    rows = read_json_lines(RESULTS / "stages" / f"{name}.jsonl")
+    kinds = [kind for row in rows[:1] for kind in row["scores"]]
+    body = []
+    for row in rows:
+        before = f"{row['train_loss_before']:.2f} → " if "train_loss_before" in row else ""
+        body.append(
+            (
+                RUNS[row["run"]],
+                f"{STAGES[row['stage']]} {row['round'] or ''}".rstrip(),
+                str(row["epochs"] or ""),
+                f"{row['seconds']:.1f}",
+                f"{before}{row['train_loss']:.2f}",
+                f"{row['correlation']:.4f}",
+                *(_scores(row["scores"][kind]) for kind in kinds),
+            )
+        )
+    return markdown_table(("run", "stage", "epochs", "seconds", "loss", "S(W)", *kinds), body) + "\n"
+
+
 def study_table(recipe: str) -> str:
     """The arms of a recipe of benchmarks/study.py, over their seeds."""
     rows = [row for row in read_json_lines(RESULTS / "study.jsonl") if row["recipe"] == recipe]
@@ -142,6 +164,7 @@ def prediction_table() -> str:
 KINDS: dict[str, Callable[..., str]] = {
     "parts": parts_table,
     "runs": runs_table,
+    "stages": stages_table,
     "study": study_table,
     "prediction": prediction_table,
 }
@@ -159,7 +182,10 @@ def _digest(config: Path) -> str:
 
 
 def add_run(folder: Path, name: str, config: str) -> None:
-    """Add a finished run with its control to results/runs.jsonl, or replace the row of that name."""
+    """Add a finished run with its control to results/runs.jsonl, or replace the row of that name.
+
+    Its stages become results/stages/NAME.jsonl.
+    """
     summary = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     start = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
     if not summary["control_final"]:
@@ -186,7 +212,26 @@ def add_run(folder: Path, name: str, config: str) -> None:
         **{stage: {key: score[key] for key in ("rank1", "mAP", "mINP")} for stage, score in stages.items()},
         "difference": summary["difference"],
     }
-    write_text(RESULTS / "runs.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows.values()))
+    write_json_lines(RESULTS / "runs.jsonl", rows.values())
+    # The stages of the control that repeat those of RRI, and replacements that it does not make, are left out.
+    stages = [row for row in summary["rows"] if row["run"] == "rri" or row["stage"] not in ("step0", "decorrelate")]
+    write_json_lines(RESULTS / "stages" / f"{name}.jsonl", [_stage(row) for row in stages])
+
+
+def _stage(row: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("run", "stage", "round", "epochs", "seconds", "train_loss", "train_loss_before", "correlation")
+    scores = {
+        f"{score['feature']}, {'L2' if score['normalized'] else 'raw'}": {key: score[key] for key in ("rank1", "mAP")}
+        for score in row["scores"]
+        if not score["flip"]
+    }
+    return {key: row[key] for key in keys if key in row} | {"scores": scores}
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a file with a JSON object per line."""
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, "".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

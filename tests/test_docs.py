@@ -124,7 +124,21 @@ def test_a_finished_run_becomes_a_row(tables: Any, tmp_path: Path, monkeypatch: 
     kind = {"feature": "input", "normalized": False, "flip": False}
     score = {**kind, "rank1": 0.5, "mAP": 0.25, "mINP": 0.1}
     control = {**score, "mAP": 0.2}
-    rows = [{"stage": "step0", "scores": [{**score, "flip": True}, {**score, "mAP": 0.15}]}]
+    stage = {
+        "run": "rri",
+        "stage": "step0",
+        "round": 0,
+        "epochs": 3,
+        "seconds": 9.0,
+        "train_loss": 1.5,
+        "correlation": 0.1,
+    }
+    rows = [
+        {**stage, "scores": [{**score, "flip": True}, {**score, "mAP": 0.15}]},
+        {**stage, "stage": "decorrelate", "round": 1, "epochs": 0, "train_loss_before": 1.0, "scores": [control]},
+        {**stage, "run": "control", "stage": "decorrelate", "round": 1, "scores": []},
+        {**stage, "run": "control", "stage": "restraint", "round": 1, "scores": [control]},
+    ]
     difference = {"mAP": [0.05, -0.01, 0.11], "rank1": [0.0, -0.1, 0.1]}
     summary = {"dataset": "d", "rows": rows, "final": score, "control_final": control, "difference": difference}
     (tmp_path / "scores.json").write_text(json.dumps(summary))
@@ -144,4 +158,9 @@ def test_a_finished_run_becomes_a_row(tables: Any, tmp_path: Path, monkeypatch: 
             "+5.0 (-1.0 to +11.0) |",
             "abc |",
         )
+    ]
+    assert tables.stages_table("mine").splitlines()[2:] == [
+        "| RRI | Step 0 | 3 | 9.0 | 1.50 | 0.1000 | 50.0 / 15.0 |",
+        "| RRI | decorrelate 1 |  | 9.0 | 1.00 → 1.50 | 0.1000 | 50.0 / 20.0 |",
+        "| control | Restraint 1 | 3 | 9.0 | 1.50 | 0.1000 | 50.0 / 20.0 |",
     ]
