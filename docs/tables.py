@@ -66,11 +66,11 @@ def fill(text: str) -> str:
     return _TABLE.sub(write, text)
 
 
-def parts_table(name: str) -> str:
-    """Rows of a sweep over files of configs/parts, in percent."""
-    rows = read_rows(RESULTS / "parts" / f"{name}.jsonl")
+def sweep_table(folder: str, name: str) -> str:
+    """Rows of a sweep over files of a folder of configs, in percent."""
+    rows = read_rows(RESULTS / folder / f"{name}.jsonl")
     shown = table(lines(rows))
-    commits = {row["name"]: origin(row, ROOT / "configs" / "parts" / row["config"]) for row in rows}
+    commits = {row["name"]: origin(row, ROOT / "configs" / folder / row["config"]) for row in rows}
     body = [(f"`{row[0]}`", *row[1:], commits[row[0]]) for row in shown.rows]
     return markdown_table((*shown.header, "commit"), body) + "\n"
 
@@ -162,7 +162,8 @@ def prediction_table() -> str:
 
 
 KINDS: dict[str, Callable[..., str]] = {
-    "parts": parts_table,
+    "parts": functools.partial(sweep_table, "parts"),
+    "backbones": functools.partial(sweep_table, "backbones"),
     "runs": runs_table,
     "stages": stages_table,
     "study": study_table,
