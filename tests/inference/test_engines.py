@@ -331,5 +331,6 @@ except KeyboardInterrupt:
 def test_ctrl_c_after_openvino_is_no_crash() -> None:
     pytest.importorskip("openvino")
     root = Path(__file__).parents[2]
-    ended = subprocess.run([sys.executable, "-c", OPENVINO_AND_CTRL_C], cwd=root, capture_output=True, text=True)
+    command = [sys.executable, "-c", OPENVINO_AND_CTRL_C]
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 130, ended.stderr
