@@ -12,7 +12,6 @@ Takes about eight minutes on two cores that are otherwise idle; a training of mo
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import json
@@ -27,7 +26,7 @@ from multiprocessing import set_start_method
 from pathlib import Path
 from typing import Any
 
-from measuring import in_process
+from measuring import benchmark_parser, in_process, show
 
 from reid.errors import InputError
 from reid.errors.command import run_command
@@ -43,11 +42,8 @@ class _Done(Exception):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cores", type=int, default=2)
+    parser = benchmark_parser(__doc__, cores=2, rounds=3, epochs=1)
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2, 4], metavar="N")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--limit", type=float, default=180.0)
     parser.add_argument("--torchreid", type=Path)
     parser.add_argument("--seconds", type=float, default=10.0)
@@ -82,7 +78,12 @@ def main() -> None:
                     found.setdefault((name, busy), []).append(images)
                     print(f"{name}, beside {busy}: {images:.1f}, {threads} threads", flush=True)
     table = _table(found, len(cores), sorted({0, *arguments.busy}))
-    _print(table, found)
+    one, spinning = (statistics.median(found[name, 0]) for name in (ONE, ALL))
+    about = (
+        f"{len(cores)} cores, medians of {arguments.rounds} rounds; idle: one thread {one:.0f} images/s, all threads "
+        f"with the default spin {spinning:.0f}"
+    )
+    show(_rows(table, found), "busy", about, arguments.save)
     if arguments.plot:
         _plot(table, arguments.plot)
 
@@ -174,14 +175,16 @@ def _table(found: Rates, cores: int, counts: list[int]) -> list[tuple[int, float
     ]
 
 
-def _print(table: list[tuple[int, float, float, float | None]], found: Rates) -> None:
-    one, spinning = (statistics.median(found[name, 0]) for name in (ONE, ALL))
-    print("\n| busy processes | images/s | / one thread, idle | / fair share | torchreid |\n|---|---|---|---|---|")
+def _rows(table: list[tuple[int, float, float, float | None]], found: Rates) -> Iterator[dict[str, str]]:
+    one = statistics.median(found[ONE, 0])
     for count, ours, fair, theirs in table:
-        other = "" if theirs is None else f"{theirs:.1f}"
-        print(f"| {count} | {ours:.0f} | {ours / one:.2f} | {ours / fair:.2f} | {other} |")
-    print(f"\nidle: one thread {one:.0f}, all threads with the default spin {spinning:.0f} images/s; ", end="")
-    print(f"cost of choosing and of the short spin {1 - table[0][1] / spinning if spinning else float('nan'):.1%}")
+        yield {
+            "busy processes": str(count),
+            "images/s": f"{ours:.0f}",
+            "/ one thread, idle": f"{ours / one:.2f}",
+            "/ fair share": f"{ours / fair:.2f}",
+            "torchreid": "" if theirs is None else f"{theirs:.1f}",
+        }
 
 
 def _plot(table: list[tuple[int, float, float, float | None]], path: Path) -> None:

@@ -9,12 +9,11 @@ computed for the input and the weights.
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 
 import torch
-from measuring import in_rounds, median_ratio, training_step
+from measuring import benchmark_parser, in_rounds, median_ratio, show, training_step
 from torch import nn
 
 from reid.model.connection import LocallyConnected2d, TiledConv2d
@@ -34,22 +33,16 @@ SHAPES: dict[str, tuple[int, int, tuple[int, int], int, int, int]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=64)
+    parser = benchmark_parser(__doc__, threads=1, rounds=5, batch=64)
     parser.add_argument("--only", default="", help="only shapes whose name contains this text")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(f"{arguments.threads} thread(s), batch {arguments.batch}, medians of {arguments.rounds} rounds\n")
-    print("| layer | G multiply-adds | convolution, s | tiled t = 2, s | ratio | local, s | ratio |")
-    print("|---|---|---|---|---|---|---|")
-    for name in SHAPES:
-        if arguments.only in name:
-            print(row(name, arguments.batch, arguments.rounds), flush=True)
+    about = f"{arguments.threads} thread(s), batch {arguments.batch}, medians of {arguments.rounds} rounds"
+    rows = (row(name, arguments.batch, arguments.rounds) for name in SHAPES if arguments.only in name)
+    show(rows, "connection", about, arguments.save)
 
 
-def row(name: str, batch: int, rounds: int) -> str:
+def row(name: str, batch: int, rounds: int) -> dict[str, str]:
     """Measure one row of the table."""
     channels, outputs, size, kernel, stride, padding = SHAPES[name]
     maps = torch.randn(batch, channels, *size, requires_grad=True)
@@ -66,10 +59,15 @@ def row(name: str, batch: int, rounds: int) -> str:
     median = {part: statistics.median(values) for part, values in seconds.items()}
     tiled, local = (median_ratio(seconds[part], seconds["convolution"]) for part in ("tiled", "local"))
     arithmetic = batch * channels * kernel**2 * math.prod(gradient.shape[1:]) / 1e9
-    return (
-        f"| {name} | {arithmetic:.2f} | {median['convolution']:.4f} | {median['tiled']:.4f} | {tiled:.1f} "
-        f"| {median['local']:.4f} | {local:.1f} |"
-    )
+    return {
+        "layer": name,
+        "G multiply-adds": f"{arithmetic:.2f}",
+        "convolution, s": f"{median['convolution']:.4f}",
+        "tiled t = 2, s": f"{median['tiled']:.4f}",
+        "tiled / convolution": f"{tiled:.1f}",
+        "local, s": f"{median['local']:.4f}",
+        "local / convolution": f"{local:.1f}",
+    }
 
 
 if __name__ == "__main__":

@@ -7,26 +7,28 @@ A round makes one replacement and computes S(W) a few times; compare that with t
 
 from __future__ import annotations
 
-import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
-from measuring import in_rounds
+from measuring import benchmark_parser, in_rounds, show
 
 from reid.decorrelation import correlation_metric, replace_weight, spectrum
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = benchmark_parser(__doc__, threads=1, rounds=3)
     parser.add_argument("--size", type=int, nargs=2, action="append", metavar=("D_IN", "K"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(f"{arguments.threads} thread(s), medians of {arguments.rounds}")
-    for d_in, k in arguments.size or [(512, 512), (2048, 1024)]:
+    about = f"{arguments.threads} thread(s), medians of {arguments.rounds}"
+    show(rows(arguments.size or [(512, 512), (2048, 1024)], arguments.rounds), "decorrelation", about, arguments.save)
+
+
+def rows(sizes: list[tuple[int, int]], rounds: int) -> Iterator[dict[str, str]]:
+    """Measure each step for each size."""
+    for d_in, k in sizes:
         weight = correlated(d_in, k)
         steps: dict[str, Callable[[], object]] = {
             "replace, order sorted (the SVD alone)": partial(replace_weight, weight, order="sorted"),
@@ -35,10 +37,9 @@ def main() -> None:
             "S(W)": partial(correlation_metric, weight),
             "spectrum": partial(spectrum, weight),
         }
-        after = correlation_metric(replace_weight(weight).weight)
-        print(f"{d_in} x {k}: S(W) {correlation_metric(weight):.4f}, after US {after:.4f}")
-        for name, seconds in in_rounds(steps, arguments.rounds + 1).items():
-            print(f"    {name:38} {statistics.median(seconds[1:]):7.3f} s")  # the first round warms up
+        seconds = in_rounds(steps, rounds + 1)  # the first round warms up
+        medians = {name: f"{statistics.median(values[1:]):.3f}" for name, values in seconds.items()}
+        yield {"seconds for": f"{d_in} x {k}", **medians}
 
 
 def correlated(d_in: int, k: int) -> torch.Tensor:

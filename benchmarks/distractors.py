@@ -13,14 +13,13 @@ of a process without mapped pages and the libraries' code.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measuring import BLOCK, Peak, in_process, limit_threads, median_ratio
+from measuring import BLOCK, Peak, benchmark_parser, in_process, limit_threads, median_ratio, show
 from ranking import FIRST_PASSES, warm_up
 from synthetic_features import FeatureModel, clustered, load, save
 
@@ -35,9 +34,7 @@ _ROWS_PER_STEP = 16384
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("queries", 3368), ("gallery", 515913), ("width", 512), ("threads", 1), ("rounds", 3)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser = benchmark_parser(__doc__, queries=3368, gallery=515913, width=512, threads=1, rounds=3)
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     limit_threads(arguments.threads)  # hence the late imports
@@ -48,17 +45,23 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for step in STEPS:
                 rounds[step].append(in_process(measure, folder, step))
-    print(f"{arguments.queries} x {arguments.gallery} x {arguments.width}, {arguments.threads} thread(s), ", end="")
-    print(f"medians of {arguments.rounds}")
-    print("\n| | seconds | / product | recomputed | GB in all | rank-1 | mAP |")
-    print("|---|---|---|---|---|---|---|")
-    floor = [run["seconds"] for run in rounds["matrix product"]]
-    for found in rounds.values():
-        seconds = [run["seconds"] for run in found]
-        memory = max(run["memory"] for run in found)
-        row = [found[0]["name"], f"{statistics.median(seconds):.2f}", f"{median_ratio(seconds, floor):.3f}"]
-        row += [found[0]["recomputed"], f"{memory / 1e9:.3f}", *found[0]["scores"]]
-        print(f"| {' | '.join(row)} |")
+    about = f"{arguments.queries} x {arguments.gallery} x {arguments.width}, {arguments.threads} thread(s)"
+    rows = [row(found, rounds["matrix product"]) for found in rounds.values()]
+    show(rows, f"distractors_{arguments.gallery}", f"{about}, medians of {arguments.rounds}", arguments.save)
+
+
+def row(found: list[dict[str, Any]], floor: list[dict[str, Any]]) -> dict[str, str]:
+    """Summarize the rounds of a candidate."""
+    seconds = [run["seconds"] for run in found]
+    return {
+        "": found[0]["name"],
+        "seconds": f"{statistics.median(seconds):.2f}",
+        "/ product": f"{median_ratio(seconds, [run['seconds'] for run in floor]):.3f}",
+        "recomputed": found[0]["recomputed"],
+        "GB in all": f"{max(run['memory'] for run in found) / 1e9:.3f}",
+        "rank-1": found[0]["scores"][0],
+        "mAP": found[0]["scores"][1],
+    }
 
 
 def generate(folder: Path, queries: int, gallery: int, width: int) -> None:

@@ -15,12 +15,11 @@ holds all images of a list in memory. Of the clone, only the extractor, the load
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ import numpy as np
 import torch
 from exported import load_embedder
 from input import jpegs
-from measuring import in_rounds, median_ratio
+from measuring import benchmark_parser, in_rounds, median_ratio, show
 from PIL import Image
 
 from reid import Embedder
@@ -46,13 +45,10 @@ PACKAGE_FOLDERS = ("torchreid", "torchreid/reid")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, count=2000, rounds=5, threads=available_cores())
     parser.add_argument("--torchreid", type=Path, metavar="CLONE")
     parser.add_argument("--weights", type=Path, metavar="FILE")
     parser.add_argument("--images", type=Path, metavar="FOLDER")
-    parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--steps", action="store_true")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
@@ -75,17 +71,18 @@ def main() -> None:
         for embedder in embedders.values():
             embedder.prepare()
         seconds = in_rounds(runs, arguments.rounds + 1)
-        print(
+        about = (
             f"{len(files)} images, {arguments.threads} threads, {arguments.rounds} rounds, OSNet-x0.25 at 256 x 128, "
-            f"auto is {embedders['auto'].engine.name}\n"
+            f"auto is {embedders['auto'].engine.name}"
         )
-        print_rates({name: taken[1:] for name, taken in seconds.items()}, len(files))  # the first warms up
+        seconds = {name: taken[1:] for name, taken in seconds.items()}  # the first warms up
+        show(rates(seconds, len(files)), "embedding", about, arguments.save)
         for name in found:
             if name != "torch":
                 print_difference(name, found["torch"], found[name])
-        print_single_crops({name: embedders[name] for name in names}, files[:25])
+        show(single_crops(embedders, files[:25]), "embedding_single", "one crop at a time", arguments.save)
         if arguments.steps:
-            steps(embedders["torch"], files[:BATCH])
+            show(steps(embedders["torch"], files[:BATCH]), "embedding_steps", "steps of a batch", arguments.save)
 
 
 def raw_onnxruntime(embedder: Embedder, count: int, threads: int) -> Callable[[], None]:
@@ -105,17 +102,20 @@ def raw_onnxruntime(embedder: Embedder, count: int, threads: int) -> Callable[[]
     return run
 
 
-def print_rates(seconds: Mapping[str, Sequence[float]], count: int) -> None:
-    """Print images per second, and the ratios of the engine that is chosen."""
-    print("| embedding | images/s, median | best | times Embedder, torch |\n|---|---|---|---|")
+def rates(seconds: Mapping[str, Sequence[float]], count: int) -> Iterator[dict[str, str]]:
+    """Images per second, and ratios."""
     for name, taken in seconds.items():
-        ratio = median_ratio(seconds["Embedder, torch"], taken)
-        print(f"| {name} | {count / float(np.median(taken)):.1f} | {count / min(taken):.1f} | {ratio:.2f} |")
-    print(f"\nEmbedder, auto / {RAW}: {median_ratio(seconds[RAW], seconds['Embedder, auto']):.2f}")
+        yield {
+            "embedding": name,
+            "images/s, median": f"{count / float(np.median(taken)):.1f}",
+            "best": f"{count / min(taken):.1f}",
+            "/ Embedder, torch": f"{median_ratio(seconds['Embedder, torch'], taken):.2f}",
+            f"/ {RAW}": f"{median_ratio(seconds[RAW], taken):.2f}",
+        }
 
 
-def print_single_crops(embedders: Mapping[str, Embedder], files: Sequence[str]) -> None:
-    """Print the milliseconds of a crop by itself, as the search page embeds it, from Pillow images."""
+def single_crops(embedders: Mapping[str, Embedder], files: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Measure the milliseconds of a crop by itself, as the search page embeds it, from Pillow images."""
     images = [Image.open(file).convert("RGB") for file in files]
 
     def one_by_one(embedder: Embedder) -> None:
@@ -123,9 +123,8 @@ def print_single_crops(embedders: Mapping[str, Embedder], files: Sequence[str]) 
             embedder.embed([image])
 
     seconds = in_rounds({name: partial(one_by_one, embedder) for name, embedder in embedders.items()}, 4)
-    print("\n| one crop at a time | ms, median |\n|---|---|")
     for name, taken in seconds.items():
-        print(f"| Embedder, {name} | {1000 * float(np.median(taken[1:])) / len(images):.1f} |")
+        yield {"embedding": f"Embedder, {name}", "ms": f"{1000 * float(np.median(taken[1:])) / len(images):.1f}"}
 
 
 def load_competitor(clone: Path, weights: Path) -> Callable[[list[str]], np.ndarray]:
@@ -175,16 +174,15 @@ def print_difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
     )
 
 
-def steps(embedder: Embedder, files: list[str]) -> None:
-    """Print the milliseconds per batch of decoding and of the network, which overlap in use."""
+def steps(embedder: Embedder, files: list[str]) -> Iterator[dict[str, str]]:
+    """Measure the milliseconds per batch of decoding and of the network, which overlap in use."""
     batch = torch.rand(len(files), 3, *embedder.size)
     parts: dict[str, Callable[[], object]] = {
         "decoding and resizing, one thread": lambda: [decode_image(file, embedder.size) for file in files],
         "network": lambda: embedder.embed(batch),
     }
-    print(f"\n| step | ms per batch of {len(files)} |\n|---|---|")
     for name, taken in in_rounds(parts, 5).items():
-        print(f"| {name} | {1000 * min(taken):.0f} |")
+        yield {"step": name, f"ms per batch of {len(files)}": f"{1000 * min(taken):.0f}"}
 
 
 if __name__ == "__main__":

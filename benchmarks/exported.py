@@ -10,20 +10,19 @@ images if REID_DATA contains them, else on synthetic ones.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import io
 import os
 import statistics
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import in_rounds, median_ratio
+from measuring import benchmark_parser, in_rounds, median_ratio, show
 from PIL import Image
 from torch import Tensor
 
@@ -44,12 +43,9 @@ MARKET = "Market-1501-v15.09.15.zip"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, threads=1, rounds=7, crops=64)
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
-    parser.add_argument("--crops", type=int, default=64)
     arguments = parser.parse_args()
     check_available("onnx")
     torch.set_num_threads(arguments.threads)
@@ -62,22 +58,31 @@ def main() -> None:
     data, _ = export_network(embedder.network, metadata, pixels[:4], format="onnx")
     run = load_onnx(data)
     difference = max_relative_difference(run(pixels), embedder.embed(pixels))
-    print(f"{name}, {SIZE[0]} x {SIZE[1]}, {arguments.threads} thread(s), medians of {arguments.rounds} rounds")
-    print(f"largest difference on {len(pixels)} {description}: {difference:.1e}\n")
-    print("| batch | PyTorch, images/s | ONNX Runtime, images/s | speedup |\n|---|---|---|---|")
-    for batch in arguments.batches:
+    about = (
+        f"{name}, {SIZE[0]} x {SIZE[1]}, {arguments.threads} thread(s), medians of {arguments.rounds} rounds; "
+        f"largest difference on {len(pixels)} {description}: {difference:.1e}"
+    )
+    show(rows(embedder, run, pixels, arguments.batches, arguments.rounds), "exported", about, arguments.save)
+
+
+def rows(
+    embedder: Embedder, run: Runner, pixels: Tensor, batches: Sequence[int], rounds: int
+) -> Iterator[dict[str, str]]:
+    """Measure both for each size of a batch."""
+    for batch in batches:
         parts = pixels[: max(batch, min(16, len(pixels)))].split(batch)
         images = sum(map(len, parts))
         steps = {
             "torch": partial(_run_batches, partial(embedder.embed, batch_size=batch), parts),
             "onnx": partial(_run_batches, run, parts),
         }
-        seconds = {
-            step: taken[1:] for step, taken in in_rounds(steps, arguments.rounds + 1).items()
-        }  # the first warms up
-        rates = [f"{images / statistics.median(seconds[step]):.0f}" for step in ("torch", "onnx")]
-        ratio = median_ratio(seconds["torch"], seconds["onnx"])
-        print(f"| {batch} | {rates[0]} | {rates[1]} | {ratio:.2f} |", flush=True)
+        seconds = {step: taken[1:] for step, taken in in_rounds(steps, rounds + 1).items()}  # the first warms up
+        yield {
+            "batch": str(batch),
+            "PyTorch, images/s": f"{images / statistics.median(seconds['torch']):.0f}",
+            "ONNX Runtime, images/s": f"{images / statistics.median(seconds['onnx']):.0f}",
+            "speedup": f"{median_ratio(seconds['torch'], seconds['onnx']):.2f}",
+        }
 
 
 def load_embedder(weights: Path | None, engine: str) -> Embedder:

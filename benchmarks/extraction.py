@@ -8,14 +8,13 @@ embedded as in `tools/evaluate.py`. A round covers all images.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import in_rounds
+from measuring import benchmark_parser, in_rounds, show
 
 from reid.config import build
 from reid.data.loading.loaders import TestLoader
@@ -53,9 +52,8 @@ class TimedLoader:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, rounds=3)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE")
     arguments = parser.parse_args()
     model, trained = load_network(arguments.weights)
@@ -72,11 +70,15 @@ def main() -> None:
     seconds = in_rounds({"extraction": run}, arguments.rounds)["extraction"]
     images = len(split.query) + len(split.gallery)
     waited = sum(sum(part.seconds) for part in parts) / sum(seconds)
-    print(
-        f"{split.name}, {config.MODEL.BACKBONE}, {' x '.join(map(str, config.INPUT.SIZE))}, {device}, "
-        f"{torch.get_num_threads()} threads: {images} images in {', '.join(f'{s:.1f}' for s in seconds)} s, "
-        f"{images / min(seconds):.0f} images/s at best; waited for data {waited:.2%}"
-    )
+    about = f"{split.name}, {config.MODEL.BACKBONE}, {' x '.join(map(str, config.INPUT.SIZE))}"
+    row = {
+        "device": str(device),
+        "images": str(images),
+        "seconds": ", ".join(f"{taken:.1f}" for taken in seconds),
+        "images/s, best": f"{images / min(seconds):.0f}",
+        "waited for data": f"{waited:.2%}",
+    }
+    show([row], "extraction", f"{about}, {torch.get_num_threads()} threads", arguments.save)
 
 
 if __name__ == "__main__":

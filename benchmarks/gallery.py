@@ -13,30 +13,30 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from measuring import limit_threads
+from measuring import benchmark_parser, limit_threads, show
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = (("crops", 100_000), ("more", 1000), ("search", 1_000_000), ("width", 512), ("threads", 1))
-    for name, default in (*defaults, ("queries", 20), ("images", 512)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    sizes = {"crops": 100_000, "more": 1000, "search": 1_000_000, "width": 512, "threads": 1}
+    parser = benchmark_parser(__doc__, **sizes, queries=20, images=512)
     parser.add_argument("--weights", help="a checkpoint or demo: also time the embedder on synthetic crops")
     parser.add_argument("--folder", type=Path, help="parent of the temporary folder")
     arguments = parser.parse_args()
     limit_threads(arguments.threads)  # hence the late imports
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        _time_index(Path(name), arguments)
+        about = f"{arguments.width}-d, {arguments.threads} thread(s), medians of {arguments.queries} searches"
+        crops, searched = f"{arguments.crops:,} crops of 3 kB, {about}", f"{arguments.search:,} rows, {about}"
+        show(_time_index(Path(name), arguments), "gallery_index", crops, arguments.save)
         if arguments.search:
-            _time_large_search(arguments)
+            show(_time_large_search(arguments), "gallery_search", searched, arguments.save)
         if arguments.weights:
             _time_embedder(Path(name), arguments)
 
 
-def _time_index(folder: Path, arguments: argparse.Namespace) -> None:
+def _time_index(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, str]]:
     import numpy as np
 
     from reid.search.gallery import Gallery, list_crops, read_snapshot, search_snapshot, update_index
@@ -54,22 +54,20 @@ def _time_index(folder: Path, arguments: argparse.Namespace) -> None:
         with Gallery.open_or_create(folder / "index", model_id="random", dim=arguments.width) as gallery:
             update_index(gallery, list_crops(crops, "{identity}/c{camera}_{time}"), embed, progress=False)
 
-    print(f"{arguments.crops:,} crops of 3 kB, dimension {arguments.width}, {arguments.threads} thread(s)\n")
-    print("| | |\n|---|---|")
-    print(f"| build | {_time(run_update):.1f} s |")
-    print(f"| update without changes | {_time(run_update):.2f} s |")
+    yield {"": "build", "seconds": f"{_time(run_update):.1f}"}
+    yield {"": "update without changes", "seconds": f"{_time(run_update):.2f}"}
     _write_crops(crops, arguments.crops, arguments.more)
-    print(f"| add {arguments.more:,} | {_time(run_update):.2f} s |")
+    yield {"": f"add {arguments.more:,}", "seconds": f"{_time(run_update):.2f}"}
     start = time.perf_counter()
     snapshot = read_snapshot(folder / "index")
-    print(f"| open to search | {time.perf_counter() - start:.2f} s |")
+    yield {"": "open to search", "seconds": f"{time.perf_counter() - start:.2f}"}
     queries = embed([""] * arguments.queries)
     search_snapshot(snapshot, queries[:1], 10)  # loads the files into memory
     seconds = [_time(lambda q=query: search_snapshot(snapshot, q[None], 10)) for query in queries]  # type: ignore[misc]
-    print(f"| one search, exact, median | {1e3 * statistics.median(seconds):.1f} ms |")
+    yield {"": "one search, exact", "seconds": f"{statistics.median(seconds):.4f}"}
 
 
-def _time_large_search(arguments: argparse.Namespace) -> None:
+def _time_large_search(arguments: argparse.Namespace) -> Iterator[dict[str, str]]:
     import importlib.util
 
     import numpy as np
@@ -81,14 +79,14 @@ def _time_large_search(arguments: argparse.Namespace) -> None:
 
     queries, rows = (side.values for side in clustered(arguments.queries, arguments.search, arguments.width))
     queries, rows = normalize_rows(queries), normalize_rows(rows)
-    print(
-        f"\n{arguments.search:,} x {arguments.width}, clustered\n\n"
-        "| | ms per search, median | recall@10 |\n|---|---|---|"
-    )
+
+    def row(name: str, seconds: Sequence[float], recall: str) -> dict[str, str]:
+        return {"": name, "ms per search": f"{1e3 * statistics.median(seconds):.1f}", "recall@10": recall}
+
     top_k_unit_rows(queries[:1], [rows], 10)
     exact = [top_k_unit_rows(query[None], [rows], 10) for query in queries]
     seconds = [_time(lambda q=query: top_k_unit_rows(q[None], [rows], 10)) for query in queries]  # type: ignore[misc]
-    print(f"| exact | {1e3 * statistics.median(seconds):.1f} | 1 |")
+    yield row("exact", seconds, "1")
     if importlib.util.find_spec("faiss") is None:
         return
     start = time.perf_counter()
@@ -99,8 +97,7 @@ def _time_large_search(arguments: argparse.Namespace) -> None:
         np.isin(search_index(index, query[None], 10).indices, one.indices).mean()
         for query, one in zip(queries, exact, strict=True)
     ]
-    description = f"{index.summary}; built in {built:.0f} s"
-    print(f"| FAISS: {description} | {1e3 * statistics.median(seconds):.1f} | {np.mean(hits):.4f} |")
+    yield row(f"FAISS: {index.summary}; built in {built:.0f} s", seconds, f"{np.mean(hits):.4f}")
 
 
 def _time_embedder(folder: Path, arguments: argparse.Namespace) -> None:

@@ -15,7 +15,6 @@ decoded images on the GPU and augments there.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.util
 import io
@@ -26,7 +25,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from measuring import in_rounds, limit_threads, median_ratio
+from measuring import benchmark_parser, in_rounds, limit_threads, median_ratio, show
 
 limit_threads(1)
 
@@ -54,11 +53,9 @@ TRANSFORMS = ("torchreid/data/transforms.py", "torchreid/reid/data/transforms.py
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, count=2000, rounds=5)
     parser.add_argument("--torchreid", type=Path)
     parser.add_argument("--images", type=Path)
-    parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", action="store_true")
     parser.add_argument("--gpu", action="store_true")
     arguments = parser.parse_args()
@@ -77,9 +74,11 @@ def main() -> None:
             epochs["torchreid, 2 workers"] = baseline(arguments.torchreid, files)
         for warm_up in epochs.values():
             warm_up()
-        report(in_rounds(epochs, arguments.rounds), len(files) // BATCH * BATCH)
+        images = len(files) // BATCH * BATCH
+        about = f"{images} images of {SIZE[0]} x {SIZE[1]} per epoch, batch {BATCH}, {arguments.rounds} rounds"
+        show(rates(in_rounds(epochs, arguments.rounds), images), "input", about, arguments.save)
         if arguments.steps:
-            steps(files[:BATCH], decoded[:BATCH])
+            show(steps(files[:BATCH], decoded[:BATCH]), "input_steps", "one thread", arguments.save)
 
 
 def jpegs(source: Path | None, count: int, folder: Path) -> list[str]:
@@ -166,21 +165,20 @@ def baseline(clone: Path, files: list[str]) -> Callable[[], None]:
     return run
 
 
-def report(seconds: dict[str, list[float]], images: int) -> None:
-    """Print a table of images per second and ratios."""
+def rates(seconds: dict[str, list[float]], images: int) -> Iterator[dict[str, str]]:
+    """Images per second, and ratios."""
     theirs = seconds.get("torchreid, 2 workers")
-    print(
-        f"{images} images of {SIZE[0]} x {SIZE[1]} per epoch, batch {BATCH}, "
-        f"{len(next(iter(seconds.values())))} rounds\n"
-    )
-    print("| input | images/s, median | best | times torchreid |\n|---|---|---|---|")
     for name, taken in seconds.items():
-        ratio = f"{median_ratio(theirs, taken):.1f}" if theirs else "–"
-        print(f"| {name} | {images / statistics.median(taken):.0f} | {images / min(taken):.0f} | {ratio} |")
+        yield {
+            "input": name,
+            "images/s, median": f"{images / statistics.median(taken):.0f}",
+            "best": f"{images / min(taken):.0f}",
+            "/ torchreid": f"{median_ratio(theirs, taken):.1f}" if theirs else "–",
+        }
 
 
-def steps(files: list[str], decoded: np.ndarray) -> None:
-    """Print the microseconds per image of each step, one batch at a time."""
+def steps(files: list[str], decoded: np.ndarray) -> Iterator[dict[str, str]]:
+    """Measure the microseconds per image of each step, one batch at a time."""
     batch = torch.from_numpy(np.array(decoded))
     table = random_numbers.random_table(0, range(BATCH), [0] * BATCH)
     corners = (table[:, random_numbers.CROP] * 21).astype(np.int64)
@@ -198,10 +196,10 @@ def steps(files: list[str], decoded: np.ndarray) -> None:
         "color jitter with hue": lambda: jitter_colors(batch, Jitter(0.2, 0.2, 0.2, 0.1), table),
         **{name: lambda name=name: apply_policy(batch, name, table[:, random_numbers.POLICY]) for name in POLICIES},  # type: ignore[misc]
     }
-    print("\n| step | microseconds per image |\n|---|---|")
     with one_processor():
-        for name, taken in in_rounds(parts, 6).items():
-            print(f"| {name} | {min(taken) / BATCH * 1e6:.1f} |")
+        measured = in_rounds(parts, 6)
+    for name, taken in measured.items():
+        yield {"step": name, "microseconds per image": f"{min(taken) / BATCH * 1e6:.1f}"}
 
 
 if __name__ == "__main__":

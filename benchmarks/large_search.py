@@ -15,7 +15,6 @@ Memory: 2 GB per million rows of 512, and as much for each FAISS index.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import statistics
@@ -23,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from measuring import in_rounds, limit_threads
+from measuring import benchmark_parser, in_rounds, limit_threads, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +35,8 @@ Search = Callable[["np.ndarray"], "np.ndarray"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = (("gallery", 1_000_000), ("width", 512), ("k", 10), ("queries", 10), ("rounds", 5), ("threads", 2))
-    for name, default in (*defaults, ("decay", 46), ("faiss-rows", 1_000_000)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    sizes = {"gallery": 1_000_000, "width": 512, "k": 10, "queries": 10, "rounds": 5, "threads": 2, "decay": 46}
+    parser = benchmark_parser(__doc__, **sizes, faiss_rows=1_000_000)
     parser.add_argument("--faiss", nargs="*", default=["flat", "panorama"], help="flat, panorama, ivf, hnsw")
     arguments = parser.parse_args()
     limit_threads(arguments.threads)  # hence the late imports
@@ -51,7 +48,6 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     query, gallery = features(arguments.queries, arguments.gallery, arguments.width, arguments.decay)
-    print(f"{len(gallery):,} x {arguments.width}, decay {arguments.decay}, {arguments.threads} thread(s)\n", flush=True)
     searches, notes = ours(gallery, arguments.k)
     searches |= others(gallery, arguments.k)
     faiss_rows = min(arguments.faiss_rows, len(gallery))
@@ -72,11 +68,18 @@ def main() -> None:
     seconds = in_rounds(steps, arguments.rounds)
     medians = {name: 1e3 * statistics.median(times) / len(query) for name, times in seconds.items()}
     flat = medians.get("FAISS flat", medians["torch"])
-    print("| | ms per query | / FAISS flat | recall | |\n|---|---|---|---|---|")
-    for name, milliseconds in medians.items():
-        print(
-            f"| {name} | {milliseconds:.1f} | {milliseconds / flat:.2f} | {recall[name]:.4f} | {notes.get(name, '')} |"
-        )
+    rows = [
+        {
+            "": name,
+            "ms per query": f"{milliseconds:.1f}",
+            "/ FAISS flat": f"{milliseconds / flat:.2f}",
+            "recall": f"{recall[name]:.4f}",
+            "built": notes.get(name, ""),
+        }
+        for name, milliseconds in medians.items()
+    ]
+    about = f"{len(gallery):,} x {arguments.width}, decay {arguments.decay}, {arguments.threads} thread(s)"
+    show(rows, "large_search", about, arguments.save)
 
 
 def in_turn(search: Search, query: np.ndarray) -> list[np.ndarray]:

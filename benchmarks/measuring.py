@@ -1,13 +1,15 @@
-"""Measurement tools of the benchmarks: rounds, training steps, separate processes, memory and the matrix product."""
+"""Tools of the benchmarks: options, tables, rounds, training steps, processes, memory and the matrix product."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -20,6 +22,49 @@ if TYPE_CHECKING:  # limit_threads must run before these are imported
 
 # Queries per matrix product.
 BLOCK = 512
+
+
+def benchmark_parser(description: str | None, **sizes: int) -> argparse.ArgumentParser:
+    """Return a parser with an option for each size, and `--save`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="keep the tables, as in docs/results/benchmarks")
+    return parser
+
+
+def show(rows: Iterable[Mapping[str, str]], name: str, about: str, save: Path | None) -> None:
+    """Print rows as a Markdown table, each as soon as it is measured; `make tables` reads what `save` keeps.
+
+    Args:
+        rows: The text of each cell by the heading of its column, the same for all rows.
+        name: Name of the file in `save`.
+        about: What was measured: sizes, threads, rounds.
+        save: Folder of the tables that are kept, None for none.
+    """
+    from reid.io.atomic import write_text
+
+    print(f"\n{about}\n")
+    kept: list[Mapping[str, str]] = []
+    for row in rows:
+        if not kept:
+            print(f"| {' | '.join(row)} |\n|{'---|' * len(row)}")
+        print(f"| {' | '.join(row.values())} |", flush=True)
+        kept.append(row)
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        origin = {"about": about, **_origin()}
+        write_text(save / f"{name}.jsonl", "".join(f"{json.dumps({**origin, 'cells': row})}\n" for row in kept))
+
+
+def _origin() -> dict[str, str]:
+    import torch
+
+    from reid.training.provenance import provenance
+
+    known = provenance()
+    processor = f"{known['machine']['processor']}, {torch.backends.cpu.get_cpu_capability()}"
+    return {"commit": known["commit"], "processor": processor}
 
 
 def limit_threads(threads: int) -> None:

@@ -14,11 +14,11 @@ import hashlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measuring import limit_threads
+from measuring import benchmark_parser, limit_threads, show
 
 if TYPE_CHECKING:
     from reid.search.gallery import Crop, IndexView, IndexWriter
@@ -29,18 +29,17 @@ _MODEL = "0" * 64
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("images", 100_000), ("width", 512), ("queries", 50), ("threads", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser = benchmark_parser(__doc__, images=100_000, width=512, queries=50, threads=1)
     parser.add_argument("--store", help="a server, as for svdnet index (default: Milvus Lite)")
     parser.add_argument("--folder", type=Path, help="parent of the temporary folder")
     arguments = parser.parse_args()
     limit_threads(arguments.threads)  # hence the late imports
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        _compare(Path(name), arguments)
+        about = f"{arguments.images:,} x {arguments.width}, clustered, {arguments.threads} thread(s)"
+        show(_compare(Path(name), arguments), "milvus", about, arguments.save)
 
 
-def _compare(folder: Path, arguments: argparse.Namespace) -> None:
+def _compare(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, str]]:
     from synthetic_features import clustered
 
     from reid.ranking import normalize_rows
@@ -48,9 +47,6 @@ def _compare(folder: Path, arguments: argparse.Namespace) -> None:
 
     queries, rows = (side.values for side in clustered(arguments.queries, arguments.images, arguments.width))
     queries, rows = normalize_rows(queries), normalize_rows(rows)
-    print(f"{arguments.images:,} x {arguments.width}, clustered, {arguments.threads} thread(s)\n")
-    print("| | load, s | finish, s | open, s | one search, ms | filtered, ms | recall@10 | recall@10, filtered |")
-    print("|---|---|---|---|---|---|---|---|")
     place: Place = milvus.parse_collection(arguments.store or f"milvus:{folder / 'index.db'}", "benchmark")
     filters: tuple[dict[str, Any], ...] = (
         {},
@@ -74,9 +70,16 @@ def _compare(folder: Path, arguments: argparse.Namespace) -> None:
             sum(len(a & b) for a, b in zip(one, exact, strict=True)) / sum(map(len, exact))
             for one, exact in zip(found, expected, strict=True)
         ]
-        milliseconds = " | ".join(f"{value:.1f}" for _, value in searched)
-        shares = " | ".join(f"{value:.4f}" for value in recalls)
-        print(f"| {title} | {loaded:.1f} | {finished:.1f} | {opened:.2f} | {milliseconds} | {shares} |", flush=True)
+        yield {
+            "": title,
+            "load, s": f"{loaded:.1f}",
+            "finish, s": f"{finished:.1f}",
+            "open, s": f"{opened:.2f}",
+            "one search, ms": f"{searched[0][1]:.1f}",
+            "filtered, ms": f"{searched[1][1]:.1f}",
+            "recall@10": f"{recalls[0]:.4f}",
+            "recall@10, filtered": f"{recalls[1]:.4f}",
+        }
     milvus.connection.connect(place)("drop_collection")
     if not arguments.store:
         from milvus_lite.server_manager import server_manager_instance

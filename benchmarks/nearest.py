@@ -5,38 +5,46 @@ python benchmarks/nearest.py [--queries 1000] [--gallery 100000] [--width 512] [
 
 from __future__ import annotations
 
-import argparse
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from measuring import limit_threads
+from measuring import benchmark_parser, limit_threads, show
 from synthetic_features import clustered
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = (("queries", 1000), ("gallery", 100000), ("width", 512), ("k", 10), ("threads", 1))
-    for name, default in defaults:
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser = benchmark_parser(__doc__, queries=1000, gallery=100000, width=512, k=10, threads=1)
     arguments = parser.parse_args()
     limit_threads(arguments.threads)  # hence the late imports
+    query, gallery = (side.values for side in clustered(arguments.queries, arguments.gallery, arguments.width))
+    about = f"{len(query)} x {len(gallery)} x {arguments.width}, {arguments.threads} thread(s), k = {arguments.k}"
+    show(rows(query, gallery, arguments.k), "nearest", about, arguments.save)
 
+
+def rows(query: np.ndarray, gallery: np.ndarray, k: int) -> Iterator[dict[str, str]]:
+    """Measure exact search and every kind of index."""
     from reid.ranking.faiss_index import KINDS, IndexOptions, build_index, search_index
     from reid.ranking.search import top_k
 
-    query, gallery = (side.values for side in clustered(arguments.queries, arguments.gallery, arguments.width))
-    print(f"{len(query)} x {len(gallery)} x {arguments.width}, {arguments.threads} thread(s), k = {arguments.k}")
-    print("\n| | build s | search s | recall of these queries |\n|---|---|---|---|")
+    def row(name: str, built: float, searched: float, recall: float) -> dict[str, str]:
+        cells = {"build s": f"{built:.2f}", "search s": f"{searched:.2f}", "recall of these queries": f"{recall:.4f}"}
+        return {"": name, **cells}
+
     start = time.perf_counter()
-    exact = top_k(query, gallery, arguments.k)
-    print(f"| exact | 0 | {time.perf_counter() - start:.2f} | 1 |")
+    exact = top_k(query, gallery, k)
+    yield row("exact", 0, time.perf_counter() - start, 1)
     for kind in KINDS:
         start = time.perf_counter()
-        index = build_index(gallery, IndexOptions(kind, k=arguments.k))
+        index = build_index(gallery, IndexOptions(kind, k=k))
         built = time.perf_counter()
-        found = search_index(index, query, arguments.k)
+        found = search_index(index, query, k)
         done = time.perf_counter()
-        recall = (found.distances <= exact.distances[:, -1:]).mean()
-        print(f"| {index.summary} | {built - start:.2f} | {done - built:.2f} | {recall:.4f} |")
+        recall = float((found.distances <= exact.distances[:, -1:]).mean())
+        yield row(index.summary, built - start, done - built, recall)
 
 
 if __name__ == "__main__":

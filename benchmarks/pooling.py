@@ -9,12 +9,11 @@ computed for the map and the weights. The VLADs have 64 clusters, 16 on the map 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from typing import Any
 
 import torch
-from measuring import in_rounds, median_ratio, training_step
+from measuring import benchmark_parser, in_rounds, median_ratio, show, training_step
 
 from reid.model.pooling import POOLINGS, Pooling
 
@@ -28,22 +27,17 @@ SHAPES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=64)
+    parser = benchmark_parser(__doc__, threads=1, rounds=5, batch=64)
     parser.add_argument("--only", default="", help="only shapes whose name contains this text")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(f"{arguments.threads} thread(s), batch {arguments.batch}, medians of {arguments.rounds} rounds\n")
+    about = f"{arguments.threads} thread(s), batch {arguments.batch}, medians of {arguments.rounds} rounds"
     names = [name for name in POOLINGS if name != "average"]
-    print(f"| map | average, ms | {' | '.join(names)} |\n|{'---|' * (len(names) + 2)}")
-    for shape in SHAPES:
-        if arguments.only in shape:
-            print(row(shape, names, arguments.batch, arguments.rounds), flush=True)
+    rows = (row(shape, names, arguments.batch, arguments.rounds) for shape in SHAPES if arguments.only in shape)
+    show(rows, "pooling", about, arguments.save)
 
 
-def row(shape: str, names: list[str], batch: int, rounds: int) -> str:
+def row(shape: str, names: list[str], batch: int, rounds: int) -> dict[str, str]:
     """Measure one row of the table."""
     channels, size, clusters = SHAPES[shape]
     maps = torch.rand(batch, channels, *size).requires_grad_()
@@ -52,9 +46,11 @@ def row(shape: str, names: list[str], batch: int, rounds: int) -> str:
         gradients = {name: torch.randn_like(pooling(maps)) for name, pooling in poolings.items()}
     steps = {name: training_step(pooling, maps, gradients[name]) for name, pooling in poolings.items()}
     seconds = {name: values[1:] for name, values in in_rounds(steps, rounds + 1).items()}  # the first round warms up
-    ratios = [f"{median_ratio(seconds[name], seconds['average']):.0f}x" for name in names]
-    average = f"{1e3 * statistics.median(seconds['average']):.1f}"
-    return f"| {shape}, {channels}@{size[0]}x{size[1]} | {average} | {' | '.join(ratios)} |"
+    return {
+        "map": f"{shape}, {channels}@{size[0]}x{size[1]}",
+        "average, ms": f"{1e3 * statistics.median(seconds['average']):.1f}",
+        **{name: f"{median_ratio(seconds[name], seconds['average']):.0f}x" for name in names},
+    }
 
 
 def make(name: str, channels: int, clusters: int) -> Pooling:

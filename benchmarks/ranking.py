@@ -17,15 +17,24 @@ size and labels, in CPU seconds.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measuring import BLOCK, Peak, in_process, in_rounds, limit_threads, matrix_product, median_ratio
+from measuring import (
+    BLOCK,
+    Peak,
+    benchmark_parser,
+    in_process,
+    in_rounds,
+    limit_threads,
+    matrix_product,
+    median_ratio,
+    show,
+)
 from synthetic_features import clustered, load, save, without_junk
 
 if TYPE_CHECKING:
@@ -39,9 +48,7 @@ FIRST_PASSES = ("float32", "integers")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("queries", 3368), ("gallery", 15913), ("width", 2048), ("threads", 1), ("rounds", 3)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser = benchmark_parser(__doc__, queries=3368, gallery=15913, width=2048, threads=1, rounds=3)
     parser.add_argument("--features", type=Path, metavar="FILE")
     parser.add_argument("--torchreid", type=Path, metavar="CLONE")
     parser.add_argument("--fastreid", type=Path, metavar="CLONE")
@@ -55,40 +62,41 @@ def main() -> None:
         query, gallery, _ = read_features(arguments.features)
     else:
         query, gallery = clustered(arguments.queries, arguments.gallery, arguments.width)
+    save_to, threads = arguments.save, f"{arguments.threads} thread(s)"
     if arguments.collapsed:
-        print_collapsed(query, gallery)
+        about = f"{len(query.values)} x {len(gallery.values)} x {query.values.shape[1]}, {threads}"
+        show(collapsed_costs(query, gallery), "collapsed", about, save_to)
         return
     clean = without_junk(gallery)
     (queries, width), rows, junk = query.values.shape, len(clean.identities), len(gallery.identities)
-    print(f"{queries} x {rows} x {width} and {junk - rows} junk rows, {arguments.threads} thread(s), ", end="")
-    print(f"medians of {arguments.rounds}")
+    about = f"{queries} x {rows} x {width} and {junk - rows} junk rows, {threads}, medians of {arguments.rounds}"
+    name = f"ranking_{width}"
     seconds, rankings = timed(query, gallery, clean, arguments.rounds)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         save(folder, query, gallery)
         extra = {step: in_process(memory, folder, step) for step in ("matrix product", *FIRST_PASSES)}
-        print_costs(seconds, rankings, extra)
+        show(costs(seconds, rankings, extra), name, about, save_to)
+        print(f"\nranking step: {ranking_step(seconds):.3f} s beyond the distances, ", end="")
+        print(f"{ranking_step(seconds, 'matrix product'):.3f} s beyond the product")
         clones = {"torchreid": arguments.torchreid, "fast-reid": arguments.fastreid}
         if any(clones.values()):
             from competitors import compare
 
             save(folder, query, clean)
+            found = (compare(name, clone, folder, arguments.rounds) for name, clone in clones.items() if clone)
             ranking = ranking_step(seconds)
-            print("\n| | distance s | ranking s | extra GB | total / product | ranking / ours | rank-1 | mAP |")
-            print("|---|---|---|---|---|---|---|---|")
-            for name, clone in clones.items():
-                for evaluation, cost in compare(name, clone, folder, arguments.rounds).items() if clone else ():
-                    print_competitor(evaluation, cost, ranking)
+            rows_of_others = (competitor(*one, ranking) for evaluations in found for one in evaluations.items())
+            show(rows_of_others, f"{name}_others", about, save_to)
 
 
-def print_collapsed(query: Features, gallery: Features) -> None:
-    """Print what features with many ties cost, relative to ordinary and to random features."""
+def collapsed_costs(query: Features, gallery: Features) -> Iterator[dict[str, str]]:
+    """Measure what features with many ties cost, relative to ordinary and to random features."""
     from reid.ranking import rank_matches
     from reid.records import Features
 
     warm_up("auto")
     floors: list[float] = []
-    print("| features | CPU s | / ordinary | / random | recomputed | first pass |\n|---|---|---|---|---|---|")
     for name, (first, second) in collapsed_features(query, gallery).items():
         sides = Features(first, query.identities, query.cameras), Features(second, gallery.identities, gallery.cameras)
         start = time.process_time()
@@ -96,8 +104,14 @@ def print_collapsed(query: Features, gallery: Features) -> None:
         seconds = time.process_time() - start
         floors += [seconds] if len(floors) < 2 else []
         assert work is not None
-        print(f"| {name} | {seconds:.2f} | {seconds / floors[0]:.2f} | {seconds / floors[-1]:.2f} ", end="")
-        print(f"| {100 * work.recomputed / work.pairs:.3f} % | {work.first_pass} |", flush=True)
+        yield {
+            "features": name,
+            "CPU seconds": f"{seconds:.2f}",
+            "/ ordinary": f"{seconds / floors[0]:.2f}",
+            "/ random": f"{seconds / floors[-1]:.2f}",
+            "recomputed": f"{100 * work.recomputed / work.pairs:.3f} %",
+            "first pass": work.first_pass,
+        }
 
 
 def collapsed_features(query: Features, gallery: Features) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -158,33 +172,39 @@ def timed(
     return in_rounds(steps, rounds), found
 
 
-def print_costs(seconds: dict[str, list[float]], rankings: dict[str, Ranking], extra: dict[str, float | None]) -> None:
+def costs(
+    seconds: dict[str, list[float]], rankings: dict[str, Ranking], extra: dict[str, float | None]
+) -> Iterator[dict[str, str]]:
     floor = seconds["matrix product"]
-    print("\n| | seconds | / product | recomputed | extra GB | rank-1 | mAP |")
-    print("|---|---|---|---|---|---|---|")
     for name, values in seconds.items():
         held = extra.get(name)
-        row = [name, f"{statistics.median(values):.3f}", f"{median_ratio(values, floor):.3f}"]
-        row += ["", "" if held is None else f"{held / 1e9:.3f}", "", ""]
+        row = {
+            "": name,
+            "seconds": f"{statistics.median(values):.3f}",
+            "/ product": f"{median_ratio(values, floor):.3f}",
+            "recomputed": "",
+            "extra GB": "" if held is None else f"{held / 1e9:.3f}",
+            "rank-1": "",
+            "mAP": "",
+        }
         if name in rankings:
             work, scores = rankings[name].work, rankings[name].scores()
             assert work is not None
-            row[0] = f"evaluate, {work.first_pass}"
-            row[3] = f"{100 * work.recomputed / max(1, work.pairs):.4f} %"
-            row[5:] = [f"{scores.rank1:.4f}", f"{scores.mAP:.4f}"]
-        print(f"| {' | '.join(row)} |")
-    print(f"\nranking step: {ranking_step(seconds):.3f} s beyond the distances, ", end="")
-    print(f"{ranking_step(seconds, 'matrix product'):.3f} s beyond the product")
+            row[""] = f"evaluate, {work.first_pass}"
+            row["recomputed"] = f"{100 * work.recomputed / max(1, work.pairs):.4f} %"
+            row |= {"rank-1": f"{scores.rank1:.4f}", "mAP": f"{scores.mAP:.4f}"}
+        yield row
 
 
-def print_competitor(name: str, cost: Cost | None, ours: float) -> None:
+def competitor(name: str, cost: Cost | None, ours: float) -> dict[str, str]:
+    heads = ("distance s", "ranking s", "extra GB", "total / product", "ranking / ours", "rank-1", "mAP")
     if cost is None:
-        print(f"| {name} | killed by the system | | | | | | |")
-        return
+        return {"": name, **dict.fromkeys(heads, ""), "distance s": "killed by the system"}
     distance, ranking = statistics.median(cost.distance), statistics.median(cost.ranking)
     total = [first + second for first, second in zip(cost.distance, cost.ranking, strict=True)]
-    print(f"| {name} | {distance:.2f} | {ranking:.2f} | {cost.extra / 1e9:.2f} ", end="")
-    print(f"| {median_ratio(total, cost.product):.2f} | {ranking / ours:.1f} | {cost.rank1:.4f} | {cost.mAP:.4f} |")
+    cells = [f"{distance:.2f}", f"{ranking:.2f}", f"{cost.extra / 1e9:.2f}", f"{median_ratio(total, cost.product):.2f}"]
+    cells += [f"{ranking / ours:.1f}", f"{cost.rank1:.4f}", f"{cost.mAP:.4f}"]
+    return {"": name, **dict(zip(heads, cells, strict=True))}
 
 
 def ranking_step(seconds: dict[str, list[float]], less: str = "distances") -> float:

@@ -5,10 +5,10 @@
 
 Each candidate runs in its own process, alternating, on the same features; medians are reported. The product is of all
 N x N pairs, N = queries + gallery, without symmetry. `rerank` is everything from the features to the mAP; `torchreid`
-is the distances and the re-ranking of a clone of deep-person-reid, without its evaluation. `core-s` is the CPU time of
-all cores, which other load on the machine disturbs less. Memory is the peak of the resident set, in total and above
-that of the process with its libraries and features loaded. The default is the size of Market-1501 without its junk; a
-dense array of --gallery 100000 --width 512 does not fit into memory.
+is the distances and the re-ranking of a clone of deep-person-reid, without its evaluation. Core-seconds are the CPU
+time of all cores, which other load on the machine disturbs less. Memory is the peak of the resident set, in total and
+above that of the process with its libraries and features loaded. The default is the size of Market-1501 without its
+junk; a dense array of --gallery 100000 --width 512 does not fit into memory.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measuring import matrix_product
+from measuring import benchmark_parser, matrix_product, show
 from synthetic_features import clustered, load, save
 
 if TYPE_CHECKING:
@@ -36,10 +37,8 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sizes = (("queries", 3368), ("gallery", 15913), ("width", 2048), ("threads", os.cpu_count()), ("rounds", 3))
-    for name, default in (*sizes, ("torchreid-rounds", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+    sizes = {"queries": 3368, "gallery": 15913, "width": 2048, "threads": os.cpu_count() or 1, "rounds": 3}
+    parser = benchmark_parser(__doc__, **sizes, torchreid_rounds=1)
     parser.add_argument("--torchreid", type=Path, help="the folder of a clone of deep-person-reid")
     parser.add_argument("--candidate", help=argparse.SUPPRESS)
     parser.add_argument("--features", type=Path, help=argparse.SUPPRESS)
@@ -58,7 +57,9 @@ def main() -> None:
             for name, number in rounds.items():
                 if turn < number:
                     found[name].append(run(name, arguments, path))
-    report(arguments, found)
+    size = f"{arguments.queries + arguments.gallery} x {arguments.width}"
+    about = f"{size}, {arguments.threads} thread(s), medians; load average {os.getloadavg()[0]:.1f}"
+    show(rows(found), f"reranking_{arguments.gallery}", about, arguments.save)
 
 
 def run(candidate: str, arguments: argparse.Namespace, path: Path) -> dict[str, float]:
@@ -146,25 +147,24 @@ def mean_precision(distances: np.ndarray, query: Features, gallery: Features) ->
     return float(np.mean(scores))
 
 
-def report(arguments: argparse.Namespace, found: dict[str, list[dict[str, float]]]) -> None:
-    rows = arguments.queries + arguments.gallery
-    print(f"{rows} x {arguments.width}, {arguments.threads} thread(s), medians; the load average now is ", end="")
-    print(f"{os.getloadavg()[0]:.1f}")
-    heads = ("seconds", "x product", "core-s", "x product", "GB in all", "GB above", "mAP")
-    print(" " * 10 + "".join(f" {head:>9}" for head in heads) + "  runs")
+def rows(found: dict[str, list[dict[str, float]]]) -> Iterator[dict[str, str]]:
+    """Medians of each candidate, and their ratios."""
     median = {
         name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in found.items()
     }
+    product = median["product"]
     for name, values in median.items():
-        numbers = []
-        for key in ("seconds", "cores"):
-            numbers += [f"{values[key]:.2f}", f"{values[key] / median['product'][key]:.2f}"]
-        numbers += [f"{values['peak']:.2f}", f"{values['above']:.2f}", f"{values['mAP']:.5f}"]
-        print(f"{name:10}" + "".join(f" {number:>9}" for number in numbers) + f"  {len(found[name])}")
-    if "torchreid" in median:
-        ours, theirs = median["rerank"], median["torchreid"]
-        print(f"torchreid takes {theirs['seconds'] / ours['seconds']:.1f} times as long and ", end="")
-        print(f"{theirs['above'] / ours['above']:.1f} times as much memory above the features")
+        yield {
+            "": name,
+            "seconds": f"{values['seconds']:.1f}",
+            "/ product": f"{values['seconds'] / product['seconds']:.2f}",
+            "core-seconds": f"{values['cores']:.1f}",
+            "core-seconds / product": f"{values['cores'] / product['cores']:.2f}",
+            "GB in all": f"{values['peak']:.2f}",
+            "GB above the features": f"{values['above']:.2f}",
+            "mAP": "" if name == "product" else f"{values['mAP']:.5f}",
+            "runs": str(len(found[name])),
+        }
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import in_rounds, median_ratio
+from measuring import benchmark_parser, in_rounds, median_ratio, show
 from torch import nn
 
 from reid.data.augmentation.augment import Augmentation
@@ -64,13 +64,9 @@ DEFAULT = list(OURS)[-1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, batch=64, count=1280, threads=torch.get_num_threads(), rounds=5)
     parser.add_argument("--torchreid", type=Path)
     parser.add_argument("--size", type=int, nargs=2, action="append", metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--count", type=int, default=1280)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=Path)
     arguments = parser.parse_args()
     from input import jpegs  # limits the threads of what is imported after it, and of new processes
@@ -97,15 +93,22 @@ def _compare(arguments: argparse.Namespace, files: list[str], size: tuple[int, i
         }
         seconds = in_rounds(steps, arguments.rounds)
     images = len(files) // arguments.batch * arguments.batch
-    print(
-        f"\nOSNet-x0.25, {size[0]} x {size[1]}, batch {arguments.batch}, {images} images per epoch, {arguments.rounds} "
-        f"rounds, {arguments.threads} threads\n\n"
-        "| trainer | images/s, median | best | time / default |\n|---|---|---|---|"
+    about = (
+        f"OSNet-x0.25, {size[0]} x {size[1]}, batch {arguments.batch}, {images} images per epoch, {arguments.rounds} "
+        f"rounds, {arguments.threads} threads; the default waited for data {sum(waited) / sum(seconds[DEFAULT]):.2%} "
+        "of the time"
     )
+    show(_rates(seconds, images), f"training_{size[0]}x{size[1]}", about, arguments.save)
+
+
+def _rates(seconds: Mapping[str, list[float]], images: int) -> Iterator[dict[str, str]]:
     for name, taken in seconds.items():
-        ratio = median_ratio(taken, seconds[DEFAULT])
-        print(f"| {name} | {images / statistics.median(taken):.0f} | {images / min(taken):.0f} | {ratio:.2f} |")
-    print(f"\nthe default waited for data {sum(waited) / sum(seconds[DEFAULT]):.2%} of the time", flush=True)
+        yield {
+            "trainer": name,
+            "images/s, median": f"{images / statistics.median(taken):.0f}",
+            "best": f"{images / min(taken):.0f}",
+            "time / default": f"{median_ratio(taken, seconds[DEFAULT]):.2f}",
+        }
 
 
 @contextlib.contextmanager

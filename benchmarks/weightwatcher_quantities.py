@@ -11,17 +11,18 @@ weightwatcher's fit of the bulk, which takes seconds per layer, and the edge tha
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import logging
 import math
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
+from measuring import benchmark_parser, show
 from torch import nn
 
 from reid.diagnostics.spectral import describe_spectrum
@@ -38,9 +39,8 @@ BULK = ("bulk_max", "sigma_mp", "mp_softrank", "num_spikes")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, layers=5)
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
-    parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--bulk", action="store_true")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -50,11 +50,22 @@ def main() -> None:
         compared = list(compare(chosen(network(name), arguments.layers), bulk=arguments.bulk))
         print(f"{name}: {len(compared)} layers compared", flush=True)
         pairs += compared
-    print(f"{'quantity':20} {'compared':>8} {'within 1 %':>10} {'largest difference':>18}")
-    for key in (*EXACT, *RANDOM, *(BULK if arguments.bulk else ())):
+    keys = (*EXACT, *RANDOM, *(BULK if arguments.bulk else ()))
+    beside = f"{arguments.layers} layers of each" if arguments.layers else "all layers"
+    show(rows(pairs, keys), "weightwatcher", f"{beside}: {', '.join(arguments.networks)}", arguments.save)
+
+
+def rows(pairs: list[tuple[dict[str, Any], dict[str, Any]]], keys: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Compare each quantity over all layers."""
+    for key in keys:
         both = [(ours[key], theirs[key]) for ours, theirs in pairs if ours.get(key) is not None]
         differences = [abs(a - b) / max(abs(b), 1e-12) if a != b else 0.0 for a, b in both]
-        print(f"{key:20} {len(both):8} {sum(d < 0.01 for d in differences):10} {max(differences, default=0.0):18.2e}")
+        yield {
+            "quantity": key,
+            "compared": str(len(both)),
+            "within 1 %": str(sum(d < 0.01 for d in differences)),
+            "largest difference": f"{max(differences, default=0.0):.2e}",
+        }
 
 
 def network(name: str) -> nn.Module:

@@ -161,6 +161,15 @@ def prediction_table() -> str:
     return markdown_table(("runs", "number", *PREDICTORS.values()), body) + "\n"
 
 
+def benchmark_table(name: str) -> str:
+    """What a program of benchmarks/ measured, and where."""
+    rows = read_json_lines(RESULTS / "benchmarks" / f"{name}.jsonl")
+    columns = list(dict.fromkeys(column for row in rows for column in row["cells"]))
+    body = [[row["cells"].get(column, "") for column in columns] for row in rows]
+    origins = dict.fromkeys(f"{row['about']}; commit {row['commit']}, {row['processor']}" for row in rows)
+    return f"{markdown_table(columns, body)}\n\n{'; '.join(origins)}.\n"
+
+
 KINDS: dict[str, Callable[..., str]] = {
     "parts": functools.partial(sweep_table, "parts"),
     "backbones": functools.partial(sweep_table, "backbones"),
@@ -168,6 +177,7 @@ KINDS: dict[str, Callable[..., str]] = {
     "stages": stages_table,
     "study": study_table,
     "prediction": prediction_table,
+    "benchmark": benchmark_table,
 }
 
 

@@ -72,10 +72,16 @@ def test_distractors_make_it_harder_and_leave_nothing_behind(tmp_path: Path, mon
     assert not list(tmp_path.iterdir())
 
 
-def test_search() -> None:
+def test_search_and_its_table_in_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faiss")
-    output = run("nearest", "--queries=50", "--gallery=2000", "--width=16", "--k=5")
+    folder = tmp_path / "benchmarks"
+    output = run("nearest", "--queries=50", "--gallery=2000", "--width=16", "--k=5", f"--save={folder}")
     assert cells(output, "flat")[3] == "1.0000"
+    tables = run_path(str(BENCHMARKS.parent / "docs" / "tables.py"))
+    monkeypatch.setitem(tables["benchmark_table"].__globals__, "RESULTS", tmp_path)
+    shown = tables["benchmark_table"]("nearest").splitlines()
+    assert [line for line in output.splitlines() if line.startswith("|")] == shown[:-2]
+    assert shown[-1].startswith("50 x 2000 x 16, 1 thread(s), k = 5; commit ") and shown[-1].endswith(".")
 
 
 def test_the_fair_share_beside_busy_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ def test_it_runs_through() -> None:
     for title in (
         "| build |",
         "| add 10 |",
-        "| one search, exact, median |",
+        "| one search, exact |",
         "| exact |",
         "| FAISS: ivf index over 1500",
     ):
