@@ -13,6 +13,7 @@ from typing import Any
 from reid.errors import InputError
 from reid.inference.export.interface import ExportInterface
 from reid.io.reading import read_file
+from reid.report.entries import is_difference
 
 METRICS = ("rank1", "rank5", "rank10", "mAP", "mINP")
 _CHECKPOINT_NAME = re.compile(r"(?P<run>rri|control)_(?:(?P<last>last)|(?:r(?P<round>\d+)_)?(?P<stage>[a-z0-9]+))")
@@ -26,11 +27,14 @@ class MeasuredScores:
         dataset: Name of the test dataset.
         scores: Rows with `feature`, `normalized`, `flip` and fractions under the names of `METRICS`.
         source: Name of the file they were read from.
+        gain: "final", "control_final" and "difference" of the `scores.json` of a run whose last network this is, with a
+            control of equal epochs; None otherwise.
     """
 
     dataset: str
     scores: tuple[dict[str, Any], ...]
     source: str
+    gain: dict[str, Any] | None = None
 
     def for_interface(self, interface: ExportInterface) -> dict[str, Any] | None:
         """Find the scores that apply to an exported file.
@@ -82,11 +86,18 @@ def find_scores(checkpoint: Path, correlation: float) -> MeasuredScores | None:
             content = _read_json(path)
             scores = tuple(filter(_is_score, row.get("scores", ())))
             if scores:
-                return MeasuredScores(str(content.get("dataset")), scores, path.name)
+                gain = _gain(content) if checkpoint.stem == "rri_last" else None
+                return MeasuredScores(str(content.get("dataset")), scores, path.name, gain)
     evaluation = checkpoint.parent / "evaluation.json"
     checkpoints = [file for kind in ("*.pth", "*.safetensors", "*.pt") for file in checkpoint.parent.glob(kind)]
     read = _read_evaluation(evaluation) if len(checkpoints) == 1 else None
     return MeasuredScores(read["dataset"], tuple(read["scores"]), evaluation.name) if read and read["scores"] else None
+
+
+def _gain(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    found = {key: content.get(key) for key in ("final", "control_final", "difference")}
+    known = _is_score(found["final"]) and _is_score(found["control_final"]) and is_difference(found["difference"])
+    return found if known else None
 
 
 def _find_row(path: Path, name: str) -> Mapping[str, Any] | None:

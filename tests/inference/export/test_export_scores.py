@@ -47,6 +47,16 @@ def test_the_row_of_the_checkpoint(run: SyntheticRun, name: str, row: tuple[str,
     assert find_scores(checkpoint, 0.999 * float(str(wanted["correlation"]))) is None
 
 
+def test_the_last_network_is_compared_with_its_control(run: SyntheticRun) -> None:
+    content = json.loads((run.folder / "scores.json").read_text())
+    names = ("rri_last", "control_last")
+    rows = [row_of(run, name.split("_")[0], "restraint", 3) for name in names]
+    paths = [run.folder / "checkpoints" / f"{name}.pth" for name in names]
+    found = [find_scores(path, float(str(row["correlation"]))) for path, row in zip(paths, rows, strict=True)]
+    assert found[0] and found[0].gain == {key: content.get(key) for key in ("final", "control_final", "difference")}
+    assert found[1] and found[1].gain is None
+
+
 def test_a_run_that_goes_on_is_ahead_of_its_rows(run: SyntheticRun) -> None:
     scores = run.folder / "scores.json"
     content = json.loads(scores.read_text())

@@ -49,6 +49,17 @@ def test_scores_for_the_interface_of_the_file(make_metadata: MakeMetadata) -> No
     assert "No row was measured with the outputs of this file" in text and "(this file)" not in text
 
 
+def test_the_gain_over_the_control_with_its_interval(make_metadata: MakeMetadata) -> None:
+    control = {**SCORE, "rank1": 0.8, "mAP": 0.62}
+    difference = {"rank1": [0.0260097, -0.01, 0.05], "mAP": [0.03, 0.012, 0.048], "mINP": [0.0, 0.0, 0.0]}
+    gain = {"final": SCORE, "control_final": control, "difference": difference}
+    _, text = read(render(make_metadata(), MeasuredScores("market1501", (SCORE,), "scores.json", gain)))
+    assert "L2-normalized, no flip test: rank-1 +2.6 (-1.0 to +5.0), mAP +3.0 (+1.2 to +4.8); in brackets" in text
+    gain["difference"] = None
+    _, text = read(render(make_metadata(), MeasuredScores("market1501", (SCORE,), "scores.json", gain)))
+    assert "rank-1 +2.6, mAP +3.0." in text
+
+
 def test_unknown_facts_are_stated(make_metadata: MakeMetadata) -> None:
     front, text = read(render(make_metadata(fields={"weights": "imagenet"})))
     assert front["license"] == "unknown" and not {"datasets", "metrics", "model-index"} & front.keys()
