@@ -85,7 +85,8 @@ def chosen(model: nn.Module, count: int) -> nn.ModuleDict:
     found = {
         name.replace(".", "-"): module
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d)) and getattr(module, "groups", 1) == 1
+        # Heads that start at zero have no spectrum.
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and getattr(module, "groups", 1) == 1 and module.weight.any()
     }
     names = list(found)
     kept = names if count == 0 else [names[i] for i in np.linspace(0, len(names) - 1, count).astype(int)]
