@@ -184,12 +184,13 @@ KINDS: dict[str, Callable[..., str]] = {
 def origin(row: Mapping[str, Any], config: Path) -> str:
     """The commit of a row, and whether its configuration has changed since."""
     commit, digest = row["commit"] or MISSING, row.get("config_digest")
-    return f"{commit}, other settings" if digest and digest != _digest(config) else commit
+    words = [word for pair in row.get("setting", {}).items() for word in pair]
+    return f"{commit}, other settings" if digest and digest != _digest(config, *words) else commit
 
 
 @functools.cache
-def _digest(config: Path) -> str:
-    return config_digest(load_config(config))
+def _digest(config: Path, *words: str) -> str:
+    return config_digest(load_config(config, words))
 
 
 def add_run(folder: Path, name: str, config: str) -> None:

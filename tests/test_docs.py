@@ -52,6 +52,8 @@ def test_a_row_of_other_settings_says_so(tables: Any) -> None:
     assert tables.origin({"commit": "abc", "config_digest": digest}, config) == "abc"
     other = config_digest(load_config(config, ["STEP0.EPOCHS", "3"]))
     assert tables.origin({"commit": "abc", "config_digest": other}, config) == "abc, other settings"
+    swept = {"commit": "abc", "config_digest": other, "setting": {"STEP0.EPOCHS": "3"}}
+    assert tables.origin(swept, config) == "abc"
 
 
 def test_parts_cite_the_measured_scores() -> None:
