@@ -42,8 +42,6 @@ def show(rows: Iterable[Mapping[str, str]], name: str, about: str, save: Path | 
         about: What was measured: sizes, threads, rounds.
         save: Folder of the tables that are kept, None for none.
     """
-    from reid.io.atomic import write_text
-
     print(f"\n{about}\n")
     kept: list[Mapping[str, str]] = []
     for row in rows:
@@ -52,6 +50,8 @@ def show(rows: Iterable[Mapping[str, str]], name: str, about: str, save: Path | 
         print(f"| {' | '.join(row.values())} |", flush=True)
         kept.append(row)
     if save is not None:
+        from reid.io.atomic import write_text
+
         save.mkdir(parents=True, exist_ok=True)
         origin = {"about": about, **_origin()}
         write_text(save / f"{name}.jsonl", "".join(f"{json.dumps({**origin, 'cells': row})}\n" for row in kept))
