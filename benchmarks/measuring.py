@@ -64,7 +64,7 @@ def _origin() -> dict[str, str]:
 
     known = provenance()
     processor = f"{known['machine']['processor']}, {torch.backends.cpu.get_cpu_capability()}"
-    return {"commit": known["commit"], "processor": processor}
+    return {"commit": known["commit"] or "unknown", "processor": processor}
 
 
 def limit_threads(threads: int) -> None:
