@@ -80,7 +80,7 @@ class SweepRun:
         Returns:
             A row of the sweep. Scores are fractions of the feature that the configuration reports. "epochs", "seconds"
             and "images_per_second" are those of the run without its control. "commit" and "config_digest" tell
-            which code and settings were measured.
+            which code and settings were measured, "processor" what trained: the GPU, if there was one.
 
         Raises:
             InputError: If a file of the run is damaged.
@@ -88,7 +88,10 @@ class SweepRun:
         log = self.folder / "log.jsonl"
         with _reading(log):
             start = parse_json(read_file(log).decode().splitlines()[0])
-            origin = {**{key: start["machine"][key] for key in ("threads", "processor")}, "commit": start["commit"]}
+            machine = start["machine"]
+            on_gpu = str(machine.get("device")).startswith("cuda")
+            origin = {"threads": machine["threads"], "processor": machine["gpu" if on_gpu else "processor"]}
+            origin["commit"] = start["commit"]
             origin["config_digest"] = start.get("config_digest")  # None for a run of an earlier version
         with _reading(self._scores):
             row = {**self._row(parse_json(read_file(self._scores).decode())), **origin}

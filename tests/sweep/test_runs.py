@@ -157,6 +157,9 @@ def test_the_row_of_a_run(tmp_path: Path) -> None:
     assert (row["rank1"], row["control_rank1"], row["control_mAP"]) == (0.5, 0.4, 0.3)
     assert (row["correlation"], row["correlation_step0"]) == (1.1, 0.1)
     assert (row["seconds"], row["images_per_second"]) == (20.0, 200.0)
-    assert (row["commit"], row["threads"]) == ("abc", 1)
+    assert (row["commit"], row["threads"], row["processor"]) == ("abc", 1, "p")
     write(one, [STEP0])
     assert one.row()["control_mAP"] is None
+    log = one.folder / "log.jsonl"
+    log.write_text(log.read_text().replace('"processor": "p"', '"processor": "p", "gpu": "g", "device": "cuda:0"'))
+    assert one.row()["processor"] == "g"
