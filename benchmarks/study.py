@@ -150,12 +150,12 @@ def measure_geometry(folder: Path, content: dict[str, Any]) -> dict[str, float]:
         return json.loads(path.read_text(encoding="utf-8"))
     network, config = build.network_from_checkpoint(content, source=str(folder))
     loaders = build.loaders(config, build.split(config))
-    engine = open_engine(network, config, keep=False)
+    engine = open_engine(network.to(build.device(config)), config, keep=False)
     engine.expect(len(loaders.query.paths) + len(loaders.gallery.paths))
     features = network_features(engine, loaders.query, loaders.gallery, flips=(False,))
     sides = choose_features(features, feature="input", normalized=False, flip=False)
     covariance = describe_features(np.concatenate([np.asarray(side.values) for side in sides]))
-    weights = measure_correlation(Layer("eigenlayer.weight", network.eigenlayer.vectors.detach().T).matrices())
+    weights = measure_correlation(Layer("eigenlayer.weight", network.eigenlayer.vectors.detach().cpu().T).matrices())
     measured = {key: weights[key] for key in ("severest_pair", "effective_rank")}
     measured |= {f"feature_{key}": covariance[key] for key in ("correlation", "effective_rank")}
     write_text(path, json.dumps(measured))
