@@ -38,13 +38,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     limit_threads(arguments.threads)  # hence the late imports
+    from reid.progress import track
+
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         generate(folder, arguments.queries, arguments.gallery, arguments.width)
         rounds: dict[str, list[dict[str, Any]]] = {step: [] for step in STEPS}
-        for _ in range(arguments.rounds):
-            for step in STEPS:
-                rounds[step].append(in_process(measure, folder, step))
+        for step in track(STEPS * arguments.rounds, "measuring"):
+            rounds[step].append(in_process(measure, folder, step))
     about = f"{arguments.queries} x {arguments.gallery} x {arguments.width}, {arguments.threads} thread(s)"
     rows = [row(found, rounds["matrix product"]) for found in rounds.values()]
     show(rows, f"distractors_{arguments.gallery}", f"{about}, medians of {arguments.rounds}", arguments.save)

@@ -75,12 +75,13 @@ def limit_threads(threads: int) -> None:
 
 def in_rounds(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Time every step once per round, alternating, so that a slower machine affects all of them."""
+    from reid.progress import track
+
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
+    for name in track([*steps] * rounds, "measuring"):
+        start = time.perf_counter()
+        steps[name]()
+        seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
