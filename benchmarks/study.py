@@ -3,15 +3,17 @@
     python benchmarks/study.py FOLDER [--recipes identity circle] [--arms control US ...] [--seeds 0 1 2]
                                [--jobs 2] [--rows docs/results/study.jsonl] [--rows-only] [KEY VALUE ...]
 
-A recipe is a file of configs/study. Every arm trains the same rounds, epochs, schedules and batches. Arms that start
-from a trained network share the Step 0 of their recipe and seed; those with a constraint train under it from the
-start. A run that was interrupted goes on where it was, and a finished one is not repeated.
+A recipe is a file of configs/study. Every arm trains the same rounds, epochs, schedules and batches, but for the one
+long Step 0. Arms that start from a trained network share the Step 0 of their recipe and seed; those with a constraint
+train under it from the start. A run that was interrupted goes on where it was, and a finished one is not repeated.
 
-The rows of the finished runs are written to --rows: the scores of both features and S(W) after every stage, the loss
-before and after every replacement, and the difference to the control of the same seed, with the 95 % interval of a
-paired bootstrap over queries; then, for each arm, the difference over all seeds, with the interval of a bootstrap
-over seeds and queries, which are printed too. `make tables` shows the rows in docs/science.md. KEY VALUE overrides the
-configuration of every run.
+What the study asks first is whether the mAP of US differs from that of the control, in each recipe. All other
+comparisons explore, and no interval is corrected for their number; the arms of a recipe share one control.
+
+The rows of the finished runs are written to --rows: the scores of both features and S(W) after every stage, and the
+loss before and after every replacement; then, for every comparison of two arms, the difference over their common seeds
+and of every seed, with the 95 % interval of a paired bootstrap over seeds and persons, which are printed too.
+`make tables` shows the rows in docs/science.md. KEY VALUE overrides the configuration of every run.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from reid.config import build
+from reid.config.loading import config_digest, load_config
 from reid.diagnostics.feature_statistics import describe_features
 from reid.diagnostics.weights import Layer, measure_correlation
 from reid.errors import InputError
@@ -34,7 +37,7 @@ from reid.evaluation.retrieval import choose_features, network_features
 from reid.inference.engines.engine import open_engine
 from reid.io.atomic import write_text
 from reid.io.checkpoint import load_checkpoint
-from reid.ranking.bootstrap import paired_bootstrap, paired_bootstrap_of_runs
+from reid.ranking.bootstrap import paired_bootstrap_of_runs
 from reid.records import PER_QUERY
 from reid.sweep.runs import SweepRun, run_all
 
@@ -42,6 +45,7 @@ CONFIGS = Path(__file__).parent.parent / "configs" / "study"
 RECIPES = ("identity", "circle")
 CONTROL = "control"
 _NONE = ("RRI.VARIANT", "none")
+_STEP0_ONLY = (("RRI.MAX_ROUNDS", "0"), ("RRI.FINAL_RESTRAINT", "False"))
 # What each arm sets.
 FROM_STEP0: dict[str, tuple[tuple[str, str], ...]] = {
     CONTROL: (_NONE,),
@@ -54,12 +58,22 @@ FROM_STEP0: dict[str, tuple[tuple[str, str], ...]] = {
 FROM_START: dict[str, tuple[tuple[str, str], ...]] = {
     "scaled orthogonal": (_NONE, ("MODEL.EIGENLAYER.PARAMETRIZATION", "scaled_orthogonal")),
     "SO penalty": (_NONE, ("LOSS.PENALTY", "so"), ("LOSS.PENALTY_WEIGHT", "0.01")),
+    # As many epochs on one schedule: what the control, whose learning rate restarts in every stage, gives away.
+    "one long Step 0": (_NONE, ("STEP0.EPOCHS", "21"), *_STEP0_ONLY),
 }
+# What explains a gain: each pair differs in one thing.
+CONTRASTS = (
+    ("US", "rotate"),
+    ("US", "US, classifier rotated"),
+    ("US", "new classifier"),
+    ("US", "US, nothing frozen"),
+    ("US", "one long Step 0"),
+)
 RECORDED = ("commit", "config_digest", "processor", "threads", "epochs", "seconds", "correlation")
+KEPT_OUT = ("per_query", "identities")  # too long for a row
 ARMS = FROM_STEP0 | FROM_START
 # Every arm runs all rounds: S(W) of the control does not rise, so it would stop after the first.
 _ALL_ROUNDS = (("RRI.PATIENCE", "99"),)
-_STEP0_ONLY = (("RRI.MAX_ROUNDS", "0"), ("RRI.FINAL_RESTRAINT", "False"))
 
 
 def main() -> None:
@@ -80,9 +94,9 @@ def main() -> None:
         train([run for run in step0 if not run.finished()], arguments.jobs)
         train([run for run in arms.values() if not run.finished()], arguments.jobs)
     rows = [run_row(recipe, arm, run) for (recipe, arm, _), run in arms.items() if run.finished()]
-    rows, summaries = differences(rows), summarize(rows)
+    summaries = summarize(rows)
     if arguments.rows:
-        lines = [json.dumps({k: v for k, v in row.items() if k != "per_query"}) for row in [*rows, *summaries]]
+        lines = [json.dumps({k: v for k, v in row.items() if k not in KEPT_OUT}) for row in [*rows, *summaries]]
         write_text(arguments.rows, "".join(f"{line}\n" for line in lines))
     for summary in summaries:
         print(json.dumps(summary))
@@ -124,8 +138,11 @@ def train(runs: list[SweepRun], jobs: int) -> None:
 def run_row(recipe: str, arm: str, run: SweepRun) -> dict[str, Any]:
     """The row of a finished run, and the values of its queries."""
     content = load_checkpoint(run.folder / "checkpoints" / "rri_last.pth")
-    last = [score for score in content["rows"][-1]["scores"] if score["per_query"] is not None]
+    last = next(score for score in content["rows"][-1]["scores"] if score["per_query"] is not None)
     final, geometry = run.row(), measure_geometry(run.folder, content)
+    words = [word for pair in run.setting for word in pair]
+    if final["config_digest"] != config_digest(load_config(run.config, words)):
+        raise InputError(f"{run.folder}: trained with other settings; move it away, or name another FOLDER")
     return {
         "recipe": recipe,
         "arm": arm,
@@ -135,7 +152,8 @@ def run_row(recipe: str, arm: str, run: SweepRun) -> dict[str, Any]:
         "mAP": final["mAP"],
         "geometry": geometry,
         "stages": [_stage(row) for row in content["rows"]],
-        "per_query": last[0]["per_query"].numpy(),
+        "per_query": last["per_query"].numpy(),
+        "identities": last["identities"].numpy(),
     }
 
 
@@ -175,37 +193,56 @@ def _stage(row: dict[str, Any]) -> dict[str, Any]:
     return stage
 
 
-def differences(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add to every row its difference to the control of its recipe and seed."""
-    controls = {(row["recipe"], row["seed"]): row for row in rows if row["arm"] == CONTROL}
-    result = []
-    for row in rows:
-        control = controls.get((row["recipe"], row["seed"]))
-        if control is not None and control is not row:
-            ends = paired_bootstrap(row["per_query"], control["per_query"]).tolist()
-            row = {**row, "difference": dict(zip(PER_QUERY, ends, strict=True))}
-        result.append(row)
-    return result
-
-
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Summarize every arm over the seeds that it shares with its control."""
-    groups = defaultdict[tuple[str, str], dict[int, dict[str, Any]]](dict)
-    for row in rows:
-        groups[row["recipe"], row["arm"]][row["seed"]] = row
+    """Compare every arm with its control, and the pairs of `CONTRASTS`, over the seeds that both have."""
     result = []
-    for (recipe, arm), group in groups.items():
-        control = groups.get((recipe, CONTROL), {})
-        seeds = sorted(group.keys() & control.keys())
-        summary: dict[str, Any] = {"recipe": recipe, "arm": arm, "seeds": sorted(group)}
-        for key in ("rank1", "mAP", "correlation"):
-            values = [row[key] for row in group.values()]
-            summary[key] = [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None]
-        if seeds and arm != CONTROL:
-            ours, theirs = (np.stack([side[seed]["per_query"] for seed in seeds]) for side in (group, control))
-            summary["difference"] = dict(zip(PER_QUERY, paired_bootstrap_of_runs(ours, theirs).tolist(), strict=True))
-        result.append(summary)
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        arms = defaultdict[str, dict[int, dict[str, Any]]](dict)
+        for row in rows:
+            if row["recipe"] == recipe:
+                arms[row["arm"]][row["seed"]] = row
+        pairs = [*((arm, CONTROL) for arm in arms), *CONTRASTS]
+        result += [summary for arm, other in pairs if (summary := compare(recipe, arm, other, arms))]
     return result
+
+
+def compare(recipe: str, arm: str, other: str, arms: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any] | None:
+    """Mean and deviation of an arm, and its difference to another, over their common seeds; None if there are none."""
+    seeds = sorted(arms[arm].keys() & arms[other].keys())
+    if not seeds:
+        return None
+    ours, theirs = ([arms[name][seed] for seed in seeds] for name in (arm, other))
+    summary: dict[str, Any] = {"recipe": recipe, "arm": arm, "other": other, "seeds": seeds}
+    for key in ("rank1", "mAP", "correlation"):
+        values = [row[key] for row in ours]
+        summary[key] = [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None]
+    if arm == other:
+        return summary
+    for one, two in zip(ours, theirs, strict=True):
+        check_pair(one, two)
+    per_query = (np.stack([row["per_query"] for row in side]) for side in (ours, theirs))
+    ends = paired_bootstrap_of_runs(*per_query, ours[0]["identities"])
+    summary["difference"] = dict(zip(PER_QUERY, ends.tolist(), strict=True))
+    pairs = list(zip(ours, theirs, strict=True))
+    summary["by_seed"] = [one["mAP"] - two["mAP"] for one, two in pairs]
+    summary["by_seed_normalized"] = [_normalized(one) - _normalized(two) for one, two in pairs]
+    return summary
+
+
+def check_pair(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Check that two runs differ in their arm only."""
+    names = " and ".join(f"{row['arm']} {row['recipe']} {row['seed']}" for row in (one, other))
+    for key in ("commit", "processor", "threads"):
+        if one[key] != other[key]:
+            raise InputError(f"{names}: {key} {one[key]} and {other[key]}; train both again, on one machine")
+    starts = [row["stages"][0]["correlation"] for row in (one, other)]
+    if {one["arm"], other["arm"]} <= FROM_STEP0.keys() and starts[0] != starts[1]:
+        raise InputError(f"{names}: they began with different networks; train both again")
+
+
+def _normalized(row: dict[str, Any]) -> float:
+    """MAP of the L2-normalized input of the Eigenlayer at the end."""
+    return float(row["stages"][-1]["input normalized"][1])
 
 
 if __name__ == "__main__":

@@ -119,32 +119,56 @@ def stages_table(name: str) -> str:
 
 
 def study_table(recipe: str) -> str:
-    """The arms of a recipe of benchmarks/study.py, over their seeds."""
+    """The arms of a recipe of benchmarks/study.py, over the seeds that they share with the control."""
     rows = [row for row in read_json_lines(RESULTS / "study.jsonl") if row["recipe"] == recipe]
-    runs = [row for row in rows if "seed" in row]
     body = []
-    for summary in (row for row in rows if "seeds" in row):
-        own = [row for row in runs if row["arm"] == summary["arm"]]
-        gain = [f"{100 * value + 0.0:+.1f}" for value in summary.get("difference", {}).get("mAP", ())]
+    for summary in (row for row in rows if row.get("other") == "control"):
+        own = [row for row in rows if row["arm"] == summary["arm"] and row.get("seed") in summary["seeds"]]
         body.append(
             (
                 summary["arm"],
-                str(len(summary["seeds"])),
+                str(len(own)),
                 f"{summary['correlation'][0]:.3f}",
-                _jump(own),
+                ", ".join(_jump(own, round) for round in (1, 2, 3) if _jump(own, round)) or MISSING,
+                _after_first_restraint(own),
                 *(percent_with_deviation(summary[key]) for key in ("rank1", "mAP")),
-                f"{gain[0]} [{gain[1]}, {gain[2]}]" if gain else MISSING,
-                ", ".join(sorted({row["commit"] for row in own})),
+                *_gain(summary),
+                ", ".join(sorted({f"{row['commit']}, {row['processor']}" for row in own})),
             )
         )
-    header = ("arm", "seeds", "S(W)", "loss before → after", "rank-1", "mAP", "mAP minus control, 95 %", "commit")
-    return markdown_table(header, body) + "\n"
+    header = ("arm", "seeds", "S(W)", "loss before → after each replacement", "mAP after Restraint 1", "rank-1", "mAP")
+    return markdown_table((*header, *(f"mAP minus control{rest}" for rest in _OF_GAIN), "commit"), body) + "\n"
+
+
+def contrasts_table(recipe: str) -> str:
+    """The pairs of arms of a recipe of benchmarks/study.py that tell explanations apart."""
+    rows = [row for row in read_json_lines(RESULTS / "study.jsonl") if row["recipe"] == recipe]
+    pairs = [row for row in rows if row.get("other", "control") != "control"]
+    body = [(f"{row['arm']} minus {row['other']}", *_gain(row)) for row in pairs]
+    return markdown_table(("arms", *(f"mAP{rest}" for rest in _OF_GAIN)), body) + "\n"
+
+
+_OF_GAIN = (", 95 %", " of each seed", " of each seed, L2-normalized")
+
+
+def _gain(summary: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The difference of two arms with its interval, and of every seed, in points of mAP."""
+    if "difference" not in summary:
+        return (MISSING,) * 3
+    mean, low, high = (_points(value) for value in summary["difference"]["mAP"])
+    seeds = (", ".join(map(_points, summary[key])) for key in ("by_seed", "by_seed_normalized"))
+    return (f"{mean} [{low}, {high}]", *seeds)
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction + 0.0:+.1f}"
 
 
 def prediction_table() -> str:
     """Spearman's rank correlation of mAP with what might predict it, within each backbone, recipe and number of epochs.
 
-    The intervals resample arms and not runs, since the seeds of an arm are not independent of one another.
+    The intervals resample arms and not runs, since the seeds of an arm are not independent of one another. Values are
+    rounded to three digits before they are ranked: those of orthogonal weights differ by rounding errors only.
     """
     study = [row for row in read_json_lines(RESULTS / "study.jsonl") if "seed" in row]
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -157,8 +181,9 @@ def prediction_table() -> str:
     body = []
     for group, rows in groups.items():
         if len(rows) >= MIN_ROWS:
-            body.append((group, str(len(rows)), *(_rank_correlation(rows, key) for key in PREDICTORS)))
-    return markdown_table(("runs", "number", *PREDICTORS.values()), body) + "\n"
+            number = f"{len(rows)} of {len({row['arm'] for row in rows})} arms"
+            body.append((group, number, *(_rank_correlation(rows, key) for key in PREDICTORS)))
+    return markdown_table(("", "runs", *PREDICTORS.values()), body) + "\n"
 
 
 def benchmark_table(name: str) -> str:
@@ -176,6 +201,7 @@ KINDS: dict[str, Callable[..., str]] = {
     "runs": runs_table,
     "stages": stages_table,
     "study": study_table,
+    "contrasts": contrasts_table,
     "prediction": prediction_table,
     "benchmark": benchmark_table,
 }
@@ -260,7 +286,7 @@ def _rank_correlation(rows: list[dict[str, Any]], key: str) -> str:
     flat = [flat_row(row) for row in rows]
     if not all(key in row for row in flat):
         return MISSING
-    pairs = np.array([[row[key], row["mAP"]] for row in flat])
+    pairs = np.array([[round(row[key], 3), row["mAP"]] for row in flat])
     arms = [np.flatnonzero([row["arm"] == arm for row in flat]) for arm in dict.fromkeys(row["arm"] for row in flat)]
     drawn = []
     for chosen in np.random.default_rng(0).integers(len(arms), size=(RESAMPLES, len(arms))):
@@ -270,16 +296,21 @@ def _rank_correlation(rows: list[dict[str, Any]], key: str) -> str:
     return f"{stats.spearmanr(*pairs.T).statistic:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def _jump(runs: Iterable[Mapping[str, Any]]) -> str:
-    """Mean loss before and after the first replacement."""
+def _jump(runs: Iterable[Mapping[str, Any]], round: int) -> str:
+    """Mean loss before and after the replacement of a round; empty if there was none."""
     pairs = [
         (stage["train_loss_before"], stage["train_loss_after"])
         for run in runs
         for stage in run["stages"]
-        if stage.get("round") == 1 and "train_loss_after" in stage
+        if stage.get("round") == round and "train_loss_after" in stage
     ]
-    means = [sum(side) / len(pairs) for side in zip(*pairs, strict=True)]
-    return " → ".join(f"{mean:.2f}" for mean in means) or MISSING
+    return " → ".join(f"{np.mean(side):.2f}" for side in zip(*pairs, strict=True))
+
+
+def _after_first_restraint(runs: Iterable[Mapping[str, Any]]) -> str:
+    """Mean mAP of the input after the first Restraint, when every arm has met one replacement."""
+    found = [s["input"][1] for run in runs for s in run["stages"] if (s["stage"], s["round"]) == ("restraint", 1)]
+    return percent(float(np.mean(found))) if found else MISSING
 
 
 if __name__ == "__main__":

@@ -174,6 +174,7 @@ class Scores:
         flip: Whether features are the mean of an image and its mirror image.
         per_query: (queries, 3) float64, whether the first match is at rank 1 (0 or 1), AP and INP of every evaluated
             query, whose means are `rank1`, `mAP` and `mINP`; None if they were not kept.
+        identities: (queries,) int64 identities of these queries; None if they are unknown or were not kept.
     """
 
     rank1: float
@@ -189,11 +190,20 @@ class Scores:
     normalized: bool = False
     flip: bool = False
     per_query: np.ndarray | None = field(default=None, repr=False, compare=False)
+    identities: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} = {getattr(self, name)} is not a fraction")
+
+    def without_queries(self) -> Scores:
+        """Leave out the values of single queries.
+
+        Returns:
+            The same scores.
+        """
+        return dataclasses.replace(self, per_query=None, identities=None)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to an entry of `scores.json`.
@@ -201,7 +211,7 @@ class Scores:
         Returns:
             Every attribute except the CMC curve, which goes to the log, and the values of single queries.
         """
-        names = (one.name for one in dataclasses.fields(self) if one.name not in ("cmc", "per_query"))
+        names = (one.name for one in dataclasses.fields(self) if one.name not in ("cmc", "per_query", "identities"))
         return {name: getattr(self, name) for name in names}
 
 

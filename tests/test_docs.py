@@ -86,10 +86,11 @@ def study_run(arm: str, seed: int, correlation: float, mAP: float) -> dict[str, 
         "arm": arm,
         "seed": seed,
         "commit": "abc",
+        "processor": "p",
         "correlation": correlation,
         "mAP": mAP,
         "geometry": geometry,
-        "stages": [{**stage, "correlation": 0.1}, jump, stage],
+        "stages": [{**stage, "correlation": 0.1}, jump, {**stage, "round": 1}],
     }
 
 
@@ -98,22 +99,27 @@ def study(tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     runs = [study_run("US", seed, 0.9 + seed / 100, 0.3 + seed / 50) for seed in range(3)]
     runs += [study_run(f"arm {number}", 0, 0.2 + number / 10, 0.1 + number / 50) for number in range(6)]
     ends = {"mAP": [0.021, 0.004, 0.04]}
-    summary = {"recipe": "identity", "arm": "US", "seeds": [0, 1, 2], "difference": ends}
+    summary = {"recipe": "identity", "arm": "US", "other": "control", "seeds": [0, 1, 2], "difference": ends}
+    summary |= {"by_seed": [0.02, 0.03, 0.013], "by_seed_normalized": [0.01, -0.01, 0]}
     summary |= {"correlation": [0.91, 0.01], "rank1": [0.5, None], "mAP": [0.32, 0.02]}
     path = tmp_path / "study.jsonl"
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in [*runs, summary]))
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in [*runs, summary, {**summary, "other": "rotate"}]))
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     return path
 
 
 def test_the_table_of_the_study(tables: Any, study: Path) -> None:
+    gain = "+2.1 [+0.4, +4.0] | +2.0, +3.0, +1.3 | +1.0, -1.0, +0.0 |"
     row = tables.study_table("identity").splitlines()[-1]
-    assert row == "| US | 3 | 0.910 | 1.00 → 3.00 | 50.0 | 32.0 ± 2.0 | +2.1 [+0.4, +4.0] | abc |"
+    assert row == f"| US | 3 | 0.910 | 1.00 → 3.00 | 32.0 | 50.0 | 32.0 ± 2.0 | {gain} abc, p |"
+    assert tables.contrasts_table("identity").splitlines()[-1] == f"| US minus rotate | {gain}"
 
 
 def test_rank_correlations(tables: Any, study: Path) -> None:
     # mAP increases with S(W) over all runs, so every sample of arms has a coefficient of 1.
-    assert tables.prediction_table().splitlines()[2] == f"| the study, identity | 9 |{' +1.00 [+1.00, +1.00] |' * 4}"
+    assert tables.prediction_table().splitlines()[2] == (
+        f"| the study, identity | 9 of 7 arms |{' +1.00 [+1.00, +1.00] |' * 4}"
+    )
 
 
 def test_pictures_of_the_study(tables: Any, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

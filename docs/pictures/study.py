@@ -24,7 +24,7 @@ from reid.report.figures import style
 
 HERE = Path(__file__).parent
 ROWS = HERE.parent / "results" / "study.jsonl"
-COLORS = ("#59636e", "#0b5cc4", "#bc4c00", "#1a7f37", "#8250df", "#cf222e", "#9a6700", "#1b7c83")
+COLORS = ("#59636e", "#0b5cc4", "#bc4c00", "#1a7f37", "#8250df", "#cf222e", "#9a6700", "#1b7c83", "#24292f")
 PREDICTORS = {
     "S(W)": lambda run: run["correlation"],
     "S(C) of the features": lambda run: run["geometry"]["feature_correlation"],

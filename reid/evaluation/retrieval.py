@@ -174,7 +174,7 @@ def score_together(features: FeatureSets) -> tuple[Scores, ...]:
         Scores of each variant, with the values of every query on the main process only.
     """
     scores = score(features) if is_main_process() else ()
-    entries = broadcast([{**dataclasses.asdict(one), "per_query": None} for one in scores])
+    entries = broadcast([dataclasses.asdict(one.without_queries()) for one in scores])
     return scores or tuple(Scores(**entry) for entry in entries)
 
 

@@ -98,7 +98,7 @@ def rank_matches(
     ranks = np.empty(offsets[-1], dtype=np.int64)
     # The wrong results nearer than a match, and the matches before it.
     ranks[np.repeat(offsets[:-1], np.diff(offsets)) + found.order] = found.counts + found.order + 1
-    return Ranking(ranks, offsets, len(gallery.identities), found.work)
+    return Ranking(ranks, offsets, len(gallery.identities), found.work, query.identities)
 
 
 def _same_identity(query_identities: np.ndarray, gallery_identities: np.ndarray) -> ExcludedPairs:

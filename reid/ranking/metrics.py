@@ -41,12 +41,14 @@ class Ranking:
         offsets: (Q + 1,) int64; query i owns ranks[offsets[i]:offsets[i + 1]], nothing if it has no true match.
         gallery: Number of gallery images.
         work: How much was computed to find them, if known.
+        identities: (Q,) int64 identities of the queries, if known.
     """
 
     ranks: np.ndarray
     offsets: np.ndarray
     gallery: int
     work: Work | None = None
+    identities: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         ranks, offsets = self.ranks, self.offsets
@@ -155,6 +157,7 @@ class Ranking:
             queries=int(valid.sum()),
             dropped_queries=int((~valid).sum()),
             per_query=np.stack([first[valid] == 1, precision, penalty], axis=1),
+            identities=None if self.identities is None else self.identities[valid],
         )
 
     def _owner(self) -> np.ndarray:

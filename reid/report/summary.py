@@ -123,7 +123,7 @@ def story(history: History) -> list[str]:
         reached = f"{percent(control['rank1'])} % and {percent(control['mAP'])} %"
         sentences.append(
             f"The control, trained for as many epochs without replacements, reaches {reached}: a gain "
-            f"of {' and '.join(gains)}."
+            f"of {' and '.join(gains)}. Another training seed may give another gain."
         )
     return sentences
 

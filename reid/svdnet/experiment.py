@@ -224,7 +224,7 @@ class Experiment(Callbacks):
         """
         last = last or self._step0_alone
         return tuple(
-            one if last and self.final.items() <= vars(one).items() else dataclasses.replace(one, per_query=None)
+            one if last and self.final.items() <= vars(one).items() else one.without_queries()
             for one in self.score(model, last)
         )
 

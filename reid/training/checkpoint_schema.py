@@ -236,6 +236,10 @@ def _is_per_query(value: Any) -> bool:
     return matrix and len(value) > 0 and bool(((value >= 0) & (value <= 1)).all())
 
 
+def _is_identities(value: Any) -> bool:
+    return is_dense(value) and value.dtype == torch.int64 and value.ndim == 1
+
+
 def _is_extra(value: Any) -> bool:
     """Whether it can be the additional entries of a row: other names than those of a row, and numbers for tables."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
@@ -258,6 +262,7 @@ SCORE: dict[str, Schema] = {
     "normalized": _is_bool,
     "flip": _is_bool,
     "per_query": (_is_per_query,),
+    "identities": (_is_identities,),
 }
 ROW: dict[str, Schema] = {
     "run": _in("rri", "control"),
@@ -325,4 +330,5 @@ OPTIONAL = {
     "skipped",
     "log_sha256",
     "per_query",
+    "identities",
 }

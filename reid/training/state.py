@@ -16,6 +16,8 @@ from reid.model.network import ReidNetwork
 from reid.records import Scores, StageLog
 from reid.training.weight_average import Average, load_average, start_average
 
+_OF_QUERIES = ("per_query", "identities")  # the arrays of `Scores`
+
 
 class Batches(Protocol):
     """The training data that a stage asks for; `reid.data.loading.loaders.TrainLoader` is the implementation."""
@@ -307,14 +309,15 @@ def _row_to_plain(row: StageLog) -> dict[str, Any]:
     plain = {name: getattr(row, name) for name in row.__dataclass_fields__}
     plain["scores"] = [{name: getattr(s, name) for name in s.__dataclass_fields__} for s in row.scores]
     for score in plain["scores"]:
-        if score["per_query"] is not None:
-            score["per_query"] = torch.from_numpy(score["per_query"])
+        for name in _OF_QUERIES:
+            if score[name] is not None:
+                score[name] = torch.from_numpy(score[name])
     return plain
 
 
 def _row_from_plain(plain: dict[str, Any]) -> StageLog:
     scores = tuple(
-        Scores(**{**score, "cmc": tuple(score["cmc"]), "per_query": _as_array(score.get("per_query"))})
+        Scores(**{**score, "cmc": tuple(score["cmc"]), **{name: _as_array(score.get(name)) for name in _OF_QUERIES}})
         for score in plain["scores"]
     )
     return StageLog(**{**plain, "scores": scores})

@@ -57,6 +57,18 @@ def test_interval_of_runs_equals_all_resamples_of_seeds_and_queries() -> None:
     assert found[1] < pooled[1] and found[2] > pooled[2]
 
 
+def test_persons_are_drawn_with_all_their_queries() -> None:
+    # Two persons of one and of two queries: 1 alone (a quarter of the draws), both (a half), 2 alone.
+    values, persons = np.array([0.0, 3.0, 6.0]), np.array([7, 9, 9])
+    assert paired_bootstrap(values, np.zeros(3), persons).tolist() == [3, 0, 4.5]
+    assert paired_bootstrap(values, np.zeros(3), persons, level=0.4).tolist() == [3, 3, 3]
+    doubled = np.repeat(values, 2)
+    own = paired_bootstrap(values, np.zeros(3))
+    np.testing.assert_array_equal(paired_bootstrap(doubled, np.zeros(6), np.repeat(np.arange(3), 2)), own)
+    with pytest.raises(InputError, match="2 identities for 3 queries"):
+        paired_bootstrap(values, np.zeros(3), persons[:2])
+
+
 def test_interval_of_runs_with_several_measures(pairs: tuple[np.ndarray, np.ndarray]) -> None:
     together = paired_bootstrap_of_runs(pairs[0][None], pairs[1][None], resamples=20_000)
     np.testing.assert_allclose(together, paired_bootstrap(*pairs, resamples=20_000), atol=0.002)
@@ -91,12 +103,15 @@ def test_scores_keep_their_queries() -> None:
     ranking = rank_matches(query, gallery)
     expected = [ranking.first_hit == 1, ranking.average_precision, ranking.inverse_negative_penalty]
     np.testing.assert_array_equal(scores.per_query, np.stack(expected, axis=1)[:6])
-    assert "per_query" not in scores.to_json()
+    assert scores.identities is not None and scores.identities.tolist() == [1, 2, 3, 4, 5, 6]
+    assert not {"per_query", "identities"} & scores.to_json().keys()
 
     worse = dataclasses.replace(scores, per_query=scores.per_query / 2)
     difference = score_difference(scores, worse)
     assert difference is not None and list(difference) == ["rank1", "mAP", "mINP"]
     for name, (mean, low, high) in difference.items():
         assert mean == pytest.approx(getattr(scores, name) / 2) and low <= mean <= high
-    assert score_difference(scores, dataclasses.replace(worse, per_query=None)) is None
+    assert score_difference(scores, worse.without_queries()) is None
+    with pytest.raises(InputError, match="different queries"):
+        score_difference(scores, dataclasses.replace(worse, identities=scores.identities + 1))
     assert isinstance(scores, Scores)

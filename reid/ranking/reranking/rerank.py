@@ -119,7 +119,7 @@ def rerank_ranking(
         if batch_size > _MAX_UNDECIDED or i == len(count) - 1:
             _resolve(reranked, batch, exact, indices, ranks)
             batch, batch_size = [], 0
-    return Ranking(ranks[np.lexsort((ranks, owner))], offsets, len(gallery.values))
+    return Ranking(ranks[np.lexsort((ranks, owner))], offsets, len(gallery.values), identities=query.identities)
 
 
 def rerank_blocks(
