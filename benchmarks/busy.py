@@ -94,7 +94,7 @@ def _our_rate(folder: Path, variables: Mapping[str, str], epochs: int, limit: fl
     with tempfile.TemporaryDirectory(dir=folder) as run:
         log, errors = Path(run, "run", "log.jsonl"), Path(run, "errors.txt")
         command = [sys.executable, "-m", "reid", "train", "--config-file", "demo_synthetic"]
-        command += ["DATASETS.ROOT", str(folder / "data"), "OUTPUT_DIR", str(log.parent)]
+        command += ["DATASETS.ROOT", str(folder / "data"), "OUTPUT_DIR", str(log.parent), "MODEL.DEVICE", "cpu"]
         with open(errors, "wb") as stream:
             process = subprocess.Popen(command, env={**plain, **variables}, stdout=stream, stderr=stream)
             deadline = time.monotonic() + limit

@@ -220,8 +220,8 @@ def compare(recipe: str, arm: str, other: str, arms: dict[str, dict[int, dict[st
         return summary
     for one, two in zip(ours, theirs, strict=True):
         check_pair(one, two)
-    per_query = (np.stack([row["per_query"] for row in side]) for side in (ours, theirs))
-    ends = paired_bootstrap_of_runs(*per_query, ours[0]["identities"])
+    first, second = (np.stack([row["per_query"] for row in side]) for side in (ours, theirs))
+    ends = paired_bootstrap_of_runs(first, second, ours[0]["identities"])
     summary["difference"] = dict(zip(PER_QUERY, ends.tolist(), strict=True))
     pairs = list(zip(ours, theirs, strict=True))
     summary["by_seed"] = [one["mAP"] - two["mAP"] for one, two in pairs]

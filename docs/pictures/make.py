@@ -75,7 +75,7 @@ def ranked(checkpoint: Path) -> Image.Image:
     model, config = load_network(checkpoint)
     split = build.split(config)
     loaders = (build.test_loader(config, split.query), build.test_loader(config, split.gallery))
-    pair = network_features(model, *loaders, flips=(False,))[config.TEST.FEATURE, False]
+    pair = network_features(model.to(build.device(config)), *loaders, flips=(False,))[config.TEST.FEATURE, False]
     query, gallery = pair
     lists = ranked_lists(query, gallery, top=TOP)
     # Neither the best queries nor the worst: those at even steps of average precision.

@@ -76,7 +76,9 @@ class StageScoring:
 
     def _open(self, model: ReidNetwork) -> Engine:
         name = self.notes.get("engine") if self.config.ENGINE == "auto" else self.config.ENGINE
-        if name is None and get_world_size() > 1:  # processes might choose different ones
+        on_cpu = next(model.parameters()).device.type == "cpu" and self.dtype is None
+        # Several processes might choose different ones, and a run that began on a CPU may go on on a GPU.
+        if self.config.ENGINE == "auto" and (not on_cpu or (name is None and get_world_size() > 1)):
             name = "torch"
         # The network changes from stage to stage, so its export is of no further use.
         return open_engine(model, self.config, engine=name, dtype=self.dtype, keep=False)

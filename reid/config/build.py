@@ -83,7 +83,7 @@ def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[s
     """Combine the configuration of a checkpoint with the dataset of another one.
 
     Images keep the size and normalization that the network was trained with, unless an override changes them. THREADS
-    is that of the overrides, not that of the training, perhaps on another machine.
+    and MODEL.DEVICE are those of the overrides, not those of the training, perhaps on another machine.
 
     Args:
         trained: Configuration in the checkpoint.
@@ -98,7 +98,7 @@ def evaluation_config(trained: CfgNode, path: Path | None, overrides: Sequence[s
     """
     config = trained.clone()
     config.defrost()
-    config.THREADS = 0
+    config.THREADS, config.MODEL.DEVICE = 0, "auto"
     if path:
         other = load_config(path)
         config.DATASETS, config.TEST = other.DATASETS.clone(), other.TEST.clone()

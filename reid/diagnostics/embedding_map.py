@@ -10,6 +10,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from reid.errors import InputError, unknown_name
+from reid.ranking.arrays import to_numpy
 from reid.records import DISTRACTOR, Features
 
 METHODS = ("tsne", "pca")
@@ -124,7 +125,7 @@ def embedding_map(
         return None
     first = len(query.values)
     chosen = [query.values[rows[rows < first]], gallery.values[rows[rows >= first] - first]]
-    values = np.concatenate(chosen).astype(np.float64)
+    values = np.concatenate([to_numpy(side) for side in chosen]).astype(np.float64)
     chosen_identities, cameras = labels[rows], np.concatenate([query.cameras, gallery.cameras])[rows]
     positions = _project(values, method, seed)
     return EmbeddingMap(

@@ -9,6 +9,7 @@ import numpy as np
 
 from reid.errors import InputError
 from reid.ranking import Ranking, distance_blocks, matches_and_junk, rank_matches
+from reid.ranking.arrays import on_host
 from reid.ranking.exact.distances import squared_distances
 from reid.records import Features
 
@@ -52,6 +53,7 @@ def ranked_lists(query: Features, gallery: Features, *, top: int = 10) -> Ranked
     if not 1 <= top <= MAX_TOP:
         raise InputError(f"a ranked list shows 1 to {MAX_TOP} results, not {top}")
     ranking = rank_matches(query, gallery)
+    query, gallery = on_host(query), on_host(gallery)
     shape = (len(query.values), top)
     rows, distances, correct = np.full(shape, -1, dtype=np.int64), np.full(shape, np.nan), np.zeros(shape, dtype=bool)
     slack, width = _rounding_error(query.values, gallery.values), query.values.shape[1]

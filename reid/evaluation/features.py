@@ -20,7 +20,7 @@ from reid.model.pooling.flatten import Flatten
 from reid.progress import progress_bar, track
 from reid.records import Features
 from reid.training.epoch import evaluation_mode
-from reid.training.step import autocast
+from reid.training.step import evaluated_in
 
 COMBINATIONS = ("mean", "gem")
 FEATURES = ("input", "output")
@@ -141,7 +141,7 @@ def _embeddings(model: Network, batches: Iterator[Tensor], dtype: torch.dtype | 
         return
     with evaluation_mode(model):
         for images in batches:
-            with autocast(images.device, dtype):
+            with evaluated_in(images.device, dtype):
                 embedding = model.embed(images)
             yield embedding
 
@@ -260,7 +260,7 @@ def extract_whole(
             for scale in options.scales:
                 resized = _rescale(batch, scale)
                 views = (resized, resized.flip(-1)) if options.mirror else (resized,)
-                with autocast(batch.device, options.dtype):
+                with evaluated_in(batch.device, options.dtype):
                     values = [getattr(model.embed(view), options.feature).double() for view in views]
                 descriptors.append(functional.normalize(torch.stack(values).mean(0), dim=1, eps=_EPS))
             parts.append(_combine(torch.stack(descriptors), exponent).float().cpu().numpy())

@@ -15,6 +15,7 @@ import torch
 from reid.distributed import broadcast, is_main_process
 from reid.evaluation.features import FEATURES, LabeledBatches, Network, extract_together, mean_features
 from reid.ranking import evaluate, normalize_rows
+from reid.ranking.arrays import on_host
 from reid.records import Features, Scores
 
 logger = logging.getLogger(__name__)
@@ -215,11 +216,12 @@ def unit_rows(features: Features) -> Features:
     A row of zeros, such as after a ReLU, has no direction and stays zero, with a warning.
 
     Args:
-        features: Features in memory.
+        features: Features in memory or on a GPU.
 
     Returns:
-        Features with rows of length 1.
+        Features with rows of length 1, in memory.
     """
+    features = on_host(features)
     directed = np.flatnonzero(features.values.any(axis=1))
     values = np.zeros_like(features.values)
     values[directed] = normalize_rows(features.values[directed])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from reid.errors import InputError, unknown_name
+from reid.ranking.arrays import to_numpy
 from reid.records import DISTRACTOR, Features
 
 # Name -> label in tables.
@@ -90,7 +91,7 @@ class WhiteningOptions:
         Raises:
             InputError: If `pca_whitening`, `learned_whitening` or `matching_pairs` raises it.
         """
-        values = _unit_rows(np.asarray(training.values[:]))
+        values = _unit_rows(to_numpy(training.values[:]))
         if self.how == "pca":
             return pca_whitening(values, dim=self.dim)
         rows = np.flatnonzero(training.identities > DISTRACTOR)
@@ -126,7 +127,7 @@ def whiten_rows(whitening: Whitening, features: Any) -> np.ndarray:
     """
     blocks = [np.empty((0, len(whitening.projection)), dtype=np.float32)]
     for start in range(0, len(features), _BLOCK):
-        values = _unit_rows(np.asarray(features[start : start + _BLOCK]))
+        values = _unit_rows(to_numpy(features[start : start + _BLOCK]))
         blocks.append(whitening.apply(values).astype(np.float32))
     return np.concatenate(blocks)
 

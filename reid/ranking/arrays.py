@@ -8,12 +8,14 @@ shorter, and a dispatched call took about twice as long (roughly 5 instead of 2 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from reid.errors import InputError
+from reid.records import Features
 
 _REAL = ("float", "bfloat", "int", "uint", "bool", "f", "i", "u")  # beginnings of the names of types
 
@@ -103,6 +105,18 @@ def as_matrix(values: Any, name: str) -> Any:
     if matrix.ndim != 2:
         raise InputError(f"{name} features: a {type(values).__name__} that is no (N, D) matrix of numbers")
     return matrix
+
+
+def on_host(features: Features) -> Features:
+    """Copy the rows of features from a GPU, if they are there.
+
+    Args:
+        features: Features of any kind.
+
+    Returns:
+        The same features; rows that are in memory, mapped or in shards stay where they are.
+    """
+    return dataclasses.replace(features, values=to_numpy(features.values)) if is_tensor(features.values) else features
 
 
 def all_rows(values: Any) -> np.ndarray:

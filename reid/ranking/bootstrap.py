@@ -103,15 +103,15 @@ def _bootstrap(
     if len(group) != queries:
         raise InputError(f"{len(group)} identities for {queries} queries")
     sizes = np.bincount(group).astype(np.float64)
-    sums = np.zeros((trainings, len(sizes), *differences.shape[2:]))
-    np.add.at(sums, (slice(None), group), differences)
+    sums = np.zeros((len(sizes), trainings, *differences.shape[2:]))
+    np.add.at(sums, group, differences.swapaxes(0, 1))
     # In blocks, since all resamples together would need gigabytes. Every sum is that of NumPy, which does not depend on
     # the number of threads.
     means, block = [], max(1, _DRAWS_PER_BLOCK // len(sizes))
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
         seeds, drawn = (_times_drawn(generator, size, of) for of in (trainings, len(sizes)))
-        total = np.einsum("rs,rs...->r...", seeds, np.einsum("rg,sg...->rs...", drawn, sums))
+        total = np.einsum("rs,rs...->r...", seeds, np.einsum("rg,gs...->rs...", drawn, sums))
         number = trainings * np.einsum("rg,g->r", drawn, sizes)
         means.append(total / number.reshape(-1, *(1,) * (total.ndim - 1)))
     ends = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -153,8 +153,8 @@ def score_difference(scores: Scores, reference: Scores) -> dict[str, list[float]
     """
     if scores.per_query is None or reference.per_query is None:
         return None
-    persons = None if reference.identities is None else scores.identities
-    if persons is not None and not np.array_equal(persons, reference.identities):
+    persons, others = scores.identities, reference.identities
+    if persons is not None and others is not None and not np.array_equal(persons, others):
         raise InputError("scores of different queries cannot be compared")
-    ends = paired_bootstrap(scores.per_query, reference.per_query, persons)
+    ends = paired_bootstrap(scores.per_query, reference.per_query, None if others is None else persons)
     return dict(zip(PER_QUERY, ends.tolist(), strict=True))

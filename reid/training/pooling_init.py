@@ -53,7 +53,7 @@ def initialize_pooling(
     """Initialize the pooling from local descriptors of the training set, if it needs them.
 
     The descriptors come from random positions of random training images without augmentation. The backbone computes
-    them as the first training step will and is left as it was. The main process does all the work.
+    them as the first training step will and is left as it was. The main process computes the clusters.
 
     Args:
         model: Changed in place.
@@ -69,7 +69,9 @@ def initialize_pooling(
         return
     if is_main_process():
         check_pooling(model, loader)
-        sampled = _local_descriptors(model, loader, descriptors, seed_from(seed, "descriptors"), norm_statistics)
+    # On every process, since synchronized batch statistics are waited for by all.
+    sampled = _local_descriptors(model, loader, descriptors, seed_from(seed, "descriptors"), norm_statistics)
+    if is_main_process():
         model.pooling.initialize(sampled, seed=seed_from(seed, "clusters"))
     broadcast_tensors(model.state_dict().values())
 

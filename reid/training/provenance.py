@@ -44,7 +44,7 @@ def provenance(device: str | None = None, *, command: Sequence[str] = ()) -> dic
         "machine": {
             "processor": processor(),
             "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "gpu": torch.cuda.get_device_name(_cuda(device)) if torch.cuda.is_available() else None,
             **({"device": device} if device else {}),
         },
     }
@@ -80,6 +80,10 @@ def arithmetic_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[
     """
     old, new = (dict(flatten({name: side[name] for name in ARITHMETIC if name in side})) for side in (was, now))
     return tuple(f"{key} was {old[key]}, is {new[key]}" for key in new if key in old and old[key] != new[key])
+
+
+def _cuda(device: str | None) -> str | None:
+    return device if device and device.startswith("cuda") else None
 
 
 def _commit() -> str | None:

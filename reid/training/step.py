@@ -50,6 +50,31 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
 
 
 @contextlib.contextmanager
+def evaluated_in(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
+    """Make the context of a forward pass of an evaluation.
+
+    Args:
+        device: Where it runs.
+        dtype: The lower precision, or None for float32, in which GPUs would compute convolutions in TF32.
+
+    Yields:
+        Nothing.
+    """
+    conv = getattr(torch.backends.cudnn, "conv", None)
+    # PyTorch before 2.9 has only the older setting.
+    owner, name, full = (conv, "fp32_precision", "ieee") if conv else (torch.backends.cudnn, "allow_tf32", False)
+    before = getattr(owner, name)
+    with autocast(device, dtype):
+        if device.type == "cuda" and dtype is None:
+            setattr(owner, name, full)
+        try:
+            yield
+        finally:
+            if getattr(owner, name) != before:
+                setattr(owner, name, before)
+
+
+@contextlib.contextmanager
 def tf32_products(enabled: bool) -> Iterator[None]:
     """Allow matrix products on TF32 tensor cores in the context; outside, replacing W needs all its digits.
 

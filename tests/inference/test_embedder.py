@@ -93,6 +93,7 @@ def evaluated(weights: Path, files: list[str], feature: str, flip: bool) -> np.n
     """What `tools/evaluate.py` computes, rows of unit length."""
     network, config = load_network(weights)
     loader = build.test_loader(config, tuple(ImageRecord(path, 1, 1) for path in files))
+    network = network.to(build.device(config))
     values = embed(network, loader, flips=(False, True))[feature, flip].values.astype(np.float64)
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 

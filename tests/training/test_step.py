@@ -18,7 +18,7 @@ from reid.training.epoch import READ_EVERY, EpochBatches, train_epoch
 from reid.training.optimizer import Solver, make_optimizer
 from reid.training.schedule import Schedule, StagePlan
 from reid.training.state import EpochProgress, TrainState
-from reid.training.step import tf32_products, train_step
+from reid.training.step import evaluated_in, tf32_products, train_step
 
 Make = Callable[[], ReidNetwork]
 PLAIN = Solver(momentum=0.0, weight_decay=0.0)
@@ -113,6 +113,20 @@ def epoch(model: ReidNetwork, loader: Any, **functions: Any) -> EpochProgress:
     state = TrainState("rri", model, Objective(LossWeights(center=0.1), num_classes=5, width=12))
     stage = StagePlan("step0", 0, Schedule(epochs=1, lr=(0.05,)))
     return train_epoch(state, EpochBatches(loader, 1), optimizer, stage, PLAIN, callbacks(**functions))
+
+
+def test_an_evaluation_in_float32_is_not_one_in_tf32() -> None:
+    conv = getattr(torch.backends.cudnn, "conv", None)
+
+    def allowed() -> bool:
+        return conv.fp32_precision == "tf32" if conv else torch.backends.cudnn.allow_tf32
+
+    before = allowed()
+    with evaluated_in(torch.device("cuda"), None):
+        assert not allowed()
+    assert allowed() == before
+    with evaluated_in(torch.device("cpu"), torch.bfloat16):
+        assert torch.is_autocast_enabled("cpu") and allowed() == before
 
 
 def test_when_the_loss_is_read_changes_nothing(make_model: Make, loader: Any, monkeypatch: pytest.MonkeyPatch) -> None:

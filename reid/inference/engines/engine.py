@@ -31,7 +31,7 @@ from reid.inference.identity import compute_model_id
 from reid.model.network import Embedding, ReidNetwork
 from reid.threads import thread_count
 from reid.training.epoch import evaluation_mode
-from reid.training.step import autocast
+from reid.training.step import evaluated_in
 
 Size = tuple[int, int]
 
@@ -118,7 +118,7 @@ class Engine:
 
     @torch.inference_mode()
     def _run_torch(self, images: Tensor) -> Embedding:
-        with evaluation_mode(self._network), autocast(images.device, self._dtype):
+        with evaluation_mode(self._network), evaluated_in(images.device, self._dtype):
             parts = [self._network.embed(part) for part in images.split(self._part or max(1, len(images)))]
         if len(parts) == 1:
             return parts[0]

@@ -126,7 +126,7 @@ def _load_split(arrays: Any, split: str, path: Path) -> Features:
 
 def _write(path: Path, splits: dict[str, Features], feature: str) -> None:
     arrays: dict[str, Any] = {
-        f"{split}_{name}": np.asarray(getattr(features, name))
+        f"{split}_{name}": np.asarray(value.cpu() if hasattr(value := getattr(features, name), "cpu") else value)
         for split, features in splits.items()
         for name in ("values", "identities", "cameras", "paths")
     }
