@@ -66,7 +66,7 @@ def closing_lines(summary: dict[str, Any], *, feature: str, normalized: bool, fl
         gains = [difference_text(final, control, name, intervals) for name in ("rank1", "mAP")]
         lines.append(_closing_line("difference", gains))
     if control and intervals:
-        lines.append("            in brackets: 95 % intervals, by bootstrap over the queries")
+        lines.append("            in brackets: 95 % intervals, by bootstrap over the persons")
     lines.append(f"{summary['rounds']} rounds; {REASONS.get(summary['stopped'], 'not finished')}")
     return "\n".join(lines)
 

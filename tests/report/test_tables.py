@@ -40,7 +40,7 @@ def test_closing_lines() -> None:
         "final       rank-1 72.2                    mAP 60.4",
         "control     rank-1 70.0                    mAP 55.9",
         "difference  rank-1 +2.2 (+0.8 to +3.6)     mAP +4.5 (+0.0 to +5.1)",
-        "            in brackets: 95 % intervals, by bootstrap over the queries",
+        "            in brackets: 95 % intervals, by bootstrap over the persons",
     ]
     wide = {"rank1": [-0.5, -0.6, -0.4], "mAP": [-0.5, -0.6, -0.4]}
     assert max(map(len, closing_lines({**summary, "difference": wide}, **VARIANT).splitlines())) <= 80

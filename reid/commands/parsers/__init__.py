@@ -46,7 +46,7 @@ EXAMPLES = {
     "convert": "osnet_x1_0_market.pth market.pth --family torchreid",
     "dataset": "--size tiny --seed 0 --output datasets/tiny",
     "retrieve": "--weights runs/demo/checkpoints/rri_last.pth --dataset roxford5k --scales 1,0.7071,0.5",
-    "attend": "--weights runs/demo/checkpoints/rri_last.pth crops/0001.jpg --output attention",
+    "attend": "--weights runs/parts/pooling_weighted_gem/checkpoints/rri_last.pth crops/0001.jpg --output attention",
     "pack": "runs/demo/checkpoints/rri_last.pth model.safetensors --no-classifier",
     "profile": "--config-file configs/demo_synthetic.yaml --steps 50",
 }

@@ -241,7 +241,7 @@ def attend() -> argparse.ArgumentParser:
         The parser.
     """
     parser = argparse.ArgumentParser(
-        description="Visualize a checkpoint's pooling: the attention of weighted pooling, the clusters of VLAD."
+        description="Visualize a checkpoint's pooling: the attention of CroW or weighted pooling, the clusters of VLAD."
     )
     parser.add_argument("--weights", required=True, type=Path, help="A checkpoint of this project.")
     parser.add_argument("--output", type=Path, default=Path("attention"), help="Output folder (default: attention).")

@@ -108,7 +108,7 @@ def _gain(measured: dict[str, Any]) -> str:
     """A sentence on what the decorrelation gained."""
     final, control, intervals = (measured[key] for key in ("final", "control_final", "difference"))
     gains = [f"{LABELS[key]} {difference_text(final, control, key, intervals)}" for key in ("rank1", "mAP")]
-    brackets = "; in brackets 95 % intervals, by paired bootstrap over the queries" if intervals else ""
+    brackets = "; in brackets 95 % intervals, by paired bootstrap over the persons" if intervals else ""
     return (
         f"Over a control that was trained for the same epochs without decorrelation, one seed, {variant_name(final)}: "
         f"{', '.join(gains)}{brackets}."
