@@ -36,9 +36,8 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 
 def _has_bfloat16(device: torch.device) -> bool:
     """Whether `device` has instructions for bfloat16."""
-    if device.type == "cuda" and torch.cuda.is_available():
-        with torch.cuda.device(device):
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
         return _cpu_has_bfloat16()
     return False
