@@ -61,7 +61,7 @@ FROM_START: dict[str, tuple[tuple[str, str], ...]] = {
     # As many epochs on one schedule: what the control, whose learning rate restarts in every stage, gives away.
     "one long Step 0": (_NONE, ("STEP0.EPOCHS", "21"), *_STEP0_ONLY),
 }
-# What explains a gain: each pair differs in one thing.
+# What explains a gain: each of the first four pairs differs in one thing, the last in how the epochs are spent.
 CONTRASTS = (
     ("US", "rotate"),
     ("US", "US, classifier rotated"),
@@ -218,12 +218,12 @@ def compare(recipe: str, arm: str, other: str, arms: dict[str, dict[int, dict[st
         summary[key] = [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None]
     if arm == other:
         return summary
-    for one, two in zip(ours, theirs, strict=True):
+    pairs = list(zip(ours, theirs, strict=True))
+    for one, two in pairs:
         check_pair(one, two)
     first, second = (np.stack([row["per_query"] for row in side]) for side in (ours, theirs))
     ends = paired_bootstrap_of_runs(first, second, ours[0]["identities"])
     summary["difference"] = dict(zip(PER_QUERY, ends.tolist(), strict=True))
-    pairs = list(zip(ours, theirs, strict=True))
     summary["by_seed"] = [one["mAP"] - two["mAP"] for one, two in pairs]
     summary["by_seed_normalized"] = [_normalized(one) - _normalized(two) for one, two in pairs]
     return summary
