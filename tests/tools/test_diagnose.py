@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from benchmark import run_benchmark
 from html_page import Page
 
 from reid.config import build
@@ -230,3 +232,34 @@ def test_two_checkpoints(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
     ]:
         ended = tool("diagnose", "--weights", after, *wrong)
         assert ended.code == 2 and message in ended.err
+
+
+def test_the_benchmark_of_a_run_scores_its_checkpoints(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("rri_step0", "rri_last", "control_last"):
+        shutil.copy(checkpoint, folder / f"{name}.pth")
+    whitening = ("--whitenings=pca", "--dimensions=16")
+    code, _, err = run_benchmark("scores", str(folder.parent), *whitening, f"--save={tmp_path / 'kept'}")
+    assert code == 0, err
+    kept = {file.stem: [json.loads(line)["cells"] for line in file.open()] for file in (tmp_path / "kept").iterdir()}
+    options = ("--output", tmp_path, "--rerank", "--whiten", "pca", "--whiten-dim", "16")
+    assert tool("evaluate", "--weights", checkpoint, *options).code == 0
+    expected = json.loads((tmp_path / "evaluation.json").read_text())
+
+    def shown(entry: dict[str, Any]) -> str:
+        return f"{100 * entry['rank1']:.1f} / {100 * entry['mAP']:.1f}"
+
+    def pick(kind: str, feature: str, normalized: bool) -> str:
+        found = [e for e in expected[kind] if (e["feature"], e["normalized"]) == (feature, normalized)]
+        return shown(found[0])
+
+    raw, unit = (pick("scores", "output", normalized) for normalized in (False, True))
+    rows = [row for row in kept["replacements"] if row["weight"] == "Orig"]
+    assert [(row["raw"], row["L2-normalized"]) for row in rows] == [(raw, unit)] * 3
+    by_name = {row[""]: f"{row['rank-1']} / {row['mAP']}" for row in kept["expansion"] + kept["whitening"]}
+    assert by_name["raw"] == pick("scores", "input", False)
+    assert by_name["raw, re-ranked, distance_power 2"] == pick("reranked", "input", False)
+    assert by_name[expected["whitened"][0]["variant"]] == pick("whitened", "input", True)
+    full = kept["compressed"][-1]  # all of the 32 components of the weight
+    assert (full["rank"], full["truncated SVD, Step 0"], full["truncated SVD, control"]) == ("32", raw, raw)
