@@ -43,6 +43,7 @@ from reid.svdnet.experiment import Experiment
 from reid.svdnet.plan import Plan, check_parameter_names
 from reid.threads import requested_threads, thread_count
 from reid.training.data_record import record_data
+from reid.training.memory import keep_freed_memory
 from reid.training.parallel import check_parallel, check_same_inputs, synchronize_norms
 from reid.training.pooling_init import check_pooling
 from reid.training.provenance import provenance
@@ -90,6 +91,8 @@ def main(arguments: argparse.Namespace) -> TrainResult:
             folder.check(config.dump(), **_resume_options(arguments))  # before minutes of reading data
         plan = build.plan(config)
         device = build.device(config)
+        if device.type == "cpu":
+            keep_freed_memory()
         dtype = autocast_dtype(config.TEST.PRECISION, device)
         check_engine(config.ENGINE, device, dtype)
 
