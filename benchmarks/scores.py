@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from measuring import benchmark_parser, show
 from yacs.config import CfgNode
 
+from reid.commands.diagnose import diagnosis_options
 from reid.config import build
-from reid.diagnostics.dataset import DatasetDiagnosisOptions, diagnose_dataset
+from reid.diagnostics.dataset import diagnose_dataset
 from reid.errors.command import run_command
 from reid.evaluation.protocols import EvaluationOptions, evaluate_features
 from reid.evaluation.retrieval import FeatureSets, VariantFeatures, embed, network_features
@@ -86,16 +87,9 @@ def diagnose(checkpoint: Path, overrides: list[str]) -> Opened:
     build.use_threads(config)
     split, device = build.split(config), build.device(config)
     engine = open_engine(model.to(device), config, dtype=autocast_dtype(config.TEST.PRECISION, device))
-    options = DatasetDiagnosisOptions(
-        seed=config.SEED,
-        name=split.name,
-        loss_images=config.RRI.LOSS_IMAGES,
-        label_smoothing=config.SOLVER.LABEL_SMOOTHING,
-        order=config.RRI.ORDER,
-    )
-    return Opened(
-        config, split, engine, diagnose_dataset(model, build.loaders(config, split), options=options, engine=engine)
-    )
+    options = diagnosis_options(config, name=split.name)
+    diagnosis = diagnose_dataset(model, build.loaders(config, split), options=options, engine=engine)
+    return Opened(config, split, engine, diagnosis)
 
 
 def replacements(diagnosed: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, str]]:

@@ -201,17 +201,27 @@ def _add_identities(
     return images
 
 
-def _diagnose_dataset(model: ReidNetwork, dataset: _Dataset) -> dict[str, Any]:
-    config = dataset.config
-    options = DatasetDiagnosisOptions(
+def diagnosis_options(config: CfgNode, *, name: str) -> DatasetDiagnosisOptions:
+    """Return the options with which the command diagnoses a dataset.
+
+    Args:
+        config: The configuration of the network and of the dataset.
+        name: The name of the dataset.
+    """
+    return DatasetDiagnosisOptions(
         seed=config.SEED,
-        name=dataset.split.name,
+        name=name,
         loss_images=config.RRI.LOSS_IMAGES,
         label_smoothing=config.SOLVER.LABEL_SMOOTHING,
         order=config.RRI.ORDER,
     )
-    engine = _open_engine(model, dataset, expected=len(dataset.split.train))
-    return diagnose_dataset(model, build.loaders(config, dataset.split), options=options, engine=engine)
+
+
+def _diagnose_dataset(model: ReidNetwork, dataset: _Dataset) -> dict[str, Any]:
+    split = dataset.split
+    engine = _open_engine(model, dataset, expected=len(split.train))
+    options = diagnosis_options(dataset.config, name=split.name)
+    return diagnose_dataset(model, build.loaders(dataset.config, split), options=options, engine=engine)
 
 
 def _open_engine(model: ReidNetwork, dataset: _Dataset, *, expected: int = 0, keep: bool = True) -> Engine:
