@@ -138,7 +138,9 @@ def train(runs: list[SweepRun], jobs: int) -> None:
 def run_row(recipe: str, arm: str, run: SweepRun) -> dict[str, Any]:
     """The row of a finished run, and the values of its queries."""
     content = load_checkpoint(run.folder / "checkpoints" / "rri_last.pth")
-    last = next(score for score in content["rows"][-1]["scores"] if score["per_query"] is not None)
+    queries = run.query_scores()
+    if queries is None:
+        raise InputError(f"{run.folder}: the scores of its queries were not kept; move it away to train it again")
     final, geometry = run.row(), measure_geometry(run.folder, content)
     words = [word for pair in run.setting for word in pair]
     if final["config_digest"] != config_digest(load_config(run.config, words)):
@@ -152,8 +154,8 @@ def run_row(recipe: str, arm: str, run: SweepRun) -> dict[str, Any]:
         "mAP": final["mAP"],
         "geometry": geometry,
         "stages": [_stage(row) for row in content["rows"]],
-        "per_query": last["per_query"].numpy(),
-        "identities": last["identities"].numpy(),
+        "per_query": queries[0],
+        "identities": queries[1],
     }
 
 

@@ -17,7 +17,7 @@ from reid.report.pages import check_available
 from reid.report.sweep import write_sweep_page
 from reid.report.tables import percent, render_tables
 from reid.sweep.grid import Setting, parse_grids, setting_name
-from reid.sweep.runs import SweepRun, check_apart, run_all
+from reid.sweep.runs import SweepRun, check_apart, gain_over_controls, run_all
 from reid.sweep.table import Line, lines, markdown, read_rows, table, write_rows
 from reid.training.run_folder import RunFolder
 
@@ -83,7 +83,12 @@ def _run(file: Path, setting: Setting, seed: int, output: Path) -> SweepRun:
 
 
 def _rows(runs: list[SweepRun]) -> list[dict[str, Any]]:
-    return [run.row() for run in runs if run.finished()]
+    """The rows of the finished runs, each with the gain of all finished seeds of its setting."""
+    settings: dict[str, list[SweepRun]] = {}
+    for run in runs:
+        if run.finished():
+            settings.setdefault(run.name, []).append(run)
+    return [{**run.row(), "gain": gain_over_controls(tuple(group))} for group in settings.values() for run in group]
 
 
 def _write(runs: list[SweepRun], output: Path, rows_file: Path | None) -> list[Line]:

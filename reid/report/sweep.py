@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.report.pages import Chart, render_page, write_page
-from reid.report.tables import MISSING, percent_with_deviation, shown_difference
+from reid.report.tables import MISSING, difference_text, percent_with_deviation
 
 SINGLE_SEED = (
     "There is one seed per setting: the variance between seeds is unknown, and differences of a point may be due to "
@@ -97,8 +97,8 @@ def _story(table: Sequence[dict[str, Any]]) -> list[str]:
 def _gain(line: dict[str, Any]) -> str:
     if not (line["control_rank1"] and line["control_mAP"]):
         return MISSING
-    points = [shown_difference(line[key][0], line[f"control_{key}"][0]) for key in ("rank1", "mAP")]
-    return " / ".join(f"{value:+.1f}" for value in points)
+    final, control = ({key: line[f"{run}{key}"][0] for key in ("rank1", "mAP")} for run in ("", "control_"))
+    return " / ".join(difference_text(final, control, key, line.get("gain")) for key in final)
 
 
 def _charts(table: Sequence[dict[str, Any]]) -> list[Chart]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import subprocess
 import sys
@@ -13,9 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from reid.errors import InputError
+from reid.io.checkpoint import load_checkpoint
 from reid.io.json_yaml import parse_json
 from reid.io.reading import read_file
+from reid.ranking.bootstrap import paired_bootstrap_of_runs
+from reid.records import PER_QUERY
 from reid.sweep.grid import Setting
 from reid.sweep.table import check_row
 from reid.threads import environment_for
@@ -98,6 +104,29 @@ class SweepRun:
             check_row(row)
         return row
 
+    def query_scores(self, run: str = "rri") -> tuple[np.ndarray, np.ndarray] | None:
+        """Read the scores of every query at the end of the run.
+
+        Args:
+            run: "rri", or "control" for those of its control.
+
+        Returns:
+            (Q, 3) float64 and (Q,) int64, "per_query" and "identities" of `reid.records.Scores`; None if the
+            checkpoint is gone or lacks them, as one of an earlier version does.
+
+        Raises:
+            InputError: If the checkpoint is damaged.
+        """
+        path = self.folder / "checkpoints" / f"{run}_last.pth"
+        if not path.exists():
+            return None
+        content = load_checkpoint(path)
+        with _reading(path):
+            for score in content["rows"][-1]["scores"]:
+                if score.get("per_query") is not None and score.get("identities") is not None:
+                    return score["per_query"].numpy(), score["identities"].numpy()
+        return None
+
     def _row(self, summary: dict[str, Any]) -> dict[str, Any]:
         rows = [row for row in summary["rows"] if row["run"] == "rri"]
         trained = [row for row in rows if row["epochs"]]
@@ -124,6 +153,32 @@ class SweepRun:
             "seconds": round(seconds, 1),
             "images_per_second": round(images / seconds, 1),
         }
+
+
+@functools.cache
+def gain_over_controls(runs: tuple[SweepRun, ...]) -> dict[str, list[float]] | None:
+    """Compute how much the runs of a setting score above their controls, with an interval over seeds and persons.
+
+    Args:
+        runs: Finished runs of one setting, one of each seed.
+
+    Returns:
+        "rank1", "mAP" and "mINP", each [gain, low, high], a fraction with its 95 % interval by
+        `reid.ranking.bootstrap.paired_bootstrap_of_runs`; None if a run has no control, if the scores of single queries
+        were not kept, or if the seeds were tested on different queries.
+
+    Raises:
+        InputError: If a checkpoint is damaged.
+    """
+    if not runs or not all(run.control for run in runs):
+        return None
+    found = [run.query_scores(which) for run in runs for which in ("rri", "control")]
+    known = [scores for scores in found if scores is not None]
+    if len(known) < len(found) or len({identities.tobytes() for _, identities in known}) > 1:
+        return None
+    values = np.stack([per_query for per_query, _ in known])
+    ends = paired_bootstrap_of_runs(values[::2], values[1::2], known[0][1])
+    return dict(zip(PER_QUERY, ends.tolist(), strict=True))
 
 
 def check_apart(runs: Sequence[SweepRun]) -> None:

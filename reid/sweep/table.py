@@ -12,10 +12,19 @@ from typing import Any
 from reid.errors import InputError
 from reid.io.atomic import write_bytes
 from reid.io.json_yaml import parse_json
-from reid.report.tables import MISSING, Table, markdown_table, percent_with_deviation, with_deviation
+from reid.report.entries import is_difference
+from reid.report.tables import (
+    MISSING,
+    Table,
+    difference_text,
+    markdown_table,
+    percent_with_deviation,
+    with_deviation,
+)
 
 NUMBERS = ("mAP", "rank1", "control_rank1", "control_mAP", "correlation", "images_per_second", "epochs")
 MAX_NUMBER = 1e12
+GAIN = "gain in mAP, 95 %"
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class Line:
         control_mAP: Mean average precision of the control, None unless every seed has one.
         correlation: S(W) of the Eigenlayer after the last stage.
         images_per_second: Training images per second.
+        gain: "rank1", "mAP" and "mINP", each [gain over the control, low, high], fractions with the 95 % interval over
+            seeds and persons; None where unknown.
         config: File name of the configuration.
         setting: Keys and values that the grid set.
     """
@@ -45,6 +56,7 @@ class Line:
     control_mAP: tuple[float, float | None] | None
     correlation: tuple[float, float | None]
     images_per_second: tuple[float, float | None]
+    gain: dict[str, list[float]] | None = None
     config: str = ""
     setting: tuple[tuple[str, str], ...] = ()
 
@@ -53,7 +65,7 @@ def lines(rows: Iterable[dict[str, Any]]) -> list[Line]:
     """Summarize rows over their seeds.
 
     Args:
-        rows: Results of `SweepRun.row`.
+        rows: Results of `SweepRun.row`, with the "gain" of their setting where it is known.
 
     Returns:
         One line per name, in the order of first appearance.
@@ -74,7 +86,9 @@ def table(lines: Sequence[Line]) -> Table:
         The table.
     """
     with_control = any(line.control_mAP for line in lines)
-    header = ["setting", "seeds", "epochs", "rank-1", "mAP", *(["control"] if with_control else []), "S(W)", "images/s"]
+    with_gain = any(line.gain for line in lines)
+    header = ["setting", "seeds", "epochs", "rank-1", "mAP", *(["control"] if with_control else [])]
+    header += [*([GAIN] if with_gain else []), "S(W)", "images/s"]
     body = []
     for line in lines:
         cells = [line.name, str(len(line.seeds)), str(line.epochs)]
@@ -83,6 +97,8 @@ def table(lines: Sequence[Line]) -> Table:
             both = line.control_rank1 and line.control_mAP
             scores = (percent_with_deviation(value) for value in (line.control_rank1, line.control_mAP))
             cells.append(" / ".join(scores) if both else MISSING)
+        if with_gain:
+            cells.append(_gain(line))
         body.append([*cells, with_deviation(*line.correlation, 4), with_deviation(*line.images_per_second, 0)])
     return Table(header, body)
 
@@ -143,6 +159,8 @@ def check_row(row: Any) -> None:
         type(value) in (int, float) and -MAX_NUMBER <= value <= MAX_NUMBER for value in numbers.values()
     ):
         raise ValueError(f"{', '.join(NUMBERS)} must be numbers")
+    if not is_difference(row.get("gain")):
+        raise ValueError("gain must hold a difference with its interval for every measure")
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -162,6 +180,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _line(name: str, group: Sequence[dict[str, Any]]) -> Line:
+    gain = group[0].get("gain")
     return Line(
         name=name,
         seeds=tuple(row["seed"] for row in group),
@@ -172,9 +191,17 @@ def _line(name: str, group: Sequence[dict[str, Any]]) -> Line:
         control_mAP=_control(group, "control_mAP"),
         correlation=_mean(group, "correlation"),
         images_per_second=_mean(group, "images_per_second"),
+        # It is that of all seeds together, so that rows of several sweeps may disagree.
+        gain=gain if all(row.get("gain") == gain for row in group) else None,
         config=str(group[0].get("config", "")),
         setting=tuple(dict(group[0].get("setting", {})).items()),
     )
+
+
+def _gain(line: Line) -> str:
+    if not (line.gain and line.control_mAP):
+        return MISSING
+    return difference_text({"mAP": line.mAP[0]}, {"mAP": line.control_mAP[0]}, "mAP", line.gain)
 
 
 def _control(group: Sequence[dict[str, Any]], key: str) -> tuple[float, float | None] | None:

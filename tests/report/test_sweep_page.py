@@ -33,6 +33,12 @@ def test_every_line_is_in_the_table(tmp_path: Path) -> None:
     assert len(page.charts) == 2  # One drawing for wide screens and one for narrow ones.
 
 
+def test_a_gain_has_its_interval() -> None:
+    gain = {"rank1": [0.015, -0.02, 0.04], "mAP": [-0.008, -0.012, -0.001], "mINP": [0.0, 0.0, 0.0]}
+    page = Page(render(lines({"control_rank1": (0.600, 0.01), "control_mAP": (0.360, 0.01), "gain": gain})))
+    assert page.tables["settings"][1][6] == "+1.5 (-2.0 to +4.0) / -0.8 (-1.2 to -0.1)"
+
+
 def test_each_varied_key_is_a_column() -> None:
     keys = ("MODEL.POOLING.NAME", "MODEL.NECK.NAME", "SOLVER.LR")
     values = (("gem", "bn", "0.1"), ("gem", "none", "0.1"), ("netvlad", "bn", "0.1"))

@@ -10,10 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from reid.errors import InputError
-from reid.sweep.runs import SweepRun, check_apart, run_all
+from reid.io.checkpoint import FORMAT
+from reid.ranking.bootstrap import paired_bootstrap_of_runs
+from reid.sweep.runs import SweepRun, check_apart, gain_over_controls, run_all
 
 TRAINING = """
 import json, os, sys, time
@@ -163,3 +167,51 @@ def test_the_row_of_a_run(tmp_path: Path) -> None:
     log = one.folder / "log.jsonl"
     log.write_text(log.read_text().replace('"processor": "p"', '"processor": "p", "gpu": "g", "device": "cuda:0"'))
     assert one.row()["processor"] == "g"
+
+
+def keep_queries(one: SweepRun, which: str, values: np.ndarray, persons: np.ndarray) -> None:
+    """A last checkpoint, of which only the scores of single queries matter."""
+    plain = {"feature": "output", "per_query": None, "identities": None}
+    kept = {"feature": "input", "per_query": torch.from_numpy(values), "identities": torch.from_numpy(persons)}
+    rows = [{"scores": []}, {"scores": [plain, kept]}]
+    content = {"format": FORMAT, "model": {}, "config": "", "num_classes": 1, "rows": rows}
+    (one.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    torch.save(content, one.folder / "checkpoints" / f"{which}_last.pth")
+
+
+def test_the_gain_of_a_setting_is_over_its_seeds_and_persons(tmp_path: Path) -> None:
+    runs = [run(tmp_path / "a", seed=seed, control=True) for seed in (0, 1)]
+    values = np.random.default_rng(0).random((2, 2, 40, 3))
+    persons = np.arange(40) // 4
+    for one, (ours, control) in zip(runs, values, strict=True):
+        keep_queries(one, "rri", ours, persons)
+        keep_queries(one, "control", control, persons)
+    gain = gain_over_controls(tuple(runs))
+    assert gain is not None and list(gain) == ["rank1", "mAP", "mINP"]
+    assert np.array_equal(list(gain.values()), paired_bootstrap_of_runs(values[:, 0], values[:, 1], persons))
+    assert gain["mAP"][0] == pytest.approx((values[:, 0, :, 1] - values[:, 1, :, 1]).mean())
+
+
+def test_no_gain_without_the_same_queries_or_without_checkpoints(tmp_path: Path) -> None:
+    values, persons = np.full((4, 3), 0.5), np.arange(4)
+    for name, others, missing in (("a", persons + 1, None), ("b", persons, "control_last.pth")):
+        runs = [run(tmp_path / name, seed=seed, control=True) for seed in (0, 1)]
+        for one, identities in zip(runs, (persons, others), strict=True):
+            for which in ("rri", "control"):
+                keep_queries(one, which, values, identities)
+        assert gain_over_controls(tuple(runs[:1])) == {key: [0.0, 0.0, 0.0] for key in ("rank1", "mAP", "mINP")}
+        if missing:
+            (runs[1].folder / "checkpoints" / missing).unlink()
+        assert gain_over_controls(tuple(runs)) is None
+    assert gain_over_controls((run(tmp_path / "a"),)) is None  # trained without control
+
+
+def test_a_damaged_checkpoint(tmp_path: Path) -> None:
+    one = run(tmp_path / "a", control=True)
+    keep_queries(one, "control", np.full((4, 3), 0.5), np.arange(4))
+    torch.save(
+        {"format": FORMAT, "model": {}, "config": "", "num_classes": 1, "rows": []},
+        one.folder / "checkpoints" / "rri_last.pth",
+    )
+    with pytest.raises(InputError, match=r"rri_last\.pth: cannot be read .*; move the folder away"):
+        gain_over_controls((one,))

@@ -56,6 +56,17 @@ def test_markdown() -> None:
     assert "| 40.0 / 20.0 |" in markdown(lines([row("a", control_rank1=0.4, control_mAP=0.2)]))
 
 
+def test_gain_of_all_seeds() -> None:
+    gain = {name: [0.05, 0.01, 0.08] for name in ("rank1", "mAP", "mINP")}
+    rows = [row("a", seed, control_rank1=0.4, control_mAP=0.2, gain=gain) for seed in (0, 1)]
+    assert lines(rows)[0].gain == gain
+    assert "| 40.0 ± 0.0 / 20.0 ± 0.0 | +5.0 (+1.0 to +8.0) |" in markdown(lines(rows))
+    other = {**rows[1], "gain": None}  # of another sweep
+    assert lines([rows[0], other])[0].gain is None
+    assert "minus" not in markdown(lines([rows[0], other]))
+    assert "| 40.0 / 20.0 | – |" in markdown(lines([*rows, row("b", control_rank1=0.4, control_mAP=0.2)]))
+
+
 def test_rows_replace_older_ones(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "rows.jsonl"
     assert read_rows(file) == []
@@ -78,7 +89,16 @@ def test_file_without_rows(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"name": 1}, {"seed": []}, {"mAP": "0.5"}, {"mAP": 2**70}, {"rank1": [1]}, {"mAP": float("nan")}],
+    [
+        {"name": 1},
+        {"seed": []},
+        {"mAP": "0.5"},
+        {"mAP": 2**70},
+        {"rank1": [1]},
+        {"mAP": float("nan")},
+        {"gain": [0.1]},
+        {"gain": {"rank1": [0.1, 0.0], "mAP": [0.1, 0.0], "mINP": [0.1, 0.0]}},
+    ],
     ids=str,
 )
 def test_invalid_row(tmp_path: Path, change: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,25 @@ def test_a_grid_gives_a_table_without_what_failed_and_is_not_repeated(tool: Tool
     config.write_text(config.read_text().replace("EPOCHS: 1", "EPOCHS: 2"))
     changed = tool(*arguments, f"{grid}16")
     assert changed.code == 2 and "STEP0.EPOCHS was 1, is 2" in changed.err
+
+
+def test_the_gain_over_the_control_with_its_interval(tool: Tool, tmp_path: Path, config: Path) -> None:
+    config.write_text(
+        config.read_text().replace(
+            "RRI: {MAX_ROUNDS: 0}", "RRI: {MAX_ROUNDS: 1, CONTROL: True}\nRESTRAINT: {EPOCHS: 1}"
+        )
+        + "RELAXATION: {EPOCHS: 1}\n"
+    )
+    output = tmp_path / "out"
+    ended = tool("sweep", "--config-file", config, "--output", output, "--seeds", 2, "--jobs", 2)
+    assert ended.code == 0
+    differences = [json.loads(path.read_text())["difference"]["mAP"][0] for path in output.rglob("scores.json")]
+    rows = [json.loads(line) for line in (output / "sweep.jsonl").read_text().splitlines()]
+    for row in rows:
+        mean, low, high = row["gain"]["mAP"]
+        assert mean == pytest.approx(sum(differences) / 2) and low <= mean <= high
+    table = (output / "sweep.md").read_text()
+    assert "gain in mAP, 95 %" in table and re.search(r"\| [+-]\d+\.\d \([+-]\d+\.\d to [+-]\d+\.\d\) \|", table)
 
 
 def test_errors_are_reported_before_anything_is_trained(tool: Tool, tmp_path: Path, config: Path) -> None:
