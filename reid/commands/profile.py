@@ -87,11 +87,12 @@ def main(arguments: argparse.Namespace) -> None:
         raise InputError(f"--steps {arguments.steps} and --warm-up {arguments.warm_up} must be 1 or more")
     config = load_config(arguments.config_file, arguments.overrides)
     build.use_threads(config)
-    device, plan, weights = build.device(config), build.plan(config), build.pretrained(config)
-    solver, split = plan.solver, build.split(config)
+    device, weights, split = build.device(config), build.pretrained(config), build.split(config)
     loader, classes = build.train_loader(config, split), len(split.train_labels())
     seed_everything(config.SEED)
     model = build.network(config, num_classes=classes, weights=weights).to(device)
+    plan = build.plan(config, model)
+    solver = plan.solver
     if config.SOLVER.COMPILE:
         compile_backbone(model, device)
     objective = build.objective(config, model, num_classes=classes).to(device)

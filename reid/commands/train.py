@@ -89,10 +89,10 @@ def main(arguments: argparse.Namespace) -> TrainResult:
         folder = RunFolder(Path(config.OUTPUT_DIR), movable=MOVABLE)
         if is_main_process():
             folder.check(config.dump(), **_resume_options(arguments))  # before minutes of reading data
-        plan = build.plan(config)
         device = build.device(config)
         if device.type == "cpu":
             keep_freed_memory()
+        autocast_dtype(config.SOLVER.PRECISION, device)  # refuses what the device lacks
         dtype = autocast_dtype(config.TEST.PRECISION, device)
         check_engine(config.ENGINE, device, dtype)
 
@@ -102,6 +102,7 @@ def main(arguments: argparse.Namespace) -> TrainResult:
 
         # Network
         model, objective = _make_network(config, data)
+        plan = build.plan(config, model)
         check_parameter_names(plan, model)
         check_pooling(model, train)
         check_parallel(model, train, plan.solver.norm_statistics)

@@ -184,11 +184,12 @@ def load_trained(config: CfgNode, model: ReidNetwork, objective: Objective) -> N
         load_state_dict(objective, losses, network="the losses of this run", source=str(path))
 
 
-def plan(config: CfgNode) -> Plan:
+def plan(config: CfgNode, model: ReidNetwork | None = None) -> Plan:
     """Collect the settings of a training run.
 
     Args:
         config: Frozen configuration; reads the stages, SOLVER, RRI, SEED and MODEL.DEVICE.
+        model: The network, by which SOLVER.PRECISION auto may choose.
 
     Returns:
         The schedules of the stages, the solver, and the settings of the iteration.
@@ -200,7 +201,7 @@ def plan(config: CfgNode) -> Plan:
     solver = record_from(
         config.SOLVER,
         Solver,
-        dtype=autocast_dtype(config.SOLVER.PRECISION, on),
+        dtype=autocast_dtype(config.SOLVER.PRECISION, on, trained=model),
         seed=config.SEED,
         fused={"auto": None, "always": True, "never": False}[config.SOLVER.FUSED],
     )

@@ -261,7 +261,9 @@ _SOLVER = {
         "running", "BatchNorm statistics in training; `frozen`: keep those of the weights.", ("running", "frozen")
     ),
     "SOLVER.PRECISION": Key(
-        "auto", "Precision of the backbone in training; `auto`: bfloat16 if the hardware supports it.", PRECISIONS
+        "auto",
+        "Precision of the backbone in training; `auto`: bfloat16 where the hardware is faster in it.",
+        PRECISIONS,
     ),
     "SOLVER.TF32": Key(False, "Use TF32 for matrix products in training, not only for convolutions."),
     "SOLVER.FUSED": Key(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
 from reid.errors import InputError
 from reid.model.precision import autocast_dtype
@@ -20,6 +23,22 @@ def test_auto_takes_bfloat16_where_the_cpu_has_it(instruction: str, monkeypatch:
     cpu_with(monkeypatch, avx2=True, **{instruction: True})
     assert autocast_dtype("auto", CPU) == autocast_dtype("bfloat16", CPU) == torch.bfloat16
     assert autocast_dtype("float32", CPU) is None
+
+
+@pytest.mark.parametrize(
+    ("layer", "dtype"),
+    [
+        (nn.Conv2d(8, 8, 3, groups=8), torch.bfloat16),
+        (nn.Conv2d(8, 8, 5, stride=2), torch.bfloat16),
+        (nn.Conv2d(8, 8, 5, groups=8), None),
+        (nn.Conv2d(8, 8, 3, stride=2, groups=8), None),
+    ],
+)
+def test_training_where_bfloat16_is_slow(layer: nn.Module, dtype: torch.dtype | None, monkeypatch: Any) -> None:
+    cpu_with(monkeypatch, avx512_bf16=True)
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), layer)
+    assert autocast_dtype("auto", CPU, trained=network) == dtype
+    assert autocast_dtype("bfloat16", CPU, trained=network) == autocast_dtype("auto", CPU) == torch.bfloat16
 
 
 def test_a_cpu_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
