@@ -2,8 +2,9 @@
 
     python examples/metric_learning.py
 
-A batch normalization follows the embedding, as in many baselines (BNNeck): the triplet loss and retrieval use what
-comes before it, the classifier what comes behind it.
+A batch normalization follows the embedding (BNNeck): the triplet loss uses what comes before it, the classifier what
+comes after it. Retrieval uses the embedding, whose distances decorrelation keeps; the original BNNeck takes what comes
+after.
 """
 
 from __future__ import annotations

@@ -56,5 +56,5 @@ def compare_with_control(people: Pedestrians, model: nn.Module, stage: Stage, sv
 
 
 def tiny_pedestrians(size: tuple[int, int], cache: Path) -> Pedestrians:
-    """Draw a small data set on first use: 64 x 32 pixels or so, a few images of a few dozen identities."""
+    """Generate the smallest dataset on first use: 8 identities and 24 queries, enough to see that code runs."""
     return Pedestrians(DATASETS["synthetic"](cache, cache=cache, size="tiny"), size)

@@ -60,8 +60,8 @@ _GENERAL = {
     "THREADS": Key(
         0,
         "CPU threads of PyTorch, engines and decoding; 0: OMP_NUM_THREADS, else in a training by timing, elsewhere all "
-        "cores; engines and decoding take no more than there are cores. That of a training does not hold for commands "
-        "that read its checkpoint.",
+        "cores; engines and decoding take no more than there are cores. Commands that read a checkpoint ignore the "
+        "number in it.",
         low=0,
         high=1024,
         movable=True,

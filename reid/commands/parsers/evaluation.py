@@ -31,7 +31,7 @@ def evaluate() -> argparse.ArgumentParser:
         description="Evaluate a checkpoint, or saved features of this or another codebase."
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--weights", type=Path, help="A checkpoint of a run.")
+    source.add_argument("--weights", type=Path, help="Checkpoint of this project or of another codebase.")
     source.add_argument(
         "--features", type=Path, help="Features in a .npz, a .mat, or arrays with labels; see reid/io/feature_files."
     )
@@ -114,7 +114,9 @@ def extract() -> argparse.ArgumentParser:
         description="Extract features of a large set of images shard by shard, in one process or several with "
         "torchrun; resumable."
     )
-    parser.add_argument("--weights", required=True, type=Path, help="A checkpoint of a run.")
+    parser.add_argument(
+        "--weights", required=True, type=Path, help="Checkpoint of this project or of another codebase."
+    )
     parser.add_argument("--output", required=True, type=Path, help="Output folder, shared by all hosts.")
     parser.add_argument(
         "--part",
@@ -142,7 +144,9 @@ def retrieve() -> argparse.ArgumentParser:
         description="Retrieve landmarks: describe the images of revisited Oxford / Paris with a checkpoint and score "
         "the ranking."
     )
-    parser.add_argument("--weights", type=Path, required=True, help="A checkpoint of a run.")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="Checkpoint of this project or of another codebase."
+    )
     parser.add_argument(
         "--dataset", required=True, help="The dataset: roxford5k, rparis6k, or a folder of the same layout."
     )
@@ -188,7 +192,7 @@ def ranks() -> argparse.ArgumentParser:
         "`ranked_lists.html`."
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--weights", type=Path, help="A checkpoint of a run.")
+    source.add_argument("--weights", type=Path, help="Checkpoint of this project or of another codebase.")
     source.add_argument("--features", type=Path, help="Features in an .npz file whose paths are those of the images.")
     parser.add_argument("--against", type=Path, help="A second checkpoint or feature file to compare with.")
     parser.add_argument("--config-file", type=Path, help="Use DATASETS and TEST of this file.")
@@ -243,7 +247,9 @@ def attend() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Visualize a checkpoint's pooling: the attention of CroW or weighted pooling, the clusters of VLAD."
     )
-    parser.add_argument("--weights", required=True, type=Path, help="A checkpoint of this project.")
+    parser.add_argument(
+        "--weights", required=True, type=Path, help="Checkpoint of this project or of another codebase."
+    )
     parser.add_argument("--output", type=Path, default=Path("attention"), help="Output folder (default: attention).")
     parser.add_argument("image", type=Path, nargs="+", help="Images of persons.")
     return parser
