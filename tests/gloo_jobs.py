@@ -8,19 +8,21 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from small_run import callbacks, run_stages
 from small_trunk import SmallTrunk
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from reid import distributed
 from reid.commands import main_function, parse
 from reid.data.augmentation.augment import Augmentation
 from reid.data.loading.loaders import TestLoader, TrainLoader
 from reid.data.loading.samplers import Sampler
+from reid.decorrelation import RRI, correlation_metric, restrained
 from reid.errors import InputError
 from reid.evaluation import extraction
 from reid.evaluation.features import extract_together
@@ -181,6 +183,33 @@ def refused(whose: int) -> None:
     if whose in (-1, distributed.get_rank()):
         raise InputError("this is wrong")
     distributed.barrier()
+
+
+def own_loop() -> dict[str, Any]:
+    """A round of `RRI` around DistributedDataParallel, on other data in each process; its weights after each stage."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 6, bias=False), nn.Linear(6, 3))
+    layer = cast(nn.Linear, model[2])
+    generator = torch.Generator().manual_seed(1 + distributed.get_rank())
+
+    def train() -> Tensor:
+        wrapped = DistributedDataParallel(model)
+        optimizer = torch.optim.Adam(wrapped.parameters(), 0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = wrapped(torch.randn(8, 12, generator=generator)).square().mean()
+            loss.backward()
+            optimizer.step()
+        return torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
+
+    stages = {}
+    for report in RRI(model, layer, rounds=1):
+        stages["decorrelated"] = layer.weight.detach().clone()
+        with restrained(layer):
+            stages["Restraint"] = train()
+        assert correlation_metric(layer.weight.detach().T) == report.correlation_after
+        stages["Relaxation"] = train()
+    return stages
 
 
 def values() -> dict[str, Any]:

@@ -126,6 +126,13 @@ def test_a_killed_process_ends_the_other(tmp_path: Path) -> None:
     assert "Traceback" not in survivor.told
 
 
+def test_a_loop_of_the_users_own_keeps_the_processes_alike(tmp_path: Path) -> None:
+    first, second = (process.value for process in together(gloo_jobs.own_loop, tmp_path))
+    assert list(first) == ["decorrelated", "Restraint", "Relaxation"]
+    assert all(torch.equal(first[stage], second[stage]) for stage in first)
+    assert not torch.equal(first["Restraint"], first["Relaxation"])
+
+
 @pytest.mark.parametrize("whose", [-1, 0, 1])
 def test_one_tells_why_and_all_end_alike(tmp_path: Path, whose: int) -> None:
     ended = together(gloo_jobs.refused, tmp_path, whose)

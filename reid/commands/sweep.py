@@ -41,7 +41,8 @@ def main(arguments: argparse.Namespace) -> None:
     ]
     check_apart(runs)
     waiting = [run for run in runs if not run.finished()]
-    _rows(runs)  # Reports damaged files before anything is trained.
+    gains = {run.name: _gain(runs, run.name) for run in runs}
+    _rows(runs, gains)  # Reports damaged files before anything is trained.
     for path in filter(None, (arguments.output / "sweep.jsonl", arguments.rows)):
         read_rows(path)
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them already finished -> {arguments.output}", flush=True)
@@ -51,11 +52,12 @@ def main(arguments: argparse.Namespace) -> None:
         bar.advance()
         if error is None:
             row = run.row()
+            gains[run.name] = _gain(runs, run.name)
             print(f"{run.name}, seed {run.seed}: rank-1 {percent(row['rank1'])}, mAP {percent(row['mAP'])}", flush=True)
         else:
             failed.append(f"{run.name}, seed {run.seed}: {error} (see {run.log})")
             print(failed[-1], flush=True)
-        _write(runs, arguments.output, arguments.rows)
+        _write(_rows(runs, gains), arguments.output, arguments.rows)
 
     try:
         with progress_bar("sweep", len(waiting), unit="runs") as bar:
@@ -63,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         command = restart_command(arguments.program, arguments.arguments)
         raise Interrupted(f"interrupted; finished epochs are saved. To resume: {command}") from None
-    results = _write(runs, arguments.output, arguments.rows)
+    results = _write(_rows(runs, gains), arguments.output, arguments.rows)
     rows = [dataclasses.asdict(line) for line in results]
     print(render_tables([table(results)], arguments.format, rows), file=arguments.result)
     print(arguments.output / "sweep.html")
@@ -82,18 +84,17 @@ def _run(file: Path, setting: Setting, seed: int, output: Path) -> SweepRun:
     return SweepRun(name, file, setting, seed, folder, control=config.RRI.CONTROL and config.RRI.MAX_ROUNDS > 0)
 
 
-def _rows(runs: list[SweepRun]) -> list[dict[str, Any]]:
-    """The rows of the finished runs, each with the gain of all finished seeds of its setting."""
-    settings: dict[str, list[SweepRun]] = {}
-    for run in runs:
-        if run.finished():
-            settings.setdefault(run.name, []).append(run)
-    return [{**run.row(), "gain": gain_over_controls(tuple(group))} for group in settings.values() for run in group]
+def _gain(runs: list[SweepRun], name: str) -> dict[str, list[float]] | None:
+    """The gain of the finished seeds of a setting over their controls."""
+    return gain_over_controls([run for run in runs if run.name == name and run.finished()])
 
 
-def _write(runs: list[SweepRun], output: Path, rows_file: Path | None) -> list[Line]:
+def _rows(runs: list[SweepRun], gains: dict[str, dict[str, list[float]] | None]) -> list[dict[str, Any]]:
+    return [{**run.row(), "gain": gains[run.name]} for run in runs if run.finished()]
+
+
+def _write(rows: list[dict[str, Any]], output: Path, rows_file: Path | None) -> list[Line]:
     """Write the results of the finished runs and return one line per setting."""
-    rows = _rows(runs)
     write_rows(output / "sweep.jsonl", rows)
     if rows_file:
         write_rows(rows_file, rows)

@@ -262,7 +262,7 @@ _SOLVER = {
     ),
     "SOLVER.PRECISION": Key(
         "auto",
-        "Precision of the backbone in training; `auto`: bfloat16 where the hardware is faster in it.",
+        "Precision of the backbone in training; `auto`: bfloat16 where hardware and network are faster in it.",
         PRECISIONS,
     ),
     "SOLVER.TF32": Key(False, "Use TF32 for matrix products in training, not only for convolutions."),

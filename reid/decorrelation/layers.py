@@ -23,7 +23,7 @@ _NORMS = (
     *("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "BatchNorm", "SyncBatchNorm"),
     *("NativeLayerNorm", "NativeGroupNorm"),
 )
-# The nodes behind which the coordinates are still those of the layer: the same numbers in another dtype or place, and
+# The nodes after which the coordinates are still those of the layer: the same numbers in another dtype or place, and
 # what is done to every coordinate by itself, but for activations. Dropout is Mul on a CPU.
 _VIEWS = {
     *("ToCopy", "Clone", "Alias", "View", "UnsafeView", "ReshapeAlias", "AsStrided", "Squeeze", "Unsqueeze"),
@@ -103,16 +103,17 @@ def check_weight(weight: Tensor, role: str) -> None:
         )
 
 
-def check_network(network: nn.Module, layer: nn.Linear) -> None:
-    """Check that a layer is part of a network and that no other layer uses its weight.
+def check_network(network: nn.Module, layer: nn.Linear, classifier: nn.Linear | None = None) -> None:
+    """Check that a layer is part of a network and that no other layer uses its weight, nor that of the classifier.
 
     Args:
         network: The network, not wrapped.
         layer: The layer that is to be decorrelated, checked by `check_layer`.
+        classifier: A layer whose weight is to change with it; it need not be part of the network.
 
     Raises:
         InputError: If the network is wrapped for several processes or devices, does not contain the layer, or has a
-            second layer with the same weight or bias.
+            second layer with the same weight or bias, as the same object or in the same memory.
     """
     if isinstance(network, DataParallel | DistributedDataParallel):
         raise InputError(
@@ -121,19 +122,25 @@ def check_network(network: nn.Module, layer: nn.Linear) -> None:
         )
     if layer not in set(network.modules()):
         raise InputError("the layer is not part of the network; pass the one that is trained, e.g. model.embedding")
-    own = {id(parameter) for parameter in layer.parameters()}
-    shared = [
+    for role, own in (("layer", layer), ("classifier", classifier)):
+        shared = _sharing(network, own) if own is not None else []
+        if shared:
+            raise InputError(
+                f"the {role} shares its weight or bias with {', '.join(shared)}, which a replacement would change as "
+                "well; untie them, e.g. with nn.Parameter(layer.weight.detach().clone())"
+            )
+
+
+def _sharing(network: nn.Module, layer: nn.Linear) -> list[str]:
+    """Names of the parameters of other modules that begin in the memory of parameters of the layer."""
+    own = {parameter.data_ptr() for parameter in layer.parameters()} - {0}
+    return [
         f"{name}.{key}".lstrip(".")
         for name, module in network.named_modules()
         if module is not layer
         for key, parameter in module.named_parameters(recurse=False)
-        if id(parameter) in own
+        if not is_lazy(parameter) and parameter.data_ptr() in own
     ]
-    if shared:
-        raise InputError(
-            f"the layer shares its weight or bias with {', '.join(shared)}, which a replacement would change as well; "
-            "untie them, e.g. with nn.Parameter(layer.weight.detach().clone())"
-        )
 
 
 def check_next_operation(network: nn.Module, layer: nn.Linear, *, with_classifier: bool) -> Callable[[], None]:
@@ -201,13 +208,13 @@ def _check_operations(names: set[str], *, may_bend: bool, may_scale: bool) -> No
     bent = sorted(name for name in names if name.startswith(_ACTIVATIONS))
     if bent and not may_bend:
         raise InputError(
-            f"an activation follows the layer ({bent[0]}), behind which a replacement would change the distances; "
+            f"an activation follows the layer ({bent[0]}), after which a replacement would change the distances; "
             "leave it out, or, if you compare the output of the layer itself, let the network return that as well"
         )
     scaled = sorted(name for name in names if name.startswith(_NORMS))
     if scaled and not may_scale:
         raise InputError(
-            f"a normalization follows the layer ({scaled[0]}), so the classifier behind it cannot keep its logits; "
+            f"a normalization follows the layer ({scaled[0]}), so the classifier after it cannot keep its logits; "
             "leave the argument classifier out"
         )
 

@@ -261,7 +261,7 @@ class RRI:
         if tolerance is not None and not 0 <= tolerance < math.inf:
             raise InputError(f"tolerance must be 0 or more, or None for all rounds, not {tolerance}")
         check_layer(linear)
-        check_network(model, linear)
+        check_network(model, linear, classifier)
         self.model, self.linear, self.classifier = model, linear, classifier
         self.rounds, self.tolerance, self.patience = rounds, tolerance, patience
         self.variant, self.order, self.seed = variant, order, seed
@@ -281,7 +281,7 @@ class RRI:
         """
         self.history, self.last, self.stopped = [], None, None
         for round in range(1, self.rounds + 1):
-            check_network(self.model, self.linear)
+            check_network(self.model, self.linear, self.classifier)
             report = decorrelate_(
                 self.linear, self.classifier, variant=self.variant, order=self.order, seed=self.seed + round
             )

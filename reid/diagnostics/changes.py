@@ -150,18 +150,21 @@ def _scale(values: Tensor) -> float:
     return math.ldexp(1.0, int(torch.frexp(values.abs().max()).exponent))
 
 
-def compare_features(after: np.ndarray, before: np.ndarray) -> dict[str, float]:
+def compare_features(after: np.ndarray, before: np.ndarray, *, seed: int = 0) -> dict[str, float]:
     """Compare two embeddings of the same images, up to a rotation and a scale of either.
 
     Args:
         after: (N, D) floating.
         before: (N, E) floating, rows of the same images.
+        seed: Seed of the shuffle.
 
     Returns:
         - cka: linear centered kernel alignment in [0, 1], 1 for equal ones (Kornblith et al. 2019, "Similarity of
           neural network representations revisited", equation 5 with a linear kernel).
         - procrustes: 2 - 2 |X^T Y|_* in [0, 2] of the centered embeddings at Frobenius norm 1, 0 for equal ones (Ding,
           Denain and Steinhardt 2021, "Grounding representation similarity with statistical testing", section 2).
+        - cka_by_chance, procrustes_by_chance: the same after a shuffle of the rows of `before`. Both say "similar" of
+          unrelated embeddings with few images or many dimensions.
 
     Raises:
         InputError: If the numbers of rows differ, all rows of one are equal, or some are not finite.
@@ -169,10 +172,13 @@ def compare_features(after: np.ndarray, before: np.ndarray) -> dict[str, float]:
     if len(after) != len(before):
         raise InputError(f"features of {len(after)} images cannot be compared with those of {len(before)}")
     x, y = (_centered(rows) for rows in (after, before))
-    cross = x.T @ y
-    similarity = float((cross**2).sum()) / float(np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
-    nuclear = float(np.linalg.svd(cross, compute_uv=False).sum())
-    return {"cka": min(1.0, similarity), "procrustes": max(0.0, 2.0 - 2.0 * nuclear)}
+    scale = float(np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
+    found: dict[str, float] = {}
+    for suffix, rows in (("", y), ("_by_chance", np.random.default_rng(seed).permutation(y))):
+        cross = x.T @ rows
+        found[f"cka{suffix}"] = min(1.0, float((cross**2).sum()) / scale)
+        found[f"procrustes{suffix}"] = max(0.0, 2.0 - 2.0 * float(np.linalg.svd(cross, compute_uv=False).sum()))
+    return found
 
 
 def _side(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,10 +79,10 @@ class CorrelationMonitor:
         chosen = known if layers is None else [find_name(known, name, list(known), source) for name in layers]
         if not chosen:
             raise InputError("CorrelationMonitor: there is no linear or convolution layer to measure")
-        self._layers = {name: (model.get_submodule(name[: -len(".weight")]), known[name]) for name in chosen}
+        self._layers = {name: (model.get_submodule(name.rpartition(".")[0]), known[name]) for name in chosen}
         for name, (module, _) in self._layers.items():
-            if (weight := dict(module.named_parameters(recurse=False)).get("weight")) is not None:
-                check_weight(weight, name)
+            if (weight := dict(module.named_parameters(recurse=False)).get(name.rpartition(".")[2])) is not None:
+                check_weight(weight, f"layer {name.rpartition('.')[0]}")
         self._spectra, self._writer = spectra, writer
         self.rows: list[dict[str, Any]] = []
 
@@ -99,7 +99,7 @@ class CorrelationMonitor:
             step = self.rows[-1]["step"] + 1 if self.rows else 0
         rows: list[dict[str, Any]] = []
         for name, (module, groups) in self._layers.items():
-            layer = Layer(name, _read(module).cpu(), groups, "network")
+            layer = Layer(name, _read(module, name.rpartition(".")[2]).cpu(), groups, "network")
             rows.append({"step": step, **survey_layer(layer, spectra=self._spectra)})
         self.rows += rows
         if self._writer is not None:
@@ -188,12 +188,12 @@ def transformers_callback(monitor: CorrelationMonitor) -> Any:
 
 
 @torch.no_grad()
-def _read(module: nn.Module) -> Tensor:
+def _read(module: nn.Module, name: str) -> Tensor:
     """The weight that a layer applies."""
     parametrizations = getattr(module, "parametrizations", nn.ModuleDict())
     training = parametrizations.training
     parametrizations.eval()  # in training mode, reading a spectrally normalized weight changes its estimate
     try:
-        return module.weight.detach()  # type: ignore[operator]
+        return getattr(module, name).detach()
     finally:
         parametrizations.train(training)

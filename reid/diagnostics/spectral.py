@@ -81,6 +81,10 @@ def describe_spectrum(layer: Layer, *, seed: int = 0, squares: Tensor | None = N
     random_pools = {_shape(matrices): _eigenvalues(_shuffled(matrices, generator)) for matrices in slices}
     measured, shuffled = _pooled(pools), _pooled(random_pools)
     shape = max(pools)
+    # Those of an orthogonal weight differ by the rounding of its entries, and of the decomposition that made it, which
+    # is hardly one in half precision.
+    eps = torch.finfo(layer.tensor.dtype).eps
+    rounding = 16 * eps + max(shape) * min(eps, torch.finfo(torch.float32).eps)
     largest, random_largest = float(measured[-1]), float(shuffled[-1])
     return {
         "N": max(shape),
@@ -88,8 +92,8 @@ def describe_spectrum(layer: Layer, *, seed: int = 0, squares: Tensor | None = N
         "Q": max(shape) / min(shape),
         "rf": math.prod(layer.tensor.shape[2:]),
         "num_evals": len(measured),
-        **_numbers(pools),
-        "shuffled": _numbers(random_pools),
+        **_numbers(pools, rounding),
+        "shuffled": _numbers(random_pools, rounding),
         "max_rand_eval": random_largest,
         "ww_softrank": random_largest / largest,
         "ww_maxdist": largest - random_largest,
@@ -123,7 +127,7 @@ def kernel_slices(layer: Layer) -> list[Tensor]:
     return slices
 
 
-def fit_power_law(eigenvalues: np.ndarray) -> dict[str, Any]:
+def fit_power_law(eigenvalues: np.ndarray, rounding: float = 0.0) -> dict[str, Any]:
     """Fit the density C lambda^-alpha to the eigenvalues from some xmin on.
 
     For each candidate xmin, alpha is the maximum-likelihood estimate 1 + n / sum log(lambda / xmin) over the n
@@ -132,6 +136,7 @@ def fit_power_law(eigenvalues: np.ndarray) -> dict[str, Any]:
 
     Args:
         eigenvalues: (n,) float64 above 0, ascending.
+        rounding: Relative difference up to which eigenvalues count as equal.
 
     Returns:
         - alpha: exponent, above 1.
@@ -143,7 +148,7 @@ def fit_power_law(eigenvalues: np.ndarray) -> dict[str, Any]:
         All are None for fewer than `MIN_EIGENVALUES` eigenvalues, or if all are equal.
     """
     missing = dict.fromkeys(("alpha", "sigma", "D", "xmin", "num_pl_spikes"))
-    if len(eigenvalues) < MIN_EIGENVALUES or eigenvalues[0] == eigenvalues[-1]:
+    if len(eigenvalues) < MIN_EIGENVALUES or eigenvalues[-1] - eigenvalues[0] <= rounding * eigenvalues[-1]:
         return missing
     logs = np.log(eigenvalues)
     # At [i]: of the eigenvalues from i on, their number, and the sum of log(lambda / xmin).
@@ -238,11 +243,11 @@ def _largest_by_chance(long: int, short: int, count: int) -> float:
     return root**2 + width * quantile
 
 
-def _numbers(pools: _Pools) -> dict[str, Any]:
+def _numbers(pools: _Pools, rounding: float) -> dict[str, Any]:
     eigenvalues = _pooled(pools)
     norm, largest = float(eigenvalues.sum()), float(eigenvalues[-1])
     nonzero = eigenvalues[eigenvalues > _rounding(pools)]
-    fit = fit_power_law(nonzero)
+    fit = fit_power_law(nonzero, rounding)
     alpha, share = fit["alpha"], nonzero / norm
     # Logarithms, since a power or a product of eigenvalues may be out of range.
     logs = np.log10(nonzero)

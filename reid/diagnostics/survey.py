@@ -155,7 +155,7 @@ def find_name(known: Collection[str], name: str, weights: Sequence[str], source:
 
 
 def network_groups(model: nn.Module) -> dict[str, int]:
-    """List the groups of every linear and convolution weight of a network.
+    """List the groups of every linear and convolution weight of a network, projections of attention included.
 
     Args:
         model: Any network; only its modules are inspected.
@@ -163,12 +163,14 @@ def network_groups(model: nn.Module) -> dict[str, int]:
     Returns:
         Groups by the names of its state dict.
     """
-    convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    return {
-        f"{name}.weight".lstrip("."): module.groups if isinstance(module, convolutions) else 1
-        for name, module in model.named_modules()
-        if isinstance(module, (*convolutions, nn.Linear))
-    }
+    groups: dict[str, int] = {}
+    for name, module in model.named_modules():
+        names = ["weight"] if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) else []
+        if isinstance(module, nn.MultiheadAttention):
+            projections = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+            names = [key for key in projections if getattr(module, key) is not None]
+        groups |= {f"{name}.{key}".lstrip("."): int(getattr(module, "groups", 1)) for key in names}
+    return groups
 
 
 def survey(layers: Sequence[Layer], *, seed: int = 0) -> list[dict[str, Any]]:

@@ -119,8 +119,9 @@ def _tensor(stored: Any, name: str, path: Path) -> Tensor:
     from onnx import numpy_helper
 
     try:
-        # A copy, since arrays of ONNX are read-only.
-        return torch.tensor(numpy_helper.to_array(stored))
+        array = numpy_helper.to_array(stored)
+        # bfloat16 and smaller formats are no types of NumPy. A copy, since arrays of ONNX are read-only.
+        return torch.tensor(array if array.dtype.kind in "biufc" else array.astype("float32"))
     except Exception as error:  # sizes that contradict the data, types that PyTorch lacks
         raise InputError(f"{path}: {name}: {' '.join(str(error).split())[:200]}") from None
 

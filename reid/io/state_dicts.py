@@ -43,7 +43,7 @@ class StateDict(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_state_dict(path: Path) -> StateDict:
+def read_state_dict(path: Path, *shards: Path) -> StateDict:
     """Read the weights from a checkpoint of any program, without executing code in it.
 
     A state dict may be at the top level, under one of `KEYS`, or under the only other key that holds named tensors.
@@ -52,28 +52,33 @@ def read_state_dict(path: Path) -> StateDict:
 
     Args:
         path: A `.safetensors` file or a file of `torch.save`.
+        shards: More files with tensors of the same network.
 
     Returns:
         The tensors, the configuration, and notes.
 
     Raises:
-        InputError: If the file is missing, corrupt, requires executing code, or holds no weights.
+        InputError: If a file is missing, corrupt, requires executing code, or holds no weights.
     """
     notes: list[str] = []
+    found, config = _read(path, notes)
+    for shard in shards:
+        found |= _read(shard, notes)[0]
+    counters = {name: value.reshape(()) for name, value in found.items() if _is_counter(name) and value.numel() == 1}
+    return StateDict(_unwrap({**found, **counters}, notes), config, tuple(notes))
+
+
+def _read(path: Path, notes: list[str]) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors of a file under their full names, and the configuration if this project wrote it."""
     if path.suffix == ".safetensors":
         tensors, metadata = load_safetensors(path)
         checkpoint = parse_checkpoint(tensors, metadata)
         is_ours = checkpoint is not None and checkpoint["format"] == FORMAT
-        found, config = _dense_tensors(tensors), checkpoint["config"] if checkpoint and is_ours else None
-    else:
-        content = load_tensors(path)
-        config, version = content.get("config"), content.get("format")
-        is_ours = (
-            isinstance(version, int) and version == FORMAT and isinstance(config, str) and "num_classes" in content
-        )
-        found, config = _find_state_dict(content, path, [] if is_ours else notes), config if is_ours else None
-    counters = {name: value.reshape(()) for name, value in found.items() if _is_counter(name) and value.numel() == 1}
-    return StateDict(_unwrap({**found, **counters}, notes), config, tuple(notes))
+        return _dense_tensors(tensors), checkpoint["config"] if checkpoint and is_ours else None
+    content = load_tensors(path)
+    config, version = content.get("config"), content.get("format")
+    is_ours = isinstance(version, int) and version == FORMAT and isinstance(config, str) and "num_classes" in content
+    return _find_state_dict(content, path, [] if is_ours else notes), config if is_ours else None
 
 
 def _is_counter(name: str) -> bool:

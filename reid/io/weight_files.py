@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-
 from reid.errors import InputError
 from reid.io.json_yaml import parse_json
 from reid.io.onnx_weights import read_onnx
@@ -14,7 +12,8 @@ from reid.io.state_dicts import StateDict, read_state_dict
 
 # What `save_pretrained` writes, the safest form first.
 FOLDER_FILES = (
-    *("model.safetensors", "model.safetensors.index.json", "diffusion_pytorch_model.safetensors"),
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"),
     *("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
 
@@ -54,10 +53,9 @@ def _read_shards(path: Path) -> StateDict:
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise InputError(f"{path}: not an index of shards, which has a weight_map of tensors to files")
-    tensors: dict[str, Tensor] = {}
-    for name in dict.fromkeys(names.values()):
+    shards = list(dict.fromkeys(names.values()))
+    for name in shards:
         # An index could name any file of this machine.
         if Path(name).name != name:
             raise InputError(f"{path}: names the shard {name!r}, which is not a file beside it")
-        tensors |= read_state_dict(path.parent / name).tensors
-    return StateDict(tensors, None, ())
+    return read_state_dict(*(path.parent / name for name in shards))._replace(config=None)

@@ -13,20 +13,20 @@ from reid.report.pages import render_page
 from reid.report.summary import provenance_rows
 from reid.report.tables import MISSING, Table, number
 
+# The values of both sides: their key, heading and format.
+SIDES = (
+    ("correlation", "S(W)", ".4f"),
+    ("ratio", "of Gaussian", ".3f"),
+    ("severest_pair", "severest pair", ".4f"),
+    ("condition_number", "condition number", ".3g"),
+    ("effective_rank", "effective rank", ".1f"),
+)
 HEADER = (
-    *(
-        "weight",
-        "kind",
-        "D × K",
-        "S(W) before",
-        "after",
-        "of Gaussian before",
-        "after",
-        "effective rank before",
-        "after",
-    ),
+    *("weight", "kind", "D × K"),
+    *(heading for _, name, _ in SIDES for heading in (f"{name} before", "after")),
     *("distance", "after a rotation", "overlap", "by chance", "largest angle"),
 )
+LOOK_AT = 3
 # In 80 characters.
 _SHOWN = ("weight", "S(W) before", "after", "distance", "after a rotation", "overlap")
 
@@ -96,7 +96,9 @@ def changes_tables(content: Mapping[str, Any], top: int = 20) -> list[Table]:
     title = f"{content['weights']} against {content['against']}"
     tables = [Table(_SHOWN, rows, title=title, note="\n".join(notes))]
     features = _feature_rows(changes.get("features", {}))
-    return tables + ([Table(("features", "linear CKA", "Procrustes"), features)] if features else [])
+    return tables + (
+        [Table(("features", "linear CKA", "by chance", "Procrustes", "by chance"), features)] if features else []
+    )
 
 
 def _story(content: Mapping[str, Any]) -> list[str]:
@@ -104,19 +106,24 @@ def _story(content: Mapping[str, Any]) -> list[str]:
     sentences = []
     moved = [row for row in rows if None not in (row["before"]["ratio"], row["after"]["ratio"])]
     if moved:
-        row = max(moved, key=lambda r: abs(r["after"]["ratio"] - r["before"]["ratio"]))
-        before, after = (f"{row[side]['correlation']:.4f}" for side in ("before", "after"))
-        sentences.append(f"S(W) changed most in {row['name']}: from {before} to {after}.")
-    for row in rows[:1]:
-        if row["distance"] == 0.0:
-            sentences.append("All weights are equal.")
-            continue
-        sentences.append(
-            f"The weight that moved farthest is {row['name']}, by {row['distance']:.2f} of its length; "
-            f"{row['procrustes']:.2f} remain if its outputs may be rotated."
-        )
+        moved.sort(key=lambda row: -abs(row["after"]["ratio"] - row["before"]["ratio"]))
+        changes = [
+            f"{row['name']} (from {row['before']['correlation']:.4f} to {row['after']['correlation']:.4f})"
+            for row in moved[:LOOK_AT]
+        ]
+        sentences.append(f"S(W) changed most in {', '.join(changes)}.")
+    if rows and rows[0]["distance"] == 0.0:
+        sentences.append("All weights are equal.")
+    elif rows:
+        moves = [
+            f"{row['name']} (by {row['distance']:.2f} of its length, {row['procrustes']:.2f} up to a rotation)"
+            for row in rows[:LOOK_AT]
+        ]
+        sentences.append(f"The weights that moved farthest are {', '.join(moves)}.")
     for name, values in content["changes"].get("features", {}).items():
-        sentences.append(f"Linear CKA of the {FEATURES[name]} is {values['cka']:.3f}.")
+        sentences.append(
+            f"Linear CKA of the {FEATURES[name]} is {values['cka']:.3f}, by chance {values['cka_by_chance']:.3f}."
+        )
     return sentences
 
 
@@ -125,7 +132,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     cells = [row["name"], kind(row), size(row)]
     if row["broken"]:
         return [*cells, f"invalid: {row['broken']}", *[""] * (len(HEADER) - 4)]
-    for key, form in (("correlation", ".4f"), ("ratio", ".3f"), ("effective_rank", ".1f")):
+    for key, _, form in SIDES:
         cells += [number(side[key], form) for side in (before, after)]
     return [
         *cells,
@@ -138,4 +145,5 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _feature_rows(features: Mapping[str, Any]) -> list[list[str]]:
-    return [[FEATURES[name], f"{v['cka']:.4f}", f"{v['procrustes']:.4f}"] for name, v in features.items()]
+    keys = [f"{measure}{suffix}" for measure in ("cka", "procrustes") for suffix in ("", "_by_chance")]
+    return [[FEATURES[name], *(number(values[key], ".4f") for key in keys)] for name, values in features.items()]

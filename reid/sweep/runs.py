@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import signal
 import subprocess
 import sys
@@ -155,8 +154,7 @@ class SweepRun:
         }
 
 
-@functools.cache
-def gain_over_controls(runs: tuple[SweepRun, ...]) -> dict[str, list[float]] | None:
+def gain_over_controls(runs: Sequence[SweepRun]) -> dict[str, list[float]] | None:
     """Compute how much the runs of a setting score above their controls, with an interval over seeds and persons.
 
     Args:
@@ -164,13 +162,14 @@ def gain_over_controls(runs: tuple[SweepRun, ...]) -> dict[str, list[float]] | N
 
     Returns:
         "rank1", "mAP" and "mINP", each [gain, low, high], a fraction with its 95 % interval by
-        `reid.ranking.bootstrap.paired_bootstrap_of_runs`; None if a run has no control, if the scores of single queries
-        were not kept, or if the seeds were tested on different queries.
+        `reid.ranking.bootstrap.paired_bootstrap_of_runs`; None for a single run, whose interval would not cover the
+        seed, if a run has no control, if per-query scores were not kept, or if the seeds were tested on different
+        queries.
 
     Raises:
         InputError: If a checkpoint is damaged.
     """
-    if not runs or not all(run.control for run in runs):
+    if len(runs) < 2 or not all(run.control for run in runs):
         return None
     found = [run.query_scores(which) for run in runs for which in ("rri", "control")]
     known = [scores for scores in found if scores is not None]

@@ -24,7 +24,7 @@ from reid.report.tables import (
 
 NUMBERS = ("mAP", "rank1", "control_rank1", "control_mAP", "correlation", "images_per_second", "epochs")
 MAX_NUMBER = 1e12
-GAIN = "gain in mAP, 95 %"
+GAIN = "gain in mAP (95 % interval)"
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,26 @@ def test_the_report_is_of_the_stored_weight(dtype: torch.dtype, least: float) ->
     assert least < report.correlation_after < 1 and report.correlation_before < 0.6
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["half", "autocast"])
+def test_a_round_in_half_precision(dtype: torch.dtype) -> None:
+    model = Network().to(dtype)
+
+    def train() -> None:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(3):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
+                functional.cross_entropy(model(INPUTS.to(dtype)).float(), LABELS).backward()
+            optimizer.step()
+
+    for report in RRI(model, model.embedding, rounds=1):
+        with restrained(model.embedding):
+            train()
+        assert correlation_metric(model.embedding) == report.correlation_after > 0.96
+        train()
+    assert model.embedding.weight.dtype == dtype and correlation_metric(model.embedding) != report.correlation_after
+
+
 def test_numbers_beyond_the_dtype_change_nothing() -> None:
     layer = nn.Linear(4, 3, bias=False, dtype=torch.float16)
     layer.weight.data.fill_(60000)  # one singular value of 2e5, in a column of US of entries up to 1e5
@@ -464,8 +484,18 @@ def test_tied_and_foreign_layers_are_refused() -> None:
     model.again = model.embedding  # a second name of the same layer shares nothing with another one
     assert RRI(model, model.embedding).history == []
     model.second.weight = model.embedding.weight
-    with pytest.raises(InputError, match=r"shares its weight or bias with second\.weight"):
+    with pytest.raises(InputError, match=r"the layer shares its weight or bias with second\.weight"):
         RRI(model, model.embedding)
+    model.second.weight = nn.Parameter(model.embedding.weight.data)  # another object, the same memory
+    with pytest.raises(InputError, match=r"the layer shares its weight or bias with second\.weight"):
+        RRI(model, model.embedding)
+    model.second = nn.Linear(10, model.classifier.out_features)
+    model.second.weight = model.classifier.weight
+    with pytest.raises(InputError, match=r"the classifier shares its weight or bias with second\.weight"):
+        RRI(model, model.embedding, classifier=model.classifier)
+    assert RRI(model, model.embedding).history == []
+    outside = nn.Linear(10, 3)  # as in a loss with a classifier of its own
+    assert RRI(model, model.embedding, classifier=outside).history == []
     with pytest.raises(InputError, match="not part of the network"):
         RRI(Network(), model.embedding)
 

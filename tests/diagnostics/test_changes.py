@@ -79,7 +79,13 @@ def test_features() -> None:
     rotation, _ = scipy.linalg.orthogonal_procrustes(b, a)
     assert found["procrustes"] == pytest.approx(((a - b @ rotation) ** 2).sum())
     rotated = 5 * x @ np.linalg.qr(random.normal(size=(7, 7)))[0] + 1
-    assert compare_features(x, rotated) == pytest.approx({"cka": 1.0, "procrustes": 0.0}, abs=1e-9)
+    same = compare_features(x, rotated)
+    assert (same["cka"], same["procrustes"]) == pytest.approx((1.0, 0.0), abs=1e-9)
+    # A shuffle leaves what unrelated rows have by chance, which is most of what such a pair has.
+    assert same["cka_by_chance"] == pytest.approx(found["cka"], abs=0.1)
+    assert same["procrustes_by_chance"] == pytest.approx(found["procrustes"], abs=0.3)
+    shuffled = compare_features(x, np.random.default_rng(0).permutation(rotated))
+    assert shuffled["cka"] == pytest.approx(same["cka_by_chance"])
     with pytest.raises(InputError, match="all 50 feature rows are equal"):
         compare_features(x, np.ones((50, 3)))
 

@@ -74,13 +74,24 @@ def test_the_weight_that_the_layer_applies_is_measured() -> None:
     assert row["name"] == "weight" and row["correlation"] == pytest.approx(1, abs=1e-5)
 
 
+def test_projections_of_attention_are_measured() -> None:
+    model = nn.TransformerEncoderLayer(16, 2, 32)
+    names = [row["name"] for row in CorrelationMonitor(model, spectra=False).log()]
+    expected = ["self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight"]
+    assert names == expected == [layer.name for layer in find_layers(model.state_dict())]
+    apart = nn.MultiheadAttention(16, 2, kdim=8, vdim=4)
+    (query, *_) = CorrelationMonitor(apart, ["q_proj_weight"], spectra=False).log()
+    assert (query["d_in"], query["k"]) == (16, 16)
+    assert set(network_groups(apart)) == {layer.name for layer in find_layers(apart.state_dict())}
+
+
 def test_names_are_checked() -> None:
     with pytest.raises(InputError, match=r"Sequential: no layer '5'; it has 3 weights"):
         CorrelationMonitor(network(), ["5"])
     for model, layers in ((nn.BatchNorm2d(3), None), (network(), [])):
         with pytest.raises(InputError, match="no linear or convolution layer"):
             CorrelationMonitor(model, layers)
-    with pytest.raises(InputError, match=r"the weight of the 1\.weight has no numbers yet"):
+    with pytest.raises(InputError, match="the weight of the layer 1 has no numbers yet"):
         CorrelationMonitor(nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(3)))
     with pytest.raises(InputError, match=r"nothing has been measured yet; call log\(\) first"):
         CorrelationMonitor(network()).to_frame()

@@ -216,8 +216,9 @@ def test_a_shuffle_removes_structure_and_is_repeatable() -> None:
         torch.randn(40, 1),
         torch.cat([torch.zeros(30, 40), torch.randn(3, 40)]),
         torch.eye(25),
+        torch.linalg.qr(torch.randn(64, 40).double()).Q,
     ],
-    ids=["rank one", "tiny", "one input", "zero rows", "orthogonal"],
+    ids=["rank one", "tiny", "one input", "zero rows", "identity", "orthogonal"],
 )
 def test_degenerate_weights_give_numbers(tensor: torch.Tensor) -> None:
     found = describe_spectrum(Layer("a", tensor.double()))
@@ -226,6 +227,15 @@ def test_degenerate_weights_give_numbers(tensor: torch.Tensor) -> None:
     # Rounding errors are no bulk, and what is above them no spikes.
     assert (found["num_spikes"] is None) == (found["M"] == 1 or found["matrix_rank"] <= found["M"] / 2)
     assert found["matrix_rank"] == int(torch.linalg.matrix_rank(tensor.double()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(40, 64), (256, 256), (64, 512)], ids=str)
+def test_an_orthogonal_weight_has_no_tail(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight = nn.init.orthogonal_(torch.empty(shape, dtype=torch.float64 if dtype == torch.float64 else torch.float32))
+    found = describe_spectrum(Layer("a", weight.to(dtype)))
+    assert found is not None and found["alpha"] is None and found["shuffled"]["alpha"] > 1
 
 
 @pytest.mark.parametrize("shape", [(30, 40), (24, 8, 3, 3)], ids=["linear", "convolution"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,12 @@ from reid.diagnostics.survey import embedding_tables, find_layer, find_layers, f
 from reid.errors import InputError
 from reid.io.state_dicts import read_state_dict
 
-# One network of each family that torchvision classifies with, but RegNet, which cannot be made without memory, and ViT.
+# One network of each family that torchvision classifies with; RegNet cannot be made on the meta device.
 NETWORKS = (
     *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3"),
     *("maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "resnext50_32x4d", "wide_resnet50_2"),
     *("shufflenet_v2_x0_5", "squeezenet1_0", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11"),
+    *("regnet_x_400mf", "regnet_y_400mf", "vit_b_32"),
 )
 OF_TIMM = (
     "resnet18",
@@ -30,12 +32,13 @@ OF_TIMM = (
     "repvgg_a0",
     "ghostnet_100",
     "regnety_002",
+    "vit_tiny_patch16_224",
 )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_groups_guessed_from_shapes_are_those_of_the_network(name: str) -> None:
-    with torch.device("meta"):
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):
         options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         model = torchvision.models.get_model(name, weights=None, **options)
     truth = network_groups(model)
@@ -51,6 +54,18 @@ def test_groups_of_networks_of_timm(name: str) -> None:
         model = timm.create_model(name)
     truth = network_groups(model)
     assert {layer.name: layer.groups for layer in find_layers(model.state_dict())} == truth
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1"])
+def test_every_layer_of_a_network_is_measured(name: str) -> None:
+    torch.manual_seed(0)
+    layers = find_layers(torchvision.models.get_model(name, weights=None).state_dict())
+    rows = survey(layers)
+    assert {row["name"] for row in rows} == {layer.name for layer in layers}
+    assert all(
+        row["broken"] is None and (row["spectral"] is None) == row["kind"].startswith("depthwise") for row in rows
+    )
+    json.dumps(rows, allow_nan=False)
 
 
 def test_our_backbones() -> None:

@@ -47,6 +47,19 @@ def test_shards_and_folders(tmp_path: Path) -> None:
         read_weights(tmp_path)
 
 
+def test_wrappers_are_removed_from_all_shards_together(tmp_path: Path) -> None:
+    tensors = {"model.embed.weight": torch.randn(4, 6), "model.layers.0.weight": torch.randn(4, 4)}
+    tensors["head.weight"] = torch.randn(3, 4)
+    files = ["1.safetensors", "2.safetensors", "2.safetensors"]
+    for file in set(files):
+        save_file({key: tensors[key] for key, own in zip(tensors, files, strict=True) if own == file}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict(zip(tensors, files, strict=True))}))
+    assert read_weights(index)[0].tensors.keys() == tensors.keys()
+    index.write_text(json.dumps({"weight_map": {"model.embed.weight": files[0]}}))
+    assert list(read_weights(index)[0].tensors) == ["embed.weight"]
+
+
 @pytest.mark.parametrize(
     "content", ["[", "[]", "{}", '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "../x.safetensors"}}']
 )
@@ -95,6 +108,17 @@ def test_onnx(tmp_path: Path) -> None:
     path.write_bytes(b"hello")
     with pytest.raises(InputError, match=r"model\.onnx: corrupt or not an ONNX file"):
         read_weights(path)
+
+
+def test_onnx_in_bfloat16(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    weight = torch.randn(5, 8).bfloat16()
+    raw = weight.view(torch.int16).numpy().tobytes()
+    stored = onnx.helper.make_tensor("fc.weight", onnx.TensorProto.BFLOAT16, (5, 8), raw, raw=True)
+    node = onnx.helper.make_node("Gemm", ["x", "fc.weight"], ["y"], transB=1)
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [], [stored])), path)
+    assert torch.equal(read_weights(path)[0].tensors["fc.weight"], weight.float())
 
 
 def test_onnx_weights_behind_other_nodes(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def test_auto_takes_bfloat16_where_the_cpu_has_it(instruction: str, monkeypatch:
     ("layer", "dtype"),
     [
         (nn.Conv2d(8, 8, 3, groups=8), torch.bfloat16),
+        (nn.Conv2d(8, 8, 7, groups=8), torch.bfloat16),
         (nn.Conv2d(8, 8, 5, stride=2), torch.bfloat16),
         (nn.Conv2d(8, 8, 5, groups=8), None),
         (nn.Conv2d(8, 8, 3, stride=2, groups=8), None),

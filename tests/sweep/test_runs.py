@@ -186,7 +186,7 @@ def test_the_gain_of_a_setting_is_over_its_seeds_and_persons(tmp_path: Path) -> 
     for one, (ours, control) in zip(runs, values, strict=True):
         keep_queries(one, "rri", ours, persons)
         keep_queries(one, "control", control, persons)
-    gain = gain_over_controls(tuple(runs))
+    gain = gain_over_controls(runs)
     assert gain is not None and list(gain) == ["rank1", "mAP", "mINP"]
     assert np.array_equal(list(gain.values()), paired_bootstrap_of_runs(values[:, 0], values[:, 1], persons))
     assert gain["mAP"][0] == pytest.approx((values[:, 0, :, 1] - values[:, 1, :, 1]).mean())
@@ -199,11 +199,12 @@ def test_no_gain_without_the_same_queries_or_without_checkpoints(tmp_path: Path)
         for one, identities in zip(runs, (persons, others), strict=True):
             for which in ("rri", "control"):
                 keep_queries(one, which, values, identities)
-        assert gain_over_controls(tuple(runs[:1])) == {key: [0.0, 0.0, 0.0] for key in ("rank1", "mAP", "mINP")}
+        assert gain_over_controls([runs[0], runs[0]]) == {key: [0.0, 0.0, 0.0] for key in ("rank1", "mAP", "mINP")}
+        assert gain_over_controls(runs[:1]) is None
         if missing:
             (runs[1].folder / "checkpoints" / missing).unlink()
-        assert gain_over_controls(tuple(runs)) is None
-    assert gain_over_controls((run(tmp_path / "a"),)) is None  # trained without control
+        assert gain_over_controls(runs) is None
+    assert gain_over_controls([run(tmp_path / "a"), run(tmp_path / "a")]) is None  # trained without control
 
 
 def test_a_damaged_checkpoint(tmp_path: Path) -> None:
@@ -214,4 +215,4 @@ def test_a_damaged_checkpoint(tmp_path: Path) -> None:
         one.folder / "checkpoints" / "rri_last.pth",
     )
     with pytest.raises(InputError, match=r"rri_last\.pth: cannot be read .*; move the folder away"):
-        gain_over_controls((one,))
+        gain_over_controls([one, one])

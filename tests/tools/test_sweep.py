@@ -75,7 +75,9 @@ def test_the_gain_over_the_control_with_its_interval(tool: Tool, tmp_path: Path,
         mean, low, high = row["gain"]["mAP"]
         assert mean == pytest.approx(sum(differences) / 2) and low <= mean <= high
     table = (output / "sweep.md").read_text()
-    assert "gain in mAP, 95 %" in table and re.search(r"\| [+-]\d+\.\d \([+-]\d+\.\d to [+-]\d+\.\d\) \|", table)
+    assert "gain in mAP (95 % interval)" in table and re.search(
+        r"\| [+-]\d+\.\d \([+-]\d+\.\d to [+-]\d+\.\d\) \|", table
+    )
 
 
 def test_errors_are_reported_before_anything_is_trained(tool: Tool, tmp_path: Path, config: Path) -> None:

@@ -33,7 +33,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "mobilenetv4_conv_small": {},
     "vit_tiny_patch16_224": {"depth": 2},
 }
-EXPORTED = ("convnext_atto", "vit_tiny_patch16_224")  # which take 6 s each; the layers of the others are also ours
+EXPORTED = ("convnext_atto", "mobilenetv4_conv_small", "vit_tiny_patch16_224")  # 6 s each; our ResNets have own tests
 SMALL = (
     *("INPUT.SIZE", "[32, 32]", "INPUT.PAD", "1", "DATASETS.IDENTITIES", "0.5", "SOLVER.BATCH_SIZE", "8"),
     *("MODEL.EIGENLAYER.DIM", "8", "STEP0.EPOCHS", "1", "STEP0.WARMUP_EPOCHS", "0", "STEP0.LR", "[0.0002]"),
