@@ -3,6 +3,9 @@
     python benchmarks/study.py FOLDER [--recipes identity circle] [--arms control US ...] [--seeds 0 1 2]
                                [--jobs 2] [--rows docs/results/study.jsonl] [--rows-only] [KEY VALUE ...]
 
+Run it from a clone that stays at one commit (`PYTHONPATH=.`): arms are compared only if code and machine are the same.
+SOLVER.PRECISION bfloat16 or float32 keeps that from depending on the machine.
+
 A recipe is a file of configs/study. Every arm trains the same rounds, epochs, schedules and batches, but for the one
 long Step 0. Arms that start from a trained network share the Step 0 of their recipe and seed; those with a constraint
 train under it from the start. A run that was interrupted goes on where it was, and a finished one is not repeated.
@@ -54,6 +57,11 @@ FROM_STEP0: dict[str, tuple[tuple[str, str], ...]] = {
     "US, classifier rotated": (("RRI.VARIANT", "US"), ("RRI.ROTATE_CLASSIFIER", "True")),
     "new classifier": (_NONE, ("RRI.RESET_CLASSIFIER", "True")),
     "US, nothing frozen": (("RRI.VARIANT", "US"), ("RRI.FREEZE_EIGENLAYER", "False")),
+    # The order of US keeps it near W, so that its loss jumps less than that of a random rotation; in this one as much.
+    "US, sorted": (("RRI.VARIANT", "US"), ("RRI.ORDER", "sorted")),
+    # Dropout on the output costs more where the columns are orthogonal, which regularizes more.
+    "control, no dropout": (_NONE, ("MODEL.DROPOUT", "0.0")),
+    "US, no dropout": (("RRI.VARIANT", "US"), ("MODEL.DROPOUT", "0.0")),
 }
 FROM_START: dict[str, tuple[tuple[str, str], ...]] = {
     "scaled orthogonal": (_NONE, ("MODEL.EIGENLAYER.PARAMETRIZATION", "scaled_orthogonal")),
@@ -61,14 +69,17 @@ FROM_START: dict[str, tuple[tuple[str, str], ...]] = {
     # As many epochs on one schedule: what the control, whose learning rate restarts in every stage, gives away.
     "one long Step 0": (_NONE, ("STEP0.EPOCHS", "21"), *_STEP0_ONLY),
 }
-# What explains a gain: each of the first four pairs differs in one thing, the last in how the epochs are spent.
+# What explains a gain: orthogonality, the jump, a restart, Restraint, dropout, and how the epochs are spent.
 CONTRASTS = (
-    ("US", "rotate"),
+    ("US, sorted", "rotate"),
     ("US", "US, classifier rotated"),
     ("US", "new classifier"),
     ("US", "US, nothing frozen"),
+    ("US, no dropout", "control, no dropout"),
     ("US", "one long Step 0"),
 )
+# A recipe that trains without dropout has no such arms.
+NOT_IN = {"circle": ("control, no dropout", "US, no dropout")}
 RECORDED = ("commit", "config_digest", "processor", "threads", "epochs", "seconds", "correlation")
 KEPT_OUT = ("per_query", "identities")  # too long for a row
 ARMS = FROM_STEP0 | FROM_START
@@ -90,6 +101,9 @@ def main() -> None:
         raise InputError(f"{' '.join(words)}: settings are pairs KEY VALUE")
     common = tuple(zip(words[::2], words[1::2], strict=True))
     step0, arms = plan(arguments.folder, arguments.recipes, arguments.arms, arguments.seeds, common)
+    for run in (*step0, *arms.values()):
+        if run.finished():
+            check_settings(run)
     if not arguments.rows_only:
         train([run for run in step0 if not run.finished()], arguments.jobs)
         train([run for run in arms.values() if not run.finished()], arguments.jobs)
@@ -111,8 +125,8 @@ def plan(
         for recipe in recipes:
             config = CONFIGS / f"{recipe}.yaml"
             start = folder / f"step0_{recipe}_{seed}"
-            step0.append(SweepRun("step0", config, (*_STEP0_ONLY, *common), seed, start, control=False))
-            for arm in arms:
+            step0.append(SweepRun("step0", config, (*common, *_STEP0_ONLY), seed, start, control=False))
+            for arm in (arm for arm in arms if arm not in NOT_IN.get(recipe, ())):
                 setting = (*ARMS[arm], *_ALL_ROUNDS, *common)
                 if arm in FROM_STEP0:
                     setting += (("STEP0.CHECKPOINT", str(start / "checkpoints" / "rri_last.pth")),)
@@ -135,6 +149,13 @@ def train(runs: list[SweepRun], jobs: int) -> None:
         raise InputError(f"{len(failed)} of {len(runs)} trainings failed; see {failed[0].log} and mend what it says")
 
 
+def check_settings(run: SweepRun) -> None:
+    """Check that a finished run has today's settings."""
+    words = [word for pair in run.setting for word in pair]
+    if run.row()["config_digest"] != config_digest(load_config(run.config, [*words, "SEED", str(run.seed)])):
+        raise InputError(f"{run.folder}: trained with other settings; move it away, or name another FOLDER")
+
+
 def run_row(recipe: str, arm: str, run: SweepRun) -> dict[str, Any]:
     """The row of a finished run, and the values of its queries."""
     content = load_checkpoint(run.folder / "checkpoints" / "rri_last.pth")
@@ -142,14 +163,13 @@ def run_row(recipe: str, arm: str, run: SweepRun) -> dict[str, Any]:
     if queries is None:
         raise InputError(f"{run.folder}: the scores of its queries were not kept; move it away to train it again")
     final, geometry = run.row(), measure_geometry(run.folder, content)
-    words = [word for pair in run.setting for word in pair]
-    if final["config_digest"] != config_digest(load_config(run.config, words)):
-        raise InputError(f"{run.folder}: trained with other settings; move it away, or name another FOLDER")
+    log = (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return {
         "recipe": recipe,
         "arm": arm,
         "seed": run.seed,
         **{key: final[key] for key in RECORDED},
+        "changed": [entry["changes"] for entry in map(json.loads, log) if entry["kind"] == "changed"],
         "rank1": final["rank1"],
         "mAP": final["mAP"],
         "geometry": geometry,
@@ -189,10 +209,7 @@ def _stage(row: dict[str, Any]) -> dict[str, Any]:
         if not score["flip"]:
             kind = f"{score['feature']}{' normalized' if score['normalized'] else ''}"
             stage[kind] = [score["rank1"], score["mAP"]]
-    for key in ("train_loss_before", "train_loss_after"):
-        if row.get(key) is not None:
-            stage[key] = row[key]
-    return stage
+    return stage | {key: row["extra"][key] for key in ("train_loss_before", "train_loss_after") if key in row["extra"]}
 
 
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -221,8 +238,9 @@ def compare(recipe: str, arm: str, other: str, arms: dict[str, dict[int, dict[st
     if arm == other:
         return summary
     pairs = list(zip(ours, theirs, strict=True))
-    for one, two in pairs:
-        check_pair(one, two)
+    reasons = [reason for one, two in pairs if (reason := difference_of_pair(one, two))]
+    if reasons:
+        return {**summary, "refused": reasons}
     first, second = (np.stack([row["per_query"] for row in side]) for side in (ours, theirs))
     ends = paired_bootstrap_of_runs(first, second, ours[0]["identities"])
     summary["difference"] = dict(zip(PER_QUERY, ends.tolist(), strict=True))
@@ -231,15 +249,21 @@ def compare(recipe: str, arm: str, other: str, arms: dict[str, dict[int, dict[st
     return summary
 
 
-def check_pair(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Check that two runs differ in their arm only."""
+def difference_of_pair(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """In what two runs differ beside their arm; empty if in nothing."""
     names = " and ".join(f"{row['arm']} {row['recipe']} {row['seed']}" for row in (one, other))
     for key in ("commit", "processor", "threads"):
         if one[key] != other[key]:
-            raise InputError(f"{names}: {key} {one[key]} and {other[key]}; train both again, on one machine")
+            return f"{names}: {key} {one[key]} and {other[key]}; train both again, on one machine"
+    for row in (one, other):
+        if row["changed"] or str(row["commit"]).endswith("-dirty"):
+            return f"{names}: the code of {row['arm']} was changed meanwhile or not committed; train it again"
     starts = [row["stages"][0]["correlation"] for row in (one, other)]
     if {one["arm"], other["arm"]} <= FROM_STEP0.keys() and starts[0] != starts[1]:
-        raise InputError(f"{names}: they began with different networks; train both again")
+        return f"{names}: they began with different networks; train both again"
+    if not np.array_equal(one["identities"], other["identities"]):
+        return f"{names}: they were tested on different queries"
+    return ""
 
 
 def _normalized(row: dict[str, Any]) -> float:
@@ -248,4 +272,4 @@ def _normalized(row: dict[str, Any]) -> float:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    raise SystemExit(run_command(main))

@@ -132,11 +132,21 @@ def study_table(recipe: str) -> str:
                 ", ".join(_jump(own, round) for round in (1, 2, 3) if _jump(own, round)) or MISSING,
                 _after_first_restraint(own),
                 *(percent_with_deviation(summary[key]) for key in ("rank1", "mAP")),
+                percent(float(np.mean([row["stages"][-1]["output"][1] for row in own]))),
                 *_gain(summary),
                 ", ".join(sorted({f"{row['commit']}, {row['processor']}" for row in own})),
             )
         )
-    header = ("arm", "seeds", "S(W)", "loss before → after each replacement", "mAP after Restraint 1", "rank-1", "mAP")
+    header = (
+        "arm",
+        "seeds",
+        "S(W)",
+        "loss before → after each replacement",
+        "mAP after Restraint 1",
+        "rank-1",
+        "mAP",
+        "mAP, output",
+    )
     return markdown_table((*header, *(f"mAP minus control{rest}" for rest in _OF_GAIN), "commit"), body) + "\n"
 
 
@@ -168,7 +178,7 @@ def prediction_table() -> str:
     """Spearman's rank correlation of mAP with what might predict it, within each backbone, recipe and number of epochs.
 
     The intervals resample arms and not runs, since the seeds of an arm are not independent of one another. Values are
-    rounded to three digits before they are ranked: those of orthogonal weights differ by rounding errors only.
+    rounded to three significant digits before they are ranked: those of orthogonal weights differ by rounding only.
     """
     study = [row for row in read_json_lines(RESULTS / "study.jsonl") if "seed" in row]
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -286,7 +296,7 @@ def _rank_correlation(rows: list[dict[str, Any]], key: str) -> str:
     flat = [flat_row(row) for row in rows]
     if not all(key in row for row in flat):
         return MISSING
-    pairs = np.array([[round(row[key], 3), row["mAP"]] for row in flat])
+    pairs = np.array([[float(f"{row[key]:.3g}"), row["mAP"]] for row in flat])
     arms = [np.flatnonzero([row["arm"] == arm for row in flat]) for arm in dict.fromkeys(row["arm"] for row in flat)]
     drawn = []
     for chosen in np.random.default_rng(0).integers(len(arms), size=(RESAMPLES, len(arms))):

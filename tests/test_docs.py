@@ -78,7 +78,7 @@ def test_a_row_is_the_run_of_its_config() -> None:
 
 
 def study_run(arm: str, seed: int, correlation: float, mAP: float) -> dict[str, Any]:
-    stage = {"stage": "restraint", "round": 0, "correlation": correlation, "input": [mAP, mAP]}
+    stage = {"stage": "restraint", "round": 0, "correlation": correlation, "input": [mAP, mAP], "output": [mAP, mAP]}
     jump = {**stage, "stage": "decorrelate", "round": 1, "train_loss_before": 1.0, "train_loss_after": 2.0 + seed}
     geometry = {key: correlation for key in ("severest_pair", "feature_correlation", "feature_effective_rank")}
     return {
@@ -111,7 +111,7 @@ def study(tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_table_of_the_study(tables: Any, study: Path) -> None:
     gain = "+2.1 [+0.4, +4.0] | +2.0, +3.0, +1.3 | +1.0, -1.0, +0.0 |"
     row = tables.study_table("identity").splitlines()[-1]
-    assert row == f"| US | 3 | 0.910 | 1.00 → 3.00 | 32.0 | 50.0 | 32.0 ± 2.0 | {gain} abc, p |"
+    assert row == f"| US | 3 | 0.910 | 1.00 → 3.00 | 32.0 | 50.0 | 32.0 ± 2.0 | 32.0 | {gain} abc, p |"
     assert tables.contrasts_table("identity").splitlines()[-1] == f"| US minus rotate | {gain}"
 
 

@@ -24,7 +24,20 @@ from reid.report.figures import style
 
 HERE = Path(__file__).parent
 ROWS = HERE.parent / "results" / "study.jsonl"
-COLORS = ("#59636e", "#0b5cc4", "#bc4c00", "#1a7f37", "#8250df", "#cf222e", "#9a6700", "#1b7c83", "#24292f")
+COLORS = (
+    "#59636e",
+    "#0b5cc4",
+    "#bc4c00",
+    "#1a7f37",
+    "#8250df",
+    "#cf222e",
+    "#9a6700",
+    "#1b7c83",
+    "#24292f",
+    "#bf3989",
+    "#6e7781",
+    "#116329",
+)
 PREDICTORS = {
     "S(W)": lambda run: run["correlation"],
     "S(C) of the features": lambda run: run["geometry"]["feature_correlation"],
@@ -71,7 +84,7 @@ def draw_prediction(runs: list[dict[str, Any]]) -> Figure:
         for (recipe, arm), points in groups.items():
             label = arm if recipe == next(iter(markers)) else None
             axes.scatter(*zip(*points, strict=True), color=colors[arm], marker=markers[recipe], s=16, label=label)
-        axes.set(xlabel=name, ylabel="mAP, %")
+        axes.set(xlabel=name, ylabel="mAP, %", xscale="log" if name == "severest pair of W" else "linear")
     return figure
 
 
