@@ -40,6 +40,7 @@ from reid.evaluation.retrieval import choose_features, network_features
 from reid.inference.engines.engine import open_engine
 from reid.io.atomic import write_text
 from reid.io.checkpoint import load_checkpoint
+from reid.io.json_yaml import parse_json
 from reid.ranking.bootstrap import paired_bootstrap_of_runs
 from reid.records import PER_QUERY
 from reid.sweep.runs import SweepRun, run_all
@@ -169,7 +170,7 @@ def run_row(recipe: str, arm: str, run: SweepRun) -> dict[str, Any]:
         "arm": arm,
         "seed": run.seed,
         **{key: final[key] for key in RECORDED},
-        "changed": [entry["changes"] for entry in map(json.loads, log) if entry["kind"] == "changed"],
+        "changed": [entry["changes"] for entry in map(parse_json, log) if entry["kind"] == "changed"],
         "rank1": final["rank1"],
         "mAP": final["mAP"],
         "geometry": geometry,

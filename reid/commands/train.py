@@ -92,8 +92,7 @@ def main(arguments: argparse.Namespace) -> TrainResult:
         device = build.device(config)
         if device.type == "cpu":
             keep_freed_memory()
-        autocast_dtype(config.SOLVER.PRECISION, device)  # refuses what the device lacks
-        dtype = autocast_dtype(config.TEST.PRECISION, device)
+        _, dtype = (autocast_dtype(part.PRECISION, device) for part in (config.SOLVER, config.TEST))
         check_engine(config.ENGINE, device, dtype)
 
         # Data

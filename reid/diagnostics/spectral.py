@@ -81,10 +81,7 @@ def describe_spectrum(layer: Layer, *, seed: int = 0, squares: Tensor | None = N
     random_pools = {_shape(matrices): _eigenvalues(_shuffled(matrices, generator)) for matrices in slices}
     measured, shuffled = _pooled(pools), _pooled(random_pools)
     shape = max(pools)
-    # Those of an orthogonal weight differ by the rounding of its entries, and of the decomposition that made it, which
-    # is hardly one in half precision.
-    eps = torch.finfo(layer.tensor.dtype).eps
-    rounding = 16 * eps + max(shape) * min(eps, torch.finfo(torch.float32).eps)
+    rounding = _difference_by_rounding(layer.tensor.dtype, max(shape))
     largest, random_largest = float(measured[-1]), float(shuffled[-1])
     return {
         "N": max(shape),
@@ -99,6 +96,15 @@ def describe_spectrum(layer: Layer, *, seed: int = 0, squares: Tensor | None = N
         "ww_maxdist": largest - random_largest,
         "rand_distance": _jensen_shannon(measured, shuffled),
     }
+
+
+def _difference_by_rounding(dtype: torch.dtype, side: int) -> float:
+    """Up to which relative difference eigenvalues of an orthogonal weight differ.
+
+    By the rounding of its entries, and of the decomposition that made it, which is hardly one in half precision.
+    """
+    eps = torch.finfo(dtype).eps
+    return 16 * eps + side * min(eps, torch.finfo(torch.float32).eps)
 
 
 def kernel_slices(layer: Layer) -> list[Tensor]:
