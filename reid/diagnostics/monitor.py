@@ -52,7 +52,8 @@ class CorrelationMonitor:
     `nn.utils.weight_norm` and `spectral_norm` the weight is that of the last forward pass.
 
     Args:
-        model: Any network; its linear and convolution layers are measured, with their groups.
+        model: Any network; its linear and convolution layers and the projections of its `nn.MultiheadAttention` are
+            measured, with their groups.
         layers: Names of the modules or weights to measure; None for all. Names in a wrapped network begin with those of
             its wrapper, such as "module." or "_orig_mod.".
         spectra: Whether to measure `spectral.describe_spectrum` too, which takes most of the time.
@@ -82,7 +83,7 @@ class CorrelationMonitor:
         self._layers = {name: (model.get_submodule(name.rpartition(".")[0]), known[name]) for name in chosen}
         for name, (module, _) in self._layers.items():
             if (weight := dict(module.named_parameters(recurse=False)).get(name.rpartition(".")[2])) is not None:
-                check_weight(weight, f"layer {name.rpartition('.')[0]}")
+                check_weight(weight, f"layer {name.rpartition('.')[0]}".rstrip())
         self._spectra, self._writer = spectra, writer
         self.rows: list[dict[str, Any]] = []
 

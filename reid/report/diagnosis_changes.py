@@ -17,7 +17,7 @@ from reid.report.tables import MISSING, Table, number
 SIDES = (
     ("correlation", "S(W)", ".4f"),
     ("ratio", "of Gaussian", ".3f"),
-    ("severest_pair", "severest pair", ".4f"),
+    ("severest_pair", "severest pair", ".3g"),
     ("condition_number", "condition number", ".3g"),
     ("effective_rank", "effective rank", ".1f"),
 )
