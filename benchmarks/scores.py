@@ -3,8 +3,8 @@
     python benchmarks/scores.py RUN [--whitenings pca learned] [--dimensions 512 128] [--save FOLDER] [KEY VALUE ...]
 
 RUN is the folder of a run of SVDNet with a control. The checkpoints after Step 0 and at the end of RRI and of its
-control are diagnosed as by `svdnet diagnose`; what `svdnet evaluate` does with features is done with the Eigenlayer's
-input at the end of RRI.
+control are diagnosed as by `svdnet diagnose`, and their Eigenlayer's input is whitened; what else `svdnet evaluate` can
+do with features is done with the input at the end of RRI.
 """
 
 from __future__ import annotations
@@ -64,20 +64,18 @@ def main() -> None:
     opened = {
         name: diagnose(arguments.run / "checkpoints" / file, arguments.overrides) for name, file in CHECKPOINTS.items()
     }
-    config, split, engine, _ = opened["RRI"]
+    config, split = opened["RRI"].config, opened["RRI"].split
     about = f"{split.name}, {config.MODEL.BACKBONE}, {' x '.join(map(str, config.INPUT.SIZE))}"
     diagnosed = {name: found.diagnosis for name, found in opened.items()}
     show(replacements(diagnosed), "replacements", f"{about}, rank-1 / mAP of the Eigenlayer's output", arguments.save)
     show(geometry(diagnosed), "geometry", f"{about}, query and gallery images without junk", arguments.save)
     show(compressed(diagnosed), "compressed", f"{about}, rank-1 / mAP, raw", arguments.save)
-    parts = [build.test_loader(config, images) for images in (split.query, split.gallery)]
-    features = network_features(engine, *parts, flips=(False,), names=("input",))
-    training = embed(engine, build.test_loader(config, split.train), flips=(False,), title="training set")
+    features = {name: embed_input(found) for name, found in opened.items()}
     of_input = f"{about}, Eigenlayer input at the end of RRI, rank-1 / mAP / mINP"
-    show(expanded(features), "expansion", of_input, arguments.save)
-    about = f"{of_input}, whitening fitted to the training images"
-    settings = product(arguments.whitenings, arguments.dimensions)
-    show(whitened(features, training, settings), "whitening", about, arguments.save)
+    show(expanded(features["RRI"][0]), "expansion", of_input, arguments.save)
+    about = f"{about}, Eigenlayer input, rank-1 / mAP, whitening fitted to the training images"
+    settings = list(product(arguments.whitenings, arguments.dimensions))
+    show(whitened(features, settings), "whitening", about, arguments.save)
 
 
 def diagnose(checkpoint: Path, overrides: list[str]) -> Opened:
@@ -90,6 +88,14 @@ def diagnose(checkpoint: Path, overrides: list[str]) -> Opened:
     options = diagnosis_options(config, name=split.name)
     diagnosis = diagnose_dataset(model, build.loaders(config, split), options=options, engine=engine)
     return Opened(config, split, engine, diagnosis)
+
+
+def embed_input(opened: Opened) -> tuple[FeatureSets, VariantFeatures]:
+    """The Eigenlayer's input for query and gallery, and for the training images."""
+    config, split, engine, _ = opened
+    parts = [build.test_loader(config, images) for images in (split.query, split.gallery)]
+    features = network_features(engine, *parts, flips=(False,), names=("input",))
+    return features, embed(engine, build.test_loader(config, split.train), flips=(False,), title="training set")
 
 
 def replacements(diagnosed: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, str]]:
@@ -144,12 +150,22 @@ def expanded(features: FeatureSets) -> Iterator[dict[str, str]]:
 
 
 def whitened(
-    features: FeatureSets, training: VariantFeatures, settings: Iterable[tuple[str, int]]
+    features: Mapping[str, tuple[FeatureSets, VariantFeatures]], settings: Iterable[tuple[str, int]]
 ) -> Iterator[dict[str, str]]:
-    """Rows of length 1 after a whitening."""
+    """Rows of length 1, and the same after each whitening."""
+    normalized = {
+        name: next(score for score in evaluate_features(sides, EvaluationOptions())["scores"] if score["normalized"])
+        for name, (sides, _) in features.items()
+    }
+    yield {"": "L2-normalized", **{name: _scores(score) for name, score in normalized.items()}}
     for how, dim in settings:
-        content = evaluate_features(features, EvaluationOptions(whitening=WhiteningOptions(how, dim)), None, training)
-        yield {"": content["whitened"][0]["variant"], **_cells(content["whitened"][0])}
+        options = EvaluationOptions(whitening=WhiteningOptions(how, dim))
+        found = {
+            name: evaluate_features(sides, options, None, training)["whitened"][0]
+            for name, (sides, training) in features.items()
+        }
+        shown = {name: _scores(score) for name, score in found.items()}
+        yield {"": next(iter(found.values()))["variant"], **shown}
 
 
 def _cells(score: Mapping[str, float]) -> dict[str, str]:
