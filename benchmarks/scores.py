@@ -131,7 +131,7 @@ def compressed(diagnosed: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str,
     for rank in RANKS:
         if all(rank in rows for rows in shown.values()):
             cells = {f"{kinds[kind]}, {name}": _scores(rows[rank][0]) for (name, kind), rows in shown.items()}
-            yield {"rank": str(rank), **cells}
+            yield {"dimensions": str(rank), **cells}
 
 
 def expanded(features: FeatureSets) -> Iterator[dict[str, str]]:

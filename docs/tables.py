@@ -71,8 +71,10 @@ def sweep_table(folder: str, name: str) -> str:
     rows = read_rows(RESULTS / folder / f"{name}.jsonl")
     shown = table(lines(rows))
     commits = {row["name"]: origin(row, ROOT / "configs" / folder / row["config"]) for row in rows}
-    body = [(f"`{row[0]}`", *row[1:], commits[row[0]]) for row in shown.rows]
-    return markdown_table((*shown.header, "commit"), body) + "\n"
+    # Other programs ran beside these trainings, so their speeds do not compare.
+    kept = [column for column, name in enumerate(shown.header) if name != "images/s"]
+    body = [(f"`{row[0]}`", *(row[column] for column in kept[1:]), commits[row[0]]) for row in shown.rows]
+    return markdown_table((*(shown.header[column] for column in kept), "commit"), body) + "\n"
 
 
 def runs_table(*names: str) -> str:
