@@ -81,7 +81,8 @@ def _run(file: Path, setting: Setting, seed: int, output: Path) -> SweepRun:
     config = load_config(file, [*overrides, "SEED", str(seed), "OUTPUT_DIR", str(folder)])
     if (folder / "config.yaml").exists():
         RunFolder(folder, movable=MOVABLE).check(config.dump(), resume=True, complete=complete_config)
-    return SweepRun(name, file, setting, seed, folder, control=config.RRI.CONTROL and config.RRI.MAX_ROUNDS > 0)
+    control = config.RRI.CONTROL and (config.RRI.MAX_ROUNDS > 0 or config.RRI.FINAL_RESTRAINT)
+    return SweepRun(name, file, setting, seed, folder, control)
 
 
 def _gain(runs: list[SweepRun], name: str) -> dict[str, list[float]] | None:

@@ -30,7 +30,7 @@ from reid.training.optimizer import Solver
 from reid.training.pooling_init import DESCRIPTORS
 from reid.training.provenance import ARITHMETIC, arithmetic_changes, logged_arithmetic
 from reid.training.run_folder import RunFolder
-from reid.training.state import Batches, TrainState
+from reid.training.state import Batches, ThreadChange, TrainState
 from reid.training.threads import RecordedThreads, ThreadChooser, recorded_count, same_thread_count, timed_step
 
 MAX_CMC = 50
@@ -122,7 +122,7 @@ class Experiment(Callbacks):
         if self.threads is None:
             return
         if found:
-            self.threads.resume(recorded_count(found.get("control") or found["rri"]))
+            self.threads.resume(recorded_count(found.get("control")) or recorded_count(found.get("rri")))
         else:
             step = functools.partial(timed_step, TrainState("rri", model, objective), loader, plan.solver)
             self._timing = self.threads.start(step, plan.least_epochs * len(loader))
@@ -164,6 +164,8 @@ class Experiment(Callbacks):
                 self._step0 = functools.partial(step0.repeat, fresh, start, loader, plan, threads)
         else:
             start(model)
+            if self.threads:
+                state.threads.append(ThreadChange("step0", 0, 0, torch.get_num_threads()))
             self._write(state, "last")
         self._saved = time.monotonic()
         self.on_progress(state)
@@ -392,7 +394,8 @@ class Experiment(Callbacks):
         """Write `scores.json`."""
         rows, control = (state.rows, []) if state.run == "rri" else (self._original, state.rows)
         summary = summarize(rows, control, dataset=self.dataset, final=self.final, stopped=self._stopped) | self.notes
-        if is_main_process():
+        # A control that was begun is in the file already, and is resumed next.
+        if is_main_process() and not (state.run == "rri" and "control" in self._checkpoints):
             self.folder.check_ours()
             write_json(self.folder.path / "scores.json", summary)
         return summary

@@ -77,15 +77,18 @@ class SweepRun:
                 run: {(r["stage"], r["round"]) for r in summary["rows"] if r["run"] == run}
                 for run in ("rri", "control")
             }
-            return stages["rri"] - {("step0", 0)} == stages["control"]
+            # What ends a run is the flip test of its last stage.
+            flips = {score["flip"] for score in summary["rows"][-1]["scores"]}
+            return stages["rri"] - {("step0", 0)} == stages["control"] and flips == {False, True}
 
     def row(self) -> dict[str, Any]:
         """Collect the results of a finished run.
 
         Returns:
             A row of the sweep. Scores are fractions of the feature that the configuration reports. "epochs", "seconds"
-            and "images_per_second" are those of the run without its control. "commit" and "config_digest" tell
-            which code and settings were measured, "processor" what trained: the GPU, if there was one.
+            and "images_per_second" are those of the run without its control, 0 where nothing was trained. "commit" and
+            "config_digest" tell which code and settings were measured, "processor" what trained: the GPU, if there was
+            one.
 
         Raises:
             InputError: If a file of the run is damaged.
@@ -150,7 +153,7 @@ class SweepRun:
             "normalized": final["normalized"],
             "flip": final["flip"],
             "seconds": round(seconds, 1),
-            "images_per_second": round(images / seconds, 1),
+            "images_per_second": round(images / seconds, 1) if seconds else 0.0,
         }
 
 

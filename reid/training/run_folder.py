@@ -16,6 +16,9 @@ from reid.io.locks import LOCK_NAME, lock_folder
 from reid.training import data_record
 from reid.training.data_record import Row
 
+# The kinds of lines in the log that hold no result of the training.
+_BEFORE_TRAINING = ("start", "threads", "changed")
+
 
 class RunFolder:
     """`OUTPUT_DIR` with `config.yaml`, `data.json`, `log.jsonl`, `scores.json`, `checkpoints/` and `report.html`.
@@ -243,7 +246,8 @@ class RunFolder:
             InputError: If it holds the results of a run whose checkpoints are gone.
         """
         self.check_ours()
-        if self._log.exists() and self._log.read_bytes().count(b"\n") > 1:
+        *lines, _ = self._log.read_bytes().split(b"\n") if self._log.exists() else [b""]
+        if any((_entry(line) or {}).get("kind") not in _BEFORE_TRAINING for line in lines):
             raise InputError(
                 f"{self.checkpoints} holds no checkpoint to resume from, although {self._log.name} has results of a "
                 "run; restore the checkpoints, or choose another OUTPUT_DIR"

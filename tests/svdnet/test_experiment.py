@@ -56,6 +56,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return folder, experiment(folder).run()
 
 
+def test_resuming_a_finished_run_never_drops_its_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = experiment(tmp_path).run()
+    written = list[dict[str, Any]]()
+    monkeypatch.setattr("reid.svdnet.experiment.write_json", lambda path, content: written.append(content))
+    assert experiment(tmp_path, resume=True).run() == summary
+    assert written == [summary]
+
+
 def test_what_a_run_leaves_behind(finished: Finished) -> None:
     tmp_path, summary = finished
     assert json.loads((tmp_path / "scores.json").read_text()) == summary

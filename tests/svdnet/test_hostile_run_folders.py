@@ -112,6 +112,15 @@ def test_a_log_of_results_without_checkpoints_is_kept(tmp_path: Path) -> None:
     assert (folder / "log.jsonl").read_bytes() == before
 
 
+def test_a_log_without_results_is_begun_anew(tmp_path: Path, whole: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("SEED: 0\n")
+    (folder / "log.jsonl").write_text('{"kind": "start"}\n{"kind": "threads"}\n{"kind": "epo')
+    experiment(folder, resume=True).run()
+    assert timeless(log(folder)) == timeless(log(whole))
+
+
 def test_a_control_without_its_original_is_refused(tmp_path: Path) -> None:
     folder = interrupted(tmp_path / "run", 12)
     for name in ("rri_last.pth", "rri_previous.pth"):

@@ -99,7 +99,7 @@ def test_an_interrupt_reaches_the_trainings_and_starts_no_other(tmp_path: Path, 
 
 def stage(run: str, stage: str, round: int, epochs: int = 0, **extra: Any) -> dict[str, Any]:
     return {"run": run, "stage": stage, "round": round, "epochs": epochs, "seconds": 10.0, "train_loss": 1.0 + round,
-            "correlation": 0.1 + round, **extra}  # fmt: skip
+            "correlation": 0.1 + round, "scores": [{"flip": False}], **extra}  # fmt: skip
 
 
 def write(one: SweepRun, stages: list[dict[str, Any]], stopped: str | None = "max_rounds") -> None:
@@ -115,6 +115,7 @@ def write(one: SweepRun, stages: list[dict[str, Any]], stopped: str | None = "ma
 STEP0 = stage("rri", "step0", 0, 8, images_per_second=100.0)
 ROUND = [stage("rri", "decorrelate", 1), stage("rri", "restraint", 1, 3, images_per_second=300.0)]
 CONTROL = [{**row, "run": "control"} for row in ROUND]
+END = {**CONTROL[-1], "scores": [{"flip": False}, {"flip": True}]}  # after the flip test, which is made last
 
 
 def test_finished(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_finished(tmp_path: Path) -> None:
     assert not alone.finished()
     write(alone, [STEP0])
     assert alone.finished()
-    for control, finished in (([], False), (CONTROL[:1], False), (CONTROL, True)):
+    for control, finished in (([], False), (CONTROL[:1], False), (CONTROL, False), ([CONTROL[0], END], True)):
         write(both, [STEP0, *ROUND, *control])
         assert both.finished() == finished
     (both.folder / "scores.json").write_text("{")
@@ -164,6 +165,8 @@ def test_the_row_of_a_run(tmp_path: Path) -> None:
     assert (row["commit"], row["threads"], row["processor"]) == ("abc", 1, "p")
     write(one, [STEP0])
     assert one.row()["control_mAP"] is None
+    write(one, [{**STEP0, "epochs": 0, "seconds": 0.0}])  # a network that was trained before
+    assert (one.row()["seconds"], one.row()["images_per_second"]) == (0.0, 0.0)
     log = one.folder / "log.jsonl"
     log.write_text(log.read_text().replace('"processor": "p"', '"processor": "p", "gpu": "g", "device": "cuda:0"'))
     assert one.row()["processor"] == "g"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_experiment import Killed, assert_same_run, evaluate, experiment, killing, log, make_network
+from small_experiment import EPOCHS, Killed, Loader, assert_same_run, evaluate, experiment, killing, log, make_network
 from small_run import SmallLoader
+from torch import Tensor
 
 from reid.losses.objective import LossWeights, Objective
 from reid.model.network import ReidNetwork
@@ -182,6 +183,27 @@ def test_a_resumed_run_uses_the_same_numbers_and_logs_every_change(
     run(Path("killed"), resume=True)
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
     assert told[1:] == told[:1]  # no change of the machine
+
+
+@pytest.mark.parametrize("batches", [2, 3 * EPOCHS + 2], ids=["Step 0", "control"])
+def test_killed_in_a_first_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
+    machine, counts = Machine(BUSY), list[int]()
+    monkeypatch.setattr("reid.svdnet.experiment.timed_step", lambda *_: machine.step)
+    monkeypatch.setattr("reid.training.threads._WORTH_STEPS", 1)
+
+    class Counted(Loader):
+        def epoch(self, *arguments: Any, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in super().epoch(*arguments, **options):
+                counts.append(torch.get_num_threads())
+                if len(counts) == batches:
+                    raise Killed
+                yield batch
+
+    with pytest.raises(Killed):
+        experiment(tmp_path, loader=Counted(), threads=machine.chooser()).run()
+    torch.set_num_threads(2)
+    experiment(tmp_path, resume=True, loader=Counted(), threads=machine.chooser()).run()
+    assert len(counts) > batches and set(counts) == {1}
 
 
 def test_step_0_is_repeated_with_its_numbers() -> None:
