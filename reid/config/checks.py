@@ -128,8 +128,8 @@ def _check_backbone(c: CfgNode) -> Iterator[str]:
             yield f"MODEL.NORM.NAME {norm}: only for ResNets, not for {backbone}"
     if norm != "batch" and backbone in ("caffenet", "deepface"):
         yield f"MODEL.NORM.NAME {norm}: {backbone} has no batch normalization to replace; set MODEL.NORM.NAME batch"
-    if frozen and c.MODEL.NECK == "bnneck":
-        yield "SOLVER.NORM_STATISTICS frozen: a new BNNeck has no statistics to keep; set MODEL.NECK none"
+    if frozen and c.MODEL.NECK in ("bnneck", "fc512"):
+        yield f"SOLVER.NORM_STATISTICS frozen: a new {c.MODEL.NECK} has no statistics to keep; set MODEL.NECK none"
     if frozen and norm not in ("batch", "sync_batch", "ibn_a", "ibn_b"):
         yield f"SOLVER.NORM_STATISTICS frozen: MODEL.NORM.NAME {norm} has no BatchNorm statistics to keep"
     if frozen and c.MODEL.WEIGHTS == "none":
@@ -148,6 +148,8 @@ def _check_pooling(c: CfgNode) -> Iterator[str]:
         )
     if pooling.NAME == OWN_POOLING and not c.MODEL.BACKBONE.startswith(PREFIX):
         yield f"MODEL.POOLING.NAME {OWN_POOLING}: only for networks of timm ({PREFIX}NAME), not for {c.MODEL.BACKBONE}"
+    if pooling.NAME == "flatten" and pooling.L2:
+        yield "MODEL.POOLING.L2: not for flattening; set it to False"
     clusters = pooling.CLUSTERS + (pooling.GHOSTS if pooling.NAME == "ghost_vlad" else 0)
     if pooling.NAME.endswith("vlad") and pooling.INIT != "random" and clusters > pooling.DESCRIPTORS:
         yield f"MODEL.POOLING.DESCRIPTORS {pooling.DESCRIPTORS} must be at least the {clusters} clusters of k-means"
@@ -157,10 +159,10 @@ def _check_eigenlayer(c: CfgNode) -> Iterator[str]:
     eigenlayer, rri, classifier = c.MODEL.EIGENLAYER, c.RRI, c.MODEL.CLASSIFIER.NAME
     if rri.ROTATE_CLASSIFIER and (eigenlayer.BIAS or eigenlayer.RELU or eigenlayer.LAST):
         yield "RRI.ROTATE_CLASSIFIER needs a plain Eigenlayer before a classifier (BIAS, RELU and LAST False)"
-    if rri.ROTATE_CLASSIFIER and classifier != "linear" and rri.VARIANT not in ("US", "none"):
+    if rri.ROTATE_CLASSIFIER and classifier != "linear" and rri.VARIANT not in ("US", "rotate", "none"):
         yield (
             "RRI.ROTATE_CLASSIFIER: keeps the logits of a cosine classifier only if the rotation preserves lengths; "
-            f"RRI.VARIANT {rri.VARIANT} does not, US does"
+            f"RRI.VARIANT {rri.VARIANT} does not, US and rotate do"
         )
     if eigenlayer.PARAMETRIZATION != "none" and rri.VARIANT != "none" and (rri.MAX_ROUNDS or rri.FINAL_RESTRAINT):
         yield (
@@ -183,6 +185,12 @@ def _check_losses(c: CfgNode) -> Iterator[str]:
     pairwise = [f"LOSS.{name}" for name in ("TRIPLET", "CONTRASTIVE", "CIRCLE") if loss[name]]
     if not (loss.IDENTITY or loss.CENTER or pairwise):
         yield "LOSS: every loss has weight 0, there is nothing to train"
+    trains_weight = loss.IDENTITY or loss.FEATURE == "output" or loss.PENALTY != "none"
+    if not trains_weight and (c.RRI.MAX_ROUNDS or c.RRI.FINAL_RESTRAINT):
+        yield (
+            "LOSS.IDENTITY 0 and LOSS.FEATURE input: no loss depends on the weight of the Eigenlayer, so rounds would "
+            "not train it; set LOSS.FEATURE output, or RRI.MAX_ROUNDS 0 and RRI.FINAL_RESTRAINT False"
+        )
     if pairwise and sampler.NAME == "shuffled":
         yield (
             f"{' and '.join(pairwise)}: compares images of the same identity, which shuffled batches rarely hold; "

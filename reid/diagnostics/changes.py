@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,10 @@ def compare_layers(layers: Sequence[Layer], references: Sequence[Layer]) -> dict
         )
     rows = []
     for layer in track(common, "comparison", unit="weights"):
-        other = others[layer.name]
+        sides = (layer, others[layer.name])
+        # Groups are guessed from a file's order of tensors, which need not be that of the other file.
+        known = min(sides, key=lambda side: side.groups_from == "shapes")
+        layer, other = (replace(side, groups=known.groups, groups_from=known.groups_from) for side in sides)
         after, before = (survey_layer(side, spectra=False) for side in (layer, other))
         row = {key: after[key] for key in ("name", "kind", "d_in", "k", "groups", "groups_from")}
         row |= {"before": _side(before), "after": _side(after)}

@@ -124,6 +124,5 @@ class Objective(nn.Module):
         if w.penalty != "none":
             factors = [factor for start, factor in w.penalty_steps if progress >= start]
             weight = w.penalty_weight * (factors[-1] if factors else 1.0)
-            if weight:
-                losses[w.penalty] = weight * PENALTIES[w.penalty](vectors)
+            losses[w.penalty] = weight * PENALTIES[w.penalty](vectors)
         return losses

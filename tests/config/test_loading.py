@@ -154,11 +154,11 @@ def test_all_errors_are_reported_together_with_near_names() -> None:
             ["MODEL.NORM.NAME", "layer", "SOLVER.NORM_STATISTICS", "frozen"],
             "MODEL.NORM.NAME layer has no BatchNorm statistics",
         ),
-        (["MODEL.NECK", "bnneck", "SOLVER.NORM_STATISTICS", "frozen"], "a new BNNeck has no statistics"),
+        (["MODEL.NECK", "bnneck", "SOLVER.NORM_STATISTICS", "frozen"], "a new bnneck has no statistics"),
         (["MODEL.CLASSIFIER.SCALE", "0"], "SCALE 0.0 must be above 0"),
         (
             ["MODEL.CLASSIFIER.NAME", "cosine", "RRI.ROTATE_CLASSIFIER", "True", "RRI.VARIANT", "U"],
-            "U does not, US does",
+            "U does not, US and rotate do",
         ),
         (["STEP0.LR_FACTORS", "neck.fc6"], "'neck.fc6' must be a name and a factor above 0"),
         (["STEP0.LR_FACTORS", "neck.fc6=0"], "'neck.fc6=0' must be a name and a factor above 0"),
@@ -176,6 +176,15 @@ def test_all_errors_are_reported_together_with_near_names() -> None:
         (["LOSS.IDENTITY", "0"], "LOSS: every loss has weight 0"),
         (["LOSS.TRIPLET", "1"], "LOSS.TRIPLET: compares images of the same identity, .*; set SAMPLER.NAME identity"),
         (["LOSS.CONTRASTIVE", "1"], "SAMPLER.NAME identity or mined"),
+        (
+            ["LOSS.IDENTITY", "0", "LOSS.TRIPLET", "1", "SAMPLER.NAME", "identity"],
+            "no loss depends on the weight of the Eigenlayer",
+        ),
+        (
+            ["SOLVER.NORM_STATISTICS", "frozen", "MODEL.BACKBONE", "resnet50", "MODEL.NECK", "fc512"],
+            "a new fc512 has no statistics to keep",
+        ),
+        (["MODEL.POOLING.NAME", "flatten", "MODEL.POOLING.L2", "True"], "POOLING.L2: not for flattening"),
         (["LOSS.CIRCLE", "1", "SAMPLER.NAME", "mined"], "SAMPLER.NAME mined: only for LOSS.CONTRASTIVE"),
         (["LOSS.CONTRASTIVE", "1", "SAMPLER.NAME", "mined", "SAMPLER.NEGATIVES", "3"], "32 must be a multiple of 5"),
         (["LOSS.CONTRASTIVE_TAU", "2.5"], "CONTRASTIVE_TAU 2.5 must be"),
@@ -200,7 +209,7 @@ def test_all_errors_are_reported_together_with_near_names() -> None:
         ),
         (
             ["MODEL.CLASSIFIER.NAME", "arcface", "RRI.ROTATE_CLASSIFIER", "True", "RRI.VARIANT", "QD"],
-            "QD does not, US does",
+            "QD does not, US and rotate do",
         ),
         (["DATASETS.IDENTITIES", "0"], "DATASETS.IDENTITIES 0.0 must be"),
         (["MODEL.POOLING.CLUSTERS", "1"], "CLUSTERS 1 must be 2 or more"),

@@ -56,6 +56,22 @@ def test_groups_are_compared_within_themselves() -> None:
     assert found["procrustes"] == pytest.approx(math.sqrt(sum(squares) / float(before.square().sum())))
 
 
+def test_groups_that_one_file_does_not_show_are_those_of_the_other() -> None:
+    after, before = torch.randn(2, 8, 3, 3, 3, dtype=torch.float64)
+    known, guessed = (Layer("conv", before, 4, "network"), Layer("conv", before))
+    for other in (known, guessed):
+        for side in (Layer("conv", after, 4, "network"), Layer("conv", after, 2)):
+            (row,) = compare_layers([side], [other])["layers"]
+            groups = side.groups if other is guessed else 4
+            assert row["groups"] == groups
+            assert (
+                row["overlap"]
+                == compare_layers([Layer("conv", after, groups)], [Layer("conv", before, groups)])["layers"][0][
+                    "overlap"
+                ]
+            )
+
+
 def test_what_cannot_be_compared_is_named() -> None:
     torch.manual_seed(0)
     before = {"a.weight": torch.randn(6, 9), "b.weight": torch.randn(6, 9), "c.weight": torch.randn(6, 9)}

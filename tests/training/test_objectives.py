@@ -39,7 +39,7 @@ def test_terms_are_logged_where_there_are_several(make_model: Make, loader: Any)
     weights = LossWeights(triplet=0.5, penalty="so", penalty_weight=0.1, penalty_steps=((0.5, 0.0),))
     _, entries = trained(make_model(), loader, weights)
     assert list(entries[0]["losses"]) == ["identity", "triplet", "so"]
-    assert list(entries[-1]["losses"]) == ["identity", "triplet"]
+    assert entries[0]["losses"]["so"] > 0.0 and entries[-1]["losses"]["so"] == 0.0
     for entry in entries:
         assert sum(entry["losses"].values()) == pytest.approx(entry["loss"], rel=1e-5)
     _, alone = trained(make_model(), loader, LossWeights())

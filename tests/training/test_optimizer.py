@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch.nn.utils.parametrizations import weight_norm
 
 from reid.errors import InputError
 from reid.model.network import ReidNetwork
+from reid.model.parametrization import parametrize_weight
 from reid.training.optimizer import Solver, freeze, make_optimizer, resume_optimizer, set_training_mode
 
 Make = Callable[[], ReidNetwork]
@@ -39,6 +41,16 @@ def test_biases_have_their_own_rate_and_decay(make_model: Make) -> None:
     assert {id(p) for p in biases["params"]} == {
         id(p) for p in (model.backbone.bn1.bias, model.backbone.conv2.bias, model.classifier.bias)
     }
+
+
+def test_only_an_orthogonal_weight_is_computed_from_what_does_not_decay(make_model: Make) -> None:
+    model = make_model()
+    weight_norm(model.backbone.conv1)
+    parametrize_weight(model.eigenlayer, "scaled_orthogonal")
+    groups = make_optimizer(model, Solver(weight_decay=0.1), 0.5).param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    computed = {name: decay[id(p)] for name, p in model.named_parameters() if "parametrizations" in name}
+    assert {name.split(".")[0]: value for name, value in computed.items()} == {"backbone": 0.1, "eigenlayer": 0.0}
 
 
 def test_a_freeze_that_leaves_nothing_is_a_mistake(make_model: Make) -> None:

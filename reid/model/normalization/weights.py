@@ -13,8 +13,8 @@ from reid.model.normalization.cosine import CosineConv2d
 def weight_norms(backbone: nn.Module, network: str) -> str:
     """Use weight normalization, w = g v / ‖v‖ with a bias, in every batch-normalized convolution, in place.
 
-    Salimans and Kingma 2016. Running statistics, scale and shift are folded into g, v and the bias first, so the
-    network is unchanged in evaluation. From scratch it starts with g = ‖v‖, without the paper's initialization from a
+    Salimans and Kingma 2016. Running statistics, scale and shift are folded into g and the bias, so the network is
+    unchanged in evaluation. From scratch it starts with g = ‖v‖, without the paper's initialization from a
     batch.
 
     Args:
@@ -29,8 +29,8 @@ def weight_norms(backbone: nn.Module, network: str) -> str:
     """
     norms = batch_norms(backbone)
     for name, (_, convolution) in normalized_convolutions(backbone, network).items():
-        _fold(norms[name], convolution)
         parametrizations.weight_norm(convolution, dim=0)
+        _fold(norms[name], convolution)
         backbone.set_submodule(name, nn.Identity())
     return (
         f"folds the pretrained statistics, scale and shift of {len(norms)} batch normalizations into the weights: "
@@ -68,5 +68,6 @@ def _fold(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> None:
     shift = norm.bias - norm.running_mean * scale
     if convolution.bias is not None:
         shift += convolution.bias * scale
-    convolution.weight.mul_(scale[:, None, None, None])
+    # Not into v, whose length must not be 0: a pretrained scale may be, as at the end of a residual block.
+    convolution.parametrizations.weight.original0.mul_(scale[:, None, None, None])
     convolution.bias = nn.Parameter(shift)
