@@ -45,9 +45,10 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             if os.name == "nt":  # where an open file cannot be renamed
                 file.close()
             os.replace(file.name, path)  # still open, and therefore held
-        finally:
+        except BaseException:
             with contextlib.suppress(OSError):  # the next write tries again
                 os.unlink(file.name)
+            raise
         sync_folder(path.parent)
 
 
@@ -260,11 +261,18 @@ def _is_free(temporary: Path) -> bool:
         descriptor = hold(temporary)
     except BlockingIOError:
         return False
-    except OSError:  # removed meanwhile, or a link
+    except FileNotFoundError:  # renamed meanwhile; a file of this name is another by now
+        return True
+    except OSError:  # a link
         pass
-    temporary.unlink(missing_ok=True)
-    if descriptor is not None:
-        os.close(descriptor)
+    try:
+        if descriptor is None or os.path.samestat(os.fstat(descriptor), os.lstat(temporary)):
+            temporary.unlink()
+    except FileNotFoundError:
+        pass
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
     return True
 
 

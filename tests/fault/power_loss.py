@@ -129,7 +129,8 @@ def write_run(folder: Path, say: Say, disk: Disk) -> None:
 
 def continue_run(run: RunFolder, epochs: range, say: Say) -> None:
     for number in epochs:
-        run.log({"kind": "epoch", "run": "rri", "number": number})
+        # Before the first checkpoint there is no result, as in a training.
+        run.log({"kind": "epoch" if number else "start", "run": "rri", "number": number})
         content = checkpoint(number) | run.log_position()
         save_checkpoint(run.checkpoints / "last.pth", content, previous=run.checkpoints / "previous.pth")
         say(number)

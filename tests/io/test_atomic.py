@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from reid.io import atomic
 from reid.io.atomic import (
     atomic_file,
     atomic_folder,
@@ -19,6 +21,7 @@ from reid.io.atomic import (
     write_json,
     write_text,
 )
+from reid.io.locks import hold_open
 
 
 def test_a_file_is_replaced_at_the_end_of_the_block(tmp_path: Path) -> None:
@@ -94,6 +97,38 @@ def test_two_writers_at_once_do_not_mix(tmp_path: Path) -> None:
         assert path.read_bytes() == b"2"
         first.write(b"1")
     assert path.read_bytes() == b"11" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_writer_that_has_ended_removes_nothing_of_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, original = tmp_path / "a.bin", os.replace
+    with contextlib.ExitStack() as later:
+
+        def replace(source: str, target: Path) -> None:
+            original(source, target)
+            monkeypatch.setattr(os, "replace", original)
+            later.enter_context(atomic_file(path)).write(b"second")
+
+        monkeypatch.setattr(os, "replace", replace)
+        write_bytes(path, b"first")
+    assert path.read_bytes() == b"second"
+
+
+def test_a_file_that_was_renamed_meanwhile_frees_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, original = tmp_path / "a.bin", atomic.hold
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        first.enter_context(atomic_file(path)).write(b"first")
+
+        def hold(temporary: Path) -> int:  # opens the file of the first, locks it when that has become `path`
+            monkeypatch.setattr(atomic, "hold", original)
+            descriptor = os.open(temporary, os.O_RDWR)
+            first.close()
+            second.enter_context(atomic_file(path)).write(b"second")
+            hold_open(descriptor)
+            return descriptor
+
+        monkeypatch.setattr(atomic, "hold", hold)
+        write_bytes(path, b"third")
+    assert path.read_bytes() == b"second"
 
 
 def test_what_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
