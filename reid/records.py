@@ -19,6 +19,7 @@ PER_QUERY = ("rank1", "mAP", "mINP")
 
 JUNK = -1
 DISTRACTOR = 0
+_MAX_LABEL = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,11 @@ class Features:
                 raise InputError(
                     f"{name} must be {len(values)} integers, one per feature row, not {labels.dtype} {labels.shape}"
                 )
+            if len(labels) and int(labels.max()) > _MAX_LABEL:
+                raise InputError(f"{name} must be at most {_MAX_LABEL}, not {labels.max()}")
+            object.__setattr__(self, name, labels.astype(np.int64, copy=False))
+        if len(identities) and int(identities.min()) < JUNK:
+            raise InputError(f"identities must be at least {JUNK}, which is junk, not {identities.min()}")
         if self.paths and len(self.paths) != len(values):
             raise InputError(f"{len(self.paths)} paths for {len(values)} feature rows")
         if not isinstance(values, np.ndarray) or isinstance(values, np.memmap):

@@ -9,7 +9,7 @@ from typing import Any
 from reid.config import build
 from reid.data import split_table
 from reid.data.datasets.label_checks import label_counts
-from reid.errors import InputError
+from reid.errors import InputError, check_count
 from reid.evaluation.features import distinct_features
 from reid.evaluation.protocols import (
     EvaluationOptions,
@@ -45,6 +45,8 @@ def main(arguments: argparse.Namespace) -> None:
         rerank=rerank if arguments.rerank else None,
         whitening=_whitening(arguments),
     )
+    if arguments.top_k is not None:
+        check_count("--top-k", arguments.top_k)
     if arguments.whiten_from and not arguments.features:
         raise InputError(
             "--whiten-from requires --features; with --weights the training set of the configuration is used"
@@ -87,6 +89,15 @@ def _landmarks(arguments: argparse.Namespace) -> None:
     """Evaluate features with the ground truth of revisited Oxford / Paris."""
     if not arguments.features or not arguments.features.is_dir():
         raise InputError("--ground-truth requires --features FOLDER with query.npy and gallery.npy, rows in its order")
+    names = ("config_file", "save_features", "roc", "rerank", "expand", "augment")
+    unused = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
+    unused += ["--top-k"] if arguments.top_k is not None else []
+    unused += ["--protocol"] if arguments.protocol != EvaluationOptions().protocol else []
+    unused += ["KEY VALUE"] if arguments.overrides else []
+    if unused:
+        raise InputError(
+            f"--ground-truth is evaluated by the protocol of its benchmark alone; remove {', '.join(unused)}"
+        )
     whitening = _whitening(arguments)
     training = whitening_features(arguments.whiten_from, arguments.features) if whitening else None
     content = evaluate_landmarks(
@@ -102,6 +113,8 @@ def _landmarks(arguments: argparse.Namespace) -> None:
 
 def _whitening(arguments: argparse.Namespace) -> WhiteningOptions | None:
     if not arguments.whiten:
+        if arguments.whiten_from:
+            raise InputError("--whiten-from requires --whiten, the kind of whitening to fit")
         return None
     return WhiteningOptions(
         arguments.whiten, dim=arguments.whiten_dim, ridge=arguments.whiten_ridge, seed=arguments.seed

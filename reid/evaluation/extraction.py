@@ -166,7 +166,7 @@ def _digest(images: LabeledBatches) -> str:
     """Compute a digest of names, order and labels; the location of the dataset may change."""
     digest = hashlib.sha256()
     for path, identity, camera in _rows(images):
-        digest.update(f"{Path(path).name}\0{identity}\0{camera}\n".encode())
+        digest.update(f"{Path(path).name}\0{identity}\0{camera}\n".encode("utf-8", "surrogateescape"))
     return f"{len(images.identities)}, {digest.hexdigest()}"
 
 
@@ -186,4 +186,4 @@ def _write_labels(folder: Path, part: str, images: LabeledBatches, shards: int, 
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(("identity", "camera", "path"))
         writer.writerows((identity, camera, path) for path, identity, camera in _rows(images))
-        write_with_checksum(folder / feature / f"{part}.csv", table.getvalue().encode("utf-8"))
+        write_with_checksum(folder / feature / f"{part}.csv", table.getvalue().encode("utf-8", "surrogateescape"))

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from reid.data.datasets.revisited import RevisitedGroundTruth, read_revisited
-from reid.errors import InputError, unknown_name
+from reid.errors import InputError, check_count, unknown_name
 from reid.evaluation.retrieval import FeatureSets, Variant, VariantFeatures, score, unit_rows, variants
 from reid.evaluation.whitening import WHITENINGS, Whitening, WhiteningOptions, whiten_rows
 from reid.io.feature_files import read_matrix_folder, read_training_features
 from reid.io.sealing import write_sealed
 from reid.ranking import evaluate, normalize_rows
-from reid.ranking.expansion import augment_gallery, expand_queries
+from reid.ranking.expansion import augment_gallery, check_alpha, expand_queries
 from reid.ranking.protocols.multi_query import QUERY_POOLINGS, own_camera_images, pool_queries
 from reid.ranking.protocols.revisited import evaluate_revisited
 from reid.ranking.protocols.single_shot import evaluate_single_shot
@@ -67,6 +67,10 @@ class EvaluationOptions:
             raise unknown_name("protocol", self.protocol, PROTOCOLS)
         if self.expand and self.expand not in EXPANSIONS:
             raise unknown_name("query expansion", self.expand, tuple(EXPANSIONS))
+        check_count("repeats", self.repeats)
+        check_count("seed", self.seed, minimum=0)
+        check_count("neighbors", self.neighbors, minimum=0)
+        check_alpha(self.alpha)
 
 
 def evaluate_features(

@@ -223,7 +223,7 @@ def unit_rows(features: Features) -> Features:
     """
     features = on_host(features)
     directed = np.flatnonzero(features.values.any(axis=1))
-    values = np.zeros_like(features.values)
+    values = np.zeros(features.values.shape, np.float32)
     values[directed] = normalize_rows(features.values[directed])
     zero = len(values) - len(directed)
     if zero:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reid.errors import InputError, unknown_name
+from reid.errors import InputError, check_count, unknown_name
 from reid.ranking.arrays import to_numpy
 from reid.records import DISTRACTOR, Features
 
@@ -75,6 +75,8 @@ class WhiteningOptions:
             raise unknown_name("whitening", self.how, tuple(WHITENINGS))
         if not 0 <= self.ridge < math.inf:
             raise InputError(f"ridge {self.ridge}: must be a fraction of the mean variance, 0 or more")
+        check_count("dim", self.dim, minimum=0)
+        check_count("seed", self.seed, minimum=0)
 
     def fit(self, training: Features) -> Whitening:
         """Fit a whitening on training features divided by their length.
@@ -217,15 +219,28 @@ def matching_pairs(identities: np.ndarray, cameras: np.ndarray, *, count: int, s
     Raises:
         InputError: If there is no such pair.
     """
-    groups = [np.flatnonzero(identities == identity) for identity in np.unique(identities)]
-    within = [group[np.stack(np.triu_indices(len(group), 1), axis=1)] for group in groups]
-    pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *within])
-    pairs = pairs[cameras[pairs[:, 0]] != cameras[pairs[:, 1]]]
-    if not len(pairs):
+    order = np.lexsort((cameras, identities))
+    # In this order, a row's partners are those after its camera up to the end of its identity.
+    ends = [_block_ends(identities[order]), _block_ends(identities[order], cameras[order])]
+    until = np.cumsum(ends[0] - ends[1])
+    total = int(until[-1]) if len(until) else 0
+    if not total:
         raise InputError("no identity was seen by two cameras, so there is no matching pair to learn a whitening from")
-    if len(pairs) <= count:
-        return pairs
-    return pairs[np.sort(np.random.default_rng(seed).choice(len(pairs), count, replace=False))]
+    if total <= count:
+        numbers = np.arange(total)
+    else:
+        numbers = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
+    first = np.searchsorted(until, numbers, side="right")
+    second = ends[0][first] - (until[first] - numbers)
+    return np.stack([order[first], order[second]], axis=1)
+
+
+def _block_ends(*labels: np.ndarray) -> np.ndarray:
+    """The end of the block of equal labels that each row is in, exclusive."""
+    changes = np.any([column[1:] != column[:-1] for column in labels], axis=0)
+    starts = np.concatenate([[True], changes])[: len(labels[0])]
+    ends = np.append(np.flatnonzero(starts)[1:], len(starts))
+    return ends[np.cumsum(starts) - 1]
 
 
 def _unit_rows(values: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import re
 
+import numpy as np
+
 # Imported now: Pillow does not report a decoder that it cannot import later, for lack of file descriptors for example.
 from PIL import (
     BmpImagePlugin,  # noqa: F401
@@ -82,6 +84,25 @@ def open_image(name: str, content: bytes) -> Image.Image:
             f"{name}: a compressed BMP of {pixels:,} pixels takes too long to decode; store it uncompressed"
         )
     return image
+
+
+def convert_to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image to RGB as it is stored: the EXIF rotation is not applied and transparency is dropped.
+
+    The upper 8 bits of 16 bits per channel are used.
+
+    Args:
+        image: An image, which is decoded now.
+
+    Returns:
+        The image in RGB.
+
+    Raises:
+        Exception: Pillow's errors, of many types, if its pixels cannot be read.
+    """
+    if image.mode.startswith("I"):  # Pillow would clip at 255
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
 
 
 def name_content(content: bytes) -> str:

@@ -41,16 +41,10 @@ def distance_blocks(
         InputError: If the metric is unknown, the dimensions differ, the block is below 1, rows are too long for float32
             or, with "cosine", rows are zero.
     """
-    if metric not in METRICS:
-        raise unknown_name("metric", metric, METRICS)
     query, gallery = (
         arrays.to_numpy(arrays.as_matrix(side, name)) for side, name in ((query, "query"), (gallery, "gallery"))
     )
-    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
-        raise InputError(
-            f"query features {query.shape} and gallery features {gallery.shape} must be two matrices of the same "
-            "width; were they extracted by different models?"
-        )
+    check_sides(query, gallery, metric)
     if block < 1:
         raise InputError(f"block {block}: must be at least 1 query")
     if metric == "cosine":
@@ -60,6 +54,28 @@ def distance_blocks(
         with np.errstate(over="ignore"):  # an infinity is reported with its row below
             query, gallery = np.asarray(query, dtype=np.float32), np.asarray(gallery, dtype=np.float32)
         yield from _products(query, gallery, -2.0, _squared_norms(query), _squared_norms(gallery), block)
+
+
+def check_sides(query: Any, gallery: Any, metric: str) -> None:
+    """Check that there is a distance between the rows of two sides.
+
+    Args:
+        query: (Q, D) floating, array, memory map, shards or tensor.
+        gallery: (G, D) floating, the same.
+        metric: Name of the metric.
+
+    Raises:
+        InputError: If the metric is unknown, or the sides are not matrices of the same width, at least 1.
+    """
+    if metric not in METRICS:
+        raise unknown_name("metric", metric, METRICS)
+    if len(query.shape) != 2 or len(gallery.shape) != 2 or query.shape[1] != gallery.shape[1]:
+        raise InputError(
+            f"query features {tuple(query.shape)} and gallery features {tuple(gallery.shape)} must be two matrices of "
+            "the same width; were they extracted by different models?"
+        )
+    if not query.shape[1]:
+        raise InputError(f"query features {tuple(query.shape)} have no dimensions to compare")
 
 
 def normalize_rows(values: Any, *, side: str = "", numbers: np.ndarray | None = None) -> Any:

@@ -56,7 +56,7 @@ def expand_queries(query: np.ndarray, gallery: np.ndarray, *, neighbors: int = 1
     Raises:
         InputError: If arguments are out of range, the widths differ or rows are zero.
     """
-    _check_alpha(alpha)
+    check_alpha(alpha)
     if not 1 <= neighbors <= len(gallery):
         raise InputError(
             f"expansion by {neighbors} neighbors: must be in [1, {len(gallery)}], at most the number of gallery rows"
@@ -81,7 +81,7 @@ def augment_gallery(gallery: np.ndarray, *, neighbors: int = 10, alpha: float = 
     Raises:
         InputError: If arguments are out of range or rows are zero.
     """
-    _check_alpha(alpha)
+    check_alpha(alpha)
     if not 1 <= neighbors < len(gallery):
         raise InputError(
             f"augmentation by {neighbors} neighbors: must be in [1, {len(gallery) - 1}], at most the other gallery rows"
@@ -109,6 +109,14 @@ def _means(own: np.ndarray, others: np.ndarray, indices: np.ndarray, squared: np
     return means
 
 
-def _check_alpha(alpha: float) -> None:
+def check_alpha(alpha: float) -> None:
+    """Check the exponent of an expansion.
+
+    Args:
+        alpha: The exponent of the cosine.
+
+    Raises:
+        InputError: If it is negative, infinite or NaN.
+    """
     if not 0.0 <= alpha < float("inf"):
         raise InputError(f"alpha {alpha}: the exponent of the cosine must be at least 0")

@@ -29,7 +29,7 @@ def is_entry(entry: Any) -> bool:
         Whether its kind is known and it holds all that this kind needs.
     """
     kind = entry.get("kind") if isinstance(entry, dict) else None
-    return isinstance(kind, str) and kind in KINDS and _holds(entry, KINDS[kind])
+    return isinstance(kind, str) and kind in KINDS and _holds(entry, KINDS[kind]) and _has_both_losses(entry)
 
 
 def is_row(row: Any) -> bool:
@@ -41,7 +41,19 @@ def is_row(row: Any) -> bool:
     Returns:
         Whether it holds all that a row needs.
     """
-    return _holds(row, KINDS["stage"])
+    return _holds(row, KINDS["stage"]) and _has_both_losses(row)
+
+
+def is_variant(value: Any) -> bool:
+    """Check what names the kind of a score.
+
+    Args:
+        value: Decoded JSON of any type.
+
+    Returns:
+        Whether it holds a feature, whether its rows are divided by their length, and whether images are flipped too.
+    """
+    return _holds(value, VARIANT)
 
 
 def is_difference(value: Any) -> bool:
@@ -120,6 +132,11 @@ def _holds(value: Any, required: dict[str, Check]) -> bool:
     )
 
 
+def _has_both_losses(entry: dict[str, Any]) -> bool:
+    """Whether the losses before and after a replacement are both there, or neither."""
+    return ("train_loss_before" in entry) == ("train_loss_after" in entry)
+
+
 def _in(*names: str) -> Check:
     return lambda value: isinstance(value, str) and value in names
 
@@ -136,12 +153,8 @@ def _is(*kinds: type) -> Check:
     return lambda value: isinstance(value, kinds)
 
 
-SCORE: dict[str, Check] = {
-    **{name: _is_fraction for name in ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP")},
-    "feature": _is(str),
-    "normalized": _is(bool),
-    "flip": _is(bool),
-}
+VARIANT: dict[str, Check] = {"feature": _is(str), "normalized": _is(bool), "flip": _is(bool)}
+SCORE = {name: _is_fraction for name in ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP")} | VARIANT
 STAGE: dict[str, Check] = {"run": _in(*RUNS), "stage": _in(*STAGES), "round": _is_count}
 SPECTRUM = _list_of(lambda value: _is_number(value) and value >= 0)
 # Keys that each kind of line must have, except for those in OPTIONAL.
@@ -198,7 +211,7 @@ OPTIONAL = {
 }
 SECTIONS: dict[str, dict[str, Check]] = {
     "MODEL": {},
-    "TEST": {},
+    "TEST": {name.upper(): check for name, check in VARIANT.items()},
     "INPUT": {"SIZE": _list_of(_is(int, float, str))},
     "RRI": {"TOLERANCE": _is_number, "PATIENCE": _is_count},
 }

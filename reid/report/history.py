@@ -9,7 +9,7 @@ from typing import Any
 
 from reid.errors import InputError
 from reid.io.json_yaml import parse_json, parse_yaml
-from reid.report.entries import KINDS, config_error, is_difference, is_entry, is_row
+from reid.report.entries import KINDS, config_error, is_difference, is_entry, is_row, is_variant
 from reid.report.tables import pick
 
 
@@ -222,7 +222,8 @@ def read_history(folder: Path) -> History:
     summary = _read_summary(folder / "scores.json")
     start = next((entry for entry in entries if entry["kind"] == "start"), {})
     # A line that was written twice, by an interrupted and by the resumed run, counts once.
-    events = {(*_stage(e), e["kind"], e.get("epoch")): e for e in entries if e["kind"] in ("epoch", "stage")}
+    logged = [entry for entry in entries if entry["kind"] in ("epoch", "stage")]
+    events = {(*_stage(e), e["epoch"] if e["kind"] == "epoch" else None): e for e in logged}
     rows = {_stage(event): event for event in events.values() if event["kind"] == "stage"}
     for row in summary["rows"]:
         rows[_stage(row)] = {**rows.get(_stage(row), {}), **row}
@@ -297,8 +298,7 @@ def _is_summary(summary: Any) -> bool:
     ):
         return False
     final, stopped = summary.get("final"), summary.get("stopped")
-    has_variant = not final or (isinstance(final, dict) and {"feature", "normalized", "flip"} <= set(final))
-    difference = summary.get("difference")
+    has_variant = not final or is_variant(final)
     difference = summary.get("difference")
     return has_variant and (stopped is None or isinstance(stopped, str)) and is_difference(difference)
 

@@ -18,6 +18,7 @@ from reid.errors import InputError, install_command
 from reid.io.atomic import write_text
 from reid.io.images import open_image
 from reid.io.reading import is_machine_error
+from reid.report.tables import percent
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -106,7 +107,7 @@ def template_environment(folder: Path, **options: Any) -> Environment:
         loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
     )
     environment.filters |= {
-        "percent": lambda fraction: f"{100 * fraction:.1f}",
+        "percent": percent,
         "number": lambda count: f"{count:,}",
         "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode("utf-8", "replace")).digest()).decode(),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reid.errors import InputError
 from reid.io.images import MAX_BYTES as MAX_FILE_BYTES
-from reid.io.images import open_image
+from reid.io.images import convert_to_rgb, open_image
 from reid.io.reading import is_machine_error, read_file
 from reid.progress import track
 from reid.report.pages import Picture, picture
@@ -79,7 +79,7 @@ def _thumbnail(path: str) -> Picture | None:
     try:
         with open_image(path, content) as image:
             image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # Decodes a large JPEG at a fraction of its size.
-            return picture(image.convert("RGB"), alt="", max_side=MAX_SIDE)
+            return picture(convert_to_rgb(image), alt="", max_side=MAX_SIDE)
     # Pillow's decoders raise many kinds of errors on corrupt files, which must not prevent writing the page.
     except Exception as error:
         if is_machine_error(error):

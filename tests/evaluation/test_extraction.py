@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,15 @@ def test_the_folder_is_read_as_features(tmp_path: Path) -> None:
         np.testing.assert_array_equal(gallery.identities, images.identities)
         np.testing.assert_array_equal(gallery.cameras, images.cameras)
         assert gallery.paths == tuple(images.paths)
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    images = dataclasses.replace(
+        gloo_jobs.gallery(2, 2), paths=["a\udcff.jpg", "é.jpg"]
+    )  # as os.fsdecode names b"\xff"
+    extract_shards(gloo_jobs.network(), {"query": images, "gallery": images}, tmp_path, ShardOptions(4), settings={})
+    _, gallery, _ = read_features(tmp_path / "input")
+    assert gallery.paths == tuple(images.paths)
 
 
 def test_training_images_too(tmp_path: Path) -> None:

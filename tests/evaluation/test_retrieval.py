@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,14 @@ def test_raw_and_unit_scores_are_distinguished() -> None:
     assert raw.mAP == evaluate(query, gallery).mAP
     assert unit.mAP == pytest.approx(evaluate(query, gallery, metric="cosine").mAP, abs=1e-6)
     assert raw.mAP != unit.mAP
+
+
+def test_rows_of_length_1_are_not_rounded_to_half_precision() -> None:
+    random = np.random.default_rng(1)
+    query, gallery = (features(random.normal(size=(n, 16)), camera) for n, camera in ((40, 1), (400, 2)))
+    query, gallery = (dataclasses.replace(side, values=side.values.astype(np.float16)) for side in (query, gallery))
+    unit = choose(score({("input", False): (query, gallery)}), feature="input", normalized=True, flip=False)
+    assert unit.mAP == evaluate(query, gallery, metric="cosine").mAP
 
 
 def test_a_row_of_zeros_is_a_warning_and_no_end() -> None:

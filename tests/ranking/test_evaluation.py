@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from reid.errors import InputError
 from reid.ranking import evaluate, matches_and_junk, rank_matches
+from reid.ranking.protocols.single_shot import evaluate_single_shot
+from reid.ranking.protocols.verification import verify
+from reid.ranking.reranking.rerank import rerank_ranking
 from reid.records import Features, Scores
 
 Labels = Sequence[int] | np.ndarray
@@ -232,11 +235,26 @@ def test_junk_and_distractors_cannot_be_searched_for(identity: int) -> None:
         evaluate(query, features([0], [1], [2]))
 
 
+def test_labels_become_int64() -> None:
+    values, large = np.eye(4, dtype=np.float32), 2**60 + np.arange(4)
+    query = Features(values, large, np.ones(4, np.int8))
+    gallery = Features(values[::-1], large[::-1].astype(np.uint64), np.full(4, 2))
+    assert gallery.identities.dtype == query.cameras.dtype == np.int64 and evaluate(query, gallery).mAP == 1.0
+    with pytest.raises(InputError, match="identities must be at most 9223372036854775807"):
+        Features(values, np.array([1, 2, 3, 2**63], np.uint64), np.ones(4, int))
+    with pytest.raises(InputError, match="identities must be at least -1, which is junk, not -2"):
+        Features(values, np.array([1, 2, 3, -2]), np.ones(4, int))
+
+
 def test_invalid_arguments_are_errors() -> None:
     one, wide = features([0], [1], [1]), features([[0, 0]], [1], [2])
     other = features([0], [1], [2])
     with pytest.raises(InputError, match="width"):
         evaluate(one, wide)
+    flat = Features(np.empty((1, 0), np.float32), [1], [1])
+    for compare in (evaluate, verify, evaluate_single_shot, rerank_ranking):
+        with pytest.raises(InputError, match="have no dimensions"):
+            compare(flat, Features(np.empty((2, 0), np.float32), [1, 2], [2, 2]))
     with pytest.raises(InputError, match="did you mean cosine"):
         evaluate(one, other, metric="cosin")
     with pytest.raises(InputError, match="max_rank 0: the CMC curve requires at least 1"):

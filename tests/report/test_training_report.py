@@ -310,6 +310,7 @@ def test_missing_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
         ("stage", {"scores": [{}]}),
         ("stage", {"cmc": {"input": "abc"}}),
         ("stage", {"spectrum_before": [[1]]}),
+        ("stage", {"train_loss_before": 2.0}),  # and no loss after it
         ("start", {"machine": 5}),
     ],
     ids=str,
@@ -321,13 +322,26 @@ def test_an_invalid_line_is_skipped_and_counted(tmp_path: Path, kind: str, chang
     assert page.texts["unread"].startswith("1 line of log.jsonl")
 
 
+def test_what_older_runs_lack_is_a_gap_and_what_nobody_reads_may_be_anything(tmp_path: Path) -> None:
+    run = SyntheticRun(tmp_path, rounds=1)
+    for line in run.lines:
+        if line["kind"] == "stage":
+            line["epoch"] = [1]
+            for score in line["scores"]:
+                del score["rank5"], score["mINP"]
+    page = Page(write_report(run.write(scores=False)))
+    assert "unread" not in page.texts
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("scores.json", '{"rows": 3}'),
         ("scores.json", '{"rows": [], "final": {}, "stopped": []}'),
         ("scores.json", "[" * 100_000),
+        ("scores.json", '{"rows": [], "final": {"feature": [], "normalized": false, "flip": false}}'),
         ("config.yaml", "MODEL: 3"),
+        ("config.yaml", "TEST: {FEATURE: 5}"),
         ("config.yaml", "INPUT: {SIZE: 3}"),
         ("config.yaml", "RRI: {PATIENCE: x}"),
         ("config.yaml", "a: !!int x"),

@@ -204,7 +204,13 @@ def test_bad_arguments(tool: Tool, features: Path) -> None:
     ended = tool("evaluate", "--features", features, "TEST.FLIP", "True")
     assert ended.code == 2 and "takes no configuration" in ended.err
     ended = tool("evaluate", "--features", features, "--protocol", "single-shot", "--repeats", "0")
-    assert ended.code == 2 and "repeats 0: must be at least 1" in ended.err
+    assert ended.code == 2 and "repeats must be a whole number of at least 1, not 0" in ended.err
+    ended = tool("evaluate", "--features", features, "--protocol", "single-shot", "--seed", "-1")
+    assert ended.code == 2 and "seed must be a whole number of at least 0, not -1" in ended.err
+    ended = tool("evaluate", "--features", features, "--whiten-from", features)
+    assert ended.code == 2 and "--whiten-from requires --whiten" in ended.err
+    ended = tool("evaluate", "--features", features.parent, "--ground-truth", features, "--roc", "--top-k", "5")
+    assert ended.code == 2 and "remove --roc, --top-k" in ended.err
     ended = tool("evaluate", "--features", features, "--expand", "aqe", "--neighbours", "400")
     assert ended.code == 2 and "[1, 300]" in ended.err
 

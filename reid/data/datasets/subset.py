@@ -83,10 +83,11 @@ def _query_and_gallery(images: list[ImageRecord]) -> tuple[list[ImageRecord], li
     first: dict[tuple[int, int], ImageRecord] = {}
     for image in images:
         first.setdefault((image.identity, image.camera), image)
-    remaining = {(image.identity, image.camera) for image in images if image not in first.values()}
-    query = [
-        image
-        for (identity, camera), image in first.items()
-        if any(other == identity and under != camera for other, under in remaining)
-    ]
-    return query, [image for image in images if image not in query]
+    chosen = set(first.values())
+    remaining: dict[int, set[int]] = {}
+    for image in images:
+        if image not in chosen:
+            remaining.setdefault(image.identity, set()).add(image.camera)
+    query = [image for (person, camera), image in first.items() if remaining.get(person, set()) - {camera}]
+    chosen = set(query)
+    return query, [image for image in images if image not in chosen]

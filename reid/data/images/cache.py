@@ -232,5 +232,6 @@ def _fingerprint(paths: Sequence[str], size: tuple[int, int], resize: str) -> st
             status = os.stat(path)
         except FileNotFoundError:
             raise InputError(f"{path}: no such image; was the dataset moved or changed?") from None
-        digest.update(f"{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        line = f"{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.nn import functional
 
 from reid.errors import InputError
-from reid.io.images import MAX_BYTES, CorruptImage, check_size, name_content, open_image
+from reid.io.images import MAX_BYTES, CorruptImage, check_size, convert_to_rgb, name_content, open_image
 from reid.io.reading import is_machine_error, read_file
 
 FILTERS = ("bilinear", "bicubic")
@@ -95,9 +95,7 @@ def read_image(path: str, content: bytes | None = None) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Convert an image to RGB as it is stored: the EXIF rotation is not applied and transparency is dropped.
-
-    The upper 8 bits of 16 bits per channel are used.
+    """Convert an image to RGB as `reid.io.images.convert_to_rgb` does.
 
     Args:
         image: An image that may not be decoded yet.
@@ -116,9 +114,7 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
             f"{name}: floating-point pixels have no known range; store the image with 8 bits per channel"
         )
     try:
-        if image.mode.startswith("I"):  # Pillow would clip at 255
-            return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-        return image.convert("RGB")
+        return convert_to_rgb(image)
     except Exception as error:
         raise _unreadable(name, error, image.size[0] * image.size[1]) from None
 

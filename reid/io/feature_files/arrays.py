@@ -226,7 +226,7 @@ def _read_labels(path: Path) -> np.ndarray:
 def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Read identities, cameras and, if there is such a column, paths from a CSV file with a header."""
     check_checksum(path)
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         try:
             # Excel separates by semicolons in many countries; np.savetxt starts the header with #.
             first = file.readline().lstrip("# ")
@@ -238,21 +238,25 @@ def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
                     f"{path}: has no column {' and '.join(missing)}; the first line is {', '.join(header)}"
                 )
             indices = header.index("identity"), header.index("camera")
-            lines = [row for row in rows if row]
+            lines = [(rows.line_num, row) for row in rows if row]
         except (csv.Error, UnicodeDecodeError) as error:
             raise InputError(f"{path}: unreadable table ({error})") from None
     try:
-        labels = [np.array([_whole_number(row[column]) for row in lines], dtype=np.int64) for column in indices]
+        labels = [np.array([_whole_number(row[column]) for _, row in lines], dtype=np.int64) for column in indices]
     except (ValueError, IndexError, OverflowError):
-        bad = next(i for i, row in enumerate(lines, 2) if not _is_valid(row, indices))
-        raise InputError(f"{path}: row {bad} has no whole numbers as identity and camera") from None
-    path_column = header.index("path") if "path" in header else None
-    paths = () if path_column is None else tuple(row[path_column] if path_column < len(row) else "" for row in lines)
+        bad = next(number for number, row in lines if not _is_valid(row, indices))
+        raise InputError(f"{path}: line {bad} has no whole numbers as identity and camera") from None
+    if "path" not in header:
+        return labels[0], labels[1], ()
+    column = header.index("path")
+    paths = tuple(row[column] if column < len(row) else "" for _, row in lines)
     return labels[0], labels[1], paths
 
 
 def _whole_number(text: str) -> int:
     """Parse an integer, also as np.savetxt writes it: 1.000000000000000000e+00."""
+    if "_" in text:  # int("1_2") is 12
+        raise ValueError(f"{text!r} is not a whole number")
     try:
         return int(text)
     except ValueError:

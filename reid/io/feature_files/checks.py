@@ -80,7 +80,8 @@ def check_labels(labels: np.ndarray, count: int, what: str) -> np.ndarray:
     shape = labels.shape
     if labels.ndim == 2 and min(shape) > 1:
         raise InputError(f"{what}: must be one whole number per image, not {labels.dtype} {shape}; are these features?")
-    if labels.ndim not in (1, 2) or not np.issubdtype(labels.dtype, np.number):
+    real = np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)
+    if labels.ndim not in (1, 2) or not real:
         raise InputError(f"{what}: must be one whole number per image, not {labels.dtype} {shape}")
     flat = labels.reshape(-1)
     if len(flat) != count:

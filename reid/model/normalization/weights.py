@@ -69,5 +69,5 @@ def _fold(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> None:
     if convolution.bias is not None:
         shift += convolution.bias * scale
     # Not into v, whose length must not be 0: a pretrained scale may be, as at the end of a residual block.
-    convolution.parametrizations.weight.original0.mul_(scale[:, None, None, None])
+    convolution.get_parameter("parametrizations.weight.original0").mul_(scale[:, None, None, None])
     convolution.bias = nn.Parameter(shift)

@@ -7,7 +7,7 @@ from typing import Any
 
 from reid.errors import InputError, unknown_name
 from reid.ranking import arrays
-from reid.ranking.distance import METRICS
+from reid.ranking.distance import check_sides
 from reid.ranking.exact.first_pass import integers_exact, is_int8_faster
 
 FIRST_PASSES = ("auto", "float32", "integers")
@@ -57,22 +57,14 @@ def check_comparable(query: Any, gallery: Any, options: ComparisonOptions) -> No
         options: How they will be compared.
 
     Raises:
-        InputError: If the metric or first pass is unknown, the block is below 1, the sides are not matrices of the same
-            width, or tensors are on different devices.
+        InputError: If `check_sides` raises it, the first pass is unknown, the block is below 1, or tensors are on
+            different devices.
     """
-    if options.metric not in METRICS:
-        raise unknown_name("metric", options.metric, METRICS)
+    check_sides(query, gallery, options.metric)
     if options.first_pass not in FIRST_PASSES:
         raise unknown_name("first pass", options.first_pass, FIRST_PASSES)
     if options.block < 1:
         raise InputError(f"block {options.block}: must be at least 1 query")
-    if len(query.shape) != 2 or len(gallery.shape) != 2 or query.shape[1] != gallery.shape[1]:
-        raise InputError(
-            f"query features {tuple(query.shape)} and gallery features {tuple(gallery.shape)} must be two matrices of "
-            "the same width; were they extracted by different models?"
-        )
-    if not query.shape[1]:
-        raise InputError(f"query features {tuple(query.shape)} have no dimensions to compare")
     devices = [str(side.device) if arrays.is_tensor(side) else "no tensor" for side in (query, gallery)]
     if devices[0] != devices[1]:
         raise InputError(

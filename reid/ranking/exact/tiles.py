@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from reid.errors import InputError, unknown_name
+from reid.errors import InputError
 from reid.progress import progress_bar
 from reid.ranking.arrays import rows_of, to_numpy
-from reid.ranking.distance import METRICS, normalize_rows
+from reid.ranking.distance import check_sides, normalize_rows
 from reid.ranking.exact import bounds
 from reid.ranking.exact.distances import squared_distances
 from reid.ranking.exact.equal_rows import equal_rows
@@ -179,18 +179,12 @@ def check_matrices(query: Any, gallery: Any, metric: str) -> None:
         metric: Name of the metric.
 
     Raises:
-        InputError: If the metric is unknown, a side is empty or the widths differ.
+        InputError: If a side is empty or `check_sides` raises it.
     """
-    if metric not in METRICS:
-        raise unknown_name("metric", metric, METRICS)
     for name, values in (("query", query), ("gallery", gallery)):
         if len(values) == 0:
             raise InputError(f"the {name} holds no feature row")
-    if len(query.shape) != 2 or len(gallery.shape) != 2 or query.shape[1] != gallery.shape[1]:
-        raise InputError(
-            f"query features {query.shape} and gallery features {gallery.shape} must be two matrices of the same "
-            "width; were they extracted by different models?"
-        )
+    check_sides(query, gallery, metric)
 
 
 def _rows(values: Any, rows: Any, metric: str) -> np.ndarray:

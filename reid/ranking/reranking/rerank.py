@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reid.errors import InputError
+from reid.errors import InputError, check_count
 from reid.ranking.arrays import all_rows, as_matrix
 from reid.ranking.distance import normalize_rows
 from reid.ranking.exact import first_pass
@@ -52,19 +52,9 @@ class RerankOptions:
     weight: float = 0.3
     distance_power: int = 2
 
-    def check(self, rows: int) -> None:
-        """Check the parameters.
-
-        Args:
-            rows: Number N of query and gallery rows.
-
-        Raises:
-            InputError: If k1 is outside 1 .. N - 1, k2 is outside 1 .. N, or a weight or power is out of range.
-        """
-        if not 1 <= self.k1 < rows:
-            raise InputError(f"k1 {self.k1}: must be in [1, {rows - 1}], below the {rows} query and gallery rows")
-        if not 1 <= self.k2 <= rows:
-            raise InputError(f"k2 {self.k2}: must be in [1, {rows}], at most the query and gallery rows")
+    def __post_init__(self) -> None:
+        check_count("k1", self.k1)
+        check_count("k2", self.k2)
         if not 0.0 <= self.weight <= 1.0:
             raise InputError(f"weight {self.weight}: the weight of the original distance (lambda) must be in [0, 1]")
         if self.distance_power not in (1, 2):
@@ -72,6 +62,20 @@ class RerankOptions:
                 f"distance_power {self.distance_power}: must be 2 (as in deep-person-reid) or 1 (as in "
                 "reid-strong-baseline)"
             )
+
+    def check(self, rows: int) -> None:
+        """Check that there are enough rows.
+
+        Args:
+            rows: Number N of query and gallery rows.
+
+        Raises:
+            InputError: If k1 exceeds N - 1 or k2 exceeds N.
+        """
+        if self.k1 >= rows:
+            raise InputError(f"k1 {self.k1}: must be in [1, {rows - 1}], below the {rows} query and gallery rows")
+        if self.k2 > rows:
+            raise InputError(f"k2 {self.k2}: must be in [1, {rows}], at most the query and gallery rows")
 
 
 _DEFAULT_OPTIONS = RerankOptions()

@@ -51,6 +51,12 @@ def test_resizing_is_antialiased_height_by_width(tmp_path):
     assert np.abs(image[:, :, 2:-2].astype(int) - 100).max() <= 1
 
 
+def test_a_name_that_is_no_text(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")
+    Image.new("RGB", (64, 128)).save(path)
+    assert decode([path], tmp_path, in_memory_limit=0).shape == (1, 3, 128, 64)
+
+
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P"])
 def test_every_color_mode_becomes_rgb(tmp_path, mode):
     path = tmp_path / ("image.jpg" if mode in ("L", "CMYK") else "image.png")

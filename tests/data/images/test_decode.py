@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import io
 import os
 import resource
 import sys
@@ -16,7 +18,7 @@ from PIL import Image, ImageFile
 
 from reid.data.images import decode
 from reid.data.images.cache import decode_images
-from reid.data.images.decode import read_image
+from reid.data.images.decode import decode_image, read_image
 from reid.errors.command import run_command
 from reid.io import reading
 from reid.io.images import CorruptImage
@@ -30,6 +32,15 @@ def paths(tmp_path: Path, make_image: Any) -> list[str]:
     for index in range(70):
         make_image(tmp_path / f"{index:02d}.jpg", index)
     return [str(tmp_path / f"{index:02d}.jpg") for index in range(70)]
+
+
+def test_a_thumbnail_of_16_bits_shows_what_the_network_sees(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.png")
+    Image.fromarray(np.linspace(0, 65535, 128 * 64).reshape(128, 64).astype(np.uint16)).save(path)
+    shown = thumbnails([path])[path]
+    assert shown is not None
+    with Image.open(io.BytesIO(base64.b64decode(shown.src.partition(",")[2]))) as image:
+        assert abs(np.asarray(image).mean() - decode_image(path, (128, 64)).mean()) < 2
 
 
 @pytest.mark.parametrize("name", SHORTAGES)

@@ -161,8 +161,9 @@ def text(content: str) -> Callable[[Path], object]:
         ("csv", "query.csv", Path.unlink, "no labels next to it; looked for query.csv"),
         ("csv", "query.csv", lambda path: path.rename(path.with_suffix(".mat")), r"; found query\.mat$"),
         ("csv", "query.csv", text("id,cam\n1,2\n"), "has no column identity and camera; the first line is id, cam"),
-        ("csv", "query.csv", text("identity,camera\n1,2\n3\n"), "row 3 has no whole numbers"),
-        ("csv", "query.csv", text("identity,camera\n1,2\n3,x\n"), "row 3 has no whole numbers"),
+        ("csv", "query.csv", text("identity,camera\n1,2\n3\n"), "line 3 has no whole numbers"),
+        ("csv", "query.csv", text("identity,camera\n1,2\n3,x\n"), "line 3 has no whole numbers"),
+        ("csv", "query.csv", text("identity,camera\n\n1,2\n\n1_2,1\n"), "line 5 has no whole numbers"),
         ("csv", "query.csv", text(""), "has no column identity and camera"),
     ],
 )

@@ -214,10 +214,10 @@ def test_the_inputs_stay_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"k1": 0}, r"k1 0: must be in \[1, 49\], below the 50 query and gallery rows"),
-        ({"k1": 50}, "k1 50: must"),
-        ({"k2": 0}, r"k2 0: must be in \[1, 50\]"),
-        ({"k2": 51}, "k2 51: must"),
+        ({"k1": 0}, "k1 must be a whole number of at least 1, not 0"),
+        ({"k1": 50}, r"k1 50: must be in \[1, 49\], below the 50 query and gallery rows"),
+        ({"k2": 0}, "k2 must be a whole number of at least 1, not 0"),
+        ({"k2": 51}, r"k2 51: must be in \[1, 50\]"),
         ({"weight": 1.01}, r"weight 1\.01: .*lambda.* in \[0, 1\]"),
         ({"weight": float("nan")}, "weight nan: "),
         (
