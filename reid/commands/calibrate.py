@@ -11,7 +11,7 @@ import numpy as np
 from reid import Embedder
 from reid.config import build
 from reid.data import split_table
-from reid.errors import InputError
+from reid.errors import InputError, check_count
 from reid.inference.calibration import Calibration, calibrate
 from reid.inference.embedder import DEMO
 from reid.io.atomic import write_json
@@ -32,6 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
     Args:
         arguments: Those of its parser in `reid.commands.parsers`.
     """
+    check_count("--seed", arguments.seed, minimum=0)
     embedder = content = None
     stamp = (0, 0, 0)
     if arguments.weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from reid.diagnostics.identities import classifier_name, identity_images, simila
 from reid.diagnostics.spectral import describe_spectrum
 from reid.diagnostics.survey import embedding_tables, find_layer, find_layers, first_to_look_at, network_groups, survey
 from reid.diagnostics.weights import Layer, diagnose_layer
-from reid.errors import InputError
+from reid.errors import InputError, one_line
 from reid.inference.conversion import load_any
 from reid.inference.engines.engine import Engine, open_engine
 from reid.io.atomic import write_json, write_text
@@ -112,9 +113,14 @@ def _compare(arguments: argparse.Namespace) -> None:
     changes = compare_layers(found[0], found[1])
     if dataset and weights.model and reference.model:
         # The network before may have another structure than the configuration names, by which exports are kept.
-        after, before = (_open_engine(side, dataset, keep=False) for side in (weights.model, reference.model))
+        trained = build.evaluation_config(reference.config, arguments.config_file, arguments.overrides)
+        earlier = dataclasses.replace(dataset, config=_preprocessed_as(trained, dataset.config))
+        after, before = (
+            (_open_engine(network, images, keep=False), build.loaders(images.config, images.split))
+            for network, images in ((weights.model, dataset), (reference.model, earlier))
+        )
         changes["dataset"] = dataset.split.name
-        changes["features"] = compare_embeddings(after, before, build.loaders(dataset.config, dataset.split))
+        changes["features"] = compare_embeddings(after, before)
     content = {
         "weights": names[0],
         "against": names[1],
@@ -153,7 +159,7 @@ def _read_weights(arguments: argparse.Namespace, path: Path) -> _Weights:
         model, config = build.network_from_checkpoint(content, source=source, finite=False)
         return _Weights(source, plain_state(model), content["config"], model, config, network_groups(model))
     for note in notes:
-        print(f"{source}: {note}")
+        print(one_line(f"{source}: {note}"))
     return _Weights(source, tensors, None, None, None, groups)
 
 
@@ -179,6 +185,16 @@ def _load_dataset(weights: _Weights, arguments: argparse.Namespace) -> _Dataset 
     split = build.split(config)
     print(split_table(split), flush=True)
     return _Dataset(config, split, _is_same_dataset(config, weights.config))
+
+
+def _preprocessed_as(trained: CfgNode, config: CfgNode) -> CfgNode:
+    """The configuration with the preprocessing of another network."""
+    own = config.clone()
+    own.defrost()
+    for name in ("SIZE", "RESIZE", "MEAN", "STD"):
+        own.INPUT[name] = trained.INPUT[name]
+    own.freeze()
+    return own
 
 
 def _final_layers(weights: _Weights, layers: list[Layer], rows: list[dict[str, Any]]) -> list[Layer]:
@@ -250,7 +266,7 @@ def _tables(diagnosis: dict[str, Any]) -> list[Table]:
 
 def _parse_groups(entry: str) -> tuple[str, int]:
     name, _, groups = entry.rpartition("=")
-    if not name or not groups.isdigit():
+    if not name or not (groups.isascii() and groups.isdecimal()):
         raise InputError(f"--groups {entry!r}: expected NAME=G, such as layer1.0.conv2=32")
     return name, int(groups)
 

@@ -22,6 +22,8 @@ from reid.evaluation.retrieval import FeatureSets, VariantFeatures, embed, netwo
 from reid.evaluation.whitening import WhiteningOptions
 from reid.inference.conversion import load_network
 from reid.inference.engines.engine import open_engine
+from reid.inference.export.metadata import model_id_with_preprocessing
+from reid.inference.identity import compute_model_id
 from reid.io.atomic import write_json
 from reid.io.feature_files import read_features, read_multi_query, save_features, save_training_features
 from reid.model.precision import autocast_dtype
@@ -129,6 +131,9 @@ def _embed(
     config = build.evaluation_config(trained, arguments.config_file, arguments.overrides)
     build.use_threads(config)
     device = build.device(config)
+    model_id = compute_model_id(model, trained)
+    if build.preprocessing(config) != build.preprocessing(trained):
+        model_id = model_id_with_preprocessing(model_id, build.preprocessing(config))
     dtype = autocast_dtype(config.TEST.PRECISION, device)
     split = build.split(config)
     print(split_table(split), flush=True)
@@ -147,5 +152,5 @@ def _embed(
     if options.whitening:
         images = build.test_loader(config, split.train)
         training = embed(engine, images, flips=flips, title="training set")
-    header = {"dataset": split.name, "labels": label_counts(split), "engine": engine.name}
+    header = {"dataset": split.name, "labels": label_counts(split), "engine": engine.name, "model_id": model_id}
     return header, features, pools, training

@@ -12,6 +12,7 @@ from reid import Embedder
 from reid.config import build
 from reid.decorrelation import correlation_metric
 from reid.errors import InputError
+from reid.inference.conversion import without_paths
 from reid.inference.export.card import render_card
 from reid.inference.export.exporter import export_network
 from reid.inference.export.files import check_output_path, write_export
@@ -20,6 +21,7 @@ from reid.inference.export.interface import TRACKER_SIZE, ExportInterface
 from reid.inference.export.metadata import ModelMetadata, model_id_with_preprocessing
 from reid.inference.export.sample_images import read_crops, synthetic_crops
 from reid.inference.export.scores import find_scores, read_scores
+from reid.inference.identity import compute_model_id
 
 OVERRIDABLE = ("INPUT.SIZE", "INPUT.MEAN", "INPUT.STD")
 
@@ -48,7 +50,8 @@ def main(arguments: argparse.Namespace) -> None:
     verification = f"Largest difference from PyTorch on {images}, relative to a feature's length: {difference:.1e}."
     # Scores measured with other preprocessing do not apply to this file.
     if measured is None and metadata.model_id == embedder.model_id:
-        measured = find_scores(arguments.weights, metadata.correlation)
+        model_id = compute_model_id(embedder.network, embedder.config)
+        measured = find_scores(arguments.weights, metadata.correlation, model_id)
     card = render_card(output, metadata, measured, format=format, verification=verification)
     card_file = write_export(output, data, card, force=arguments.force)
     print(verification)
@@ -86,7 +89,7 @@ def _metadata(
         dim=embedder.dim,
         model_id=model_id_with_preprocessing(embedder.model_id, images) if changed else embedder.model_id,
         correlation=correlation_metric(embedder.network.eigenlayer.vectors.detach()),
-        config=_without_paths(embedder.config).dump(),
+        config=without_paths(embedder.config).dump(),
         backbone=config.MODEL.BACKBONE,
         pooling=config.MODEL.POOLING.NAME,
         weights=Path(config.MODEL.WEIGHTS).name,
@@ -111,12 +114,3 @@ def _print_size(interface: ExportInterface, trained: tuple[int, int]) -> None:
             f"the input size is {size} (height x width); trackers such as boxmot feed {tracker}: resize the crops, or "
             f"export with INPUT.SIZE '{list(TRACKER_SIZE)}' and measure the effect on the scores"
         )
-
-
-def _without_paths(config: CfgNode) -> CfgNode:
-    """Remove the folders of the machine on which the network was trained."""
-    public = config.clone()
-    public.defrost()
-    public.OUTPUT_DIR, public.MODEL.WEIGHTS = "exported", Path(config.MODEL.WEIGHTS).name
-    public.DATASETS.ROOT = public.DATASETS.CACHE = public.DATASETS.FOLDER_ROOT = ""
-    return public

@@ -25,8 +25,9 @@ def main(arguments: argparse.Namespace) -> None:
         arguments: Those of its parser in `reid.commands.parsers`.
     """
     if arguments.remove or arguments.restore or arguments.compact or arguments.check:
-        if arguments.recall:
-            raise InputError("--recall belongs to an update of the index; omit it here")
+        names = ("weights", "features", "pattern", "shard", "faiss_beyond", "recall", "reread")
+        if given := [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) not in (None, False)]:
+            raise InputError(f"{', '.join(given)}: of an update of the index; omit it here")
         _maintain(arguments)
         return
     folder, place = arguments.folder.expanduser().resolve(), stores.find_place(arguments.index, arguments.store)
@@ -38,11 +39,7 @@ def main(arguments: argparse.Namespace) -> None:
         # From here on nobody else changes the folder of an index, so the listing below is not older than what it holds.
         with stores.open_writer(place) as index:
             stored = index.metadata()
-            if stored.get("root") not in (None, str(folder)) and not arguments.moved:
-                raise InputError(
-                    f"{place}: is the index of {stored['root']}, not of {folder}; choose another --index or, "
-                    "if the folder was moved, add --moved"
-                )
+            _check_root(arguments, place, stored)
             embedder, metadata = _load_model(arguments, folder, stored)
             index.check(embedder.model_id, embedder.dim, arguments.shard)
             start = time.perf_counter()
@@ -58,6 +55,16 @@ def main(arguments: argparse.Namespace) -> None:
         place, model_id=embedder.model_id, dim=embedder.dim, metadata=metadata, shard_size=arguments.shard
     ) as index:
         _update(arguments, place, index, embedder, metadata, listing, embed, start)
+
+
+def _check_root(arguments: argparse.Namespace, place: stores.Place, stored: dict[str, Any]) -> None:
+    """Check that the index is that of the folder."""
+    folder = arguments.folder.expanduser().resolve()
+    if stored.get("root") not in (None, str(folder)) and not arguments.moved:
+        raise InputError(
+            f"{place}: is the index of {stored['root']}, not of {folder}; choose another --index or, if the folder was "
+            "moved, add --moved"
+        )
 
 
 def _load_model(arguments: argparse.Namespace, folder: Path, stored: dict[str, Any]) -> tuple[Embedder, dict[str, Any]]:
@@ -184,6 +191,7 @@ def _maintain(arguments: argparse.Namespace) -> None:
     """Remove, restore, compact and check, which need no model."""
     place = stores.find_place(arguments.index, arguments.store)
     with stores.open_writer(place) as index:
+        _check_root(arguments, place, index.metadata())
         for patterns, removed in ((arguments.remove, True), (arguments.restore, False)):
             if patterns:
                 matching = {

@@ -106,13 +106,12 @@ def diagnose_dataset(
     }
 
 
-def compare_embeddings(model: Network, reference: Network, loaders: Loaders) -> dict[str, Any]:
+def compare_embeddings(after: tuple[Network, Loaders], before: tuple[Network, Loaders]) -> dict[str, Any]:
     """Compare the features that two networks give the query and gallery images.
 
     Args:
-        model: Network after a change, or an engine that runs it.
-        reference: The same before it.
-        loaders: Query and gallery images.
+        after: Network after a change, or an engine that runs it, and its query and gallery images.
+        before: The same before it, of the same images.
 
     Returns:
         "input" and "output", the two sides of the Eigenlayer, each with the result of `compare_features`. Junk is
@@ -122,7 +121,7 @@ def compare_embeddings(model: Network, reference: Network, loaders: Loaders) -> 
         InputError: If features are constant or not finite.
     """
     sides = []
-    for network in (model, reference):
+    for network, loaders in (after, before):
         parts = [
             extract(network, loader, title=title)
             for title, loader in (("query", loaders.query), ("gallery", loaders.gallery))

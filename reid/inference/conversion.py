@@ -19,12 +19,6 @@ from reid.io.state_dicts import read_state_dict
 from reid.model.foreign import Converted, convert
 from reid.model.network import ReidNetwork
 
-# Replaces the paths of the machine on which the network was trained.
-_WITHOUT_PATHS = [
-    *("OUTPUT_DIR", "runs/packed", "MODEL.WEIGHTS", "none"),
-    *("DATASETS.ROOT", "", "DATASETS.FOLDER_ROOT", "", "DATASETS.CACHE", ""),
-]
-
 
 def load_any(path: Path) -> dict[str, Any]:
     """Load a checkpoint of this project, or convert one of another codebase, with a line on stderr that says so.
@@ -123,7 +117,23 @@ def pack_checkpoint(content: Mapping[str, Any], *, classifier: bool = True, sour
         kept["num_classes"] = 1
         names = [name for name in model if name.startswith("classifier.") and model[name].ndim]
         model |= {name: torch.zeros_like(model[name][:1]) for name in names}
-    return {**kept, "model": model, "config": build.evaluation_config(config, None, _WITHOUT_PATHS).dump()}
+    return {**kept, "model": model, "config": without_paths(config).dump()}
+
+
+def without_paths(config: CfgNode) -> CfgNode:
+    """Remove the folders of the machine on which the network was trained.
+
+    Args:
+        config: The configuration of a checkpoint.
+
+    Returns:
+        A copy, in which the pretrained weights are named without their folder.
+    """
+    public = config.clone()
+    public.defrost()
+    public.OUTPUT_DIR, public.MODEL.WEIGHTS = "runs/packed", Path(config.MODEL.WEIGHTS).name
+    public.DATASETS.ROOT = public.DATASETS.CACHE = public.DATASETS.FOLDER_ROOT = ""
+    return public
 
 
 def _recognized(found: Converted) -> str:

@@ -68,6 +68,18 @@ def is_difference(value: Any) -> bool:
     return value is None or _holds(value, dict.fromkeys(PER_QUERY, _is_interval))
 
 
+def is_score(value: Any) -> bool:
+    """Check a score in a row of `scores.json` or in `evaluation.json`.
+
+    Args:
+        value: Decoded JSON of any type.
+
+    Returns:
+        Whether it names its kind, and all measures that it holds are fractions, rank-1 and mAP among them.
+    """
+    return _holds(value, SCORE) and all(_is_count(value.get(name, 0)) for name in ("queries", "dropped_queries"))
+
+
 def is_examples(value: Any) -> bool:
     """Check the content of `examples.json`.
 
@@ -121,11 +133,6 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= MAX_COUNT
 
 
-def _is_score(value: Any) -> bool:
-    """Whether it is a score in a row of `scores.json`."""
-    return _holds(value, SCORE) and all(_is_count(value.get(name, 0)) for name in ("queries", "dropped_queries"))
-
-
 def _holds(value: Any, required: dict[str, Check]) -> bool:
     return isinstance(value, dict) and all(
         check(value[name]) if name in value else name in OPTIONAL for name, check in required.items()
@@ -167,14 +174,14 @@ KINDS: dict[Any, dict[str, Check]] = {
         "seconds": _is_number,
         "train_loss": _is_loss,
         "correlation": _is_number,
-        "scores": _list_of(_is_score),
+        "scores": _list_of(is_score),
         "train_loss_before": _is_loss,
         "train_loss_after": _is_loss,
         "spectrum_before": SPECTRUM,
         "spectrum_after": SPECTRUM,
         "cmc": _map_of(_list_of(_is_fraction)),
     },
-    "final": {"run": _in(*RUNS), "scores": _list_of(_is_score)},
+    "final": {"run": _in(*RUNS), "scores": _list_of(is_score)},
 }
 ANSWER: dict[str, Check] = {
     **{name: _is_count for name in ("rank", "camera")},

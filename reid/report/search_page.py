@@ -84,8 +84,8 @@ def meaning(content: dict[str, Any]) -> list[str]:
         ]
     limits = "; ".join(f"up to {t['distance']:.3f}: {t['rate']:g}" for t in content["thresholds"])
     return [
-        f"calibrated on {content['calibrated_on']}; false-match rates of pairs of different identities at distances "
-        f"{limits}",
+        f"calibrated on {one_line(content['calibrated_on'])}; false-match rates of pairs of different identities at "
+        f"distances {limits}",
         f"probabilities assume that a share of {content['prior']:.3g} of the compared pairs are of one identity",
         *sentences,
     ]
@@ -143,9 +143,9 @@ def _table(answers: list[dict[str, Any]]) -> list[str]:
             "rank": str(answer["rank"]),
             "distance": f"{answer['distance']:.4f}",
             "probability": "" if answer["probability"] is None else f"{answer['probability']:.3f}",
-            "camera": answer["camera"],
-            "identity": answer.get("kind") or answer["identity"],
-            "time": answer["time"],
+            "camera": one_line(answer["camera"]),
+            "identity": one_line(answer.get("kind") or answer["identity"]),
+            "time": one_line(answer["time"]),
             "path": one_line(answer["path"]),
         }
         for answer in answers

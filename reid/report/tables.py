@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reid.errors import unknown_name
+from reid.errors import one_line, unknown_name
 
 MISSING = "–"
 FORMATS = ("table", "markdown", "json", "csv")
@@ -249,6 +249,11 @@ def render_tables(tables: Sequence[Table], form: str, content: Any = None) -> st
         return json.dumps(content, indent=1, ensure_ascii=False)
     if form not in FORMATS:
         raise unknown_name("format", form, FORMATS)
+    # Names in files of others may hold control characters.
+    tables = [
+        dataclasses.replace(table, title=one_line(table.title), rows=[list(map(one_line, row)) for row in table.rows])
+        for table in tables
+    ]
     if form == "csv":
         return "\n\n".join(_csv(table.with_about()) for table in tables)
     texts = []

@@ -5,6 +5,7 @@ The functions below take either place and return what `IndexWriter` and `IndexVi
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -117,10 +118,11 @@ def read_state(place: Place) -> tuple[Any, ...]:
         return milvus.read_state(place)
     metadata = gallery.read_metadata(place)
     try:
-        inode = os.stat(place / MANIFEST_NAME).st_ino
+        status = os.stat(place / MANIFEST_NAME)
     except OSError as error:
         raise InputError(f"{place}: cannot be read: {error.strerror}") from None
-    return inode, int(metadata["generation"]), int(metadata["version"])
+    # An index that was deleted and built again may have the same inode.
+    return status.st_ino, status.st_mtime_ns, json.dumps(metadata, sort_keys=True)
 
 
 def open_view(

@@ -228,7 +228,15 @@ def test_two_checkpoints(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
     page = Page(folder / "diagnosis.html")
     assert page.tables["layers"][1][0] == "eigenlayer.weight" and len(page.tables["features"]) == 3
     assert "S(W) changed most in eigenlayer.weight" in page.words and "rri_after.pth against rri_last.pth" in ended.out
+    # Each network sees the images as it was trained with them.
+    config = content["config"].replace("STD:\n  - 0.229", "STD:\n  - 0.05")
+    other = tmp_path / "brighter.pth"
+    save_checkpoint(other, {**content, "config": config})
+    assert tool("diagnose", "--weights", other, "--against", checkpoint, "DATASETS.SYNTHETIC.SIZE", "tiny").code == 0
+    found = json.loads((tmp_path / "diagnosis_brighter_vs_rri_last" / "diagnosis.json").read_text())["changes"]
+    assert config != content["config"] and found["features"]["input"]["cka"] < 0.99
     for wrong, message in [
+        (("--groups", "conv=²"), "expected NAME=G"),
         (("--against", checkpoint, "--layer", "eigenlayer"), "--layer and --against cannot be combined"),
         (("--against", after), "is compared with itself"),
     ]:

@@ -43,7 +43,15 @@ def checkpoint(tmp_path: Path) -> Path:
     content = {"model": network.state_dict(), "config": config.dump(), "num_classes": 5}
     save_checkpoint(path, content)
     score = {"feature": "input", "normalized": True, "flip": False, "rank1": 0.5, "mAP": 0.25}
-    row = {"run": "rri", "stage": "step0", "round": 0, "scores": [score]}
+    row = {
+        "run": "rri",
+        "stage": "step0",
+        "round": 0,
+        "scores": [score],
+        "epochs": 1,
+        "seconds": 1.0,
+        "train_loss": 1.0,
+    }
     row["correlation"] = correlation_metric(network.eigenlayer.vectors.detach())
     scores = {"dataset": "synthetic", "rows": [row], "stopped": "max_rounds"}
     (tmp_path / "run" / "scores.json").write_text(json.dumps(scores))

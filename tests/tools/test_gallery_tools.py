@@ -191,6 +191,10 @@ def test_removing_compacting_checking(tool: Tool, index: Path, crops: Path) -> N
     ended = tool("index", crops, "--index", index, "--restore", "0001/*")
     assert ended.out == "4 images restored\n"
     assert "4 embedded" in tool("index", crops, "--index", index).out
+    ended = tool("index", crops.parent / "typo", "--index", index, "--remove", "*")
+    assert ended.code == 2 and "is the index of" in ended.err
+    ended = tool("index", crops, "--index", index, "--compact", "--pattern", "x", "--reread")
+    assert ended.code == 2 and "--pattern, --reread: of an update of the index" in ended.err
     ended = tool("index", crops, "--index", index, "--remove", "nothing*")
     assert ended.code == 2 and "no image matches nothing*" in ended.err
     path = next((index / "features").iterdir())

@@ -45,6 +45,17 @@ def test_the_same_network_without_the_places_it_was_trained_at(tool: Tool, train
     assert content["num_classes"] == (1 if options else 9) and "optimizer" not in content
 
 
+def test_the_origin_of_the_weights_stays_without_their_folder(tool: Tool, trained: Path) -> None:
+    content = load_checkpoint(trained)
+    config = content["config"].replace("WEIGHTS: none", "WEIGHTS: /home/somebody/pre.pth")
+    assert config != content["config"]
+    save_checkpoint(trained, {**content, "config": config})
+    target = trained.with_name("packed.safetensors")
+    assert tool("pack", trained, target).code == 0
+    assert parse_config(load_checkpoint(target)["config"]).MODEL.WEIGHTS == "pre.pth"
+    assert b"somebody" not in target.read_bytes()
+
+
 def test_what_is_refused(tool: Tool, trained: Path) -> None:
     target = trained.with_name("packed.safetensors")
     target.write_text("mine")

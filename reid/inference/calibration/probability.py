@@ -1,7 +1,7 @@
 """The probability that a pair is a match, fitted on labeled pairs and validated on held-out identities.
 
-A probability depends on a prior: the share of matches among the pairs it is applied to. Pairs are weighted so that the
-requested prior holds. A different prior changes the odds by Bayes' rule, which needs no new fit.
+A probability depends on a prior: the share of matches among the pairs it is applied to. The curve is fitted at that of
+the data; another prior changes the odds by Bayes' rule, which needs no new fit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def fit_curve(pairs: Pairs, *, prior: float | None, seed: int = 0) -> Curve:
     """
     distances, same, first, second, weights = _sample(pairs, seed)
     matches, negatives = len(pairs.match_distances), pairs.num_negatives()
-    share = matches / (matches + negatives) if prior is None else prior
+    share = matches / (matches + negatives)
+    prior = share if prior is None else prior
     fold_of_unit = np.random.default_rng(seed).permutation(pairs.num_units) % _FOLDS
     predictions: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
     held_out: list[np.ndarray] = []
@@ -47,19 +48,20 @@ def fit_curve(pairs: Pairs, *, prior: float | None, seed: int = 0) -> Curve:
         scaled = _weights_at_prior(same[train], weights[train], share)
         for method in METHODS:
             curve = _fit(method, distances[train], same[train], scaled, share)
-            predictions[method].append(curve.probability(distances[test]))
+            predictions[method].append(curve.probability(distances[test], prior))
         held_out.append(test)
     if not held_out:
-        return _fit("logistic", distances, same, _weights_at_prior(same, weights, share), share)
+        curve = _fit("logistic", distances, same, _weights_at_prior(same, weights, share), share)
+        return Curve("logistic", curve.parameters, prior, share=share)
     rows = np.concatenate(held_out)
-    scaled = _weights_at_prior(same[rows], weights[rows], share)
+    scaled = _weights_at_prior(same[rows], weights[rows], prior)
     predicted = {method: np.concatenate(parts) for method, parts in predictions.items()}
     errors = {method: float(scaled @ (predicted[method] - same[rows]) ** 2) for method in METHODS}
     best = min(METHODS, key=lambda method: errors[method])
     curve = _fit(best, distances, same, _weights_at_prior(same, weights, share), share)
     reliability = _reliability(predicted[best], same[rows], scaled)
     brier = (errors["logistic"], errors["isotonic"])
-    return Curve(best, curve.parameters, share, brier, share * (1 - share), reliability)
+    return Curve(best, curve.parameters, prior, brier, prior * (1 - prior), reliability, share)
 
 
 def _sample(pairs: Pairs, seed: int) -> tuple[np.ndarray, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from reid.errors import InputError
 
-FORMAT = 1
+FORMAT = 2  # in format 1 a curve was fitted at its prior
 METHODS = ("logistic", "isotonic")
 
 
@@ -75,6 +75,7 @@ class Curve:
         no_skill: Brier score of always predicting the prior.
         reliability: Rows (mean probability, observed share, share of pairs) for bins of the probability, on held-out
             identities.
+        share: Share of matches among the pairs that `parameters` were fitted on; None for `prior`.
     """
 
     method: str
@@ -83,10 +84,12 @@ class Curve:
     brier: tuple[float, float] = (math.nan, math.nan)
     no_skill: float = math.nan
     reliability: tuple[tuple[float, float, float], ...] = ()
+    share: float | None = None
 
     def __post_init__(self) -> None:
         values = np.array(self.parameters, dtype=np.float64)
-        if self.method not in METHODS or not 0 < self.prior < 1 or not np.isfinite(values).all():
+        shares = (self.prior, self.prior if self.share is None else self.share)
+        if self.method not in METHODS or not all(0 < p < 1 for p in shares) or not np.isfinite(values).all():
             raise InputError(f"the method {self.method!r} or the prior {self.prior} is not valid")
         half = len(values) // 2
         valid = len(values) >= 2 and len(values) % 2 == 0
@@ -119,10 +122,11 @@ class Curve:
             half = len(values) // 2
             p = np.interp(at, values[:half], values[half:])
             log_odds = np.log(p) - np.log1p(-p)
-        if prior is not None:
-            if not 0 < prior < 1:
-                raise InputError(f"a prior is a share of pairs between 0 and 1, not {prior}")
-            log_odds = log_odds + math.log(prior / (1 - prior)) - math.log(self.prior / (1 - self.prior))
+        wanted, fitted = self.prior if prior is None else prior, self.prior if self.share is None else self.share
+        if not 0 < wanted < 1:
+            raise InputError(f"a prior is a share of pairs between 0 and 1, not {wanted}")
+        if wanted != fitted:
+            log_odds = log_odds + math.log(wanted / (1 - wanted)) - math.log(fitted / (1 - fitted))
         # The exponent is never positive, so exp cannot overflow.
         exp = np.exp(-np.abs(log_odds))
         return np.where(log_odds >= 0, 1 / (1 + exp), exp / (1 + exp))
@@ -195,7 +199,7 @@ class Calibration:
             InputError: If the values are not a valid calibration.
         """
         try:
-            if plain["format"] != FORMAT:
+            if plain["format"] not in (1, FORMAT):
                 raise InputError(f"unknown format {plain['format']}, expected {FORMAT}")
             rest = {key: plain[key] for key in plain if key != "format"}
             return cls(
@@ -239,6 +243,7 @@ def _curve(entry: Mapping[str, Any]) -> Curve:
         (first, second),
         _number(entry["no_skill"]),
         tuple((float(a), float(b), float(c)) for a, b, c in entry["reliability"]),
+        None if entry.get("share") is None else float(entry["share"]),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from reid.errors import InputError
 from reid.inference.export.interface import ExportInterface
 from reid.io.reading import read_file
-from reid.report.entries import is_difference
+from reid.report.entries import is_difference, is_row, is_score
 
 METRICS = ("rank1", "rank5", "rank10", "mAP", "mINP")
 _CHECKPOINT_NAME = re.compile(r"(?P<run>rri|control)_(?:(?P<last>last)|(?:r(?P<round>\d+)_)?(?P<stage>[a-z0-9]+))")
@@ -67,36 +67,38 @@ def read_scores(path: Path) -> MeasuredScores:
     return MeasuredScores(content["dataset"], tuple(content["scores"]), path.name)
 
 
-def find_scores(checkpoint: Path, correlation: float) -> MeasuredScores | None:
+def find_scores(checkpoint: Path, correlation: float, model_id: str) -> MeasuredScores | None:
     """Find the scores of a checkpoint in its run's `scores.json`, or in an `evaluation.json` in its folder.
 
     The row of `scores.json` is chosen by the checkpoint's name and used only if its S(W) agrees, so that a resumed run
-    or a foreign file yields nothing. An `evaluation.json` is used only if the checkpoint is the only one in the folder.
+    or a foreign file yields nothing. An `evaluation.json` is used only if it is that of this network with the
+    preprocessing that it was trained with.
 
     Args:
         checkpoint: Path of the checkpoint.
         correlation: S(W) of its Eigenlayer.
+        model_id: Its `reid.inference.identity.compute_model_id`.
 
     Returns:
         The scores, or None if there are none.
     """
     for path in (checkpoint.parent.parent / "scores.json", checkpoint.parent / "scores.json"):
         row = _find_row(path, checkpoint.stem)
-        if row and math.isclose(row.get("correlation", math.nan), correlation, rel_tol=1e-6):
-            content = _read_json(path)
-            scores = tuple(filter(_is_score, row.get("scores", ())))
+        if row and math.isclose(row["correlation"], correlation, rel_tol=1e-6):
+            content, scores = _read_json(path), tuple(row["scores"])
             if scores:
                 gain = _gain(content) if checkpoint.stem == "rri_last" else None
                 return MeasuredScores(str(content.get("dataset")), scores, path.name, gain)
     evaluation = checkpoint.parent / "evaluation.json"
-    checkpoints = [file for kind in ("*.pth", "*.safetensors", "*.pt") for file in checkpoint.parent.glob(kind)]
-    read = _read_evaluation(evaluation) if len(checkpoints) == 1 else None
-    return MeasuredScores(read["dataset"], tuple(read["scores"]), evaluation.name) if read and read["scores"] else None
+    read = _read_evaluation(evaluation)
+    if not read or not read["scores"] or read["model_id"] != model_id:
+        return None
+    return MeasuredScores(read["dataset"], tuple(read["scores"]), evaluation.name)
 
 
 def _gain(content: Mapping[str, Any]) -> dict[str, Any] | None:
     found = {key: content.get(key) for key in ("final", "control_final", "difference")}
-    known = _is_score(found["final"]) and _is_score(found["control_final"]) and is_difference(found["difference"])
+    known = is_score(found["final"]) and is_score(found["control_final"]) and is_difference(found["difference"])
     return found if known else None
 
 
@@ -104,7 +106,7 @@ def _find_row(path: Path, name: str) -> Mapping[str, Any] | None:
     """Find the row of `scores.json` for the checkpoint of this name."""
     match, content = _CHECKPOINT_NAME.fullmatch(name), _read_json(path)
     rows = content.get("rows")
-    if not match or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    if not match or not isinstance(rows, list) or not all(map(is_row, rows)):
         return None
     if match["last"]:
         # During a run, its last checkpoint is ahead of its rows.
@@ -126,16 +128,8 @@ def _read_evaluation(path: Path) -> dict[str, Any] | None:
         return None
     # With cosine distances, scores are those of normalized rows whatever the row says.
     euclidean = content.get("metric", "euclidean") == "euclidean"
-    kept = [score for score in scores if _is_score(score) and (euclidean or score["normalized"])]
-    return {"dataset": content["dataset"], "scores": kept}
-
-
-def _is_score(score: Any) -> bool:
-    return (
-        isinstance(score, dict)
-        and {"feature", "normalized", "flip", "rank1", "mAP"} <= score.keys()
-        and all(isinstance(score.get(name, 0.0), int | float) for name in METRICS)
-    )
+    kept = [score for score in scores if is_score(score) and (euclidean or score["normalized"])]
+    return {"dataset": content["dataset"], "scores": kept, "model_id": content.get("model_id")}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

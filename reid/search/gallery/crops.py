@@ -29,6 +29,8 @@ FIELDS = ("identity", "camera", "time")
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _TOO_DEEP = errno.ENAMETOOLONG  # no image below can have been indexed
 _MAX_INTEGER = 2**63 - 1  # of SQLite
+_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?")  # stricter than `float`, which accepts underscores between digits
+_DAY = 86_400.0  # seconds
 
 
 # Named tuples: opening an index creates one of each per image, and dataclasses are several times slower to create.
@@ -185,17 +187,25 @@ def parse_time_range(start: str, end: str) -> tuple[float, float] | None:
 
     Args:
         start: First time as in `parse_time`; "" leaves this end open.
-        end: Last time; "" leaves this end open.
+        end: Last time, where a date without a time includes that day; "" leaves this end open.
 
     Returns:
         Both ends, infinite where open; None if both are open.
 
     Raises:
-        InputError: If an end cannot be parsed, or the range ends before it starts.
+        InputError: If an end cannot be parsed, may be a number or a date (20260131), or the range ends before it
+            starts.
     """
     if not (start or end):
         return None
+    for text in (start, end):
+        if re.fullmatch(r"(19|20)[0-9]{6}", text) and _parse_date(text):
+            raise InputError(
+                f"the time {text} may be a number or a date; write {text[:4]}-{text[4:6]}-{text[6:]} or {text}.0"
+            )
     first, last = parse_time(start) if start else -math.inf, parse_time(end) if end else math.inf
+    if end and not _NUMBER.fullmatch(end) and len(end) <= len("2026-01-31"):
+        last = math.nextafter(last + _DAY, -math.inf)
     if first > last:
         raise InputError(f"the time range from {start} to {end} ends before it starts")
     return first, last
@@ -217,9 +227,10 @@ def _parse_labels(path: str, expression: PathPattern) -> Labels | None:
 
 
 def _parse_time(text: str) -> float | None:
-    # Stricter than `float`, which accepts underscores between digits.
-    if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?", text):
-        return float(text)
+    return float(text) if _NUMBER.fullmatch(text) else _parse_date(text)
+
+
+def _parse_date(text: str) -> float | None:
     try:
         date = datetime.fromisoformat(text.replace("_", "T", 1))
     except ValueError:

@@ -57,7 +57,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) in (int, float) and abs(value) <= _MAX_NUMBER  # and no NaN
 
 
 def _is_faiss_entry(value: Any) -> bool:
@@ -72,6 +72,11 @@ def _is_faiss_entry(value: Any) -> bool:
         and isinstance(value.get("centre"), list)
         and all(map(_is_number, value["centre"]))
     )
+
+
+def _is_recall_entry(value: Any) -> bool:
+    counts = ("k", "queries", "images")
+    return isinstance(value, dict) and _is_number(value.get("value")) and all(_is_count(value.get(n)) for n in counts)
 
 
 _REQUIRED: dict[str, Callable[[Any], bool]] = {
@@ -89,4 +94,5 @@ _OPTIONAL: dict[str, Callable[[Any], bool]] = {
     "flip": lambda value: isinstance(value, bool),
     "faiss_beyond": lambda value: type(value) is int,
     "faiss": _is_faiss_entry,
+    "recall": _is_recall_entry,
 }

@@ -204,18 +204,6 @@ class Snapshot:
             mask &= (times >= time_range[0]) & (times <= time_range[1])
         return mask
 
-    def check_model(self, model_id: str, dim: int) -> None:
-        """Check that the index was built by a given model.
-
-        Args:
-            model_id: The id of the model.
-            dim: The feature dimension of the model.
-
-        Raises:
-            InputError: If either differs.
-        """
-        manifest.check_model(self.folder, self.metadata, model_id, dim)
-
     @functools.cached_property
     def _verified(self) -> np.ndarray:
         return np.zeros(len(self.checksums), dtype=bool)

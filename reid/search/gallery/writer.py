@@ -16,6 +16,7 @@ from reid.io.shards import Shards
 from reid.ranking.unit_search import UNIT_SLACK
 from reid.search.gallery import manifest, manifest_rows
 from reid.search.gallery.crops import Crop
+from reid.search.gallery.manifest_entries import find_invalid_entry
 from reid.search.gallery.shard_files import FEATURES_FOLDER, ShardLayout, ShardWriter, find_damaged, row_checksums
 
 SHARD_SIZE = 65_536  # rows per file
@@ -44,7 +45,7 @@ class Gallery:
             self._verify()
             metadata = self.metadata()
             self.dim, self.shard_size = int(metadata["dim"]), int(metadata["shard"])
-            self._open_shards(ShardLayout.from_metadata(folder, metadata))
+            self._follow_manifest()
             self._remove_stale_faiss_indexes(metadata)
         except BaseException:
             self._connection.close()
@@ -86,6 +87,9 @@ class Gallery:
             for partial in path.glob(f"{manifest.MANIFEST_NAME}*"):  # left by a killed process
                 partial.unlink()
             entries = {"model_id": model_id, "dim": dim, "shard": shard_size, **(metadata or {})}
+            invalid = find_invalid_entry({"generation": 0, "version": 0, **entries})
+            if invalid:
+                raise InputError(f"{path}: an index cannot have {invalid} {entries[invalid]!r}")
             manifest.create_manifest(path, entries)
             sync_folder(path)
             return cls(path, lock)
@@ -234,8 +238,7 @@ class Gallery:
                 )
                 self._connection.executemany("DELETE FROM images WHERE path = ?", [(path,) for path in deleted])
         except BaseException:
-            # The rows are not referenced, so the next ones overwrite them.
-            self._writer.position = first
+            self._follow_manifest()  # Ctrl-C may come when the transaction is on the disk already
             raise
 
     def set_removed(self, paths: Iterable[str], removed: bool) -> None:
@@ -268,19 +271,21 @@ class Gallery:
                 return 0
             old, layout = self._map_rows(), self._writer.layout
             new_layout = dataclasses.replace(layout, generation=layout.generation + 1)
-            writer = ShardWriter(new_layout, 0)
-            for start in range(0, len(kept), _CHUNK_ROWS):
-                writer.append(old[kept[start : start + _CHUNK_ROWS]])
-            with (
-                manifest.write_transaction(self._connection),
-                manifest_rows.change_everything(self._connection),
-            ):
-                self._connection.execute(f"DELETE FROM contents WHERE NOT {_ACTIVE}")
-                # Ascending, so that each new position is free by then.
-                moved = [(new, row) for new, row in enumerate(kept.tolist()) if new != row]
-                self._connection.executemany("UPDATE contents SET place = ? WHERE place = ?", moved)
-                manifest.store_metadata(self._connection, {"generation": new_layout.generation})
-            self._open_shards(new_layout)
+            try:
+                writer = ShardWriter(new_layout, 0)
+                for start in range(0, len(kept), _CHUNK_ROWS):
+                    writer.append(old[kept[start : start + _CHUNK_ROWS]])
+                with (
+                    manifest.write_transaction(self._connection),
+                    manifest_rows.change_everything(self._connection),
+                ):
+                    self._connection.execute(f"DELETE FROM contents WHERE NOT {_ACTIVE}")
+                    # Ascending, so that each new position is free by then.
+                    moved = [(new, row) for new, row in enumerate(kept.tolist()) if new != row]
+                    self._connection.executemany("UPDATE contents SET place = ? WHERE place = ?", moved)
+                    manifest.store_metadata(self._connection, {"generation": new_layout.generation})
+            finally:
+                self._follow_manifest()
         return count - len(kept)
 
     def find_corrupt(self) -> list[str]:
@@ -318,7 +323,9 @@ class Gallery:
             if path.name != current:
                 path.unlink(missing_ok=True)
 
-    def _open_shards(self, layout: ShardLayout) -> None:
+    def _follow_manifest(self) -> None:
+        """Write behind the rows that the manifest refers to; others, of a transaction that failed, are overwritten."""
+        layout = ShardLayout.from_metadata(self.folder, self.metadata())
         with manifest.translate_errors(self.folder):
             count = manifest_rows.count_contents(self._connection)
         (self.folder / FEATURES_FOLDER).mkdir(exist_ok=True)

@@ -71,9 +71,14 @@ def test_the_record_goes_through_json_and_checks_itself() -> None:
     found = calibrate(*random_features(5), replicates=5, model_id="m", dataset="d")
     plain = json.loads(json.dumps(found.to_plain()))
     assert Calibration.from_plain(plain) == found
+    # In the first format the curve was fitted at its prior.
+    earlier = {**plain, "format": 1, "curve": {**plain["curve"], "prior": 0.3}}
+    del earlier["curve"]["share"]
+    first = Calibration.from_plain(earlier)
+    np.testing.assert_array_equal(first.probability([0.3, 1.1]), first.probability([0.3, 1.1], prior=0.3))
     np.testing.assert_array_equal(found.probability([0.3, 1.1]), found.curve.probability([0.3, 1.1]))
     for change, message in (
-        ({"format": 2}, "format 2"),
+        ({"format": 3}, "format 3"),
         ({"curve": {}}, "not a calibration of this project"),
         ({"thresholds": [{"rate": 2}]}, "not a calibration of this project"),
         ({"surplus": 1}, "not a calibration of this project"),
@@ -85,6 +90,17 @@ def test_the_record_goes_through_json_and_checks_itself() -> None:
     for wrong in (None, [], "text"):
         with pytest.raises(InputError, match="not a calibration"):
             Calibration.from_plain(wrong)
+
+
+@pytest.mark.parametrize("prior", [1e-9, 1e-6, 0.9])
+def test_a_prior_when_calibrating_is_one_when_searching(prior: float) -> None:
+    query, gallery = random_features(5)
+    before = calibrate(query, gallery, replicates=5, prior=prior).curve
+    after = calibrate(query, gallery, replicates=5).curve
+    distances = np.linspace(0, 2, 50)
+    if before.method == after.method:
+        np.testing.assert_allclose(before.probability(distances), after.probability(distances, prior), rtol=1e-9)
+    assert (before.prior, before.share) == (prior, after.prior)
 
 
 def test_extreme_distances_and_priors() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reid.errors import InputError
-from reid.search.gallery import PATTERNS, check_crops, list_crops, parse_time
+from reid.search.gallery import PATTERNS, check_crops, list_crops, parse_time, parse_time_range
 
 NAMES = {
     "market1501": ("0002_c1s1_000451_03.jpg", ("2", "1", "451")),
@@ -58,6 +59,20 @@ def test_times() -> None:
     for text in ("noon", "", "nan", "inf", "1_0", "1e5", "９"):
         with pytest.raises(InputError, match="invalid time"):
             parse_time(text)
+
+
+def test_a_range_of_times() -> None:
+    day = datetime(2026, 1, 31, tzinfo=UTC).timestamp()
+    assert parse_time_range("2026-01-31", "") == (day, math.inf) and parse_time_range("5", "000451") == (5, 451)
+    first, last = parse_time_range("2026-01-31", "2026-01-31") or (0, 0)
+    assert first == day and day + 86_399.9 < last < day + 86_400  # the whole day
+    assert parse_time_range("", "2026-01-31T12:00") == (-math.inf, day + 43_200)
+    assert parse_time_range("20261399", "20269999") == (20261399, 20269999)  # no dates
+    for wrong in (("20260131", ""), ("", "20260131")):
+        with pytest.raises(InputError, match=r"may be a number or a date; write 2026-01-31 or 20260131\.0"):
+            parse_time_range(*wrong)
+    with pytest.raises(InputError, match="ends before it starts"):
+        parse_time_range("7", "5")
 
 
 def test_a_folder_that_cannot_be_listed_now_is_not_called_empty(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from reid.errors import InputError
-from reid.search.gallery import Crop, Gallery, Labels, list_crops, read_snapshot, shard_files, update_index
+from reid.search.gallery import Crop, Gallery, Labels, list_crops, manifest, read_snapshot, shard_files, update_index
 
 Vector = Callable[[bytes], np.ndarray]
 
@@ -138,6 +139,39 @@ def test_unreferenced_rows_are_overwritten(tmp_path: Path, make_vector: Vector) 
     # The file ends after the last row.
     last = tmp_path / "i" / "features" / "000000-000002.npy"
     assert last.stat().st_size == 128 + 3 * 16 * 4
+
+
+def test_ctrl_c_after_the_commit_of_a_transaction_loses_nothing(
+    tmp_path: Path, make_vector: Vector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = manifest.write_transaction
+
+    @contextlib.contextmanager
+    def interrupted(connection: sqlite3.Connection) -> Iterator[None]:
+        with original(connection):
+            yield
+        raise KeyboardInterrupt  # as a signal that came while the disk was waited for
+
+    new, later = crop("new", b"new"), crop("later", b"later")
+    with filled(tmp_path / "i", make_vector) as gallery:
+        monkeypatch.setattr(manifest, "write_transaction", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            gallery.commit([new], {new[1]: make_vector(new[1])}, deleted=["00.jpg"])
+        with pytest.raises(KeyboardInterrupt):
+            gallery.compact()
+        monkeypatch.setattr(manifest, "write_transaction", original)
+        gallery.commit([later], {later[1]: make_vector(later[1])})
+        assert gallery.find_corrupt() == []
+    stored = stored_rows(tmp_path / "i")
+    assert {stored[f"{name}.jpg"] for name in ("new", "later")} == {make_vector(d).tobytes() for _, d in (new, later)}
+    with Gallery.open(tmp_path / "i") as gallery:
+        assert gallery.find_corrupt() == [] and gallery.compact() == 0
+
+
+def test_sizes_that_no_index_has(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot have shard 100000000000000000000"):
+        Gallery.create(tmp_path / "i", model_id="m", dim=16, shard_size=10**20)
+    Gallery.create(tmp_path / "i", model_id="m", dim=16).close()
 
 
 def test_removing_compacting_and_restoring(crops: Path, tmp_path: Path, embed: Any, make_vector: Vector) -> None:
