@@ -68,6 +68,7 @@ def _is_faiss_entry(value: Any) -> bool:
         and all(_is_count(value.get(name)) for name in ("version", "rows", "k"))
         and _is_number(value.get("recall"))
         and _is_text(value.get("summary"))
+        and value["summary"].isprintable()
         and _is_text(value.get("sha256", ""))
         and isinstance(value.get("centre"), list)
         and all(map(_is_number, value["centre"]))
