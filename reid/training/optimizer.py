@@ -127,9 +127,10 @@ def make_optimizer(model: nn.Module, solver: Solver, lr: float, factors: Sequenc
     lr_factors = lr_factors_by_name(model, factors)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            # An orthogonal Eigenlayer is computed from these. Decay would pull it back to its start, and with
-            # Householder reflections to zero, since torch rounds the signs on the diagonal, 1 or -1, to integers.
-            tied = name.startswith("eigenlayer.parametrizations.")
+            # An orthogonal weight is computed from these. Decay would pull it back to its start, and with Householder
+            # reflections to zero, since torch rounds the signs on the diagonal, 1 or -1, to integers. The two parts of
+            # weight normalization, g and v, decay like a weight.
+            tied = "parametrizations" in name and not name.endswith((".original0", ".original1"))
             kind = "tied" if tied else "bias" if name.endswith("bias") else "weight"
             kinds.setdefault((lr_factors[name], kind), []).append(parameter)
     decay = {"weight": solver.weight_decay, "bias": solver.weight_decay * solver.bias_weight_decay, "tied": 0.0}
