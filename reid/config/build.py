@@ -56,7 +56,6 @@ __all__ = [
     "split",
     "structure",
     "test_loader",
-    "tested_feature",
     "train_loader",
     "use_threads",
     "whole_loader",
@@ -113,18 +112,6 @@ def use_threads(config: CfgNode) -> None:
     """
     if config.THREADS:
         torch.set_num_threads(config.THREADS)
-
-
-def tested_feature(config: CfgNode) -> str:
-    """Look up the feature that TEST.FEATURE selects.
-
-    Args:
-        config: Frozen configuration; reads TEST.FEATURE.
-
-    Returns:
-        "input" or "output" of the Eigenlayer.
-    """
-    return str(config.TEST.FEATURE)
 
 
 def objective(config: CfgNode, model: ReidNetwork, *, num_classes: int) -> Objective:

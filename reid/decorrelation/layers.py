@@ -30,32 +30,9 @@ _VIEWS = {
     *("Transpose", "T", "Permute"),
 }
 _KEPT = _VIEWS | {
-    *(
-        "Mul",
-        "Div",
-        "Add",
-        "Sub",
-        "Rsub",
-        "Neg",
-        "NativeDropout",
-        "FusedDropout",
-        "Expand",
-        "Repeat",
-        "Slice",
-        "Select",
-    ),
-    *(
-        "Select",
-        "Split",
-        "SplitWithSizes",
-        "Unbind",
-        "Index",
-        "IndexSelect",
-        "Cat",
-        "Stack",
-        "ConstantPadNd",
-        "MaskedFill",
-    ),
+    *("Mul", "Div", "Add", "Sub", "Rsub", "Neg", "NativeDropout", "FusedDropout", "MaskedFill"),
+    *("Expand", "Repeat", "Slice", "Select", "Split", "SplitWithSizes", "Unbind", "Index", "IndexSelect"),
+    *("Cat", "Stack", "ConstantPadNd"),
 }
 
 

@@ -55,14 +55,12 @@ class ShardOptions:
         shard_size: Number of images per file.
         features: Features of the Eigenlayer, of `FEATURES`.
         flip: Average each embedding with that of the mirrored image.
-        dtype: Autocast type, None for float32.
         engine: What runs the network; None for PyTorch.
     """
 
     shard_size: int
     features: Sequence[str] = FEATURES
     flip: bool = False
-    dtype: torch.dtype | None = None
     engine: Network | None = None
 
 
@@ -132,10 +130,10 @@ def fingerprint(model: torch.nn.Module) -> str:
 
 
 def _embed_shard(model: Network, images: LabeledBatches, options: ShardOptions, title: str) -> dict[str, Features]:
-    features = extract(model, images, dtype=options.dtype, title=title)
+    features = extract(model, images, title=title)
     if not options.flip:
         return features
-    mirrored = extract(model, images, mirror=True, dtype=options.dtype, title=f"{title}, mirrored")
+    mirrored = extract(model, images, mirror=True, title=f"{title}, mirrored")
     return {name: mean_features(features[name], mirrored[name]) for name in features}
 
 

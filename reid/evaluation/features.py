@@ -151,7 +151,6 @@ def extract_together(
     loader: LabeledBatches,
     *,
     mirror: bool = False,
-    dtype: torch.dtype | None = None,
     title: str = "",
 ) -> dict[str, Features]:
     """Embed every image of a loader by all processes together.
@@ -160,17 +159,16 @@ def extract_together(
         model: Network with the same weights on every process, or an engine that runs it.
         loader: Images with labels.
         mirror: Embed the mirrored images instead.
-        dtype: Autocast type of a network, None for float32.
         title: Title of the progress bar.
 
     Returns:
         On the main process the features as `extract` returns them, on all others {}.
     """
     if get_world_size() == 1:
-        return extract(model, loader, mirror=mirror, dtype=dtype, title=title)
+        return extract(model, loader, mirror=mirror, title=title)
     own, values = loader.shard(get_rank(), get_world_size()), dict[str, Tensor]()
     if len(own):
-        extracted = extract(model, own, mirror=mirror, dtype=dtype, title=title)
+        extracted = extract(model, own, mirror=mirror, title=title)
         values = {name: torch.from_numpy(features.values) for name, features in extracted.items()}
     parts = [part for part in gather(values) if part]
     return {

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from reid.distributed import broadcast, is_main_process
 from reid.evaluation.features import FEATURES, LabeledBatches, Network, extract_together, mean_features
@@ -32,7 +31,6 @@ def network_features(
     gallery: LabeledBatches,
     *,
     flips: Sequence[bool] = (False,),
-    dtype: torch.dtype | None = None,
     names: Sequence[str] = FEATURES,
 ) -> FeatureSets:
     """Embed query and gallery by all processes together.
@@ -42,17 +40,13 @@ def network_features(
         query: Loader of the query images.
         gallery: Loader of the gallery images.
         flips: Whether to average with the mirrored images; several values give several variants.
-        dtype: Autocast type of a network, None for float32.
         names: Features to keep, such as `distinct_features` of the network.
 
     Returns:
         On the main process the features of the Eigenlayer's "input" and "output" for each of `flips`, on all others
         {}.
     """
-    sides = [
-        embed(model, images, flips=flips, dtype=dtype, title=name)
-        for name, images in (("query", query), ("gallery", gallery))
-    ]
+    sides = [embed(model, images, flips=flips, title=name) for name, images in (("query", query), ("gallery", gallery))]
     return {key: (sides[0][key], sides[1][key]) for key in sides[0] if key[0] in names}
 
 
@@ -61,7 +55,6 @@ def embed(
     images: LabeledBatches,
     *,
     flips: Sequence[bool] = (False,),
-    dtype: torch.dtype | None = None,
     title: str = "",
 ) -> VariantFeatures:
     """Embed images by all processes together.
@@ -70,16 +63,15 @@ def embed(
         model: Network with the same weights on every process, or an engine that runs it.
         images: Images with labels.
         flips: Whether to average with the mirrored images.
-        dtype: Autocast type of a network, None for float32.
         title: Title of the progress bar.
 
     Returns:
         The features as in `network_features`.
     """
-    plain = extract_together(model, images, dtype=dtype, title=title)
+    plain = extract_together(model, images, title=title)
     features = {(name, False): plain[name] for name in plain} if False in flips else {}
     if True in flips:
-        mirror = extract_together(model, images, mirror=True, dtype=dtype, title=f"{title} mirrored")
+        mirror = extract_together(model, images, mirror=True, title=f"{title} mirrored")
         features |= {(name, True): mean_features(plain[name], mirror[name]) for name in plain}
     return features
 

@@ -20,7 +20,7 @@ _BLOCK = 4096
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """The map x -> P (x - m), by default followed by normalization.
+    """The map x -> P (x - m), followed by normalization.
 
     Attributes:
         mean: m, (D,) float64.
@@ -30,12 +30,11 @@ class Whitening:
     mean: np.ndarray
     projection: np.ndarray
 
-    def apply(self, features: np.ndarray, *, unit_length: bool = True) -> np.ndarray:
-        """Whiten features.
+    def apply(self, features: np.ndarray) -> np.ndarray:
+        """Whiten features and divide the rows by their length; a row equal to the mean stays 0.
 
         Args:
             features: (N, D) of any real type.
-            unit_length: Divide the rows by their length; a row equal to the mean stays 0.
 
         Returns:
             (N, D') float64.
@@ -47,11 +46,7 @@ class Whitening:
             raise InputError(
                 f"a whitening of {len(self.mean)} dimensions cannot be applied to features of shape {features.shape}"
             )
-        white = (features.astype(np.float64) - self.mean) @ self.projection.T
-        if not unit_length:
-            return white
-        lengths = np.linalg.norm(white, axis=1, keepdims=True)
-        return np.divide(white, lengths, out=white, where=lengths > 0)
+        return _unit_rows((features.astype(np.float64) - self.mean) @ self.projection.T)
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,11 @@ def load_any(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_network(path: Path, *, finite: bool = True) -> tuple[ReidNetwork, CfgNode]:
+def load_network(path: Path) -> tuple[ReidNetwork, CfgNode]:
     """Load the network of a checkpoint, see `load_any`.
 
     Args:
         path: Checkpoint file, of this project or of a known family.
-        finite: Whether to refuse weights that are NaN or infinite.
 
     Returns:
         The network, on the CPU in evaluation mode, and the configuration in the checkpoint.
@@ -58,7 +57,7 @@ def load_network(path: Path, *, finite: bool = True) -> tuple[ReidNetwork, CfgNo
         InputError: If the file is missing, corrupt or of an unknown family, or its weights do not fit its configuration
             or are not finite.
     """
-    return build.network_from_checkpoint(load_any(path), source=str(path), finite=finite)
+    return build.network_from_checkpoint(load_any(path), source=str(path))
 
 
 def convert_checkpoint(

@@ -131,7 +131,7 @@ class Embedder:
         content = load_any(path)
         network, config = build.network_from_checkpoint(content, source=str(path))
         torch_device = build.device(build.evaluation_config(config, None, ["MODEL.DEVICE", device]))
-        feature = feature or build.tested_feature(config)
+        feature = feature or config.TEST.FEATURE
         width = {"input": network.eigenlayer.in_features, "output": network.eigenlayer.out_features}
         dtype = autocast_dtype(precision, torch_device)
         check_engine(engine, torch_device, dtype)

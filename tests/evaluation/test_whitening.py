@@ -26,7 +26,8 @@ def test_pca_whitening_against_scikit_learn() -> None:
     features, _, _ = drawn()
     other = PCA(3, whiten=True).fit(features.astype(np.float64))
     expected = other.transform(features) * np.sqrt(len(features) / (len(features) - 1))  # it divides by N - 1
-    found = pca_whitening(features, dim=3).apply(features, unit_length=False)
+    whitening = pca_whitening(features, dim=3)
+    found = (features - whitening.mean) @ whitening.projection.T
     np.testing.assert_allclose(np.abs(found), np.abs(expected), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(found.T @ found / len(found), np.eye(3), atol=1e-10)
 
@@ -51,7 +52,7 @@ def test_learned_whitening_by_its_definition() -> None:
     # What differs within an identity becomes white, and what all of them have is along the axes, descending.
     projection = whitening.projection
     np.testing.assert_allclose(projection @ scatter @ projection.T, np.eye(DIM), atol=1e-8)
-    white = whitening.apply(features, unit_length=False)
+    white = (features - whitening.mean) @ whitening.projection.T
     covariance = white.T @ white
     np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-6 * covariance.max())
     assert (np.diff(np.diag(covariance)) < 0).all()

@@ -12,19 +12,18 @@ from reid.data.threads import single_thread_initializer
 Item = TypeVar("Item")
 
 
-def prefetch(produce: Callable[[], Iterator[Item]], ahead: int = 1) -> Iterator[Item]:
-    """Run an iterator in a background thread, a few items in advance.
+def prefetch(produce: Callable[[], Iterator[Item]]) -> Iterator[Item]:
+    """Run an iterator in a background thread, one item in advance.
 
     The thread starts when the first item is requested and has ended when this iterator is exhausted or closed.
 
     Args:
         produce: Returns the iterator; called in the thread. Its errors are raised here.
-        ahead: Number of items prepared in advance.
 
     Yields:
         Items in the order in which `produce` yields them.
     """
-    items: queue.Queue[tuple[bool, Item | BaseException | None]] = queue.Queue(maxsize=ahead)
+    items: queue.Queue[tuple[bool, Item | BaseException | None]] = queue.Queue(maxsize=1)
     stop = threading.Event()
 
     def put(more: bool, item: Item | BaseException | None) -> None:

@@ -1,8 +1,8 @@
 """Backbones: images (B, 3, H, W) float32, normalized -> feature maps (B, C, h, w).
 
-A backbone is built by a function `(*, weights, last_stride, source) -> nn.Module` listed in `BACKBONES`. The module has
-C as its attribute `out_channels`. A backbone that takes images of a single size has it as `input_size` and the size of
-its maps as `map_size`, both height, width. Networks of timm are built by `timm_trunk` in
+A backbone is built by a function `(*, weights, source) -> nn.Module` listed in `BACKBONES`, that of a ResNet also takes
+`last_stride`. The module has C as its attribute `out_channels`. A backbone that takes images of a single size has it as
+`input_size` and the size of its maps as `map_size`, both height, width. Networks of timm are built by `timm_trunk` in
 `reid.model.backbones.timm_trunk`, by any of their names.
 """
 
@@ -13,7 +13,7 @@ from functools import partial
 
 from torch import Tensor
 
-from reid.errors import unknown_name
+from reid.errors import InputError, unknown_name
 from reid.io.checkpoint import load_state_dict
 from reid.model.backbones.caffenet import CaffeNetTrunk, caffenet_trunk
 from reid.model.backbones.deepface import DeepFaceTrunk, deepface_trunk
@@ -78,7 +78,10 @@ def build_backbone(
     if name not in BACKBONES:
         raise unknown_name("backbone", name, tuple(BACKBONES))
     has_ibn_layers = weights is not None and norm.startswith("ibn_") and has_ibn_names(weights)
-    backbone = BACKBONES[name](weights=None if has_ibn_layers else weights, last_stride=last_stride, source=source)
+    strides = {} if last_stride is None else {"last_stride": last_stride}
+    if strides and not name.startswith("resnet"):
+        raise InputError(f"{name} does not support MODEL.LAST_STRIDE (got {last_stride}); set it to 0")
+    backbone = BACKBONES[name](weights=None if has_ibn_layers else weights, source=source, **strides)
     pretrained = weights is not None and not has_ibn_layers
     normalize(backbone, norm, groups=norm_groups, network=name, pretrained=pretrained)
     if weights is not None and has_ibn_layers:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from reid.errors import InputError
 from reid.io.checkpoint import load_state_dict
 from reid.model.backbones.input_size import check_image_size
 
@@ -53,25 +52,20 @@ class CaffeNetTrunk(nn.Module):
         return self.pool(self.conv5(maps).relu())
 
 
-def caffenet_trunk(
-    *, weights: Mapping[str, Tensor] | None = None, last_stride: int | None = None, source: str = "the given weights"
-) -> CaffeNetTrunk:
+def caffenet_trunk(*, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights") -> CaffeNetTrunk:
     """Build the backbone.
 
     Args:
         weights: Caffe's reference model as a state dict under Caffe's names, its fc layers unused; None to start from
             scratch.
-        last_stride: Must be None, CaffeNet has no strided last stage.
         source: Name of the weights in error messages.
 
     Returns:
         Backbone with the given weights or new ones.
 
     Raises:
-        InputError: If the weights do not fit or a last stride is given.
+        InputError: If the weights do not fit.
     """
-    if last_stride is not None:
-        raise InputError(f"caffenet does not support MODEL.LAST_STRIDE (got {last_stride}); set it to 0")
     trunk = CaffeNetTrunk()
     if weights is not None:
         unused = [name for name in weights if name.startswith(("fc6.", "fc7.", "fc8."))]

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from reid.errors import InputError
 from reid.io.checkpoint import load_state_dict
 from reid.model.backbones.input_size import check_image_size
 from reid.model.connection import LocallyConnected2d
@@ -61,24 +60,19 @@ class DeepFaceTrunk(nn.Module):
         return maps
 
 
-def deepface_trunk(
-    *, weights: Mapping[str, Tensor] | None = None, last_stride: int | None = None, source: str = "the given weights"
-) -> DeepFaceTrunk:
+def deepface_trunk(*, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights") -> DeepFaceTrunk:
     """Build the backbone.
 
     Args:
         weights: State dict under these names (none is published), its F7 and F8 unused; None to start from scratch.
-        last_stride: Must be None, DeepFace has no strided last stage.
         source: Name of the weights in error messages.
 
     Returns:
         Backbone with the given weights or new ones.
 
     Raises:
-        InputError: If the weights do not fit or a last stride is given.
+        InputError: If the weights do not fit.
     """
-    if last_stride is not None:
-        raise InputError(f"deepface does not support MODEL.LAST_STRIDE (got {last_stride}); set it to 0")
     trunk = DeepFaceTrunk()
     if weights is not None:
         unused = [name for name in weights if name.startswith(("f7.", "f8."))]

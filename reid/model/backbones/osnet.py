@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reid.errors import InputError
 from reid.io.checkpoint import load_state_dict
 
 WIDTHS = {"osnet_x0_25": 0.25, "osnet_x0_5": 0.5, "osnet_x0_75": 0.75, "osnet_x1_0": 1.0}
@@ -100,12 +99,11 @@ class AggregationGate(nn.Module):
 
     Args:
         channels: Number of channels C.
-        reduction: Factor by which the hidden layer is narrower.
     """
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = max(1, channels // reduction)
+        hidden = max(1, channels // 16)
         self.fc1 = VectorConv(channels, hidden, 1)
         self.fc2 = VectorConv(hidden, channels, 1)
 
@@ -176,18 +174,6 @@ class OSNetTrunk(nn.Module):
         self.conv5 = ConvLayer(c4, c4)
         _initialize(self)
 
-    def maps(self, images: Tensor) -> Tensor:
-        """Compute the last feature maps.
-
-        Args:
-            images: (B, 3, H, W) float32, normalized.
-
-        Returns:
-            (B, out_channels, H/16, W/16).
-        """
-        maps = self.maxpool(self.conv1(images))
-        return self.conv5(self.conv4(self.conv3(self.conv2(maps))))
-
     def forward(self, images: Tensor) -> Tensor:
         """Compute the feature maps.
 
@@ -197,7 +183,8 @@ class OSNetTrunk(nn.Module):
         Returns:
             (B, out_channels, H/16, W/16).
         """
-        return self.maps(images)
+        maps = self.maxpool(self.conv1(images))
+        return self.conv5(self.conv4(self.conv3(self.conv2(maps))))
 
 
 class OSNet(OSNetTrunk):
@@ -225,7 +212,7 @@ class OSNet(OSNetTrunk):
         Returns:
             Logits (B, num_classes) float32.
         """
-        return self.classifier(self.fc(self.maps(images).mean((2, 3))))
+        return self.classifier(self.fc(super().forward(images).mean((2, 3))))
 
 
 class FeatureBlock(nn.Sequential):
@@ -245,7 +232,6 @@ def osnet_trunk(
     name: str,
     *,
     weights: Mapping[str, Tensor] | None = None,
-    last_stride: int | None = None,
     source: str = "the given weights",
 ) -> OSNetTrunk:
     """Build the backbone; weights must fit the whole published OSNet, of which the layers up to the last map are used.
@@ -253,17 +239,14 @@ def osnet_trunk(
     Args:
         name: A key of `WIDTHS`.
         weights: Published state dict of the whole OSNet, or None to start from scratch.
-        last_stride: Must be None, OSNet has no strided last stage.
         source: Name of the weights in error messages.
 
     Returns:
         Backbone with the given weights or new ones.
 
     Raises:
-        InputError: If the weights do not fit or a last stride is given.
+        InputError: If the weights do not fit.
     """
-    if last_stride is not None:
-        raise InputError(f"{name} does not support MODEL.LAST_STRIDE (got {last_stride}); set it to 0")
     if weights is None:
         return OSNetTrunk(WIDTHS[name])
     bare = published_osnet(name, weights, source)

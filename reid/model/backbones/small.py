@@ -99,7 +99,6 @@ def small_trunk(
     name: str,
     *,
     weights: Mapping[str, Tensor] | None = None,
-    last_stride: int | None = None,
     source: str = "the given weights",
 ) -> SmallTrunk:
     """Build the backbone.
@@ -107,21 +106,18 @@ def small_trunk(
     Args:
         name: A key of `CONNECTIONS`.
         weights: Must be None, there are no published weights.
-        last_stride: Must be None, there is no strided last stage.
         source: Name of the weights in error messages.
 
     Returns:
         Backbone with the given weights or new ones.
 
     Raises:
-        InputError: If weights or a last stride are given.
+        InputError: If weights are given.
     """
     if weights is not None:
         raise InputError(
             f"{source}: {name} is trained from scratch and has no published weights; set MODEL.WEIGHTS none"
         )
-    if last_stride is not None:
-        raise InputError(f"{name} does not support MODEL.LAST_STRIDE (got {last_stride}); set it to 0")
     return SmallTrunk(name)
 
 

@@ -1,11 +1,11 @@
 """Checkpoints of other codebases, recognized by their tensors and converted to the network of this one.
 
-A family is a test on the names of tensors and a function from `RemainingTensors` to `Converted`.
+A family is recognized by how names of tensors begin, and has a function from `RemainingTensors` to `Converted`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -24,22 +24,22 @@ class Family:
 
     Attributes:
         tensors: Typical tensor names, for the error message.
-        matches: Whether the tensor names of a file belong to this family.
+        prefixes: How some tensor names of every file of this family begin.
         convert: Function that converts the tensors of such a file.
     """
 
     tensors: str
-    matches: Callable[[Collection[str]], bool]
+    prefixes: tuple[str, ...]
     convert: Callable[[RemainingTensors], Converted]
 
 
 FAMILIES: dict[str, Family] = {
-    layumi.NAME: Family(layumi.TENSORS, layumi.is_layumi, layumi.from_layumi),
+    layumi.NAME: Family(layumi.TENSORS, layumi.PREFIXES, layumi.from_layumi),
     strong_baseline.NAME: Family(
-        strong_baseline.TENSORS, strong_baseline.is_strong_baseline, strong_baseline.from_strong_baseline
+        strong_baseline.TENSORS, strong_baseline.PREFIXES, strong_baseline.from_strong_baseline
     ),
-    fastreid.NAME: Family(fastreid.TENSORS, fastreid.is_fastreid, fastreid.from_fastreid),
-    torchreid.NAME: Family(torchreid.TENSORS, torchreid.is_torchreid, torchreid.from_torchreid),
+    fastreid.NAME: Family(fastreid.TENSORS, fastreid.PREFIXES, fastreid.from_fastreid),
+    torchreid.NAME: Family(torchreid.TENSORS, torchreid.PREFIXES, torchreid.from_torchreid),
 }
 
 
@@ -58,7 +58,8 @@ def convert(tensors: Mapping[str, Tensor], *, source: str, family: str | None = 
         InputError: If the family is unknown, or tensors are missing, unexpected or have a different shape.
     """
     if family is None:
-        family = next((name for name, one in FAMILIES.items() if one.matches(tensors)), None)
+        found = (name for name, one in FAMILIES.items() if any(tensor.startswith(one.prefixes) for tensor in tensors))
+        family = next(found, None)
         if family is None:
             first = [f"{name} {tuple(value.shape)}" for name, value in list(tensors.items())[:_MAX_NAMES]]
             known = "; ".join(f"{name}: {one.tensors}" for name, one in FAMILIES.items())

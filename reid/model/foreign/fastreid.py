@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from reid.errors import InputError
 from reid.model.foreign.parts import (
@@ -21,18 +21,7 @@ from reid.records import IMAGENET_MEAN, IMAGENET_STD
 
 NAME = "fast-reid"
 TENSORS = "backbone.layer1.*, heads.bottleneck.* or heads.bnneck.*, heads.weight or heads.classifier.weight"
-
-
-def is_fastreid(names: Collection[str]) -> bool:
-    """Recognize the family by `backbone.` and `heads.`, the two parts of its models.
-
-    Args:
-        names: Tensor names of a file.
-
-    Returns:
-        Whether the file belongs to the family.
-    """
-    return any(name.startswith(("backbone.layer", "backbone.conv1", "heads.")) for name in names)
+PREFIXES = ("backbone.layer", "backbone.conv1", "heads.")  # the two parts of its models
 
 
 def from_fastreid(remaining: RemainingTensors) -> Converted:

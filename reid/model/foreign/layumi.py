@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from reid.model.foreign.parts import (
     BackboneSpec,
     Converted,
@@ -17,18 +15,7 @@ from reid.model.foreign.parts import (
 
 NAME = "layumi"
 TENSORS = "model.layer1.*, classifier.add_block.*, classifier.classifier.0.*"
-
-
-def is_layumi(names: Collection[str]) -> bool:
-    """Recognize the family by `model.`, torchvision's network, or its block before the classifier.
-
-    Args:
-        names: Tensor names of a file.
-
-    Returns:
-        Whether the file belongs to the family.
-    """
-    return any(name.startswith(("model.layer", "classifier.add_block.")) for name in names)
+PREFIXES = ("model.layer", "classifier.add_block.")  # torchvision's network, and the block before the classifier
 
 
 def from_layumi(remaining: RemainingTensors) -> Converted:

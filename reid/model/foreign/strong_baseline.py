@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from reid.model.foreign.parts import (
     BackboneSpec,
     Converted,
@@ -17,18 +15,7 @@ from reid.model.foreign.parts import (
 
 NAME = "reid-strong-baseline"
 TENSORS = "base.layer1.*, bottleneck.*, classifier.weight"
-
-
-def is_strong_baseline(names: Collection[str]) -> bool:
-    """Recognize the family by `base.`, its backbone.
-
-    Args:
-        names: Tensor names of a file.
-
-    Returns:
-        Whether the file belongs to the family.
-    """
-    return any(name.startswith(("base.layer", "base.conv1")) for name in names)
+PREFIXES = ("base.layer", "base.conv1")  # its backbone
 
 
 def from_strong_baseline(remaining: RemainingTensors) -> Converted:

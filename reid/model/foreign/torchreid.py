@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from reid.errors import InputError
 from reid.model.backbones.osnet import CHANNELS, WIDTHS
 from reid.model.foreign.parts import (
@@ -19,18 +17,13 @@ from reid.model.foreign.parts import (
 NAME = "torchreid"
 _FC = "its fc, a linear layer followed by batch normalization and ReLU,"
 TENSORS = "conv1.weight, layer1.* (ResNet) or conv1.conv.weight, conv2.* (OSNet), with classifier.weight"
-
-
-def is_torchreid(names: Collection[str]) -> bool:
-    """Recognize the family by names without a prefix, those of torchvision or of OSNet.
-
-    Args:
-        names: Tensor names of a file.
-
-    Returns:
-        Whether the file belongs to the family.
-    """
-    return any(name.startswith(("layer1.", "layer4.", "conv1.conv.", "conv2.0.", "conv5.")) for name in names)
+PREFIXES = (
+    "layer1.",
+    "layer4.",
+    "conv1.conv.",
+    "conv2.0.",
+    "conv5.",
+)  # those of torchvision and OSNet
 
 
 def from_torchreid(remaining: RemainingTensors) -> Converted:

@@ -7,7 +7,7 @@ import logging
 from torch import nn
 
 from reid.errors import InputError, unknown_name
-from reid.model.normalization.activations import group_norms, instance_norms, layer_norms
+from reid.model.normalization.activations import group_norms, instance_norms
 from reid.model.normalization.batch_norms import batch_norms, has_activation
 from reid.model.normalization.batch_norms import synchronize_batch_norms as synchronize_batch_norms
 from reid.model.normalization.cosine import CosineConv2d as CosineConv2d
@@ -51,7 +51,7 @@ def normalize(backbone: nn.Module, name: str, *, groups: int = 32, network: str,
         )
     lost = {
         "instance": lambda: instance_norms(backbone),
-        "layer": lambda: layer_norms(backbone),
+        "layer": lambda: group_norms(backbone, 1, network),
         "group": lambda: group_norms(backbone, groups, network),
         "weight": lambda: weight_norms(backbone, network),
         "cosine": lambda: cosine_convolutions(backbone, network),

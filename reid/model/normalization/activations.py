@@ -57,24 +57,11 @@ def instance_norms(backbone: nn.Module) -> str:
     return _LOST.format(len(norms))
 
 
-def layer_norms(backbone: nn.Module) -> str:
-    """Replace every batch normalization by one over (C, H, W) per sample (Ba et al. 2016), in place.
-
-    It has a scale and shift per channel, as group normalization with a single group.
-
-    Args:
-        backbone: Backbone to change.
-
-    Returns:
-        What this discards, for the log.
-    """
-    return group_norms(backbone, 1, "")
-
-
 def group_norms(backbone: nn.Module, groups: int, network: str) -> str:
     """Replace every batch normalization by one over (C / groups, H, W) per sample and group, in place.
 
-    Group normalization (Wu and He 2018) has a scale and shift per channel.
+    Group normalization (Wu and He 2018) has a scale and shift per channel. With one group it is layer normalization
+    (Ba et al. 2016), over (C, H, W).
 
     Args:
         backbone: Backbone to change.

@@ -37,13 +37,12 @@ class ActiveRows:
         return self._snapshot.read_rows(self._rows[indices])
 
 
-def build_faiss_index(gallery: Gallery, *, kind: str = "ivf", seed: int = 0) -> dict[str, Any]:
+def build_faiss_index(gallery: Gallery, *, kind: str = "ivf") -> dict[str, Any]:
     """Build a FAISS index over all active rows, write it to the folder and record it in the manifest.
 
     Args:
         gallery: The index, open for writing.
         kind: "ivf" or "flat", see `reid.ranking.faiss_index.build_index`.
-        seed: Random seed of the clustering and of the rows that recall is measured on.
 
     Returns:
         The recorded entry: `file` and its `sha256`, `version` of the indexed state, `rows`, `k`, `recall` (recall@10
@@ -55,7 +54,7 @@ def build_faiss_index(gallery: Gallery, *, kind: str = "ivf", seed: int = 0) -> 
     snapshot = read_snapshot(gallery.folder)
     if not len(snapshot.crops):
         raise InputError(f"{gallery.folder}: holds no image to build a FAISS index over")
-    built = build_index(ActiveRows(snapshot), IndexOptions(kind, k=RECALL_AT, seed=seed))
+    built = build_index(ActiveRows(snapshot), IndexOptions(kind, k=RECALL_AT))
     version = int(snapshot.metadata["version"])
     path = gallery.folder / f"faiss-{version}.index"
     _write_faiss_index(built.index, path)

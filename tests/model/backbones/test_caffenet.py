@@ -85,8 +85,6 @@ def test_what_it_refuses() -> None:
         trunk = BACKBONES["caffenet"]()
         with pytest.raises(InputError, match=r"caffenet takes images of 227 x 227, not 224 x 224"):
             trunk(torch.zeros(1, 3, 224, 224))
-    with pytest.raises(InputError, match="does not support MODEL"):
-        BACKBONES["caffenet"](last_stride=2)
     with pytest.raises(InputError, match="not the weights of caffenet"):
         BACKBONES["caffenet"](weights={"conv1.weight": torch.zeros(96, 3, 11, 11)})
     with pytest.raises(InputError, match="flattening needs feature maps of one size"):

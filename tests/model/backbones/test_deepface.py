@@ -55,8 +55,6 @@ def test_a_wrong_size_is_one_clear_line() -> None:
         trunk = BACKBONES["deepface"]()
         with pytest.raises(InputError, match=r"152 x 152, not 128 x 64; set INPUT\.SIZE \[152, 152\]"):
             trunk(torch.zeros(1, 3, 128, 64))
-    with pytest.raises(InputError, match="does not support MODEL"):
-        BACKBONES["deepface"](last_stride=1)
 
 
 def test_weights_in_our_names_come_back(caplog: pytest.LogCaptureFixture) -> None:

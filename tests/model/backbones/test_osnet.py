@@ -154,10 +154,5 @@ def test_weights_of_another_width_are_refused_naming_tensors() -> None:
         BACKBONES["osnet_x0_5"](weights=OSNet(0.25, 4).state_dict(), source="my.pth")
 
 
-def test_last_stride_is_not_osnet_s() -> None:
-    with pytest.raises(InputError, match="osnet_x0_25 does not support MODEL"):
-        BACKBONES["osnet_x0_25"](last_stride=1)
-
-
 def test_bare_network_gives_logits() -> None:
     assert OSNet(0.25, num_classes=7).eval()(torch.zeros(2, 3, 64, 32)).shape == (2, 7)

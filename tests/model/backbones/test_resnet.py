@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 from reid.errors import InputError
-from reid.model.backbones import BACKBONES
+from reid.model.backbones import BACKBONES, build_backbone
 from reid.model.backbones.resnet import ResNetTrunk
 
 
@@ -34,6 +34,12 @@ def test_last_stride_1_doubles_the_map(name: str) -> None:
 def test_another_last_stride_is_refused(stride: int) -> None:
     with pytest.raises(InputError, match=f"1 or 2, not {stride}"):
         BACKBONES["resnet18"](last_stride=stride)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in BACKBONES if not name.startswith("resnet")))
+def test_only_a_resnet_has_a_last_stride(name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name} does not support MODEL\.LAST_STRIDE \(got 1\); set it to 0"):
+        build_backbone(name, last_stride=1)
 
 
 def test_trunk_computes_what_torchvision_computes() -> None:
