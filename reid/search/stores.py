@@ -125,25 +125,21 @@ def read_state(place: Place) -> tuple[Any, ...]:
     return status.st_ino, status.st_mtime_ns, json.dumps(metadata, sort_keys=True)
 
 
-def open_view(
-    place: Place, *, model_id: str | None = None, dim: int | None = None, faiss_beyond: int | None = None
-) -> gallery.IndexView:
+def open_view(place: Place, *, faiss_beyond: int | None = None) -> gallery.IndexView:
     """Open an index for searching.
 
     Args:
         place: Folder or collection.
-        model_id: The id of the model that searches; None to accept any.
-        dim: The feature dimension of the model; None to accept any.
         faiss_beyond: Number of rows above which a folder is searched with FAISS, see `gallery.select_search`.
 
     Returns:
         The images of the index.
 
     Raises:
-        InputError: If there is no index, or it cannot be read or was built by a different model.
+        InputError: If there is no index, or it cannot be read.
     """
     if isinstance(place, milvus.Collection):
         if faiss_beyond is not None:
             raise InputError("--faiss-beyond: an index in --store is searched by Milvus; omit it")
-        return milvus.open_milvus_view(place, model_id=model_id, dim=dim)
-    return gallery.open_snapshot_view(place, model_id=model_id, dim=dim, faiss_beyond=faiss_beyond)
+        return milvus.MilvusView(place)
+    return gallery.open_snapshot_view(place, faiss_beyond=faiss_beyond)

@@ -17,13 +17,7 @@ from reid.model.foreign.parts import (
 NAME = "torchreid"
 _FC = "its fc, a linear layer followed by batch normalization and ReLU,"
 TENSORS = "conv1.weight, layer1.* (ResNet) or conv1.conv.weight, conv2.* (OSNet), with classifier.weight"
-PREFIXES = (
-    "layer1.",
-    "layer4.",
-    "conv1.conv.",
-    "conv2.0.",
-    "conv5.",
-)  # those of torchvision and OSNet
+PREFIXES = ("layer1.", "layer4.", "conv1.conv.", "conv2.0.", "conv5.")  # those of torchvision and OSNet
 
 
 def from_torchreid(remaining: RemainingTensors) -> Converted:

@@ -107,15 +107,11 @@ class SnapshotView:
         return mask
 
 
-def open_snapshot_view(
-    folder: Path, *, model_id: str | None = None, dim: int | None = None, faiss_beyond: int | None = None
-) -> SnapshotView:
+def open_snapshot_view(folder: Path, *, faiss_beyond: int | None = None) -> SnapshotView:
     """Read the current state of an index in a folder and choose how to search it.
 
     Args:
         folder: The folder of the index.
-        model_id: The id of the model that searches; None to accept any.
-        dim: The feature dimension of the model; None to accept any.
         faiss_beyond: See `select_search`.
 
     Returns:
@@ -124,5 +120,5 @@ def open_snapshot_view(
     Raises:
         InputError: If `read_snapshot` or `select_search` raises it.
     """
-    snapshot = read_snapshot(folder, model_id=model_id, dim=dim)
+    snapshot = read_snapshot(folder)
     return SnapshotView(snapshot, *select_search(snapshot, faiss_beyond))

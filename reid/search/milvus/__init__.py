@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from reid.search.milvus.connection import TOKEN_VARIABLE, Collection, parse_collection
 from reid.search.milvus.entities import is_index, read_metadata
-from reid.search.milvus.view import MilvusView, open_milvus_view, read_state
+from reid.search.milvus.view import MilvusView, read_state
 from reid.search.milvus.writer import MilvusIndex
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "MilvusIndex",
     "MilvusView",
     "is_index",
-    "open_milvus_view",
     "parse_collection",
     "read_metadata",
     "read_state",

@@ -15,7 +15,6 @@ import numpy as np
 
 from reid.errors import InputError
 from reid.search.gallery.contract import IndexedImage, IndexSummary
-from reid.search.gallery.manifest import check_model
 from reid.search.gallery.search import SearchResult, check_query, rank_results
 from reid.search.gallery.snapshot import sort_cameras, special_identities
 from reid.search.milvus import entities
@@ -174,25 +173,6 @@ class MilvusView:
 
     def _query(self, expression: str, fields: list[str], **options: Any) -> list[dict[str, Any]]:
         return list(self._connection("query", filter=expression, output_fields=fields, **options))
-
-
-def open_milvus_view(collection: Collection, *, model_id: str | None = None, dim: int | None = None) -> MilvusView:
-    """Open an index in Milvus for searching.
-
-    Args:
-        collection: A collection that holds an index.
-        model_id: The id of the model that searches; None to accept any.
-        dim: The feature dimension of the model; None to accept any.
-
-    Returns:
-        The view.
-
-    Raises:
-        InputError: If there is no index, it was built by a different model, or the server cannot be reached.
-    """
-    view = MilvusView(collection)
-    check_model(collection, view.metadata, model_id, dim)
-    return view
 
 
 def read_state(collection: Collection) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.search import stores
-from reid.search.gallery import IndexedImage, IndexView, check_tool_entries
+from reid.search.gallery import IndexedImage, IndexView, check_model, check_tool_entries
 
 
 class ImageUnavailable(Exception):
@@ -77,7 +77,8 @@ class LiveIndex:
         with self._lock:
             state = stores.read_state(self.place)
             if self._view is None or state != self._state:
-                view = stores.open_view(self.place, model_id=self.model_id, dim=self.dim)
+                view = stores.open_view(self.place)
+                check_model(self.place, view.metadata, self.model_id, self.dim)
                 check_tool_entries(self.place, view.metadata)
                 self._view = view
                 # The state before reading: after a change during it, the index is read once more.

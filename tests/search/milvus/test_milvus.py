@@ -19,6 +19,7 @@ pytest.importorskip("milvus_lite", reason="needs the extra milvus")
 from reid.errors import InputError
 from reid.search import gallery, milvus, stores
 from reid.search.milvus import candidates, connection, entities, view, writer
+from reid.search.serve.live_index import LiveIndex
 
 DIM = 16
 PATTERN = "{identity}/c{camera}_{time}"
@@ -200,14 +201,15 @@ def test_what_does_not_fit_is_refused(place: milvus.Collection, crops: Path) -> 
     with pytest.raises(InputError, match="no such index"):
         stores.open_view(place)
     update(place, crops)
-    opened, link = stores.open_view(place, model_id=MODEL, dim=DIM), connection.connect(place)
-    for options, message in (
-        ({"model_id": "b" * 64}, "was built with the model aaaa"),
-        ({"dim": DIM + 1}, "holds features of dimension 16, but the model outputs 17"),
-        ({"faiss_beyond": 1}, "--faiss-beyond: an index in --store"),
+    opened, link = stores.open_view(place), connection.connect(place)
+    for model_id, dim, message in (
+        ("b" * 64, DIM, "was built with the model aaaa"),
+        (MODEL, DIM + 1, "holds features of dimension 16, but the model outputs 17"),
     ):
         with pytest.raises(InputError, match=message):
-            stores.open_view(place, **options)
+            LiveIndex(place, model_id, dim).view()
+    with pytest.raises(InputError, match="--faiss-beyond: an index in --store"):
+        stores.open_view(place, faiss_beyond=1)
     with stores.open_writer(place) as index:
         with pytest.raises(InputError, match="--shard: an index in --store"):
             index.check(MODEL, DIM, 5)
