@@ -199,7 +199,7 @@ def parse_time_range(start: str, end: str) -> tuple[float, float] | None:
     if not (start or end):
         return None
     for text in (start, end):
-        if re.fullmatch(r"(19|20)[0-9]{6}", text) and _parse_date(text):
+        if re.fullmatch(r"(19|20)[0-9]{6}", text) and _parse_date(text) is not None:
             raise InputError(
                 f"the time {text} may be a number or a date; write {text[:4]}-{text[4:6]}-{text[6:]} or {text}.0"
             )
