@@ -319,9 +319,8 @@ class Experiment(Callbacks):
             self.warn(note)
         moved = arithmetic_changes(logged_arithmetic(self.folder.log_entries()), self.provenance)
         if moved:
-            self.warn(
-                f"resuming with {'; '.join(moved)}: the run need not end bit-identical to one that was not interrupted"
-            )
+            what = "the run need not end bit-identical to one that was not interrupted"
+            self.warn(f"resuming with {'; '.join(moved)}: {what}")
         if self.changes or moved:
             now = {name: self.provenance[name] for name in ARITHMETIC if name in self.provenance} if moved else {}
             self.folder.log({"kind": "changed", "changes": [*self.changes, *moved], **now})
