@@ -14,7 +14,6 @@ from yacs.config import CfgNode
 from reid.config import build
 from reid.data import split_table
 from reid.diagnostics.changes import compare_layers
-from reid.diagnostics.comparison import distinct_names
 from reid.diagnostics.dataset import DatasetDiagnosisOptions, compare_embeddings, diagnose_dataset
 from reid.diagnostics.frames import to_csv
 from reid.diagnostics.identities import classifier_name, identity_images, similar_identities
@@ -30,10 +29,10 @@ from reid.model.network import ReidNetwork
 from reid.model.parametrization import plain_state
 from reid.model.precision import autocast_dtype
 from reid.records import ImageRecord, Split
-from reid.report.diagnosis import write_diagnosis
-from reid.report.diagnosis_changes import changes_tables, write_changes
+from reid.report.diagnosis import render
+from reid.report.diagnosis_changes import changes_tables, render_changes
 from reid.report.diagnosis_tables import layer_table, replacement_table, survey_table
-from reid.report.pages import check_available, page_folder
+from reid.report.pages import check_available, distinct_names, page_folder
 from reid.report.tables import Table, render_tables
 from reid.training.provenance import provenance
 
@@ -95,9 +94,7 @@ def main(arguments: argparse.Namespace) -> None:
     if weights.model and dataset:
         diagnosis["dataset"] = _diagnose_dataset(weights.model, dataset)
     output = arguments.output or _default_output(arguments)
-    page = _write(diagnosis, images, output)
-    print(render_tables(_tables(diagnosis), arguments.format, diagnosis), file=arguments.result)
-    print(f"wrote {output / 'diagnosis.json'}, {page}")
+    _finish(arguments, diagnosis, output, _tables(diagnosis), images)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -129,12 +126,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         "changes": changes,
     }
     output = arguments.output or page_folder("diagnosis", arguments.weights, arguments.against)
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "diagnosis.json", content)
-    write_text(output / "diagnosis.csv", to_csv(content))
-    page = write_changes(output, content)
-    print(render_tables(changes_tables(content), arguments.format, content), file=arguments.result)
-    print(f"wrote {output / 'diagnosis.json'}, {page}")
+    _finish(arguments, content, output, changes_tables(content))
 
 
 def _require_layers(weights: _Weights, layers: list[Layer]) -> None:
@@ -249,13 +241,22 @@ def _open_engine(model: ReidNetwork, dataset: _Dataset, *, expected: int = 0, ke
     return engine
 
 
-def _write(diagnosis: dict[str, Any], images: dict[int, list[ImageRecord]] | None, output: Path) -> Path:
-    """Write the JSON file and the page, and return the latter."""
+def _finish(
+    arguments: argparse.Namespace,
+    content: dict[str, Any],
+    output: Path,
+    tables: list[Table],
+    images: dict[int, list[ImageRecord]] | None = None,
+) -> None:
+    """Write the files of a diagnosis or a comparison, and print its tables."""
     output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "diagnosis.json", diagnosis)
-    if "survey" in diagnosis:
-        write_text(output / "diagnosis.csv", to_csv(diagnosis))
-    return write_diagnosis(output, diagnosis, images=images)
+    write_json(output / "diagnosis.json", content)
+    if "survey" in content or "changes" in content:
+        write_text(output / "diagnosis.csv", to_csv(content))
+    page = render_changes(content) if "changes" in content else render(content, images or {})
+    write_text(output / "diagnosis.html", page)
+    print(render_tables(tables, arguments.format, content), file=arguments.result)
+    print(f"wrote {output / 'diagnosis.json'}, {output / 'diagnosis.html'}")
 
 
 def _tables(diagnosis: dict[str, Any]) -> list[Table]:

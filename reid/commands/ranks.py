@@ -8,7 +8,7 @@ from typing import Any
 
 from reid.config import build
 from reid.data import split_table
-from reid.diagnostics.comparison import distinct_names, is_gain_of_rri
+from reid.diagnostics.comparison import is_gain_of_rri
 from reid.diagnostics.embedding_map import check_method
 from reid.diagnostics.retrieval import CheckpointFeatures, check_sizes, describe_retrieval
 from reid.errors import InputError
@@ -18,8 +18,8 @@ from reid.inference.engines.engine import open_engine
 from reid.io.atomic import write_json
 from reid.io.feature_files import load_npz
 from reid.model.precision import autocast_dtype
-from reid.report.pages import check_available, page_folder
-from reid.report.ranked_lists import write_page
+from reid.report.pages import check_available, distinct_names, page_folder, write_page
+from reid.report.ranked_lists import render
 from reid.report.tables import difference_text, percent
 
 
@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
     output = arguments.output or page_folder("ranks", *paths)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "ranked_lists.json", content)
-    page = write_page(output / "ranked_lists.html", content)
+    page = write_page(output / "ranked_lists.html", render(content))
     scores = [side["scores"] for side in content["sides"]]
     for side, score in zip(content["sides"], scores, strict=True):
         print(f"{side['name']}: rank-1 {percent(score['rank1'])}, mAP {percent(score['mAP'])}")

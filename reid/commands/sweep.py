@@ -13,8 +13,8 @@ from reid.distributed import restart_command
 from reid.errors import InputError, Interrupted
 from reid.io.atomic import write_text
 from reid.progress import progress_bar
-from reid.report.pages import check_available
-from reid.report.sweep import write_sweep_page
+from reid.report.pages import check_available, write_page
+from reid.report.sweep import render
 from reid.report.tables import percent, render_tables
 from reid.sweep.grid import Setting, parse_grids, setting_name
 from reid.sweep.runs import SweepRun, check_apart, gain_over_controls, run_all
@@ -101,5 +101,5 @@ def _write(rows: list[dict[str, Any]], output: Path, rows_file: Path | None) -> 
         write_rows(rows_file, rows)
     settings = lines(rows)
     write_text(output / "sweep.md", markdown(settings))
-    write_sweep_page(output / "sweep.html", [dataclasses.asdict(line) for line in settings])
+    write_page(output / "sweep.html", render([dataclasses.asdict(line) for line in settings]))
     return settings

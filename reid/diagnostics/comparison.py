@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,23 +173,3 @@ def _epochs_by_stage(content: Mapping[str, Any]) -> dict[tuple[str, int], int]:
     if position.get("epoch"):
         epochs[position["stage"], position["round"]] = position["epoch"]
     return epochs
-
-
-def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Shorten paths to names that still differ.
-
-    Args:
-        paths: Paths to name.
-
-    Returns:
-        The file names, preceded by as many folders as are needed to distinguish them.
-
-    Raises:
-        InputError: If two paths are the same file.
-    """
-    resolved = [path.resolve().parts for path in paths]
-    for length in range(1, max(map(len, resolved)) + 1):
-        names = ["/".join(parts[-length:]) for parts in resolved]
-        if len(set(names)) == len(names):
-            return names
-    raise InputError(f"{paths[0]} is compared with itself; give another checkpoint to --against")

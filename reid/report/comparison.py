@@ -14,12 +14,11 @@ from typing import Any
 from reid.errors import InputError
 from reid.io.json_yaml import flatten
 from reid.report.history import History, read_history
-from reid.report.pages import Chart, check_available, render_page, write_page
+from reid.report.pages import Chart, check_available, distinct_names, render_page, write_page
 from reid.report.summary import last_event_name, network_name, result
 from reid.report.tables import MISSING, percent, variant_name
 
 Points = Sequence[tuple[float, float]]
-Draw = Callable[[Sequence[tuple[str, str, Points]], str, tuple[float, float]], str]
 ENDS = "at the end of each stage"
 ENDINGS = {"converged": "converged", "max_rounds": "limit of rounds"}
 
@@ -73,7 +72,7 @@ def render(histories: Sequence[History], ignored: Collection[str] = ()) -> str:
     Returns:
         HTML document.
     """
-    labels = run_labels([history.folder for history in histories])
+    labels = distinct_names([history.folder for history in histories])
     datasets = list(dict.fromkeys(history.dataset for history in histories))
     ordered = sorted(zip(labels, histories, strict=True), key=lambda pair: datasets.index(pair[1].dataset))
     runs = [Compared(label, line, history) for line, (label, history) in enumerate(ordered)]
@@ -128,26 +127,6 @@ def _story(rows: Sequence[dict[str, Any]], datasets: Sequence[str]) -> list[str]
     return sentences
 
 
-def run_labels(folders: Sequence[Path]) -> list[str]:
-    """Give each of several different folders a short and unique name.
-
-    Args:
-        folders: Different run folders, relative or absolute.
-
-    Returns:
-        The name of each folder, with as many of its parents as needed.
-    """
-    parts = [folder.resolve().parts for folder in folders]
-    lengths = [1] * len(parts)
-    while True:
-        names = [Path(*part[-length:]).as_posix() for part, length in zip(parts, lengths, strict=True)]
-        clashing = [i for i, name in enumerate(names) if names.count(name) > 1 and lengths[i] < len(parts[i])]
-        if not clashing:
-            return names
-        for i in clashing:
-            lengths[i] += 1
-
-
 def config_differences(histories: Sequence[History], ignored: Collection[str] = ()) -> list[tuple[str, list[str]]]:
     """Find the configuration keys whose values differ between runs.
 
@@ -185,7 +164,7 @@ def _rows(group: Sequence[Compared]) -> list[dict[str, Any]]:
                 "dataset": history.dataset,
                 "network": network_name(history.config),
                 "variant": variant_name(history.variant),
-                "step0": history.score(history.row("rri", "step0", 0)),
+                "step0": history.score(next((row for row in rri if row["stage"] == "step0"), None)),
                 **outcome,
                 "best": {key for key in best if final and final[key] == best[key]},
                 "correlations": [f"{value:.4f}" for value in _correlations(history)],
@@ -225,7 +204,7 @@ def _line(run: Compared) -> tuple[str, str]:
 
 def _charts(group: Sequence[Compared], *, only_dataset: bool) -> list[Chart]:
     """Charts of the runs on one dataset. Titles name the dataset unless it is the only one."""
-    from reid.report import comparison_figures as figures
+    from reid.report.comparison_figures import run_chart
     from reid.report.figures import NARROW, WIDE
 
     charts: list[Chart] = []
@@ -233,7 +212,7 @@ def _charts(group: Sequence[Compared], *, only_dataset: bool) -> list[Chart]:
 
     def add(
         title: str,
-        draw: Draw,
+        kind: str,
         curve: Callable[[History], Points],
         describe: Callable[[History], str],
         caption: str,
@@ -245,14 +224,14 @@ def _charts(group: Sequence[Compared], *, only_dataset: bool) -> list[Chart]:
             return
         lines = [(*_line(run), points) for run, points in shown]
         sizes = (WIDE, NARROW) if wide else (NARROW, None)
-        svg, small = (draw(lines, f"{title}, {group[0].line}", size) if size else "" for size in sizes)
+        svg, small = (run_chart(kind, lines, f"{title}, {group[0].line}", size) if size else "" for size in sizes)
         alt = "; ".join(f"{run.label}: {describe(run.history)}" for run, _ in shown)
         key = tuple((*_line(run), run.label) for run, _ in shown)
         charts.append(Chart(f"{title}{suffix}", svg, alt, caption, wide, small, key))
 
     add(
         "S(W) of the Eigenlayer",
-        figures.correlation_chart,
+        "correlation",
         lambda history: history.curve("rri", "correlation"),
         lambda history: _described("S(W) after Step 0 and each Relaxation", _correlations(history), ".3f"),
         "At 1 the weight vectors are orthogonal, as after a replacement.",
@@ -260,7 +239,7 @@ def _charts(group: Sequence[Compared], *, only_dataset: bool) -> list[Chart]:
     )
     add(
         "Training loss",
-        figures.loss_chart,
+        "loss",
         lambda history: history.curve("rri", "loss"),
         lambda history: _described(ENDS, [row["train_loss"] for row in history.rows_of("rri")], ".2f"),
         "Mean over each epoch, with augmentation.",
@@ -269,14 +248,14 @@ def _charts(group: Sequence[Compared], *, only_dataset: bool) -> list[Chart]:
     for key, name in (("rank1", "rank-1"), ("mAP", "mAP")):
         add(
             name,
-            partial(figures.score_chart, score=name),
+            name,
             partial(_scores, key),
             partial(_scores_described, key),
             "Measured at the end of each stage of RRI, in percent.",
         )
     add(
         "CMC of the last stage",
-        figures.cmc_chart,
+        "cmc",
         _cmc,
         lambda history: f"{_cmc(history)[0][1]:.1f} % at rank 1",
         "Share of queries whose first true match is at this rank or before.",

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reid.errors import InputError
-from reid.io.atomic import write_text
-from reid.io.reading import read_file
 from reid.records import ImageRecord
 from reid.report.dataset_sections import dataset_sections
 from reid.report.diagnosis_tables import (
     HEADER,
     above_chance,
-    cosine,
     kind,
     number_rows,
     size,
@@ -27,28 +23,10 @@ from reid.report.diagnosis_tables import (
 )
 from reid.report.pages import Chart, Picture, picture, render_page
 from reid.report.summary import provenance_rows
+from reid.report.thumbnails import thumbnails
 
-THUMBNAIL, MAX_BYTES = 128, 8_000_000
+MAX_BYTES = 8_000_000
 Images = Mapping[int, Sequence[ImageRecord]]
-
-
-def write_diagnosis(folder: Path, content: Mapping[str, Any], *, images: Images | None = None) -> Path:
-    """Write `diagnosis.html`.
-
-    Args:
-        folder: Folder to write to.
-        content: Content of `diagnosis.json`.
-        images: Images of the identities in it, which are embedded as thumbnails, up to 8 MB of them.
-
-    Returns:
-        Path of the HTML file.
-
-    Raises:
-        InputError: If the extra `report` is not installed.
-    """
-    path = folder / "diagnosis.html"
-    write_text(path, render(content, images or {}))
-    return path
 
 
 def render(content: Mapping[str, Any], images: Images) -> str:
@@ -56,10 +34,13 @@ def render(content: Mapping[str, Any], images: Images) -> str:
 
     Args:
         content: Content of `diagnosis.json`.
-        images: See `write_diagnosis`.
+        images: Images of the identities in it, which are embedded as thumbnails, up to 8 MB of them.
 
     Returns:
         HTML document.
+
+    Raises:
+        InputError: If the extra `report` is not installed.
     """
     layers = [_layer(number, layer, images) for number, layer in enumerate(content["layers"])]
     contents = [(layer["id"], layer["name"]) for layer in layers]
@@ -141,8 +122,8 @@ def _layer(number: int, layer: Mapping[str, Any], images: Images) -> dict[str, A
         "zero": layer["measured"]["zero_vectors"],
         "charts": _charts(number, layer),
         "gram": _gram(layer),
-        "pairs": [(p["first"], p["second"], cosine(p["cos"])) for p in above_chance(layer, layer["pairs"])],
-        "chance": cosine(layer["formula"]["largest_cosine"])[1:] if layer["pairs"] else "",
+        "pairs": [(p["first"], p["second"], f"{p['cos']:+.3f}") for p in above_chance(layer, layer["pairs"])],
+        "chance": f"{layer['formula']['largest_cosine']:.3f}" if layer["pairs"] else "",
         "identities": _identities(layer, images),
     }
 
@@ -241,25 +222,22 @@ def _identities(layer: Mapping[str, Any], images: Images) -> dict[str, Any] | No
     if alike is None:
         return None
     alike = {**alike, "pairs": above_chance(layer, alike["pairs"])}
-    remaining, unread = MAX_BYTES, 0
     shown = Counter(pair[side] for pair in alike["pairs"] for side in ("first", "second"))
-    thumbnails: dict[int, list[Picture]] = {identity: [] for identity in shown}
+    small = thumbnails(image.path for identity in shown for image in images.get(identity, ()))
+    kept: dict[int, list[Picture]] = {identity: [] for identity in shown}
+    remaining = MAX_BYTES
     for identity, times in shown.items():
         for image in images.get(identity, ()):
-            alt = f"identity {identity}, camera {image.camera}"
-            try:
-                thumbnail = picture(read_file(image.path), alt=alt, max_side=THUMBNAIL)
-            except (FileNotFoundError, NotADirectoryError, PermissionError, InputError):
-                unread += 1
-                continue
-            if times * len(thumbnail.src) <= remaining:
-                remaining -= times * len(thumbnail.src)
-                thumbnails[identity].append(thumbnail)
+            found = small[image.path]
+            if found and times * len(found.src) <= remaining:
+                remaining -= times * len(found.src)
+                kept[identity].append(dataclasses.replace(found, alt=f"identity {identity}, camera {image.camera}"))
     pairs = [
         {
-            "cos": cosine(pair["cos"]),
-            "identities": [(pair[side], pair[f"{side}_row"], thumbnails[pair[side]]) for side in ("first", "second")],
+            "cos": f"{pair['cos']:+.3f}",
+            "identities": [(pair[side], pair[f"{side}_row"], kept[pair[side]]) for side in ("first", "second")],
         }
         for pair in alike["pairs"]
     ]
-    return {"pairs": pairs, "dataset": alike["dataset"], "pictures": any(thumbnails.values()), "unread": unread}
+    unread = list(small.values()).count(None)
+    return {"pairs": pairs, "dataset": alike["dataset"], "pictures": any(kept.values()), "unread": unread}

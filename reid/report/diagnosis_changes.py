@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from reid.io.atomic import write_text
 from reid.report.dataset_sections import FEATURES
 from reid.report.diagnosis_tables import kind, size
 from reid.report.pages import render_page
@@ -31,24 +29,6 @@ LOOK_AT = 3
 _SHOWN = ("weight", "S(W) before", "after", "distance", "after a rotation", "overlap")
 
 
-def write_changes(folder: Path, content: Mapping[str, Any]) -> Path:
-    """Write `diagnosis.html` of two checkpoints.
-
-    Args:
-        folder: Folder to write to.
-        content: Content of `diagnosis.json` with "changes".
-
-    Returns:
-        Path of the HTML file.
-
-    Raises:
-        InputError: If the extra `report` is not installed.
-    """
-    path = folder / "diagnosis.html"
-    write_text(path, render_changes(content))
-    return path
-
-
 def render_changes(content: Mapping[str, Any]) -> str:
     """Render the page.
 
@@ -57,6 +37,9 @@ def render_changes(content: Mapping[str, Any]) -> str:
 
     Returns:
         HTML document.
+
+    Raises:
+        InputError: If the extra `report` is not installed.
     """
     changes = content["changes"]
     return render_page(

@@ -103,7 +103,7 @@ def layer_table(layer: Mapping[str, Any]) -> Table:
         ("most similar identities", (layer.get("identities") or {}).get("pairs", []), 10),
     ):
         pairs = above_chance(layer, found)[:count]
-        listed = ", ".join(f"{pair['first']}–{pair['second']} {cosine(pair['cos'])}" for pair in pairs)
+        listed = ", ".join(f"{pair['first']}–{pair['second']} {pair['cos']:+.3f}" for pair in pairs)
         notes += [f"{title}: {listed}"] if pairs else []
     title = f"{layer['name']}: {kind(layer)}, {size(layer)}"
     header = ("", "this layer", "Gaussian, formula", "simulated")
@@ -202,18 +202,6 @@ def size(row: Mapping[str, Any]) -> str:
     groups, dead = row["groups"], row.get("measured", row).get("dead_vectors")
     times = f", {groups} times" if groups > 1 else ""
     return f"{row['d_in']} × {row['k'] // groups}{times}{f', {dead} dead' if dead else ''}"
-
-
-def cosine(value: float) -> str:
-    """Format a cosine with its sign.
-
-    Args:
-        value: A number in [-1, 1].
-
-    Returns:
-        Three digits.
-    """
-    return f"{value:+.3f}"
 
 
 def above_chance(layer: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -72,19 +72,6 @@ class History:
         """
         return [row for row in self.rows if row["run"] == run]
 
-    def row(self, run: str, stage: str, round: int) -> dict[str, Any] | None:
-        """Find the row of one stage.
-
-        Args:
-            run: "rri" or "control".
-            stage: "step0", "decorrelate", "restraint" or "relaxation".
-            round: Round of RRI, 0 for Step 0.
-
-        Returns:
-            The row of `scores.json`, or None if the stage is unfinished.
-        """
-        return next((row for row in self.rows_of(run) if (row["stage"], row["round"]) == (stage, round)), None)
-
     def score(self, row: dict[str, Any] | None) -> dict[str, Any] | None:
         """Find the score of a row in the reported variant.
 

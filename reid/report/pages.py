@@ -16,8 +16,6 @@ from PIL import Image
 
 from reid.errors import InputError, install_command
 from reid.io.atomic import write_text
-from reid.io.images import open_image
-from reid.io.reading import is_machine_error
 from reid.report.tables import percent
 
 if TYPE_CHECKING:
@@ -159,6 +157,31 @@ def _run_folder(file: Path) -> Path:
     return folder.parent if folder.name == "checkpoints" else folder
 
 
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Shorten paths to names that still differ.
+
+    Args:
+        paths: Files or folders, relative or absolute.
+
+    Returns:
+        The name of each, preceded by as many of its folders as are needed.
+
+    Raises:
+        InputError: If two paths are the same file.
+    """
+    parts = [path.resolve().parts for path in paths]
+    if len(set(parts)) < len(parts):
+        raise InputError(f"{paths[0]} is compared with itself; give another checkpoint to --against")
+    lengths = [1] * len(parts)
+    while True:
+        names = [Path(*part[-length:]).as_posix() for part, length in zip(parts, lengths, strict=True)]
+        clashing = [i for i, name in enumerate(names) if names.count(name) > 1 and lengths[i] < len(parts[i])]
+        if not clashing:
+            return names
+        for i in clashing:
+            lengths[i] += 1
+
+
 def write_page(path: Path, page: str) -> Path:
     """Write a page and create its folder if needed.
 
@@ -179,29 +202,18 @@ def write_page(path: Path, page: str) -> Path:
     return path
 
 
-def picture(image: Image.Image | bytes, *, alt: str, max_side: int, kind: str = "JPEG") -> Picture:
+def picture(image: Image.Image, *, alt: str, max_side: int, kind: str = "JPEG") -> Picture:
     """Embed an image, re-encoded at a bounded size and therefore without its metadata.
 
     Args:
-        image: A PIL image or the bytes of an image file.
+        image: PIL image of any size and mode.
         alt: Text shown in place of the image.
         max_side: Largest width and height in pixels. Smaller images are not enlarged.
         kind: "JPEG" for photographs, or "PNG" for drawings and matrices (lossless).
 
     Returns:
         Encoded image as a `data:` URI, with its size.
-
-    Raises:
-        InputError: If the bytes cannot be decoded completely. The message names `alt`.
     """
-    if isinstance(image, bytes):
-        try:
-            image = open_image(alt, image)
-            image.load()
-        except Exception as error:  # Pillow's decoders raise many kinds of errors on corrupt files.
-            if is_machine_error(error):
-                raise
-            raise InputError(f"{alt}: corrupt or incomplete image: {' '.join(str(error).split())}") from None
     encoded, size = encode(image, max_side=max_side, kind=kind)
     data = base64.b64encode(encoded).decode("ascii")
     return Picture(f"data:image/{kind.lower()};base64,{data}", *size, alt)

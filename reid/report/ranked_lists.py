@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from reid.report import pages
@@ -16,30 +15,18 @@ MEASURES = {
 }  # fmt: skip
 
 
-def write_page(path: Path, content: dict[str, Any]) -> Path:
-    """Write the page. Thumbnails of the images named in "lists" are embedded, up to a total size.
-
-    Args:
-        path: File to write.
-        content: Result of `diagnostics.retrieval.describe_retrieval`.
-
-    Returns:
-        Path of the HTML file.
-
-    Raises:
-        InputError: If the extra `report` is not installed.
-    """
-    return pages.write_page(path, render(content))
-
-
 def render(content: dict[str, Any]) -> str:
     """Render the page.
 
     Args:
-        content: See `write_page`.
+        content: Result of `diagnostics.retrieval.describe_retrieval`. Thumbnails of the images named in "lists" are
+            embedded, up to a total size.
 
     Returns:
         HTML document.
+
+    Raises:
+        InputError: If the extra `report` is not installed.
     """
     pages.check_available()
     from reid.report.ranked_figures import map_chart

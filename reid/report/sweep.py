@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from reid.report.pages import Chart, render_page, write_page
+from reid.report.pages import Chart, render_page
 from reid.report.tables import MISSING, difference_text, percent_with_deviation
 
 SINGLE_SEED = (
@@ -15,30 +14,17 @@ SINGLE_SEED = (
 )
 
 
-def write_sweep_page(path: Path, table: Sequence[dict[str, Any]]) -> Path:
-    """Write the page of the finished settings.
-
-    Args:
-        path: File to write.
-        table: One record per setting, with the keys of `reid.sweep.table.Line`.
-
-    Returns:
-        Path of the HTML file.
-
-    Raises:
-        InputError: If the extra `report` is not installed.
-    """
-    return write_page(path, render(table))
-
-
 def render(table: Sequence[dict[str, Any]]) -> str:
     """Render the page.
 
     Args:
-        table: See `write_sweep_page`. The order is kept.
+        table: One record per finished setting, with the keys of `reid.sweep.table.Line`. The order is kept.
 
     Returns:
         HTML document.
+
+    Raises:
+        InputError: If the extra `report` is not installed.
     """
     scores = ("rank1", "mAP", "control_rank1", "control_mAP")
     lines = [

@@ -12,7 +12,8 @@ import torch
 from reid.diagnostics.identities import similar_identities
 from reid.diagnostics.survey import find_layers, survey
 from reid.diagnostics.weights import diagnose_layer
-from reid.report.diagnosis import write_diagnosis
+from reid.report.diagnosis import render
+from reid.report.pages import write_page
 from reid.training.provenance import provenance
 
 OpenPage = Callable[..., Any]
@@ -31,7 +32,7 @@ def page(tmp_path: Path) -> Path:
     content = {"weights": "<b>a</b>.pth", "tensors": 4, "config": "SEED: 0", "provenance": provenance()}
     content |= {"survey": survey(layers), "layers": [diagnose_layer(layer) for layer in layers[:3]]}
     content["layers"][1]["identities"] = similar_identities(tensors["b.fc.weight"], None)
-    return write_diagnosis(tmp_path, content)
+    return write_page(tmp_path / "diagnosis.html", render(content, {}))
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -11,7 +11,8 @@ import pytest
 from synthetic_run import SyntheticRun
 
 from reid.report.comparison import write_comparison
-from reid.report.sweep import write_sweep_page
+from reid.report.pages import write_page
+from reid.report.sweep import render
 from reid.report.training import write_report
 from reid.sweep.table import Line
 
@@ -38,7 +39,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "training": write_report(runs[0], folder / "training.html"),
         "comparison": write_comparison(runs, folder / "comparison.html"),
-        "sweep": write_sweep_page(folder / "sweep.html", [sweep_line(f"{n} {i}") for n in names for i in range(8)]),
+        "sweep": write_page(folder / "sweep.html", render([sweep_line(f"{n} {i}") for n in names for i in range(8)])),
     }
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from reid.diagnostics.retrieval import CheckpointFeatures, describe_retrieval
 from reid.records import Features
-from reid.report.ranked_lists import write_page
+from reid.report.pages import write_page
+from reid.report.ranked_lists import render
 
 OpenPage = Callable[..., Any]
 SHOWN = "[...document.querySelectorAll('.query')].filter(e => e.checkVisibility()).map(e => Number(e.id.slice(1)))"
@@ -37,9 +38,9 @@ def page_and_content(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
         CheckpointFeatures("rri_last.pth", query, gallery, "input"),
         CheckpointFeatures("control_last.pth", other, gallery, "input"),
     ]
-    write_page(folder / "long.html", describe_retrieval("drawn", sides, queries=30))
+    write_page(folder / "long.html", render(describe_retrieval("drawn", sides, queries=30)))
     content = describe_retrieval("drawn", sides, queries=20)
-    return write_page(folder / "page.html", content), content
+    return write_page(folder / "page.html", render(content)), content
 
 
 def ordered(content: dict[str, Any], key: Callable[[dict[str, Any]], float]) -> list[int]:

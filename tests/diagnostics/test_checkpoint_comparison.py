@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reid.diagnostics.comparison import align, compare_rankings, distinct_names, is_gain_of_rri
+from reid.diagnostics.comparison import align, compare_rankings, is_gain_of_rri
 from reid.diagnostics.retrieval import CheckpointFeatures, describe_retrieval
 from reid.errors import InputError
 from reid.ranking import evaluate, rank_matches
@@ -127,14 +127,6 @@ def test_a_gain_needs_the_control_of_the_same_run(tmp_path: Path) -> None:
     for arguments, reason in refused:
         is_gain, given_reason = is_gain_of_rri(*arguments)
         assert not is_gain and reason in given_reason
-
-
-def test_sides_are_named_by_as_little_as_it_takes(tmp_path: Path) -> None:
-    assert distinct_names([tmp_path / "a.pth"]) == ["a.pth"]
-    assert distinct_names([tmp_path / "a.pth", tmp_path / "b.pth"]) == ["a.pth", "b.pth"]
-    assert distinct_names([tmp_path / "x" / "a.pth", tmp_path / "y" / "a.pth"]) == ["x/a.pth", "y/a.pth"]
-    with pytest.raises(InputError, match="compared with itself"):
-        distinct_names([tmp_path / "a.pth", tmp_path / "." / "a.pth"])
 
 
 def test_the_content_of_a_comparison() -> None:

@@ -13,9 +13,10 @@ from fuzz.harness import SCRIPT, altered, attempt, fuzz, mutated, values
 from hypothesis import strategies as st
 from synthetic_run import SyntheticRun
 
-from reid.report import sweep
 from reid.report.comparison import write_comparison
 from reid.report.history import read_history
+from reid.report.pages import write_page
+from reid.report.sweep import render
 from reid.report.training import write_report
 from reid.sweep.runs import SweepRun
 from reid.sweep.table import lines, markdown, read_rows, write_rows
@@ -94,7 +95,7 @@ def test_pages_of_sweeps(tmp_path: Path, rows: list[Any]) -> None:
     def write() -> Path:
         table = lines(read_rows(path))
         markdown(table)
-        return sweep.write_sweep_page(tmp_path / "sweep.html", [dataclasses.asdict(line) for line in table])
+        return write_page(tmp_path / "sweep.html", render([dataclasses.asdict(line) for line in table]))
 
     check(attempt("sweeps: pages", write))
 

@@ -12,7 +12,7 @@ from synthetic_run import SyntheticRun
 
 from reid.config.keys import MOVABLE
 from reid.errors import InputError
-from reid.report.comparison import config_differences, run_labels, write_comparison
+from reid.report.comparison import config_differences, write_comparison
 from reid.report.history import read_history
 
 
@@ -157,12 +157,6 @@ def test_differing_keys_only(tmp_path: Path) -> None:
         ("A.LIST", ["1, 2", "1, 3"]),
         ("DATASETS.NAME", ["a", "empty"]),
     ]
-
-
-def test_labels_tell_runs_apart() -> None:
-    folders = [Path(name) for name in ("/r/a/run", "/r/b/run", "/r/other", "/s/b/run")]
-    assert run_labels(folders) == ["a/run", "r/b/run", "other", "s/b/run"]
-    assert run_labels([Path("/run"), Path("/a/run")]) == ["/run", "a/run"]
 
 
 def test_invalid_input(tmp_path: Path) -> None:

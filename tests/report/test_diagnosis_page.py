@@ -20,7 +20,7 @@ from reid.diagnostics.spectral import describe_spectrum
 from reid.diagnostics.survey import find_layers, first_to_look_at, survey
 from reid.diagnostics.weights import diagnose_layer
 from reid.records import ImageRecord, Split
-from reid.report.diagnosis import render, write_diagnosis
+from reid.report.diagnosis import render
 from reid.report.diagnosis_figures import colored
 from reid.report.diagnosis_tables import HEADER, layer_table, replacement_table, survey_table
 from reid.report.tables import render_tables
@@ -152,11 +152,11 @@ def test_gram_picture_has_the_cosines_of_the_json() -> None:
     assert (np.diff(brightness) >= -1).all() and brightness[-1] - brightness[0] > 200
 
 
-def test_names_are_escaped(tmp_path: Path, drawn_charts: None) -> None:
+def test_names_are_escaped(drawn_charts: None) -> None:
     content = generated(weights=EVIL, layer=f"{EVIL}.weight")
     content["config"] = EVIL
     content["layers"][1]["identities"]["dataset"] = EVIL
-    page = Page(write_diagnosis(tmp_path, content))
+    page = Page(render(content, {}))
     assert EVIL not in page.source
     assert f"Correlation in {EVIL}" in page.text and f"{EVIL}.weight" in page.text
     assert all(attrs.get("src", "data:").startswith("data:") for attrs in page.find("img"))

@@ -19,7 +19,8 @@ from PIL import Image
 from reid.diagnostics.retrieval import CheckpointFeatures, describe_retrieval
 from reid.records import Features
 from reid.report import thumbnails as thumbnails_module
-from reid.report.ranked_lists import render, write_page
+from reid.report.pages import write_page
+from reid.report.ranked_lists import render
 from reid.report.tables import shown_difference
 from reid.report.thumbnails import MAX_SIDE, thumbnails
 
@@ -156,7 +157,7 @@ def test_names_are_escaped(content: dict[str, Any], tmp_path: Path, drawn_charts
     assert f"<title>{escape(evil.name)}</title>" in text
     assert not [named for _, named in page.tags if any(key.startswith("on") for key in named)]
     assert str(tmp_path) not in text, "the page shows the folder of the images"
-    write_page(tmp_path / "page.html", content)
+    write_page(tmp_path / "page.html", text)
 
 
 def test_unreadable_pictures_leave_an_empty_frame(content: dict[str, Any], tmp_path: Path) -> None:

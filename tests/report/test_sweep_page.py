@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from html_page import Page
 
 from reid.errors import InputError
 from reid.report import pages
-from reid.report.sweep import SINGLE_SEED, render, write_sweep_page
+from reid.report.sweep import SINGLE_SEED, render
 from reid.sweep.table import Line
 
 ONE = Line("gem <p>", (0, 1, 2), 8, (0.615, 0.012), (0.352, 0.004), None, None, (0.0261, 0.0002), (367.4, 3.0))
@@ -21,9 +20,9 @@ def lines(*changes: dict[str, Any]) -> list[dict[str, Any]]:
     return [dataclasses.asdict(dataclasses.replace(ONE, **change)) for change in changes]
 
 
-def test_every_line_is_in_the_table(tmp_path: Path) -> None:
+def test_every_line_is_in_the_table() -> None:
     controlled = {"name": "rri", "control_rank1": (0.600, 0.01), "control_mAP": (0.360, 0.01)}
-    page = Page(write_sweep_page(tmp_path / "deep" / "sweep.html", lines({}, controlled)))
+    page = Page(render(lines({}, controlled)))
     assert page.tables["settings"][1:] == [
         ["gem <p>", "3", "8", "61.5 ± 1.2", "35.2 ± 0.4", "–", "–", "0.0261", "367"],
         ["rri", "3", "8", "61.5 ± 1.2", "35.2 ± 0.4", "60.0 ± 1.0 / 36.0 ± 1.0", "+1.5 / -0.8", "0.0261", "367"],
@@ -52,8 +51,8 @@ def test_each_varied_key_is_a_column() -> None:
     assert one.tables["settings"][2][:4] == ["b", "–", "–", "–"]
 
 
-def test_the_chart_has_a_text_alternative_best_first(tmp_path: Path) -> None:
-    page = Page(write_sweep_page(tmp_path / "a.html", lines({"mAP": (0.2, None)}, {"name": "b", "mAP": (0.4, 0.1)})))
+def test_the_chart_has_a_text_alternative_best_first() -> None:
+    page = Page(render(lines({"mAP": (0.2, None)}, {"name": "b", "mAP": (0.4, 0.1)})))
     labels = [attrs["aria-label"] for _, attrs in page.tags if attrs.get("role") == "img"]
     assert labels == ["mAP by setting. from the highest mAP to the lowest: b 40.0 ± 10.0; gem <p> 20.0"]
 
