@@ -39,7 +39,7 @@ def main() -> None:
 def _time_index(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, str]]:
     import numpy as np
 
-    from reid.search.gallery import Gallery, list_crops, read_snapshot, search_snapshot, update_index
+    from reid.search.gallery import Gallery, is_index, list_crops, read_snapshot, search_snapshot, update_index
 
     random = np.random.default_rng(0)
 
@@ -47,11 +47,12 @@ def _time_index(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[st
         rows = random.normal(size=(len(paths), arguments.width))
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
-    crops = folder / "crops"
+    crops, path = folder / "crops", folder / "index"
     _write_crops(crops, 0, arguments.crops)
 
     def run_update() -> None:
-        with Gallery.open_or_create(folder / "index", model_id="random", dim=arguments.width) as gallery:
+        gallery = Gallery.open(path) if is_index(path) else Gallery.create(path, model_id="random", dim=arguments.width)
+        with gallery:
             update_index(gallery, list_crops(crops, "{identity}/c{camera}_{time}"), embed, progress=False)
 
     yield {"": "build", "seconds": f"{_time(run_update):.1f}"}
@@ -59,7 +60,7 @@ def _time_index(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[st
     _write_crops(crops, arguments.crops, arguments.more)
     yield {"": f"add {arguments.more:,}", "seconds": f"{_time(run_update):.2f}"}
     start = time.perf_counter()
-    snapshot = read_snapshot(folder / "index")
+    snapshot = read_snapshot(path)
     yield {"": "open to search", "seconds": f"{time.perf_counter() - start:.2f}"}
     queries = embed([""] * arguments.queries)
     search_snapshot(snapshot, queries[:1], 10)  # loads the files into memory

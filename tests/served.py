@@ -78,9 +78,12 @@ def reindex(sample: SampleIndex, *, compact: bool = False) -> None:
     """Update the index as tools/index.py does."""
     embedder = sample.embedder
     metadata = {"root": str(sample.crops), "weights": str(sample.weights), "feature": embedder.feature, "flip": False}
-    with gallery.Gallery.open_or_create(
-        sample.index, model_id=embedder.model_id, dim=embedder.dim, metadata=metadata
-    ) as index:
+    index = (
+        gallery.Gallery.open(sample.index)
+        if gallery.is_index(sample.index)
+        else gallery.Gallery.create(sample.index, model_id=embedder.model_id, dim=embedder.dim, metadata=metadata)
+    )
+    with index:
         gallery.update_index(index, gallery.list_crops(sample.crops, PATTERN), embedder.embed, progress=False)
         if compact:
             index.compact()

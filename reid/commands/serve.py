@@ -11,7 +11,8 @@ from reid import Embedder
 from reid.commands.parsers.choices import TOKEN_VARIABLE
 from reid.errors import InputError
 from reid.io.reading import read_file
-from reid.search import gallery, serve, stores
+from reid.report.pages import check_available
+from reid.search import gallery, stores
 
 _MAX_TOKEN_BYTES = 4096
 
@@ -22,7 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
     Args:
         arguments: Those of its parser in `reid.commands.parsers`.
     """
-    serve.check_available()
+    check_available(("fastapi", "uvicorn", "python_multipart", "jinja2"), extra="serve", what="the page")
     from reid.search.serve.app import make_app
     from reid.search.serve.authentication import check_token
     from reid.search.serve.server import bind, is_loopback, page_url, run

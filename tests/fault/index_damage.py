@@ -122,7 +122,8 @@ def read(folder: Path) -> tuple[Any, ...]:
     if search is not None:
         found.append(gallery.search_snapshot(snapshot, QUERIES, 7, neighbor_search=search))
     mask = snapshot.filter_mask(["1"], (0.0, 60.0)).tolist()
-    return snapshot.crops, snapshot.digests, snapshot.features().tobytes(), snapshot.metadata, found, description, mask
+    features = snapshot.read_rows(snapshot.rows).tobytes()
+    return snapshot.crops, snapshot.digests, features, snapshot.metadata, found, description, mask
 
 
 def check(folder: Path) -> None:
@@ -144,7 +145,7 @@ def extend(folder: Path) -> tuple[Any, ...]:
         index.commit(deleted=["new.jpg"])
         index.compact()
     snapshot = gallery.read_snapshot(folder)
-    return snapshot.crops, snapshot.digests, snapshot.features().tobytes()
+    return snapshot.crops, snapshot.digests, snapshot.read_rows(snapshot.rows).tobytes()
 
 
 def attempt(use: Callable[[Path], Any], folder: Path) -> tuple[str, Any]:

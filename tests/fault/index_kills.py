@@ -69,7 +69,8 @@ def draw(folder: Path) -> tuple[Path, Path]:
 def index(path: Path, crops: Path) -> None:
     """What `tools/index.py` does, with a commit after every few images, and compacting."""
     update._BATCH_SIZE, update._COMMIT_SECONDS = 16, 0.0
-    with Gallery.open_or_create(path, model_id="m", dim=DIM, shard_size=SHARD) as gallery:
+    gallery = Gallery.open(path) if is_index(path) else Gallery.create(path, model_id="m", dim=DIM, shard_size=SHARD)
+    with gallery:
         update_index(gallery, list_crops(crops), embed, progress=False)
         gallery.compact()
 
@@ -126,13 +127,13 @@ def faults(path: Path, crops: Path, *, whole: bool) -> list[str]:
     if len(set(snapshot.digests)) != len(np.unique(snapshot.rows)):
         found.append("a content has two rows")
     contents = _contents()
-    for name, digest, row in zip(held, snapshot.digests, snapshot.features(), strict=True):
+    for name, digest, row in zip(held, snapshot.digests, snapshot.read_rows(snapshot.rows), strict=True):
         if row.tobytes() != _row(contents[digest]).tobytes():
             found.append(f"{name}: the features of another image")
     if whole:
         expected = {p.name: hashlib.sha256(p.read_bytes()).digest() for p in crops.iterdir()}
         found += [f"{name} is not as in the folder" for name, _ in sorted(expected.items() ^ held.items())]
-        rows = sum(map(len, snapshot.shards))
+        rows = len(snapshot.checksums)
         if rows != len(set(expected.values())):
             found.append(f"{rows} rows for {len(set(expected.values()))} contents")
         with Gallery.open(path) as gallery:

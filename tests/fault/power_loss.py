@@ -276,12 +276,13 @@ def index_faults(folder: Path, said: list[Any]) -> Iterator[str]:
     found = len(read_snapshot(path).crops) if is_index(path) else 0
     if said and found not in (said[-1] + 1, said[-1] + 2):
         yield f"{found} images in place of {said[-1] + 1}"
-    with Gallery.open_or_create(path, model_id="m", dim=4, shard_size=2) as gallery:
+    gallery = Gallery.open(path) if is_index(path) else Gallery.create(path, model_id="m", dim=4, shard_size=2)
+    with gallery:
         add_rows(gallery, range(found, found + 2), lambda number: None)
         if gallery.find_corrupt():
             yield "a checksum is wrong"
-    features = read_snapshot(path).features()
-    if not np.array_equal(features, np.stack([row(number) for number in range(found + 2)])):
+    snapshot = read_snapshot(path)
+    if not np.array_equal(snapshot.read_rows(snapshot.rows), np.stack([row(number) for number in range(found + 2)])):
         yield "other features"
 
 

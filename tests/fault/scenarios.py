@@ -224,12 +224,12 @@ def _content(path: Path) -> Any:
 
 def _index(folder: Path) -> dict[str, Any]:
     snapshot = read_snapshot(folder)
-    rows = zip(snapshot.crops, snapshot.digests, snapshot.features(), strict=True)
+    features = snapshot.read_rows(snapshot.rows)
+    rows = zip(snapshot.crops, snapshot.digests, features, strict=True)
     # The batch that an image was embedded in shows in the last digits.
     images = {crop.path: [crop.labels, digest.hex(), np.round(row, 4).tolist()] for crop, digest, row in rows}
     if has_current_faiss_index(snapshot):
-        query = snapshot.features()[:1]
-        images["FAISS"] = load_faiss_index(snapshot)(query, 1).indices.tolist()
+        images["FAISS"] = load_faiss_index(snapshot)(features[:1], 1).indices.tolist()
     return images
 
 

@@ -10,7 +10,7 @@ from reid.errors import InputError
 from reid.inference.calibration.pair_sampling import collect_pairs
 from reid.inference.calibration.probability import fit_curve
 from reid.inference.calibration.record import Calibration
-from reid.inference.calibration.thresholds import MIN_FALSE_MATCHES, camera_pair_thresholds, is_supported, thresholds
+from reid.inference.calibration.thresholds import MIN_FALSE_MATCHES, camera_pair_thresholds, thresholds
 from reid.records import JUNK, Features
 
 RATES = (1e-2, 1e-3, 1e-4)
@@ -55,7 +55,7 @@ def calibrate(
     rates = sorted(set(rates), reverse=True)
     pairs = collect_pairs(query, gallery, largest_rate=rates[0], seed=seed)
     negatives = pairs.num_negatives()
-    supported = [rate for rate in rates if is_supported(negatives, rate)]
+    supported = [rate for rate in rates if negatives * rate >= MIN_FALSE_MATCHES]
     if not supported:
         raise InputError(
             f"{negatives:,.0f} pairs of different identities cannot support a false-match rate of {rates[0]:g} or "

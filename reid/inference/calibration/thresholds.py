@@ -25,19 +25,6 @@ MIN_IDENTITIES = 20
 _INTERVAL = (2.5, 97.5)
 
 
-def is_supported(negatives: float, rate: float) -> bool:
-    """Check whether there are enough negatives to estimate the threshold for a false-match rate.
-
-    Args:
-        negatives: Number of pairs of different identities.
-        rate: False-match rate in (0, 1).
-
-    Returns:
-        Whether at least 30 false matches are expected.
-    """
-    return negatives * rate >= MIN_FALSE_MATCHES
-
-
 def thresholds(
     pairs: Pairs, rates: Sequence[float], *, replicates: int, seed: int = 0, cell: int | None = None
 ) -> tuple[Threshold, ...]:
@@ -98,7 +85,7 @@ def camera_pair_thresholds(
         first, second = divmod(cell, len(pairs.cameras))
         here = pairs.match_cells == cell
         negatives = pairs.num_negatives(cell=cell)
-        supported = [rate for rate in rates if is_supported(negatives, rate)]
+        supported = [rate for rate in rates if negatives * rate >= MIN_FALSE_MATCHES]
         if not supported or len(np.unique(pairs.match_units[here])) < MIN_IDENTITIES:
             continue
         own = thresholds(pairs, supported, replicates=replicates, seed=seed, cell=cell)

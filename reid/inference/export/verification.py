@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
@@ -35,7 +35,8 @@ def check_output(
     Raises:
         InputError: If the difference exceeds `tolerance` or is NaN.
     """
-    output = np.concatenate([run(interface.prepare_images(batch)) for batch in _batches(pixels)])
+    parts = pixels.tensor_split([1, 3, *range(20, len(pixels), 17)])  # of 1, 2, and then 17 images
+    output = np.concatenate([run(interface.prepare_images(part)) for part in parts if len(part)])
     difference = max_relative_difference(output, reference)
     if not difference <= tolerance:
         raise InputError(
@@ -62,13 +63,3 @@ def max_relative_difference(output: np.ndarray, reference: np.ndarray) -> float:
         raise InputError(f"the exported network returns shape {output.shape}, PyTorch {reference.shape}")
     norms = np.linalg.norm(reference.astype(np.float64), axis=1, keepdims=True)
     return float((np.abs(output - reference) / np.where(norms > 0, norms, 1)).max())
-
-
-def _batches(pixels: Tensor) -> Iterator[Tensor]:
-    start = 0
-    for size in (1, 2):
-        if start < len(pixels):
-            yield pixels[start : start + size]
-        start += size
-    if start < len(pixels):
-        yield from pixels[start:].split(17)

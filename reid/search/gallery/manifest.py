@@ -221,24 +221,6 @@ def write_transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def read_transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Run a transaction in which all reads see the same state.
-
-    Args:
-        connection: A connection from `open_manifest`.
-
-    Yields:
-        None, once, inside the transaction.
-    """
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        if connection.in_transaction:
-            connection.execute("COMMIT")
-
-
 def load_metadata(connection: sqlite3.Connection) -> dict[str, Any]:
     """Load and verify the metadata of an index.
 

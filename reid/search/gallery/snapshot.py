@@ -38,7 +38,7 @@ class Snapshot:
         crops: Path and labels of the N images.
         rows: (N,) int64, the feature row of each image; images of the same content share one.
         digests: SHA-256 digest of the content of each image.
-        mapped: (n_i, D) float32 memory maps of unit rows, tombstones included, which are not verified; use `shards`,
+        mapped: (n_i, D) float32 memory maps of unit rows, tombstones included, which are not verified; use
             `read_rows` or `check_rows`.
         checksums: (n,) uint32, the CRC-32 of each row.
         metadata: The metadata of the index, see `manifest.load_metadata`.
@@ -56,16 +56,6 @@ class Snapshot:
     def dim(self) -> int:
         """Feature dimension."""
         return int(self.metadata["dim"])
-
-    @functools.cached_property
-    def shards(self) -> list[np.ndarray]:
-        """The (n_i, D) float32 memory maps, of which all rows are compared with their checksums at the first access.
-
-        Raises:
-            InputError: If a row is corrupt.
-        """
-        self.check_rows(np.arange(len(self.checksums)))
-        return self.mapped
 
     @functools.cached_property
     def coded_parts(self) -> tuple[list[np.ndarray], list[RowCodes | None]]:
@@ -128,14 +118,6 @@ class Snapshot:
         """
         generation, row = divmod(row_id, _ROWS)
         return row if generation == self.metadata["generation"] else None
-
-    def features(self) -> np.ndarray:
-        """Read the features of all images into memory.
-
-        Returns:
-            (N, D) float32, in the order of `crops`.
-        """
-        return self.read_rows(self.rows)
 
     def read_rows(self, rows: np.ndarray) -> np.ndarray:
         """Read some feature rows into memory and compare them with their checksums.
@@ -276,11 +258,8 @@ def read_snapshot(folder: Path, *, model_id: str | None = None, dim: int | None 
         InputError: If there is no index, or it is corrupt or was built by a different model.
     """
     for attempt in range(1, _ATTEMPTS + 1):
-        with (
-            manifest.translate_errors(folder),
-            contextlib.closing(manifest.open_manifest(folder)) as connection,
-            manifest.read_transaction(connection),
-        ):
+        with manifest.translate_errors(folder), contextlib.closing(manifest.open_manifest(folder)) as connection:
+            connection.execute("BEGIN")  # all reads see the same state; closing ends the transaction
             metadata, version = manifest.load_metadata(connection), manifest.format_version(connection)
             manifest.check_model(folder, metadata, model_id, dim)
             contents, known = manifest_rows.read_tables(connection)

@@ -29,8 +29,8 @@ _ACTIVE = "digest IN (SELECT digest FROM images WHERE NOT removed)"
 class Gallery:
     """An index open for writing, locked until `close` or the end of the process.
 
-    Create it with `create`, `open` or `open_or_create` and use it as a context manager. Committed changes survive a
-    kill or a power failure; uncommitted ones are never visible to readers.
+    Create it with `create` or `open` and use it as a context manager. Committed changes survive a kill or a power
+    failure; uncommitted ones are never visible to readers.
 
     Args:
         folder: The folder of the index.
@@ -122,42 +122,6 @@ class Gallery:
         except BaseException:
             lock.close()
             raise
-
-    @classmethod
-    def open_or_create(
-        cls,
-        path: Path,
-        *,
-        model_id: str,
-        dim: int,
-        shard_size: int | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> Gallery:
-        """Open an index for writing, or create it if there is none.
-
-        Args:
-            path: The folder of the index.
-            model_id: The id of the model that computes the features.
-            dim: Number D of feature dimensions.
-            shard_size: Rows per file; None for the existing value or the default.
-            metadata: Further plain values to store in a new index.
-
-        Returns:
-            The index, open for writing.
-
-        Raises:
-            InputError: If `open` or `create` raises it, or `shard_size` differs from that of the index.
-        """
-        if not manifest.is_index(path):
-            size = SHARD_SIZE if shard_size is None else shard_size
-            return cls.create(path, model_id=model_id, dim=dim, shard_size=size, metadata=metadata)
-        gallery = cls.open(path, model_id=model_id, dim=dim)
-        try:
-            gallery.check(model_id, dim, shard_size)
-        except InputError:
-            gallery.close()
-            raise
-        return gallery
 
     def __enter__(self) -> Gallery:
         return self

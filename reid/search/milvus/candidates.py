@@ -80,7 +80,7 @@ def find_candidates(
         found = [entity for batch in batches for entity in batch]
     if not found:
         return np.empty(0), []
-    rows = np.stack([entities.to_row(entity) for entity in found])
+    rows = np.array([entity["feature"] for entity in found], dtype=np.float32)
     return np.sqrt(squared_distances(np.broadcast_to(query, rows.shape), rows)), found
 
 
@@ -120,13 +120,13 @@ def _sample(connection: Connection) -> tuple[np.ndarray, np.ndarray]:
         if len(found) < _QUERIES:
             expression = f'{FOUND} and key {order} "{start}"'
             found += connection("query", filter=expression, output_fields=fields, limit=_QUERIES - len(found))
-    rows = np.stack([entities.to_row(entity) for entity in found]).astype(np.float64)
+    rows = np.array([entity["feature"] for entity in found], dtype=np.float64)
     return rows, np.array([entity["key"] for entity in found])
 
 
 def _distances(queries: np.ndarray, batch: list[dict[str, Any]]) -> np.ndarray:
     """Squared distances (Q, n) float64."""
-    rows = np.stack([entities.to_row(entity) for entity in batch]).astype(np.float64)
+    rows = np.array([entity["feature"] for entity in batch], dtype=np.float64)
     lengths = np.einsum("ij,ij->i", rows, rows), np.einsum("ij,ij->i", queries, queries)
     distances: np.ndarray = lengths[1][:, None] + lengths[0] - 2 * (queries @ rows.T)
     return distances

@@ -135,18 +135,6 @@ def to_image(entity: dict[str, Any]) -> IndexedImage:
     return IndexedImage(content_id(digest), Crop(entity["path"], entity["size"], entity["changed"], labels), digest)
 
 
-def to_row(entity: dict[str, Any]) -> np.ndarray:
-    """Return the feature of an entity.
-
-    Args:
-        entity: Values by field.
-
-    Returns:
-        (D,) float32.
-    """
-    return np.asarray(entity["feature"], dtype=np.float32)
-
-
 def is_intact(entity: dict[str, Any]) -> bool:
     """Compare the feature of an entity with its checksum.
 
@@ -156,7 +144,7 @@ def is_intact(entity: dict[str, Any]) -> bool:
     Returns:
         False if the feature is not as it was written.
     """
-    return zlib.crc32(to_row(entity)) == entity["checksum"]
+    return zlib.crc32(np.asarray(entity["feature"], dtype=np.float32)) == entity["checksum"]
 
 
 def quote(values: Iterable[str]) -> str:
@@ -268,19 +256,6 @@ def store_metadata(connection: Connection, metadata: dict[str, Any]) -> None:
         connection: Connection to the collection.
         metadata: Plain values by name, with `dim`.
     """
-    entity = make_entity(Crop(json.dumps(metadata), 0, 0, Labels()), b"", placeholder(metadata["dim"]))
+    feature = np.eye(1, metadata["dim"], dtype=np.float32)[0]  # Milvus requires one
+    entity = make_entity(Crop(json.dumps(metadata), 0, 0, Labels()), b"", feature)
     connection("upsert", data=[{**entity, "key": METADATA_KEY, "checksum": NO_FEATURE, "removed": True}])
-
-
-def placeholder(dim: int) -> np.ndarray:
-    """Return what an entity without a feature holds, because Milvus requires one.
-
-    Args:
-        dim: Feature dimension.
-
-    Returns:
-        (D,) float32 unit row.
-    """
-    row = np.zeros(dim, dtype=np.float32)
-    row[0] = 1
-    return row

@@ -131,7 +131,7 @@ class MilvusView:
         if not found:
             raise InputError(f"{self.collection}: {image.crop.path} was deleted meanwhile; search again")
         self._check_feature(found[0])
-        return entities.to_row(found[0])[None]
+        return np.asarray(found[0]["feature"], dtype=np.float32)[None]
 
     def _check_feature(self, entity: dict[str, Any]) -> None:
         if not entities.is_intact(entity):

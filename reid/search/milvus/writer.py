@@ -154,7 +154,8 @@ class MilvusIndex:
     def compact(self) -> int:
         """Drop the features of removed images, see `IndexWriter.compact`; those of deleted ones are gone already."""
         expression = f"{_IMAGES} and removed == true and checksum != {NO_FEATURE}"
-        empty = {"feature": entities.placeholder(self.dim), "checksum": NO_FEATURE}
+        # Milvus requires a feature.
+        empty = {"feature": np.eye(1, self.dim, dtype=np.float32)[0], "checksum": NO_FEATURE}
         fields, size = [*LABEL_FIELDS, "key", "seconds", "content", "removed"], entities.batch_size(self.dim)
         dropped = 0
         while found := self._connection("query", filter=expression, output_fields=fields, limit=size):
@@ -199,7 +200,7 @@ class MilvusIndex:
             ids = [entities.content_id(digest) for digest in wanted[start : start + _KEYS]]
             expression = f"content in {ids} and checksum != {NO_FEATURE}"
             for entity in self._scan(expression, ["digest", "feature"], entities.batch_size(self.dim)):
-                loaded[bytes.fromhex(entity["digest"])] = entities.to_row(entity)
+                loaded[bytes.fromhex(entity["digest"])] = np.asarray(entity["feature"], dtype=np.float32)
         return loaded
 
     def _delete(self, keys: list[str]) -> None:

@@ -13,7 +13,7 @@ from reid.evaluation.retrieval import unit_rows
 from reid.inference.calibration import calibrate
 from reid.inference.calibration import pair_sampling as pairs_module
 from reid.inference.calibration.pair_sampling import Pairs, collect_pairs
-from reid.inference.calibration.thresholds import camera_pair_thresholds, is_supported, thresholds
+from reid.inference.calibration.thresholds import camera_pair_thresholds, thresholds
 from reid.ranking.protocols.verification import verify
 from reid.records import Features
 
@@ -235,10 +235,11 @@ def test_by_camera_pair() -> None:
 
 
 def test_rates_that_the_data_cannot_support_are_refused() -> None:
-    assert is_supported(3000, 0.01) and not is_supported(2999, 0.01)
     query, gallery = random_features(3)
     found = calibrate(query, gallery, replicates=5)
     assert found.others == 10_980 and [t.rate for t in found.thresholds] == [0.01] and found.refused == (1e-3, 1e-4)
+    # At least 30 false matches: 30.7 and 29.6.
+    assert calibrate(query, gallery, rates=[0.0028, 0.0027], replicates=5).refused == (0.0027,)
     with pytest.raises(InputError, match=r"10,980 pairs .* would be 1\.1 false matches, and at least 30"):
         calibrate(query, gallery, rates=[1e-4])
 

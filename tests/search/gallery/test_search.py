@@ -44,7 +44,7 @@ def index(crops: Path, tmp_path: Path, embed: Any) -> Path:
 
 def brute_force(snapshot: Snapshot, query: np.ndarray, mask: np.ndarray) -> list[tuple[str, float]]:
     results = []
-    for crop, row, selected in zip(snapshot.crops, snapshot.features(), mask, strict=True):
+    for crop, row, selected in zip(snapshot.crops, snapshot.read_rows(snapshot.rows), mask, strict=True):
         if selected:
             results.append((float(np.sqrt(((query.astype(np.float64) - row) ** 2).sum())), crop.path))
     return [(path, distance) for distance, path in sorted(results)]

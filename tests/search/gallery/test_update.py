@@ -20,6 +20,7 @@ from reid.search.gallery import (
     Gallery,
     Labels,
     UpdateSummary,
+    is_index,
     list_crops,
     read_snapshot,
     update,
@@ -31,7 +32,8 @@ Vector = Callable[[bytes], np.ndarray]
 
 
 def index(path: Path, crops: Path, embed: Any, pattern: str = PATTERN, **options: Any) -> UpdateSummary:
-    with Gallery.open_or_create(path, model_id="m", dim=16, shard_size=5) as gallery:
+    gallery = Gallery.open(path) if is_index(path) else Gallery.create(path, model_id="m", dim=16, shard_size=5)
+    with gallery:
         return update_index(gallery, list_crops(crops, pattern), embed, progress=False, **options)
 
 
@@ -41,7 +43,7 @@ def check(path: Path, crops: Path, vector: Vector) -> None:
     files = sorted(p.relative_to(crops).as_posix() for p in crops.rglob("*.jpg"))
     assert [crop.path for crop in snapshot.crops] == files
     expected = np.stack([vector((crops / name).read_bytes()) for name in files])
-    np.testing.assert_array_equal(snapshot.features(), expected)
+    np.testing.assert_array_equal(snapshot.read_rows(snapshot.rows), expected)
     with Gallery.open(path) as gallery:
         assert gallery.find_corrupt() == []
 

@@ -32,7 +32,7 @@ def filled(path: Path, vector: Vector, count: int = 12, shard: int = 5) -> Galle
 
 def stored_rows(path: Path) -> dict[str, bytes]:
     snapshot = read_snapshot(path)
-    return {c.path: row.tobytes() for c, row in zip(snapshot.crops, snapshot.features(), strict=True)}
+    return {c.path: row.tobytes() for c, row in zip(snapshot.crops, snapshot.read_rows(snapshot.rows), strict=True)}
 
 
 def test_two_writers_at_once(tmp_path: Path, make_vector: Vector) -> None:
@@ -176,9 +176,10 @@ def test_sizes_that_no_index_has(tmp_path: Path) -> None:
 
 def test_removing_compacting_and_restoring(crops: Path, tmp_path: Path, embed: Any, make_vector: Vector) -> None:
     def again() -> None:
-        with Gallery.open_or_create(tmp_path / "i", model_id="m", dim=16, shard_size=5) as gallery:
+        with Gallery.open(tmp_path / "i") as gallery:
             update_index(gallery, list_crops(crops), embed, progress=False)
 
+    Gallery.create(tmp_path / "i", model_id="m", dim=16, shard_size=5).close()
     again()
     before = stored_rows(tmp_path / "i")
     gone = [path for path in before if path.startswith("0001/")]
@@ -194,7 +195,8 @@ def test_removing_compacting_and_restoring(crops: Path, tmp_path: Path, embed: A
     assert sorted(p.name for p in (tmp_path / "i" / "features").iterdir()) == ["000001-000000.npy", "000001-000001.npy"]
     assert stored_rows(tmp_path / "i") == kept
     # An open snapshot keeps its state.
-    assert {c.path: row.tobytes() for c, row in zip(open_snapshot.crops, open_snapshot.features(), strict=True)} == kept
+    rows = open_snapshot.read_rows(open_snapshot.rows)
+    assert {c.path: row.tobytes() for c, row in zip(open_snapshot.crops, rows, strict=True)} == kept
     embed.seen.clear()
     with Gallery.open(tmp_path / "i") as gallery:
         gallery.set_removed(gone, removed=False)
@@ -233,8 +235,8 @@ def test_readers_see_one_state(tmp_path: Path, make_vector: Vector) -> None:
         gallery.commit([entry], {entry[1]: make_vector(entry[1])}, deleted=["01.jpg"])
         after = read_snapshot(tmp_path / "i")
     assert len(before.crops) == 12 and len(after.crops) == 11
-    np.testing.assert_array_equal(before.features()[0], make_vector(crop("00", b"0")[1]))
-    np.testing.assert_array_equal(after.features()[0], make_vector(entry[1]))
+    np.testing.assert_array_equal(before.read_rows(before.rows[:1])[0], make_vector(crop("00", b"0")[1]))
+    np.testing.assert_array_equal(after.read_rows(after.rows[:1])[0], make_vector(entry[1]))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
@@ -258,8 +260,8 @@ def test_no_permission_to_write(tmp_path: Path, make_vector: Vector) -> None:
 
 
 def test_another_shard_size_is_rejected(tmp_path: Path, make_vector: Vector) -> None:
-    filled(tmp_path / "i", make_vector).close()
-    with pytest.raises(InputError, match="5 rows per shard"):
-        Gallery.open_or_create(tmp_path / "i", model_id="m", dim=16, shard_size=6)
-    Gallery.open_or_create(tmp_path / "i", model_id="m", dim=16, shard_size=5).close()
+    with filled(tmp_path / "i", make_vector) as gallery:
+        with pytest.raises(InputError, match="5 rows per shard"):
+            gallery.check("m", 16, 6)
+        gallery.check("m", 16, 5)
     assert sqlite3.connect(tmp_path / "i" / "manifest.sqlite").execute("PRAGMA integrity_check").fetchone() == ("ok",)
