@@ -9,10 +9,10 @@ embedded as in `tools/evaluate.py`. A round covers all images.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from measuring import benchmark_parser, in_rounds, show
 
@@ -24,24 +24,14 @@ from reid.inference.conversion import load_network
 from reid.model.precision import autocast_dtype
 
 
-class TimedLoader:
+@dataclass(frozen=True, eq=False)
+class TimedLoader(TestLoader):
     """A loader that records the seconds of every wait for a batch."""
 
-    def __init__(self, loader: TestLoader) -> None:
-        self.loader = loader
-        self.seconds: list[float] = []
-        self.identities: np.ndarray = loader.identities
-        self.cameras: np.ndarray = loader.cameras
-        self.paths: Sequence[str] = loader.paths
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def shard(self, rank: int, world: int) -> TestLoader:
-        return self.loader.shard(rank, world)
+    seconds: list[float] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        batches = iter(self.loader)
+        batches = super().__iter__()
         while True:
             start = time.perf_counter()
             batch = next(batches, None)
@@ -61,7 +51,7 @@ def main() -> None:
     device = build.device(config)
     model, dtype = model.to(device), autocast_dtype(config.TEST.PRECISION, device)
     split = build.split(config)
-    parts = [TimedLoader(build.test_loader(config, images)) for images in (split.query, split.gallery)]
+    parts = [TimedLoader(**vars(build.test_loader(config, images))) for images in (split.query, split.gallery)]
 
     def run() -> None:
         for part in parts:

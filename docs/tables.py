@@ -21,10 +21,10 @@ import numpy as np
 from scipy import stats
 
 from reid.config.loading import config_digest, load_config, parse_config
-from reid.diagnostics.frames import flat_row
 from reid.errors import InputError
 from reid.errors.command import run_command
 from reid.io.atomic import write_text
+from reid.io.json_yaml import flatten
 from reid.report.summary import RUNS, STAGES
 from reid.report.tables import MISSING, difference_text, markdown_table, percent, percent_with_deviation, variant_name
 from reid.sweep.table import lines, read_rows, table
@@ -295,7 +295,7 @@ def _scores(score: Mapping[str, Any]) -> str:
 
 def _rank_correlation(rows: list[dict[str, Any]], key: str) -> str:
     """Spearman's coefficient with its 95 % percentile interval over resampled arms."""
-    flat = [flat_row(row) for row in rows]
+    flat = [dict(flatten(row)) for row in rows]
     if not all(key in row for row in flat):
         return MISSING
     pairs = np.array([[float(f"{row[key]:.3g}"), row["mAP"]] for row in flat])

@@ -25,7 +25,6 @@ from reid.svdnet.plan import Plan
 from reid.training.optimizer import Solver
 from reid.training.run_folder import RunFolder
 from reid.training.schedule import Schedule
-from reid.training.state import Batches
 
 EPOCHS = 3 + 2 * 3 + 2
 PLAN = Plan(
@@ -99,7 +98,7 @@ class Trial:
     force: bool = False
     make_network: Callable[[], ReidNetwork] = make_network
     make_objective: Callable[[ReidNetwork], Objective] = lambda model: Objective()
-    loader: Batches = field(default_factory=Loader)
+    loader: Any = field(default_factory=Loader)
     plan: Plan = PLAN
     control: bool = True
     descriptors: int = 20

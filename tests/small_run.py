@@ -19,7 +19,7 @@ from reid.svdnet.plan import Plan
 from reid.training.callbacks import Callbacks
 from reid.training.optimizer import Solver
 from reid.training.schedule import Schedule
-from reid.training.state import Batches, TrainState
+from reid.training.state import TrainState
 
 CLASSES = 5
 
@@ -74,7 +74,7 @@ def same_plan(schedule: Schedule, solver: Solver | None = None, **options: Any) 
     return Plan(schedule, schedule, schedule, solver or Solver(), **{"loss_images": 40, **options})
 
 
-def run_stages(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks) -> str:
+def run_stages(state: TrainState, loader: Any, plan: Plan, callbacks: Callbacks) -> str:
     """Step 0 and the iteration, as `tools/train_svdnet.py` runs them."""
     step0.run(state, loader, plan, callbacks)
     return rri.run(state, loader, plan, callbacks)

@@ -6,7 +6,6 @@ import argparse
 import itertools
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,13 +34,13 @@ PARTS = {
 }
 
 
-class _Endless:
+class _Endless(TrainLoader):
     """As many batches of a loader as are measured, from one epoch after the other."""
 
-    needs_descriptors = False
+    batches: int
 
     def __init__(self, loader: TrainLoader, batches: int) -> None:
-        self.loader, self.batches = loader, batches
+        vars(self).update(vars(loader), batches=batches)
 
     def __len__(self) -> int:
         return self.batches
@@ -51,10 +50,7 @@ class _Endless:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `TrainLoader.epoch`; without an end."""
         for number in itertools.count(seed):
-            yield from self.loader.epoch(number, descriptors, **shared)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)
+            yield from super().epoch(number, descriptors, **shared)
 
 
 class _Clock(Callbacks):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from reid.errors import InputError
+from reid.io.json_yaml import flatten
 
 if TYPE_CHECKING:
     import pandas
@@ -29,7 +30,7 @@ def flat_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     layers = content.get("survey") or (content.get("changes") or {}).get("layers")
     if not layers:
         raise InputError("a table of layers requires a diagnosis with a survey or of two checkpoints")
-    rows = [flat_row(layer) for layer in layers]
+    rows = [dict(flatten(layer)) for layer in layers]
     # A row that has numbers under a key has no value of that key itself.
     keys = dict.fromkeys(key for row in rows for key in row)
     kept = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
@@ -73,19 +74,3 @@ def to_frame(content: Mapping[str, Any]) -> pandas.DataFrame:
     except ImportError:
         raise InputError("to_frame requires pandas: pip install pandas") from None
     return pandas.DataFrame(flat_rows(content)).set_index("name")
-
-
-def flat_row(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten one row.
-
-    Args:
-        values: Plain values and nested mappings.
-        prefix: Begins every key.
-
-    Returns:
-        The values, nested ones under keys joined by dots.
-    """
-    row: dict[str, Any] = {}
-    for key, value in values.items():
-        row |= flat_row(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return row

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from reid.decorrelation.layers import check_weight
-from reid.diagnostics.frames import flat_row, to_frame
+from reid.diagnostics.frames import to_frame
 from reid.diagnostics.survey import find_name, network_groups, survey_layer
 from reid.diagnostics.weights import Layer
 from reid.errors import InputError, install_command
+from reid.io.json_yaml import flatten
 
 if TYPE_CHECKING:
     import pandas
@@ -131,7 +132,7 @@ def scalars(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     Returns:
         The numbers of `SCALARS` by "NUMBER/LAYER"; those that a layer does not have are left out.
     """
-    flat = [flat_row(row) for row in rows]
+    flat = [dict(flatten(row)) for row in rows]
     found = {f"{key}/{row['name']}": row.get(key) for row in flat for key in SCALARS}
     return {tag: float(value) for tag, value in found.items() if value is not None}
 

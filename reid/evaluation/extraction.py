@@ -15,13 +15,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from reid.data.loading.loaders import TestLoader
 from reid.distributed import barrier, get_rank, get_world_size, is_main_process, run_on_main
 from reid.errors import InputError
-from reid.evaluation.features import FEATURES, LabeledBatches, Network, extract, mean_features
+from reid.evaluation.features import FEATURES, Network, extract, mean_features
 from reid.io.atomic import write_json
 from reid.io.checksums import is_finished, write_with_checksum
 from reid.io.shards import save_matrix
@@ -29,22 +30,6 @@ from reid.model.network import ReidNetwork
 from reid.records import Features
 
 MANIFEST = "extraction.json"
-
-
-class PartialBatches(LabeledBatches, Protocol):
-    """Labeled images of which a range can be selected: see `reid.data.loading.loaders.TestLoader`."""
-
-    def slice(self, first: int, last: int) -> LabeledBatches:
-        """Select a range of images.
-
-        Args:
-            first: Index of the first image.
-            last: Index after the last image.
-
-        Returns:
-            Batches of these images.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +51,7 @@ class ShardOptions:
 
 def extract_shards(
     model: ReidNetwork,
-    parts: Mapping[str, PartialBatches],
+    parts: Mapping[str, TestLoader],
     folder: Path,
     options: ShardOptions,
     *,
@@ -129,7 +114,7 @@ def fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _embed_shard(model: Network, images: LabeledBatches, options: ShardOptions, title: str) -> dict[str, Features]:
+def _embed_shard(model: Network, images: TestLoader, options: ShardOptions, title: str) -> dict[str, Features]:
     features = extract(model, images, title=title)
     if not options.flip:
         return features
@@ -138,7 +123,7 @@ def _embed_shard(model: Network, images: LabeledBatches, options: ShardOptions, 
 
 
 def _check_manifest(
-    model: ReidNetwork, parts: Mapping[str, PartialBatches], folder: Path, shard: int, settings: Mapping[str, Any]
+    model: ReidNetwork, parts: Mapping[str, TestLoader], folder: Path, shard: int, settings: Mapping[str, Any]
 ) -> None:
     """Write the manifest, or check that the folder's shards belong to the same network, settings and images."""
     path = folder / MANIFEST
@@ -160,7 +145,7 @@ def _check_manifest(
     write_json(path, {**previous, **current})
 
 
-def _digest(images: LabeledBatches) -> str:
+def _digest(images: TestLoader) -> str:
     """Compute a digest of names, order and labels; the location of the dataset may change."""
     digest = hashlib.sha256()
     for path, identity, camera in _rows(images):
@@ -168,11 +153,11 @@ def _digest(images: LabeledBatches) -> str:
     return f"{len(images.identities)}, {digest.hexdigest()}"
 
 
-def _rows(images: LabeledBatches) -> Iterator[tuple[str, int, int]]:
+def _rows(images: TestLoader) -> Iterator[tuple[str, int, int]]:
     return zip(images.paths, images.identities.tolist(), images.cameras.tolist(), strict=True)
 
 
-def _write_labels(folder: Path, part: str, images: LabeledBatches, shards: int, features: Sequence[str]) -> None:
+def _write_labels(folder: Path, part: str, images: TestLoader, shards: int, features: Sequence[str]) -> None:
     for feature in features:
         missing = [n for n in range(shards) if not (folder / feature / part / f"{n:06d}.npy").is_file()]
         if missing:

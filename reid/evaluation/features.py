@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from reid.data.loading.loaders import TestLoader
+from reid.data.loading.whole_images import WholeImageLoader
 from reid.distributed import gather, get_rank, get_world_size
 from reid.errors import InputError, unknown_name
 from reid.model.network import Embedding, ReidNetwork
@@ -25,41 +27,6 @@ from reid.training.step import evaluated_in
 COMBINATIONS = ("mean", "gem")
 FEATURES = ("input", "output")
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
-
-
-class LabeledBatches(Protocol):
-    """Batches of images in a fixed order, with labels: see `reid.data.loading.loaders.TestLoader`."""
-
-    def shard(self, rank: int, world: int) -> LabeledBatches:
-        """Select the images of one process.
-
-        Args:
-            rank: Rank of the process, from 0.
-            world: Number of processes.
-
-        Returns:
-            Batches of its images.
-        """
-        ...
-
-    @property
-    def identities(self) -> np.ndarray:
-        """(N,) int64 identities."""
-        ...
-
-    @property
-    def cameras(self) -> np.ndarray:
-        """(N,) int64 cameras."""
-        ...
-
-    @property
-    def paths(self) -> Sequence[str]:
-        """Paths of the N images."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Tensor]: ...
 
 
 class BatchEmbedder(Protocol):
@@ -80,17 +47,6 @@ class BatchEmbedder(Protocol):
 Network = ReidNetwork | BatchEmbedder
 
 
-class ImageBatches(Protocol):
-    """Images of any size in a fixed order, one size per batch.
-
-    See `reid.data.loading.whole_images.WholeImageLoader`. The length is the number of images, not of batches.
-    """
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Tensor]: ...
-
-
 def distinct_features(model: ReidNetwork) -> tuple[str, ...]:
     """List the features of a network that differ from each other.
 
@@ -106,7 +62,7 @@ def distinct_features(model: ReidNetwork) -> tuple[str, ...]:
 @torch.inference_mode()
 def extract(
     model: Network,
-    loader: LabeledBatches,
+    loader: TestLoader,
     *,
     mirror: bool = False,
     dtype: torch.dtype | None = None,
@@ -148,7 +104,7 @@ def _embeddings(model: Network, batches: Iterator[Tensor], dtype: torch.dtype | 
 
 def extract_together(
     model: Network,
-    loader: LabeledBatches,
+    loader: TestLoader,
     *,
     mirror: bool = False,
     title: str = "",
@@ -227,7 +183,7 @@ _DEFAULT_OPTIONS = DescriptorOptions()
 
 @torch.inference_mode()
 def extract_whole(
-    model: ReidNetwork, images: ImageBatches, options: DescriptorOptions = _DEFAULT_OPTIONS, *, title: str = ""
+    model: ReidNetwork, images: WholeImageLoader, options: DescriptorOptions = _DEFAULT_OPTIONS, *, title: str = ""
 ) -> np.ndarray:
     """Compute global descriptors of images of any size; the mode of the model is restored.
 

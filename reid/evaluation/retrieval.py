@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from reid.data.loading.loaders import TestLoader
 from reid.distributed import broadcast, is_main_process
-from reid.evaluation.features import FEATURES, LabeledBatches, Network, extract_together, mean_features
+from reid.evaluation.features import FEATURES, Network, extract_together, mean_features
 from reid.ranking import evaluate, normalize_rows
 from reid.ranking.arrays import on_host
 from reid.records import Features, Scores
@@ -27,8 +28,8 @@ FeatureSets = dict[tuple[str, bool], tuple[Features, Features]]
 
 def network_features(
     model: Network,
-    query: LabeledBatches,
-    gallery: LabeledBatches,
+    query: TestLoader,
+    gallery: TestLoader,
     *,
     flips: Sequence[bool] = (False,),
     names: Sequence[str] = FEATURES,
@@ -52,7 +53,7 @@ def network_features(
 
 def embed(
     model: Network,
-    images: LabeledBatches,
+    images: TestLoader,
     *,
     flips: Sequence[bool] = (False,),
     title: str = "",

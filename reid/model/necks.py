@@ -104,54 +104,50 @@ def osnet_neck(
     return neck
 
 
-def caffenet_neck(
-    d_in: int, *, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights"
+def fully_connected_neck(
+    network: str,
+    layer: str,
+    d_in: int,
+    *,
+    std: float | None = None,
+    bias: float = 0.0,
+    weights: Mapping[str, Tensor] | None = None,
+    source: str = "the given weights",
 ) -> FullyConnectedBlock:
-    """Build fc6 of CaffeNet: fully connected to 4096, ReLU, dropout 0.5.
+    """Build the first fully connected layer of CaffeNet or DeepFace: to 4096, ReLU, dropout 0.5.
 
     Args:
-        d_in: Width of the pooled vector. CaffeNet itself flattens: 256 x 6 x 6 = 9216.
-        weights: State dict of the whole CaffeNet under Caffe's names, or None to start from scratch.
+        network: Name of the network in messages.
+        layer: Name of the layer in the weights.
+        d_in: Width of the pooled vector. The published networks flatten: 256 x 6 x 6 = 9216 and 16 x 21 x 21 = 7056.
+        std: Standard deviation of the initial weights; None for sqrt(2 / `d_in`).
+        bias: Initial value of all biases.
+        weights: State dict of the whole network, or None to start from scratch.
         source: Name of the weights in error messages.
 
     Returns:
         The block, new (with a warning) if `d_in` is not the width of the weights.
 
     Raises:
-        InputError: If tensors of fc6 are missing or have a different shape.
+        InputError: If tensors of the layer are missing or have a different shape.
     """
-    neck = FullyConnectedBlock("fc6", d_in, 4096, dropout=0.5, std=0.005, bias=1.0)
-    if weights is not None and not _load_fully_connected(neck, weights, network="caffenet", source=source):
-        logger.warning("caffenet: the pooled width is %d, not that of the weights: fc6 is new", d_in)
-    return neck
-
-
-def deepface_neck(
-    d_in: int, *, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights"
-) -> FullyConnectedBlock:
-    """Build F7 of DeepFace: fully connected to 4096, ReLU, dropout 0.5.
-
-    Args:
-        d_in: Width of the pooled vector. The published network flattens: 16 x 21 x 21 = 7056.
-        weights: State dict of the whole DeepFace, or None to start from scratch.
-        source: Name of the weights in error messages.
-
-    Returns:
-        The block, new (with a warning) if `d_in` is not the width of the weights.
-
-    Raises:
-        InputError: If tensors of F7 are missing or have a different shape.
-    """
-    neck = FullyConnectedBlock("f7", d_in, 4096, dropout=0.5, std=math.sqrt(2 / d_in), bias=0.0)
-    if weights is not None and not _load_fully_connected(neck, weights, network="deepface", source=source):
-        logger.warning("deepface: the pooled width is %d, not that of the weights: F7 is new", d_in)
+    std = math.sqrt(2 / d_in) if std is None else std
+    neck = FullyConnectedBlock(layer, d_in, 4096, dropout=0.5, std=std, bias=bias)
+    if weights is None:
+        return neck
+    own = {name: tensor for name, tensor in weights.items() if name in neck.state_dict()}
+    weight = own.get(f"{layer}.weight")
+    if weight is not None and weight.ndim == 2 and weight.shape[1] != d_in:
+        logger.warning("%s: the pooled width is %d, not that of the weights: %s is new", network, d_in, layer)
+    else:
+        load_state_dict(neck, own, network=network, source=source)
     return neck
 
 
 NECKS: dict[str, Callable[..., FeatureBlock | FullyConnectedBlock]] = {
     **{name: partial(osnet_neck, name) for name in WIDTHS},
-    "caffenet": caffenet_neck,
-    "deepface": deepface_neck,
+    "caffenet": partial(fully_connected_neck, "caffenet", "fc6", std=0.005, bias=1.0),
+    "deepface": partial(fully_connected_neck, "deepface", "f7"),
 }
 
 Neck = IdentityNeck | FeatureBlock | FullyConnectedBlock
@@ -183,15 +179,3 @@ def build_neck(
     if backbone in NECKS:
         return NECKS[backbone](d_in, weights=weights, source=source)
     return FeatureBlock(d_in) if fc512 else IdentityNeck(d_in)
-
-
-def _load_fully_connected(
-    block: FullyConnectedBlock, weights: Mapping[str, Tensor], *, network: str, source: str
-) -> bool:
-    """Copy the layer's tensors from the weights of a whole network; False if their pooled width differs."""
-    own = {name: tensor for name, tensor in weights.items() if name in block.state_dict()}
-    weight = own.get(next(iter(block.state_dict())))
-    if weight is not None and weight.ndim == 2 and weight.shape[1] != block.in_features:
-        return False
-    load_state_dict(block, own, network=network, source=source)
-    return True

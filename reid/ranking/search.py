@@ -10,9 +10,8 @@ import numpy as np
 from reid.errors import InputError
 from reid.ranking import arrays
 from reid.ranking.exact.close import CloseDistances, close_distances, distinct_rows, group_queries
-from reid.ranking.exact.distances import squared_distances
 from reid.ranking.exact.first_pass import approximate, prepare_rows
-from reid.ranking.exact.gallery_rows import EXACT_ROWS, RowSource, mean_row, tile_ranges, unique_pair_distances
+from reid.ranking.exact.gallery_rows import RowSource, mean_row, tile_ranges, unique_pair_distances
 from reid.ranking.exact.options import ComparisonOptions, check_comparable
 from reid.ranking.exact.shortlist import Shortlist
 
@@ -95,10 +94,7 @@ def _select(rows: RowSource, source: RowSource, shortlist: Shortlist, k: int) ->
     """Select the k nearest of the shortlists by exact distance."""
     indices, distances = np.empty((len(rows), k), dtype=np.int64), np.empty((len(rows), k))
     row, index = shortlist.pairs()
-    exact = np.empty(len(row))
-    for start in range(0, len(row), EXACT_ROWS):
-        part = slice(start, start + EXACT_ROWS)
-        exact[part] = arrays.to_numpy(squared_distances(rows[row[part]], source[index[part]]))
+    exact = unique_pair_distances(rows, source, row, index)
     order = np.lexsort((index, exact, row))
     complete = ~shortlist.overflowed
     first = np.searchsorted(row, np.flatnonzero(complete))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reid.data.loading.loaders import TrainLoader
 from reid.decorrelation import (
     condition_number,
     correlation_metric,
@@ -26,10 +27,10 @@ from reid.svdnet.sample_loss import loss_on_sample
 from reid.training.callbacks import Callbacks
 from reid.training.seeding import seed_from
 from reid.training.stage import finish_stage
-from reid.training.state import Batches, TrainState
+from reid.training.state import TrainState
 
 
-def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks, *, round: int) -> StageLog:
+def run(state: TrainState, loader: TrainLoader, plan: Plan, callbacks: Callbacks, *, round: int) -> StageLog:
     """Replace W and record the effect: S(W), spectrum, and the training loss just before and after.
 
     The loss is measured in evaluation mode on the same training images without augmentation both times. The main
@@ -57,7 +58,7 @@ def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks, *,
     return finish_stage(state, row, callbacks)
 
 
-def _replace(state: TrainState, loader: Batches, plan: Plan, round: int) -> dict[str, Any]:
+def _replace(state: TrainState, loader: TrainLoader, plan: Plan, round: int) -> dict[str, Any]:
     """Replace W; returns the fields of the record that depend on it."""
     loss_before = loss_on_sample(state, loader, plan)
     started = time.perf_counter()

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from reid.data.loading.loaders import TrainLoader
 from reid.distributed import all_reduce_max, is_main_process, run_on_main
 from reid.errors import Diverged, InputError, StopSignal
 from reid.io.atomic import write_json
@@ -27,10 +28,9 @@ from reid.svdnet.run_checkpoints import find_checkpoints, last_path, previous_pa
 from reid.svdnet.summary import summarize
 from reid.training.callbacks import Callbacks
 from reid.training.optimizer import Solver
-from reid.training.pooling_init import DESCRIPTORS
 from reid.training.provenance import ARITHMETIC, arithmetic_changes, logged_arithmetic
 from reid.training.run_folder import RunFolder
-from reid.training.state import Batches, ThreadChange, TrainState
+from reid.training.state import ThreadChange, TrainState
 from reid.training.threads import RecordedThreads, ThreadChooser, recorded_count, same_thread_count, timed_step
 
 MAX_CMC = 50
@@ -105,7 +105,7 @@ class Experiment(Callbacks):
         finally:
             self.folder.close()
 
-    def start(self, model: ReidNetwork, objective: Objective, loader: Batches, plan: Plan) -> None:
+    def start(self, model: ReidNetwork, objective: Objective, loader: TrainLoader, plan: Plan) -> None:
         """Find the checkpoints to resume from, and set the number of threads; `begin` does it where it is left out.
 
         Args:
@@ -130,7 +130,7 @@ class Experiment(Callbacks):
         self.provenance = {**self.provenance, "machine": machine}
 
     def begin(
-        self, model: ReidNetwork, objective: Objective, loader: Batches, plan: Plan, *, descriptors: int = DESCRIPTORS
+        self, model: ReidNetwork, objective: Objective, loader: TrainLoader, plan: Plan, *, descriptors: int
     ) -> TrainState:
         """Start the RRI run, or resume it from its newest readable checkpoint.
 
@@ -255,7 +255,7 @@ class Experiment(Callbacks):
         self._agree()
         self.stop.check()
 
-    def on_epoch_begin(self, state: TrainState, loader: Batches, solver: Solver) -> None:
+    def on_epoch_begin(self, state: TrainState, loader: TrainLoader, solver: Solver) -> None:
         """Choose the number of threads again where that is due.
 
         Args:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from reid.data.loading.loaders import TrainLoader
 from reid.records import StageLog
 from reid.svdnet.plan import Plan
 from reid.training.callbacks import Callbacks
 from reid.training.schedule import StagePlan
 from reid.training.stage import train_stage
-from reid.training.state import Batches, TrainState
+from reid.training.state import TrainState
 
 
 def run(
-    state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks, *, round: int, epochs: int | None = None
+    state: TrainState, loader: TrainLoader, plan: Plan, callbacks: Callbacks, *, round: int, epochs: int | None = None
 ) -> StageLog:
     """Run a Relaxation of Sun et al. 2017, Section 3.2; `plan.relaxation.freeze` may keep part of the network frozen.
 

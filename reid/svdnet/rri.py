@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from reid.data.loading.loaders import TrainLoader
 from reid.decorrelation.convergence import converged
 from reid.records import StageLog
 from reid.svdnet import decorrelate, relaxation, restraint
 from reid.svdnet.plan import Plan
 from reid.training.callbacks import Callbacks
-from reid.training.state import Batches, TrainState
+from reid.training.state import TrainState
 
 
-def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks) -> str:
+def run(state: TrainState, loader: TrainLoader, plan: Plan, callbacks: Callbacks) -> str:
     """Run rounds of decorrelation, Restraint and Relaxation until S(W) after Relaxation stops rising.
 
     Stages that `state` holds as finished are not repeated, and an unfinished one continues where it was interrupted.
@@ -44,7 +45,7 @@ def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks) ->
 
 
 def run_control(
-    state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks, original: Sequence[StageLog]
+    state: TrainState, loader: TrainLoader, plan: Plan, callbacks: Callbacks, original: Sequence[StageLog]
 ) -> None:
     """Repeat the stages of a finished run from Step 0 on, without the decorrelation or a new classifier.
 

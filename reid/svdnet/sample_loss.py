@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from reid.data.loading.loaders import TrainLoader
 from reid.svdnet.plan import Plan
 from reid.training.epoch import measure_loss
 from reid.training.seeding import seed_from
-from reid.training.state import Batches, TrainState
+from reid.training.state import TrainState
 
 
-def loss_on_sample(state: TrainState, loader: Batches, plan: Plan) -> float:
+def loss_on_sample(state: TrainState, loader: TrainLoader, plan: Plan) -> float:
     """Measure the loss in evaluation mode on the same training images each time, without augmentation.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from reid.data.loading.loaders import TrainLoader
 from reid.decorrelation import correlation_metric
 from reid.distributed import run_on_main
 from reid.model.network import ReidNetwork
@@ -14,11 +15,11 @@ from reid.training.callbacks import Callbacks
 from reid.training.pooling_init import initialize_pooling
 from reid.training.schedule import StagePlan
 from reid.training.stage import finish_stage, train_stage
-from reid.training.state import Batches, TrainState
+from reid.training.state import TrainState
 from reid.training.threads import RecordedThreads
 
 
-def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks) -> StageLog:
+def run(state: TrainState, loader: TrainLoader, plan: Plan, callbacks: Callbacks) -> StageLog:
     """Run Step 0 of Sun et al. 2017, Section 3.2.
 
     Args:
@@ -50,7 +51,7 @@ def run(state: TrainState, loader: Batches, plan: Plan, callbacks: Callbacks) ->
     return finish_stage(state, row, callbacks)
 
 
-def prepare(model: ReidNetwork, loader: Batches, plan: Plan, descriptors: int) -> None:
+def prepare(model: ReidNetwork, loader: TrainLoader, plan: Plan, descriptors: int) -> None:
     """Do what precedes Step 0: initialize the pooling from the training set. A network that comes trained has it.
 
     Args:
@@ -72,7 +73,7 @@ def prepare(model: ReidNetwork, loader: Batches, plan: Plan, descriptors: int) -
 def repeat(
     state: TrainState,
     start: Callable[[ReidNetwork], object],
-    loader: Batches,
+    loader: TrainLoader,
     plan: Plan,
     threads: RecordedThreads,
 ) -> TrainState:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from reid.data.loading.loaders import TrainLoader
 from reid.model.network import ReidNetwork
 from reid.records import Scores, StageLog
 from reid.training.optimizer import Solver
-from reid.training.state import Batches, TrainState
+from reid.training.state import TrainState
 
 
 class Callbacks:
@@ -29,7 +30,7 @@ class Callbacks:
         """
         return ()
 
-    def on_epoch_begin(self, state: TrainState, loader: Batches, solver: Solver) -> None:
+    def on_epoch_begin(self, state: TrainState, loader: TrainLoader, solver: Solver) -> None:
         """Called before an epoch, or the rest of one that was interrupted.
 
         Args:

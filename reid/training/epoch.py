@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from reid.data.loading.loaders import TrainLoader
 from reid.distributed import all_reduce_max, broadcast, gather, get_rank, get_world_size
 from reid.errors import Diverged, InputError
 from reid.losses.objective import Objective
@@ -24,7 +25,7 @@ from reid.training.callbacks import Callbacks
 from reid.training.optimizer import Solver, set_training_mode
 from reid.training.schedule import StagePlan
 from reid.training.seeding import random_states, restore_random_states, seed_everything, seed_from
-from reid.training.state import Batches, EpochProgress, TrainState
+from reid.training.state import EpochProgress, TrainState
 from reid.training.step import BatchLoss, autocast, loss_terms, tf32_products, train_step
 from reid.training.weight_average import update_average
 
@@ -43,7 +44,7 @@ class EpochBatches:
         descriptors: (N, D) float32 by which a mining sampler chooses negatives; None for other samplers.
     """
 
-    loader: Batches
+    loader: TrainLoader
     seed: int
     descriptors: Tensor | None = None
 
@@ -252,7 +253,7 @@ def _advice(stage: StagePlan, lr: float) -> str:
     return f"the learning rate was {lr:.3g}: lower {stage.name.upper()}.LR and use --resume --force"
 
 
-def _check_step(state: TrainState, loader: Batches, solver: Solver, title: str, advice: str) -> None:
+def _check_step(state: TrainState, loader: TrainLoader, solver: Solver, title: str, advice: str) -> None:
     """Check that the network after the last step is finite and still computes finite logits, before it is saved.
 
     A step that leaves finite weights of 1e30 would otherwise be noticed by the next one, or by the evaluation at the

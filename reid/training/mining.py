@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from reid.data.loading.loaders import TrainLoader
 from reid.distributed import broadcast, gather, get_rank, get_world_size
 from reid.training.epoch import evaluation_mode
-from reid.training.state import Batches, TrainState
+from reid.training.state import TrainState
 from reid.training.step import autocast
 
 ALL_IMAGES = 2**62
 
 
 @torch.no_grad()
-def describe_all(state: TrainState, loader: Batches, dtype: torch.dtype | None) -> Tensor:
+def describe_all(state: TrainState, loader: TrainLoader, dtype: torch.dtype | None) -> Tensor:
     """Describe every training image by the feature that the objective compares.
 
     The network runs in evaluation mode, without augmentation, and its mode is restored. Each of several processes

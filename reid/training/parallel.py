@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from reid.data.loading.loaders import TrainLoader
 from reid.distributed import barrier, broadcast, get_rank, get_world_size
 from reid.errors import InputError
 from reid.losses.objective import Objective
@@ -25,7 +26,6 @@ from reid.model.normalization import synchronize_batch_norms
 from reid.records import Split
 from reid.training.run_folder import changes
 from reid.training.seeding import seed_from
-from reid.training.state import Batches
 from reid.training.step import loss_terms
 
 # A training step does not use running statistics; those of the first process are copied at the end of each epoch.
@@ -106,7 +106,7 @@ class _Gathered(torch.autograd.Function):
         return gradients[0][ctx.first : ctx.last] * ctx.world, None
 
 
-def parallelize(model: ReidNetwork, objective: Objective, loader: Batches) -> DistributedDataParallel | None:
+def parallelize(model: ReidNetwork, objective: Objective, loader: TrainLoader) -> DistributedDataParallel | None:
     """Wrap the network for the steps of a stage by several processes.
 
     Call it for each stage after freezing, since it decides here which gradients are exchanged. The tensors of the first
@@ -148,7 +148,7 @@ def synchronize_norms(model: ReidNetwork) -> ReidNetwork:
     return model
 
 
-def check_parallel(model: ReidNetwork, loader: Batches, norm_statistics: str) -> None:
+def check_parallel(model: ReidNetwork, loader: TrainLoader, norm_statistics: str) -> None:
     """Check before training that several processes can share the batches and their BatchNorm.
 
     Args:

@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reid.data.loading.loaders import TrainLoader
 from reid.distributed import broadcast_tensors, is_main_process
 from reid.errors import InputError
 from reid.model.network import ReidNetwork
 from reid.training.epoch import evaluation_mode
 from reid.training.optimizer import set_training_mode
 from reid.training.seeding import seed_from
-from reid.training.state import Batches
 
 DESCRIPTORS = 50_000
 MAX_PER_IMAGE = 100  # local descriptors; neighboring ones are alike, so more images are better
 
 
-def check_pooling(model: ReidNetwork, loader: Batches) -> None:
+def check_pooling(model: ReidNetwork, loader: TrainLoader) -> None:
     """Check that the training set suffices for the pooling.
 
     Args:
@@ -44,7 +44,7 @@ def check_pooling(model: ReidNetwork, loader: Batches) -> None:
 
 def initialize_pooling(
     model: ReidNetwork,
-    loader: Batches,
+    loader: TrainLoader,
     *,
     seed: int,
     norm_statistics: str = "running",
@@ -77,7 +77,9 @@ def initialize_pooling(
 
 
 @torch.no_grad()
-def _local_descriptors(model: ReidNetwork, loader: Batches, count: int, seed: int, norm_statistics: str) -> np.ndarray:
+def _local_descriptors(
+    model: ReidNetwork, loader: TrainLoader, count: int, seed: int, norm_statistics: str
+) -> np.ndarray:
     height, width = _map_size(model, loader)
     positions = height * width
     requested = math.ceil(count / min(positions, MAX_PER_IMAGE))
@@ -99,13 +101,13 @@ def _maps(trunk: torch.nn.Module, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _map_size(model: ReidNetwork, loader: Batches) -> tuple[int, int]:
+def _map_size(model: ReidNetwork, loader: TrainLoader) -> tuple[int, int]:
     images, _ = next(iter(loader.sample(1, 0)))
     with evaluation_mode(model):
         height, width = _maps(model.backbone, images[:1]).shape[2:]
     return height, width
 
 
-def _image_count(loader: Batches, requested: int, seed: int) -> int:
+def _image_count(loader: TrainLoader, requested: int, seed: int) -> int:
     """Number of images that `loader.sample` yields."""
     return sum(len(labels) for _, labels in loader.sample(requested, seed))

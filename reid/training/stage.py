@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from reid.data.loading.loaders import TrainLoader
 from reid.decorrelation import correlation_metric
 from reid.distributed import broadcast_tensors, get_rank, is_main_process
 from reid.records import StageLog
@@ -15,11 +16,13 @@ from reid.training.optimizer import Solver, freeze, make_optimizer, resume_optim
 from reid.training.parallel import parallelize
 from reid.training.schedule import StagePlan
 from reid.training.seeding import seed_everything, seed_from
-from reid.training.state import Batches, EpochProgress, TrainState
+from reid.training.state import EpochProgress, TrainState
 from reid.training.weight_average import load_average, start_average
 
 
-def train_stage(state: TrainState, loader: Batches, stage: StagePlan, solver: Solver, callbacks: Callbacks) -> StageLog:
+def train_stage(
+    state: TrainState, loader: TrainLoader, stage: StagePlan, solver: Solver, callbacks: Callbacks
+) -> StageLog:
     """Train one stage, from its start or from the epoch and batch that `state` has reached, and evaluate at its end.
 
     Several processes train as one, each on its share of every batch, and hold the same state at the end of an epoch.
@@ -94,7 +97,7 @@ def finish_stage(state: TrainState, row: StageLog, callbacks: Callbacks) -> Stag
     return row
 
 
-def _epoch_batches(state: TrainState, loader: Batches, stage: StagePlan, solver: Solver) -> EpochBatches:
+def _epoch_batches(state: TrainState, loader: TrainLoader, stage: StagePlan, solver: Solver) -> EpochBatches:
     """Seed the random generators for the next epoch, and mine its negatives where the sampler asks for that."""
     # The name of the run is not part of the seed: a control sees the same batches as its original.
     seed = seed_from(solver.seed, stage.name, stage.round, state.epoch)

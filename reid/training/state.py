@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,67 +16,6 @@ from reid.records import Scores, StageLog
 from reid.training.weight_average import Average, load_average, start_average
 
 _OF_QUERIES = ("per_query", "identities")  # the arrays of `Scores`
-
-
-class Batches(Protocol):
-    """The training data that a stage asks for; `reid.data.loading.loaders.TrainLoader` is the implementation."""
-
-    @property
-    def needs_descriptors(self) -> bool:
-        """Whether an epoch needs the descriptors of all training images."""
-
-    def __len__(self) -> int: ...
-
-    def shard_sizes(self, world: int) -> Sequence[int]:
-        """Split a batch over processes.
-
-        Args:
-            world: Number of processes.
-
-        Returns:
-            The number of images of each process.
-        """
-
-    def epoch(
-        self, seed: int, descriptors: Tensor | None = None, start: int = 0, *, rank: int = 0, world: int = 1
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over an epoch.
-
-        Args:
-            seed: Decides order and augmentation.
-            descriptors: (N, D) float32, needed where `needs_descriptors`.
-            start: Index of the first batch.
-            rank: Index of this process.
-            world: Number of processes.
-
-        Returns:
-            An iterator over images (B, 3, H, W) float32 and labels (B,) int64, the share of this process.
-        """
-
-    def batch_paths(self, seed: int, batch: int, descriptors: Tensor | None = None) -> Sequence[str]:
-        """List the files of one batch.
-
-        Args:
-            seed: The seed of the epoch.
-            batch: Index of the batch.
-            descriptors: As in `epoch`.
-
-        Returns:
-            The file names, or none where they are unknown.
-        """
-
-    def sample(self, count: int, seed: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over some training images without augmentation.
-
-        Args:
-            count: Number of images; at most all of them.
-            seed: Decides which ones.
-            rank: Index of this process.
-            world: Number of processes.
-
-        Returns:
-            An iterator over images and labels, as in `epoch`.
-        """
 
 
 @dataclass

@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
+from reid.data.loading.loaders import TrainLoader
 from reid.training.callbacks import Callbacks
 from reid.training.optimizer import Solver, set_training_mode
 from reid.training.seeding import random_states, restore_random_states
-from reid.training.state import Batches, ThreadChange, TrainState
+from reid.training.state import ThreadChange, TrainState
 from reid.training.step import loss_terms
 
 # Fewer steps than this in a training are not worth timing some.
@@ -150,7 +151,7 @@ def _candidates(limit: int) -> list[int]:
     return sorted({limit, max(1, limit - 1), max(1, 3 * limit // 4), *halves}, reverse=True)
 
 
-def timed_step(state: TrainState, loader: Batches, solver: Solver) -> Callable[[], None]:
+def timed_step(state: TrainState, loader: TrainLoader, solver: Solver) -> Callable[[], None]:
     """Prepare steps for timing: forward and backward on a batch of the training set, by a copy of the network.
 
     Args:
@@ -225,7 +226,7 @@ class RecordedThreads(Callbacks):
         if self.changes:
             torch.set_num_threads(self.changes[0].count)
 
-    def on_epoch_begin(self, state: TrainState, loader: Batches, solver: Solver) -> None:
+    def on_epoch_begin(self, state: TrainState, loader: TrainLoader, solver: Solver) -> None:
         """Set the number of the same epoch.
 
         Args:

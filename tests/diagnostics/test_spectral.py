@@ -15,11 +15,11 @@ import torchvision
 from torch import nn
 
 from reid.diagnostics import gram
-from reid.diagnostics.frames import flat_row
 from reid.diagnostics.gram import products, squares
 from reid.diagnostics.spectral import describe_spectrum, fit_bulk, fit_power_law, kernel_slices
 from reid.diagnostics.survey import survey_layer
 from reid.diagnostics.weights import Layer
+from reid.io.json_yaml import flatten
 from reid.model.backbones import build_backbone
 
 
@@ -149,7 +149,8 @@ def test_known_values_are_not_computed_again(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(gram, "squares", counted)
     for layer, numbers in zip(layers, alone, strict=True):
         computed.clear()
-        assert flat_row(survey_layer(layer)["spectral"]) == pytest.approx(flat_row(numbers or {}), rel=1e-9)
+        known = dict(flatten(survey_layer(layer)["spectral"]))
+        assert known == pytest.approx(dict(flatten(numbers or {})), rel=1e-9)
         # Those of the shuffled weight, and of one with kernel positions or dead vectors its own.
         assert len(computed) == (1 if layer.name == "linear" else 2)
 

@@ -44,7 +44,6 @@ from reid.records import Scores
 from reid.svdnet.plan import Plan
 from reid.training.optimizer import Solver
 from reid.training.schedule import Schedule
-from reid.training.state import Batches
 
 Finished = tuple[Path, dict[str, Any]]
 
@@ -146,7 +145,7 @@ def test_a_run_killed_and_resumed_ends_the_same(finished: Finished, tmp_path: Pa
 class Dying:
     """A loader that ends the process in the middle of its epoch number `after`, counted from 1; 0: never."""
 
-    def __init__(self, loader: Batches, after: int) -> None:
+    def __init__(self, loader: Loader | TrainLoader, after: int) -> None:
         self.loader, self.after, self.needs_descriptors = loader, after, loader.needs_descriptors
 
     def __len__(self) -> int:

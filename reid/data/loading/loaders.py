@@ -98,7 +98,7 @@ class TrainLoader:
 
     @property
     def needs_descriptors(self) -> bool:
-        """Whether `epoch` requires descriptors."""
+        """Whether `epoch` requires the descriptors of all training images."""
         return self.sampler.name == "mined"
 
     def epoch(
@@ -112,7 +112,7 @@ class TrainLoader:
 
         Args:
             seed: Seed of the epoch.
-            descriptors: (N, D) on the CPU, in the order of the images; required by a mining sampler.
+            descriptors: (N, D) float32 on the CPU, in the order of the images; required by a mining sampler.
             start: Index of the first batch returned; those before it are not prepared.
             rank: Rank of this process.
             world: Number of processes. Each gets its shard of every batch (see `shard_batch`), and all shards together

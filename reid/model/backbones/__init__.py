@@ -15,8 +15,8 @@ from torch import Tensor
 
 from reid.errors import InputError, unknown_name
 from reid.io.checkpoint import load_state_dict
-from reid.model.backbones.caffenet import CaffeNetTrunk, caffenet_trunk
-from reid.model.backbones.deepface import DeepFaceTrunk, deepface_trunk
+from reid.model.backbones.caffenet import CaffeNetTrunk
+from reid.model.backbones.deepface import DeepFaceTrunk
 from reid.model.backbones.osnet import WIDTHS, OSNetTrunk, osnet_trunk
 from reid.model.backbones.resnet import ResNetTrunk, change_stem, resnet_trunk
 from reid.model.backbones.small import CONNECTIONS, SmallTrunk, small_trunk
@@ -26,14 +26,31 @@ from reid.model.normalization.ibn import has_ibn_names
 
 Trunk = OSNetTrunk | ResNetTrunk | CaffeNetTrunk | DeepFaceTrunk | SmallTrunk | TimmTrunk
 
+
+def _trunk(
+    kind: Callable[[], Trunk],
+    network: str,
+    unused: tuple[str, ...],
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    source: str = "the given weights",
+) -> Trunk:
+    """Build a backbone whose weights are under the names of its own tensors; `unused` are the layers after it."""
+    trunk = kind()
+    if weights is not None:
+        others = [name for name in weights if name.startswith(unused)]
+        load_state_dict(trunk, weights, network=network, source=source, unused=others)
+    return trunk
+
+
 BACKBONES: dict[str, Callable[..., Trunk]] = {
     "resnet18": partial(resnet_trunk, "resnet18"),
     "resnet34": partial(resnet_trunk, "resnet34"),
     "resnet50": partial(resnet_trunk, "resnet50"),
     "resnet101": partial(resnet_trunk, "resnet101"),
     **{name: partial(osnet_trunk, name) for name in WIDTHS},
-    "caffenet": caffenet_trunk,
-    "deepface": deepface_trunk,
+    "caffenet": partial(_trunk, CaffeNetTrunk, "caffenet", ("fc6.", "fc7.", "fc8.")),
+    "deepface": partial(_trunk, DeepFaceTrunk, "deepface", ("f7.", "f8.")),
     **{name: partial(small_trunk, name) for name in CONNECTIONS},
 }
 

@@ -5,11 +5,8 @@ Layers, initial weights and dropout are those of the authors' release of SVDNet,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 
-from reid.io.checkpoint import load_state_dict
 from reid.model.backbones.input_size import check_image_size
 
 
@@ -50,27 +47,6 @@ class CaffeNetTrunk(nn.Module):
         maps = self.norm(self.pool(self.conv2(maps).relu()))
         maps = self.conv4(self.conv3(maps).relu()).relu()
         return self.pool(self.conv5(maps).relu())
-
-
-def caffenet_trunk(*, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights") -> CaffeNetTrunk:
-    """Build the backbone.
-
-    Args:
-        weights: Caffe's reference model as a state dict under Caffe's names, its fc layers unused; None to start from
-            scratch.
-        source: Name of the weights in error messages.
-
-    Returns:
-        Backbone with the given weights or new ones.
-
-    Raises:
-        InputError: If the weights do not fit.
-    """
-    trunk = CaffeNetTrunk()
-    if weights is not None:
-        unused = [name for name in weights if name.startswith(("fc6.", "fc7.", "fc8."))]
-        load_state_dict(trunk, weights, network="caffenet", source=source, unused=unused)
-    return trunk
 
 
 def _convolution(d_in: int, d_out: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: float) -> nn.Conv2d:

@@ -6,12 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
-from reid.io.checkpoint import load_state_dict
 from reid.model.backbones.input_size import check_image_size
 from reid.model.connection import LocallyConnected2d
 
@@ -20,7 +17,8 @@ class DeepFaceTrunk(nn.Module):
     """DeepFace up to L6: (B, 3, 152, 152) -> (B, 16, 21, 21).
 
     C1 32@11x11 -> 142, M2 3x3 of stride 2, rounded up -> 71, C3 16@9x9 -> 63, L4 16@9x9 local -> 55, L5 16@7x7 local of
-    stride 2 -> 25, L6 16@5x5 local -> 21; a ReLU after each but M2. Weights start from He's normal distribution.
+    stride 2 -> 25, L6 16@5x5 local -> 21; a ReLU after each but M2. Weights start from He's normal distribution, since
+    none are published.
     """
 
     input_size = (152, 152)
@@ -58,23 +56,3 @@ class DeepFaceTrunk(nn.Module):
         for layer in (self.l4, self.l5, self.l6):
             maps = torch.relu(layer(maps))
         return maps
-
-
-def deepface_trunk(*, weights: Mapping[str, Tensor] | None = None, source: str = "the given weights") -> DeepFaceTrunk:
-    """Build the backbone.
-
-    Args:
-        weights: State dict under these names (none is published), its F7 and F8 unused; None to start from scratch.
-        source: Name of the weights in error messages.
-
-    Returns:
-        Backbone with the given weights or new ones.
-
-    Raises:
-        InputError: If the weights do not fit.
-    """
-    trunk = DeepFaceTrunk()
-    if weights is not None:
-        unused = [name for name in weights if name.startswith(("f7.", "f8."))]
-        load_state_dict(trunk, weights, network="deepface", source=source, unused=unused)
-    return trunk

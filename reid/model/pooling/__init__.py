@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -19,7 +20,7 @@ from reid.model.pooling.flatten import Flatten
 from reid.model.pooling.gem import GeM
 from reid.model.pooling.plain import Average, AverageMax, Max
 from reid.model.pooling.rmac import RMAC
-from reid.model.pooling.vlad import HardVLAD, ghost_vlad, net_vlad
+from reid.model.pooling.vlad import HardVLAD, NetVLAD, net_vlad
 from reid.model.pooling.weighted_gem import RegionalWeightedGeM, WeightedGeM, WeightedSum
 
 POOLINGS: dict[str, Callable[..., Pooling]] = {
@@ -34,7 +35,7 @@ POOLINGS: dict[str, Callable[..., Pooling]] = {
     "rmac": RMAC,
     "hard_vlad": HardVLAD,
     "netvlad": net_vlad,
-    "ghost_vlad": ghost_vlad,
+    "ghost_vlad": partial(NetVLAD, ghosts=1),
 }
 
 

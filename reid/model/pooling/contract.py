@@ -19,13 +19,14 @@ class Pooling(nn.Module, ABC):
     than necessary.
 
     Args:
+        channels: Number of channels C; most poolings do not use it.
         l2: Normalize the pooled vector to unit length, as retrieval by only the descriptors does.
     """
 
     min_descriptors: int = 0
     """Minimum number of local descriptors for `initialize`; 0 if it needs none."""
 
-    def __init__(self, *, l2: bool = False) -> None:
+    def __init__(self, channels: int, *, l2: bool = False) -> None:
         super().__init__()
         self.l2 = l2
 

@@ -20,14 +20,7 @@ class CroW(Pooling):
     to 1. The weight of a channel is ln(sum of q / q), q its fraction of non-zero values in this image, and 0 if it has
     none. Gradients flow through s, not through the counts. S is clamped to at least 1e-6, since the gradient of
     sqrt is infinite at 0.
-
-    Args:
-        channels: Number of channels, unused.
-        l2: Normalize the result to unit length.
     """
-
-    def __init__(self, channels: int, *, l2: bool = False) -> None:
-        super().__init__(l2=l2)
 
     def _pool(self, maps: Tensor) -> Tensor:
         nonzero = (maps != 0).to(maps.dtype).mean((2, 3))

@@ -19,7 +19,7 @@ class Flatten(Pooling):
     """
 
     def __init__(self, channels: int, *, size: tuple[int, int]) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.size = size
 
     def width(self, channels: int) -> int:

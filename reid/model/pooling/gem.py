@@ -37,7 +37,7 @@ class GeM(Pooling):
     def __init__(
         self, channels: int, *, p: float = 3.0, p_per_channel: bool = False, p_learnable: bool = True, l2: bool = False
     ) -> None:
-        super().__init__(l2=l2)
+        super().__init__(channels, l2=l2)
         add_exponent(self, channels, p=p, p_per_channel=p_per_channel, p_learnable=p_learnable)
 
     def _pool(self, maps: Tensor) -> Tensor:

@@ -9,45 +9,21 @@ from reid.model.pooling.contract import Pooling
 
 
 class Average(Pooling):
-    """Mean over all positions: SPoC without its center prior (Babenko and Lempitsky 2015).
-
-    Args:
-        channels: Number of channels, unused.
-        l2: Normalize the result to unit length.
-    """
-
-    def __init__(self, channels: int, *, l2: bool = False) -> None:
-        super().__init__(l2=l2)
+    """Mean over all positions: SPoC without its center prior (Babenko and Lempitsky 2015)."""
 
     def _pool(self, maps: Tensor) -> Tensor:
         return maps.mean((2, 3))
 
 
 class Max(Pooling):
-    """Maximum over all positions: MAC (Razavian et al. 2016).
-
-    Args:
-        channels: Number of channels, unused.
-        l2: Normalize the result to unit length.
-    """
-
-    def __init__(self, channels: int, *, l2: bool = False) -> None:
-        super().__init__(l2=l2)
+    """Maximum over all positions: MAC (Razavian et al. 2016)."""
 
     def _pool(self, maps: Tensor) -> Tensor:
         return maps.amax((2, 3))
 
 
 class AverageMax(Pooling):
-    """Mean and maximum over all positions, concatenated.
-
-    Args:
-        channels: Number of channels, unused.
-        l2: Normalize the result to unit length.
-    """
-
-    def __init__(self, channels: int, *, l2: bool = False) -> None:
-        super().__init__(l2=l2)
+    """Mean and maximum over all positions, concatenated."""
 
     def width(self, channels: int) -> int:
         """Compute the width of the pooled vector.

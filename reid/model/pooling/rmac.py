@@ -29,7 +29,7 @@ class RMAC(Pooling):
     """
 
     def __init__(self, channels: int, *, levels: int = 3, l2: bool = False) -> None:
-        super().__init__(l2=l2)
+        super().__init__(channels, l2=l2)
         if levels < 1:
             raise InputError(f"R-MAC needs 1 level or more, not {levels}")
         self.levels = levels

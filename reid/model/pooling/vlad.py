@@ -33,8 +33,8 @@ class VLAD(Pooling):
         InputError: If `init` is unknown or there are fewer than 2 clusters.
     """
 
-    def __init__(self, channels: int, *, clusters: int, init: str) -> None:
-        super().__init__()
+    def __init__(self, channels: int, *, clusters: int = 64, init: str = "kmeans_v2") -> None:
+        super().__init__(channels)
         if init not in INITS:
             raise unknown_name("initialization of a VLAD", init, INITS)
         if clusters < 2:
@@ -72,19 +72,7 @@ class VLAD(Pooling):
 
 
 class HardVLAD(VLAD):
-    """VLAD that assigns every descriptor to only its nearest center.
-
-    Args:
-        channels: Number of channels C.
-        clusters: Number of clusters K.
-        init: Initialization, one of `INITS`.
-
-    Raises:
-        InputError: If `init` is unknown or there are fewer than 2 clusters.
-    """
-
-    def __init__(self, channels: int, *, clusters: int = 64, init: str = "kmeans_v2") -> None:
-        super().__init__(channels, clusters=clusters, init=init)
+    """VLAD that assigns every descriptor to only its nearest center."""
 
     def _assign(self, descriptors: Tensor) -> Tensor:
         # |x - c|^2 without |x|^2, which is the same for all centers.
@@ -106,8 +94,9 @@ class HardVLAD(VLAD):
 
 
 class NetVLAD(VLAD):
-    """VLAD with a = softmax over the clusters of w_k x + b_k; with ghosts, GhostVLAD, which drops their residuals.
+    """VLAD with a = softmax over the clusters of w_k x + b_k; with ghosts, GhostVLAD.
 
+    Its softmax also runs over the ghosts, which take descriptors from the other clusters; their residuals are dropped.
     w, b and c are trained separately. K-means finds K + G centers; the G with the fewest descriptors are the ghosts.
 
     Args:
@@ -168,21 +157,6 @@ def net_vlad(channels: int, *, clusters: int = 64, init: str = "kmeans_v2") -> N
         NetVLAD with random centers until `initialize` is called.
     """
     return NetVLAD(channels, clusters=clusters, init=init)
-
-
-def ghost_vlad(channels: int, *, clusters: int = 64, ghosts: int = 1, init: str = "kmeans_v2") -> NetVLAD:
-    """Build a GhostVLAD: NetVLAD whose softmax also runs over ghosts, which take descriptors from the other clusters.
-
-    Args:
-        channels: Number of channels C.
-        clusters: Number of clusters K.
-        ghosts: Number of ghost clusters G.
-        init: Initialization, one of `INITS`.
-
-    Returns:
-        NetVLAD with ghosts, with random centers until `initialize` is called.
-    """
-    return NetVLAD(channels, clusters=clusters, ghosts=ghosts, init=init)
 
 
 def _descriptors(maps: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class WeightedGeM(Pooling):
     def __init__(
         self, channels: int, *, p: float = 3.0, p_per_channel: bool = False, p_learnable: bool = True, l2: bool = False
     ) -> None:
-        super().__init__(l2=l2)
+        super().__init__(channels, l2=l2)
         add_exponent(self, channels, p=p, p_per_channel=p_per_channel, p_learnable=p_learnable)
         self.omega = _scores(channels, 1, std=0.0)
 
@@ -55,7 +55,7 @@ class WeightedSum(Pooling):
     """
 
     def __init__(self, channels: int, *, l2: bool = False) -> None:
-        super().__init__(l2=l2)
+        super().__init__(channels, l2=l2)
         self.omega = _scores(channels, 1, std=0.0)
 
     def _pool(self, maps: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class RegionalWeightedGeM(Pooling):
         p_learnable: bool = True,
         l2: bool = False,
     ) -> None:
-        super().__init__(l2=l2)
+        super().__init__(channels, l2=l2)
         if regions < 1:
             raise InputError(f"regional weighted GeM needs 1 region or more, not {regions}")
         self.regions = regions

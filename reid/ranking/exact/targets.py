@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from reid.ranking import arrays
-from reid.ranking.exact.distances import squared_distances
 from reid.ranking.exact.first_pass import PreparedRows, approximate, prepare_rows
-from reid.ranking.exact.gallery_rows import EXACT_ROWS, RowSource
+from reid.ranking.exact.gallery_rows import RowSource, unique_pair_distances
 
 _QUERY_BATCH = 64
 # Few, since the width of a target's interval leaves comparisons open with every row of the gallery.
@@ -58,10 +57,8 @@ class Targets:
         """
         targets = np.unique(targets)
         targets = targets[np.isnan(self.exact[targets])]
-        for start in range(0, len(targets), EXACT_ROWS):
-            part = targets[start : start + EXACT_ROWS]
-            distances = squared_distances(self._query[self.owner[part]], self._gallery[self.indices[part]])
-            self.exact[part] = arrays.to_numpy(distances)
+        owner, index = self.owner[targets], self.indices[targets]
+        self.exact[targets] = unique_pair_distances(self._query, self._gallery, owner, index)
 
     def order(self) -> np.ndarray:
         """Rank the targets of each query among themselves, by exact distance and index.

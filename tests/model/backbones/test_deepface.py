@@ -65,6 +65,6 @@ def test_weights_in_our_names_come_back(caplog: pytest.LogCaptureFixture) -> Non
     assert torch.equal(NECKS["deepface"](20, weights=weights).f7.weight, neck.f7.weight)
     with caplog.at_level(logging.WARNING):
         NECKS["deepface"](8, weights=weights)
-    assert "the pooled width is 8" in caplog.text and "F7 is new" in caplog.text
+    assert "the pooled width is 8" in caplog.text and "f7 is new" in caplog.text
     with pytest.raises(InputError, match=r"x\.pth: not the weights of deepface.*1 missing \(c1\.weight\)"):
         BACKBONES["deepface"](weights={n: v for n, v in weights.items() if n != "c1.weight"}, source="x.pth")
