@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from reid.model.backbones import build_backbone
 from reid.model.classifiers import build_classifier
@@ -15,6 +16,15 @@ from reid.model.network import ReidNetwork
 from reid.model.pooling import build_pooling
 
 Options = Mapping[str, Any]
+
+
+def randomize(module: nn.Module, seed: int = 0) -> None:
+    """Weights and running statistics that leave no term of a formula at zero or one."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
+            tensor.copy_(noise + 0.5 if name.endswith("running_var") else noise - 0.4)
 
 
 def compose(

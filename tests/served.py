@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
+from untrained import save_untrained
 
 from reid import Embedder
-from reid.config import build
 from reid.config.loading import parse_config
 from reid.inference.calibration import Calibration
 from reid.inference.calibration.record import Curve, Threshold
-from reid.io.checkpoint import save_checkpoint
 from reid.search import gallery
 
 SETTINGS = ("MODEL.BACKBONE", "small_convolution", "MODEL.WEIGHTS", "none", "INPUT.SIZE", "[128, 64]")
@@ -63,11 +61,7 @@ def build_sample_index(folder: Path, *, identities: int = 4, cameras: int = 3) -
         for camera in range(1, cameras + 1):
             name = f"{identity + 1:04d}_c{camera}s1_{100 * camera + identity + 1:06d}_00.png"
             person(identity, camera).save(crops / name)
-    torch.manual_seed(0)
-    config = parse_config("", SETTINGS)
-    network = build.network(config, num_classes=5)
-    weights = folder / "model.pth"
-    save_checkpoint(weights, {"model": network.state_dict(), "config": config.dump(), "num_classes": 5})
+    weights = save_untrained(folder / "model.pth", parse_config("", SETTINGS), classes=5)
     embedder = Embedder.load(weights, device="cpu")
     sample = SampleIndex(embedder, weights, crops, folder / "index")
     reindex(sample)

@@ -13,7 +13,9 @@ import pytest
 import torch
 from narrow_resnet import narrow_resnet34
 from PIL import Image
+from png_files import png
 from torch.nn import functional
+from untrained import save_untrained
 
 import reid.inference.embedder
 from reid import Embedder
@@ -40,14 +42,8 @@ PAIRS = [
 ]
 
 
-def checkpoint(path: Path, *pairs: str, classes: int = 5, seed: int = 0) -> Path:
-    """A network with statistics as after a training."""
-    torch.manual_seed(seed)
-    config = parse_config("", [*PAIRS, *pairs])
-    network = foreign_models.randomize_norms(build.network(config, num_classes=classes))
-    content = {"model": dict(network.state_dict()), "config": config.dump(), "num_classes": classes}
-    save_checkpoint(path, content)
-    return path
+def checkpoint(path: Path, *pairs: str) -> Path:
+    return save_untrained(path, parse_config("", [*PAIRS, *pairs]), classes=5, normed=True)
 
 
 @pytest.fixture(scope="module")
@@ -188,17 +184,7 @@ def test_a_single_pixel_and_no_image_at_all(embedder: Embedder) -> None:
 
 def _huge(folder: Path) -> Path:
     """A header of 100 megapixels in front of nothing: decoding it would be another error."""
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0)
-    (folder / "huge.png").write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-    )
-    return folder / "huge.png"
+    return _written(folder / "huge.png", png(10_000, 10_000))
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {

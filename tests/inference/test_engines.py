@@ -16,6 +16,7 @@ import torch
 from composed_network import compose
 from narrow_resnet import narrow_resnet34
 from torch import Tensor, nn
+from untrained import save_untrained
 
 import reid.inference.engines.engine as engine_module
 import reid.model.precision as precision_module
@@ -27,7 +28,6 @@ from reid.inference.engines import sessions, speed
 from reid.inference.engines.engine import Engine, check_engine
 from reid.inference.engines.export import engine_folder, export_path
 from reid.inference.engines.speed import remembered_speed
-from reid.io.checkpoint import save_checkpoint
 from reid.model.network import ReidNetwork
 
 __all__ = ["narrow_resnet34"]
@@ -232,10 +232,7 @@ def saved(tmp_path: Path) -> Path:
     config = build.config_from_overrides(
         ["MODEL.BACKBONE", "resnet34", "MODEL.WEIGHTS", "none", "INPUT.SIZE", str(list(SIZE))], source="a test"
     )
-    torch.manual_seed(0)
-    content = {"model": build.network(config, num_classes=3).state_dict(), "config": config.dump(), "num_classes": 3}
-    save_checkpoint(tmp_path / "model.pth", content)
-    return tmp_path / "model.pth"
+    return save_untrained(tmp_path / "model.pth", config)
 
 
 def test_the_embedder_keeps_the_order_with_flip_and_unreadable_images(saved: Path) -> None:

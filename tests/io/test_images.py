@@ -12,8 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import png_files
 import pytest
 from PIL import Image, PngImagePlugin
+from png_files import chunk
 
 from reid.io.images import CorruptImage, open_image
 
@@ -39,15 +41,9 @@ def jpeg(side: int, scans: int, *, head: bytes = b"", progressive: bool = True) 
     return data + (segment(0xDA, b"\1\1\0\1\x3f\0") + empty) * (scans - 1) + b"\xff\xd9"
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
 def png(metadata: bytes = b"", *, side: int = 64, interlaced: bool = False) -> bytes:
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, interlaced)
     rows = zlib.compress(bytes(side * (3 * side + 1) * 2))
-    middle = metadata + chunk(b"IDAT", rows) + metadata
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + middle + chunk(b"IEND", b"")
+    return png_files.png(side, side, rows, interlaced=interlaced, around=metadata)
 
 
 def bmp(width: int, height: int, runs: bytes, *, bits: int = 8) -> bytes:

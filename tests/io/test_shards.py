@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from traced import traced
 
 from reid.errors import InputError
 from reid.io.shards import Shards, open_matrix, open_shards
@@ -162,12 +162,7 @@ def peak(path: Path, rows: int, first_pass: str) -> int:
     identities = np.zeros(rows, dtype=np.int64)
     identities[:200] = rng.integers(1, 15, 200)
     gallery = Features(np.load(path, mmap_mode="r")[:rows], identities, rng.integers(1, 4, rows))
-    tracemalloc.start()
-    try:
-        rank_matches(query, gallery, first_pass=first_pass)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    return traced(lambda: rank_matches(query, gallery, first_pass=first_pass))[1]
 
 
 @pytest.mark.parametrize("first_pass", ["auto", "float32"])

@@ -180,6 +180,8 @@ def test_broken_files_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "short.pth").write_bytes(whole[:-300])
     (tmp_path / "empty.pth").write_bytes(b"")
     (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "noise.pth").write_bytes(bytes(range(256)) * 4)
+    (tmp_path / "array.pth").write_bytes(pickle.dumps(np.ones(2), protocol=2))
     (tmp_path / "short.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:-8])
     (tmp_path / "text.safetensors").write_text("hello, this is no header of anything")
     (tmp_path / "empty.safetensors").write_bytes(b"")
@@ -189,16 +191,22 @@ def test_broken_files_in_one_line(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "loss": 0.5}, tmp_path / "numbers.pth")
     torch.save({"one": TENSORS, "two": TENSORS}, tmp_path / "two.pth")
     torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({}, tmp_path / "nothing.pth")
+    torch.save({0: torch.ones(1)}, tmp_path / "unnamed.pth")
     for name, message in [
         ("short.pth", "corrupt or not a checkpoint"),
         ("empty.pth", "corrupt or not a checkpoint"),
         ("text.pth", "corrupt or not a checkpoint"),
+        ("noise.pth", "corrupt or not a checkpoint"),
+        ("array.pth", "loading it would execute code"),
         ("short.safetensors", "corrupt or not a safetensors"),
         ("text.safetensors", "corrupt or not a safetensors"),
         ("empty.safetensors", "corrupt or not a safetensors"),
         ("numbers.pth", "no state dict found, its keys: epoch, loss"),
         ("two.pth", r"several keys hold tensors \(one, two\)"),
         ("list.pth", "holds a list"),
+        ("nothing.pth", "no state dict found"),
+        ("unnamed.pth", "no state dict found"),
         ("page.pth", "a web page, not the file itself"),
         ("page.safetensors", "a web page, not the file itself"),
         ("pointer.pth", "a Git LFS pointer"),

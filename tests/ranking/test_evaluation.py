@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import tracemalloc
 import warnings
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from exact_reference import features
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from traced import traced
 
 from reid.errors import InputError
 from reid.ranking import evaluate, matches_and_junk, rank_matches
@@ -16,14 +16,6 @@ from reid.ranking.protocols.single_shot import evaluate_single_shot
 from reid.ranking.protocols.verification import verify
 from reid.ranking.reranking.rerank import rerank_ranking
 from reid.records import Features, Scores
-
-Labels = Sequence[int] | np.ndarray
-
-
-def features(values: Sequence[object] | np.ndarray, identities: Labels, cameras: Labels) -> Features:
-    matrix = np.array(values, dtype=np.float32)
-    matrix = matrix[:, None] if matrix.ndim == 1 else matrix
-    return Features(matrix, np.array(identities, dtype=np.int64), np.array(cameras, dtype=np.int64))
 
 
 class Reference(NamedTuple):
@@ -193,12 +185,7 @@ def test_the_matrix_of_all_distances_is_never_held() -> None:
     rng = np.random.default_rng(8)
     query = features(rng.normal(size=(4000, 4)), rng.integers(1, 1000, 4000), [1] * 4000)
     gallery = features(rng.normal(size=(8000, 4)), rng.integers(1, 1000, 8000), [2] * 8000)
-    tracemalloc.start()
-    try:
-        rank_matches(query, gallery, block=32)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    _, peak = traced(lambda: rank_matches(query, gallery, block=32))
     assert peak < 4000 * 8000 * 4 / 8  # bytes
 
 

@@ -7,7 +7,6 @@ import hashlib
 import io
 import re
 import shutil
-import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from html_page import Page
 from jinja2 import UndefinedError
 from PIL import Image
+from png_files import png
 
 from reid.errors import InputError
 from reid.report import pages
@@ -136,21 +136,12 @@ def test_png_is_lossless_and_not_enlarged(mode: str) -> None:
     assert np.array_equal(np.asarray(decoded(shown.src).convert("RGBA")), np.asarray(image.convert("RGBA")))
 
 
-def huge_png() -> bytes:
-    """A PNG of a few bytes whose header says 60,000 × 60,000 pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize("kind", ["text", "cut", "huge"])
 def test_a_corrupt_picture_has_no_thumbnail(kind: str, tmp_path: Path) -> None:
     whole = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(whole, "JPEG")
-    data = {"text": b"not an image", "cut": whole.getvalue()[:200], "huge": huge_png()}[kind]
+    huge = png(60_000, 60_000, zlib.compress(b""))
+    data = {"text": b"not an image", "cut": whole.getvalue()[:200], "huge": huge}[kind]
     path = tmp_path / "0001_c1.jpg"
     path.write_bytes(data)
     assert thumbnails([str(path)]) == {str(path): None}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from called import Ended, Tool
 
 from reid.commands import run
 from reid.data.synthetic import generate_dataset
@@ -20,16 +19,6 @@ QUICK = (
     *("STEP0.EPOCHS", "2", "RESTRAINT.EPOCHS", "1", "RELAXATION.EPOCHS", "1", "RRI.MAX_ROUNDS", "1"),
     *("RRI.FINAL_RESTRAINT", "False", "RRI.LOSS_IMAGES", "32"),
 )
-
-
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
-Tool = Callable[..., Ended]
 
 
 @pytest.fixture(autouse=True)

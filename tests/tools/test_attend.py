@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from called import Tool
 from html_page import Page
 from PIL import Image
+from untrained import save_untrained
 
-from reid.config import build
 from reid.config.loading import parse_config
 from reid.inference.conversion import load_network
-from reid.io.checkpoint import save_checkpoint
 from reid.report.attention import draw_assignments, draw_attention
 
 pytest.importorskip("jinja2")
-Tool = Callable[..., Any]
 
 
 @pytest.fixture
@@ -32,10 +29,7 @@ def photo(tmp_path: Path) -> Path:
 def checkpoint(path: Path, pooling: str, *pairs: str) -> Path:
     text = "MODEL: {BACKBONE: small_convolution, WEIGHTS: none}\nINPUT: {SIZE: [128, 64]}"
     config = parse_config(text, ["MODEL.POOLING.NAME", pooling, "MODEL.POOLING.INIT", "random", *pairs])
-    torch.manual_seed(0)
-    model = build.network(config, num_classes=3)
-    save_checkpoint(path, {"config": config.dump(), "num_classes": 3, "model": model.state_dict()})
-    return path
+    return save_untrained(path, config)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +72,6 @@ def test_draws_what_the_pooling_computes(
 def test_a_pooling_without_weights_and_names_twice_are_told(tool: Tool, tmp_path: Path, photo: Path) -> None:
     weights = checkpoint(tmp_path / "a.pth", "average")
     ended = tool("attend", "--weights", weights, "--output", tmp_path / "drawn", photo)
-    assert ended.code == 2 and "has no attention map to visualize; crow" in ended.err
-    twice = tool("attend", "--weights", weights, photo, tmp_path / "other" / photo.name)
-    assert twice.code == 2 and "two images are named a photo" in twice.err
+    ended.fails("has no attention map to visualize; crow")
+    tool("attend", "--weights", weights, photo, tmp_path / "other" / photo.name).fails("two images are named a photo")
     assert not (tmp_path / "drawn").exists()

@@ -6,13 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from called import Tool
 
 from reid.commands.parsers import PARSERS
 
-Tool = Callable[..., Any]
 FULL = "error: the disk is full: while writing; free some space and retry\n"
 
 

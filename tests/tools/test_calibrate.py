@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import foreign_models
 import numpy as np
 import pytest
 import torch
+from called import Tool
 from PIL import Image
+from untrained import save_untrained
 
 from reid import Embedder
-from reid.config import build
 from reid.config.loading import parse_config
 from reid.inference.calibration import Calibration, calibrate
-from reid.io.checkpoint import load_checkpoint, save_checkpoint
+from reid.io.checkpoint import load_checkpoint
 from reid.io.feature_files import save_features
 from reid.io.safetensors_files import save_safetensors
 from reid.records import Features
 
-Tool = Callable[..., Any]
 PAIRS = [
     *("MODEL.BACKBONE", "small_convolution", "MODEL.WEIGHTS", "none", "INPUT.SIZE", "[128, 64]", "MODEL.DEVICE", "cpu"),
     *("MODEL.EIGENLAYER.DIM", "16", "TEST.FEATURE", "output", "DATASETS.NAME", "synthetic"),
@@ -34,12 +31,7 @@ QUICK = ("--replicates", "5")
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    config = parse_config("", PAIRS)
-    network = foreign_models.randomize_norms(build.network(config, num_classes=3))
-    content = {"model": dict(network.state_dict()), "config": config.dump(), "num_classes": 3}
-    save_checkpoint(tmp_path / "model.pth", {**content, "history": [1, 2]})
-    return tmp_path / "model.pth"
+    return save_untrained(tmp_path / "model.pth", parse_config("", PAIRS), normed=True, history=[1, 2])
 
 
 def drawn(width: int = 16, paths: tuple[str, ...] = ()) -> tuple[Features, Features]:
@@ -56,16 +48,15 @@ def drawn(width: int = 16, paths: tuple[str, ...] = ()) -> tuple[Features, Featu
 
 def test_features_alone_tell_thresholds(tool: Tool, tmp_path: Path) -> None:
     save_features(tmp_path / "f.npz", *drawn(), feature="output")
-    ended = tool("calibrate", "--features", tmp_path / "f.npz", *QUICK, "--output", tmp_path / "c.json")
-    assert ended.code == 0, ended.err
+    ended = tool("calibrate", "--features", tmp_path / "f.npz", *QUICK, "--output", tmp_path / "c.json").ok()
     found = Calibration.from_plain(json.loads((tmp_path / "c.json").read_text()))
     assert found == calibrate(*drawn(), dataset="f.npz", replicates=5) and found.model_id == ""
     assert re.search(rf"0\.01 +{found.thresholds[0].distance:.4f} \[", ended.out)
     assert (
         "Not estimated: 0.001, 0.0001" in ended.out and "Brier score" in ended.out and "rather than pairs" in ended.out
     )
-    ended = tool("calibrate", "--features", tmp_path / "f.npz", *QUICK, "--rates", "0.05", "--prior", "0.5")
-    assert ended.code == 0 and "assuming that a share of 0.5 of the pairs match" in ended.out and " 0.05 " in ended.out
+    ended = tool("calibrate", "--features", tmp_path / "f.npz", *QUICK, "--rates", "0.05", "--prior", "0.5").ok()
+    assert "assuming that a share of 0.5 of the pairs match" in ended.out and " 0.05 " in ended.out
 
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
@@ -74,8 +65,7 @@ def test_a_checkpoint_is_calibrated_on_its_dataset(tool: Tool, weights: Path, ki
         save_safetensors(weights.with_suffix(".safetensors"), {**load_checkpoint(weights), "format": 1})
         weights = weights.with_suffix(".safetensors")
     before, model_id = load_checkpoint(weights), Embedder.load(weights, device="cpu").model_id
-    ended = tool("calibrate", "--weights", weights, *QUICK, "--rates", "0.05", "--device", "cpu")
-    assert ended.code == 0, ended.err
+    tool("calibrate", "--weights", weights, *QUICK, "--rates", "0.05", "--device", "cpu").ok()
     after = load_checkpoint(weights)
     stored = Calibration.from_plain(after.pop("calibration"))
     assert after.keys() == before.keys() and after["config"] == before["config"]
@@ -97,8 +87,7 @@ def test_features_and_the_checkpoint_they_are_of(tool: Tool, weights: Path, tmp_
     sides = [Features(scale * values, people, camera, tuple(paths)) for scale, camera in ((3, cameras), (1, cameras))]
     save_features(tmp_path / "own.npz", *sides, feature="output")
     options = ("--weights", weights, "--device", "cpu", *QUICK, "--rates", "0.05")
-    ended = tool("calibrate", "--features", tmp_path / "own.npz", *options)
-    assert ended.code == 0 and "stored in" in ended.out, ended.err
+    assert "stored in" in tool("calibrate", "--features", tmp_path / "own.npz", *options).ok().out
     before = weights.read_bytes()
     for name, sides_of_another, feature, message in (
         ("other", drawn(16, tuple(paths)), "output", "extracted by a different model: for .*png the cosine"),
@@ -111,8 +100,8 @@ def test_features_and_the_checkpoint_they_are_of(tool: Tool, weights: Path, tmp_
         assert re.search(message, ended.err), ended.err
     assert weights.read_bytes() == before
     save_features(tmp_path / "nowhere.npz", *drawn(16), feature="output")
-    ended = tool("calibrate", "--features", tmp_path / "nowhere.npz", *options)
-    assert ended.code == 0 and "it is not verified that this model" in ended.out
+    ended = tool("calibrate", "--features", tmp_path / "nowhere.npz", *options).ok()
+    assert "it is not verified that this model" in ended.out
 
 
 def test_bad_input(tool: Tool, tmp_path: Path) -> None:
@@ -120,10 +109,8 @@ def test_bad_input(tool: Tool, tmp_path: Path) -> None:
     query, gallery = drawn()
     alone = [Features(s.values, np.ones_like(s.identities), s.cameras) for s in (query, gallery)]
     save_features(tmp_path / "alone.npz", *alone, feature="output")
-    ended = tool("calibrate", "--features", tmp_path / "alone.npz", *QUICK)
-    assert ended.code == 2 and "without pairs of different identities" in ended.err
+    tool("calibrate", "--features", tmp_path / "alone.npz", *QUICK).fails("without pairs of different identities")
     save_features(tmp_path / "f.npz", query, gallery, feature="output")
     ended = tool("calibrate", "--features", tmp_path / "f.npz", *QUICK, "--rates", "0.0001")
-    assert ended.code == 2 and "cannot support a false-match rate of 0.0001" in ended.err
-    ended = tool("calibrate", "--features", tmp_path / "f.npz", "DATASETS.NAME", "x")
-    assert ended.code == 2 and "takes no configuration" in ended.err
+    ended.fails("cannot support a false-match rate of 0.0001")
+    tool("calibrate", "--features", tmp_path / "f.npz", "DATASETS.NAME", "x").fails("takes no configuration")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import foreign_models as models
 import numpy as np
 import pytest
 import torch
+from called import Tool
 
 from reid import Embedder
 
-Tool = Callable[..., Any]
 TINY = ("DATASETS.NAME", "synthetic", "DATASETS.SYNTHETIC.SIZE", "tiny", "INPUT.SIZE", "[32, 16]")
 
 
@@ -27,8 +25,7 @@ def foreign(tmp_path: Path) -> Path:
 
 def test_what_is_written_and_told(tool: Tool, foreign: Path, tmp_path: Path) -> None:
     for name in ("ours.pth", "ours.safetensors"):
-        ended = tool("convert", foreign, tmp_path / name)
-        assert ended.code == 0, ended.err
+        ended = tool("convert", foreign, tmp_path / name).ok()
         assert "resnet18 of reid-strong-baseline, 7 classes" in ended.out
         assert "RGB in [0, 1], 256 x 128 bilinear" in ended.out and "no ReLU in the stem" in ended.out
         assert f"wrote {tmp_path / name}" in ended.out
@@ -41,15 +38,14 @@ def test_what_is_written_and_told(tool: Tool, foreign: Path, tmp_path: Path) -> 
 
 def test_evaluation_and_diagnosis_work_on_it(tool: Tool, foreign: Path, tmp_path: Path) -> None:
     told = "resnet18 of reid-strong-baseline, 7 classes, converted on loading"
-    ended = tool("evaluate", "--weights", foreign, "--output", tmp_path, "--save-features", *TINY)
-    assert ended.code == 0 and told in ended.err, ended.err
+    ended = tool("evaluate", "--weights", foreign, "--output", tmp_path, "--save-features", *TINY).ok()
+    assert told in ended.err, ended.err
     scores = json.loads((tmp_path / "evaluation.json").read_text())["scores"]
     # The Eigenlayer is the identity, and what it gives is shown once.
     assert [score["feature"] for score in scores] == ["input", "input"] and "the identity" in ended.out
     assert 0 < scores[0]["mAP"] < 1
     assert {path.name for path in tmp_path.glob("*.npz")} == {"features_input.npz"}
-    ended = tool("diagnose", "--weights", foreign, "--output", tmp_path / "diagnosis", *TINY)
-    assert ended.code == 0 and told in ended.err, ended.err
+    assert told in tool("diagnose", "--weights", foreign, "--output", tmp_path / "diagnosis", *TINY).ok().err
     diagnosis = json.loads((tmp_path / "diagnosis" / "diagnosis.json").read_text())
     assert [layer["name"] for layer in diagnosis["layers"]] == ["eigenlayer.weight", "classifier.weight"]
     assert list(diagnosis["dataset"]["features"]) == ["input"]
@@ -58,16 +54,17 @@ def test_evaluation_and_diagnosis_work_on_it(tool: Tool, foreign: Path, tmp_path
 def test_extraction_and_calibration_of_it(tool: Tool, foreign: Path, tmp_path: Path) -> None:
     ended = tool(
         "extract", "--weights", foreign, "--output", tmp_path / "out", "--part", "query", "--shard", "50", *TINY
-    )
-    assert ended.code == 0 and "converted on loading" in ended.err, ended.err
+    ).ok()
+    assert "converted on loading" in ended.err, ended.err
     assert (tmp_path / "out" / "input").is_dir() and not (tmp_path / "out" / "output").exists()
     before = foreign.read_bytes()
-    ended = tool("calibrate", "--weights", foreign, *TINY)  # which would have to write into it
-    assert ended.code == 2 and f"svdnet convert {foreign} OUT.pth" in ended.err and foreign.read_bytes() == before
+    # Which would have to write into it.
+    tool("calibrate", "--weights", foreign, *TINY).fails(f"svdnet convert {foreign} OUT.pth")
+    assert foreign.read_bytes() == before
 
 
 def test_an_iteration_starts_from_it(tool: Tool, foreign: Path, quick: tuple[str, ...], tmp_path: Path) -> None:
-    assert tool("convert", foreign, tmp_path / "ours.pth").code == 0
+    tool("convert", foreign, tmp_path / "ours.pth").ok()
     pairs = (
         *quick,
         *("MODEL.BACKBONE", "resnet18", "MODEL.WEIGHTS", tmp_path / "ours.pth", "MODEL.LAST_STRIDE", "1"),
@@ -76,8 +73,7 @@ def test_an_iteration_starts_from_it(tool: Tool, foreign: Path, quick: tuple[str
     )
     config = tmp_path / "c.yaml"
     config.write_text("DATASETS:\n  NAME: synthetic\n")
-    ended = tool("train", "--config-file", config, *pairs)
-    assert ended.code == 0, ended.err
+    tool("train", "--config-file", config, *pairs).ok()
     rows = json.loads((tmp_path / "run" / "scores.json").read_text())["rows"]
     assert [row["stage"] for row in rows] == ["step0", "decorrelate", "restraint", "relaxation"]
 
@@ -95,6 +91,5 @@ def test_what_is_refused(tool: Tool, foreign: Path, tmp_path: Path) -> None:
         ((foreign, tmp_path / "a.pth", "MODEL.LAST_STRIDE", "3"), "MODEL.LAST_STRIDE"),
         ((foreign, tmp_path / "a.pth", "MODEL.NECK", "none"), "unexpected"),
     ):
-        ended = tool("convert", *arguments)
-        assert ended.code == 2 and message in ended.err and ended.err.count("\n") == 1, ended.err
+        tool("convert", *arguments).fails(message, alone=True)
     assert there.read_bytes() == b"precious" and not (tmp_path / "a.pth").exists()

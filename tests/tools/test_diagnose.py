@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 import torchvision
 from benchmark import run_benchmark
+from called import Tool
 from html_page import Page
 
 from reid.config import build
@@ -22,7 +22,6 @@ from reid.decorrelation import replace_weight
 from reid.io.checkpoint import save_checkpoint
 from reid.report.diagnosis_tables import survey_table
 
-Tool = Callable[..., Any]
 CONFIG = Path(__file__).parents[2] / "configs" / "demo_synthetic.yaml"
 
 
@@ -47,8 +46,7 @@ def correlation(weight: torch.Tensor) -> float:
 
 
 def test_checkpoint_of_ours(tool: Tool, checkpoint: Path) -> None:
-    ended = tool("diagnose", "--weights", checkpoint)
-    assert ended.code == 0, ended.err
+    ended = tool("diagnose", "--weights", checkpoint).ok()
     diagnosis = json.loads((checkpoint.parent / "diagnosis_rri_last" / "diagnosis.json").read_text())
     tensors = torch.load(checkpoint, weights_only=True)["model"]
     assert len(diagnosis["survey"]) == 5 + 2  # the convolutions, Eigenlayer and classifier
@@ -68,7 +66,7 @@ def test_checkpoint_of_ours(tool: Tool, checkpoint: Path) -> None:
 
 def test_with_its_dataset(tool: Tool, checkpoint: Path, tmp_path: Path, drawn_charts: None) -> None:
     ended = tool("diagnose", "--weights", checkpoint, "--output", tmp_path / "out", "DATASETS.SYNTHETIC.SIZE", "tiny")
-    assert ended.code == 0, ended.err
+    ended.ok()
     assert "subset" in ended.out and "\nUVt " in ended.out
     diagnosis = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
     assert diagnosis["dataset"]["replacements"][0]["variant"] == "Orig"
@@ -88,8 +86,7 @@ def test_with_its_dataset(tool: Tool, checkpoint: Path, tmp_path: Path, drawn_ch
 
 def test_another_dataset_names_no_identities(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
     other = ("DATASETS.SYNTHETIC.SIZE", "tiny", "DATASETS.SYNTHETIC.LAYOUT", "duke", "DATASETS.SYNTHETIC.SEED", "3")
-    ended = tool("diagnose", "--weights", checkpoint, "--output", tmp_path / "out", "--layer", "classifier", *other)
-    assert ended.code == 0, ended.err
+    tool("diagnose", "--weights", checkpoint, "--output", tmp_path / "out", "--layer", "classifier", *other).ok()
     diagnosis = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
     assert diagnosis["layers"][0]["identities"]["dataset"] is None and diagnosis["dataset"]["name"]
     assert "survey" not in diagnosis and 'alt="identity' not in (tmp_path / "out" / "diagnosis.html").read_text()
@@ -103,21 +100,10 @@ def test_weights_of_others(tool: Tool, tmp_path: Path) -> None:
     torch.save(
         {"state_dict": {f"module.{n}": t for n, t in tensors.items()}, "rank1": np.float64(0.8), "epoch": 60}, path
     )
-    ended = tool("diagnose", "--weights", path, "--layer", "layer1.0.conv2", "--output", tmp_path)
-    assert ended.code == 0, ended.err
+    ended = tool("diagnose", "--weights", path, "--layer", "layer1.0.conv2", "--output", tmp_path).ok()
     assert "layer1.0.conv2.weight: grouped convolution 3×3, 32 groups?, 36 × 4, 32 times" in ended.out
-    ended = tool(
-        "diagnose",
-        "--weights",
-        path,
-        "--output",
-        tmp_path,
-        "--groups",
-        "layer1.0.conv2=1",
-        "--groups",
-        "layer1.1.conv2=8",
-    )
-    assert ended.code == 0, ended.err
+    groups_given = ("--groups", "layer1.0.conv2=1", "--groups", "layer1.1.conv2=8")
+    ended = tool("diagnose", "--weights", path, "--output", tmp_path, *groups_given).ok()
     diagnosis = json.loads((tmp_path / "diagnosis.json").read_text())
     groups = {row["name"]: (row["groups"], row["groups_from"]) for row in diagnosis["survey"]}
     assert groups["layer1.0.conv2.weight"] == (1, "given") and groups["layer1.1.conv2.weight"] == (8, "given")
@@ -129,12 +115,10 @@ def test_weights_of_others(tool: Tool, tmp_path: Path) -> None:
 def test_what_is_taken_for_an_embedding_table_is_named(tool: Tool, tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     torch.save({"embedding.weight": torch.randn(6, 9), "fc.weight": torch.randn(4, 6)}, path)
-    ended = tool("diagnose", "--weights", path)
-    assert ended.code == 0, ended.err
+    ended = tool("diagnose", "--weights", path).ok()
     assert "taken for embedding tables and left out: embedding.weight; " in ended.out
     assert "--layer embedding\n" in ended.out
-    ended = tool("diagnose", "--weights", path, "--layer", "embedding")
-    assert ended.code == 0 and "taken for" not in ended.out
+    assert "taken for" not in tool("diagnose", "--weights", path, "--layer", "embedding").ok().out
     torch.save({"embedding.weight": torch.randn(6, 9)}, path)
     ended = tool("diagnose", "--weights", path)
     assert ended.code == 2 and "--layer embedding" in ended.out
@@ -145,8 +129,7 @@ def test_nan_breaks_a_row_and_not_the_survey(tool: Tool, checkpoint: Path, tmp_p
     content["model"]["eigenlayer.weight"][3, 4] = torch.nan
     content.pop("format")
     save_checkpoint(checkpoint, content)
-    ended = tool("diagnose", "--weights", checkpoint, "--output", tmp_path / "diagnosis")
-    assert ended.code == 0, ended.err
+    tool("diagnose", "--weights", checkpoint, "--output", tmp_path / "diagnosis").ok()
     diagnosis = json.loads((tmp_path / "diagnosis" / "diagnosis.json").read_text())
     assert diagnosis["survey"][-1]["broken"].startswith("1 of 4,096 entries are NaN or infinite, at [3, 4]")
     assert [layer["name"] for layer in diagnosis["layers"]] == ["classifier.weight"]
@@ -178,9 +161,7 @@ def test_mistakes_are_reported_in_one_line(tool: Tool, tmp_path: Path, monkeypat
         (["--weights", "a.pth", "SEED", "1"], "a.pth: a checkpoint of an unknown family"),
         (["--weights", "a.pth", "--output", "text.pth"], "text.pth"),
     ]:
-        ended = tool("diagnose", *arguments)
-        assert ended.code == 2, arguments
-        assert ended.err.count("\n") == 1 and message in ended.err, ended.err
+        ended = tool("diagnose", *arguments).fails(message, alone=True)
         assert "Traceback" not in ended.err
     assert not Path("executed").exists() and not Path("diagnosis").exists()
 
@@ -188,18 +169,16 @@ def test_mistakes_are_reported_in_one_line(tool: Tool, tmp_path: Path, monkeypat
 def test_a_file_named_as_html(tool: Tool, tmp_path: Path) -> None:
     path = tmp_path / "<b onclick=x()>&.pth"
     torch.save({"<i>fc<i>.weight": torch.randn(3, 4)}, path)
-    ended = tool("diagnose", "--weights", path, "--layer", "<i>fc<i>", "--output", tmp_path / "diagnosis")
-    assert ended.code == 0, ended.err
+    tool("diagnose", "--weights", path, "--layer", "<i>fc<i>", "--output", tmp_path / "diagnosis").ok()
     page = (tmp_path / "diagnosis" / "diagnosis.html").read_text()
     assert "<b onclick" not in page and "<i>" not in page and "&lt;b onclick=x()&gt;&amp;.pth" in page
 
 
 def test_a_tied_weight_is_diagnosed_as_the_network_uses_it(tool: Tool, train: Tool, tmp_path: Path) -> None:
     tied = ("MODEL.EIGENLAYER.PARAMETRIZATION", "scaled_orthogonal", "RRI.MAX_ROUNDS", "0", "STEP0.EPOCHS", "1")
-    assert train(*tied, "RRI.CONTROL", "False").code == 0
+    train(*tied, "RRI.CONTROL", "False").ok()
     weights = tmp_path / "run" / "checkpoints" / "rri_last.pth"
-    ended = tool("diagnose", "--weights", weights, "--output", tmp_path / "diagnosis")
-    assert ended.code == 0, ended.err
+    tool("diagnose", "--weights", weights, "--output", tmp_path / "diagnosis").ok()
     diagnosis = json.loads((tmp_path / "diagnosis" / "diagnosis.json").read_text())
     layer = next(layer for layer in diagnosis["layers"] if layer["name"] == "eigenlayer.weight")
     assert layer["measured"]["correlation"] == pytest.approx(1.0, abs=1e-3)
@@ -214,8 +193,7 @@ def test_two_checkpoints(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
     after = tmp_path / "rri_after.pth"
     save_checkpoint(after, {**content, "model": {**content["model"], "eigenlayer.weight": replaced.float()}})
     arguments = ("--weights", after, "--against", checkpoint, "DATASETS.SYNTHETIC.SIZE", "tiny")
-    ended = tool("diagnose", *arguments)
-    assert ended.code == 0, ended.err
+    ended = tool("diagnose", *arguments).ok()
     folder = tmp_path / "diagnosis_rri_after_vs_rri_last"
     changes = json.loads((folder / "diagnosis.json").read_text())["changes"]
     row, other = changes["layers"][:2]
@@ -232,7 +210,7 @@ def test_two_checkpoints(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
     config = content["config"].replace("STD:\n  - 0.229", "STD:\n  - 0.05")
     other = tmp_path / "brighter.pth"
     save_checkpoint(other, {**content, "config": config})
-    assert tool("diagnose", "--weights", other, "--against", checkpoint, "DATASETS.SYNTHETIC.SIZE", "tiny").code == 0
+    tool("diagnose", "--weights", other, "--against", checkpoint, "DATASETS.SYNTHETIC.SIZE", "tiny").ok()
     found = json.loads((tmp_path / "diagnosis_brighter_vs_rri_last" / "diagnosis.json").read_text())["changes"]
     assert config != content["config"] and found["features"]["input"]["cka"] < 0.99
     for wrong, message in [
@@ -240,8 +218,7 @@ def test_two_checkpoints(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
         (("--against", checkpoint, "--layer", "eigenlayer"), "--layer and --against cannot be combined"),
         (("--against", after), "is compared with itself"),
     ]:
-        ended = tool("diagnose", "--weights", after, *wrong)
-        assert ended.code == 2 and message in ended.err
+        tool("diagnose", "--weights", after, *wrong).fails(message)
 
 
 def test_the_benchmark_of_a_run_scores_its_checkpoints(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
@@ -254,7 +231,7 @@ def test_the_benchmark_of_a_run_scores_its_checkpoints(tool: Tool, checkpoint: P
     assert code == 0, err
     kept = {file.stem: [json.loads(line)["cells"] for line in file.open()] for file in (tmp_path / "kept").iterdir()}
     options = ("--output", tmp_path, "--rerank", "--whiten", "pca", "--whiten-dim", "16")
-    assert tool("evaluate", "--weights", checkpoint, *options).code == 0
+    tool("evaluate", "--weights", checkpoint, *options).ok()
     expected = json.loads((tmp_path / "evaluation.json").read_text())
 
     def shown(entry: dict[str, Any]) -> str:

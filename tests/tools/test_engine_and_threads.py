@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import served
 import torch
+from called import Tool
+from untrained import save_untrained
 
 import reid.data.images.cache as cache_module
 import reid.data.images.pixels as pixels_module
 from reid.config import build
 from reid.config.loading import load_config
 from reid.inference.engines.engine import Engine
-from reid.io.checkpoint import save_checkpoint
 
 pytest.importorskip("onnxruntime")
 CONFIG = Path(__file__).parents[2] / "configs" / "demo_synthetic.yaml"
 THREADS = 3
-Tool = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> served.SampleIndex:
 def checkpoint(quick: tuple[str, ...], tmp_path: Path) -> Path:
     """An untrained network of a training with one thread."""
     config = load_config(CONFIG, [*quick, "THREADS", "1", "MODEL.EIGENLAYER.DIM", "8"])
-    torch.manual_seed(0)
-    content = {"model": build.network(config, num_classes=8).state_dict(), "config": config.dump(), "num_classes": 8}
-    save_checkpoint(tmp_path / "model.pth", content)
-    return tmp_path / "model.pth"
+    return save_untrained(tmp_path / "model.pth", config, classes=8)
 
 
 @pytest.fixture
@@ -74,8 +71,7 @@ def test_keys(
 ) -> None:
     torch.set_num_threads(2)
     engine = ("--engine", "onnxruntime", "--rates", "0.1") if name == "calibrate" else ("ENGINE", "onnxruntime")
-    ended = tool(name, "--weights", checkpoint, "--output", tmp_path / "out", *engine, "THREADS", THREADS)
-    assert ended.code == 0, ended.err
+    ended = tool(name, "--weights", checkpoint, "--output", tmp_path / "out", *engine, "THREADS", THREADS).ok()
     assert engines and {engine.name for engine in engines} == {"onnxruntime"}
     assert {session._threads for engine in engines for session in engine._chosen.values() if session} == {THREADS}
     assert torch.get_num_threads() == THREADS and decoding and set(decoding) == {THREADS}
@@ -104,15 +100,13 @@ def test_options(
     tool: Tool, sample: served.SampleIndex, tmp_path: Path, engines: list[Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = ("--engine", "onnxruntime", "--device", "cpu")
-    ended = tool("index", sample.crops, "--index", tmp_path / "i", "--weights", sample.weights, *engine)
-    assert ended.code == 0 and "4 embedded" in ended.out, ended.err
+    ended = tool("index", sample.crops, "--index", tmp_path / "i", "--weights", sample.weights, *engine).ok()
+    assert "4 embedded" in ended.out, ended.err
     query = next(sample.crops.iterdir())
-    ended = tool("search", query, "--index", tmp_path / "i", "--output", tmp_path / "found.html", *engine)
-    assert ended.code == 0, ended.err
+    tool("search", query, "--index", tmp_path / "i", "--output", tmp_path / "found.html", *engine).ok()
     pytest.importorskip("fastapi", reason="needs the extra serve")
     import reid.search.serve.server as server_module
 
     monkeypatch.setattr(server_module, "run", lambda app, listener: None)
-    ended = tool("serve", "--index", tmp_path / "i", "--port", "0", *engine)
-    assert ended.code == 0 and ended.out.endswith("stopped\n"), ended.err
+    assert tool("serve", "--index", tmp_path / "i", "--port", "0", *engine).ok().out.endswith("stopped\n")
     assert len(engines) == 3 and {engine.name for engine in engines} == {"onnxruntime"}

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
+from called import Tool
 
 from reid.io.feature_files import save_features
 from reid.ranking import evaluate
 from reid.records import Features
 
-Tool = Callable[..., Any]
 SCORES = ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP")
 
 
@@ -45,8 +45,8 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def test_only_the_result_is_on_stdout_for_a_program(tool: Tool, features: Path, tmp_path: Path) -> None:
-    ended = tool("evaluate", "--features", features, "--format", "json")
-    assert ended.code == 0 and json.loads(ended.out) == content(tmp_path / "f")
+    ended = tool("evaluate", "--features", features, "--format", "json").ok()
+    assert json.loads(ended.out) == content(tmp_path / "f")
     assert "wrote " in ended.err
     ended = tool("evaluate", "--features", features, "--format", "csv")
     rows = list(csv.DictReader(ended.out.splitlines()))
@@ -58,8 +58,7 @@ def test_only_the_result_is_on_stdout_for_a_program(tool: Tool, features: Path, 
 def test_features_of_every_layout_score_the_same(tool: Tool, features: Path, tmp_path: Path) -> None:
     query, gallery = drawn()
     expected = evaluate(query, gallery).to_json()
-    ended = tool("evaluate", "--features", features)
-    assert ended.code == 0, ended.err
+    ended = tool("evaluate", "--features", features).ok()
     found = content(tmp_path / "f")
     assert (found["dataset"], found["metric"]) == ("f.npz", "euclidean")
     assert set(found) == {"dataset", "metric", "scores"}
@@ -77,7 +76,7 @@ def test_features_of_every_layout_score_the_same(tool: Tool, features: Path, tmp
         mat |= {f"{part}_f": side.values, f"{part}_label": side.identities, f"{part}_cam": side.cameras}
     scipy.io.savemat(tmp_path / "pytorch_result.mat", mat)
     for path in (arrays, arrays / "query.npy", tmp_path / "pytorch_result.mat"):
-        assert tool("evaluate", "--features", path, "--output", tmp_path / "out").code == 0
+        tool("evaluate", "--features", path, "--output", tmp_path / "out").ok()
         other = content(tmp_path / "out")["scores"]
         assert [[s[name] for name in SCORES] for s in other] == [[s[name] for name in SCORES] for s in found["scores"]]
 
@@ -111,8 +110,7 @@ def expanded_by_hand(neighbors: int, alpha: float) -> float:
 def test_everything_at_once(tool: Tool, features: Path, tmp_path: Path) -> None:
     means = ("--expand", "alpha", "--augment", "--neighbours", "6", "--alpha", "2")
     also = ("--protocol", "multi-query", "--roc", "--rerank", "--k1", "9", *means)
-    ended = tool("evaluate", "--features", features, *also)
-    assert ended.code == 0, ended.err
+    ended = tool("evaluate", "--features", features, *also).ok()
     found = content(tmp_path / "f")
     ways = [(s["normalized"], s["variant"], s["alone"]) for s in found["multi_query"]]
     assert ways == [(n, f"multi-query {how}", 0) for n in (False, True) for how in ("mean", "max")]
@@ -127,8 +125,7 @@ def test_everything_at_once(tool: Tool, features: Path, tmp_path: Path) -> None:
         assert words in ended.out
 
     single = ("--protocol", "single-shot", "--repeats", "5", "--expand", "aqe")
-    ended = tool("evaluate", "--features", features, "--metric", "cosine", *single)
-    assert ended.code == 0, ended.err
+    ended = tool("evaluate", "--features", features, "--metric", "cosine", *single).ok()
     again = content(tmp_path / "f")
     assert [(s["variant"], s["neighbours"], s["alpha"]) for s in again["expanded"]] == [("AQE", 5, 0)]
     assert again["metric"] == "cosine" and len(again["scores"]) == 1
@@ -138,8 +135,7 @@ def test_everything_at_once(tool: Tool, features: Path, tmp_path: Path) -> None:
 
 
 def test_the_nearest_of_each_query(tool: Tool, features: Path, tmp_path: Path) -> None:
-    ended = tool("evaluate", "--features", features, "--top-k", "4")
-    assert ended.code == 0, ended.err
+    ended = tool("evaluate", "--features", features, "--top-k", "4").ok()
     assert "top_k_input.npz" in ended.out
     query, gallery = (side.values.astype(np.float64) for side in drawn())
     with np.load(tmp_path / "f" / "top_k_input.npz") as found:
@@ -147,7 +143,7 @@ def test_the_nearest_of_each_query(tool: Tool, features: Path, tmp_path: Path) -
         np.testing.assert_array_equal(found["indices"], distances.argsort(axis=1, kind="stable")[:, :4])
         np.testing.assert_allclose(found["distances"], np.sort(distances, axis=1)[:, :4])
     ended = tool("evaluate", "--features", features, "--top-k", "301")
-    assert ended.code == 2 and "must be in [1, 300], at most the number of gallery rows" in ended.err
+    ended.fails("must be in [1, 300], at most the number of gallery rows")
 
 
 def test_images_for_multi_query_that_come_with_the_features(tool: Tool, tmp_path: Path) -> None:
@@ -158,8 +154,7 @@ def test_images_for_multi_query_that_come_with_the_features(tool: Tool, tmp_path
     scipy.io.savemat(tmp_path / "pytorch_result.mat", mat)
     images = {"mquery_f": query.values[:1], "mquery_label": query.identities[:1], "mquery_cam": query.cameras[:1]}
     scipy.io.savemat(tmp_path / "multi_query.mat", images)
-    ended = tool("evaluate", "--features", tmp_path, "--protocol", "multi-query")
-    assert ended.code == 0, ended.err
+    tool("evaluate", "--features", tmp_path, "--protocol", "multi-query").ok()
     found = content(tmp_path)["multi_query"][0]
     same = (query.identities == query.identities[0]) & (query.cameras == query.cameras[0])
     assert found["alone"] == (~same).sum()
@@ -192,43 +187,35 @@ def test_bad_features_are_one_line_and_exit_code_2(
     tool: Tool, features: Path, tmp_path: Path, harm: Callable[[Path], object], words: str
 ) -> None:
     harm(features)
-    ended = tool("evaluate", "--features", features)
-    assert ended.code == 2
-    assert words in ended.err and ended.err.startswith("error: ") and ended.err.count("\n") == 1
+    ended = tool("evaluate", "--features", features).fails(words, alone=True)
+    assert ended.err.startswith("error: ")
     assert not (tmp_path / "f" / "evaluation.json").exists()
 
 
 def test_bad_arguments(tool: Tool, features: Path) -> None:
     ended = tool("evaluate", "--features", features, "--protocol", "market1501")
     assert ended.code == 2
-    ended = tool("evaluate", "--features", features, "TEST.FLIP", "True")
-    assert ended.code == 2 and "takes no configuration" in ended.err
+    tool("evaluate", "--features", features, "TEST.FLIP", "True").fails("takes no configuration")
     ended = tool("evaluate", "--features", features, "--protocol", "single-shot", "--repeats", "0")
-    assert ended.code == 2 and "repeats must be a whole number of at least 1, not 0" in ended.err
+    ended.fails("repeats must be a whole number of at least 1, not 0")
     ended = tool("evaluate", "--features", features, "--protocol", "single-shot", "--seed", "-1")
-    assert ended.code == 2 and "seed must be a whole number of at least 0, not -1" in ended.err
-    ended = tool("evaluate", "--features", features, "--whiten-from", features)
-    assert ended.code == 2 and "--whiten-from requires --whiten" in ended.err
+    ended.fails("seed must be a whole number of at least 0, not -1")
+    tool("evaluate", "--features", features, "--whiten-from", features).fails("--whiten-from requires --whiten")
     ended = tool("evaluate", "--features", features.parent, "--ground-truth", features, "--roc", "--top-k", "5")
-    assert ended.code == 2 and "remove --roc, --top-k" in ended.err
-    ended = tool("evaluate", "--features", features, "--expand", "aqe", "--neighbours", "400")
-    assert ended.code == 2 and "[1, 300]" in ended.err
+    ended.fails("remove --roc, --top-k")
+    tool("evaluate", "--features", features, "--expand", "aqe", "--neighbours", "400").fails("[1, 300]")
 
 
 def test_across_domains(train: Tool, tool: Tool, market: Path, tmp_path: Path) -> None:
     """Trained on one dataset, scored on another: one config file names it."""
-    ended = train("STEP0.EPOCHS", "1", "RRI.MAX_ROUNDS", "0", "RRI.CONTROL", "False")
-    assert ended.code == 0, ended.err
+    train("STEP0.EPOCHS", "1", "RRI.MAX_ROUNDS", "0", "RRI.CONTROL", "False").ok()
     run = tmp_path / "run"
     before = (run / "scores.json").read_text()
     (tmp_path / "other.yaml").write_text(
         "DATASETS: {NAME: synthetic, SYNTHETIC: {SIZE: tiny, LAYOUT: duke, SEED: 3}}\nTEST: {FLIP: true}\n"
     )
     weights = run / "checkpoints" / "rri_last.pth"
-    ended = tool(
-        "evaluate", "--weights", weights, "--config-file", tmp_path / "other.yaml", "--protocol", "multi-query"
-    )
-    assert ended.code == 0, ended.err
+    tool("evaluate", "--weights", weights, "--config-file", tmp_path / "other.yaml", "--protocol", "multi-query").ok()
     found = content(weights.parent)
     assert found["dataset"] == "synthetic-duke-tiny-seed3" != json.loads(before)["dataset"]
     assert {(s["feature"], s["normalized"], s["flip"]) for s in found["scores"]} == {
@@ -243,8 +230,7 @@ def test_across_domains(train: Tool, tool: Tool, market: Path, tmp_path: Path) -
     for name in (first.name, "0999_c1s1_000001_00.jpg"):
         shutil.copy(first, market / "gt_bbox" / name)
     other = ("DATASETS.NAME", "market1501", "DATASETS.ROOT", market, "DATASETS.STRICT", "False")
-    ended = tool("evaluate", "--weights", weights, "--protocol", "multi-query", *other)
-    assert ended.code == 0, ended.err
+    tool("evaluate", "--weights", weights, "--protocol", "multi-query", *other).ok()
     found = content(weights.parent)
     assert found["dataset"] == "market1501"
     assert found["labels"]["queries_without_match"] == found["scores"][0]["dropped_queries"]
@@ -271,17 +257,9 @@ def test_the_ground_truth_of_revisited_oxford_and_paris(tool: Tool, tmp_path: Pa
         "qimlist": ["q", "r"],
         "gnd": [{"bbx": [0, 0, 1, 1], **lists} for lists in truth],
     }
-    (tmp_path / "gnd_tiny.json").write_text(json.dumps(content))
-    result = tool(
-        "evaluate",
-        "--features",
-        str(folder),
-        "--ground-truth",
-        str(tmp_path / "gnd_tiny.json"),
-        "--metric",
-        "euclidean",
-    )
-    assert result.code == 0, result.err
+    path = tmp_path / "gnd_tiny.json"
+    path.write_text(json.dumps(content))
+    result = tool("evaluate", "--features", folder, "--ground-truth", path, "--metric", "euclidean").ok()
     found = json.loads((folder / "evaluation.json").read_text())
     assert found["dataset"] == "gnd_tiny" and found["scores"] == []
     means = {setup: scores["mAP"] for setup, scores in found["revisited"].items()}
@@ -292,9 +270,5 @@ def test_the_ground_truth_of_revisited_oxford_and_paris(tool: Tool, tmp_path: Pa
     assert re.search(r"^hard +25\.0 ", result.out, re.M)
 
     np.save(folder / "query.npy", np.zeros((3, 1), np.float32))
-    result = tool("evaluate", "--features", str(folder), "--ground-truth", str(tmp_path / "gnd_tiny.json"))
-    assert result.code == 2 and "3 query and 6 gallery rows" in result.err
-    result = tool(
-        "evaluate", "--features", str(tmp_path / "gnd_tiny.json"), "--ground-truth", str(tmp_path / "gnd_tiny.json")
-    )
-    assert result.code == 2 and "query.npy" in result.err
+    tool("evaluate", "--features", folder, "--ground-truth", path).fails("3 query and 6 gallery rows")
+    tool("evaluate", "--features", path, "--ground-truth", path).fails("query.npy")

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from called import Tool
+from untrained import save_untrained
 
-from reid.config import build
 from reid.config.loading import parse_config
-from reid.io.checkpoint import save_checkpoint
 from reid.io.feature_files import read_training_features, save_features, save_training_features
 from reid.ranking import evaluate
 from reid.records import Features
-
-Tool = Callable[..., Any]
 
 
 def drawn(seed: int, counts: tuple[int, ...], lowest: int = 1) -> list[Features]:
@@ -72,8 +67,7 @@ def projection(how: str, training: Features, dim: int) -> tuple[np.ndarray, np.n
 def test_features_of_a_file(tool: Tool, files: tuple[Path, Path], how: str) -> None:
     features, training = files
     given = ("--features", features, "--whiten", how, "--whiten-dim", "5", "--whiten-from", training)
-    ended = tool("evaluate", *given)
-    assert ended.code == 0, ended.err
+    ended = tool("evaluate", *given).ok()
     found = json.loads((features.with_suffix("") / "evaluation.json").read_text())
     mean, matrix = projection(how, read_training_features(training)[0], 5)
     query, _ = drawn(0, (40, 0))
@@ -90,7 +84,7 @@ def test_features_of_a_file(tool: Tool, files: tuple[Path, Path], how: str) -> N
     assert (entry["whitening"], entry["dimensions"], entry["training_images"]) == (how, 5, 200)
     assert all(word in ended.out for word in f"input, L2, {entry['variant']}".split())  # perhaps on two lines
     # By cosine the same rows are ranked.
-    assert tool("evaluate", *given, "--metric", "cosine").code == 0
+    tool("evaluate", *given, "--metric", "cosine").ok()
     again = json.loads((features.with_suffix("") / "evaluation.json").read_text())
     assert again["whitened"][0]["mAP"] == pytest.approx(entry["mAP"], abs=1e-6)
 
@@ -102,8 +96,7 @@ def test_what_training_features_may_be(tool: Tool, files: tuple[Path, Path], tmp
     joined, name = read_training_features(tmp_path / "other.npz")
     assert name == "input" and joined.values.shape == (140, 8)
     np.testing.assert_array_equal(joined.cameras, [*other_query.cameras, *other_gallery.cameras])
-    ended = tool("evaluate", "--features", features, "--whiten", "pca", "--whiten-from", tmp_path / "other.npz")
-    assert ended.code == 0, ended.err
+    tool("evaluate", "--features", features, "--whiten", "pca", "--whiten-from", tmp_path / "other.npz").ok()
     found = json.loads((tmp_path / "f" / "evaluation.json").read_text())
     assert found["whitened"][0]["training_images"] == 140
 
@@ -124,34 +117,18 @@ def test_what_training_features_may_be(tool: Tool, files: tuple[Path, Path], tmp
         (("--whiten-from", tmp_path / "wide.npz", "--whiten-dim", "3"), "9 dimensions cannot be applied to features"),
         (("--whiten-from", tmp_path / "out.npz"), "holds the Eigenlayer's output, but its input is evaluated"),
     ):
-        ended = tool("evaluate", "--features", features, "--whiten", "pca", *more)
-        assert ended.code == 2 and words in ended.err and ended.err.count("\n") == 1, ended.err
+        tool("evaluate", "--features", features, "--whiten", "pca", *more).fails(words, alone=True)
 
 
 def test_the_training_set_of_a_checkpoint(tool: Tool, tmp_path: Path) -> None:
-    config = parse_config(
-        "",
-        [
-            *(
-                "MODEL.BACKBONE",
-                "small_convolution",
-                "MODEL.WEIGHTS",
-                "none",
-                "MODEL.DEVICE",
-                "cpu",
-                "INPUT.SIZE",
-                "[128, 64]",
-            ),
-            *("MODEL.EIGENLAYER.DIM", "16", "DATASETS.NAME", "synthetic", "DATASETS.SYNTHETIC.SIZE", "tiny"),
-        ],
+    pairs = (
+        *("MODEL.BACKBONE", "small_convolution", "MODEL.WEIGHTS", "none", "MODEL.DEVICE", "cpu"),
+        *("INPUT.SIZE", "[128, 64]", "MODEL.EIGENLAYER.DIM", "16"),
+        *("DATASETS.NAME", "synthetic", "DATASETS.SYNTHETIC.SIZE", "tiny"),
     )
-    torch.manual_seed(3)
-    model = build.network(config, num_classes=8)
-    path = tmp_path / "random.pth"
-    save_checkpoint(path, {"config": config.dump(), "num_classes": 8, "model": model.state_dict()})
+    path = save_untrained(tmp_path / "random.pth", parse_config("", pairs), classes=8, seed=3)
     whitened = ("--whiten", "pca", "--whiten-dim", "12")
-    ended = tool("evaluate", "--weights", path, *whitened, "--save-features", "TEST.FLIP", "True")
-    assert ended.code == 0, ended.err
+    tool("evaluate", "--weights", path, *whitened, "--save-features", "TEST.FLIP", "True").ok()
     found = json.loads((tmp_path / "evaluation.json").read_text())["whitened"]
     assert [(s["feature"], s["flip"]) for s in found] == [
         ("input", False), ("output", False), ("input", True), ("output", True),
@@ -160,9 +137,8 @@ def test_the_training_set_of_a_checkpoint(tool: Tool, tmp_path: Path) -> None:
     assert read_training_features(tmp_path / "training_output.npz")[0].values.shape == (64, 16)
     for feature in ("input", "output"):
         saved = (tmp_path / f"features_{feature}.npz", "--whiten-from", tmp_path / f"training_{feature}.npz")
-        ended = tool("evaluate", "--features", *saved, *whitened)
-        assert ended.code == 0, ended.err
+        tool("evaluate", "--features", *saved, *whitened).ok()
         again = json.loads((tmp_path / f"features_{feature}" / "evaluation.json").read_text())["whitened"]
         assert again == [s for s in found if s["feature"] == feature and not s["flip"]]
     ended = tool("evaluate", "--weights", path, *whitened, "--whiten-from", tmp_path / "training_input.npz")
-    assert ended.code == 2 and "--whiten-from requires --features" in ended.err
+    ended.fails("--whiten-from requires --features")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from called import Tool
 from PIL import Image
 
 from reid import Embedder
@@ -26,7 +25,6 @@ from reid.io.checkpoint import save_checkpoint
 
 pytest.importorskip("jinja2")
 
-Tool = Callable[..., Any]
 SETTINGS = (
     *("MODEL.BACKBONE", "small_convolution", "MODEL.WEIGHTS", "none", "INPUT.SIZE", "[128, 64]"),
     *("DATASETS.NAME", "synthetic", "DATASETS.ROOT", "/home/somebody/data", "OUTPUT_DIR", "/home/somebody/run"),
@@ -68,8 +66,7 @@ def test_onnx_from_a_checkpoint_to_an_answer(tool: Tool, checkpoint: Path, tmp_p
     output = tmp_path / "deep" / "person.onnx"
     ended = tool(
         "export", "--weights", checkpoint, "--output", output, "--check", crops, "--preprocessing", "inside"
-    )  # fmt: skip
-    assert ended.code == 0, ended.err
+    ).ok()
     assert "Largest difference from PyTorch on 4 crops" in ended.out and "128 x 64" in ended.out
     assert sorted(path.name for path in output.parent.iterdir()) == ["person.onnx", "person.onnx.md"]
     session = onnxruntime.InferenceSession(output.read_bytes(), providers=["CPUExecutionProvider"])
@@ -91,8 +88,7 @@ def test_onnx_from_a_checkpoint_to_an_answer(tool: Tool, checkpoint: Path, tmp_p
 def test_a_torch_program_at_other_means(tool: Tool, checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "person.pt2"
     arguments = ("export", "--weights", checkpoint, "--output", output, "--feature", "output", "--no-normalize")
-    ended = tool(*arguments, "--licence", "mit", "--data", "drawn", "INPUT.MEAN", "[0.5, 0.5, 0.5]")
-    assert ended.code == 0, ended.err
+    tool(*arguments, "--licence", "mit", "--data", "drawn", "INPUT.MEAN", "[0.5, 0.5, 0.5]").ok()
     extra = {METADATA_FILE: ""}
     module = torch.export.load(io.BytesIO(output.read_bytes()), extra_files=extra).module()
     properties = json.loads(extra[METADATA_FILE])
@@ -108,10 +104,9 @@ def test_a_torch_program_at_other_means(tool: Tool, checkpoint: Path, tmp_path: 
     # The scores are those of the network's own mean.
     assert "model-index" not in card and "no scores were found for this checkpoint" in card
     before = output.read_bytes()
-    again = tool(*arguments)
-    assert again.code == 2 and "person.pt2 already exists; give another --output, or --force" in again.err
+    tool(*arguments).fails("person.pt2 already exists; give another --output, or --force")
     assert output.read_bytes() == before
-    assert tool(*arguments, "--force").code == 0
+    tool(*arguments, "--force").ok()
     assert output.read_bytes() != before
 
 
@@ -134,8 +129,7 @@ def test_mistakes_are_reported_in_a_line_and_leave_nothing(
     folder = tmp_path / "here"
     (folder / "folder.pt2").mkdir(parents=True)
     monkeypatch.chdir(folder)
-    ended = tool("export", "--weights", checkpoint, *more)
-    assert ended.code == 2 and message in ended.err and ended.err.count("\n") == 1
+    tool("export", "--weights", checkpoint, *more).fails(message, alone=True)
     assert [path.name for path in folder.iterdir()] == ["folder.pt2"] and not list((folder / "folder.pt2").iterdir())
 
 
@@ -153,5 +147,5 @@ def test_a_missing_package_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     ended = tool("export", "--weights", checkpoint, "--output", tmp_path / "m.onnx")
-    assert ended.code == 2 and f"onnxruntime (missing): {install_command('export')}" in ended.err
+    ended.fails(f"onnxruntime (missing): {install_command('export')}")
     assert not (tmp_path / "m.onnx").exists()

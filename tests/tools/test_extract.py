@@ -11,17 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from called import Tool
 from fault.kills import TINY
+from untrained import save_untrained
 
 from reid import Embedder
 from reid.commands import run
-from reid.config import build
 from reid.config.loading import load_config
-from reid.io.checkpoint import save_checkpoint
 from reid.search.extracted import extracted_features
 
 CONFIG = Path(__file__).parents[2] / "configs" / "demo_synthetic.yaml"
-Tool = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -40,31 +39,23 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def save_network(path: Path) -> Path:
     """Write an untrained network with the configuration of the tiny run."""
-    config = load_config(CONFIG, [*TINY])
-    state = build.network(config, num_classes=8).state_dict()
-    save_checkpoint(path, {"config": config.dump(), "num_classes": 8, "model": state})
-    return path
+    return save_untrained(path, load_config(CONFIG, [*TINY]), classes=8)
 
 
 def test_features_in_shards_score_as_the_checkpoint(tool: Tool, tmp_path: Path, checkpoint: Path) -> None:
     folder = tmp_path / "features"
     asked = ("extract", "--weights", checkpoint, "--output", folder, "--shard", "20", "TEST.FLIP", "True")
-    ended = tool(*asked)
-    assert ended.code == 0, ended.err
+    ended = tool(*asked).ok()
     assert "gallery: " in ended.out and "0 of them extracted now" not in ended.out
-    again = tool(*asked)
-    assert again.code == 0 and again.out.count(" 0 of them extracted now") == 2
-    scored = tool("evaluate", "--features", folder / "input", "--output", tmp_path / "a")
-    assert scored.code == 0, scored.err
-    whole = tool("evaluate", "--weights", checkpoint, "--output", tmp_path / "b", "TEST.FLIP", "True")
-    assert whole.code == 0, whole.err
+    assert tool(*asked).ok().out.count(" 0 of them extracted now") == 2
+    tool("evaluate", "--features", folder / "input", "--output", tmp_path / "a").ok()
+    tool("evaluate", "--weights", checkpoint, "--output", tmp_path / "b", "TEST.FLIP", "True").ok()
     shards, expected = (json.loads((tmp_path / name / "evaluation.json").read_text())["scores"] for name in "ab")
     kinds = ("rank1", "rank5", "mAP", "mINP")
     assert [shards[0][kind] for kind in kinds] == pytest.approx(
         [next(s for s in expected if s["feature"] == "input" and s["flip"])[kind] for kind in kinds], abs=0.02
     )
-    refused = tool(*asked, "INPUT.SIZE", "[128, 64]", "INPUT.MEAN", "[0.4, 0.4, 0.4]")
-    assert refused.code == 2 and "differ in input" in refused.err
+    tool(*asked, "INPUT.SIZE", "[128, 64]", "INPUT.MEAN", "[0.4, 0.4, 0.4]").fails("differ in input")
     assert tool("extract", "--weights", checkpoint, "--output", folder, "--shard", "0").code == 2
 
 
@@ -113,11 +104,11 @@ def test_shards_load_into_an_index(
     images = len(list(extracted.crops.glob("*.jpg")))
     assert ended.code == 0 and f" {images} images ({images - 32} new, 32 unchanged)" in ended.out, ended.out + ended.err
     assert 0 < len(embedded) <= 16  # to compare
-    assert tool("index", extracted.crops, *place, "--check").code == 0
+    tool("index", extracted.crops, *place, "--check").ok()
 
     query = next(extracted.crops.glob("0*_c1*.jpg"))
     options = ("--camera", "2", "3", "--top", "1000", "--json", tmp_path / "found.json")
-    assert tool("search", query, *place, *options).code == 0
+    tool("search", query, *place, *options).ok()
     found = json.loads((tmp_path / "found.json").read_text())["queries"][0]["answers"]
     paths = [path for path in sorted(extracted.crops.glob("*.jpg")) if "_c2" in path.name or "_c3" in path.name]
     rows = Embedder.load(extracted.weights, feature="input", flip=True).embed([query, *paths])
@@ -148,5 +139,5 @@ def interrupting_after(calls: int) -> Callable[..., Any]:
 def test_shards_of_another_model_are_refused(tool: Tool, extracted: Extracted, tmp_path: Path) -> None:
     options = ("index", extracted.crops, "--index", tmp_path / "index", "--weights", extracted.weights)
     refused = tool(*options, "--features", extracted.shards, "--feature", "input")  # without --flip
-    assert refused.code == 2 and "is not that of the model; extract with the same weights" in refused.err
+    refused.fails("is not that of the model; extract with the same weights")
     assert not (tmp_path / "index").exists()

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from reid.io.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "demo_synthetic.yaml"
-Tool = Callable[..., Any]
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

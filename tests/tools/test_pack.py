@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from called import Tool
+from untrained import save_untrained
 
 from reid import Embedder
-from reid.config import build
 from reid.config.loading import parse_config
 from reid.decorrelation import correlation_metric
 from reid.inference.embedder import DEMO
-from reid.io.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from reid.io.checkpoint import load_checkpoint, save_checkpoint
 
-Tool = Callable[..., Any]
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 64, 32, 3), dtype=np.uint8)
 
 
@@ -25,18 +23,13 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (3, 64, 32, 3), dtype=np.ui
 def trained(tmp_path: Path) -> Path:
     pairs = ["MODEL.BACKBONE", "small_convolution", "MODEL.WEIGHTS", "none", "INPUT.SIZE", "[128, 64]"]
     config = parse_config("", [*pairs, "OUTPUT_DIR", "/home/somebody/runs", "DATASETS.ROOT", "/home/somebody/data"])
-    torch.manual_seed(0)
-    model = build.network(config, num_classes=9)
-    content = {"model": dict(model.state_dict()), "config": config.dump(), "num_classes": 9}
-    save_checkpoint(tmp_path / "trained.pth", {"format": FORMAT, **content, "optimizer": {"state": torch.ones(5)}})
-    return tmp_path / "trained.pth"
+    return save_untrained(tmp_path / "trained.pth", config, classes=9, optimizer={"state": torch.ones(5)})
 
 
 @pytest.mark.parametrize("options", [(), ("--no-classifier",)])
 def test_the_same_network_without_the_places_it_was_trained_at(tool: Tool, trained: Path, options: tuple[str]) -> None:
     target = trained.with_name("packed.safetensors")
-    ended = tool("pack", trained, target, *options)
-    assert ended.code == 0 and "wrote" in ended.out, ended.err
+    assert "wrote" in tool("pack", trained, target, *options).ok().out
     ours, packed = (Embedder.load(path, device="cpu") for path in (trained, target))
     assert ours.model_id == packed.model_id
     assert np.array_equal(ours.embed(PICTURES), packed.embed(PICTURES))
@@ -51,7 +44,7 @@ def test_the_origin_of_the_weights_stays_without_their_folder(tool: Tool, traine
     assert config != content["config"]
     save_checkpoint(trained, {**content, "config": config})
     target = trained.with_name("packed.safetensors")
-    assert tool("pack", trained, target).code == 0
+    tool("pack", trained, target).ok()
     assert parse_config(load_checkpoint(target)["config"]).MODEL.WEIGHTS == "pre.pth"
     assert b"somebody" not in target.read_bytes()
 
@@ -64,10 +57,10 @@ def test_what_is_refused(tool: Tool, trained: Path) -> None:
         ((trained, trained.with_name("packed.pth")), "must be a .safetensors file"),
         ((trained.with_name("none.pth"), trained.with_name("new.safetensors")), "no such"),
     ):
-        ended = tool("pack", *arguments)
-        assert ended.code == 2 and message in ended.err and len(ended.err.strip().splitlines()) == 1
+        ended = tool("pack", *arguments).fails(message)
+        assert len(ended.err.strip().splitlines()) == 1
     assert target.read_text() == "mine"
-    assert tool("pack", trained, target, "--force").code == 0
+    tool("pack", trained, target, "--force").ok()
     assert Embedder.load(target, device="cpu").dim
 
 

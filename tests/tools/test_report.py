@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from called import Tool
 from synthetic_run import SyntheticRun
-
-Tool = Callable[..., Any]
 
 
 def test_one_run_gets_its_report(tool: Tool, tmp_path: Path) -> None:
@@ -17,7 +14,7 @@ def test_one_run_gets_its_report(tool: Tool, tmp_path: Path) -> None:
     ended = tool("report", run)
     assert (ended.code, ended.out, ended.err) == (0, f"report: {run / 'report.html'}\n", "")
     assert "SVDNet on market1501" in (run / "report.html").read_text(encoding="utf-8")
-    assert tool("report", run, "--output", tmp_path / "elsewhere" / "page.html").code == 0
+    tool("report", run, "--output", tmp_path / "elsewhere" / "page.html").ok()
     assert (tmp_path / "elsewhere" / "page.html").read_bytes() == (run / "report.html").read_bytes()
 
 
@@ -29,7 +26,7 @@ def test_several_runs_are_compared(tool: Tool, tmp_path: Path, monkeypatch: pyte
     page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
     assert "a/run" in page and "b/run" in page
     assert not (runs[0] / "report.html").exists()
-    assert tool("report", *runs, "--output", "named.html").code == 0
+    tool("report", *runs, "--output", "named.html").ok()
     assert (tmp_path / "named.html").read_text(encoding="utf-8") == page
 
 

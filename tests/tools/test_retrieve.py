@@ -4,45 +4,35 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from called import Tool
+from exact_reference import SETUPS, revisited
 from narrow_resnet import narrow_resnet34
 from PIL import Image
 from torch.nn import functional
+from untrained import save_untrained
 
-from reid.config import build
 from reid.config.loading import parse_config
 from reid.data.synthetic import generate_landmarks
 from reid.inference.conversion import load_network
-from reid.io.checkpoint import save_checkpoint
 from reid.io.feature_files import load_training_npz
 
 __all__ = ["narrow_resnet34"]
 pytestmark = pytest.mark.usefixtures("narrow_resnet34")
-Tool = Callable[..., Any]
 SMALL = (
     *("MODEL.BACKBONE", "resnet34", "MODEL.WEIGHTS", "none", "MODEL.POOLING.NAME", "gem", "MODEL.DEVICE", "cpu"),
     *("MODEL.EIGENLAYER.DIM", "16", "INPUT.SIZE", "[32, 16]", "DATASETS.NAME", "synthetic"),
     *("DATASETS.SYNTHETIC.SIZE", "tiny", "TEST.PRECISION", "float32"),
 )
-SETUPS = {
-    "easy": (["easy"], ["hard", "junk"]),
-    "medium": (["easy", "hard"], ["junk"]),
-    "hard": (["hard"], ["easy", "junk"]),
-}
 
 
 def checkpoint(path: Path, *overrides: str) -> Path:
-    config = parse_config("", [*SMALL, *overrides])
-    torch.manual_seed(3)
-    model = build.network(config, num_classes=4)
-    save_checkpoint(path, {"config": config.dump(), "num_classes": 4, "model": model.state_dict()})
-    return path
+    return save_untrained(path, parse_config("", [*SMALL, *overrides]), classes=4, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -85,23 +75,10 @@ def described(landmarks: Path, weights: Path, names: list[str], boxes: list[list
 
 
 def counted(query: np.ndarray, gallery: np.ndarray, truth: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Everything sorted, what is passed over taken out, the list walked down."""
+    lists = {name: [entry[name] for entry in truth] for name in ("easy", "hard", "junk")}
     found: dict[str, dict[str, float]] = {}
-    for setup, (asked, passed) in SETUPS.items():
-        areas, cuts = [], []
-        for row, lists in zip(query.astype(np.float64), truth, strict=True):
-            order = np.argsort(((gallery.astype(np.float64) - row) ** 2).sum(axis=1), kind="stable")
-            gone = {int(g) for name in passed for g in lists[name]}
-            wanted = {int(g) for name in asked for g in lists[name]}
-            shown = [g for g in order.tolist() if g not in gone]
-            area, hits, last = 0.0, 0, 1.0
-            for rank, g in enumerate(shown, 1):
-                hits += g in wanted
-                area += (g in wanted) / len(wanted) * (last + hits / rank) / 2
-                last = hits / rank
-            areas.append(area)
-            end = max(rank for rank, g in enumerate(shown, 1) if g in wanted)
-            cuts.append([sum(g in wanted for g in shown[: min(k, end)]) / min(k, end) for k in (1, 5, 10)])
+    for setup in SETUPS:
+        areas, cuts = revisited(query, gallery, lists, setup)
         found[setup] = {"mAP": float(np.mean(areas))}
         found[setup] |= {f"mP@{k}": float(value) for k, value in zip((1, 5, 10), np.mean(cuts, axis=0), strict=True)}
     return found
@@ -119,8 +96,7 @@ def test_from_images_to_numbers(tool: Tool, landmarks: Path, weights: Path, tmp_
     whitened = ("--whiten", "pca", "--whiten-dim", "12")
     how = ("--scales", "1,0.5", "--combine", "gem", "--longest-side", "96", "--batch-size", "4")
     given = ("--weights", weights, "--dataset", "landmarks", "--root", landmarks, "--output", tmp_path)
-    ended = tool("retrieve", *given, *how, *whitened, "--save-features")
-    assert ended.code == 0, ended.err
+    ended = tool("retrieve", *given, *how, *whitened, "--save-features").ok()
     content, truth = json.loads((tmp_path / "retrieval.json").read_text()), truth_of(landmarks)
     query, gallery = (np.load(tmp_path / f"{part}.npy") for part in ("query", "gallery"))
 
@@ -147,23 +123,20 @@ def test_from_images_to_numbers(tool: Tool, landmarks: Path, weights: Path, tmp_
     # The saved descriptors give the same numbers, and so does the whitening saved with them.
     truth_file = landmarks / "landmarks" / "gnd_landmarks.pkl"
     from_files = ("--features", tmp_path, "--ground-truth", truth_file, *whitened)
-    ended = tool("evaluate", *from_files, "--whiten-from", tmp_path / "training.npz")
-    assert ended.code == 0, ended.err
+    tool("evaluate", *from_files, "--whiten-from", tmp_path / "training.npz").ok()
     again = json.loads((tmp_path / "evaluation.json").read_text())
     for key in ("revisited", "revisited_whitened", "whitening"):
         assert again[key] == content[key]
-    ended = tool("evaluate", *from_files)
-    assert ended.code == 2 and "add --whiten-from FILE" in ended.err
+    tool("evaluate", *from_files).fails("add --whiten-from FILE")
 
     # Learned from pairs of pedestrians, of the Eigenlayer's output this time.
     learned = ("--whiten", "learned", "--whiten-ridge", "0.001", "--longest-side", "48", "--save-features")
-    ended = tool("retrieve", *given, *learned, "TEST.FEATURE", "output")
-    assert ended.code == 0, ended.err
+    tool("retrieve", *given, *learned, "TEST.FEATURE", "output").ok()
     content = json.loads((tmp_path / "retrieval.json").read_text())
     assert np.load(tmp_path / "query.npy").shape == (6, 16)
     assert (content["feature"], content["whitening"]["dimensions"]) == ("output", 16)
     ended = tool("retrieve", *given, *learned, "--whiten-from", tmp_path / "training.npz")
-    assert ended.code == 2 and "holds the Eigenlayer's output, but its input is evaluated" in ended.err
+    ended.fails("holds the Eigenlayer's output, but its input is evaluated")
 
 
 @pytest.mark.parametrize(
@@ -181,8 +154,7 @@ def test_bad_input_is_told_in_a_line(
     tool: Tool, landmarks: Path, weights: Path, tmp_path: Path, more: tuple[str, ...], words: str
 ) -> None:
     given = ("--weights", weights, "--dataset", "landmarks", "--root", landmarks, "--output", tmp_path / "out")
-    ended = tool("retrieve", *given, *more)
-    assert ended.code == 2 and words in ended.err
+    ended = tool("retrieve", *given, *more).fails(words)
     assert ended.err.splitlines()[-1].count("error: ") == 1
     assert not (tmp_path / "out").exists()
 
@@ -191,14 +163,14 @@ def test_a_network_of_one_size_is_refused(tool: Tool, landmarks: Path, tmp_path:
     fixed = ("MODEL.BACKBONE", "small_local", "MODEL.POOLING.NAME", "flatten", "INPUT.SIZE", "[128, 64]")
     path = checkpoint(tmp_path / "fixed.pth", *fixed)
     ended = tool("retrieve", "--weights", path, "--dataset", "landmarks", "--root", landmarks)
-    assert ended.code == 2 and "only accepts images of one size (its 128 x 64)" in ended.err
+    ended.fails("only accepts images of one size (its 128 x 64)")
 
 
 def test_landmarks_are_drawn_by_the_tool(tool: Tool, landmarks: Path, tmp_path: Path) -> None:
-    ended = tool("dataset", "--layout", "revisited", "--size", "tiny", "--output", tmp_path / "drawn")
-    assert ended.code == 0 and "6 landmarks, 6 queries, 72 gallery, seed 0" in ended.out
+    ended = tool("dataset", "--layout", "revisited", "--size", "tiny", "--output", tmp_path / "drawn").ok()
+    assert "6 landmarks, 6 queries, 72 gallery, seed 0" in ended.out
     assert truth_of(tmp_path / "drawn")["imlist"] == truth_of(landmarks)["imlist"]
     ended = tool("dataset", "--layout", "revisited", "--size", "market", "--output", tmp_path / "x")
-    assert ended.code == 2 and "must be one of tiny, demo" in ended.err
+    ended.fails("must be one of tiny, demo")
     ended = tool("dataset", "--layout", "revisited", "--output", tmp_path / "x", "--sheet", tmp_path / "x.png")
-    assert ended.code == 2 and "--sheet shows pedestrians" in ended.err
+    ended.fails("--sheet shows pedestrians")

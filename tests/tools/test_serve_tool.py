@@ -9,12 +9,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import served
+from called import Tool
 from forked import start_command
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
@@ -23,7 +22,6 @@ from reid.errors import install_command
 from reid.search.serve.service import SearchService
 
 ROOT = Path(__file__).parents[2]
-Tool = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -124,20 +122,19 @@ def test_mistakes_are_reported_in_a_line(
         content["model"]["eigenlayer.weight"] = torch.ones_like(content["model"]["eigenlayer.weight"])
         save_checkpoint(tmp_path / "other.pth", content)
         more = ("--weights", str(tmp_path / "other.pth"))
-    ended = tool("serve", "--index", sample.index, "--port", "0", *more)
-    assert ended.code == 2 and message in ended.err and ended.err.count("\n") == 1 and ended.out == ""
+    ended = tool("serve", "--index", sample.index, "--port", "0", *more).fails(message, alone=True)
+    assert ended.out == ""
 
 
 def test_a_port_in_use(tool: Tool, sample: served.SampleIndex) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         ended = tool("serve", "--index", sample.index, "--port", port)
-    assert ended.code == 2 and f"--port {port}: already in use; choose another one" in ended.err
+    ended.fails(f"--port {port}: already in use; choose another one")
 
 
 def test_a_missing_package_names_the_extra(
     tool: Tool, sample: served.SampleIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    ended = tool("serve", "--index", sample.index)
-    assert ended.code == 2 and f"the page needs uvicorn: {install_command('serve')}" in ended.err
+    tool("serve", "--index", sample.index).fails(f"the page needs uvicorn: {install_command('serve')}")

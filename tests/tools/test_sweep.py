@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from called import Tool
 
-Tool = Callable[..., Any]
 TINY = """
 DATASETS: {NAME: synthetic, CACHE: CACHE_FOLDER, SYNTHETIC: {SIZE: tiny}}
 MODEL: {BACKBONE: small_convolution, WEIGHTS: none, EIGENLAYER: {DIM: 16}}
@@ -51,12 +49,10 @@ def test_a_grid_gives_a_table_without_what_failed_and_is_not_repeated(tool: Tool
     assert len((output / "sweep.jsonl").read_text().splitlines()) == 1
     assert (output / "sweep.html").exists()
     before = found.stat().st_mtime_ns
-    again = tool(*arguments, f"{grid}16")
-    assert again.code == 0 and "1 runs, 1 of them already finished" in again.out
+    assert "1 runs, 1 of them already finished" in tool(*arguments, f"{grid}16").ok().out
     assert found.stat().st_mtime_ns == before
     config.write_text(config.read_text().replace("EPOCHS: 1", "EPOCHS: 2"))
-    changed = tool(*arguments, f"{grid}16")
-    assert changed.code == 2 and "STEP0.EPOCHS was 1, is 2" in changed.err
+    tool(*arguments, f"{grid}16").fails("STEP0.EPOCHS was 1, is 2")
 
 
 def test_the_gain_over_the_control_with_its_interval(tool: Tool, tmp_path: Path, config: Path) -> None:
@@ -67,8 +63,7 @@ def test_the_gain_over_the_control_with_its_interval(tool: Tool, tmp_path: Path,
         + "RELAXATION: {EPOCHS: 1}\n"
     )
     output = tmp_path / "out"
-    ended = tool("sweep", "--config-file", config, "--output", output, "--seeds", 2, "--jobs", 2)
-    assert ended.code == 0
+    tool("sweep", "--config-file", config, "--output", output, "--seeds", 2, "--jobs", 2).ok()
     differences = [json.loads(path.read_text())["difference"]["mAP"][0] for path in output.rglob("scores.json")]
     rows = [json.loads(line) for line in (output / "sweep.jsonl").read_text().splitlines()]
     for row in rows:
@@ -90,6 +85,5 @@ def test_errors_are_reported_before_anything_is_trained(tool: Tool, tmp_path: Pa
         (["--grid", "STEP0.LR=0.1", "--grid", "RESTRAINT.LR=0.1"], "would share the folder"),
         (["--rows", config], "contains a line that is not a row of a sweep"),
     ):
-        ended = tool("sweep", "--config-file", config, "--output", output, *extra)
-        assert ended.code == 2 and message in ended.err and ended.err.count("\n") == 1
+        tool("sweep", "--config-file", config, "--output", output, *extra).fails(message, alone=True)
     assert not output.exists()

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from called import Tool
 from small_experiment import timeless
+from untrained import save_untrained
 
 from reid import Embedder
-from reid.config import build
 from reid.config.loading import parse_config
 from reid.data.images.decode import decode_image
 from reid.data.loading.loaders import TrainLoader
-from reid.io.checkpoint import load_checkpoint, save_checkpoint
+from reid.io.checkpoint import load_checkpoint
 from reid.ranking import normalize_rows
 
 timm = pytest.importorskip("timm")
 ROOT = Path(__file__).parents[2]
-Tool = Callable[..., Any]
 # Fewer blocks of the same kinds, and narrower ones: time goes by their number, in an export above all.
 # tests/model/backbones/test_timm_trunk.py has the whole networks.
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -63,9 +63,7 @@ def test_from_training_to_embeddings(
     tool: Tool, quick: tuple[str, ...], network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def call(*arguments: str | Path) -> str:
-        ended = tool(*arguments)
-        assert ended.code == 0, ended.err
-        return ended.out
+        return tool(*arguments).ok().out
 
     config: tuple[str | Path, ...] = ("--config-file", ROOT / "configs" / "demo_synthetic.yaml", *quick, *SMALL)
     train = ("train", *config, "MODEL.BACKBONE", f"timm:{network}", "OUTPUT_DIR")
@@ -114,14 +112,12 @@ def test_from_training_to_embeddings(
 
 def test_a_missing_timm_is_named(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse_config("", ("MODEL.BACKBONE", "timm:test_vit", "MODEL.WEIGHTS", "none", "INPUT.SIZE", "[32, 32]"))
-    content = {"model": dict(build.network(config, num_classes=3).state_dict()), "config": config.dump()}
-    save_checkpoint(tmp_path / "vit.pth", {**content, "num_classes": 3})
-    ended = tool("export", "--weights", tmp_path / "vit.pth", "--output", tmp_path / "vit.pt2")
-    assert ended.code == 0, ended.err
+    weights = save_untrained(tmp_path / "vit.pth", config)
+    tool("export", "--weights", weights, "--output", tmp_path / "vit.pt2").ok()
     monkeypatch.setitem(sys.modules, "timm", None)
-    ended = tool("export", "--weights", tmp_path / "vit.pth", "--output", tmp_path / "again.pt2")
-    assert ended.code == 2 and len(ended.err.strip().splitlines()) == 1
-    assert "timm:test_vit needs the library timm" in ended.err and "timm" in ended.err.partition("pip install")[2]
+    ended = tool("export", "--weights", weights, "--output", tmp_path / "again.pt2")
+    ended.fails("timm:test_vit needs the library timm")
+    assert len(ended.err.strip().splitlines()) == 1 and "timm" in ended.err.partition("pip install")[2]
 
 
 def test_names_and_poolings_are_checked_before_anything_is_written(train: Tool, tmp_path: Path) -> None:
@@ -129,6 +125,6 @@ def test_names_and_poolings_are_checked_before_anything_is_written(train: Tool, 
         (("MODEL.BACKBONE", "timm:resnet81"), "did you mean timm:resnet18"),
         (("MODEL.POOLING.NAME", "own"), "only for networks of timm"),
     ):
-        ended = train(*pairs)
-        assert ended.code == 2 and message in ended.err and len(ended.err.strip().splitlines()) == 1
+        ended = train(*pairs).fails(message)
+        assert len(ended.err.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()

@@ -4,41 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from called import Tool
+from untrained import save_untrained
 
-from reid.config import build
 from reid.config.loading import load_config
-from reid.io.checkpoint import save_checkpoint
 from reid.io.feature_files import save_features
 from reid.records import Features
 
 ROOT = Path(__file__).parents[2]
-Tool = Callable[..., Any]
 
 
 @pytest.fixture
 def checkpoints(quick: tuple[str, ...], tmp_path: Path) -> tuple[Path, Path]:
     """An RRI checkpoint and its control's, of networks that are not trained, as a run folder would hold them."""
     config = load_config(ROOT / "configs" / "demo_synthetic.yaml", quick)
-    paths = []
-    for seed, run in enumerate(("rri", "control")):
-        torch.manual_seed(seed)
-        paths.append(tmp_path / "run" / "checkpoints" / f"{run}_last.pth")
-        content = {
-            "config": config.dump(),
-            "num_classes": 4,
-            "model": build.network(config, num_classes=4).state_dict(),
-            "position": {"run": run, "stage": "", "round": 1, "epoch": 0},
-            "rows": [{"stage": "step0", "round": 0, "epochs": 2}, {"stage": "restraint", "round": 1, "epochs": 1}],
-        }
-        save_checkpoint(paths[-1], content)
-    return paths[0], paths[1]
+    rows = [{"stage": "step0", "round": 0, "epochs": 2}, {"stage": "restraint", "round": 1, "epochs": 1}]
+
+    def save(run: str, seed: int) -> Path:
+        path = tmp_path / "run" / "checkpoints" / f"{run}_last.pth"
+        position = {"run": run, "stage": "", "round": 1, "epoch": 0}
+        return save_untrained(path, config, classes=4, seed=seed, position=position, rows=rows)
+
+    return save("rri", 0), save("control", 1)
 
 
 def features(seed: int, paths: bool = True, queries: int = 10) -> tuple[Features, Features]:
@@ -57,9 +48,9 @@ def test_one_checkpoint_is_scored_as_evaluate_scores_it(
 ) -> None:
     output, overrides = tmp_path / "shown", ("TEST.NORMALIZED", "True", "TEST.FEATURE", "output", "TEST.FLIP", "True")
     ended = tool("ranks", "--weights", checkpoints[0], "--output", output, "--queries", "6", "--top", "3", *overrides)
-    assert ended.code == 0, ended.err
+    ended.ok()
     found = json.loads((output / "ranked_lists.json").read_text())
-    assert tool("evaluate", "--weights", checkpoints[0], "--output", output, *overrides).code == 0
+    tool("evaluate", "--weights", checkpoints[0], "--output", output, *overrides).ok()
     scores = json.loads((output / "evaluation.json").read_text())["scores"]
     assert found["sides"][0]["scores"] in scores
     assert [found["sides"][0]["scores"][name] for name in ("feature", "normalized", "flip")] == ["output", True, True]
@@ -71,8 +62,7 @@ def test_one_checkpoint_is_scored_as_evaluate_scores_it(
 
 
 def test_rri_beside_its_control(tool: Tool, checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
-    ended = tool("ranks", "--weights", checkpoints[0], "--against", checkpoints[1], "--map", "none")
-    assert ended.code == 0, ended.err
+    ended = tool("ranks", "--weights", checkpoints[0], "--against", checkpoints[1], "--map", "none").ok()
     folder = checkpoints[0].parents[1] / "ranks_rri_last_vs_control_last"
     found = json.loads((folder / "ranked_lists.json").read_text())
     assert [side["name"] for side in found["sides"]] == ["rri_last.pth", "control_last.pth"]
@@ -81,16 +71,15 @@ def test_rri_beside_its_control(tool: Tool, checkpoints: tuple[Path, Path], tmp_
     assert re.search(r"gain of RRI: rank-1 [+-]\d+\.\d \([+-].*\), mAP .*95 % intervals; ", ended.out)
     assert f"fixed: {found['comparison']['repaired']}, broken: {found['comparison']['broken']}" in ended.out
     assert [side["map"] for side in found["sides"]] == [None, None]
-    turned = tool("ranks", "--weights", checkpoints[1], "--against", checkpoints[0], "--queries", "0")
-    assert turned.code == 0 and "difference: rank-1" in turned.out and "gain of RRI" not in turned.out
+    turned = tool("ranks", "--weights", checkpoints[1], "--against", checkpoints[0], "--queries", "0").ok()
+    assert "difference: rank-1" in turned.out and "gain of RRI" not in turned.out
     assert "gain of RRI:" in ended.out
 
 
 def test_features_saved_before(tool: Tool, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
         save_features(tmp_path / f"{name}.npz", *features(seed), feature="input")
-    ended = tool("ranks", "--features", tmp_path / "a.npz", "--against", tmp_path / "b.npz")
-    assert ended.code == 0, ended.err
+    tool("ranks", "--features", tmp_path / "a.npz", "--against", tmp_path / "b.npz").ok()
     found = json.loads((tmp_path / "ranks_a_vs_b" / "ranked_lists.json").read_text())
     assert found["dataset"] == "a.npz" and found["comparison"]["name"] == "difference"
     assert "no image" in (tmp_path / "ranks_a_vs_b" / "ranked_lists.html").read_text()
@@ -98,7 +87,7 @@ def test_features_saved_before(tool: Tool, tmp_path: Path) -> None:
 
 def test_features_without_paths(tool: Tool, tmp_path: Path) -> None:
     save_features(tmp_path / "a.npz", *features(0, paths=False), feature="input")
-    assert tool("ranks", "--features", tmp_path / "a.npz", "--output", tmp_path / "out").code == 0
+    tool("ranks", "--features", tmp_path / "a.npz", "--output", tmp_path / "out").ok()
     assert "no image" in (tmp_path / "out" / "ranked_lists.html").read_text()
 
 

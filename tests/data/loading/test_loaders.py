@@ -77,13 +77,6 @@ def test_fewer_images_than_a_batch_make_one_batch():
     assert len(loader) == 1 and [len(labels) for _, labels in loader.epoch(0)] == [3]
 
 
-def test_a_mapped_array_gives_the_same(tmp_path):
-    np.save(tmp_path / "images.npy", numbered())
-    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    for (images, labels), (others, _) in zip(train_loader(mapped).epoch(3), train_loader().epoch(3), strict=True):
-        assert torch.equal(images, others) and held(images) == labels.tolist()
-
-
 def test_the_sample_is_fixed_and_not_augmented():
     loader = train_loader(augmentation=replace(PLAIN, flip=1.0, pad=4, erasing=1.0))
     first, again = list(loader.sample(12, seed=1)), list(loader.sample(12, seed=1))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from composed_network import randomize
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,15 +20,6 @@ from reid.model.backbones import BACKBONES
 from reid.model.backbones.osnet import OSBlock, OSNet
 from reid.model.necks import NECKS
 from reid.model.pretrained import load_pretrained
-
-
-def randomize(module: nn.Module, seed: int = 0) -> None:
-    """Weights and running statistics that leave no term of a formula at zero or one."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point():
-            noise = torch.rand(tensor.shape, generator=generator)
-            tensor.copy_(noise + 0.5 if name.endswith("running_var") else noise - 0.4)
 
 
 def block_by_hand(tensors: dict[str, Tensor], maps: Tensor) -> Tensor:

@@ -11,13 +11,14 @@ import pytest
 import torch
 from foreign_models import randomize_norms
 from torch import Tensor, nn
+from untrained import save_untrained
 
 from reid.config import build
 from reid.config.loading import parse_config
 from reid.errors import InputError
 from reid.inference.conversion import load_network, pack_checkpoint
 from reid.inference.embedder import Embedder
-from reid.io.checkpoint import load_checkpoint, save_checkpoint
+from reid.io.checkpoint import load_checkpoint
 from reid.io.safetensors_files import save_safetensors
 from reid.model.backbones.timm_trunk import timm_trunk
 from reid.model.folding import fold_norms
@@ -169,10 +170,7 @@ def pairs(name: str, *more: str) -> list[str]:
 
 def checkpoint(path: Path, *more: str) -> Path:
     config = parse_config("", pairs("timm:test_vit", *more))
-    network = build.network(config, num_classes=3)
-    content = {"model": dict(network.state_dict()), "config": config.dump(), "num_classes": 3}
-    save_checkpoint(path, content | build.library_versions(config))
-    return path
+    return save_untrained(path, config, **build.library_versions(config))
 
 
 @pytest.mark.parametrize("more", [(), ("MODEL.POOLING.NAME", "own")])

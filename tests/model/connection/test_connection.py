@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from composed_network import randomize
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,13 +19,6 @@ from reid.model.connection import LocallyConnected2d, TiledConv2d, connection_co
 Pair = tuple[int, int]
 GEOMETRIES = [(1, 0, 3), (2, 1, 3), ((2, 1), (0, 2), (3, 2)), ((1, 3), (2, 0), (2, 4)), (3, 2, 5)]
 DOCS = Path(__file__).parents[3] / "docs" / "parts.md"
-
-
-def randomize(layer: nn.Module, seed: int = 0) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
 
 
 def by_loops(maps: Tensor, layer: LocallyConnected2d | TiledConv2d, periods: Pair) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from composed_network import compose
+from composed_network import compose, randomize
 from torch import nn
 from torch.nn import functional
 
@@ -17,14 +17,6 @@ from reid.errors import InputError
 from reid.model.backbones import BACKBONES
 from reid.model.backbones.resnet import ResNetTrunk
 from reid.model.normalization import IBN, normalize
-
-
-def randomize(module: nn.Module, seed: int = 0) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point():
-            noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
-            tensor.copy_(noise + 0.5 if name.endswith("running_var") else noise - 0.4)
 
 
 def test_ibn_is_instance_on_one_half_and_batch_on_the_other() -> None:

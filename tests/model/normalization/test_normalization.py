@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from composed_network import compose
+from composed_network import compose, randomize
 from small_run import callbacks, same_plan
 from torch import Tensor, nn
 from torch.nn import functional
@@ -48,14 +48,6 @@ class Tiny(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.bn2(self.conv2(self.bn1(self.conv1(images)).relu())).relu()
-
-
-def randomize(module: nn.Module, seed: int = 0) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point():
-            noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
-            tensor.copy_(noise + 0.5 if name.endswith("running_var") else noise - 0.4)
 
 
 def normalized(name: str, channels: int = 6, groups: int = 3) -> nn.Module:

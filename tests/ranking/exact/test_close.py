@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -24,15 +24,6 @@ from reid.ranking.exact.tiles import distance_tiles
 from reid.records import Features
 
 Draw = Callable[[np.random.Generator, int, int], np.ndarray]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Several threads cost more than they bring on matrices as small as these."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def crowd(patch: pytest.MonkeyPatch) -> None:
@@ -250,7 +241,6 @@ def test_nearest_among_equal_rows_take_few_exact_distances(monkeypatch: pytest.M
         computed += len(first)
         return squared_distances(first, second)
 
-    monkeypatch.setattr(search, "squared_distances", counted)
     monkeypatch.setattr(gallery_rows, "squared_distances", counted)
     for kind in ("equal", "clusters", "binary"):
         query, gallery = (CASES[kind](np.random.default_rng(9), rows, 8).astype(np.float32) for rows in (300, 3000))

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from exact_reference import distances
+from traced import traced
 
 from reid.ranking.exact import ranks
 from reid.ranking.exact.counting import (
@@ -195,14 +195,8 @@ def test_equal_rows_by_the_thousand_take_little_memory(crowded: bool, monkeypatc
     def nothing(first_query: int, queries: int, first: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
         return (np.empty(0, np.int64),) * 2
 
-    tracemalloc.start()
-    try:
-        found = count_nearer(
-            query, gallery, offsets, targets, excluded=nothing, options=ComparisonOptions(first_pass="float32")
-        )
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    options = ComparisonOptions(first_pass="float32")
+    found, peak = traced(lambda: count_nearer(query, gallery, offsets, targets, excluded=nothing, options=options))
     assert found.work.recomputed == (0 if crowded else queries * rows * each)
     assert found.counts.tolist() == list(range(each)) * queries
     assert peak < queries * rows * each * 8 * 8, peak  # a list of all comparisons and its helpers take twice that

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from traced import traced
 
 from reid.errors import InputError
 from reid.ranking.exact import first_pass
@@ -152,10 +152,7 @@ def test_rows_in_float64_are_compared_in_float64() -> None:
 def test_no_array_of_all_pairs_is_held() -> None:
     values = drawn("clustered", 4000, 8, 2)
     nearest_and_largest(values[:100], 5)
-    tracemalloc.start()
-    nearest_and_largest(values, 21, block=256)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    _, peak = traced(lambda: nearest_and_largest(values, 21, block=256))
     assert peak < 4000 * 4000 * 4 / 4
 
 

@@ -2,16 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from exact_reference import features
 
 from reid.errors import InputError
 from reid.ranking import evaluate
 from reid.ranking.protocols.multi_query import own_camera_images, pool_queries
-from reid.records import Features
-
-
-def features(values: list[list[float]], identities: list[int], cameras: list[int]) -> Features:
-    return Features(np.array(values, dtype=np.float32), np.array(identities), np.array(cameras))
-
 
 QUERY = features([[0, 0], [9, 9], [5, 5]], [1, 1, 2], [1, 2, 1])
 IMAGES = features([[1, 4], [3, 2], [9, 9], [2, 0], [7, 7]], [1, 1, 2, 1, 1], [1, 1, 2, 1, 3])

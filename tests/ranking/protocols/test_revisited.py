@@ -2,16 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from exact_reference import SETUPS, revisited
 
 from reid.errors import InputError
 from reid.ranking.protocols.revisited import evaluate_revisited, precision_at
-
-SETUPS = {
-    "easy": (["easy"], ["hard", "junk"]),
-    "medium": (["easy", "hard"], ["junk"]),
-    "hard": (["hard"], ["easy", "junk"]),
-}
-
 
 Lists = dict[str, list[np.ndarray]]
 
@@ -32,37 +26,13 @@ def drawn(
     return values[0], values[1], lists
 
 
-def sorted_reference(query, gallery, lists, metric, asked, passed) -> tuple[list[float], list[list[float]]]:
-    """Sort everything, take out what is passed over, walk down the list."""
-    if metric == "cosine":
-        query, gallery = (v / np.linalg.norm(v.astype(np.float64), axis=1)[:, None] for v in (query, gallery))
-    precisions, cuts = [], []
-    for i, q in enumerate(query.astype(np.float64)):
-        order = np.argsort(((gallery.astype(np.float64) - q) ** 2).sum(axis=1), kind="stable")
-        gone = {g for name in passed for g in lists[name][i].tolist()}
-        wanted = {g for name in asked for g in lists[name][i].tolist()}
-        shown = [g for g in order.tolist() if g not in gone]
-        if not wanted:
-            precisions.append(float("nan"))
-            continue
-        area, found, last = 0.0, 0, 1.0
-        for rank, g in enumerate(shown, 1):
-            found += g in wanted
-            area += (g in wanted) / len(wanted) * (last + found / rank) / 2
-            last = found / rank
-        precisions.append(area)
-        end = max(r for r, g in enumerate(shown, 1) if g in wanted)
-        cuts.append([sum(g in wanted for g in shown[: min(k, end)]) / min(k, end) for k in (1, 5, 10)])
-    return precisions, cuts
-
-
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_sorting(metric: str, seed: int) -> None:
     query, gallery, lists = drawn(seed, tied=metric == "euclidean")
     found = evaluate_revisited(query, gallery, **lists, metric=metric)
-    for setup, (asked, passed) in SETUPS.items():
-        precisions, cuts = sorted_reference(query, gallery, lists, metric, asked, passed)
+    for setup in SETUPS:
+        precisions, cuts = revisited(query, gallery, lists, setup, metric)
         np.testing.assert_allclose(found[setup].average_precision, precisions, atol=1e-12)
         assert found[setup].mAP == pytest.approx(np.nanmean(precisions))
         assert list(found[setup].precision.values()) == pytest.approx(np.mean(cuts, axis=0))

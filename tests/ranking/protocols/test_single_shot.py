@@ -1,24 +1,15 @@
 from __future__ import annotations
 
-import tracemalloc
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
+from exact_reference import features
+from traced import traced
 
 from reid.errors import InputError
 from reid.ranking import rank_matches
 from reid.ranking.protocols import single_shot as module
 from reid.ranking.protocols.single_shot import evaluate_single_shot, single_shot_ranks
 from reid.records import Features
-
-Labels = Sequence[int] | np.ndarray
-
-
-def features(values: Sequence[object] | np.ndarray, identities: Labels, cameras: Labels) -> Features:
-    matrix = np.array(values, dtype=np.float32)
-    matrix = matrix[:, None] if matrix.ndim == 1 else matrix
-    return Features(matrix, np.array(identities, dtype=np.int64), np.array(cameras, dtype=np.int64))
 
 
 def drawn(seed: int, kind: str = "tied", people: int = 9) -> tuple[Features, Features]:
@@ -117,12 +108,7 @@ def test_memory_stays_bounded() -> None:
     random = np.random.default_rng(8)
     query = features(random.normal(size=(600, 4)), random.integers(1, 100, 600), [1] * 600)
     gallery = features(random.normal(size=(8000, 4)), random.integers(1, 100, 8000), [2] * 8000)
-    tracemalloc.start()
-    try:
-        single_shot_ranks(query, gallery, repeats=2)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    _, peak = traced(lambda: single_shot_ranks(query, gallery, repeats=2))
     assert peak < 600 * 80 * 8000 / 2  # bytes, of the about 80 true matches each with every image
 
 

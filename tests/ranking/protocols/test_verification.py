@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import tracemalloc
-
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
+from traced import traced
 
 from reid.errors import InputError
 from reid.ranking.exact import tiles as tiles_module
@@ -145,12 +144,7 @@ def test_memory_does_not_grow_with_the_pairs() -> None:
     random = np.random.default_rng(0)
     query = Features(random.normal(size=(3000, 4)), random.integers(1, 900, 3000), np.ones(3000, dtype=np.int64))
     gallery = Features(random.normal(size=(9000, 4)), random.integers(1, 900, 9000), np.full(9000, 2))
-    tracemalloc.start()
-    try:
-        verify(query, gallery)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    _, peak = traced(lambda: verify(query, gallery))
     assert peak < 3000 * 9000 * 8 / 2  # bytes
 
 
@@ -158,9 +152,6 @@ def test_memory_where_all_distances_are_equal() -> None:
     random = np.random.default_rng(3)
     labels = [random.integers(1, 5, count) for count in (64, 2000)]
     sides = [Features(np.ones((len(mine), 256), np.float32), mine, np.full(len(mine), len(mine))) for mine in labels]
-    tracemalloc.start()
-    found = verify(*sides)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    found, peak = traced(lambda: verify(*sides))
     assert found.as_near.tolist() == [found.others] and found.nearer.tolist() == [0]
     assert peak < 64 * 2000 * 256 * 4 / 2, "the rows of all pairs were held"

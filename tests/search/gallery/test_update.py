@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from traced import traced
 
 from reid.errors import InputError
 from reid.search.gallery import (
@@ -285,10 +285,7 @@ def test_a_comparison_holds_no_image_of_the_index() -> None:
 
     listing = CropListing(Path("crops"), tuple(crop for crop, _, _ in images()))
     stored = SimpleNamespace(images=images, digests=lambda: pytest.fail("nothing is to be embedded"))
-    tracemalloc.start()
-    try:
-        summary = update_index(cast(Gallery, stored), listing, lambda paths: np.empty(0), progress=False)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    summary, peak = traced(
+        lambda: update_index(cast(Gallery, stored), listing, lambda paths: np.empty(0), progress=False)
+    )
     assert summary.unchanged == count and peak < 200 * count

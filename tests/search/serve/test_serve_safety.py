@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
 import tempfile
 import time
 import zlib
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import served
+from png_files import png
 
 from reid.errors import InputError
 from reid.search.serve.limits import Limits
@@ -114,17 +114,8 @@ def test_a_search_by_path_is_by_that_of_an_indexed_image(page: Any, path: str) -
     assert page.post("/search", files=[("path", (None, path))]).status_code == 404
 
 
-def png(width: int, height: int) -> bytes:
-    """A PNG file that claims a size but holds few pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    rows = chunk(b"IDAT", zlib.compress(bytes(3 * 64 * 128)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + rows + chunk(b"IEND", b"")
-
-
+# Fewer pixels than the files claim.
+ROWS = zlib.compress(bytes(3 * 64 * 128))
 GOOD = served.encode_image(served.person(0, 1))
 WHOLE = served.encode_image(served.person(0, 1), "JPEG")
 
@@ -139,9 +130,9 @@ WHOLE = served.encode_image(served.person(0, 1), "JPEG")
         (served.encode_image(served.person(0, 1), "TIFF"), "the image: not a JPEG"),
         (WHOLE[: len(WHOLE) // 2], "the image: unreadable or truncated image"),
         (GOOD[: len(GOOD) // 2], "the image: unreadable or truncated image"),
-        (png(20_000, 10_000), "the image: "),
-        (png(9_000, 9_000), "the image: 9000 x 9000 pixels, above the limit of 50,000,000"),
-        (png(2**31 - 1, 2**31 - 1), "the image: "),
+        (png(20_000, 10_000, ROWS), "the image: "),
+        (png(9_000, 9_000, ROWS), "the image: 9000 x 9000 pixels, above the limit of 50,000,000"),
+        (png(2**31 - 1, 2**31 - 1, ROWS), "the image: "),
         (b"", "the image is an empty file"),
     ],
 )
