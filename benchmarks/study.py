@@ -70,9 +70,11 @@ FROM_START: dict[str, tuple[tuple[str, str], ...]] = {
     # As many epochs on one schedule: what the control, whose learning rate restarts in every stage, gives away.
     "one long Step 0": (_NONE, ("STEP0.EPOCHS", "21"), *_STEP0_ONLY),
 }
-# What explains a gain: orthogonality, the jump, a restart, Restraint, dropout, and how the epochs are spent.
+# What explains a gain: orthogonality, what kind of restart, the jump, Restraint, dropout, and how the epochs are spent.
 CONTRASTS = (
+    ("US", "rotate"),
     ("US, sorted", "rotate"),
+    ("new classifier", "rotate"),
     ("US", "US, classifier rotated"),
     ("US", "new classifier"),
     ("US", "US, nothing frozen"),

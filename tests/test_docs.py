@@ -90,7 +90,7 @@ def study_run(arm: str, seed: int, correlation: float, mAP: float) -> dict[str, 
         "correlation": correlation,
         "mAP": mAP,
         "geometry": geometry,
-        "stages": [{**stage, "correlation": 0.1}, jump, {**stage, "round": 1}],
+        "stages": [{**stage, "stage": "step0", "correlation": 0.1}, jump, {**stage, "round": 1}],
     }
 
 
@@ -111,8 +111,18 @@ def study(tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_table_of_the_study(tables: Any, study: Path) -> None:
     gain = "+2.1 [+0.4, +4.0] | +2.0, +3.0, +1.3 | +1.0, -1.0, +0.0 |"
     row = tables.study_table("identity").splitlines()[-1]
-    assert row == f"| US | 3 | 0.910 | 1.00 → 3.00 | 32.0 | 50.0 | 32.0 ± 2.0 | 32.0 | {gain} abc, p |"
+    assert row == f"| US | 3 | 0.910 | 1.00 → 3.00 | 50.0 | 32.0 ± 2.0 | 32.0 | {gain} abc, p |"
     assert tables.contrasts_table("identity").splitlines()[-1] == f"| US minus rotate | {gain}"
+
+
+def test_gains_after_every_stage(tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [study_run(arm, seed, 0.5, mAP) for arm, mAP in (("control", 0.2), ("US", 0.23)) for seed in (0, 1)]
+    runs[-1]["stages"][-1]["input"] = [0.5, 0.26]
+    runs.append(study_run("alone", 2, 0.5, 0.1))
+    (tmp_path / "study.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in runs))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    header, _, *rows = tables.gains_table("identity").splitlines()
+    assert header == "| arm | Step 0 | Restraint 1 |" and rows == ["| US | +3.0 | +4.5 |"]
 
 
 def test_rank_correlations(tables: Any, study: Path) -> None:

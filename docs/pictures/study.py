@@ -85,6 +85,7 @@ def draw_prediction(runs: list[dict[str, Any]]) -> Figure:
             label = arm if recipe == next(iter(markers)) else None
             axes.scatter(*zip(*points, strict=True), color=colors[arm], marker=markers[recipe], s=16, label=label)
         axes.set(xlabel=name, ylabel="mAP, %", xscale="log" if name == "severest pair of W" else "linear")
+        axes.set_axisbelow(True)
     return figure
 
 
