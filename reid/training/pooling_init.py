@@ -17,7 +17,6 @@ from reid.training.epoch import evaluation_mode
 from reid.training.optimizer import set_training_mode
 from reid.training.seeding import seed_from
 
-DESCRIPTORS = 50_000
 MAX_PER_IMAGE = 100  # local descriptors; neighboring ones are alike, so more images are better
 
 
@@ -48,7 +47,7 @@ def initialize_pooling(
     *,
     seed: int,
     norm_statistics: str = "running",
-    descriptors: int = DESCRIPTORS,
+    descriptors: int = 50_000,
 ) -> None:
     """Initialize the pooling from local descriptors of the training set, if it needs them.
 

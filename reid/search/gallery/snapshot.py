@@ -38,8 +38,8 @@ class Snapshot:
         crops: Path and labels of the N images.
         rows: (N,) int64, the feature row of each image; images of the same content share one.
         digests: SHA-256 digest of the content of each image.
-        mapped: (n_i, D) float32 memory maps of unit rows, tombstones included, which are not verified; use
-            `read_rows` or `check_rows`.
+        mapped: (n_i, D) float32 memory maps of unit rows, tombstones included, which are not verified; use `read_rows`
+            or `check_rows`.
         checksums: (n,) uint32, the CRC-32 of each row.
         metadata: The metadata of the index, see `manifest.load_metadata`.
     """
